@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent records: the values of Extent trees. The key is the first file block.
+//!
+//! The checksums of written blocks are stored in the extent record itself, not in a tree by disk
+//! block: mapping and checksums change in one place, under one inode's lock, and can never disagree.
+//! A record with checksums holds at most [`MAX_CSUM_BLOCKS`] blocks.
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 8 | first disk block |
+//! | 8 | 4 | number of blocks, n |
+//! | 12 | 1 | flags: 1 = unwritten, 2 = has checksums |
+//! | 13 | 3 | zero |
+//! | 16 | 8 | generation of the transaction that wrote it |
+//! | 24 | 4 n | crc32c of each block, when flag 2 is set |
+
+use super::{corrupt, le32, le64};
+use kernel::prelude::*;
+
+/// The most blocks in a record that has checksums: 1 MiB of data.
+pub const MAX_CSUM_BLOCKS: u64 = 256;
+/// The most blocks in a record without checksums.
+pub const MAX_BLOCKS: u64 = 1 << 31;
+/// Bytes before the checksums.
+pub const HEADER: usize = 24;
+
+const F_UNWRITTEN: u8 = 1;
+const F_CSUMS: u8 = 2;
+
+/// A decoded extent record without its checksums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// First file block (the key).
+    pub start: u64,
+    /// First disk block.
+    pub phys: u64,
+    /// Number of blocks.
+    pub len: u64,
+    /// Allocated but never written.
+    pub unwritten: bool,
+    /// The record has checksums.
+    pub csums: bool,
+    /// Generation that wrote it.
+    pub generation: u64,
+}
+
+impl Extent {
+    /// First file block after it.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+
+    /// Decodes and checks a record. `limit` is the number of blocks of the device.
+    pub fn decode(key: u64, v: &[u8], limit: u64) -> Result<Self> {
+        let bad = |what| corrupt("extent", key, what);
+        let phys = le64(v, 0).ok_or_else(|| bad("short record"))?;
+        let len = u64::from(le32(v, 8).ok_or_else(|| bad("short record"))?);
+        let flags = *v.get(12).ok_or_else(|| bad("short record"))?;
+        let generation = le64(v, 16).ok_or_else(|| bad("short record"))?;
+        if flags & !(F_UNWRITTEN | F_CSUMS) != 0 {
+            return Err(bad("unknown flags"));
+        }
+        let csums = flags & F_CSUMS != 0;
+        let unwritten = flags & F_UNWRITTEN != 0;
+        if len == 0 || len > MAX_BLOCKS || (csums && (len > MAX_CSUM_BLOCKS || unwritten)) {
+            return Err(bad("impossible length"));
+        }
+        let want = if csums { HEADER + 4 * len as usize } else { HEADER };
+        if v.len() != want {
+            return Err(bad("length of the record"));
+        }
+        if phys.checked_add(len).is_none_or(|e| e > limit) {
+            return Err(bad("blocks beyond the end of the device"));
+        }
+        if key.checked_add(len).is_none_or(|e| e > crate::engine::types::MAX_FILE_BLOCKS) {
+            return Err(bad("file blocks beyond the largest file"));
+        }
+        Ok(Self { start: key, phys, len, unwritten, csums, generation })
+    }
+
+    /// Encodes the record into `out`. `csums` are the little-endian checksums of its blocks, empty
+    /// when it has none.
+    pub fn encode(&self, csums: &[u8], out: &mut KVec<u8>) -> Result {
+        out.clear();
+        let mut flags = 0;
+        if self.unwritten {
+            flags |= F_UNWRITTEN;
+        }
+        if self.csums {
+            flags |= F_CSUMS;
+        }
+        out.extend_from_slice(&self.phys.to_le_bytes(), GFP_KERNEL)?;
+        out.extend_from_slice(&(self.len as u32).to_le_bytes(), GFP_KERNEL)?;
+        out.extend_from_slice(&[flags, 0, 0, 0], GFP_KERNEL)?;
+        out.extend_from_slice(&self.generation.to_le_bytes(), GFP_KERNEL)?;
+        if self.csums {
+            out.extend_from_slice(csums, GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// The part `[from, to)` (file blocks) of this extent.
+    pub fn slice(&self, from: u64, to: u64) -> Self {
+        let from = from.max(self.start);
+        let to = to.min(self.end());
+        Self {
+            start: from,
+            phys: self.phys + (from - self.start),
+            len: to.saturating_sub(from),
+            ..*self
+        }
+    }
+
+    /// The checksum bytes of the part `[from, to)` within the encoded record `v`.
+    pub fn csum_slice<'a>(&self, v: &'a [u8], from: u64, to: u64) -> &'a [u8] {
+        if !self.csums {
+            return &[];
+        }
+        let a = HEADER + 4 * from.max(self.start).saturating_sub(self.start) as usize;
+        let b = HEADER + 4 * to.min(self.end()).saturating_sub(self.start) as usize;
+        v.get(a..b).unwrap_or(&[])
+    }
+}

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The OrdoFS engine: everything that is not the Linux VFS.
+//!
+//! The engine runs unchanged in the kernel and in user space. It is `no_std`, has no unsafe code,
+//! allocates fallibly, and reaches the outside only through `kernel::prelude` and [`crate::os`].
+//!
+//! | room | what is in it |
+//! |---|---|
+//! | [`format`] | encoding and checking of everything that is on disk |
+//! | [`btree`], [`node_store`] | persistent B+trees and the cache of clean nodes |
+//! | [`alloc`] | allocation groups, bitmaps, reservations |
+//! | [`maps`] | per-inode extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |
+//! | [`inode`], [`itable`] | inodes in memory |
+//! | [`dir`], [`namei`] | directories and the operations on names |
+//! | [`data`], [`space`] | data writes (R1) and operations on file space |
+//! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
+//! | [`fs`] | the interface that the glue and the tools call |
+//!
+//! The lock order is in docs/DESIGN.md §6.
+
+#![forbid(unsafe_code)]
+
+pub mod alloc;
+pub mod btree;
+pub mod commit;
+pub mod data;
+pub mod dir;
+pub mod extents;
+pub mod format;
+pub mod fs;
+pub mod inode;
+pub mod itable;
+pub mod maps;
+pub mod mkfs;
+pub mod mount;
+pub mod namei;
+pub mod node_store;
+pub mod space;
+pub mod txn;
+pub mod types;
+
+pub use fs::Fs;
+pub use inode::Inode;
+pub use maps::ordered::Ordered;
+pub use types::*;

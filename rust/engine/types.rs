@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The plain types of the engine's interface. Offsets and lengths are in 4096-byte blocks unless a
+//! name says bytes.
+
+pub use crate::os::Time;
+
+/// Size of a block in bytes.
+pub const BLOCK_SIZE: usize = 4096;
+/// log2 of [`BLOCK_SIZE`].
+pub const BLOCK_SHIFT: u32 = 12;
+/// The longest name of a directory entry, in bytes.
+pub const NAME_MAX: usize = 255;
+/// The longest target of a symbolic link, in bytes.
+pub const SYMLINK_MAX: usize = 4095;
+/// File blocks are below this one: files reach 2^63 - 1 bytes.
+pub const MAX_FILE_BLOCKS: u64 = 1 << 51;
+
+/// The type bits of a mode.
+pub const S_IFMT: u32 = 0o170000;
+/// Mode type: directory.
+pub const S_IFDIR: u32 = 0o040000;
+/// Mode type: regular file.
+pub const S_IFREG: u32 = 0o100000;
+/// Mode type: symbolic link.
+pub const S_IFLNK: u32 = 0o120000;
+
+/// Directory entry type (`DT_*`) of a mode.
+pub const fn mode_to_kind(mode: u32) -> u8 {
+    ((mode & S_IFMT) >> 12) as u8
+}
+
+/// The attributes of an inode. `size` is in bytes and is the *on-disk* size: the VFS' i_size may be
+/// ahead of it while appended data is still in flight.
+#[derive(Clone, Copy, Default)]
+pub struct Attrs {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Number of names.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number in the kernel's `new_encode_dev` form, for device nodes.
+    pub rdev: u64,
+    /// Size in bytes.
+    pub size: u64,
+    /// `FS_*_FL` flags.
+    pub flags: u32,
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+    /// Birth.
+    pub btime: Time,
+}
+
+impl Attrs {
+    /// Is it a directory?
+    pub fn is_dir(&self) -> bool {
+        self.mode & S_IFMT == S_IFDIR
+    }
+}
+
+/// What [`crate::engine::Fs::set_attrs`] changes; `None` stays as it is.
+#[derive(Clone, Copy, Default)]
+pub struct AttrChange {
+    /// Permission bits (the type bits are ignored).
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last access.
+    pub atime: Option<Time>,
+    /// Last change of the content.
+    pub mtime: Option<Time>,
+    /// Last change of the inode.
+    pub ctime: Option<Time>,
+    /// `FS_*_FL` flags.
+    pub flags: Option<u32>,
+}
+
+/// What a new inode looks like.
+#[derive(Clone, Copy)]
+pub struct NewInode<'a> {
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number, for device nodes.
+    pub rdev: u64,
+    /// `FS_*_FL` flags.
+    pub flags: u32,
+    /// Target, for symbolic links.
+    pub symlink: Option<&'a [u8]>,
+}
+
+/// What a look-up found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DirEntry {
+    /// Inode number.
+    pub ino: u64,
+    /// `DT_*`.
+    pub kind: u8,
+}
+
+/// Flags of a rename.
+#[derive(Clone, Copy, Default)]
+pub struct RenameFlags {
+    /// Fail with EEXIST when the new name exists.
+    pub noreplace: bool,
+    /// Swap the two names.
+    pub exchange: bool,
+}
+
+/// State of a range of file blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MapKind {
+    /// Nothing: reads as zeroes.
+    Hole,
+    /// Dirty in the page cache, space reserved, no address yet.
+    Delalloc,
+    /// Allocated, never written: reads as zeroes.
+    Unwritten,
+    /// Allocated and written.
+    Written,
+}
+
+/// A range of file blocks `[start, start + len)` that are alike; for `Unwritten` and `Written` they
+/// lie at `[phys, phys + len)` on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Mapping {
+    /// First file block.
+    pub start: u64,
+    /// Number of blocks, at least 1.
+    pub len: u64,
+    /// State.
+    pub kind: MapKind,
+    /// First disk block.
+    pub phys: u64,
+    /// Sequence number of the inode's maps when this was true (R5).
+    pub cookie: u64,
+}
+
+/// Answer to a buffered write.
+#[derive(Clone, Copy, Debug)]
+pub struct WriteMap {
+    /// `Delalloc` or `Unwritten`.
+    pub map: Mapping,
+    /// Written blocks under a delalloc range: partial blocks are read from there.
+    pub src: Option<Mapping>,
+    /// Nothing is there yet: what the write does not cover must be zeroed.
+    pub new: bool,
+}
+
+/// Where a write in flight goes.
+pub struct Started {
+    /// First disk block.
+    pub phys: u64,
+    /// Number of blocks: a prefix of what was asked for.
+    pub len: u64,
+    /// The ordered extent; give it to `finish_write` when the I/O has ended.
+    pub ordered: crate::engine::Ordered,
+}
+
+/// What a check of read data says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The data is what was written.
+    Good,
+    /// The data is damaged; the checksum that was expected.
+    Bad(u32),
+    /// The block is mapped elsewhere by now: map it and read it again.
+    Moved,
+}
+
+/// Numbers for statfs(2), in blocks and inodes.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct StatFs {
+    /// Size of the filesystem.
+    pub blocks: u64,
+    /// Free blocks.
+    pub bfree: u64,
+    /// Free blocks for users.
+    pub bavail: u64,
+    /// Inodes, used and possible.
+    pub files: u64,
+    /// Possible further inodes.
+    pub ffree: u64,
+}
+
+/// How to mount.
+#[derive(Clone, Copy, Debug)]
+pub struct MountOptions {
+    /// Nothing is written, not even the cleaning up of orphans.
+    pub read_only: bool,
+    /// Seconds between commits.
+    pub commit_secs: u32,
+    /// Discard freed blocks after the commit that freed them is durable.
+    pub discard: bool,
+}
+
+impl Default for MountOptions {
+    fn default() -> Self {
+        Self { read_only: false, commit_secs: 5, discard: false }
+    }
+}
+
+/// Why a mount failed: an error code and a sentence.
+#[derive(Clone, Copy, Debug)]
+pub struct MountError {
+    /// The code for mount(2).
+    pub error: kernel::prelude::Error,
+    /// What is wrong.
+    pub reason: &'static str,
+}
+
+impl MountError {
+    /// Makes one.
+    pub fn new(error: kernel::prelude::Error, reason: &'static str) -> Self {
+        Self { error, reason }
+    }
+}
+
+/// A file block as a byte offset, saturating at 2^63 - 1.
+pub fn block_to_bytes(block: u64) -> u64 {
+    block.saturating_mul(BLOCK_SIZE as u64).min(i64::MAX as u64)
+}
+
+/// The number of blocks that hold `bytes` bytes.
+pub fn bytes_to_blocks(bytes: u64) -> u64 {
+    bytes.div_ceil(BLOCK_SIZE as u64)
+}
