@@ -8,5 +8,8 @@
 #include <linux/blkdev.h>
 #include <linux/pagemap.h>
 
+/* The data path: rust/helpers_io.c */
+#include "helpers_io.h"
+
 /* rust/helpers.c */
 unsigned long ordofs_helper_page_size(void);

@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * Inline functions and macros of the kernel that the data path needs, made
+ * callable from Rust. Nothing here decides anything: the rules are in
+ * rust/vfs and rust/fs.
+ */
+#include "bindings/helpers_io.h"
+
+#include <linux/ratelimit.h>
+
+int ordofs_helper_iomap_iter_next(const struct iomap_iter *iter,
+		struct iomap *iomap, struct iomap *srcmap,
+		iomap_iter_begin_fn begin, iomap_iter_end_fn end)
+{
+	return iomap_iter_next(iter, iomap, srcmap, begin, end);
+}
+
+loff_t ordofs_helper_last_written_block(struct inode *inode, loff_t pos,
+		ssize_t written)
+{
+	return iomap_last_written_block(inode, pos, written);
+}
+
+/*
+ * Checksums are computed when a folio is submitted, and the device reads it
+ * later: the two must see the same bytes, hence stable writes.
+ */
+void ordofs_helper_mapping_init(struct address_space *mapping)
+{
+	mapping_set_large_folios(mapping);
+	mapping_set_stable_writes(mapping);
+}
+
+void ordofs_helper_wait_stable(struct page *page)
+{
+	folio_wait_stable(page_folio(page));
+}
+
+vm_fault_t ordofs_helper_fault_error(int err)
+{
+	return vmf_fs_error(err);
+}
+
+void ordofs_helper_start_pagefault(struct super_block *sb)
+{
+	sb_start_pagefault(sb);
+}
+
+void ordofs_helper_end_pagefault(struct super_block *sb)
+{
+	sb_end_pagefault(sb);
+}
+
+void ordofs_helper_file_accessed(struct file *file)
+{
+	file_accessed(file);
+}
+
+ssize_t ordofs_helper_write_sync(struct kiocb *iocb, ssize_t count)
+{
+	return generic_write_sync(iocb, count);
+}
+
+bool ordofs_helper_iocb_is_dsync(const struct kiocb *iocb)
+{
+	return iocb_is_dsync(iocb);
+}
+
+bool ordofs_helper_iocb_is_direct(const struct kiocb *iocb)
+{
+	return iocb->ki_flags & IOCB_DIRECT;
+}
+
+bool ordofs_helper_iocb_is_append(const struct kiocb *iocb)
+{
+	return iocb->ki_flags & IOCB_APPEND;
+}
+
+bool ordofs_helper_iocb_is_nowait(const struct kiocb *iocb)
+{
+	return iocb->ki_flags & IOCB_NOWAIT;
+}
+
+bool ordofs_helper_file_is_sync(struct file *file)
+{
+	return (file->f_flags & (__O_SYNC | O_DSYNC)) ||
+		IS_SYNC(file_inode(file));
+}
+
+bool ordofs_helper_is_nosec(struct inode *inode)
+{
+	return IS_NOSEC(inode);
+}
+
+size_t ordofs_helper_iov_count(const struct iov_iter *iter)
+{
+	return iov_iter_count(iter);
+}
+
+loff_t ordofs_helper_i_size_read(const struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void ordofs_helper_i_size_write(struct inode *inode, loff_t size)
+{
+	i_size_write(inode, size);
+}
+
+void ordofs_helper_bio_first_folio(struct folio_iter *fi, struct bio *bio)
+{
+	bio_first_folio(fi, bio, 0);
+}
+
+void ordofs_helper_bio_next_folio(struct folio_iter *fi, struct bio *bio)
+{
+	bio_next_folio(fi, bio);
+}
+
+/* Only 64-bit kernels: the whole folio is in the direct map. */
+void *ordofs_helper_folio_address(struct folio *folio, size_t offset)
+{
+	BUILD_BUG_ON(IS_ENABLED(CONFIG_HIGHMEM));
+	return folio_address(folio) + offset;
+}
+
+loff_t ordofs_helper_folio_pos(const struct folio *folio)
+{
+	return folio_pos(folio);
+}
+
+size_t ordofs_helper_folio_size(const struct folio *folio)
+{
+	return folio_size(folio);
+}
+
+void *ordofs_helper_bvec_virt(struct bio_vec *bvec)
+{
+	return bvec_virt(bvec);
+}
+
+/*
+ * The completion always goes to a workqueue of the filesystem, so the block
+ * layer need not bring it into task context as well.
+ */
+void ordofs_helper_bio_init_write(struct bio *bio, bio_end_io_t end_io)
+{
+	bio->bi_end_io = end_io;
+	bio_clear_flag(bio, BIO_COMPLETE_IN_TASK);
+}
+
+bool ordofs_helper_bio_is_read(const struct bio *bio)
+{
+	return bio_op(bio) == REQ_OP_READ;
+}
+
+void ordofs_helper_init_work(struct work_struct *work, ordofs_work_fn fn)
+{
+	INIT_WORK(work, fn);
+}
+
+bool ordofs_helper_queue_work(struct workqueue_struct *wq,
+		struct work_struct *work)
+{
+	return queue_work(wq, work);
+}
+
+/*
+ * Unbound, so that checksumming spreads over the CPUs; with a rescuer, because
+ * writeback under memory pressure waits for these works.
+ */
+struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name)
+{
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
+			       0, name);
+}
+
+void ordofs_helper_flush_workqueue(struct workqueue_struct *wq)
+{
+	flush_workqueue(wq);
+}
+
+bool ordofs_helper_message_allowed(void)
+{
+	static DEFINE_RATELIMIT_STATE(state, DEFAULT_RATELIMIT_INTERVAL,
+				      DEFAULT_RATELIMIT_BURST);
+
+	return __ratelimit(&state);
+}
+
+u64 ordofs_helper_bdev_bytes(struct block_device *bdev)
+{
+	return bdev_nr_bytes(bdev);
+}
+
+bool ordofs_helper_bdev_readonly(struct block_device *bdev)
+{
+	return bdev_read_only(bdev);
+}
+
+bool ordofs_helper_bdev_can_discard(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev) > 0;
+}
