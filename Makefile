@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0
+#
+# OrdoFS's front door. Two ways in:
+#   make help                      the project's own environment, from nothing
+#   make KDIR=/path/to/build       a conventional out-of-tree module build
+#                                  (what is compiled stands in Kbuild)
+#
+# Every target is a thin call of one script in scripts/, which can be run
+# without make just as well.
+
+TOP := $(dir $(abspath $(lastword $(MAKEFILE_LIST))))
+SH  := $(TOP)scripts
+
+KERNEL  ?= stock
+VARIANT ?=
+RUSTCFG ?=
+export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT
+
+ifneq ($(KDIR),)
+.DEFAULT_GOAL := kbuild
+else
+.DEFAULT_GOAL := help
+endif
+
+.PHONY: help
+help:
+	@echo 'OrdoFS: a checksummed copy-on-write filesystem in Rust'
+	@echo
+	@echo '  make run            build all, then in a VM: mkfs, mount, race, fsck'
+	@echo '  make test           everything: static checks, tools, VM tests'
+	@echo '      TESTS="a b*"        only tests whose names match'
+	@echo '  make check          static checks only'
+	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
+	@echo '  make module         build ordofs.ko for the stock kernel'
+	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
+	@echo '  make tools          build mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
+	@echo '  make shell          a shell in the VM, with an OrdoFS at /mnt/test'
+	@echo '  make chroot-shell   a shell in the build root'
+	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
+	@echo '                      a tree of upstream xfstests that you have built'
+	@echo '  make root           only make the environment'
+	@echo '  make clean          remove build products (make clean-cache: everything)'
+	@echo
+	@echo '  make KDIR=/path/to/prepared/build [modules_install]'
+	@echo '                      conventional build; the tree must carry Rust metadata'
+	@echo
+	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock'
+	@echo '          DEBIAN_MIRROR=url  XDG_CACHE_HOME=dir   (docs/TESTING.md)'
+
+# --- conventional out-of-tree build ----------------------------------------
+
+.PHONY: kbuild modules modules_install need-kdir
+need-kdir:
+	@[ -n '$(KDIR)' ] || { echo 'give KDIR=/path/to/prepared/kernel/build, or see make help' >&2; exit 1; }
+	@$(SH)/check-kdir '$(KDIR)'
+kbuild modules: need-kdir
+	$(MAKE) -C '$(KDIR)' M='$(TOP:/=)' ORDOFS_RUSTCFG='$(RUSTCFG)' modules
+modules_install: need-kdir
+	$(MAKE) -C '$(KDIR)' M='$(TOP:/=)' modules_install
+
+# --- the project's own environment -----------------------------------------
+
+.PHONY: root module tools run test check fmt shell chroot-shell xfstests
+root:
+	@$(SH)/kernel-prep
+	@$(SH)/guest-image >/dev/null
+module:
+	@$(SH)/module
+tools:
+	@$(SH)/tools
+run:
+	@$(SH)/run-main
+test:
+	@$(SH)/test
+check:
+	@$(SH)/test check
+# Rewrite all Rust sources in the kernel's style.
+fmt:
+	@FIX=1 $(SH)/static-checks rustfmt
+shell: module tools
+	@$(TOP)qemu/run --shell -- bash /run/ordofs/tests/shell.sh
+chroot-shell:
+	@$(SH)/bootstrap
+	@$(SH)/in-chroot bash -l
+xfstests:
+	@$(SH)/xfstests $(ARGS) $(TESTS)
+
+.PHONY: clean clean-cache
+clean:
+	@$(SH)/clean
+clean-cache:
+	@$(SH)/clean --all

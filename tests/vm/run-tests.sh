@@ -1,0 +1,53 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Run tests in the guest, one after another: run-tests.sh NAME...
+#
+# Model: a test is a script t/NAME.sh that exits 0 (passed), 77 (not run: says
+# why) or anything else. It gets TEST_DEV, SCRATCH_DEV, LOG_DEV and the mount
+# points TEST_MNT and SCRATCH_MNT, on disks left in any state, and a directory
+# of its own below /results. Lines that begin with "::" are for scripts/test on
+# the host. The same marker goes to the kernel's log, so that a splat can be
+# laid at the right door.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+export TEST_DEV=/dev/vdb SCRATCH_DEV=/dev/vdc LOG_DEV=/dev/vdd
+export TEST_MNT=/mnt/test SCRATCH_MNT=/mnt/scratch
+export TESTS_DIR=$here
+mkdir -p "$TEST_MNT" "$SCRATCH_MNT"
+
+tidy() {
+	local m
+	cd /
+	# Deepest first.
+	while read -r m; do
+		umount "$m" 2>/dev/null || { fuser -km "$m"; sleep 1; umount "$m"; }
+	done < <(awk '$2 ~ "^/mnt/" { print $2 }' /proc/self/mounts | sort -r)
+	dmsetup remove_all --force >/dev/null 2>&1
+	losetup -D
+}
+
+for name in "$@"; do
+	file=$here/t/$name.sh
+	limit=$(sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$file" | head -n 1)
+	export RESULT_DIR=/results/$name
+	mkdir -p "$RESULT_DIR"
+	echo "::start $name"
+	echo "ordofs-test: $name" >/dev/kmsg
+	start=$SECONDS
+	timeout -k 10 "${limit:-300}" bash "$file" "${PHASE:-1}" </dev/null >"$RESULT_DIR/output" 2>&1
+	rc=$?
+	tidy >>"$RESULT_DIR/output" 2>&1
+	case $rc in
+	0) verdict=pass ;;
+	77) verdict=skip ;;
+	124 | 137) verdict=fail; echo "time limit of ${limit:-300}s" >>"$RESULT_DIR/output" ;;
+	*) verdict=fail ;;
+	esac
+	if [ "$verdict" != pass ] || [ -n "${VERBOSE-}" ]; then
+		sed 's/^/    /' "$RESULT_DIR/output"
+	fi
+	echo "::$verdict $name $((SECONDS - start))"
+done
+echo "ordofs-test: end" >/dev/kmsg
+exit 0
