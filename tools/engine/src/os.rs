@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The user-space side of the OS contract (docs/DESIGN.md §1).
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`sync`](mod@sync) | Mutex, RwLock, WaitQueue, Shared |
+//! | [`atomic`] | atomics |
+//! | [`map`] | ordered map |
+//! | [`block`] | page-aligned block buffers |
+//! | [`device`] | Device and what is behind it: [`file`](mod@file), [`mem`](mod@mem), [`record`] |
+
+pub mod block;
+pub mod device;
+pub mod file;
+pub mod map;
+pub mod mem;
+pub mod misc;
+pub mod record;
+pub mod sync;
+
+/// Atomics; one place, so that a model checker's can stand in for them.
+pub mod atomic {
+    pub use core::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+}
+
+pub use block::Block;
+pub use device::{Backend, Device};
+pub use map::Map;
+pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
+pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};

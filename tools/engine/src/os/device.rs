@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! [`Device`]: what the engine does its I/O on.
+
+use super::block::{Block, SIZE};
+use kernel::prelude::*;
+use std::boxed::Box as StdBox;
+
+/// What is behind a [`Device`]. Block numbers have been checked.
+pub trait Backend: Send + Sync {
+    /// Size in blocks.
+    fn blocks(&self) -> u64;
+    /// Are writes impossible?
+    fn readonly(&self) -> bool;
+    /// Reads one block.
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result;
+    /// Writes one block; durable after the next [`flush`](Self::flush).
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result;
+    /// Makes all writes that have returned durable.
+    fn flush(&self) -> Result;
+    /// Writes one block and makes this write durable, no other.
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result;
+    /// Says that the content of a range is not needed any more.
+    fn discard(&self, start: u64, len: u64) -> Result;
+}
+
+/// A block device.
+pub struct Device(StdBox<dyn Backend>);
+
+impl Device {
+    /// A device with that behind it.
+    pub fn new(backend: impl Backend + 'static) -> Self {
+        Self(StdBox::new(backend))
+    }
+
+    /// Size in blocks of 4096 bytes.
+    pub fn blocks(&self) -> u64 {
+        self.0.blocks()
+    }
+
+    /// Are writes impossible?
+    pub fn readonly(&self) -> bool {
+        self.0.readonly()
+    }
+
+    fn check(&self, start: u64, len: u64) -> Result {
+        match start.checked_add(len) {
+            Some(end) if end <= self.blocks() => Ok(()),
+            _ => Err(EIO),
+        }
+    }
+
+    fn check_write(&self, start: u64, len: u64) -> Result {
+        if self.readonly() {
+            return Err(EROFS);
+        }
+        self.check(start, len)
+    }
+
+    /// Reads one block.
+    pub fn read(&self, block: u64, buf: &mut Block) -> Result {
+        self.check(block, 1)?;
+        self.0.read(block, buf)
+    }
+
+    /// Writes blocks and waits for all of them.
+    pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
+        let mut result = Ok(());
+        for (block, data) in reqs {
+            let r = self.check_write(*block, 1).and_then(|()| self.0.write(*block, data));
+            result = result.and(r);
+        }
+        result
+    }
+
+    /// Makes all finished writes durable.
+    pub fn flush(&self) -> Result {
+        self.0.flush()
+    }
+
+    /// Writes one block; it is durable when this returns.
+    pub fn write_fua(&self, block: u64, data: &Block) -> Result {
+        self.check_write(block, 1)?;
+        self.0.write_fua(block, data)
+    }
+
+    /// Discards a range.
+    pub fn discard(&self, start: u64, len: u64) -> Result {
+        self.check_write(start, len)?;
+        self.0.discard(start, len)
+    }
+}

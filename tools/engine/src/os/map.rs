@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! [`Map`]: an ordered map.
+
+use kernel::prelude::*;
+use std::collections::BTreeMap;
+
+/// An ordered map with `Copy` keys.
+pub struct Map<K, V>(BTreeMap<K, V>);
+
+impl<K: Ord + Copy, V> Map<K, V> {
+    /// An empty map.
+    pub const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    /// Inserts or replaces; gives the old value back. On error the map is as before.
+    pub fn insert(&mut self, k: K, v: V) -> Result<Option<V>> {
+        if kernel::fault::should_fail() {
+            return Err(ENOMEM);
+        }
+        Ok(self.0.insert(k, v))
+    }
+
+    /// The value of `k`.
+    pub fn get(&self, k: &K) -> Option<&V> {
+        self.0.get(k)
+    }
+
+    /// The value of `k`, to be changed.
+    pub fn get_mut(&mut self, k: &K) -> Option<&mut V> {
+        self.0.get_mut(k)
+    }
+
+    /// Removes `k`.
+    pub fn remove(&mut self, k: &K) -> Option<V> {
+        self.0.remove(k)
+    }
+
+    /// The first item with a key at or after `k`.
+    pub fn first_ge(&self, k: K) -> Option<(K, &V)> {
+        self.0.range(k..).next().map(|(k, v)| (*k, v))
+    }
+
+    /// The last item with a key at or before `k`.
+    pub fn last_le(&self, k: K) -> Option<(K, &V)> {
+        self.0.range(..=k).next_back().map(|(k, v)| (*k, v))
+    }
+
+    /// The first item.
+    pub fn first(&self) -> Option<(K, &V)> {
+        self.0.first_key_value().map(|(k, v)| (*k, v))
+    }
+
+    /// The last item.
+    pub fn last(&self) -> Option<(K, &V)> {
+        self.0.last_key_value().map(|(k, v)| (*k, v))
+    }
+
+    /// Removes and returns the first item.
+    pub fn pop_first(&mut self) -> Option<(K, V)> {
+        self.0.pop_first()
+    }
+
+    /// Number of items.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// True without items.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Calls `f` with every item, in order.
+    pub fn for_each(&self, mut f: impl FnMut(K, &V)) {
+        self.0.iter().for_each(|(k, v)| f(*k, v));
+    }
+}
+
+impl<K: Ord + Copy, V> Default for Map<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checksums, hashes, time and randomness.
+
+use core::hash::Hasher;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// A point in time.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Time {
+    /// Seconds since 1970.
+    pub sec: i64,
+    /// Nanoseconds after that.
+    pub nsec: u32,
+}
+
+/// The wall clock.
+pub fn now() -> Time {
+    match SystemTime::now().duration_since(UNIX_EPOCH) {
+        Ok(d) => Time { sec: d.as_secs() as i64, nsec: d.subsec_nanos() },
+        Err(e) => Time { sec: -(e.duration().as_secs() as i64) - 1, nsec: 0 },
+    }
+}
+
+/// CRC-32C; `seed` is the checksum of what comes before `data`, or 0.
+pub fn crc32c(seed: u32, data: &[u8]) -> u32 {
+    ::crc32c::crc32c_append(seed, data)
+}
+
+/// SipHash-2-4.
+pub fn siphash(key: [u64; 2], data: &[u8]) -> u64 {
+    let mut h = siphasher::sip::SipHasher24::new_with_keys(key[0], key[1]);
+    h.write(data);
+    h.finish()
+}
+
+/// A random number from the system.
+pub fn random_u64() -> u64 {
+    // The pool of a running Linux system always answers.
+    getrandom::u64().unwrap_or_else(|e| panic!("no random numbers from the system: {e}"))
+}
+
+/// Lets others run.
+pub fn cond_resched() {}
+
+/// In the kernel: allocations do not enter the filesystem while this lives.
+pub struct NoFs(());
+
+impl NoFs {
+    /// Begins such a scope.
+    pub fn enter() -> Self {
+        Self(())
+    }
+}
+
+impl Drop for NoFs {
+    fn drop(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crc32c_check_value_and_chaining() {
+        assert_eq!(crc32c(0, b"123456789"), 0xE306_9283);
+        assert_eq!(crc32c(crc32c(0, b"1234"), b"56789"), 0xE306_9283);
+    }
+
+    #[test]
+    fn siphash_reference_vector() {
+        let key = [0x0706_0504_0302_0100, 0x0f0e_0d0c_0b0a_0908];
+        let data: [u8; 15] = core::array::from_fn(|i| i as u8);
+        assert_eq!(siphash(key, &data), 0xa129_ca61_49be_45e5);
+    }
+}
