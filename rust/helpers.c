@@ -1,12 +1,296 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Inline functions and macros of the kernel, made callable from Rust.
+ * Inline functions and macros of the kernel, made callable from Rust. Nothing
+ * here decides anything.
  */
+#include <linux/cred.h>
+#include <linux/exportfs.h>
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/iversion.h>
+#include <linux/kthread.h>
 #include <linux/mm.h>
+#include <linux/mnt_idmapping.h>
+#include <linux/mutex.h>
+#include <linux/random.h>
+#include <linux/rwsem.h>
+#include <linux/sched/mm.h>
+#include <linux/seq_file.h>
+#include <linux/siphash.h>
+#include <linux/slab.h>
+#include <linux/wait.h>
 
-unsigned long ordofs_helper_page_size(void);
+#include "bindings/helpers.h"
 
-unsigned long ordofs_helper_page_size(void)
+/* ---- Locks, waiting, memory, clocks (rust/vfs/os) ---------------------- */
+
+void ordofs_mutex_init(struct mutex *lock, void *key)
 {
-	return PAGE_SIZE;
+	__mutex_init(lock, "ordofs_mutex", key);
+}
+
+void ordofs_mutex_lock(struct mutex *lock)
+{
+	mutex_lock(lock);
+}
+
+void ordofs_rwsem_init(struct rw_semaphore *sem, void *key)
+{
+	__init_rwsem(sem, "ordofs_rwsem", key);
+}
+
+void ordofs_waitqueue_init(struct wait_queue_head *wq)
+{
+	init_waitqueue_head(wq);
+}
+
+void ordofs_wake_all(struct wait_queue_head *wq)
+{
+	wake_up_all(wq);
+}
+
+void ordofs_wait_begin(struct wait_queue_head *wq,
+		       struct wait_queue_entry *entry)
+{
+	init_wait_func(entry, woken_wake_function);
+	add_wait_queue(wq, entry);
+}
+
+/*
+ * Sleeps until woken or until the timeout (in jiffies; what is left of it is
+ * returned). wait_woken() does not sleep in a kernel thread that was told to
+ * stop: let time pass then, whoever waits for something must not spin.
+ */
+long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle)
+{
+	if (kthread_should_stop_or_park())
+		schedule_timeout_uninterruptible(1);
+	return wait_woken(entry, idle ? TASK_IDLE : TASK_UNINTERRUPTIBLE,
+			  timeout);
+}
+
+long ordofs_ms_to_jiffies(u64 ms)
+{
+	return min_t(u64, msecs_to_jiffies(min_t(u64, ms, UINT_MAX)),
+		     MAX_SCHEDULE_TIMEOUT - 1);
+}
+
+unsigned int ordofs_nofs_save(void)
+{
+	return memalloc_nofs_save();
+}
+
+void ordofs_nofs_restore(unsigned int flags)
+{
+	memalloc_nofs_restore(flags);
+}
+
+u64 ordofs_siphash(u64 k0, u64 k1, const void *data, size_t len)
+{
+	siphash_key_t key = { .key = { k0, k1 } };
+
+	return siphash(data, len, &key);
+}
+
+u64 ordofs_random_u64(void)
+{
+	return get_random_u64();
+}
+
+void ordofs_cond_resched(void)
+{
+	cond_resched();
+}
+
+/* ---- Kernel threads ----------------------------------------------------- */
+
+struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
+					  const char *name, const char *id)
+{
+	struct task_struct *task = kthread_create(fn, data, "%s/%s", name, id);
+
+	if (!IS_ERR(task))
+		get_task_struct(task);
+	return task;
+}
+
+bool ordofs_kthread_should_stop(void)
+{
+	return (current->flags & PF_KTHREAD) && kthread_should_stop();
+}
+
+/* ---- Superblocks and mounting ------------------------------------------- */
+
+void ordofs_fc_error(struct fs_context *fc, const char *msg, int len)
+{
+	errorfc(fc, "%.*s", len, msg);
+}
+
+void ordofs_fc_error_param(struct fs_context *fc, const char *key,
+			   const char *msg, int len)
+{
+	errorfc(fc, "%s: %.*s", key, len, msg);
+}
+
+bool ordofs_sb_rdonly(struct super_block *sb)
+{
+	return sb_rdonly(sb);
+}
+
+void ordofs_sb_set_uuid(struct super_block *sb, const u8 *uuid)
+{
+	super_set_uuid(sb, uuid, 16);
+	super_set_sysfs_name_bdev(sb);
+}
+
+void ordofs_sb_start_intwrite(struct super_block *sb)
+{
+	sb_start_intwrite(sb);
+}
+
+void ordofs_sb_end_intwrite(struct super_block *sb)
+{
+	sb_end_intwrite(sb);
+}
+
+void ordofs_seq_write(struct seq_file *seq, const void *data, size_t len)
+{
+	seq_write(seq, data, len);
+}
+
+/* ---- Inodes ------------------------------------------------------------- */
+
+struct kmem_cache *ordofs_inode_cache_create(const char *name, unsigned int size,
+					     unsigned int align,
+					     void (*ctor)(void *))
+{
+	return kmem_cache_create(name, size, align,
+				 SLAB_RECLAIM_ACCOUNT | SLAB_ACCOUNT, ctor);
+}
+
+void *ordofs_inode_alloc(struct super_block *sb, struct kmem_cache *cache)
+{
+	return alloc_inode_sb(sb, cache, GFP_KERNEL);
+}
+
+void ordofs_inode_set_owner(struct inode *inode, u32 uid, u32 gid)
+{
+	i_uid_write(inode, uid);
+	i_gid_write(inode, gid);
+}
+
+u32 ordofs_inode_uid(struct inode *inode)
+{
+	return i_uid_read(inode);
+}
+
+u32 ordofs_inode_gid(struct inode *inode)
+{
+	return i_gid_read(inode);
+}
+
+loff_t ordofs_i_size_read(struct inode *inode)
+{
+	return i_size_read(inode);
+}
+
+void ordofs_i_size_write(struct inode *inode, loff_t size)
+{
+	i_size_write(inode, size);
+}
+
+void ordofs_inode_set_atime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_atime(inode, sec, nsec);
+}
+
+void ordofs_inode_set_mtime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_mtime(inode, sec, nsec);
+}
+
+void ordofs_inode_set_ctime(struct inode *inode, s64 sec, u32 nsec)
+{
+	inode_set_ctime(inode, sec, nsec);
+}
+
+void ordofs_inode_times(struct inode *inode, struct timespec64 *a,
+			struct timespec64 *m, struct timespec64 *c)
+{
+	*a = inode_get_atime(inode);
+	*m = inode_get_mtime(inode);
+	*c = inode_get_ctime(inode);
+}
+
+void ordofs_mark_inode_dirty(struct inode *inode)
+{
+	mark_inode_dirty(inode);
+}
+
+bool ordofs_inode_is_new(struct inode *inode)
+{
+	return inode_state_read_once(inode) & I_NEW;
+}
+
+void ordofs_init_special_inode(struct inode *inode, umode_t mode, u64 rdev)
+{
+	init_special_inode(inode, mode, new_decode_dev((u32)rdev));
+}
+
+/*
+ * Owner and mode that a new node in @dir gets, by the rules of
+ * inode_init_owner().
+ */
+void ordofs_new_owner(struct mnt_idmap *idmap, struct inode *dir, umode_t *mode,
+		      u32 *uid, u32 *gid)
+{
+	struct user_namespace *ns = dir->i_sb->s_user_ns;
+
+	*uid = from_kuid(ns, mapped_fsuid(idmap, ns));
+	if (dir->i_mode & S_ISGID) {
+		*gid = from_kgid(ns, dir->i_gid);
+		if (S_ISDIR(*mode))
+			*mode |= S_ISGID;
+	} else {
+		*gid = from_kgid(ns, mapped_fsgid(idmap, ns));
+	}
+}
+
+u64 ordofs_encode_dev(dev_t dev)
+{
+	return new_encode_dev(dev);
+}
+
+void ordofs_inode_dio_wait(struct inode *inode)
+{
+	inode_dio_wait(inode);
+}
+
+/* ---- Names -------------------------------------------------------------- */
+
+struct inode *ordofs_d_inode(struct dentry *dentry)
+{
+	return d_inode(dentry);
+}
+
+const char *ordofs_d_name(struct dentry *dentry, u32 *len)
+{
+	*len = dentry->d_name.len;
+	return dentry->d_name.name;
+}
+
+bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,
+		     u64 ino, unsigned int type)
+{
+	return dir_emit(ctx, name, len, ino, type);
+}
+
+bool ordofs_dir_emit_dots(struct file *file, struct dir_context *ctx)
+{
+	return dir_emit_dots(file, ctx);
+}
+
+int ordofs_finish_open_simple(struct file *file, int error)
+{
+	return finish_open_simple(file, error);
 }

@@ -6,10 +6,20 @@
 #include <linux/fs.h>
 #include <linux/iomap.h>
 #include <linux/blkdev.h>
+#include <linux/crc32c.h>
+#include <linux/exportfs.h>
+#include <linux/fs_context.h>
+#include <linux/kthread.h>
 #include <linux/pagemap.h>
+#include <linux/seq_file.h>
+#include <linux/shrinker.h>
+#include <linux/statfs.h>
+#include <linux/timekeeping.h>
+#include <linux/wait.h>
+#include <linux/writeback.h>
+
+/* rust/helpers.c */
+#include "helpers.h"
 
 /* The data path: rust/helpers_io.c */
 #include "helpers_io.h"
-
-/* rust/helpers.c */
-unsigned long ordofs_helper_page_size(void);

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * rust/helpers.c: inline functions and macros, callable from Rust.
+ */
+#ifndef ORDOFS_HELPERS_H
+#define ORDOFS_HELPERS_H
+
+#include <linux/fs.h>
+#include <linux/fs_context.h>
+#include <linux/mutex.h>
+#include <linux/rwsem.h>
+#include <linux/seq_file.h>
+#include <linux/wait.h>
+
+void ordofs_mutex_init(struct mutex *lock, void *key);
+void ordofs_mutex_lock(struct mutex *lock);
+void ordofs_rwsem_init(struct rw_semaphore *sem, void *key);
+void ordofs_waitqueue_init(struct wait_queue_head *wq);
+void ordofs_wake_all(struct wait_queue_head *wq);
+void ordofs_wait_begin(struct wait_queue_head *wq,
+		       struct wait_queue_entry *entry);
+long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle);
+long ordofs_ms_to_jiffies(u64 ms);
+unsigned int ordofs_nofs_save(void);
+void ordofs_nofs_restore(unsigned int flags);
+u64 ordofs_siphash(u64 k0, u64 k1, const void *data, size_t len);
+u64 ordofs_random_u64(void);
+void ordofs_cond_resched(void);
+struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
+					  const char *name, const char *id);
+bool ordofs_kthread_should_stop(void);
+void ordofs_fc_error(struct fs_context *fc, const char *msg, int len);
+void ordofs_fc_error_param(struct fs_context *fc, const char *key,
+			   const char *msg, int len);
+bool ordofs_sb_rdonly(struct super_block *sb);
+void ordofs_sb_set_uuid(struct super_block *sb, const u8 *uuid);
+void ordofs_sb_start_intwrite(struct super_block *sb);
+void ordofs_sb_end_intwrite(struct super_block *sb);
+void ordofs_seq_write(struct seq_file *seq, const void *data, size_t len);
+struct kmem_cache *ordofs_inode_cache_create(const char *name, unsigned int size,
+					     unsigned int align,
+					     void (*ctor)(void *));
+void *ordofs_inode_alloc(struct super_block *sb, struct kmem_cache *cache);
+void ordofs_inode_set_owner(struct inode *inode, u32 uid, u32 gid);
+u32 ordofs_inode_uid(struct inode *inode);
+u32 ordofs_inode_gid(struct inode *inode);
+loff_t ordofs_i_size_read(struct inode *inode);
+void ordofs_i_size_write(struct inode *inode, loff_t size);
+void ordofs_inode_set_atime(struct inode *inode, s64 sec, u32 nsec);
+void ordofs_inode_set_mtime(struct inode *inode, s64 sec, u32 nsec);
+void ordofs_inode_set_ctime(struct inode *inode, s64 sec, u32 nsec);
+void ordofs_inode_times(struct inode *inode, struct timespec64 *a,
+			struct timespec64 *m, struct timespec64 *c);
+void ordofs_mark_inode_dirty(struct inode *inode);
+bool ordofs_inode_is_new(struct inode *inode);
+void ordofs_init_special_inode(struct inode *inode, umode_t mode, u64 rdev);
+void ordofs_new_owner(struct mnt_idmap *idmap, struct inode *dir, umode_t *mode,
+		      u32 *uid, u32 *gid);
+u64 ordofs_encode_dev(dev_t dev);
+void ordofs_inode_dio_wait(struct inode *inode);
+struct inode *ordofs_d_inode(struct dentry *dentry);
+const char *ordofs_d_name(struct dentry *dentry, u32 *len);
+bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,
+		     u64 ino, unsigned int type);
+bool ordofs_dir_emit_dots(struct file *file, struct dir_context *ctx);
+int ordofs_finish_open_simple(struct file *file, int error);
+
+#endif /* ORDOFS_HELPERS_H */

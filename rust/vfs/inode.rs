@@ -1,0 +1,481 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inodes.
+//!
+//! # Model
+//!
+//! A VFS inode and the filesystem's data for it are one object of a slab cache. The data is put in
+//! while the inode is new (`I_NEW`: nobody else can use it), and taken out when the VFS evicts the
+//! inode. So whoever has an [`Inode<T>`] finds the data there.
+//!
+//! The attributes have two homes: the filesystem's and the VFS's. Operations on names and
+//! `setattr` go through the filesystem at once, and the result is copied into the VFS inode
+//! ([`Inode::refresh`]). Times that the VFS changes by itself (reads, writes, lazytime) make the
+//! VFS inode dirty and are handed over when it is written back.
+//!
+//! # Locking
+//!
+//! The VFS's attributes change under `i_rwsem` held exclusively, times also under `i_lock` rules of
+//! their own.
+
+use core::{cell::UnsafeCell, mem::MaybeUninit, ops::Deref, ptr, ptr::NonNull};
+use kernel::{
+    prelude::*,
+    sync::aref::{ARef, AlwaysRefCounted},
+    types::Opaque, //
+};
+
+use super::{FileSystem, SuperBlock, Timestamp};
+use crate::{bindings, vfs::file_data::FileData};
+
+/// Mask of the type in a mode.
+pub(crate) const S_IFMT: u32 = 0o170000;
+/// Regular file.
+pub(crate) const S_IFREG: u32 = 0o100000;
+/// Directory.
+pub(crate) const S_IFDIR: u32 = 0o040000;
+/// Symbolic link.
+pub(crate) const S_IFLNK: u32 = 0o120000;
+/// Character device.
+pub(crate) const S_IFCHR: u32 = 0o020000;
+
+/// An inode of filesystem `T`: the VFS's, and behind it the filesystem's data.
+///
+/// # Invariants
+///
+/// - The object lies in the slab cache of a `Registration<T>`, with `vfs` initialised.
+/// - `data` is `Some` from before the inode stops being new until it is evicted; safe code has
+///   references only in that time.
+/// - `data` and `link` do not change in that time; `vfs.i_link`, if set, points into `link`.
+#[repr(C)]
+pub(crate) struct Inode<T: FileSystem> {
+    vfs: Opaque<bindings::inode>,
+    data: UnsafeCell<Option<T::InodeData>>,
+    /// Target of a symbolic link with a zero byte after it. Path walks read it under RCU: it is
+    /// freed with the inode's memory.
+    link: UnsafeCell<Option<KVec<u8>>>,
+}
+
+// SAFETY: The VFS inode has locks of its own, the data is `Send` and `Sync`, the link is read-only.
+unsafe impl<T: FileSystem> Send for Inode<T> {}
+// SAFETY: As above.
+unsafe impl<T: FileSystem> Sync for Inode<T> {}
+
+// SAFETY: `ihold` and `iput` keep a count that keeps the inode alive.
+unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
+    fn inc_ref(&self) {
+        // SAFETY: The caller has a reference, so the count is not zero.
+        unsafe { bindings::ihold(self.as_ptr()) };
+    }
+
+    unsafe fn dec_ref(obj: NonNull<Self>) {
+        // SAFETY: The caller gives up a count; `vfs` is the first field.
+        unsafe { bindings::iput(obj.as_ptr().cast()) };
+    }
+}
+
+/// The attributes of an inode as the filesystem has them.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Attrs {
+    pub(crate) mode: u32,
+    pub(crate) nlink: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) rdev: u64,
+    pub(crate) size: u64,
+    /// Space taken, in blocks of 512 bytes.
+    pub(crate) sectors: u64,
+    pub(crate) generation: u32,
+    pub(crate) atime: Timestamp,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+    pub(crate) btime: Timestamp,
+}
+
+/// A change of attributes. The size is not among them: see `FileData`.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct AttrChange {
+    /// Permissions; the type bits stay.
+    pub(crate) mode: Option<u32>,
+    pub(crate) uid: Option<u32>,
+    pub(crate) gid: Option<u32>,
+    pub(crate) atime: Option<Timestamp>,
+    pub(crate) mtime: Option<Timestamp>,
+    pub(crate) ctime: Option<Timestamp>,
+}
+
+/// The times of a VFS inode.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) atime: Timestamp,
+    pub(crate) mtime: Timestamp,
+    pub(crate) ctime: Timestamp,
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Makes a reference from the C side's pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is an inode of a superblock of `T`, it is not new, and it is not evicted during `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::inode) -> &'a Self {
+        // SAFETY: All inodes of `T` are made by `alloc_inode`, with `vfs` as the first field. The
+        // caller promises the rest.
+        unsafe { &*ptr.cast::<Self>() }
+    }
+
+    /// The C side's pointer.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::inode {
+        self.vfs.get()
+    }
+
+    /// The filesystem's data.
+    pub(crate) fn data(&self) -> &T::InodeData {
+        // SAFETY: By the type invariants `data` does not change while there are references.
+        let data = unsafe { &*self.data.get() };
+        // SAFETY: By the type invariants it is `Some`.
+        unsafe { data.as_ref().unwrap_unchecked() }
+    }
+
+    /// The superblock.
+    pub(crate) fn sb(&self) -> &SuperBlock<T> {
+        // SAFETY: `i_sb` never changes, and a superblock outlives its inodes.
+        unsafe { SuperBlock::from_raw((*self.as_ptr()).i_sb) }
+    }
+
+    /// The filesystem.
+    pub(crate) fn fs(&self) -> &T {
+        self.sb().fs()
+    }
+
+    /// The inode number.
+    pub(crate) fn ino(&self) -> u64 {
+        // SAFETY: The number does not change while there are references.
+        unsafe { (*self.as_ptr()).i_ino }
+    }
+
+    /// Type and permissions.
+    pub(crate) fn mode(&self) -> u32 {
+        // SAFETY: The field is valid; other tasks write it with plain stores of its width.
+        u32::from(unsafe { ptr::addr_of!((*self.as_ptr()).i_mode).read_volatile() })
+    }
+
+    /// Whether this is a directory.
+    pub(crate) fn is_dir(&self) -> bool {
+        self.mode() & S_IFMT == S_IFDIR
+    }
+
+    /// Whether this is a regular file.
+    pub(crate) fn is_regular(&self) -> bool {
+        self.mode() & S_IFMT == S_IFREG
+    }
+
+    /// Number of names, as the VFS knows it.
+    pub(crate) fn nlink(&self) -> u32 {
+        // SAFETY: As in `mode`.
+        unsafe { ptr::addr_of!((*self.as_ptr()).__bindgen_anon_1.__i_nlink).read_volatile() }
+    }
+
+    /// Owner and group, as stored on disk.
+    pub(crate) fn owner(&self) -> (u32, u32) {
+        // SAFETY: The inode is valid.
+        unsafe {
+            (
+                bindings::ordofs_inode_uid(self.as_ptr()),
+                bindings::ordofs_inode_gid(self.as_ptr()),
+            )
+        }
+    }
+
+    /// `i_size`.
+    pub(crate) fn size(&self) -> u64 {
+        // SAFETY: The inode is valid.
+        let size = unsafe { bindings::ordofs_i_size_read(self.as_ptr()) };
+        u64::try_from(size).unwrap_or(0)
+    }
+
+    /// Sets `i_size`. For regular files the caller holds `i_rwsem` exclusively.
+    pub(crate) fn set_size(&self, size: u64) {
+        let size = i64::try_from(size).unwrap_or(i64::MAX);
+        // SAFETY: The inode is valid. 64-bit sizes are written in one piece.
+        unsafe { bindings::ordofs_i_size_write(self.as_ptr(), size) };
+    }
+
+    /// The times that the VFS has.
+    pub(crate) fn times(&self) -> Times {
+        let (mut a, mut m, mut c) = (
+            MaybeUninit::<bindings::timespec64>::uninit(),
+            MaybeUninit::<bindings::timespec64>::uninit(),
+            MaybeUninit::<bindings::timespec64>::uninit(),
+        );
+        // SAFETY: The inode is valid, the pointers are valid for writes.
+        unsafe {
+            bindings::ordofs_inode_times(
+                self.as_ptr(),
+                a.as_mut_ptr(),
+                m.as_mut_ptr(),
+                c.as_mut_ptr(),
+            );
+        }
+        let time = |t: bindings::timespec64| Timestamp {
+            sec: t.tv_sec,
+            nsec: t.tv_nsec as u32,
+        };
+        // SAFETY: The call has written all three.
+        let (a, m, c) = unsafe { (a.assume_init(), m.assume_init(), c.assume_init()) };
+        Times {
+            atime: time(a),
+            mtime: time(m),
+            ctime: time(c),
+        }
+    }
+
+    /// Tells the VFS that it has attributes that the filesystem does not have yet.
+    pub(crate) fn mark_dirty(&self) {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::ordofs_mark_inode_dirty(self.as_ptr()) };
+    }
+
+    /// Copies what an operation on names changes from the filesystem into the VFS inode: number of
+    /// names and ctime; of directories also size and mtime. The caller holds `i_rwsem` exclusively.
+    ///
+    /// Other times stay, because those that the VFS has may be newer.
+    pub(crate) fn refresh(&self) {
+        let attrs = T::attrs(self.data());
+        let ptr = self.as_ptr();
+        // SAFETY: The inode is valid and its attributes are the caller's to change.
+        unsafe {
+            if self.nlink() != attrs.nlink {
+                bindings::set_nlink(ptr, attrs.nlink);
+            }
+            bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
+            if self.is_dir() {
+                bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
+                self.set_size(attrs.size);
+            }
+        }
+    }
+
+    /// Sets all attributes of a new inode.
+    ///
+    /// # Safety
+    ///
+    /// The inode is new and `data` is set.
+    unsafe fn init_attrs(&self, attrs: &Attrs) {
+        let ptr = self.as_ptr();
+        // SAFETY: The inode is new, so it is ours alone.
+        unsafe {
+            (*ptr).i_mode = attrs.mode as u16;
+            bindings::set_nlink(ptr, attrs.nlink);
+            bindings::ordofs_inode_set_owner(ptr, attrs.uid, attrs.gid);
+            (*ptr).i_generation = attrs.generation;
+            (*ptr).i_blocks = attrs.sectors;
+            bindings::ordofs_inode_set_atime(ptr, attrs.atime.sec, attrs.atime.nsec);
+            bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
+            bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
+        }
+        self.set_size(attrs.size);
+    }
+}
+
+impl<T: FileData> Inode<T> {
+    /// Finds an inode by its number.
+    pub(crate) fn get(sb: &SuperBlock<T>, ino: u64) -> Result<ARef<Self>> {
+        Self::get_or_init(sb, ino, || T::read_inode(sb, ino))
+    }
+
+    /// Makes the VFS inode for data that the filesystem has just made. A look-up by number may have
+    /// been faster; then its inode is used.
+    pub(crate) fn install(sb: &SuperBlock<T>, data: T::InodeData) -> Result<ARef<Self>> {
+        let ino = T::ino(&data);
+        let mut data = Some(data);
+        let inode = Self::get_or_init(sb, ino, || data.take().ok_or(EIO));
+        if let Some(unused) = data {
+            T::evict(sb, unused, false);
+        }
+        inode
+    }
+
+    fn get_or_init(
+        sb: &SuperBlock<T>,
+        ino: u64,
+        make: impl FnOnce() -> Result<T::InodeData>,
+    ) -> Result<ARef<Self>> {
+        // SAFETY: The superblock is valid; sleeping is allowed here.
+        let ptr = NonNull::new(unsafe { bindings::iget_locked(sb.as_ptr(), ino) }).ok_or(ENOMEM)?;
+        // SAFETY: `iget_locked` returned an inode with a reference for us.
+        if unsafe { bindings::ordofs_inode_is_new(ptr.as_ptr()) } {
+            // SAFETY: It is new, so it is ours until `unlock_new_inode`; it was made by our
+            // `alloc_inode`.
+            let inode = unsafe { Self::from_raw(ptr.as_ptr()) };
+            // SAFETY: As above.
+            if let Err(e) = unsafe { inode.init(make) } {
+                // Makes it bad, unlocks it and drops the reference; eviction finds the data, if it
+                // was set.
+                // SAFETY: The inode is new and the reference is ours.
+                unsafe { bindings::iget_failed(ptr.as_ptr()) };
+                return Err(e);
+            }
+            // INVARIANT: `data` is set; from here on others may use the inode.
+            // SAFETY: The inode is new and complete.
+            unsafe { bindings::unlock_new_inode(ptr.as_ptr()) };
+        }
+        // SAFETY: The reference that `iget_locked` returned goes to the `ARef`. An inode that
+        // somebody else failed to read is bad and unhashed before others get it from the hash, and
+        // `iget_locked` looks again then.
+        Ok(unsafe { ARef::from_raw(ptr.cast()) })
+    }
+
+    /// Fills a new inode.
+    ///
+    /// # Safety
+    ///
+    /// The inode is new and this task owns it.
+    unsafe fn init(&self, make: impl FnOnce() -> Result<T::InodeData>) -> Result {
+        let data = make()?;
+        let attrs = T::attrs(&data);
+        let link = match attrs.mode & S_IFMT {
+            S_IFLNK => match T::read_link(&data).and_then(|mut target| {
+                target.push(0, GFP_KERNEL)?;
+                Ok(target)
+            }) {
+                Ok(target) => Some(target),
+                Err(e) => {
+                    T::evict(self.sb(), data, false);
+                    return Err(e);
+                }
+            },
+            _ => None,
+        };
+        // SAFETY: The inode is new, so nobody else looks at these.
+        unsafe {
+            *self.data.get() = Some(data);
+            *self.link.get() = link;
+            self.init_attrs(&attrs);
+            self.init_ops(&attrs);
+        }
+        Ok(())
+    }
+
+    /// Sets the operations that go with the type.
+    ///
+    /// # Safety
+    ///
+    /// The inode is new, and `data`, `link` and the attributes are set.
+    unsafe fn init_ops(&self, attrs: &Attrs) {
+        let ptr = self.as_ptr();
+        // SAFETY: The inode is new, so it is ours alone.
+        unsafe {
+            match attrs.mode & S_IFMT {
+                S_IFREG => {
+                    (*ptr).i_op = super::setattr::regular_ops::<T>();
+                    super::file_data::init_regular::<T>(ptr);
+                }
+                S_IFDIR => {
+                    (*ptr).i_op = super::namei::dir_inode_ops::<T>();
+                    (*ptr).__bindgen_anon_3.i_fop = super::dir::dir_file_ops::<T>();
+                }
+                S_IFLNK => {
+                    (*ptr).i_op = super::setattr::symlink_ops::<T>();
+                    // INVARIANT: The pointer is into `link`, whose memory does not move.
+                    (*ptr).__bindgen_anon_5.i_link = match &*self.link.get() {
+                        Some(target) => target.as_ptr().cast_mut().cast(),
+                        None => ptr::null_mut(),
+                    };
+                }
+                _ => {
+                    (*ptr).i_op = super::setattr::special_ops::<T>();
+                    bindings::ordofs_init_special_inode(ptr, attrs.mode as u16, attrs.rdev);
+                }
+            }
+        }
+    }
+
+    /// What `evict_inode` does with the filesystem's part.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is an inode of `T` that the VFS is evicting.
+    pub(crate) unsafe fn evict(ptr: *mut bindings::inode) {
+        // SAFETY: The inode is valid until this callback returns. It may have no data, if reading
+        // it failed, so no safe method that needs the data is called before that is known.
+        let inode = unsafe { Self::from_raw(ptr) };
+        // SAFETY: The VFS lets nobody else near an inode that is being evicted, except path walks
+        // under RCU, which do not look at `data`.
+        let has_data = unsafe { (*inode.data.get()).is_some() };
+        if has_data {
+            T::evicting(inode);
+        }
+        // SAFETY: This is what `evict_inode` is for, and the order is the VFS's: first the pages,
+        // then the inode's own state.
+        unsafe {
+            bindings::truncate_inode_pages_final(ptr::addr_of_mut!((*ptr).i_data));
+            bindings::clear_inode(ptr);
+        }
+        // SAFETY: As above.
+        if let Some(data) = unsafe { (*inode.data.get()).take() } {
+            let sb = inode.sb();
+            if inode.nlink() == 0 {
+                // Deleting writes; wait while the filesystem is frozen.
+                // SAFETY: The superblock outlives the inode.
+                unsafe { bindings::ordofs_sb_start_intwrite(sb.as_ptr()) };
+                T::evict(sb, data, true);
+                // SAFETY: Taken above.
+                unsafe { bindings::ordofs_sb_end_intwrite(sb.as_ptr()) };
+            } else {
+                T::evict(sb, data, false);
+            }
+        }
+    }
+
+    /// Initialises the Rust part of a newly allocated inode.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is memory of the slab cache for inodes of `T` that nobody else knows.
+    pub(crate) unsafe fn init_once_allocated(ptr: *mut Self) {
+        // SAFETY: The memory is valid and ours.
+        unsafe {
+            ptr::addr_of_mut!((*ptr).data).write(UnsafeCell::new(None));
+            ptr::addr_of_mut!((*ptr).link).write(UnsafeCell::new(None));
+        }
+    }
+
+    /// Drops the Rust part before the memory is freed.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` was initialised by `init_once_allocated`, and nobody can use the inode any more.
+    pub(crate) unsafe fn drop_allocated(ptr: *mut Self) {
+        // SAFETY: As the caller promises; `data` is gone since eviction.
+        unsafe {
+            ptr::drop_in_place(ptr::addr_of_mut!((*ptr).data));
+            ptr::drop_in_place(ptr::addr_of_mut!((*ptr).link));
+        }
+    }
+}
+
+/// An inode whose `i_rwsem` the current task holds exclusively.
+///
+/// # Invariants
+///
+/// `i_rwsem` is held exclusively for `'a`.
+pub(crate) struct Locked<'a, T: FileSystem>(&'a Inode<T>);
+
+impl<'a, T: FileSystem> Locked<'a, T> {
+    /// # Safety
+    ///
+    /// The caller's context holds `i_rwsem` of the inode exclusively during `'a`.
+    pub(crate) unsafe fn new(inode: &'a Inode<T>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self(inode)
+    }
+}
+
+impl<T: FileSystem> Deref for Locked<'_, T> {
+    type Target = Inode<T>;
+
+    fn deref(&self) -> &Inode<T> {
+        self.0
+    }
+}

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sleeping locks.
+//!
+//! # Model
+//!
+//! The C lock lives in memory of its own, so that the Rust lock can be moved; the value lies in
+//! the Rust lock.
+//!
+//! # Lock classes
+//!
+//! On kernels with lockdep every type of value is a class: the name of the type, a string that the
+//! compiler makes once per type and that lies in the module's read-only data, is the class's key.
+//! lockdep uses a key's address only. Locks of different types can so be ordered by lockdep;
+//! nesting two of one type would need subclasses and is not done.
+
+use core::{
+    any::type_name,
+    cell::UnsafeCell,
+    marker::PhantomData,
+    ops::{Deref, DerefMut},
+};
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+
+use crate::bindings;
+
+/// The lockdep key of locks for values of type `T`.
+fn class<T>() -> *mut c_void {
+    type_name::<T>().as_ptr().cast_mut().cast()
+}
+
+/// Guards are tied to the task that took the lock.
+type NotSend = PhantomData<*mut ()>;
+
+/// Mutual exclusion.
+///
+/// # Invariants
+///
+/// `raw` is initialised and does not move.
+pub struct Mutex<T> {
+    raw: KBox<Opaque<bindings::mutex>>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: The C mutex may be used from any thread; moving the lock moves the value.
+unsafe impl<T: Send> Send for Mutex<T> {}
+// SAFETY: The mutex gives the value to one thread at a time, which is like moving it there.
+unsafe impl<T: Send> Sync for Mutex<T> {}
+
+impl<T> Mutex<T> {
+    /// Makes an unlocked mutex.
+    pub fn new(value: T) -> Result<Self> {
+        let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
+        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. The key is in
+        // the module's static data.
+        unsafe { bindings::ordofs_mutex_init(raw.get(), class::<T>()) };
+        // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
+        Ok(Self {
+            raw,
+            value: UnsafeCell::new(value),
+        })
+    }
+
+    /// Waits until the mutex is free and takes it.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        // SAFETY: By the type invariant the mutex is initialised.
+        unsafe { bindings::ordofs_mutex_lock(self.raw.get()) };
+        // INVARIANT: Taken above, by this task.
+        MutexGuard {
+            lock: self,
+            _task: PhantomData,
+        }
+    }
+}
+
+/// Proof that the mutex is held, and the way to the value.
+///
+/// # Invariants
+///
+/// This task holds `lock.raw`.
+#[must_use = "the mutex is released at once when the guard is dropped"]
+pub struct MutexGuard<'a, T> {
+    lock: &'a Mutex<T>,
+    _task: NotSend,
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant the mutex is held, so nobody else reaches the value.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: By the type invariant the mutex is held, so nobody else reaches the value; this
+        // guard is borrowed exclusively.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this task holds the mutex; no reference to the value is
+        // left, because they all borrow the guard.
+        unsafe { bindings::mutex_unlock(self.lock.raw.get()) };
+    }
+}
+
+/// Many readers or one writer, on a `rw_semaphore`.
+///
+/// # Invariants
+///
+/// `raw` is initialised and does not move.
+pub struct RwLock<T> {
+    raw: KBox<Opaque<bindings::rw_semaphore>>,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: The C semaphore may be used from any thread; moving the lock moves the value.
+unsafe impl<T: Send> Send for RwLock<T> {}
+// SAFETY: A writer is given the value, which needs `Send`, and readers share it, which needs
+// `Sync`.
+unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
+
+impl<T> RwLock<T> {
+    /// Makes an unlocked lock.
+    pub fn new(value: T) -> Result<Self> {
+        let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
+        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. The key
+        // is in the module's static data.
+        unsafe { bindings::ordofs_rwsem_init(raw.get(), class::<T>()) };
+        // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
+        Ok(Self {
+            raw,
+            value: UnsafeCell::new(value),
+        })
+    }
+
+    /// Waits until there is no writer and takes the lock shared.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        // SAFETY: By the type invariant the semaphore is initialised.
+        unsafe { bindings::down_read(self.raw.get()) };
+        // INVARIANT: Taken above, by this task.
+        ReadGuard {
+            lock: self,
+            _task: PhantomData,
+        }
+    }
+
+    /// Waits until nobody holds the lock and takes it exclusively.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        // SAFETY: By the type invariant the semaphore is initialised.
+        unsafe { bindings::down_write(self.raw.get()) };
+        // INVARIANT: Taken above, by this task.
+        WriteGuard {
+            lock: self,
+            _task: PhantomData,
+        }
+    }
+}
+
+/// Proof that the lock is held shared.
+///
+/// # Invariants
+///
+/// This task holds the shared side of `lock.raw`.
+#[must_use = "the lock is released at once when the guard is dropped"]
+pub struct ReadGuard<'a, T> {
+    lock: &'a RwLock<T>,
+    _task: NotSend,
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant the lock is held shared, so there is no writer.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for ReadGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this task holds the shared side.
+        unsafe { bindings::up_read(self.lock.raw.get()) };
+    }
+}
+
+/// Proof that the lock is held exclusively.
+///
+/// # Invariants
+///
+/// This task holds the exclusive side of `lock.raw`.
+#[must_use = "the lock is released at once when the guard is dropped"]
+pub struct WriteGuard<'a, T> {
+    lock: &'a RwLock<T>,
+    _task: NotSend,
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: By the type invariant nobody else holds the lock.
+        unsafe { &*self.lock.value.get() }
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: By the type invariant nobody else holds the lock, and this guard is borrowed
+        // exclusively.
+        unsafe { &mut *self.lock.value.get() }
+    }
+}
+
+impl<T> Drop for WriteGuard<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant this task holds the exclusive side.
+        unsafe { bindings::up_write(self.lock.raw.get()) };
+    }
+}

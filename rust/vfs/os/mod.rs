@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The kernel side of the OS contract (`crate::os`) that the engine runs on.
+//!
+//! # Model
+//!
+//! The engine is compiled unchanged for the kernel and for user space, where the same names are
+//! provided by the standard library or by a model checker. This is all of the kernel that it sees
+//! besides `kernel::prelude`. Everything here is safe to use and may sleep, except [`atomic`],
+//! [`now`], [`crc32c`] and [`siphash`], which never do.
+
+mod block;
+mod lock;
+mod map;
+mod misc;
+mod shared;
+mod wait;
+
+pub use block::Block;
+pub use lock::{Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
+pub use map::Map;
+pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
+pub use shared::Shared;
+pub use wait::WaitQueue;
+
+pub use crate::vfs::block::Device;
+
+/// Atomic integers.
+pub mod atomic {
+    pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+}

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks.
+
+use core::{marker::PhantomData, ptr};
+use kernel::{prelude::*, types::Opaque};
+
+use super::FileSystem;
+use crate::bindings;
+
+/// A mounted filesystem of type `T`.
+///
+/// # Invariants
+///
+/// - The superblock's type is the one that a `Registration<T>` registered.
+/// - `s_fs_info` is null or comes from `KBox::<T>::into_raw`. It is set once, before any inode is
+///   made, and is valid until the last inode is gone and `put_super` ran.
+#[repr(transparent)]
+pub(crate) struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
+
+// SAFETY: What is reached through a shared reference is immutable or has locks of its own.
+unsafe impl<T: FileSystem> Send for SuperBlock<T> {}
+// SAFETY: As above.
+unsafe impl<T: FileSystem> Sync for SuperBlock<T> {}
+
+/// What statfs tells.
+pub(crate) struct StatFs {
+    /// Size in blocks of 4096 bytes.
+    pub(crate) blocks: u64,
+    /// Free blocks.
+    pub(crate) bfree: u64,
+    /// Free blocks that can be written to.
+    pub(crate) bavail: u64,
+    /// Number of inodes there could be.
+    pub(crate) files: u64,
+    /// Number of inodes that could be made.
+    pub(crate) ffree: u64,
+}
+
+impl<T: FileSystem> SuperBlock<T> {
+    /// Makes a reference from the C side's pointer.
+    ///
+    /// # Safety
+    ///
+    /// `ptr` is a superblock of the type that a `Registration<T>` registered, with `s_fs_info` set
+    /// as the type invariants say, and all that stays so for `'a`.
+    pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::super_block) -> &'a Self {
+        // SAFETY: The type is transparent, and the caller promises the rest.
+        unsafe { &*ptr.cast::<Self>() }
+    }
+
+    /// The C side's pointer.
+    pub(crate) fn as_ptr(&self) -> *mut bindings::super_block {
+        self.0.get()
+    }
+
+    /// The filesystem.
+    pub(crate) fn fs(&self) -> &T {
+        // SAFETY: By the type invariants `s_fs_info` is a valid `T`; whoever has a reference to the
+        // superblock in safe code got it while there were inodes, or from a callback that the VFS
+        // makes only between mounting and `put_super`.
+        unsafe { &*(*self.as_ptr()).s_fs_info.cast::<T>() }
+    }
+
+    /// Whether the filesystem is mounted read-only.
+    pub(crate) fn read_only(&self) -> bool {
+        // SAFETY: The pointer is valid by the type invariants.
+        unsafe { bindings::ordofs_sb_rdonly(self.as_ptr()) }
+    }
+
+    /// The name of the device, as the kernel's messages show it.
+    pub(crate) fn id(&self) -> &[u8] {
+        // SAFETY: The pointer is valid by the type invariants; `s_id` is set before the filesystem
+        // is told of the superblock and is not changed for filesystems on one block device.
+        let id: &[u8; 32] = unsafe { &*ptr::addr_of!((*self.as_ptr()).s_id).cast() };
+        let len = id.iter().position(|&b| b == 0).unwrap_or(id.len());
+        id.get(..len).unwrap_or(&[])
+    }
+}
