@@ -44,7 +44,7 @@ help:
 	@echo '  make KDIR=/path/to/prepared/build [modules_install]'
 	@echo '                      conventional build; the tree must carry Rust metadata'
 	@echo
-	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock'
+	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock|debug'
 	@echo '          DEBIAN_MIRROR=url  XDG_CACHE_HOME=dir   (docs/TESTING.md)'
 
 # --- conventional out-of-tree build ----------------------------------------

@@ -37,15 +37,45 @@ root_key() {
 ORDOFS_ROOT=${ORDOFS_ROOT:-$ORDOFS_CACHE/root-$(root_key)}
 export ORDOFS_ROOT
 
-# The exact kernel release the root carries (written by bootstrap).
-kernel_release() {
+# Which kernel: the archive's own, or the same source with the kernel's checks.
+KERNEL=${KERNEL:-stock}
+export KERNEL
+
+# The release of the stock kernel that the root carries (written by bootstrap).
+stock_release() {
 	cat "$ORDOFS_ROOT/etc/ordofs-kernel" 2>/dev/null ||
 		die "no build root yet: run 'make root'"
+}
+
+# The release of the chosen kernel.
+kernel_release() {
+	local release
+	release=$(stock_release)
+	case $KERNEL in
+	stock) echo "$release" ;;
+	debug) echo "${release%%[-+]*}-ordofs-debug" ;;
+	*) die "KERNEL is stock or debug, not $KERNEL" ;;
+	esac
 }
 
 # Paths inside the root.
 kernel_source() { printf '/usr/src/linux-source-%s' "$KERNEL_SERIES"; }
 kernel_build()  { printf '/usr/src/linux-build-%s' "$(kernel_release)"; }
+kernel_image() {
+	case $KERNEL in
+	debug) printf '%s/arch/x86/boot/bzImage' "$(kernel_build)" ;;
+	*) printf '/usr/lib/modules/%s/vmlinuz' "$(kernel_release)" ;;
+	esac
+}
+
+# Whatever has to be there before a module can be built for the chosen kernel.
+kernel_ready() {
+	if [ "$KERNEL" = debug ]; then
+		"$ORDOFS_TOP/scripts/kernel-debug"
+	else
+		"$ORDOFS_TOP/scripts/kernel-prep"
+	fi
+}
 
 # stage NAME TEXT COMMAND...: run a long command with its output in a log,
 # and say every few seconds how long it has taken, next to what it took the
@@ -63,10 +93,13 @@ stage() {
 		say "$text (log: $log)"
 	fi
 	start=$SECONDS
+	# A process group of its own, so that an interruption takes all of it along.
+	set -m
 	"$@" >"$log" 2>&1 </dev/null &
 	pid=$!
+	set +m
 	# shellcheck disable=SC2064 # expand now: these are this stage's values
-	trap "kill $pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
+	trap "kill -KILL -- -$pid 2>/dev/null; wait $pid 2>/dev/null; exit 130" INT TERM
 	while kill -0 "$pid" 2>/dev/null; do
 		sleep 1
 		if [ $(((SECONDS - start) % 10)) -eq 9 ]; then
