@@ -43,4 +43,5 @@ pub mod types;
 pub use fs::Fs;
 pub use inode::Inode;
 pub use maps::ordered::Ordered;
+pub use namei::Rename;
 pub use types::*;

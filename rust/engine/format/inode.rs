@@ -18,10 +18,10 @@
 //! | 104 | 8 | generation that wrote the record |
 //! | 112 | .. | sections: type u8, form u8, length u16, payload |
 //!
-//! Section types: 1 extents, 2 directory, 3 xattrs, 4 symbolic link target, 5 file data (reserved). Forms: 1 = the
-//! items of a tree that is one small leaf, inline; 2 = NodePtr of the tree's root; 3 = raw bytes.
+//! Section types: 1 extents, 2 directory (for a symbolic link: its target in pieces), 3 xattrs, 5 file data
+//! (reserved). Forms: 1 = the items of a tree that is one small leaf, inline; 2 = NodePtr of the tree's root.
 
-use super::{corrupt, le16, le32, le64, superblock_node_ptr_len, NodePtr};
+use super::{corrupt, le16, le32, le64, NodePtr, NODE_PTR_LEN};
 use crate::engine::types::Attrs;
 use crate::os::Time;
 use kernel::prelude::*;
@@ -32,8 +32,6 @@ pub const HEADER: usize = 112;
 pub const MAX_RECORD: usize = 1280;
 /// A tree is inlined when its items take at most this many bytes.
 pub const INLINE_TREE_MAX: usize = 320;
-/// A longer symbolic link target is kept in a block of the file.
-pub const INLINE_SYMLINK_MAX: usize = 480;
 
 /// State bit: blocks past the size are still to be freed.
 pub const STATE_TRUNCATE: u32 = 1;
@@ -48,13 +46,10 @@ pub enum Section {
     Dir = 2,
     /// Xattr tree.
     Xattr = 3,
-    /// Target of a symbolic link.
-    Symlink = 4,
 }
 
 const FORM_INLINE: u8 = 1;
 const FORM_PTR: u8 = 2;
-const FORM_RAW: u8 = 3;
 
 /// The root of one of an inode's trees as stored in its record.
 pub enum RootForm<'a> {
@@ -84,8 +79,6 @@ pub struct InodeRecord<'a> {
     pub dir: RootForm<'a>,
     /// Xattr tree.
     pub xattr: RootForm<'a>,
-    /// Target of a symbolic link.
-    pub symlink: &'a [u8],
 }
 
 fn time(v: &[u8], at: usize) -> Option<Time> {
@@ -129,7 +122,6 @@ impl<'a> InodeRecord<'a> {
             extents: RootForm::Empty,
             dir: RootForm::Empty,
             xattr: RootForm::Empty,
-            symlink: &[],
         })
     }
 
@@ -150,10 +142,6 @@ impl<'a> InodeRecord<'a> {
             let len = usize::from(le16(v, at + 2).ok_or("section header is cut")?);
             let body = v.get(at + 4..at + 4 + len).ok_or("section is cut")?;
             at += 4 + len;
-            if kind == Section::Symlink as u8 && form == FORM_RAW {
-                self.symlink = body;
-                continue;
-            }
             let root = match form {
                 FORM_INLINE => RootForm::Inline(body),
                 FORM_PTR => RootForm::Ptr(NodePtr::decode(body).ok_or("root pointer")?),
@@ -189,9 +177,6 @@ impl<'a> InodeRecord<'a> {
         put_root(out, Section::Extents, &self.extents)?;
         put_root(out, Section::Dir, &self.dir)?;
         put_root(out, Section::Xattr, &self.xattr)?;
-        if !self.symlink.is_empty() {
-            put_section(out, Section::Symlink, FORM_RAW, self.symlink)?;
-        }
         Ok(())
     }
 }
@@ -208,7 +193,7 @@ fn put_root(out: &mut KVec<u8>, kind: Section, root: &RootForm<'_>) -> Result {
         RootForm::Empty => Ok(()),
         RootForm::Inline(items) => put_section(out, kind, FORM_INLINE, items),
         RootForm::Ptr(p) => {
-            let mut b = [0u8; superblock_node_ptr_len()];
+            let mut b = [0u8; NODE_PTR_LEN];
             p.encode(&mut b);
             put_section(out, kind, FORM_PTR, &b)
         }

@@ -1,0 +1,447 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One allocation group (AG): its Alloc tree and the groups of 8192 blocks that are in memory.
+//!
+//! The Alloc tree on disk holds, for generation N, exactly the blocks that generation N references,
+//! and only commits change it. In memory a group that is being worked on has
+//!
+//! - `used`: blocks that must not be handed out. A block becomes *used* when it is allocated and
+//!   stops to be when the commit that freed it is durable (R7: freed is not free);
+//! - `busy`: how many of them belong to data I/O in flight. They are in no transaction until the
+//!   I/O completes, so a crash gives them back;
+//! - `run` and `commit`: what the running and the committing transaction allocate and free.
+//!
+//! Locking: everything is under the AG's mutex. A group stays in memory while it has busy blocks or
+//! deltas; hence the tree, which a commit changes before it is durable, is only read for groups that
+//! no transaction has touched.
+
+use super::bits::{Bits, BITMAP_BYTES};
+use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
+use crate::engine::format::{corrupt, GROUP_BLOCKS, le16};
+use crate::engine::node_store::NodeStore;
+use crate::os::Map;
+use kernel::prelude::*;
+
+/// Groups whose free counts share one summary record.
+pub const SUMMARY_GROUPS: u64 = 512;
+/// Keys of summary records start here.
+pub const SUMMARY_KEY: u64 = 1 << 32;
+/// Idle groups that are kept in memory.
+const IDLE_GROUPS: usize = 32;
+/// Groups that are looked into for a long run before a shorter one is taken.
+const TRIES: usize = 8;
+
+struct Delta {
+    set: Bits,
+    clear: Bits,
+}
+
+impl Delta {
+    fn new() -> Result<Self> {
+        Ok(Self { set: Bits::zeroed()?, clear: Bits::zeroed()? })
+    }
+}
+
+struct Group {
+    used: Bits,
+    busy: u32,
+    run: Option<Delta>,
+    commit: Option<Delta>,
+    /// The commit delta changed since it was last put into the tree.
+    stale: bool,
+}
+
+impl Group {
+    fn idle(&self) -> bool {
+        self.busy == 0 && self.run.is_none() && self.commit.is_none()
+    }
+}
+
+/// Whose an allocated block is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Data I/O in flight.
+    Busy,
+    /// The running transaction.
+    Running,
+    /// The transaction that is being committed.
+    Committing,
+}
+
+/// The state of an AG; block numbers are relative to its start.
+pub struct Ag {
+    /// The Alloc tree.
+    pub tree: Tree,
+    len: u64,
+    groups: Map<u64, Group>,
+    /// Blocks of each group that are not used.
+    free: KVVec<u16>,
+    cursor: u64,
+    meta_cursor: u64,
+}
+
+impl Ag {
+    /// An AG of `len` blocks with the tree `tree`; reads the summaries.
+    pub fn load(tree: Tree, len: u64, st: &NodeStore) -> Result<Self> {
+        let n = len.div_ceil(GROUP_BLOCKS);
+        let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
+        for g in 0..n {
+            free.push((len - g * GROUP_BLOCKS).min(GROUP_BLOCKS) as u16, GFP_KERNEL)?;
+        }
+        let mut ag = Self { tree, len, groups: Map::new(), free, cursor: 0, meta_cursor: 0 };
+        ag.load_summaries(st)?;
+        Ok(ag)
+    }
+
+    fn load_summaries(&mut self, st: &NodeStore) -> Result {
+        let mut v = ValueBuf::new();
+        let mut from = SUMMARY_KEY;
+        while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
+            let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
+            for i in 0..SUMMARY_GROUPS {
+                let Some(n) = le16(v.as_slice(), 2 * i as usize) else { break };
+                let cap = self.group_len(first.saturating_add(i));
+                if u32::from(n) > cap {
+                    return Err(corrupt("free counts", key, "more than the group has"));
+                }
+                if let Some(f) = self.free.get_mut((first + i) as usize) {
+                    *f = n;
+                }
+            }
+            from = key + 1;
+        }
+        Ok(())
+    }
+
+    /// Blocks of group `g`.
+    fn group_len(&self, g: u64) -> u32 {
+        self.len.saturating_sub(g.saturating_mul(GROUP_BLOCKS)).min(GROUP_BLOCKS) as u32
+    }
+
+    /// Blocks that are not used.
+    pub fn free_blocks(&self) -> u64 {
+        self.free.iter().map(|f| u64::from(*f)).sum()
+    }
+
+    /// Reads a group's bitmap on disk into `bits`; true if it has a record.
+    fn disk_bits(&self, st: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
+        let mut v = ValueBuf::new();
+        if !self.tree.get(st, g, &mut v)? {
+            return Ok(false);
+        }
+        let bad = || corrupt("bitmap", g, "record length");
+        if v.as_slice().len() != 4 + BITMAP_BYTES {
+            return Err(bad());
+        }
+        bits.load(v.as_slice().get(4..).ok_or_else(bad)?).ok_or_else(bad)?;
+        Ok(true)
+    }
+
+    fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
+        if self.groups.get(&g).is_none() {
+            self.trim();
+            let mut used = Bits::zeroed()?;
+            self.disk_bits(st, g, &mut used)?;
+            let cap = self.group_len(g);
+            used.set(cap, GROUP_BLOCKS as u32 - cap);
+            let free = GROUP_BLOCKS as u32 - used.count();
+            if let Some(f) = self.free.get_mut(g as usize) {
+                if u32::from(*f) != free {
+                    return Err(corrupt("bitmap", g, "disagrees with the free count"));
+                }
+            }
+            self.groups.insert(g, Group { used, busy: 0, run: None, commit: None, stale: false })?;
+        }
+        self.groups.get_mut(&g).ok_or(EIO)
+    }
+
+    /// Drops an idle group when there are too many.
+    fn trim(&mut self) {
+        if self.groups.len() < IDLE_GROUPS {
+            return;
+        }
+        let mut victim = None;
+        let mut idle = 0;
+        self.groups.for_each(|g, group| {
+            if group.idle() {
+                idle += 1;
+                victim = victim.or(Some(g));
+            }
+        });
+        if idle >= IDLE_GROUPS {
+            if let Some(g) = victim {
+                self.groups.remove(&g);
+            }
+        }
+    }
+
+    /// The group to look into for `want` blocks, at or after `from`, wrapping around.
+    fn candidate(&self, from: u64, want: u32) -> Option<u64> {
+        let n = self.free.len();
+        let from = (from as usize).min(n);
+        let fits = |f: &u16| u32::from(*f) >= want;
+        let (a, b) = (self.free.get(from..)?, self.free.get(..from)?);
+        a.iter()
+            .position(fits)
+            .map(|i| i + from)
+            .or_else(|| b.iter().position(fits))
+            .map(|i| i as u64)
+    }
+
+    /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of
+    /// that length in reach. Returns (first block, length), or `None` when the AG is full.
+    pub fn alloc(
+        &mut self,
+        st: &NodeStore,
+        want: u32,
+        goal: Option<u64>,
+        owner: Owner,
+    ) -> Result<Option<(u64, u32)>> {
+        let want = want.clamp(1, GROUP_BLOCKS as u32);
+        let cursor = if owner == Owner::Committing { self.meta_cursor } else { self.cursor };
+        let start = goal.filter(|g| *g < self.len).unwrap_or(cursor);
+        let mut need = want;
+        let mut best: Option<(u64, u32, u32)> = None;
+        let mut g = start / GROUP_BLOCKS;
+        for attempt in 0..TRIES {
+            // Fewer free blocks than wanted everywhere: take what there is.
+            let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
+                return Ok(None);
+            };
+            let from = if attempt == 0 && c == start / GROUP_BLOCKS {
+                (start % GROUP_BLOCKS) as u32
+            } else {
+                0
+            };
+            let cap = self.group_len(c);
+            let group = self.group(st, c)?;
+            let mut found = group.used.find_clear(from, cap, want);
+            if from > 0 && found.is_none_or(|(_, l)| l < want) {
+                let again = group.used.find_clear(0, cap, want);
+                if again.map_or(0, |a| a.1) > found.map_or(0, |a| a.1) {
+                    found = again;
+                }
+            }
+            if let Some((at, len)) = found {
+                if best.is_none_or(|b| b.2 < len) {
+                    best = Some((c, at, len));
+                }
+                if len >= want {
+                    break;
+                }
+            }
+            g = c + 1;
+            need = best.map_or(1, |b| b.2.saturating_add(1)).max(1);
+            if self.candidate(g, need).is_none() {
+                break;
+            }
+        }
+        let Some((g, at, len)) = best else { return Ok(None) };
+        self.take(st, g, at, len, owner)?;
+        let next = g * GROUP_BLOCKS + u64::from(at + len);
+        if owner == Owner::Committing {
+            self.meta_cursor = next;
+        } else {
+            self.cursor = next;
+        }
+        Ok(Some((g * GROUP_BLOCKS + u64::from(at), len)))
+    }
+
+    fn take(&mut self, st: &NodeStore, g: u64, at: u32, len: u32, owner: Owner) -> Result {
+        let group = self.group(st, g)?;
+        match owner {
+            Owner::Busy => group.busy += len,
+            Owner::Running => delta(&mut group.run)?.set.set(at, len),
+            Owner::Committing => {
+                delta(&mut group.commit)?.set.set(at, len);
+                group.stale = true;
+            }
+        }
+        group.used.set(at, len);
+        if let Some(f) = self.free.get_mut(g as usize) {
+            *f = f.saturating_sub(len as u16);
+        }
+        Ok(())
+    }
+
+    /// Calls `f(ag, group, first bit, length)` for the parts of `[block, block + len)`.
+    fn parts(
+        &mut self,
+        block: u64,
+        len: u64,
+        mut f: impl FnMut(&mut Self, u64, u32, u32) -> Result,
+    ) -> Result {
+        let end = block.saturating_add(len);
+        if end > self.len {
+            return Err(corrupt("allocation", block, "beyond the end of its group"));
+        }
+        let mut at = block;
+        while at < end {
+            let bit = (at % GROUP_BLOCKS) as u32;
+            let n = (GROUP_BLOCKS - u64::from(bit)).min(end - at) as u32;
+            f(self, at / GROUP_BLOCKS, bit, n)?;
+            at += u64::from(n);
+        }
+        Ok(())
+    }
+
+    /// Marks blocks used without looking for them (mkfs: the reserved areas).
+    pub fn reserve_fixed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| ag.take(st, g, at, n, Owner::Running))
+    }
+
+    /// Data I/O completed: its busy blocks enter the running transaction.
+    pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            let group = ag.group(st, g)?;
+            delta(&mut group.run)?.set.set(at, n);
+            group.busy = group.busy.saturating_sub(n);
+            Ok(())
+        })
+    }
+
+    /// Data I/O failed or was never submitted: its blocks are free at once.
+    pub fn release_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            let group = ag.group(st, g)?;
+            group.used.clear(at, n);
+            group.busy = group.busy.saturating_sub(n);
+            if let Some(f) = ag.free.get_mut(g as usize) {
+                *f += n as u16;
+            }
+            Ok(())
+        })
+    }
+
+    /// Frees blocks in the running or the committing transaction. They stay unavailable until that
+    /// transaction is durable (R7).
+    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            let group = ag.group(st, g)?;
+            if group.used.count_range(at, n) != n {
+                return Err(corrupt("allocation", block, "freeing a block that is free"));
+            }
+            let d = delta(if committing { &mut group.commit } else { &mut group.run })?;
+            if d.clear.count_range(at, n) != 0 {
+                return Err(corrupt("allocation", block, "freeing a block twice"));
+            }
+            d.clear.set(at, n);
+            group.stale |= committing;
+            Ok(())
+        })
+    }
+
+    /// Barrier: what the running transaction did now belongs to the commit.
+    pub fn freeze(&mut self) {
+        let mut g = 0;
+        while let Some((key, _)) = self.groups.first_ge(g) {
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.commit = group.run.take();
+                group.stale = group.commit.is_some();
+            }
+            g = key + 1;
+        }
+    }
+
+    /// Puts the commit's deltas into the tree. Returns whether something changed, and by how much the
+    /// free blocks on disk did.
+    pub fn apply(&mut self, st: &NodeStore) -> Result<(bool, i64)> {
+        let mut changed = false;
+        let mut by = 0i64;
+        let mut from = 0;
+        let mut value = KVec::new();
+        let mut bits = Bits::zeroed()?;
+        while let Some((g, stale)) = self.groups.first_ge(from).map(|(g, x)| (g, x.stale)) {
+            from = g + 1;
+            if !stale {
+                continue;
+            }
+            bits.clear(0, GROUP_BLOCKS as u32);
+            self.disk_bits(st, g, &mut bits)?;
+            let cap = self.group_len(g);
+            let Some(group) = self.groups.get_mut(&g) else { continue };
+            group.stale = false;
+            let Some(d) = &group.commit else { continue };
+            let used = bits.count_range(0, cap);
+            bits.or(&d.set);
+            bits.and_not(&d.clear);
+            let free = cap - bits.count_range(0, cap);
+            by += i64::from(free) - i64::from(cap - used);
+            value.clear();
+            value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
+            bits.store(&mut value)?;
+            self.tree.insert(st, g, &value)?;
+            self.put_summary(st, g, free as u16)?;
+            changed = true;
+        }
+        Ok((changed, by))
+    }
+
+    fn put_summary(&mut self, st: &NodeStore, g: u64, free: u16) -> Result {
+        let key = SUMMARY_KEY + g / SUMMARY_GROUPS;
+        let first = g - g % SUMMARY_GROUPS;
+        let mut v = ValueBuf::new();
+        let mut out = KVec::new();
+        if self.tree.get(st, key, &mut v)? {
+            out.extend_from_slice(v.as_slice(), GFP_KERNEL)?;
+        } else {
+            for i in 0..SUMMARY_GROUPS {
+                let n = self.group_len(first + i) as u16;
+                out.extend_from_slice(&n.to_le_bytes(), GFP_KERNEL)?;
+            }
+        }
+        let at = 2 * (g - first) as usize;
+        let slot = out.get_mut(at..at + 2).ok_or(EIO)?;
+        slot.copy_from_slice(&free.to_le_bytes());
+        self.tree.insert(st, key, &out)
+    }
+
+    /// Calls `f(block, len)` for the runs that the commit frees.
+    pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) {
+        let lim = GROUP_BLOCKS as u32;
+        self.groups.for_each(|g, group| {
+            let Some(d) = &group.commit else { return };
+            let mut i = d.clear.next(0, lim, true);
+            while i < lim {
+                let end = d.clear.next(i, lim, false);
+                f(g * GROUP_BLOCKS + u64::from(i), u64::from(end - i));
+                i = d.clear.next(end, lim, true);
+            }
+        });
+    }
+
+    /// The commit is durable: what it freed may be used again (R7). Returns how many blocks that are.
+    pub fn finish_commit(&mut self) -> u64 {
+        let mut total = 0u64;
+        let mut from = 0;
+        while let Some((g, _)) = self.groups.first_ge(from) {
+            from = g + 1;
+            let Some(group) = self.groups.get_mut(&g) else { continue };
+            let Some(d) = group.commit.take() else { continue };
+            group.used.and_not(&d.clear);
+            let n = d.clear.count();
+            if let Some(f) = self.free.get_mut(g as usize) {
+                *f += n as u16;
+            }
+            total += u64::from(n);
+        }
+        total
+    }
+
+    /// Groups in memory.
+    pub fn groups_in_memory(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The AG's tree id.
+    pub fn tree_id(index: u32) -> TreeId {
+        TreeId { kind: TreeKind::Alloc, owner: u64::from(index) }
+    }
+}
+
+fn delta(slot: &mut Option<Delta>) -> Result<&mut Delta> {
+    if slot.is_none() {
+        *slot = Some(Delta::new()?);
+    }
+    slot.as_mut().ok_or(ENOMEM)
+}

@@ -1,0 +1,231 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Space: allocation groups and reservations.
+//!
+//! An operation reserves its worst case before it starts, so ENOSPC is told there and nowhere later.
+//! One counter carries it all: `unreserved`, the free blocks that nobody has been promised. It
+//! starts as the free blocks less [`Space::pool`]. Reserving takes from it, allocating without a
+//! reservation too; a commit that frees blocks gives to it. Operations that make room or that must
+//! not fail (unlink, truncate, completion of I/O, commits) may take it down to minus the pool.
+//!
+//! Locking: each AG has a mutex; the counters are atomics. No lock is held when an AG's is taken but
+//! those that the lock order puts before it (docs/DESIGN.md §6).
+
+pub mod ag;
+pub mod bits;
+
+use crate::engine::format::corrupt;
+use crate::engine::node_store::NodeStore;
+use crate::os::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::os::Mutex;
+use ag::{Ag, Owner};
+use kernel::prelude::*;
+
+/// How urgent a reservation is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Priority {
+    /// Ordinary operations: ENOSPC when only the pool is left.
+    Normal,
+    /// Operations that free space or must not fail: may use the pool.
+    Reclaim,
+}
+
+/// All space of a filesystem, in blocks.
+pub struct Space {
+    ags: KVec<Mutex<Ag>>,
+    ag_blocks: u64,
+    total: u64,
+    unreserved: AtomicI64,
+    /// Freed, but not yet durably so.
+    pinned: AtomicI64,
+    pool: i64,
+    rotor: AtomicU32,
+}
+
+impl Space {
+    /// Makes it from loaded AGs; every AG has `ag_blocks` blocks, the last one what is left.
+    pub fn new(ags: KVec<Ag>, ag_blocks: u64, total: u64) -> Result<Self> {
+        let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
+        let mut free = 0u64;
+        for ag in ags {
+            free = free.saturating_add(ag.free_blocks());
+            v.push(Mutex::new(ag)?, GFP_KERNEL)?;
+        }
+        let pool = (total / 64).clamp(128, 8192) as i64;
+        Ok(Self {
+            ags: v,
+            ag_blocks: ag_blocks.max(1),
+            total,
+            unreserved: AtomicI64::new(free as i64 - pool),
+            pinned: AtomicI64::new(0),
+            pool,
+            rotor: AtomicU32::new(0),
+        })
+    }
+
+    /// Number of AGs.
+    pub fn ag_count(&self) -> usize {
+        self.ags.len()
+    }
+
+    /// First block of AG `i`.
+    pub fn ag_start(&self, i: usize) -> u64 {
+        self.ag_blocks.saturating_mul(i as u64)
+    }
+
+    /// AG `i`.
+    pub fn ag(&self, i: usize) -> Result<&Mutex<Ag>> {
+        self.ags.get(i).ok_or(EIO)
+    }
+
+    /// (free blocks for users, freed but pinned blocks, blocks kept for urgent needs)
+    pub fn counts(&self) -> (u64, u64, u64) {
+        let free = self.unreserved.load(Ordering::Relaxed);
+        let pinned = self.pinned.load(Ordering::Relaxed).max(0) as u64;
+        let pool = (self.pool + free.min(0)).max(0) as u64;
+        (free.max(0) as u64, pinned, pool)
+    }
+
+    /// Blocks that the next durable commit will free.
+    pub fn pinned(&self) -> u64 {
+        self.pinned.load(Ordering::Relaxed).max(0) as u64
+    }
+
+    /// Reserves `n` blocks or fails with ENOSPC.
+    pub fn reserve(&self, n: u64, prio: Priority) -> Result {
+        let n = i64::try_from(n).map_err(|_| ENOSPC)?;
+        let floor = if prio == Priority::Reclaim { -self.pool } else { 0 };
+        let mut cur = self.unreserved.load(Ordering::Relaxed);
+        loop {
+            let new = cur.checked_sub(n).filter(|v| *v >= floor).ok_or(ENOSPC)?;
+            match self.unreserved.compare_exchange(cur, new, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Ok(()),
+                Err(now) => cur = now,
+            }
+        }
+    }
+
+    /// Takes `n` blocks whatever is left: for work that must go on; the commit that follows gives back.
+    pub fn reserve_forced(&self, n: u64) {
+        self.unreserved.fetch_sub(n as i64, Ordering::Relaxed);
+    }
+
+    /// Gives back a reservation, or blocks that were allocated and are not used after all.
+    pub fn unreserve(&self, n: u64) {
+        self.unreserved.fetch_add(n as i64, Ordering::Relaxed);
+    }
+
+    fn locate(&self, block: u64, len: u64) -> Result<(usize, u64)> {
+        let i = (block / self.ag_blocks) as usize;
+        let off = block % self.ag_blocks;
+        let end = block.checked_add(len).ok_or(EIO)?;
+        if end > self.total || i >= self.ags.len() || off + len > self.ag_blocks {
+            return Err(corrupt("allocation", block, "range outside its allocation group"));
+        }
+        Ok((i, off))
+    }
+
+    /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them. ENOSPC
+    /// means that the reservation was not honest, and is a bug unless the caller reserved by force.
+    pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<(u64, u64)> {
+        let want = want.min(crate::engine::format::GROUP_BLOCKS) as u32;
+        let first = match goal {
+            Some(g) => (g / self.ag_blocks) as usize,
+            None => self.rotor.load(Ordering::Relaxed) as usize,
+        };
+        let n = self.ags.len().max(1);
+        for k in 0..n {
+            let i = (first + k) % n;
+            let start = self.ag_start(i);
+            let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
+            let got = self.ag(i)?.lock().alloc(st, want, goal, owner)?;
+            if let Some((at, len)) = got {
+                return Ok((start + at, u64::from(len)));
+            }
+            if goal.is_none() && owner != Owner::Committing {
+                self.rotor.store(((i + 1) % n) as u32, Ordering::Relaxed);
+            }
+        }
+        Err(ENOSPC)
+    }
+
+    /// A different AG for the next new directory or large file.
+    pub fn turn(&self) {
+        self.rotor.fetch_add(1, Ordering::Relaxed);
+        let n = self.ags.len().max(1) as u32;
+        let r = self.rotor.load(Ordering::Relaxed);
+        if r >= n {
+            self.rotor.store(r % n, Ordering::Relaxed);
+        }
+    }
+
+    /// See [`Ag::commit_busy`].
+    pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        let (i, off) = self.locate(block, len)?;
+        self.ag(i)?.lock().commit_busy(st, off, len)
+    }
+
+    /// See [`Ag::release_busy`]; the blocks are unreserved again.
+    pub fn release_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        let (i, off) = self.locate(block, len)?;
+        self.ag(i)?.lock().release_busy(st, off, len)?;
+        self.unreserve(len);
+        Ok(())
+    }
+
+    /// Frees blocks in the running (or committing) transaction; see [`Ag::free`].
+    pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
+        let (i, off) = self.locate(block, len)?;
+        self.ag(i)?.lock().free(st, off, len, committing)?;
+        self.pinned.fetch_add(len as i64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Marks blocks used (mkfs).
+    pub fn reserve_fixed(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        let mut at = block;
+        let end = block.saturating_add(len).min(self.total);
+        while at < end {
+            let ag_end = (at / self.ag_blocks + 1) * self.ag_blocks;
+            let n = end.min(ag_end) - at;
+            let (i, off) = self.locate(at, n)?;
+            self.ag(i)?.lock().reserve_fixed(st, off, n)?;
+            self.reserve_forced(n);
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Barrier: the running transaction's deltas become the commit's.
+    pub fn freeze(&self) {
+        for ag in self.ags.iter() {
+            ag.lock().freeze();
+        }
+    }
+
+    /// Calls `f(block, len)` for the runs that the commit frees, without a lock held.
+    pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) -> Result {
+        let mut runs = KVec::new();
+        for (i, ag) in self.ags.iter().enumerate() {
+            let start = self.ag_start(i);
+            let mut failed = false;
+            ag.lock().freed_runs(|at, len| failed |= runs.push((start + at, len), GFP_KERNEL).is_err());
+            if failed {
+                return Err(ENOMEM);
+            }
+            runs.iter().for_each(|r| f(r.0, r.1));
+            runs.clear();
+        }
+        Ok(())
+    }
+
+    /// The commit is durable: what it freed may be used again.
+    pub fn finish_commit(&self) {
+        let mut n = 0;
+        for ag in self.ags.iter() {
+            n += ag.lock().finish_commit();
+        }
+        self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
+        self.unreserve(n);
+    }
+}

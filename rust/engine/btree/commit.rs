@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Snapshots and write-out: see the steps of a commit in the description of [`super`].
+
+use super::{Dead, Link, Node, Tree, TreeId};
+use crate::engine::format::NodePtr;
+use crate::engine::node_store::NodeStore;
+use crate::os::{Block, Shared};
+use kernel::prelude::*;
+
+/// Where write-out gets addresses from and sends images to.
+pub trait NodeSink {
+    /// First 8 bytes of the UUID.
+    fn fsid(&self) -> u64;
+    /// The generation being committed, not 0.
+    fn generation(&self) -> u64;
+    /// A free block for a node. Called once per node.
+    fn alloc(&mut self) -> Result<u64>;
+    /// Queues the write of a node's image. It must be durable before a superblock refers to it.
+    fn write(&mut self, addr: u64, image: Block) -> Result;
+}
+
+/// A tree as it was at a moment, to be written out.
+pub struct Snapshot {
+    id: TreeId,
+    root: Option<Link>,
+    dead: KVVec<Dead>,
+    fresh: u64,
+}
+
+/// Gives addresses to the nodes under `node` that have none, and counts them.
+fn assign_node(node: &Node, sink: &mut dyn NodeSink, count: &mut u64) -> Result {
+    if node.is_written() {
+        return Ok(());
+    }
+    for i in 0..node.len() {
+        if let Some(kid) = node.kid(i) {
+            assign_node(kid, sink, count)?;
+        }
+    }
+    if node.addr() == 0 {
+        node.set_addr(sink.alloc()?);
+        *count += 1;
+    }
+    Ok(())
+}
+
+fn count_unassigned(node: &Node) -> u64 {
+    if node.is_written() {
+        return 0;
+    }
+    let kids = (0..node.len()).filter_map(|i| node.kid(i)).map(|k| count_unassigned(k));
+    u64::from(node.addr() == 0) + kids.sum::<u64>()
+}
+
+/// Writes `node` and what is under it, children first, unless it is written.
+fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
+    if node.is_written() {
+        return Ok(node.ptr());
+    }
+    for i in 0..node.len() {
+        if let Some(kid) = node.kid(i) {
+            write_node(kid, sink)?;
+        }
+    }
+    if node.addr() == 0 {
+        node.set_addr(sink.alloc()?);
+    }
+    let generation = sink.generation();
+    let (image, crc) = node.sealed_image(sink.fsid(), generation)?;
+    sink.write(node.addr(), image)?;
+    node.set_written(generation, crc);
+    Ok(node.ptr())
+}
+
+/// Hands a written node and what is in memory under it to the cache.
+fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
+    let ptr = node.ptr();
+    if node.level() == 0 {
+        st.insert(node.clone());
+    } else if let Some(n) = Shared::get_mut(node) {
+        n.demote_kids(|kid| Some(adopt(st, kid)));
+        n.drop_kid_list();
+        st.insert(node.clone());
+    } else {
+        // Somebody else holds it, with its children. The cache gets a copy without.
+        if let Ok(copy) = Node::clean_copy(node).and_then(Shared::new) {
+            st.insert(copy);
+        }
+        for i in 0..node.len() {
+            if let Some(kid) = node.kid(i) {
+                adopt(st, &mut kid.clone());
+            }
+        }
+    }
+    ptr
+}
+
+fn demote_under(st: &NodeStore, node: &mut Node) {
+    node.demote_kids(|kid| {
+        if kid.is_written() {
+            return Some(adopt(st, kid));
+        }
+        if let Some(n) = Shared::get_mut(kid) {
+            demote_under(st, n);
+        }
+        None
+    });
+}
+
+impl Tree {
+    /// The tree as it is now, to be written out, with what it has replaced since the last snapshot.
+    /// O(1).
+    pub fn snapshot(&mut self) -> Result<Snapshot> {
+        Ok(Snapshot {
+            id: self.id,
+            root: self.root.clone(),
+            dead: core::mem::replace(&mut self.dead, KVVec::new()),
+            fresh: core::mem::replace(&mut self.fresh, 0),
+        })
+    }
+
+    /// Takes back what [`Self::snapshot`] took, after a commit that failed.
+    pub fn restore_dead(&mut self, mut s: Snapshot) {
+        self.fresh += s.fresh;
+        if self.dead.len() > s.dead.len() {
+            core::mem::swap(&mut self.dead, &mut s.dead);
+        }
+        let moved = s.dead.into_iter().try_for_each(|d| self.dead.push(d, GFP_KERNEL));
+        if moved.is_err() {
+            pr_err!("no memory to free tree nodes: their blocks are lost until the next fsck\n");
+        }
+    }
+
+    /// Takes the list of replaced nodes, for a tree that must know them before its snapshot. Turn
+    /// each into an address by [`Dead::addr`].
+    pub fn take_dead(&mut self) -> KVVec<Dead> {
+        core::mem::replace(&mut self.dead, KVVec::new())
+    }
+
+    /// How many nodes have no address: exactly, by looking. Costs as much as there are nodes that are
+    /// not written.
+    pub fn unassigned_nodes(&self) -> u64 {
+        match &self.root {
+            Some(Link::Mem(root)) => count_unassigned(root),
+            _ => 0,
+        }
+    }
+
+    /// Gives an address to every node that has none. The tree may be changed afterwards: nodes with
+    /// an address are still changed in place; new ones are found by the next call. For trees that
+    /// change by their own write-out.
+    pub fn assign(&mut self, sink: &mut dyn NodeSink) -> Result {
+        let mut count = 0;
+        let done = match &self.root {
+            Some(Link::Mem(root)) => assign_node(root, sink, &mut count),
+            _ => Ok(()),
+        };
+        self.fresh = match done {
+            Ok(()) => 0,
+            Err(_) => self.fresh.saturating_sub(count),
+        };
+        done
+    }
+
+    /// Turns links to written nodes into links to the disk, and hands the nodes to the cache. To be
+    /// called when the commit that wrote them is durable, and before the next one writes. Costs
+    /// as much as that commit had nodes.
+    pub fn demote(&mut self, st: &NodeStore) -> Result {
+        // First the dead list: it must not keep written nodes in memory.
+        for d in self.dead.iter_mut() {
+            if let Some(addr) = d.addr() {
+                *d = Dead::Addr(addr);
+            }
+        }
+        let ptr = match &mut self.root {
+            Some(Link::Mem(root)) if root.is_written() => adopt(st, root),
+            Some(Link::Mem(root)) => {
+                if let Some(n) = Shared::get_mut(root) {
+                    demote_under(st, n);
+                }
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        self.root = Some(Link::Disk(ptr));
+        Ok(())
+    }
+}
+
+impl Dead {
+    /// The block to free; `None` when the node never got one.
+    pub fn addr(&self) -> Option<u64> {
+        let addr = match self {
+            Self::Addr(addr) => *addr,
+            Self::Node(node) => node.addr(),
+        };
+        (addr != 0).then_some(addr)
+    }
+}
+
+impl Snapshot {
+    /// Writes all nodes that are not written, children first. Answers the pointer to the root,
+    /// `None` for an empty tree. After an error it may be called again.
+    pub fn write_out(&self, sink: &mut dyn NodeSink) -> Result<Option<NodePtr>> {
+        match &self.root {
+            None => Ok(None),
+            Some(Link::Disk(ptr)) => Ok(Some(*ptr)),
+            Some(Link::Mem(root)) => write_node(root, sink).map(Some),
+        }
+    }
+
+    /// The blocks that this snapshot replaced. Valid when the commit before has ended.
+    pub fn dead(&self) -> impl Iterator<Item = u64> + '_ {
+        self.dead.iter().filter_map(Dead::addr)
+    }
+
+    /// The identity of the tree.
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// Whether the tree has no items.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// How many nodes need an address: see [`Tree::dirty_nodes`].
+    pub fn dirty_nodes(&self) -> u64 {
+        self.fresh
+    }
+
+    pub(super) fn root(&self) -> Option<&Link> {
+        self.root.as_ref()
+    }
+}

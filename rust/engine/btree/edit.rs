@@ -1,0 +1,385 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inserting and removing.
+//!
+//! Both first make the path to the leaf changeable (copying what is frozen) and get all memory that
+//! the change needs; until then only the representation has changed, so that an error leaves the
+//! content as it was. The change itself cannot fail. Merging after a removal is only tidying up:
+//! where it lacks memory or cannot read a neighbour, it is left undone.
+
+use super::node::bug;
+use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
+use crate::engine::format::node::{LEAF_SPACE, MAX_CHILDREN, SLOT_LEN};
+use crate::engine::format::NodePtr;
+use crate::engine::node_store::NodeStore;
+use crate::os::Shared;
+use kernel::prelude::*;
+
+/// A node with fewer bytes in use is merged with a neighbour, or gets some of its entries.
+const MIN_USED: usize = LEAF_SPACE / 3;
+
+/// What an edit needs of the tree besides its root.
+struct Edit<'a> {
+    st: &'a NodeStore,
+    dead: &'a mut KVVec<Dead>,
+    fresh: &'a mut u64,
+}
+
+impl Edit<'_> {
+    fn bury_ptr(&mut self, ptr: &NodePtr) -> Result {
+        self.dead.reserve(2, GFP_KERNEL)?;
+        self.dead.push(Dead::Addr(ptr.addr), GFP_KERNEL)?;
+        if ptr.addr2 != 0 {
+            self.dead.push(Dead::Addr(ptr.addr2), GFP_KERNEL)?;
+        }
+        Ok(())
+    }
+
+    /// The tree no longer uses this frozen node.
+    fn bury(&mut self, node: &Shared<Node>) -> Result {
+        if node.is_written() {
+            return self.bury_ptr(&node.ptr());
+        }
+        self.dead.push(Dead::Node(node.clone()), GFP_KERNEL)?;
+        Ok(())
+    }
+
+    /// A changeable copy of a frozen node, which is buried.
+    fn copy(&mut self, old: &Shared<Node>) -> Result<Shared<Node>> {
+        let new = Shared::new(Node::copy_of(old)?)?;
+        self.bury(old)?;
+        *self.fresh += 1;
+        Ok(new)
+    }
+
+    /// A link that was taken out of the tree for good. Failure would leak the block; callers have
+    /// reserved memory.
+    fn retire(&mut self, link: Link) {
+        let leaked = match link {
+            Link::Disk(ptr) => self.bury_ptr(&ptr),
+            Link::Mem(mut node) => match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
+                // Nobody has seen it: it vanishes without a trace,
+                Some((false, 0)) => {
+                    *self.fresh = self.fresh.saturating_sub(1);
+                    Ok(())
+                }
+                // unless it has been given an address.
+                Some((false, addr)) => {
+                    self.dead.push(Dead::Addr(addr), GFP_KERNEL).map_err(Into::into)
+                }
+                _ => self.bury(&node),
+            },
+        };
+        if leaked.is_err() {
+            pr_err!("no memory to free a tree node: its block is lost until the next fsck\n");
+        }
+    }
+
+    /// The root, changeable.
+    fn root<'t>(&mut self, tree: &'t mut Option<Link>, id: &super::TreeId) -> Result<&'t mut Node> {
+        let new = match tree {
+            None => None,
+            Some(Link::Disk(ptr)) => Some(self.st.read(ptr, id)?),
+            Some(Link::Mem(n)) => match Shared::get_mut(n) {
+                Some(m) if !m.is_written() => None,
+                _ => Some(n.clone()),
+            },
+        };
+        if let Some(old) = new {
+            *tree = Some(Link::Mem(self.copy(&old)?));
+        }
+        let root = match tree {
+            Some(Link::Mem(n)) => Shared::get_mut(n).ok_or_else(|| bug("the root is shared"))?,
+            _ => return Err(bug("no root")),
+        };
+        // A leaf that was inlined at the last commit, or came from an inline image: from now on it
+        // may need a block.
+        if *self.fresh == 0 && root.addr() == 0 {
+            *self.fresh = 1;
+        }
+        Ok(root)
+    }
+
+    /// Child `i` of a changeable node whose keys are in `range`, changeable, with its own range.
+    fn child<'n>(
+        &mut self,
+        node: &'n mut Node,
+        i: usize,
+        range: KeyRange,
+    ) -> Result<(&'n mut Node, KeyRange)> {
+        let kid_range = range.child(node, i);
+        if !node.kid_unique(i).is_some_and(|n| !n.is_written()) {
+            let (old, _) = node.open_child(self.st, i, range)?;
+            let new = self.copy(&old)?;
+            node.set_kid(i, new)?;
+        }
+        let kid = node.kid_unique(i).ok_or_else(|| bug("a child is shared"))?;
+        Ok((kid, kid_range))
+    }
+}
+
+impl Tree {
+    /// Inserts an item or replaces its value. On an error the content is unchanged.
+    pub fn insert(&mut self, st: &NodeStore, key: u64, value: &[u8]) -> Result {
+        if value.is_empty() || value.len() > MAX_VALUE {
+            return Err(EINVAL);
+        }
+        let id = self.id;
+        if self.root.is_none() {
+            let mut leaf = Node::new(id, 0)?;
+            if !leaf.put_item(key, value) {
+                return Err(bug("an item does not fit in an empty leaf"));
+            }
+            self.root = Some(Link::Mem(Shared::new(leaf)?));
+            self.fresh += 1;
+            return Ok(());
+        }
+        let mut edit = Edit { st, dead: &mut self.dead, fresh: &mut self.fresh };
+        let root = edit.root(&mut self.root, &id)?;
+        let top = root.level();
+        // How many full nodes there are above the leaf without a gap: those split with it.
+        let mut full = 0u8;
+        let mut range = KeyRange::ALL;
+        let mut node = root;
+        while node.level() > 0 {
+            full = if node.len() >= MAX_CHILDREN { full + 1 } else { 0 };
+            if key < node.key(0) {
+                node.set_entry_key(0, key);
+            }
+            let i = node.child_for(key);
+            (node, range) = edit.child(node, i, range)?;
+        }
+        if node.put_item(key, value) {
+            return Ok(());
+        }
+        let grows = full == top;
+        if grows && top >= MAX_LEVEL {
+            return Err(EFBIG);
+        }
+        // The new nodes, the leaf last.
+        let levels = full + 1 + u8::from(grows);
+        let mut spares = KVec::with_capacity(usize::from(levels), GFP_KERNEL)?;
+        for level in (0..levels).rev() {
+            spares.push(Shared::new(Node::new(id, level)?)?, GFP_KERNEL)?;
+        }
+        // From here on nothing can fail.
+        let root = edit.root(&mut self.root, &id)?;
+        let split = split_path(root, key, value, &mut spares)?;
+        *edit.fresh += u64::from(levels);
+        let Some((right_key, right)) = split else { return Ok(()) };
+        let (mut new_root, left) = match (spares.pop(), self.root.take()) {
+            (Some(n), Some(l)) => (n, l),
+            _ => return Err(bug("no new root")),
+        };
+        let left_key = match &left {
+            Link::Mem(n) => n.key(0),
+            Link::Disk(_) => 0,
+        };
+        if let Some(n) = Shared::get_mut(&mut new_root) {
+            n.insert_link(0, left_key, left);
+            n.insert_link(1, right_key, Link::Mem(right));
+        }
+        self.root = Some(Link::Mem(new_root));
+        Ok(())
+    }
+
+    /// Removes an item; `false` when there is none with this key. On an error the content is
+    /// unchanged.
+    pub fn remove(&mut self, st: &NodeStore, key: u64) -> Result<bool> {
+        if !self.contains(st, key)? {
+            return Ok(false);
+        }
+        let id = self.id;
+        let mut edit = Edit { st, dead: &mut self.dead, fresh: &mut self.fresh };
+        // Two per level for the path and a neighbour, with second copies.
+        edit.dead.reserve(4 * (usize::from(MAX_LEVEL) + 1), GFP_KERNEL)?;
+        let root = edit.root(&mut self.root, &id)?;
+        remove_path(root, key, KeyRange::ALL, &mut edit)?;
+        // The root may have become empty, or have only one child left.
+        loop {
+            let next = match &mut self.root {
+                Some(Link::Mem(n)) => match Shared::get_mut(n) {
+                    Some(m) if m.is_written() => break,
+                    Some(m) if m.is_empty() => None,
+                    Some(m) if m.level() > 0 && m.len() == 1 => Some(m.remove_link(0)?),
+                    _ => break,
+                },
+                _ => break,
+            };
+            if let Some(old) = core::mem::replace(&mut self.root, next) {
+                edit.retire(old);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Inserts the item under `node`, splitting what is full. All nodes on the path are changeable.
+/// Answers the new right neighbour of `node` if it was split.
+fn split_path(
+    node: &mut Node,
+    key: u64,
+    value: &[u8],
+    spares: &mut KVec<Shared<Node>>,
+) -> Result<Option<(u64, Shared<Node>)>> {
+    if node.level() == 0 {
+        return split_leaf(node, key, value, spares).map(Some);
+    }
+    let i = node.child_for(key);
+    let kid = node.kid_unique(i).ok_or_else(|| bug("the path is not changeable"))?;
+    let Some((new_key, new)) = split_path(kid, key, value, spares)? else { return Ok(None) };
+    if node.len() < MAX_CHILDREN {
+        node.insert_link(i + 1, new_key, Link::Mem(new));
+        return Ok(None);
+    }
+    let mut right = spares.pop().ok_or_else(|| bug("no spare node"))?;
+    let r = Shared::get_mut(&mut right).ok_or_else(|| bug("a spare node is shared"))?;
+    let (nr, at) = (node.len(), i + 1);
+    // Appending in ascending order leaves full nodes behind.
+    let keep = if at == nr { nr } else { nr.div_ceil(2) };
+    r.append(node, keep, nr);
+    node.truncate(keep);
+    if at <= keep && keep < nr {
+        node.insert_link(at, new_key, Link::Mem(new));
+    } else {
+        r.insert_link(at - keep, new_key, Link::Mem(new));
+    }
+    let right_key = r.key(0);
+    Ok(Some((right_key, right)))
+}
+
+fn split_leaf(
+    leaf: &mut Node,
+    key: u64,
+    value: &[u8],
+    spares: &mut KVec<Shared<Node>>,
+) -> Result<(u64, Shared<Node>)> {
+    let mut right = spares.pop().ok_or_else(|| bug("no spare leaf"))?;
+    let r = Shared::get_mut(&mut right).ok_or_else(|| bug("a spare leaf is shared"))?;
+    let at = leaf.lower_bound(key);
+    if at < leaf.len() && leaf.key(at) == key {
+        leaf.remove_item(at);
+    }
+    let nr = leaf.len();
+    if at == nr {
+        // Appending in ascending order leaves full leaves behind.
+        r.insert_item(0, key, value);
+        return Ok((key, right));
+    }
+    // Of the nr + 1 items, the left leaf gets so many that it is at least half full. Items take up
+    // to a third of a leaf, so both halves fit.
+    let total = leaf.used() + SLOT_LEN + value.len();
+    let mut keep = 0;
+    let mut used = 0;
+    while keep < nr && used < total / 2 {
+        used += SLOT_LEN
+            + match keep.cmp(&at) {
+                core::cmp::Ordering::Less => leaf.value(keep).len(),
+                core::cmp::Ordering::Equal => value.len(),
+                core::cmp::Ordering::Greater => leaf.value(keep - 1).len(),
+            };
+        keep += 1;
+    }
+    if at < keep {
+        r.append(leaf, keep - 1, nr);
+        leaf.truncate(keep - 1);
+        leaf.insert_item(at, key, value);
+    } else {
+        r.append(leaf, keep, nr);
+        leaf.truncate(keep);
+        r.insert_item(at - keep, key, value);
+    }
+    let right_key = r.key(0);
+    Ok((right_key, right))
+}
+
+/// Removes the item, which exists, from under a changeable node.
+fn remove_path(node: &mut Node, key: u64, range: KeyRange, edit: &mut Edit<'_>) -> Result {
+    if node.level() == 0 {
+        let i = node.lower_bound(key);
+        if i < node.len() && node.key(i) == key {
+            node.remove_item(i);
+        }
+        return Ok(());
+    }
+    let i = node.child_for(key);
+    let (kid, kid_range) = edit.child(node, i, range)?;
+    remove_path(kid, key, kid_range, edit)?;
+    if kid.is_empty() {
+        // It had no neighbour to merge with.
+        let link = node.remove_link(i)?;
+        edit.retire(link);
+    } else if kid.used() < MIN_USED {
+        // Only tidying up: see the module's description.
+        let _ = rebalance(node, i, range, edit);
+    }
+    Ok(())
+}
+
+/// Merges child `i`, which is changeable and not empty, with a neighbour, or evens them out.
+fn rebalance(node: &mut Node, i: usize, range: KeyRange, edit: &mut Edit<'_>) -> Result {
+    let used = node.kid(i).map_or(0, |k| k.used());
+    let neighbours = [i.checked_sub(1), Some(i + 1).filter(|&j| j < node.len())];
+    let mut fullest = None;
+    for j in neighbours.into_iter().flatten() {
+        let (other, _) = node.open_child(edit.st, j, range)?;
+        if other.used() + used <= LEAF_SPACE {
+            drop(other);
+            return merge(node, i.min(j), range, edit);
+        }
+        if fullest.is_none_or(|(_, u)| u < other.used()) {
+            fullest = Some((j, other.used()));
+        }
+    }
+    match fullest {
+        Some((j, _)) => even_out(node, i, j, range, edit),
+        None => Ok(()),
+    }
+}
+
+/// Moves all of child `l + 1` to child `l`.
+fn merge(node: &mut Node, l: usize, range: KeyRange, edit: &mut Edit<'_>) -> Result {
+    edit.child(node, l, range)?;
+    let (right, _) = node.open_child(edit.st, l + 1, range)?;
+    let left = node.kid_unique(l).ok_or_else(|| bug("a child is shared"))?;
+    if !left.append(&right, 0, right.len()) {
+        return Err(bug("merged nodes do not fit"));
+    }
+    drop(right);
+    let link = node.remove_link(l + 1)?;
+    edit.retire(link);
+    Ok(())
+}
+
+/// Moves entries from child `from` to its neighbour `to` until both are about equally full.
+fn even_out(
+    node: &mut Node,
+    to: usize,
+    from: usize,
+    range: KeyRange,
+    edit: &mut Edit<'_>,
+) -> Result {
+    edit.child(node, to, range)?;
+    edit.child(node, from, range)?;
+    let (Some(mut donor), Some(mut taker)) = (node.take_kid(from), node.take_kid(to)) else {
+        return Err(bug("a child is missing"));
+    };
+    let mut moved = Ok(());
+    if let (Some(d), Some(t)) = (Shared::get_mut(&mut donor), Shared::get_mut(&mut taker)) {
+        while t.used() < MIN_USED || t.used() + MAX_VALUE / 2 < d.used() {
+            match d.shift_one(t, from < to) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(e) => {
+                    moved = Err(e);
+                    break;
+                }
+            }
+        }
+        let right_key = if from < to { t.key(0) } else { d.key(0) };
+        node.set_entry_key(from.max(to), right_key);
+    }
+    node.set_kid(from, donor)?;
+    node.set_kid(to, taker)?;
+    moved
+}

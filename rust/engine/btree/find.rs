@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Looking things up.
+
+use super::{KeyRange, Link, Node, Tree, ValueBuf};
+use crate::engine::format::corrupt_fmt;
+use crate::engine::node_store::NodeStore;
+use crate::os::Shared;
+use kernel::prelude::*;
+
+impl Node {
+    /// Child `i` of this node, whose keys are in `range`; read if need be.
+    pub(super) fn open_child(
+        &self,
+        st: &NodeStore,
+        i: usize,
+        range: KeyRange,
+    ) -> Result<(Shared<Node>, KeyRange)> {
+        let range = range.child(self, i);
+        let ptr = match self.link(i)? {
+            Link::Mem(kid) => return Ok((kid, range)),
+            Link::Disk(ptr) => ptr,
+        };
+        let kid = st.read(&ptr, &self.id())?;
+        if !range.holds(&kid) {
+            let id = self.id();
+            return Err(corrupt_fmt(format_args!(
+                "{} tree of {}: node at block {} has keys that its parent does not expect",
+                id.kind.name(),
+                id.owner,
+                ptr.addr
+            )));
+        }
+        Ok((kid, range))
+    }
+}
+
+/// Where to go on when the leaf that was reached has no fitting item.
+type Fallback = Option<(Shared<Node>, usize, KeyRange)>;
+
+impl Tree {
+    pub(super) fn open_root(&self, st: &NodeStore) -> Result<Option<Shared<Node>>> {
+        match &self.root {
+            None => Ok(None),
+            Some(Link::Mem(n)) => Ok(Some(n.clone())),
+            Some(Link::Disk(p)) => st.read(p, &self.id).map(Some),
+        }
+    }
+
+    /// Calls `f` with the value of `key`; `None` when there is no such item.
+    pub fn get_with<R>(
+        &self,
+        st: &NodeStore,
+        key: u64,
+        f: impl FnOnce(&[u8]) -> R,
+    ) -> Result<Option<R>> {
+        let Some(mut node) = self.open_root(st)? else { return Ok(None) };
+        let mut range = KeyRange::ALL;
+        while node.level() > 0 {
+            let i = node.child_for(key);
+            let (kid, r) = node.open_child(st, i, range)?;
+            (node, range) = (kid, r);
+        }
+        let i = node.lower_bound(key);
+        Ok((i < node.len() && node.key(i) == key).then(|| f(node.value(i))))
+    }
+
+    /// Whether there is an item with this key.
+    pub fn contains(&self, st: &NodeStore, key: u64) -> Result<bool> {
+        Ok(self.get_with(st, key, |_| ())?.is_some())
+    }
+
+    /// Copies the value of `key` to `out`; `false`, and `out` is empty, when there is no such item.
+    pub fn get(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<bool> {
+        out.clear();
+        match self.get_with(st, key, |v| out.extend_from_slice(v, GFP_KERNEL))? {
+            None => Ok(false),
+            Some(copied) => {
+                copied?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// The first item whose key is at least `key`: its key, and its value in `out`.
+    pub fn find_ge(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
+        self.find(st, key, out, false)
+    }
+
+    /// The last item whose key is at most `key`: its key, and its value in `out`.
+    pub fn find_le(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
+        self.find(st, key, out, true)
+    }
+
+    fn find(&self, st: &NodeStore, key: u64, out: &mut ValueBuf, le: bool) -> Result<Option<u64>> {
+        out.clear();
+        let Some(mut node) = self.open_root(st)? else { return Ok(None) };
+        let mut range = KeyRange::ALL;
+        let mut other: Fallback = None;
+        loop {
+            if node.level() > 0 {
+                let i = node.child_for(key);
+                let (kid, r) = node.open_child(st, i, range)?;
+                // The child may have no item on the wanted side of the key; all items of the
+                // sibling on that side have.
+                if le && i > 0 {
+                    other = Some((node, i - 1, range));
+                } else if !le && i + 1 < node.len() {
+                    other = Some((node, i + 1, range));
+                }
+                (node, range) = (kid, r);
+                continue;
+            }
+            let mut i = node.lower_bound(key);
+            let exact = i < node.len() && node.key(i) == key;
+            let mut found = i < node.len();
+            if le && !exact {
+                found = i > 0;
+                i = i.saturating_sub(1);
+            }
+            if found {
+                out.extend_from_slice(node.value(i), GFP_KERNEL)?;
+                return Ok(Some(node.key(i)));
+            }
+            // Each turn goes to a node on the wanted side, none of which is empty: one turn is
+            // enough, and the fallback is used up in any case.
+            let Some((parent, j, r)) = other.take() else { return Ok(None) };
+            let (kid, r) = parent.open_child(st, j, r)?;
+            (node, range) = (kid, r);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Persistent B+trees. Keys are u64, values byte strings of 1..=[`MAX_VALUE`] bytes, one node is one
+//! block.
+//!
+//! # Model
+//!
+//! A tree is a link to its root and the list of the nodes it has replaced since its last snapshot.
+//! Nodes are shared ([`crate::os::Shared`]); a node is changed in place when this tree holds the
+//! only reference to it and it is not written; else it is copied, the copy takes its place, and the
+//! old one goes to the dead list when it has, or may yet get, a block on disk.
+//!
+//! A commit goes through these steps:
+//!
+//! 1. [`Tree::snapshot`], under the tree's lock: a clone of the root link and the dead list. From
+//!    then on the nodes are shared, and changes to the tree copy them.
+//! 2. [`Snapshot::write_out`], without any lock: gives every node that has none an address and hands
+//!    its image to the sink, children first. Nodes written by earlier commits are skipped.
+//! 3. [`Snapshot::dead`]: the blocks that the snapshot no longer references.
+//! 4. When all is durable and the snapshot dropped: [`Tree::demote`], under the tree's lock, hands
+//!    the written nodes to the cache. Only then may they be read from the device.
+//!
+//! A commit that failed before anything reached the device gives the dead list back
+//! ([`Tree::restore_dead`]). Nodes which it wrote stay written: they are valid for the commit that
+//! is tried next, provided that their blocks stay allocated and no device write failed. After a
+//! failed device write the filesystem must shut down.
+//!
+//! The trees that describe free space change by their own write-out. For them [`Tree::assign`]
+//! gives out the addresses first, is repeated until [`Tree::dirty_nodes`] is 0, and only then
+//! they are snapshotted and written.
+//!
+//! # Locking
+//!
+//! A tree is plain data, protected by a lock of its owner: `&self` methods need the shared side (or
+//! the lock), `&mut self` the exclusive side. Reads may sleep in a device read with that lock held.
+//! The dead list and node states are the only things a tree has in common with a snapshot in
+//! flight; the states are atomics.
+//!
+//! # Cost
+//!
+//! Changing an item copies at most its path; removal may also copy one neighbour per level; a
+//! split adds a node per level. So one insert makes at most [`Tree::INSERT_COST`] nodes dirty, one
+//! removal at most [`Tree::REMOVE_COST`], for a tree of the greatest depth.
+
+mod commit;
+mod edit;
+mod find;
+mod inline;
+mod node;
+mod page;
+mod walk;
+
+pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
+pub use commit::{NodeSink, Snapshot};
+pub use node::{Link, Node};
+pub use walk::{BadNode, NodeInfo, WalkItem};
+
+use crate::engine::format::NodePtr;
+use crate::os::Shared;
+use kernel::prelude::*;
+
+/// A reusable buffer for a value.
+pub type ValueBuf = KVec<u8>;
+
+/// A node that a tree has replaced: the commit after the next snapshot frees its block.
+pub enum Dead {
+    /// The address of a node on disk.
+    Addr(u64),
+    /// A node that a commit in flight may be writing: its address is known when that has ended. If
+    /// it got none there is nothing to free.
+    Node(Shared<Node>),
+}
+
+/// A B+tree.
+pub struct Tree {
+    id: TreeId,
+    root: Option<Link>,
+    dead: KVVec<Dead>,
+    /// Nodes without an address, made since the last snapshot.
+    fresh: u64,
+}
+
+/// The keys that may occur under a link, both inclusive. It is handed down and checked against
+/// every node read: no node can be reached twice, whatever is on the device.
+#[derive(Clone, Copy)]
+pub(crate) struct KeyRange {
+    lo: u64,
+    hi: u64,
+}
+
+impl KeyRange {
+    const ALL: Self = Self { lo: 0, hi: u64::MAX };
+
+    /// The range of child `i` of a node with this range.
+    fn child(self, node: &Node, i: usize) -> Self {
+        let lo = self.lo.max(node.key(i));
+        let hi = match i + 1 < node.len() {
+            true => self.hi.min(node.key(i + 1).saturating_sub(1)),
+            false => self.hi,
+        };
+        Self { lo, hi }
+    }
+
+    /// Whether the node's keys are in the range.
+    fn holds(self, node: &Node) -> bool {
+        match node.len().checked_sub(1) {
+            None => true,
+            Some(last) => node.key(0) >= self.lo && node.key(last) <= self.hi,
+        }
+    }
+}
+
+impl Tree {
+    /// The most nodes that one [`Tree::insert`] makes dirty.
+    pub const INSERT_COST: u64 = 2 * (MAX_LEVEL as u64 + 1) + 1;
+    /// The most nodes that one [`Tree::remove`] makes dirty.
+    pub const REMOVE_COST: u64 = 2 * (MAX_LEVEL as u64 + 1);
+
+    /// An empty tree.
+    pub fn empty(id: TreeId) -> Self {
+        Self { id, root: None, dead: KVVec::new(), fresh: 0 }
+    }
+
+    /// The tree whose root is at `ptr`. Nothing is read.
+    pub fn from_ptr(id: TreeId, ptr: NodePtr) -> Self {
+        Self { id, root: Some(Link::Disk(ptr)), dead: KVVec::new(), fresh: 0 }
+    }
+
+    /// The identity its nodes carry.
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// Whether it has no items.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_none()
+    }
+
+    /// Number of levels: 0 for an empty tree, 1 for one leaf.
+    pub fn height(&self) -> u64 {
+        match &self.root {
+            None => 0,
+            Some(Link::Disk(p)) => u64::from(p.level) + 1,
+            Some(Link::Mem(n)) => u64::from(n.level()) + 1,
+        }
+    }
+
+    /// The pointer to the root, if it is on disk or written.
+    pub fn root_ptr(&self) -> Option<NodePtr> {
+        match &self.root {
+            Some(Link::Disk(p)) => Some(*p),
+            Some(Link::Mem(n)) if n.is_written() => Some(n.ptr()),
+            _ => None,
+        }
+    }
+
+    /// How many nodes need an address at the next write-out (those of a snapshot in flight not
+    /// counted). An upper bound; exact as long as no commit fails. O(1).
+    pub fn dirty_nodes(&self) -> u64 {
+        self.fresh
+    }
+
+    /// How many replaced nodes wait for the next snapshot.
+    pub fn dead_nodes(&self) -> usize {
+        self.dead.len()
+    }
+}

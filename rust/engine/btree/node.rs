@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A node in memory.
+//!
+//! A node is a page image and, in interior nodes, the children that are in memory. It has three
+//! states:
+//!
+//! - *fresh*: no address yet. Changed in place by the tree that holds the only reference to it.
+//! - *assigned*: has an address, is not written yet. Changed in place like a fresh one.
+//! - *written*: frozen for ever. Address, generation and checksum are set and never change.
+//!
+//! A node with more than one reference is frozen as well, in any state: a snapshot may be writing
+//! it. The state is in atomics because write-out moves shared nodes from one state to the next;
+//! `written` is set last (release) and read first (acquire).
+//!
+//! Nodes in the cache are written and have no children in memory: they keep nothing else alive.
+
+use super::page::{self, Page};
+use crate::engine::format::node::{
+    NodeHeader, ENTRY_LEN, LEAF_SPACE, MAX_CHILDREN, MAX_LEVEL, MAX_VALUE, NODE_HEADER, SLOT_LEN,
+};
+use crate::engine::format::{NodePtr, TreeId, BLOCK_SIZE};
+use crate::os::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::os::{Block, Shared};
+use kernel::prelude::*;
+
+/// A reference to a root or a child.
+pub enum Link {
+    /// On disk, and perhaps in the cache.
+    Disk(NodePtr),
+    /// In memory: not yet written, or written by a commit that is not yet demoted.
+    Mem(Shared<Node>),
+}
+
+impl Clone for Link {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Disk(p) => Self::Disk(*p),
+            Self::Mem(n) => Self::Mem(n.clone()),
+        }
+    }
+}
+
+/// A node of a tree in memory.
+pub struct Node {
+    image: Block,
+    /// Interior nodes: the children in memory; `None` = on disk, the pointer is in the image. Empty
+    /// when none is in memory, else of length `nr` and capacity `MAX_CHILDREN`.
+    kids: KVec<Option<Shared<Node>>>,
+    id: TreeId,
+    level: u8,
+    nr: usize,
+    addr: AtomicU64,
+    addr2: AtomicU64,
+    generation: AtomicU64,
+    crc: AtomicU32,
+    written: AtomicBool,
+}
+
+/// What an unfulfillable internal expectation answers. It cannot happen.
+pub(super) fn bug(what: &str) -> Error {
+    crate::engine::format::corrupt("btree", 0, what)
+}
+
+impl Node {
+    /// A fresh, empty node.
+    pub(super) fn new(id: TreeId, level: u8) -> Result<Self> {
+        let kids = match level {
+            0 => KVec::new(),
+            _ => KVec::with_capacity(MAX_CHILDREN, GFP_KERNEL)?,
+        };
+        Ok(Self {
+            image: Block::zeroed()?,
+            kids,
+            id,
+            level,
+            nr: 0,
+            addr: AtomicU64::new(0),
+            addr2: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            crc: AtomicU32::new(0),
+            written: AtomicBool::new(false),
+        })
+    }
+
+    /// A fresh copy, sharing the children.
+    pub(super) fn copy_of(old: &Self) -> Result<Self> {
+        let mut new = Self::new(old.id, old.level)?;
+        new.image.copy_from_slice(&old.image[..]);
+        new.nr = old.nr;
+        if new.level > 0 {
+            for i in 0..new.nr {
+                new.kids.push(old.kid(i).cloned(), GFP_KERNEL)?;
+            }
+        }
+        Ok(new)
+    }
+
+    /// A copy of a written node for the cache: all its children on disk.
+    pub(super) fn clean_copy(old: &Self) -> Result<Self> {
+        let mut new = Self::new(old.id, old.level)?;
+        new.image.copy_from_slice(&old.image[..]);
+        new.nr = old.nr;
+        for i in 0..old.nr {
+            if let Some(kid) = old.kid(i) {
+                page::set_entry_ptr(&mut new.image, i, &kid.ptr());
+            }
+        }
+        let p = old.ptr();
+        new.set_identity(&p);
+        Ok(new)
+    }
+
+    /// Checks the body of a node that was read: everything about it that does not need its
+    /// parent. `blocks` is the size of the device.
+    pub(crate) fn parse(
+        image: Block,
+        h: &NodeHeader,
+        ptr: &NodePtr,
+        blocks: u64,
+    ) -> core::result::Result<Self, &'static str> {
+        let nr = usize::from(h.nr);
+        if h.level > MAX_LEVEL {
+            return Err("impossible level");
+        }
+        if h.level == 0 {
+            check_leaf(&image, nr)?;
+        } else {
+            check_interior(&image, nr, h, blocks)?;
+        }
+        let node = Self {
+            image,
+            kids: KVec::new(),
+            id: h.id,
+            level: h.level,
+            nr,
+            addr: AtomicU64::new(0),
+            addr2: AtomicU64::new(0),
+            generation: AtomicU64::new(0),
+            crc: AtomicU32::new(0),
+            written: AtomicBool::new(false),
+        };
+        node.set_identity(ptr);
+        Ok(node)
+    }
+
+    fn set_identity(&self, p: &NodePtr) {
+        self.addr.store(p.addr, Ordering::Relaxed);
+        self.addr2.store(p.addr2, Ordering::Relaxed);
+        self.generation.store(p.generation, Ordering::Relaxed);
+        self.crc.store(p.crc, Ordering::Relaxed);
+        self.written.store(true, Ordering::Release);
+    }
+
+    /// The tree it belongs to.
+    pub fn id(&self) -> TreeId {
+        self.id
+    }
+
+    /// Level, 0 = leaf.
+    pub fn level(&self) -> u8 {
+        self.level
+    }
+
+    /// Number of entries.
+    pub fn len(&self) -> usize {
+        self.nr
+    }
+
+    /// Whether it has no entries.
+    pub fn is_empty(&self) -> bool {
+        self.nr == 0
+    }
+
+    /// Whether its content is frozen and has been handed to the device.
+    pub fn is_written(&self) -> bool {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Block address, 0 when it has none yet.
+    pub fn addr(&self) -> u64 {
+        self.addr.load(Ordering::Acquire)
+    }
+
+    /// The pointer to a written node.
+    pub fn ptr(&self) -> NodePtr {
+        NodePtr {
+            addr: self.addr(),
+            addr2: self.addr2.load(Ordering::Relaxed),
+            generation: self.generation.load(Ordering::Relaxed),
+            crc: self.crc.load(Ordering::Relaxed),
+            level: self.level,
+        }
+    }
+
+    pub(super) fn set_addr(&self, addr: u64) {
+        self.addr.store(addr, Ordering::Release);
+    }
+
+    /// The image to write at the node's address, and the moment from which it is frozen. All
+    /// children must be written.
+    pub(super) fn sealed_image(&self, fsid: u64, generation: u64) -> Result<(Block, u32)> {
+        let mut image = Block::zeroed()?;
+        image.copy_from_slice(&self.image[..]);
+        for (i, kid) in self.kids.iter().enumerate() {
+            if let Some(kid) = kid {
+                page::set_entry_ptr(&mut image, i, &kid.ptr());
+            }
+        }
+        page::zero_gap(&mut image, self.nr, self.level == 0);
+        let header = NodeHeader {
+            fsid,
+            addr: self.addr(),
+            generation,
+            id: self.id,
+            level: self.level,
+            nr: self.nr as u16,
+        };
+        let crc = header.seal(&mut image);
+        Ok((image, crc))
+    }
+
+    pub(super) fn set_written(&self, generation: u64, crc: u32) {
+        self.generation.store(generation, Ordering::Relaxed);
+        self.crc.store(crc, Ordering::Relaxed);
+        self.written.store(true, Ordering::Release);
+    }
+
+    /// Bytes used of [`LEAF_SPACE`].
+    pub(super) fn used(&self) -> usize {
+        match self.level {
+            0 => page::leaf_used(&self.image, self.nr),
+            _ => self.nr * ENTRY_LEN,
+        }
+    }
+
+    /// Key of entry `i`.
+    pub(super) fn key(&self, i: usize) -> u64 {
+        match self.level {
+            0 => page::slot_key(&self.image, i),
+            _ => page::entry_key(&self.image, i),
+        }
+    }
+
+    /// Value `i` of a leaf.
+    pub(super) fn value(&self, i: usize) -> &[u8] {
+        page::value(&self.image, i)
+    }
+
+    /// First slot of a leaf whose key is not below `key`.
+    pub(super) fn lower_bound(&self, key: u64) -> usize {
+        page::leaf_lower_bound(&self.image, self.nr, key)
+    }
+
+    /// Which child to follow for `key`.
+    pub(super) fn child_for(&self, key: u64) -> usize {
+        page::entry_for(&self.image, self.nr, key)
+    }
+
+    // Children.
+
+    pub(super) fn kid(&self, i: usize) -> Option<&Shared<Node>> {
+        self.kids.get(i).and_then(|k| k.as_ref())
+    }
+
+    /// Exclusive access to child `i` if this is the only reference to it.
+    pub(super) fn kid_unique(&mut self, i: usize) -> Option<&mut Node> {
+        self.kids.get_mut(i).and_then(|k| k.as_mut()).and_then(Shared::get_mut)
+    }
+
+    /// Replaces child `i` of a node with in-memory children.
+    pub(super) fn set_kid(&mut self, i: usize, kid: Shared<Node>) -> Result {
+        *self.kids.get_mut(i).ok_or_else(|| bug("no such child"))? = Some(kid);
+        Ok(())
+    }
+
+    /// Takes child `i` out; it must be put back by [`Self::set_kid`].
+    pub(super) fn take_kid(&mut self, i: usize) -> Option<Shared<Node>> {
+        self.kids.get_mut(i).and_then(|k| k.take())
+    }
+
+    pub(super) fn link(&self, i: usize) -> Result<Link> {
+        if let Some(kid) = self.kid(i) {
+            return Ok(Link::Mem(kid.clone()));
+        }
+        page::entry_ptr(&self.image, i).map(Link::Disk).ok_or_else(|| bug("no pointer to a child"))
+    }
+
+    /// Calls `f` for every child in memory; where it answers a pointer, that child is from now on
+    /// on disk.
+    pub(super) fn demote_kids(&mut self, mut f: impl FnMut(&mut Shared<Node>) -> Option<NodePtr>) {
+        for (i, slot) in self.kids.iter_mut().enumerate() {
+            let Some(kid) = slot.as_mut() else { continue };
+            if let Some(ptr) = f(kid) {
+                page::set_entry_ptr(&mut self.image, i, &ptr);
+                *slot = None;
+            }
+        }
+    }
+
+    /// Forgets the list of children, all of which are on disk: for nodes that go to the cache.
+    pub(super) fn drop_kid_list(&mut self) {
+        self.kids = KVec::new();
+    }
+
+    // Changes. The node must be unique, not written, and an interior node must have its full list
+    // of children, as every copy has.
+
+    /// Inserts or replaces an item of a leaf; `false`, and nothing is changed, when it does not fit.
+    pub(super) fn put_item(&mut self, key: u64, v: &[u8]) -> bool {
+        let i = self.lower_bound(key);
+        if i < self.nr && self.key(i) == key {
+            if page::leaf_overwrite(&mut self.image, i, v) {
+                return true;
+            }
+            let rest = self.used().saturating_sub(page::slot_len(&self.image, i));
+            if rest + v.len() > LEAF_SPACE {
+                return false;
+            }
+            self.remove_item(i);
+        }
+        self.insert_item(i, key, v)
+    }
+
+    pub(super) fn insert_item(&mut self, i: usize, key: u64, v: &[u8]) -> bool {
+        let done = page::leaf_insert(&mut self.image, self.nr, i, key, v);
+        if done {
+            self.nr += 1;
+        }
+        done
+    }
+
+    pub(super) fn remove_item(&mut self, i: usize) {
+        if page::leaf_remove(&mut self.image, self.nr, i) {
+            self.nr -= 1;
+        }
+    }
+
+    pub(super) fn set_entry_key(&mut self, i: usize, key: u64) {
+        page::set_entry_key(&mut self.image, i, key);
+    }
+
+    /// Inserts a child; `false` when the node is full.
+    pub(super) fn insert_link(&mut self, i: usize, key: u64, link: Link) -> bool {
+        if self.nr >= MAX_CHILDREN || i > self.nr {
+            return false;
+        }
+        let (ptr, kid) = match link {
+            Link::Disk(p) => (Some(p), None),
+            Link::Mem(n) => (None, Some(n)),
+        };
+        if self.kids.insert_within_capacity(i, kid).is_err() {
+            return false;
+        }
+        if !page::entry_insert(&mut self.image, self.nr, i, key) {
+            return false;
+        }
+        if let Some(p) = ptr {
+            page::set_entry_ptr(&mut self.image, i, &p);
+        }
+        self.nr += 1;
+        true
+    }
+
+    /// Removes child `i`.
+    pub(super) fn remove_link(&mut self, i: usize) -> Result<Link> {
+        let disk = page::entry_ptr(&self.image, i);
+        let kid = self.kids.remove(i).map_err(|_| bug("no such child to remove"))?;
+        if page::entry_remove(&mut self.image, self.nr, i) {
+            self.nr -= 1;
+        }
+        match (kid, disk) {
+            (Some(n), _) => Ok(Link::Mem(n)),
+            (None, Some(p)) => Ok(Link::Disk(p)),
+            (None, None) => Err(bug("removed child has no pointer")),
+        }
+    }
+
+    /// Appends entries `from..to` of `src`, a node of the same level; `false` when they do not fit.
+    pub(super) fn append(&mut self, src: &Node, from: usize, to: usize) -> bool {
+        if self.level == 0 {
+            if !page::leaf_append(&mut self.image, self.nr, &src.image, from, to) {
+                return false;
+            }
+        } else {
+            if !page::entry_append(&mut self.image, self.nr, &src.image, from, to) {
+                return false;
+            }
+            for i in from..to {
+                let end = self.kids.len();
+                if self.kids.insert_within_capacity(end, src.kid(i).cloned()).is_err() {
+                    return false;
+                }
+            }
+        }
+        self.nr += to.saturating_sub(from);
+        true
+    }
+
+    /// Drops the entries from `nr` on.
+    pub(super) fn truncate(&mut self, nr: usize) {
+        self.nr = self.nr.min(nr);
+        self.kids.truncate(nr);
+    }
+
+    /// Moves the last entry to the front of `to`, or the first one to its end.
+    pub(super) fn shift_one(&mut self, to: &mut Node, last: bool) -> Result<bool> {
+        let i = if last { self.nr.saturating_sub(1) } else { 0 };
+        let at = if last { 0 } else { to.nr };
+        let key = self.key(i);
+        if self.nr <= 1 {
+            return Ok(false);
+        }
+        if self.level == 0 {
+            let fits = to.insert_item(at, key, page::value(&self.image, i));
+            if fits {
+                self.remove_item(i);
+            }
+            return Ok(fits);
+        }
+        if to.nr >= MAX_CHILDREN {
+            return Ok(false);
+        }
+        let link = self.remove_link(i)?;
+        if !to.insert_link(at, key, link) {
+            return Err(bug("no room for a child"));
+        }
+        Ok(true)
+    }
+}
+
+fn check_leaf(p: &Page, nr: usize) -> core::result::Result<(), &'static str> {
+    let slots_end = NODE_HEADER + nr * SLOT_LEN;
+    if nr == 0 || slots_end > BLOCK_SIZE {
+        return Err("impossible number of items");
+    }
+    let mut end = BLOCK_SIZE;
+    let mut last = None;
+    for i in 0..nr {
+        let key = page::slot_key(p, i);
+        if last.is_some_and(|l| l >= key) {
+            return Err("keys are out of order");
+        }
+        last = Some(key);
+        let (off, len) = (page::slot_off(p, i), page::slot_len(p, i));
+        if len == 0 || len > MAX_VALUE {
+            return Err("impossible length of a value");
+        }
+        if off < slots_end || off + len != end {
+            return Err("a value is out of place");
+        }
+        end = off;
+    }
+    Ok(())
+}
+
+fn check_interior(
+    p: &Page,
+    nr: usize,
+    h: &NodeHeader,
+    blocks: u64,
+) -> core::result::Result<(), &'static str> {
+    if nr == 0 || nr > MAX_CHILDREN {
+        return Err("impossible number of children");
+    }
+    let mut last = None;
+    for i in 0..nr {
+        let key = page::entry_key(p, i);
+        if last.is_some_and(|l| l >= key) {
+            return Err("keys are out of order");
+        }
+        last = Some(key);
+        let ptr = page::entry_ptr(p, i).ok_or("malformed pointer to a child")?;
+        if ptr.addr >= blocks || ptr.addr2 >= blocks {
+            return Err("child beyond the end of the device");
+        }
+        if ptr.level.checked_add(1) != Some(h.level) {
+            return Err("child of the wrong level");
+        }
+        if ptr.generation > h.generation {
+            return Err("child is younger than its parent");
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Visiting a whole tree, for fsck, dumps and deletion.
+
+use super::{KeyRange, Link, Node, Tree};
+use crate::engine::format::NodePtr;
+use crate::engine::node_store::NodeStore;
+use crate::os::cond_resched;
+use kernel::prelude::*;
+
+/// A node that was visited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeInfo {
+    /// Block address, 0 when it has none yet.
+    pub addr: u64,
+    /// Address of a second copy, 0 when there is none.
+    pub addr2: u64,
+    /// Level, 0 = leaf.
+    pub level: u8,
+    /// Generation that wrote it; 0 when it is not written.
+    pub generation: u64,
+    /// Number of entries.
+    pub entries: usize,
+}
+
+/// A node that could not be visited.
+#[derive(Clone, Copy, Debug)]
+pub struct BadNode {
+    /// Where it should be; `None` when the pointer itself is damaged.
+    pub ptr: Option<NodePtr>,
+    /// The lowest key that may be under it.
+    pub first_key: u64,
+    /// The greatest key that may be under it.
+    pub last_key: u64,
+    /// Why: EUCLEAN, or the error of the device.
+    pub error: Error,
+}
+
+/// What a walk meets.
+pub enum WalkItem<'a> {
+    /// A node, before what is under it.
+    Node(NodeInfo),
+    /// An item: key and value, in ascending order of the keys.
+    Item(u64, &'a [u8]),
+    /// A node that cannot be read ([`Tree::walk_tolerant`] only).
+    Bad(BadNode),
+}
+
+type Visit<'a> = dyn FnMut(WalkItem<'_>) -> Result + 'a;
+
+fn walk_node(
+    node: &Node,
+    range: KeyRange,
+    st: &NodeStore,
+    tolerant: bool,
+    f: &mut Visit<'_>,
+) -> Result {
+    let p = node.ptr();
+    f(WalkItem::Node(NodeInfo {
+        addr: p.addr,
+        addr2: p.addr2,
+        level: p.level,
+        generation: p.generation,
+        entries: node.len(),
+    }))?;
+    cond_resched();
+    for i in 0..node.len() {
+        if node.level() == 0 {
+            f(WalkItem::Item(node.key(i), node.value(i)))?;
+            continue;
+        }
+        match node.open_child(st, i, range) {
+            Ok((kid, r)) => walk_node(&kid, r, st, tolerant, f)?,
+            Err(error) if tolerant => {
+                let ptr = match node.link(i) {
+                    Ok(Link::Disk(ptr)) => Some(ptr),
+                    _ => None,
+                };
+                let r = range.child(node, i);
+                f(WalkItem::Bad(BadNode { ptr, first_key: r.lo, last_key: r.hi, error }))?;
+            }
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+impl Tree {
+    /// Visits every node and item; the first error, of a node or of `f`, ends it.
+    pub fn walk(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
+        self.walk_any(st, false, f)
+    }
+
+    /// Visits every node and item; reports nodes that are damaged or cannot be read, and goes on.
+    /// Errors of `f` end it.
+    pub fn walk_tolerant(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
+        self.walk_any(st, true, f)
+    }
+
+    fn walk_any(&self, st: &NodeStore, tolerant: bool, f: &mut Visit<'_>) -> Result {
+        let all = KeyRange::ALL;
+        match self.open_root(st) {
+            Ok(None) => Ok(()),
+            Ok(Some(root)) => walk_node(&root, all, st, tolerant, f),
+            Err(error) if tolerant => f(WalkItem::Bad(BadNode {
+                ptr: self.root_ptr(),
+                first_key: all.lo,
+                last_key: all.hi,
+                error,
+            })),
+            Err(e) => Err(e),
+        }
+    }
+}

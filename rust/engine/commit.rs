@@ -1,0 +1,418 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Commits: from the running transaction to a superblock on stable storage.
+//!
+//! 1. Under the commit mutex, and for a moment under the exclusive side of the barrier: take the list of
+//!    dirty inodes, snapshot each, turn the running allocation deltas into the commit's, and let the
+//!    next transaction run. No operation waits for I/O of a commit.
+//! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,
+//!    write both out.
+//! 3. The allocation trees describe their own nodes: apply deltas and give addresses until nothing
+//!    changes any more, then write them out.
+//! 4. Flush; superblock with FUA into the slot of this generation (R8: not before everything it points
+//!    to is on stable storage). The other slot still has the generation before.
+//! 5. What this generation freed may be used again (R7).
+//!
+//! An error before step 4 has put nothing on disk that anybody refers to; the filesystem then shuts
+//! down, since its memory has moved on.
+
+use crate::engine::alloc::ag::Owner;
+use crate::engine::btree::{NodeSink, Snapshot, Tree};
+use crate::engine::format::inode::{InodeRecord, RootForm, INLINE_TREE_MAX, STATE_TRUNCATE};
+use crate::engine::format::{NodePtr, Superblock};
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::types::*;
+use crate::os::atomic::Ordering;
+use crate::os::{now, Block, NoFs, Shared};
+use kernel::prelude::*;
+
+/// Nodes written in one go.
+const BATCH: usize = 256;
+/// Promised nodes at which the commit thread is woken.
+const SOFT_LIMIT: i64 = 4096;
+/// Shortest discard in blocks.
+const MIN_DISCARD: u64 = 16;
+
+/// What only commits touch, under the commit mutex.
+pub struct CommitState {
+    /// Inodes without names and truncations under way.
+    pub orphans: Tree,
+    /// The newest superblock.
+    pub sb: Superblock,
+}
+
+/// A tree of an inode at the moment of the snapshot.
+struct TreeSnap {
+    snapshot: Snapshot,
+    inline: Option<KVec<u8>>,
+}
+
+impl TreeSnap {
+    fn take(tree: &mut Tree) -> Result<Self> {
+        let inline = tree.inline_image(INLINE_TREE_MAX)?;
+        Ok(Self { snapshot: tree.snapshot()?, inline })
+    }
+}
+
+struct InodeSnap {
+    inode: Shared<Inode>,
+    attrs: Attrs,
+    state: u32,
+    parent: u64,
+    deleted: bool,
+    blocks: u64,
+    extents: TreeSnap,
+    dir: TreeSnap,
+    xattr: TreeSnap,
+}
+
+impl InodeSnap {
+    fn take(inode: Shared<Inode>) -> Result<Self> {
+        let (extents, blocks) = {
+            let mut m = inode.maps.write();
+            (TreeSnap::take(&mut m.tree)?, m.blocks)
+        };
+        let dir = TreeSnap::take(&mut inode.dir.write())?;
+        let xattr = TreeSnap::take(&mut inode.xattr.write())?;
+        let (attrs, state, parent, deleted) = {
+            let m = inode.meta.lock();
+            (m.attrs, m.state, m.parent, m.deleted)
+        };
+        // Still "dirty" for the inode table until its record is in the inode tree.
+        inode.committing.store(true, Ordering::Release);
+        inode.dirty.store(false, Ordering::Release);
+        Ok(Self { inode, attrs, state, parent, deleted, blocks, extents, dir, xattr })
+    }
+}
+
+/// Gives addresses and gathers nodes for writing.
+struct Sink<'a> {
+    fs: &'a Fs,
+    generation: u64,
+    allocated: u64,
+    goal: Option<u64>,
+    batch: KVec<(u64, Block)>,
+    /// Addresses taken beforehand, for trees whose lock the allocator needs.
+    pool: KVec<u64>,
+}
+
+impl Sink<'_> {
+    fn take(&mut self) -> Result<u64> {
+        let (at, _) = self.fs.space.alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
+        self.allocated += 1;
+        self.goal = Some(at + 1);
+        Ok(at)
+    }
+
+    fn submit(&mut self) -> Result {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let mut refs = KVec::with_capacity(self.batch.len(), GFP_KERNEL)?;
+        for (at, b) in self.batch.iter() {
+            refs.push((*at, b), GFP_KERNEL)?;
+        }
+        self.fs.st.device().write(&refs)?;
+        drop(refs);
+        self.batch.clear();
+        Ok(())
+    }
+}
+
+impl NodeSink for Sink<'_> {
+    fn fsid(&self) -> u64 {
+        self.fs.st.fsid()
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn alloc(&mut self) -> Result<u64> {
+        match self.pool.pop() {
+            Some(a) => Ok(a),
+            None => self.take(),
+        }
+    }
+
+    fn write(&mut self, addr: u64, image: Block) -> Result {
+        self.fs.st.forget(addr);
+        self.batch.push((addr, image), GFP_KERNEL)?;
+        if self.batch.len() >= BATCH {
+            self.submit()?;
+        }
+        Ok(())
+    }
+}
+
+/// What the barrier froze.
+struct Frozen {
+    generation: u64,
+    snaps: KVec<InodeSnap>,
+    promised: i64,
+    next_ino: u64,
+    inodes: u64,
+}
+
+impl Fs {
+    /// Makes everything that happened up to now durable.
+    pub fn sync(&self) -> Result {
+        let target = self.running_generation();
+        self.commit_upto(target, false)
+    }
+
+    /// Makes what happened to the inode durable.
+    pub fn sync_inode(&self, inode: &Inode) -> Result {
+        let changed = inode.changed.load(Ordering::Acquire);
+        if self.durable_generation() >= changed {
+            return self.readable();
+        }
+        self.commit_upto(changed, false)
+    }
+
+    /// Commits unless generation `target` is durable. Group commit: whoever waited for the mutex while
+    /// somebody else's commit took its changes along finds that out here.
+    pub(crate) fn commit_upto(&self, target: u64, even_if_clean: bool) -> Result {
+        self.readable()?;
+        if self.read_only.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut c = self.commit.lock();
+        self.readable()?;
+        if self.durable_generation() >= target {
+            return Ok(());
+        }
+        if self.dirty.lock().is_empty() && !even_if_clean {
+            return Ok(());
+        }
+        let _nofs = NoFs::enter();
+        let r = self.commit_locked(&mut c);
+        if r.is_err() {
+            self.abort("commit failed");
+        }
+        r
+    }
+
+    fn freeze(&self) -> Result<Frozen> {
+        self.barrier.exclusive(|| {
+            let dirty = core::mem::replace(&mut *self.dirty.lock(), KVec::new());
+            let mut snaps = KVec::with_capacity(dirty.len(), GFP_KERNEL)?;
+            for inode in dirty {
+                snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
+            }
+            self.space.freeze();
+            let promised = self.commit_reserved.swap(0, Ordering::Relaxed);
+            let next_ino = self.next_ino.load(Ordering::Relaxed);
+            let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
+            let generation = self.running.fetch_add(1, Ordering::AcqRel);
+            Ok(Frozen { generation, snaps, promised, next_ino, inodes })
+        })
+    }
+
+    fn commit_locked(&self, c: &mut CommitState) -> Result {
+        let f = self.freeze()?;
+        self.last_commit.store(now().sec as u64, Ordering::Relaxed);
+        let mut sink = Sink {
+            fs: self,
+            generation: f.generation,
+            allocated: 0,
+            goal: None,
+            batch: KVec::new(),
+            pool: KVec::new(),
+        };
+        for s in f.snaps.iter() {
+            self.commit_inode(c, &mut sink, s)?;
+        }
+        c.sb.inode_root = {
+            let snap = self.itree.write().snapshot()?;
+            self.free_dead(&snap)?;
+            snap.write_out(&mut sink)?
+        };
+        c.sb.orphan_root = {
+            let snap = c.orphans.snapshot()?;
+            self.free_dead(&snap)?;
+            snap.write_out(&mut sink)?
+        };
+        self.commit_alloc(c, &mut sink)?;
+        sink.submit()?;
+        let allocated = sink.allocated;
+        drop(sink);
+
+        c.sb.generation = f.generation;
+        c.sb.next_ino = f.next_ino;
+        c.sb.inodes = f.inodes;
+        c.sb.committed = now();
+        // R8: data and nodes first, then the superblock that refers to them.
+        self.st.device().flush()?;
+        c.sb.write(self.st.device())?;
+
+        if self.opts.lock().discard {
+            self.space.freed_runs(|at, len| {
+                if len >= MIN_DISCARD && self.st.device().discard(at, len).is_err() {
+                    // Advice only.
+                }
+            })?;
+        }
+        self.space.finish_commit();
+        // The commit paid with what operations promised it; the difference was forecast badly.
+        let diff = f.promised - allocated as i64;
+        if diff >= 0 {
+            self.space.unreserve(diff as u64);
+        } else {
+            self.space.reserve_forced(diff.unsigned_abs());
+        }
+        self.durable.store(f.generation, Ordering::Release);
+        self.thaw(c, f)
+    }
+
+    /// After the commit: written nodes go to the cache, committed extent maps are clean, inodes that
+    /// nobody uses leave the table.
+    fn thaw(&self, c: &mut CommitState, f: Frozen) -> Result {
+        let durable = f.generation;
+        for s in f.snaps {
+            let InodeSnap { inode, extents, dir, xattr, .. } = s;
+            // The snapshots hold the nodes; they must go before the trees can let go of them.
+            drop((extents, dir, xattr));
+            {
+                let mut m = inode.maps.write();
+                m.tree.demote(&self.st)?;
+                m.ems.committed(durable);
+            }
+            inode.dir.write().demote(&self.st)?;
+            inode.xattr.write().demote(&self.st)?;
+            inode.committing.store(false, Ordering::Release);
+            let ino = inode.ino();
+            drop(inode);
+            self.itable.reap(ino);
+        }
+        self.itree.write().demote(&self.st)?;
+        c.orphans.demote(&self.st)?;
+        for i in 0..self.space.ag_count() {
+            self.space.ag(i)?.lock().tree.demote(&self.st)?;
+        }
+        Ok(())
+    }
+
+    fn free_dead(&self, snap: &Snapshot) -> Result {
+        for addr in snap.dead() {
+            self.space.free(&self.st, addr, 1, true)?;
+        }
+        Ok(())
+    }
+
+    fn commit_tree(&self, sink: &mut Sink<'_>, t: &TreeSnap, write: bool) -> Result<Option<NodePtr>> {
+        self.free_dead(&t.snapshot)?;
+        if !write || t.inline.is_some() {
+            return Ok(None);
+        }
+        t.snapshot.write_out(sink)
+    }
+
+    fn commit_inode(&self, c: &mut CommitState, sink: &mut Sink<'_>, s: &InodeSnap) -> Result {
+        let ino = s.inode.ino();
+        let extents = self.commit_tree(sink, &s.extents, !s.deleted)?;
+        let dir = self.commit_tree(sink, &s.dir, !s.deleted)?;
+        let xattr = self.commit_tree(sink, &s.xattr, !s.deleted)?;
+        let orphan = !s.deleted && (s.attrs.nlink == 0 || s.state & STATE_TRUNCATE != 0);
+        if orphan {
+            c.orphans.insert(&self.st, ino, &[1])?;
+        } else {
+            c.orphans.remove(&self.st, ino)?;
+        }
+        if s.deleted {
+            self.itree.write().remove(&self.st, ino)?;
+            return Ok(());
+        }
+        let rec = InodeRecord {
+            attrs: s.attrs,
+            blocks: s.blocks,
+            state: s.state,
+            parent: s.parent,
+            generation: sink.generation,
+            extents: root_form(&s.extents, extents),
+            dir: root_form(&s.dir, dir),
+            xattr: root_form(&s.xattr, xattr),
+        };
+        let mut v = KVec::new();
+        rec.encode(&mut v)?;
+        self.itree.write().insert(&self.st, ino, &v)
+    }
+
+    /// Step 3. Terminates: a round changes something only if it touched a bitmap or dirtied a node that
+    /// no earlier round did, and bitmaps are replaced in place.
+    fn commit_alloc(&self, c: &mut CommitState, sink: &mut Sink<'_>) -> Result {
+        let n = self.space.ag_count();
+        loop {
+            let mut changed = false;
+            for i in 0..n {
+                let (dead, need) = {
+                    let mut ag = self.space.ag(i)?.lock();
+                    let (ch, by) = ag.apply(&self.st)?;
+                    changed |= ch;
+                    c.sb.free = c.sb.free.saturating_add_signed(by);
+                    (ag.tree.take_dead(), ag.tree.dirty_nodes())
+                };
+                for addr in dead.iter().filter_map(|d| d.addr()) {
+                    self.space.free(&self.st, addr, 1, true)?;
+                    changed = true;
+                }
+                if need > 0 {
+                    sink.goal.get_or_insert(self.space.ag_start(i));
+                    for _ in 0..need {
+                        let a = sink.take()?;
+                        sink.pool.push(a, GFP_KERNEL)?;
+                    }
+                    self.space.ag(i)?.lock().tree.assign(sink)?;
+                    changed = true;
+                    if !sink.pool.is_empty() {
+                        return Err(EIO);
+                    }
+                }
+            }
+            if !changed {
+                break;
+            }
+        }
+        for i in 0..n {
+            let snap = self.space.ag(i)?.lock().tree.snapshot()?;
+            let root = snap.write_out(sink)?;
+            if let Some(slot) = c.sb.ag_roots.get_mut(i) {
+                *slot = root;
+            }
+        }
+        Ok(())
+    }
+
+    /// Called at the end of each operation: a lot to write wakes the commit thread.
+    pub(crate) fn poke_commit(&self) {
+        let much = self.commit_reserved.load(Ordering::Relaxed) > SOFT_LIMIT;
+        if much && !self.woken.swap(true, Ordering::AcqRel) {
+            self.wake.wake_all();
+        }
+    }
+
+    /// The commit thread sleeps here, at most `ms` milliseconds.
+    pub fn commit_wait(&self, ms: u64) {
+        self.wake.wait_timeout(ms, || self.woken.load(Ordering::Acquire));
+    }
+
+    /// The commit thread's work: commits when it is time or when there is much to write.
+    pub fn commit_tick(&self) -> Result {
+        let woken = self.woken.swap(false, Ordering::AcqRel);
+        let secs = u64::from(self.opts.lock().commit_secs.max(1));
+        let age = (now().sec as u64).saturating_sub(self.last_commit.load(Ordering::Relaxed));
+        if (woken || age >= secs) && !self.dirty.lock().is_empty() {
+            return self.sync();
+        }
+        Ok(())
+    }
+}
+
+fn root_form(t: &TreeSnap, root: Option<NodePtr>) -> RootForm<'_> {
+    match (&t.inline, root) {
+        (Some(items), _) if !items.is_empty() => RootForm::Inline(items),
+        (None, Some(p)) => RootForm::Ptr(p),
+        _ => RootForm::Empty,
+    }
+}

@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data writes: from a dirty range to a completed mapping.
+//!
+//! **R1 lives here.** [`Fs::start_write`] is the one way by which a new on-disk mapping becomes visible
+//! while its I/O is in flight, for writeback and for direct I/O, into holes, preallocated extents and
+//! copy-on-write targets alike. Under the shared side of `Inode.ordered_sem` it inserts the ordered
+//! extent first and the extent map second. A fast fsync takes the exclusive side while it collects
+//! both. The race it rules out: fsync finds the mapping but not the ordered extent, logs the mapping
+//! without waiting for the I/O, and after a power cut the log replays a mapping of stale blocks.
+//!
+//! Nothing of a write in flight is in the extent tree or in a transaction; [`Fs::finish_write`] puts it
+//! there, in one transaction with the checksums and the on-disk size.
+
+use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::Priority;
+use crate::engine::btree::ValueBuf;
+use crate::engine::extents::Old;
+use crate::engine::format::extent::{Extent, HEADER};
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::maps::ordered::Ordered;
+use crate::engine::maps::Writable;
+use crate::engine::types::*;
+use crate::os::atomic::Ordering;
+use crate::os::Shared;
+use kernel::prelude::*;
+
+/// The most blocks that one buffered mapping covers.
+const MAX_DELALLOC: u64 = 2048;
+
+/// Where a write goes; found and taken under `maps`.
+struct Place {
+    phys: u64,
+    len: u64,
+    in_place: bool,
+}
+
+impl Fs {
+    fn with_cookie(inode: &Inode, m: Mapping) -> Mapping {
+        Mapping { cookie: inode.cookie(), ..m }
+    }
+
+    /// The completed mapping at `block`. Waits for direct writes in flight there: their data is in no
+    /// page cache.
+    pub fn map_read(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
+        self.readable()?;
+        loop {
+            if inode.direct.load(Ordering::Acquire) != 0 {
+                let end = max.min(MAX_DELALLOC);
+                inode.ordered_wait.wait_until(|| !inode.ordered.lock().direct(block, end));
+            }
+            let m = inode.maps.read();
+            let r = Self::with_cookie(inode, m.readable(&self.st, block, max)?);
+            drop(m);
+            if inode.direct.load(Ordering::Acquire) == 0 || !inode.ordered.lock().direct(r.start, r.len) {
+                return Ok(r);
+            }
+        }
+    }
+
+    /// The mapping at `block` for reports: delalloc and I/O in flight count.
+    pub fn map_report(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
+        let m = inode.maps.read();
+        Ok(Self::with_cookie(inode, m.visible(&self.st, block, max)?))
+    }
+
+    /// Makes a range writable through the page cache (buffered write, page fault). R4: looks without
+    /// the write lock first, reserves without any lock, and looks again under the write lock.
+    pub fn map_write(&self, inode: &Shared<Inode>, block: u64, max: u64) -> Result<WriteMap> {
+        self.writable()?;
+        if block >= MAX_FILE_BLOCKS {
+            return Err(EFBIG);
+        }
+        let max = max.clamp(1, MAX_DELALLOC).min(MAX_FILE_BLOCKS - block);
+        if inode.direct.load(Ordering::Acquire) != 0 {
+            inode.ordered_wait.wait_until(|| !inode.ordered.lock().direct(block, max));
+        }
+        loop {
+            let need = {
+                let m = inode.maps.read();
+                match m.writable(&self.st, block, max)? {
+                    Writable::Delalloc(len, under) => return Ok(Self::over(inode, block, len, under)),
+                    Writable::Unwritten(u) => {
+                        return Ok(WriteMap { map: Self::with_cookie(inode, u), src: None, new: false })
+                    }
+                    Writable::Needs(under) => under.len,
+                }
+            };
+            let got = self.reserve_data(need)?;
+            let kept = {
+                let mut m = inode.maps.write();
+                let before = m.delalloc.total();
+                let r = m.delalloc_guard().insert(&self.st, block, got);
+                if let Ok(n) = r {
+                    self.delalloc_meta(before, before + n);
+                    if n > 0 {
+                        inode.bump();
+                    }
+                }
+                r
+            };
+            // The loser of the race gives its reservation back.
+            self.space.unreserve(got - *kept.as_ref().unwrap_or(&0));
+            kept?;
+        }
+    }
+
+    fn over(inode: &Inode, start: u64, len: u64, under: Mapping) -> WriteMap {
+        let map = Mapping { start, len: len.min(under.len), kind: MapKind::Delalloc, phys: 0, cookie: 0 };
+        let src = (under.kind == MapKind::Written).then_some(under);
+        WriteMap { map: Self::with_cookie(inode, map), src, new: src.is_none() }
+    }
+
+    /// Reserves up to `want` data blocks, at least one; less when space is short.
+    fn reserve_data(&self, want: u64) -> Result<u64> {
+        let want = want.max(1);
+        if self.space.reserve(want, Priority::Normal).is_ok() {
+            return Ok(want);
+        }
+        let mut n = want;
+        loop {
+            match self.reserve(n, Priority::Normal) {
+                Ok(()) => return Ok(n),
+                Err(e) if n == 1 => return Err(e),
+                Err(_) => n = (n / 8).max(1),
+            }
+        }
+    }
+
+    /// Space for the metadata of delalloc: one block for every 32, forced, since the pool backs it.
+    fn delalloc_meta(&self, before: u64, after: u64) {
+        let (b, a) = (before.div_ceil(32), after.div_ceil(32));
+        if a > b {
+            self.space.reserve_forced(a - b);
+        } else {
+            self.space.unreserve(b - a);
+        }
+    }
+
+    /// Drops delalloc of a write that failed or came up short, or of a range that is cut off. The
+    /// caller has dealt with the page cache.
+    pub fn release_delalloc(&self, inode: &Inode, start: u64, len: u64) {
+        let mut m = inode.maps.write();
+        let before = m.delalloc.total();
+        let mut n = 0;
+        if m.delalloc.carve(start, len, |r| n += r.len).is_err() {
+            pr_warn!("ordofs: inode {}: no memory to release a reservation\n", inode.ino());
+        }
+        self.delalloc_meta(before, before - n);
+        if n > 0 {
+            inode.bump();
+        }
+        drop(m);
+        self.space.unreserve(n);
+    }
+
+    /// Are all blocks of the range preallocated or mapped, so that a direct write allocates nothing
+    /// that could fail half-way and changes no size? Then the shared i_rwsem is enough.
+    pub fn reserve_direct(&self, inode: &Inode, start: u64, len: u64) -> Result<bool> {
+        let size = inode.meta.lock().attrs.size;
+        if block_to_bytes(start.saturating_add(len)) > size {
+            return Ok(false);
+        }
+        let m = inode.maps.read();
+        let mut at = start;
+        while at < start.saturating_add(len) {
+            let e = m.completed(&self.st, at, start + len - at)?;
+            if e.kind == MapKind::Hole {
+                return Ok(false);
+            }
+            at += e.len;
+        }
+        Ok(true)
+    }
+
+    /// R1: the one helper. Decides where a prefix of `[start, start + csums.len())` goes, takes the
+    /// space, inserts the ordered extent and then the extent map. `csums` are the crc32c of the blocks.
+    /// Sleeps; folio locks may be held. ENOSPC only for direct writes.
+    pub fn start_write(&self, inode: &Shared<Inode>, start: u64, csums: &[u32], direct: bool) -> Result<Started> {
+        self.writable()?;
+        let n = csums.len() as u64;
+        if n == 0 || start.checked_add(n).is_none_or(|e| e > MAX_FILE_BLOCKS) {
+            return Err(EINVAL);
+        }
+        let mut bytes = KVec::with_capacity(csums.len().saturating_mul(4), GFP_KERNEL)?;
+        for c in csums {
+            bytes.extend_from_slice(&c.to_le_bytes(), GFP_KERNEL)?;
+        }
+        loop {
+            // Blocks that no delalloc reservation covers are reserved here, before any lock.
+            let extra = if direct { n } else { self.uncovered(inode, start, n) };
+            if extra > 0 {
+                let r = self.reserve(extra, Priority::Normal);
+                if direct {
+                    r?;
+                } else if r.is_err() {
+                    // A dirty folio without reservation would be lost: overdraw instead.
+                    self.space.reserve_forced(extra);
+                }
+            }
+            let r = self.start_locked(inode, start, n, &bytes, direct, extra);
+            match r {
+                Ok(Some(s)) => return Ok(s),
+                Ok(None) => {
+                    // In-place I/O to the same blocks is in flight; two of them in no order would
+                    // leave a checksum that is true of neither. Afterwards they are written, and
+                    // this write gets new blocks.
+                    self.space.unreserve(extra);
+                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().in_place(start, n));
+                }
+                Err(e) => {
+                    self.space.unreserve(extra);
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    fn uncovered(&self, inode: &Inode, start: u64, n: u64) -> u64 {
+        let m = inode.maps.read();
+        let under = m.completed(&self.st, start, n);
+        if under.is_ok_and(|u| u.kind == MapKind::Unwritten) && m.delalloc.at(start).is_none() {
+            // In place: nothing will be allocated.
+            return 0;
+        }
+        let mut covered = 0;
+        let mut at = start;
+        while let Some(r) = m.delalloc.at_or_after(at).filter(|r| r.start < start + n) {
+            covered += r.end().min(start + n) - r.start.max(start);
+            at = r.end();
+        }
+        n - covered.min(n)
+    }
+
+    fn start_locked(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        n: u64,
+        csums: &KVec<u8>,
+        direct: bool,
+        extra: u64,
+    ) -> Result<Option<Started>> {
+        let _shared = inode.ordered_sem.read();
+        let mut m = inode.maps.write();
+        let under = m.completed(&self.st, start, n)?;
+        let place = if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
+            if inode.ordered.lock().in_place(start, under.len) {
+                return Ok(None);
+            }
+            let len = m.delalloc.at_or_after(start).map_or(under.len, |d| under.len.min(d.start - start));
+            Place { phys: under.phys, len, in_place: true }
+        } else {
+            let want = self.same_kind(&m, start, n)?;
+            let goal = self.goal(&m, start)?;
+            let (phys, len) = self.space.alloc(&self.st, want, goal, Owner::Busy)?;
+            Place { phys, len, in_place: false }
+        };
+        let undo = |e: Error| {
+            if !place.in_place {
+                // The blocks stay reserved as far as the caller is concerned.
+                if self.space.release_busy(&self.st, place.phys, place.len).is_ok() {
+                    self.space.reserve_forced(place.len);
+                }
+            }
+            e
+        };
+        let mut own = KVec::new();
+        let bytes = csums.as_slice().get(..4 * place.len as usize).ok_or(EINVAL)?;
+        own.extend_from_slice(bytes, GFP_KERNEL).map_err(|e| undo(e.into()))?;
+
+        // R1: the ordered extent first ...
+        let ordered = inode
+            .ordered
+            .lock()
+            .insert(inode, start, place.len, place.phys, own, place.in_place, direct)
+            .map_err(undo)?;
+        // ... the extent map second: the type asks for the ordered extent.
+        if let Err(e) = m.ems.insert_pinned(&ordered) {
+            inode.ordered.lock().remove(ordered);
+            return Err(undo(e));
+        }
+        if direct {
+            inode.direct.fetch_add(1, Ordering::AcqRel);
+        }
+        // What was allocated is paid for by the delalloc under it first, then by `extra`.
+        let before = m.delalloc.total();
+        let mut paid = 0;
+        if !direct {
+            let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
+            if r.is_err() {
+                pr_warn!("ordofs: inode {}: delalloc of a started write stays\n", inode.ino());
+            }
+            self.delalloc_meta(before, before - paid);
+        }
+        inode.bump();
+        let spent = if place.in_place { 0 } else { place.len.saturating_sub(paid) };
+        if place.in_place {
+            self.space.unreserve(paid);
+        }
+        if extra >= spent {
+            self.space.unreserve(extra - spent);
+        } else {
+            self.space.reserve_forced(spent - extra);
+        }
+        m.ems.recount(&self.em_count);
+        Ok(Some(Started { phys: place.phys, len: place.len, ordered }))
+    }
+
+    /// How many blocks from `start` on need new blocks: up to the next preallocated extent.
+    fn same_kind(&self, m: &crate::engine::maps::Maps, start: u64, n: u64) -> Result<u64> {
+        let mut at = start;
+        while at < start + n {
+            let e = m.completed(&self.st, at, start + n - at)?;
+            if e.kind == MapKind::Unwritten && m.delalloc.at(at).is_none() && at > start {
+                break;
+            }
+            at += e.len;
+        }
+        Ok((at - start).clamp(1, n))
+    }
+
+    /// Where a file would like its blocks: behind the ones before them.
+    fn goal(&self, m: &crate::engine::maps::Maps, start: u64) -> Result<Option<u64>> {
+        let Some(before) = start.checked_sub(1) else { return Ok(None) };
+        if let Some(r) = m.ems.at(before) {
+            return Ok(Some(r.value.phys + (before - r.start) + 1));
+        }
+        let mut v = ValueBuf::new();
+        let e = m.extent_at(&self.st, before, &mut v)?;
+        Ok(e.map(|e| e.phys + (before - e.start) + 1))
+    }
+
+    /// The I/O of `o` ended. On success its mapping, checksums and size enter the running transaction;
+    /// on failure its blocks are free again and the old content stays. `new_size` in bytes: how far
+    /// the data of this I/O reaches into the file. Process context; may wait for space, never for I/O.
+    pub fn finish_write(&self, o: Ordered, new_size: u64, status: Result) -> Result {
+        let r = match status {
+            Ok(()) => self.complete(&o, new_size),
+            Err(e) => Err(e),
+        };
+        let inode = o.inode().clone();
+        if r.is_err() {
+            let mut m = inode.maps.write();
+            if m.ems.failed(&o).is_err() {
+                self.abort("no memory to undo a failed write");
+            }
+            inode.bump();
+            drop(m);
+            if !o.in_place() {
+                let freed = self.space.release_busy(&self.st, o.phys(), o.len());
+                freed.unwrap_or_else(|_| self.abort("releasing blocks of a failed write"));
+            }
+        }
+        let direct = o.direct();
+        inode.ordered.lock().remove(o);
+        if direct {
+            inode.direct.fetch_sub(1, Ordering::AcqRel);
+        }
+        inode.ordered_wait.wake_all();
+        r
+    }
+
+    fn complete(&self, o: &Ordered, new_size: u64) -> Result {
+        let inode = o.inode();
+        // One leaf for each old record in the range, and the paths.
+        let mut txn = self.begin_forced(24 + o.len() / 8)?;
+        txn.dirty(inode)?;
+        let mut m = inode.maps.write();
+        let (start, end) = (o.start(), o.end());
+        let old = if o.in_place() { Old::KeepUnwritten } else { Old::Free };
+        let mut at = start;
+        while at < end {
+            at = self
+                .remove_extents(&mut txn, &mut m, at, end, usize::MAX, old)
+                .inspect_err(|_| self.abort("unmapping what a completed write replaces"))?;
+        }
+        if !o.in_place() {
+            self.space
+                .commit_busy(&self.st, o.phys(), o.len())
+                .inspect_err(|_| self.abort("completing a write"))?;
+        }
+        let e = Extent {
+            start,
+            phys: o.phys(),
+            len: o.len(),
+            unwritten: false,
+            csums: true,
+            generation: txn.generation(),
+        };
+        // The old mapping is gone: from here on an error must not pass for a failed write.
+        self.add_extent(&mut txn, &mut m, &e, o.csums()).inspect_err(|_| self.abort("mapping a completed write"))?;
+        m.ems.completed(o, txn.generation());
+        inode.bump();
+        drop(m);
+        let mut meta = inode.meta.lock();
+        meta.attrs.size = meta.attrs.size.max(new_size);
+        Ok(())
+    }
+
+    /// Waits until no write is in flight in the range. Never call with a Txn or a lock of the inode.
+    pub fn wait_ordered(&self, inode: &Inode, start: u64, len: u64) {
+        inode.ordered_wait.wait_until(|| !inode.ordered.lock().overlaps(start, len));
+    }
+
+    /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
+    pub fn verify(&self, inode: &Inode, block: u64, phys: u64, crc: u32) -> Result<Verdict> {
+        let m = inode.maps.read();
+        let mut v = ValueBuf::new();
+        let Some(e) = m.extent_at(&self.st, block, &mut v)? else { return Ok(Verdict::Moved) };
+        let off = block - e.start;
+        if e.unwritten || e.phys + off != phys {
+            return Ok(Verdict::Moved);
+        }
+        if !e.csums {
+            return Ok(Verdict::Good);
+        }
+        let at = HEADER + 4 * off as usize;
+        let want = crate::engine::format::le32(v.as_slice(), at).ok_or(EIO)?;
+        Ok(if want == crc { Verdict::Good } else { Verdict::Bad(want) })
+    }
+
+    /// R5: the sequence number of the inode's maps now.
+    pub fn cookie(&self, inode: &Inode) -> u64 {
+        inode.cookie()
+    }
+
+    /// R2: release_folio asks to forget about a range. Drops clean maps only; true when no map of the
+    /// range is left. Pinned, logging and modified maps stay, or a fast fsync would miss them.
+    pub fn release_maps(&self, inode: &Inode, start: u64, len: u64) -> bool {
+        let mut m = inode.maps.write();
+        let (_, all) = m.ems.release(start, len, usize::MAX);
+        m.ems.recount(&self.em_count);
+        all
+    }
+}

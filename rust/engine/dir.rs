@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Directory entries.
+//!
+//! The Dir tree of a directory is keyed by cookies: a keyed hash of the name in bits 8..63 and a
+//! counter for collisions in bits 0..8. An entry's cookie never changes while it exists, so readdir can
+//! go on from one whatever happened meanwhile. Cookies below 256 are for "." and "..". The hash key is
+//! in the superblock, so nobody can make names collide on purpose.
+//!
+//! An entry: inode number u64, `DT_*` u8, name. The target of a symbolic link is kept in the same tree
+//! of its inode, in pieces with the keys 256, 257, ...
+
+use crate::engine::btree::{Tree, ValueBuf};
+use crate::engine::format::{corrupt, le64};
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::txn::Txn;
+use crate::engine::types::*;
+use kernel::prelude::*;
+
+/// Cookies of entries start here.
+pub const FIRST_COOKIE: u64 = 256;
+/// Bytes before the name.
+pub const ENTRY_HEADER: usize = 9;
+/// Bytes of a symbolic link's target in one item.
+pub const SYMLINK_PIECE: usize = 1024;
+
+/// A decoded entry.
+pub struct Entry<'a> {
+    /// Inode number.
+    pub ino: u64,
+    /// `DT_*`.
+    pub kind: u8,
+    /// Name.
+    pub name: &'a [u8],
+}
+
+/// Decodes an entry.
+pub fn decode(owner: u64, v: &[u8]) -> Result<Entry<'_>> {
+    let bad = || corrupt("directory entry", owner, "malformed");
+    let ino = le64(v, 0).ok_or_else(bad)?;
+    let kind = *v.get(8).ok_or_else(bad)?;
+    let name = v.get(ENTRY_HEADER..).filter(|n| !n.is_empty() && n.len() <= NAME_MAX).ok_or_else(bad)?;
+    if ino == 0 || name.contains(&0) || name.contains(&b'/') {
+        return Err(bad());
+    }
+    Ok(Entry { ino, kind, name })
+}
+
+fn encode(ino: u64, kind: u8, name: &[u8]) -> Result<KVec<u8>> {
+    let mut v = KVec::with_capacity(ENTRY_HEADER + name.len(), GFP_KERNEL)?;
+    v.extend_from_slice(&ino.to_le_bytes(), GFP_KERNEL)?;
+    v.extend_from_slice(&[kind], GFP_KERNEL)?;
+    v.extend_from_slice(name, GFP_KERNEL)?;
+    Ok(v)
+}
+
+/// The first cookie for names with this hash.
+pub fn bucket(key: [u64; 2], name: &[u8]) -> u64 {
+    let h = crate::os::siphash(key, name) & 0x7fff_ffff_ffff_ff00;
+    h.max(FIRST_COOKIE)
+}
+
+/// Is it a name that a directory can hold?
+pub fn check_name(name: &[u8]) -> Result {
+    if name.len() > NAME_MAX {
+        return Err(ENAMETOOLONG);
+    }
+    if name.is_empty() || name.contains(&0) || name.contains(&b'/') || name == b"." || name == b".." {
+        return Err(EINVAL);
+    }
+    Ok(())
+}
+
+impl Fs {
+    /// The cookie and entry of a name. `v` is scratch.
+    pub(crate) fn find_entry(
+        &self,
+        dir: &Inode,
+        tree: &Tree,
+        name: &[u8],
+        v: &mut ValueBuf,
+    ) -> Result<Option<(u64, DirEntry)>> {
+        let first = bucket(self.hash_key, name);
+        let mut at = first;
+        while let Some(cookie) = tree.find_ge(&self.st, at, v)?.filter(|c| c >> 8 == first >> 8) {
+            let e = decode(dir.ino(), v.as_slice())?;
+            if e.name == name {
+                return Ok(Some((cookie, DirEntry { ino: e.ino, kind: e.kind })));
+            }
+            at = cookie + 1;
+        }
+        Ok(None)
+    }
+
+    /// Adds an entry; the name is known not to exist. EEXIST is not checked, ENOSPC when 256 names
+    /// collide.
+    pub(crate) fn add_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        dir: &Inode,
+        name: &[u8],
+        ino: u64,
+        kind: u8,
+    ) -> Result {
+        let value = encode(ino, kind, name)?;
+        let mut tree = dir.dir.write();
+        let mut cookie = bucket(self.hash_key, name);
+        let top = cookie | 255;
+        let mut v = ValueBuf::new();
+        while let Some(c) = tree.find_ge(&self.st, cookie, &mut v)?.filter(|c| *c <= top) {
+            if c > cookie {
+                break;
+            }
+            if cookie == top {
+                return Err(ENOSPC);
+            }
+            cookie += 1;
+        }
+        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, cookie, &value))
+    }
+
+    /// Points an existing entry at another inode; its cookie stays.
+    pub(crate) fn replace_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        dir: &Inode,
+        name: &[u8],
+        ino: u64,
+        kind: u8,
+    ) -> Result {
+        let value = encode(ino, kind, name)?;
+        let mut tree = dir.dir.write();
+        let mut v = ValueBuf::new();
+        let (cookie, _) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
+        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, cookie, &value))
+    }
+
+    /// Removes an entry.
+    pub(crate) fn remove_entry(&self, txn: &mut Txn<'_>, dir: &Inode, name: &[u8]) -> Result<DirEntry> {
+        let mut tree = dir.dir.write();
+        let mut v = ValueBuf::new();
+        let (cookie, e) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
+        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, cookie))?;
+        Ok(e)
+    }
+
+    /// Looks a name up.
+    pub fn lookup(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>> {
+        if name.len() > NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        let tree = dir.dir.read();
+        let mut v = ValueBuf::new();
+        Ok(self.find_entry(dir, &tree, name, &mut v)?.map(|(_, e)| e))
+    }
+
+    /// Calls `emit(name, ino, kind, cookie)` for the entries with a cookie of at least `cookie`, in
+    /// order of cookies, until it returns false. The directory's lock is not held while it runs.
+    pub fn readdir(
+        &self,
+        dir: &Inode,
+        cookie: u64,
+        emit: &mut dyn FnMut(&[u8], u64, u8, u64) -> bool,
+    ) -> Result {
+        let mut at = cookie.max(FIRST_COOKIE);
+        let mut v = ValueBuf::new();
+        loop {
+            let found = dir.dir.read().find_ge(&self.st, at, &mut v)?;
+            let Some(c) = found else { return Ok(()) };
+            let e = decode(dir.ino(), v.as_slice())?;
+            if !emit(e.name, e.ino, e.kind, c) {
+                return Ok(());
+            }
+            at = c + 1;
+        }
+    }
+
+    /// Does the directory have no entries?
+    pub(crate) fn dir_empty(&self, dir: &Inode) -> Result<bool> {
+        let mut v = ValueBuf::new();
+        Ok(dir.dir.read().find_ge(&self.st, 0, &mut v)?.is_none())
+    }
+
+    /// Stores the target of a symbolic link.
+    pub(crate) fn put_symlink(&self, txn: &mut Txn<'_>, inode: &Inode, target: &[u8]) -> Result {
+        let mut tree = inode.dir.write();
+        for (i, piece) in target.chunks(SYMLINK_PIECE).enumerate() {
+            let key = FIRST_COOKIE + i as u64;
+            txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, key, piece))?;
+        }
+        Ok(())
+    }
+
+    /// The target of a symbolic link.
+    pub fn readlink(&self, inode: &Inode) -> Result<KVec<u8>> {
+        if inode.kind() != S_IFLNK {
+            return Err(EINVAL);
+        }
+        let mut out = KVec::new();
+        let mut v = ValueBuf::new();
+        let tree = inode.dir.read();
+        let mut at = FIRST_COOKIE;
+        while let Some(k) = tree.find_ge(&self.st, at, &mut v)? {
+            out.extend_from_slice(v.as_slice(), GFP_KERNEL)?;
+            if out.len() > SYMLINK_MAX {
+                return Err(corrupt("symbolic link", inode.ino(), "target too long"));
+            }
+            at = k + 1;
+        }
+        Ok(out)
+    }
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The on-disk format, version 1. docs/FORMAT.md describes it byte by byte.
+//!
+//! Everything is little-endian and read through bounded helpers that answer `None` past the end:
+//! no type of the format is ever laid over bytes, and nothing here can panic on any input.
+
+pub mod extent;
+pub mod inode;
+pub mod node;
+pub mod superblock;
+
+pub use node::{NodePtr, TreeId, TreeKind, NODE_PTR_LEN};
+pub use superblock::Superblock;
+
+use core::fmt::Arguments;
+use core::sync::atomic::{AtomicU64, Ordering};
+use kernel::prelude::*;
+
+/// Version of the format that this code writes.
+pub const VERSION: u32 = 1;
+/// Size of a block in bytes.
+pub const BLOCK_SIZE: usize = 4096;
+/// log2 of [`BLOCK_SIZE`].
+pub const BLOCK_SHIFT: u32 = 12;
+/// Blocks at the start of the device that hold nothing but the two superblock slots.
+pub const RESERVED_BLOCKS: u64 = 256;
+/// Block addresses of the superblock slots. A superblock of generation g is in slot `g & 1`.
+pub const SB_SLOTS: [u64; 2] = [16, 128];
+/// Blocks in a group: what one bitmap (1 KiB) describes.
+pub const GROUP_BLOCKS: u64 = 8192;
+/// The most allocation groups.
+pub const MAX_AGS: usize = 32;
+/// The smallest length of the log area in blocks.
+pub const LOG_MIN_BLOCKS: u64 = 256;
+/// The greatest length of the log area in blocks.
+pub const LOG_MAX_BLOCKS: u64 = 16384;
+/// The fewest blocks of a device: 16 MiB.
+pub const MIN_BLOCKS: u64 = 4096;
+/// The most blocks of a device: byte offsets stay below 2^63.
+pub const MAX_BLOCKS: u64 = 1 << 50;
+
+/// Reads a u16 at `off`; `None` when `b` ends before.
+#[inline]
+pub fn le16(b: &[u8], off: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(*b.get(off..)?.first_chunk()?))
+}
+
+/// Reads a u32 at `off`; `None` when `b` ends before.
+#[inline]
+pub fn le32(b: &[u8], off: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*b.get(off..)?.first_chunk()?))
+}
+
+/// Reads a u64 at `off`; `None` when `b` ends before.
+#[inline]
+pub fn le64(b: &[u8], off: usize) -> Option<u64> {
+    Some(u64::from_le_bytes(*b.get(off..)?.first_chunk()?))
+}
+
+/// Copies `src` to `off`; `None`, and nothing is changed, when `b` is too short.
+#[inline]
+pub fn put(b: &mut [u8], off: usize, src: &[u8]) -> Option<()> {
+    b.get_mut(off..)?.get_mut(..src.len())?.copy_from_slice(src);
+    Some(())
+}
+
+/// Logs a corruption and answers EUCLEAN.
+///
+/// `room` names the structure, `key` which one of them (inode, block address, AG, ...), `what` what
+/// is wrong with it.
+#[cold]
+pub fn corrupt(room: &str, key: u64, what: &str) -> Error {
+    corrupt_fmt(format_args!("{room} {key}: {what}"))
+}
+
+/// As [`corrupt`], with a message of any form.
+#[cold]
+pub fn corrupt_fmt(what: Arguments<'_>) -> Error {
+    // A damaged device can be read a million times a second: 10 lines a second are enough.
+    static SECOND: AtomicU64 = AtomicU64::new(0);
+    static LINES: AtomicU64 = AtomicU64::new(0);
+    let now = crate::os::now().sec as u64;
+    if SECOND.swap(now, Ordering::Relaxed) != now {
+        LINES.store(0, Ordering::Relaxed);
+    }
+    if LINES.fetch_add(1, Ordering::Relaxed) < 10 {
+        pr_err!("corruption: {}\n", what);
+    }
+    EUCLEAN
+}

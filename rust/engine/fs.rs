@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mounted filesystem: the state that everything shares. The operations are methods of [`Fs`] in the
+//! modules that they belong to.
+
+use crate::engine::alloc::Space;
+use crate::engine::btree::{Tree, ValueBuf};
+use crate::engine::commit::CommitState;
+use crate::engine::format::inode::InodeRecord;
+use crate::engine::inode::Inode;
+use crate::engine::itable::InodeTable;
+use crate::engine::node_store::NodeStore;
+use crate::engine::txn::Barrier;
+use crate::engine::types::*;
+use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use crate::os::{Mutex, RwLock, Shared, WaitQueue};
+use kernel::prelude::*;
+
+/// What never changes while mounted.
+pub struct Geometry {
+    /// Blocks of the filesystem.
+    pub total: u64,
+    /// Blocks of an AG.
+    pub ag_blocks: u64,
+    /// Inode number of the root directory.
+    pub root_ino: u64,
+    /// UUID.
+    pub uuid: [u8; 16],
+    /// Label, NUL-padded.
+    pub label: [u8; 64],
+}
+
+/// A mounted filesystem.
+pub struct Fs {
+    pub(crate) st: NodeStore,
+    pub(crate) geometry: Geometry,
+    pub(crate) hash_key: [u64; 2],
+    pub(crate) opts: Mutex<MountOptions>,
+    pub(crate) space: Space,
+    pub(crate) itable: InodeTable,
+    /// The inode tree; only commits change it. True for inodes that are not in `itable`.
+    pub(crate) itree: RwLock<Tree>,
+    pub(crate) commit: Mutex<CommitState>,
+    pub(crate) barrier: Barrier,
+    /// Inodes that the running transaction changed.
+    pub(crate) dirty: Mutex<KVec<Shared<Inode>>>,
+    /// The generation that operations run in; the one before is committed or being committed.
+    pub(crate) running: AtomicU64,
+    /// The newest generation that is on stable storage.
+    pub(crate) durable: AtomicU64,
+    pub(crate) next_ino: AtomicU64,
+    pub(crate) inodes: AtomicI64,
+    /// Blocks that the next commit has been promised.
+    pub(crate) commit_reserved: AtomicI64,
+    pub(crate) em_count: AtomicI64,
+    pub(crate) last_commit: AtomicU64,
+    pub(crate) wake: WaitQueue,
+    pub(crate) woken: AtomicBool,
+    pub(crate) read_only: AtomicBool,
+    shutdown: AtomicBool,
+}
+
+/// The parts that mounting and mkfs put together.
+pub struct Parts {
+    /// Node store.
+    pub st: NodeStore,
+    /// Geometry.
+    pub geometry: Geometry,
+    /// Key of the name hash.
+    pub hash_key: [u64; 2],
+    /// Options.
+    pub opts: MountOptions,
+    /// Space.
+    pub space: Space,
+    /// Inode tree.
+    pub itree: Tree,
+    /// What commits work on.
+    pub commit: CommitState,
+    /// Generation on disk.
+    pub generation: u64,
+    /// First inode number never used.
+    pub next_ino: u64,
+    /// Inodes in use.
+    pub inodes: u64,
+}
+
+impl Fs {
+    /// Puts a filesystem together.
+    pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
+        let fs = Self {
+            st: p.st,
+            geometry: p.geometry,
+            hash_key: p.hash_key,
+            read_only: AtomicBool::new(p.opts.read_only),
+            opts: Mutex::new(p.opts)?,
+            space: p.space,
+            itable: InodeTable::new()?,
+            itree: RwLock::new(p.itree)?,
+            commit: Mutex::new(p.commit)?,
+            barrier: Barrier::new()?,
+            dirty: Mutex::new(KVec::new())?,
+            running: AtomicU64::new(p.generation + 1),
+            durable: AtomicU64::new(p.generation),
+            next_ino: AtomicU64::new(p.next_ino),
+            inodes: AtomicI64::new(p.inodes as i64),
+            commit_reserved: AtomicI64::new(0),
+            em_count: AtomicI64::new(0),
+            last_commit: AtomicU64::new(crate::os::now().sec as u64),
+            wake: WaitQueue::new()?,
+            woken: AtomicBool::new(false),
+            shutdown: AtomicBool::new(false),
+        };
+        Shared::new(fs)
+    }
+
+    /// The root directory's inode number.
+    pub fn root_ino(&self) -> u64 {
+        self.geometry.root_ino
+    }
+
+    /// UUID.
+    pub fn uuid(&self) -> [u8; 16] {
+        self.geometry.uuid
+    }
+
+    /// Label, without padding.
+    pub fn label(&self) -> &[u8] {
+        let l = &self.geometry.label;
+        let n = l.iter().position(|b| *b == 0).unwrap_or(l.len());
+        l.get(..n).unwrap_or(&[])
+    }
+
+    /// The node store, for tools that look at trees.
+    pub fn node_store(&self) -> &NodeStore {
+        &self.st
+    }
+
+    /// Generation that operations run in.
+    pub fn running_generation(&self) -> u64 {
+        self.running.load(Ordering::Acquire)
+    }
+
+    /// Newest generation on stable storage.
+    pub fn durable_generation(&self) -> u64 {
+        self.durable.load(Ordering::Acquire)
+    }
+
+    /// EIO after a shutdown, EROFS on a read-only mount.
+    pub(crate) fn writable(&self) -> Result {
+        self.readable()?;
+        if self.read_only.load(Ordering::Acquire) {
+            return Err(EROFS);
+        }
+        Ok(())
+    }
+
+    /// EIO after a shutdown.
+    pub(crate) fn readable(&self) -> Result {
+        if self.is_shutdown() {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
+    /// Remount: nothing is written any more, or again. The caller synced before going read-only.
+    pub fn set_read_only(&self, ro: bool) {
+        self.read_only.store(ro, Ordering::Release);
+    }
+
+    /// Seconds between commits.
+    pub fn set_commit_secs(&self, secs: u32) {
+        self.opts.lock().commit_secs = secs.max(1);
+    }
+
+    /// Whether freed blocks are discarded.
+    pub fn set_discard(&self, on: bool) {
+        self.opts.lock().discard = on;
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> MountOptions {
+        *self.opts.lock()
+    }
+
+    /// Did the filesystem stop after an error that it cannot go on from?
+    pub fn is_shutdown(&self) -> bool {
+        self.shutdown.load(Ordering::Acquire)
+    }
+
+    /// Something failed half-way that must not be committed: nothing is written from now on; what is
+    /// on disk stays as the last commit left it.
+    pub fn abort(&self, what: &str) {
+        if !self.shutdown.swap(true, Ordering::AcqRel) {
+            pr_err!("ordofs: shutting down: {}\n", what);
+        }
+    }
+
+    /// Numbers for statfs(2).
+    pub fn statfs(&self) -> StatFs {
+        let (free, pinned, pool) = self.space.counts();
+        let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
+        StatFs {
+            blocks: self.geometry.total,
+            bfree: free + pinned + pool,
+            bavail: free + pinned,
+            files: used + free,
+            ffree: free,
+        }
+    }
+
+    /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.
+    pub fn iget(&self, ino: u64) -> Result<Shared<Inode>> {
+        if let Some(i) = self.itable.get(ino)? {
+            return Ok(i);
+        }
+        let mut v = ValueBuf::new();
+        if !self.itree.read().get(&self.st, ino, &mut v)? {
+            return Err(ESTALE);
+        }
+        let rec = InodeRecord::decode(ino, v.as_slice())?;
+        self.itable.add(Shared::new(Inode::from_record(ino, &rec)?)?)
+    }
+
+    /// The inode has one user less.
+    pub fn iput(&self, inode: Shared<Inode>) {
+        let ino = inode.ino();
+        let mut m = inode.maps.write();
+        if m.delalloc.total() != 0 {
+            // R4: every reservation has found its end by now.
+            pr_warn!("ordofs: inode {}: {} reserved blocks at eviction\n", ino, m.delalloc.total());
+            let n = m.delalloc.total();
+            if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
+                self.space.unreserve(n + n.div_ceil(32));
+            }
+        }
+        drop(m);
+        drop(inode);
+        self.itable.put(ino);
+    }
+
+    /// Clean extent maps and cached nodes: what a shrinker could free.
+    pub fn shrink_count(&self) -> u64 {
+        self.em_count.load(Ordering::Relaxed).max(0) as u64 + self.st.cached()
+    }
+
+    /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs).
+    pub fn shrink_scan(&self, n: u64) -> u64 {
+        let mut done = self.st.shrink(n);
+        if done < n {
+            self.itable.for_each(|i| {
+                let mut m = i.maps.write();
+                let max = usize::try_from(n - done).unwrap_or(usize::MAX);
+                let (k, _) = m.ems.release(0, u64::MAX, max);
+                m.ems.recount(&self.em_count);
+                done += k as u64;
+                done < n
+            });
+        }
+        done
+    }
+}

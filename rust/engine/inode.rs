@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An inode in memory.
+//!
+//! | lock | protects |
+//! |---|---|
+//! | `ordered_sem` | R1: shared while a write starts, exclusive while a fast fsync collects |
+//! | `maps` | extent tree, extent maps, delalloc; `seq` changes only with it held for writing |
+//! | `dir` | the entries of a directory, or the target of a symbolic link |
+//! | `meta` | attributes |
+//! | `ordered` | ordered extents |
+//!
+//! They nest in the order of the table.
+
+use crate::engine::btree::{Tree, TreeId, TreeKind};
+use crate::engine::format::inode::{InodeRecord, RootForm};
+use crate::engine::maps::ordered::OrderedSet;
+use crate::engine::maps::Maps;
+use crate::engine::types::{Attrs, S_IFMT};
+use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::os::{Mutex, RwLock, WaitQueue};
+use kernel::prelude::*;
+
+/// Attributes and what goes with them.
+pub struct Meta {
+    /// The attributes; `size` is the on-disk size.
+    pub attrs: Attrs,
+    /// `STATE_*` of the record.
+    pub state: u32,
+    /// Parent, for directories.
+    pub parent: u64,
+    /// The inode is gone: the next commit removes its record.
+    pub deleted: bool,
+}
+
+/// The engine's inode.
+pub struct Inode {
+    ino: u64,
+    kind: u32,
+    /// R1: see [`crate::engine::data`].
+    pub(crate) ordered_sem: RwLock<()>,
+    pub(crate) maps: RwLock<Maps>,
+    pub(crate) dir: RwLock<Tree>,
+    pub(crate) xattr: RwLock<Tree>,
+    pub(crate) meta: Mutex<Meta>,
+    pub(crate) ordered: Mutex<OrderedSet>,
+    pub(crate) ordered_wait: WaitQueue,
+    /// R5: bumped by every change of `maps`.
+    pub(crate) seq: AtomicU64,
+    /// Direct writes in flight: reads look for them only when there are any.
+    pub(crate) direct: AtomicU64,
+    pub(crate) dirty: AtomicBool,
+    pub(crate) committing: AtomicBool,
+    /// Generation of the transaction that changed it last.
+    pub(crate) changed: AtomicU64,
+}
+
+fn tree(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
+    match root {
+        RootForm::Empty => Ok(Tree::empty(id)),
+        RootForm::Inline(items) => Tree::from_inline(id, items),
+        RootForm::Ptr(p) => Ok(Tree::from_ptr(id, *p)),
+    }
+}
+
+impl Inode {
+    fn build(ino: u64, meta: Meta, extents: Tree, blocks: u64, dir: Tree, xattr: Tree) -> Result<Self> {
+        Ok(Self {
+            ino,
+            kind: meta.attrs.mode & S_IFMT,
+            ordered_sem: RwLock::new(())?,
+            maps: RwLock::new(Maps::new(extents, blocks))?,
+            dir: RwLock::new(dir)?,
+            xattr: RwLock::new(xattr)?,
+            meta: Mutex::new(meta)?,
+            ordered: Mutex::new(OrderedSet::new())?,
+            ordered_wait: WaitQueue::new()?,
+            seq: AtomicU64::new(1),
+            direct: AtomicU64::new(0),
+            dirty: AtomicBool::new(false),
+            committing: AtomicBool::new(false),
+            changed: AtomicU64::new(0),
+        })
+    }
+
+    /// A new inode without content.
+    pub fn new(ino: u64, attrs: Attrs, parent: u64) -> Result<Self> {
+        let t = |kind| Tree::empty(TreeId { kind, owner: ino });
+        let meta = Meta { attrs, state: 0, parent, deleted: false };
+        Self::build(ino, meta, t(TreeKind::Extent), 0, t(TreeKind::Dir), t(TreeKind::Xattr))
+    }
+
+    /// An inode from its record.
+    pub fn from_record(ino: u64, rec: &InodeRecord<'_>) -> Result<Self> {
+        let id = |kind| TreeId { kind, owner: ino };
+        let meta = Meta { attrs: rec.attrs, state: rec.state, parent: rec.parent, deleted: false };
+        let extents = tree(id(TreeKind::Extent), &rec.extents)?;
+        let dir = tree(id(TreeKind::Dir), &rec.dir)?;
+        let xattr = tree(id(TreeKind::Xattr), &rec.xattr)?;
+        Self::build(ino, meta, extents, rec.blocks, dir, xattr)
+    }
+
+    /// Inode number.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// The type bits of its mode; they never change.
+    pub fn kind(&self) -> u32 {
+        self.kind
+    }
+
+    /// A copy of the attributes.
+    pub fn attrs(&self) -> Attrs {
+        self.meta.lock().attrs
+    }
+
+    /// Data blocks: allocated ones and delalloc reservations.
+    pub fn blocks(&self) -> u64 {
+        let m = self.maps.read();
+        m.blocks.saturating_add(m.delalloc.total())
+    }
+
+    /// Changed since the last commit, or being committed: must stay in the table.
+    pub fn is_dirty(&self) -> bool {
+        self.dirty.load(Ordering::Acquire) || self.committing.load(Ordering::Acquire)
+    }
+
+    /// R5: something about the maps changed. Call with `maps` held for writing.
+    pub(crate) fn bump(&self) -> u64 {
+        self.seq.fetch_add(1, Ordering::Release).wrapping_add(1)
+    }
+
+    /// R5: the current sequence number.
+    pub fn cookie(&self) -> u64 {
+        self.seq.load(Ordering::Acquire)
+    }
+}

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extent maps: what is known in memory about where file blocks are, ahead of the extent tree.
+//!
+//! - *Pinned*: the I/O of an ordered extent is in flight there. Only R1's helper inserts pinned maps,
+//!   and only against the [`Ordered`] that proves that the ordered extent came first.
+//! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
+//!   a fast fsync collects these. The modified list is the set of maps with this flag.
+//! - *Logging*: a fast fsync is writing it to the log.
+//! - Otherwise clean: a cache entry that says what the extent tree says.
+//!
+//! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
+//! through, drops clean maps only. Everything is under `Inode.maps`.
+
+use super::ordered::Ordered;
+use super::range::{Range, RangeMap, RangeValue};
+use crate::os::atomic::{AtomicI64, Ordering};
+use kernel::prelude::*;
+
+/// Where a range of file blocks is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Em {
+    /// First disk block.
+    pub phys: u64,
+    /// Ordered extent in flight (its id), or 0.
+    pub pinned: u64,
+    /// The write goes into preallocated blocks.
+    pub in_place: bool,
+    /// Not committed yet.
+    pub modified: bool,
+    /// Being written to the log.
+    pub logging: bool,
+    /// Transaction that completed it.
+    pub generation: u64,
+}
+
+impl RangeValue for Em {
+    fn advance(self, by: u64) -> Self {
+        Self { phys: self.phys + by, ..self }
+    }
+}
+
+impl Em {
+    /// May be dropped at any time.
+    fn clean(&self) -> bool {
+        self.pinned == 0 && !self.modified && !self.logging
+    }
+}
+
+/// The extent maps of an inode.
+pub struct ExtentMaps {
+    maps: RangeMap<Em>,
+    counted: usize,
+}
+
+impl ExtentMaps {
+    /// None.
+    pub fn new() -> Self {
+        Self { maps: RangeMap::new(), counted: 0 }
+    }
+
+    /// Brings the filesystem's count of extent maps up to date.
+    pub fn recount(&mut self, all: &AtomicI64) {
+        all.fetch_add(self.maps.len() as i64 - self.counted as i64, Ordering::Relaxed);
+        self.counted = self.maps.len();
+    }
+
+    /// The number of maps.
+    pub fn len(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// The map that contains `block`.
+    pub fn at(&self, block: u64) -> Option<Range<Em>> {
+        self.maps.at(block)
+    }
+
+    /// The first map that ends after `block`.
+    pub fn at_or_after(&self, block: u64) -> Option<Range<Em>> {
+        self.maps.at_or_after(block)
+    }
+
+    /// The first map in `[from, to)` whose write goes into preallocated blocks.
+    pub fn first_in_place(&self, from: u64, to: u64) -> Option<Range<Em>> {
+        let mut at = from;
+        while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
+            if r.value.in_place {
+                return Some(r);
+            }
+            at = r.end();
+        }
+        None
+    }
+
+    /// R1: makes the mapping of a write in flight visible. `proof` is the ordered extent, which is
+    /// in the inode's set already: order is a matter of types here.
+    pub(in crate::engine) fn insert_pinned(&mut self, proof: &Ordered) -> Result {
+        self.maps.carve(proof.start(), proof.len(), |_| ())?;
+        let value = Em {
+            phys: proof.phys(),
+            pinned: proof.id(),
+            in_place: proof.in_place(),
+            modified: false,
+            logging: false,
+            generation: 0,
+        };
+        self.maps.insert(Range { start: proof.start(), len: proof.len(), value })
+    }
+
+    /// The I/O of `o` completed in transaction `generation`: its maps are modified now. Parts that
+    /// a later write replaced keep that write's state.
+    pub fn completed(&mut self, o: &Ordered, generation: u64) {
+        self.each_of(o, |em| {
+            em.pinned = 0;
+            em.in_place = false;
+            em.modified = true;
+            em.generation = generation;
+        });
+    }
+
+    /// The I/O of `o` failed: its maps never were.
+    pub fn failed(&mut self, o: &Ordered) -> Result {
+        let mut from = o.start();
+        while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
+            if r.value.pinned == o.id() {
+                self.maps.carve(r.start, r.len, |_| ())?;
+            }
+            from = r.end();
+        }
+        Ok(())
+    }
+
+    fn each_of(&mut self, o: &Ordered, f: impl Fn(&mut Em)) {
+        let mut from = o.start();
+        while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
+            if r.value.pinned == o.id() {
+                if let Some(em) = self.maps.get_mut(r.start) {
+                    f(em);
+                }
+            }
+            from = r.end();
+        }
+    }
+
+    /// The extent tree changed in this range (punch, truncate, preallocation): forget it.
+    pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
+        self.maps.carve(start, len, |_| ())
+    }
+
+    /// Generation `durable` is on disk: its maps are clean.
+    pub fn committed(&mut self, durable: u64) {
+        self.maps.update(|em| {
+            if em.modified && em.generation <= durable {
+                em.modified = false;
+            }
+        });
+    }
+
+    /// R2: drops clean maps that lie in the range, at most `max`. Pinned, logging and modified maps
+    /// stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
+    pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, bool) {
+        let end = start.saturating_add(len);
+        let mut from = start;
+        let mut dropped = 0;
+        let mut all = true;
+        while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < end) {
+            from = r.end();
+            if r.value.clean() && dropped < max {
+                // The whole map goes, also where it reaches beyond the range: no memory is needed.
+                if self.maps.carve(r.start, r.len, |_| ()).is_ok() {
+                    dropped += 1;
+                    continue;
+                }
+            }
+            all = false;
+        }
+        (dropped, all)
+    }
+}

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A map from disjoint ranges of blocks to values.
+
+use crate::os::Map;
+use kernel::prelude::*;
+
+/// A value whose range can be cut.
+pub trait RangeValue: Copy {
+    /// The value for the part of the range that begins `by` blocks later.
+    fn advance(self, by: u64) -> Self;
+}
+
+impl RangeValue for () {
+    fn advance(self, _by: u64) -> Self {}
+}
+
+/// A range and its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range<V> {
+    /// First block.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u64,
+    /// Value.
+    pub value: V,
+}
+
+impl<V> Range<V> {
+    /// First block after it.
+    pub fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
+    }
+}
+
+/// Disjoint ranges in order.
+///
+/// # Invariants
+///
+/// No two ranges overlap; no range is empty.
+pub struct RangeMap<V> {
+    map: Map<u64, (u64, V)>,
+    total: u64,
+}
+
+impl<V: RangeValue> RangeMap<V> {
+    /// An empty map.
+    pub fn new() -> Self {
+        Self { map: Map::new(), total: 0 }
+    }
+
+    /// The sum of all lengths.
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+
+    /// The number of ranges.
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The first range that ends after `block`: it contains `block` or lies behind it.
+    pub fn at_or_after(&self, block: u64) -> Option<Range<V>> {
+        let here = self.map.last_le(block).map(|(start, (len, value))| Range { start, len: *len, value: *value });
+        if let Some(r) = here.filter(|r| r.end() > block) {
+            return Some(r);
+        }
+        let (start, (len, value)) = self.map.first_ge(block)?;
+        Some(Range { start, len: *len, value: *value })
+    }
+
+    /// The range that contains `block`.
+    pub fn at(&self, block: u64) -> Option<Range<V>> {
+        self.at_or_after(block).filter(|r| r.start <= block)
+    }
+
+    /// Removes what lies in `[start, start + len)`; `gone` is told of each part. Ranges that reach
+    /// beyond are cut. Nothing is changed on error.
+    pub fn carve(&mut self, start: u64, len: u64, mut gone: impl FnMut(Range<V>)) -> Result {
+        let end = start.saturating_add(len);
+        while let Some(r) = self.at_or_after(start).filter(|r| r.start < end) {
+            let (from, to) = (r.start.max(start), r.end().min(end));
+            if r.end() > end {
+                // The only step that may need memory comes first.
+                self.map.insert(end, (r.end() - end, r.value.advance(end - r.start)))?;
+            }
+            if r.start < start {
+                if let Some(e) = self.map.get_mut(&r.start) {
+                    e.0 = start - r.start;
+                }
+            } else {
+                self.map.remove(&r.start);
+            }
+            self.total -= to - from;
+            gone(Range { start: from, len: to - from, value: r.value.advance(from - r.start) });
+        }
+        Ok(())
+    }
+
+    /// Adds a range that overlaps no other.
+    pub fn insert(&mut self, r: Range<V>) -> Result {
+        if r.len == 0 {
+            return Ok(());
+        }
+        // INVARIANT: the caller carved or checked; asserted in debug builds.
+        debug_assert!(self.at_or_after(r.start).is_none_or(|o| o.start >= r.end()));
+        self.map.insert(r.start, (r.len, r.value))?;
+        self.total += r.len;
+        Ok(())
+    }
+
+    /// Makes the range that starts at `start` longer by `by` blocks, which no other range covers.
+    pub fn extend(&mut self, start: u64, by: u64) {
+        if let Some(e) = self.map.get_mut(&start) {
+            e.0 += by;
+            self.total += by;
+        }
+    }
+
+    /// Changes the values of all ranges; ranges are not cut.
+    pub fn update(&mut self, mut f: impl FnMut(&mut V)) {
+        let mut from = 0;
+        while let Some((k, _)) = self.map.first_ge(from) {
+            if let Some(e) = self.map.get_mut(&k) {
+                f(&mut e.1);
+            }
+            from = k.saturating_add(1);
+        }
+    }
+
+    /// Changes the value of the range that starts at `start`.
+    pub fn get_mut(&mut self, start: u64) -> Option<&mut V> {
+        self.map.get_mut(&start).map(|e| &mut e.1)
+    }
+}

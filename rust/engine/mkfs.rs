@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Making a filesystem: an empty superblock, then two ordinary commits, so that both slots are valid.
+
+use crate::engine::format::superblock::{ag_geometry, log_length, SPARE_ROOTS};
+use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS, RESERVED_BLOCKS};
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::types::*;
+use crate::os::{now, Block, Device, Shared};
+use kernel::prelude::*;
+
+/// Inode number of the root directory.
+pub const ROOT_INO: u64 = 2;
+
+/// What mkfs may choose.
+pub struct FormatOptions {
+    /// UUID.
+    pub uuid: [u8; 16],
+    /// Label, NUL-padded UTF-8.
+    pub label: [u8; 64],
+    /// Blocks to use; 0 = the whole device.
+    pub blocks: u64,
+    /// Owner and group of the root directory.
+    pub root_owner: (u32, u32),
+}
+
+/// Makes a filesystem on `dev`, whatever is on it. Overwrites the first 256 blocks; the caller has
+/// discarded the rest if it wants to.
+pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
+    let total = if o.blocks == 0 { dev.blocks() } else { o.blocks };
+    if total > dev.blocks() {
+        return Err(MountError::new(ENOSPC, "the device is smaller than the size asked for"));
+    }
+    if total < MIN_BLOCKS {
+        return Err(MountError::new(ENOSPC, "too small: an OrdoFS needs at least 16 MiB"));
+    }
+    if total > crate::engine::format::MAX_BLOCKS {
+        return Err(MountError::new(EFBIG, "too large"));
+    }
+    if dev.readonly() {
+        return Err(MountError::new(EROFS, "the device is read-only"));
+    }
+    let failed = |error| MountError::new(error, "writing failed");
+    wipe(&dev).map_err(failed)?;
+    let sb = superblock(o, total);
+    let fs = Fs::from_superblock(dev, sb, MountOptions::default()).map_err(failed)?;
+    populate(&fs, o).map_err(failed)
+}
+
+fn wipe(dev: &Device) -> Result {
+    let zero = Block::zeroed()?;
+    let mut reqs = KVec::with_capacity(RESERVED_BLOCKS as usize, GFP_KERNEL)?;
+    for b in 0..RESERVED_BLOCKS {
+        reqs.push((b, &zero), GFP_KERNEL)?;
+    }
+    dev.write(&reqs)
+}
+
+/// The superblock of generation 0, which is never written.
+fn superblock(o: &FormatOptions, total: u64) -> Superblock {
+    let (ag_count, ag_blocks) = ag_geometry(total);
+    Superblock {
+        compat: 0,
+        ro_compat: 0,
+        incompat: 0,
+        uuid: o.uuid,
+        label: o.label,
+        hash_key: [crate::os::random_u64(), crate::os::random_u64()],
+        generation: 0,
+        blocks: total,
+        ag_count,
+        ag_blocks,
+        state: 0,
+        log_start: RESERVED_BLOCKS,
+        log_len: log_length(total),
+        log_head: 0,
+        log_tail: 0,
+        next_ino: ROOT_INO + 1,
+        root_ino: ROOT_INO,
+        inodes: 0,
+        free: total,
+        created: now(),
+        mounted: Time::default(),
+        committed: Time::default(),
+        inode_root: None,
+        orphan_root: None,
+        spare_roots: [None; SPARE_ROOTS],
+        ag_roots: [None; MAX_AGS],
+    }
+}
+
+fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
+    let log = fs.commit.lock().sb.log_len;
+    fs.space.reserve_fixed(&fs.st, 0, RESERVED_BLOCKS + log)?;
+    let t = now();
+    let attrs = Attrs {
+        mode: S_IFDIR | 0o755,
+        nlink: 2,
+        uid: o.root_owner.0,
+        gid: o.root_owner.1,
+        atime: t,
+        mtime: t,
+        ctime: t,
+        btime: t,
+        ..Attrs::default()
+    };
+    let root = fs.itable.add(Shared::new(Inode::new(ROOT_INO, attrs, ROOT_INO)?)?)?;
+    fs.inodes.fetch_add(1, crate::os::atomic::Ordering::Relaxed);
+    for _ in 0..2 {
+        fs.begin(8, crate::engine::alloc::Priority::Reclaim)?.dirty(&root)?;
+        fs.sync()?;
+    }
+    fs.iput(root);
+    fs.unmount()
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting: choose a superblock, load the allocation groups, clean up orphans.
+
+use crate::engine::alloc::ag::Ag;
+use crate::engine::alloc::Space;
+use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
+use crate::engine::commit::CommitState;
+use crate::engine::format::inode::STATE_TRUNCATE;
+use crate::engine::format::{NodePtr, Superblock};
+use crate::engine::fs::{Fs, Geometry, Parts};
+use crate::engine::node_store::NodeStore;
+use crate::engine::types::*;
+use crate::os::{Device, Shared};
+use kernel::prelude::*;
+
+/// Id of the inode tree.
+pub const INODE_TREE: TreeId = TreeId { kind: TreeKind::Inode, owner: 0 };
+/// Id of the orphan tree.
+pub const ORPHAN_TREE: TreeId = TreeId { kind: TreeKind::Orphan, owner: 0 };
+
+/// A tree from the root in a superblock.
+pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
+    match root {
+        Some(p) => Tree::from_ptr(id, p),
+        None => Tree::empty(id),
+    }
+}
+
+/// The newest valid superblock, or why there is none.
+pub fn read_superblock(dev: &Device) -> Result<Superblock, MountError> {
+    Superblock::read(dev).map_err(|r| MountError::new(r.error, r.reason))
+}
+
+/// Nodes that the cache keeps (64 MiB); a shrinker may take them.
+const CACHED_NODES: usize = 16384;
+
+impl Fs {
+    /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
+    pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
+        let sb = read_superblock(&dev)?;
+        if sb.read_only_features() && !opts.read_only {
+            return Err(MountError::new(EROFS, "unknown features allow reading only; mount with -o ro"));
+        }
+        if dev.readonly() && !opts.read_only {
+            return Err(MountError::new(EROFS, "the device is read-only; mount with -o ro"));
+        }
+        let damaged = |error| MountError { error, reason: "damaged metadata; see the kernel log, run fsck.ordofs" };
+        let fs = Self::from_superblock(dev, sb, opts).map_err(damaged)?;
+        if !opts.read_only {
+            fs.clean_orphans().map_err(damaged)?;
+        }
+        Ok(fs)
+    }
+
+    /// Puts the filesystem that a superblock describes together.
+    pub(crate) fn from_superblock(dev: Device, sb: Superblock, opts: MountOptions) -> Result<Shared<Self>> {
+        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), CACHED_NODES)?;
+        let mut ags = KVec::new();
+        for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
+            let tree = tree_of(Ag::tree_id(i), *root);
+            ags.push(Ag::load(tree, sb.ag_len(i), &st)?, GFP_KERNEL)?;
+        }
+        let parts = Parts {
+            geometry: Geometry {
+                total: sb.blocks,
+                ag_blocks: sb.ag_blocks,
+                root_ino: sb.root_ino,
+                uuid: sb.uuid,
+                label: sb.label,
+            },
+            hash_key: sb.hash_key,
+            opts,
+            space: Space::new(ags, sb.ag_blocks, sb.blocks)?,
+            itree: tree_of(INODE_TREE, sb.inode_root),
+            generation: sb.generation,
+            next_ino: sb.next_ino,
+            inodes: sb.inodes,
+            commit: CommitState { orphans: tree_of(ORPHAN_TREE, sb.orphan_root), sb },
+            st,
+        };
+        Self::assemble(parts)
+    }
+
+    /// Frees inodes that had no name left and finishes truncations that a crash cut off.
+    pub fn clean_orphans(&self) -> Result {
+        let mut at = 0;
+        let mut v = ValueBuf::new();
+        loop {
+            let next = self.commit.lock().orphans.find_ge(&self.st, at, &mut v)?;
+            let Some(ino) = next else { return Ok(()) };
+            let inode = self.iget(ino)?;
+            let (attrs, state) = {
+                let m = inode.meta.lock();
+                (m.attrs, m.state)
+            };
+            if attrs.nlink == 0 {
+                self.delete_inode(inode)?;
+            } else {
+                let r = if state & STATE_TRUNCATE != 0 { self.set_size(&inode, attrs.size) } else { Ok(()) };
+                self.iput(inode);
+                r?;
+            }
+            at = ino.saturating_add(1);
+        }
+    }
+
+    /// The last commit; afterwards everything may be dropped. The caller evicted all inodes. Returns an
+    /// error if something could not be made durable.
+    pub fn unmount(&self) -> Result {
+        let r = self.sync();
+        let users = self.itable.clear();
+        if users > 0 {
+            pr_warn!("ordofs: {} inodes still in use at unmount\n", users);
+        }
+        r
+    }
+}

@@ -1,0 +1,345 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Operations on names. Each is one transaction. The glue holds i_rwsem of the directories, so names
+//! do not change under us; the engine's locks are taken one at a time.
+//!
+//! Steps that can fail come first; a step that fails after another one succeeded undoes it, and if
+//! that fails too the filesystem shuts down rather than commit half an operation.
+
+use crate::engine::alloc::Priority;
+use crate::engine::dir::check_name;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::txn::Txn;
+use crate::engine::types::*;
+use crate::os::atomic::Ordering;
+use crate::os::{now, Shared};
+use kernel::prelude::*;
+
+/// Nodes that an operation on a name may dirty.
+const NODES: u64 = 24;
+/// More names than that: EMLINK.
+const LINK_MAX: u32 = 1 << 30;
+
+/// A rename.
+pub struct Rename<'a> {
+    /// Directory of the old name.
+    pub old_dir: &'a Shared<Inode>,
+    /// Old name.
+    pub old_name: &'a [u8],
+    /// What is renamed.
+    pub inode: &'a Shared<Inode>,
+    /// Directory of the new name.
+    pub new_dir: &'a Shared<Inode>,
+    /// New name.
+    pub new_name: &'a [u8],
+    /// What the new name named so far.
+    pub target: Option<&'a Shared<Inode>>,
+    /// Flags.
+    pub flags: RenameFlags,
+    /// RENAME_WHITEOUT: what the old name names afterwards.
+    pub whiteout: Option<&'a NewInode<'a>>,
+}
+
+impl Fs {
+    fn touch(&self, dir: &Inode, links: i32) {
+        let t = now();
+        let mut m = dir.meta.lock();
+        m.attrs.mtime = t;
+        m.attrs.ctime = t;
+        m.attrs.nlink = m.attrs.nlink.saturating_add_signed(links);
+    }
+
+    fn relink(&self, inode: &Inode, by: i32) {
+        let mut m = inode.meta.lock();
+        m.attrs.ctime = now();
+        m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
+    }
+
+    /// A new inode in the table, on the commit's list.
+    fn new_inode(&self, txn: &mut Txn<'_>, new: &NewInode<'_>, nlink: u32, parent: u64) -> Result<Shared<Inode>> {
+        let t = now();
+        let attrs = Attrs {
+            mode: new.mode,
+            nlink,
+            uid: new.uid,
+            gid: new.gid,
+            rdev: new.rdev,
+            size: new.symlink.map_or(0, |s| s.len() as u64),
+            flags: new.flags,
+            atime: t,
+            mtime: t,
+            ctime: t,
+            btime: t,
+        };
+        let ino = self.next_ino.fetch_add(1, Ordering::Relaxed);
+        let parent = if attrs.is_dir() { parent } else { 0 };
+        let inode = self.itable.add(Shared::new(Inode::new(ino, attrs, parent)?)?)?;
+        let r = match new.symlink {
+            Some(target) => self.put_symlink(txn, &inode, target),
+            None => Ok(()),
+        };
+        match r.and_then(|()| txn.dirty(&inode)) {
+            Ok(()) => {
+                self.inodes.fetch_add(1, Ordering::Relaxed);
+                Ok(inode)
+            }
+            Err(e) => {
+                self.itable.put(ino);
+                Err(e)
+            }
+        }
+    }
+
+    /// An inode that `new_inode` made is not wanted after all.
+    fn drop_new(&self, inode: &Shared<Inode>) {
+        inode.meta.lock().deleted = true;
+        self.inodes.fetch_sub(1, Ordering::Relaxed);
+        self.itable.put(inode.ino());
+    }
+
+    fn check_new(&self, dir: &Inode, name: &[u8]) -> Result {
+        check_name(name)?;
+        if dir.meta.lock().attrs.nlink == 0 {
+            return Err(ENOENT);
+        }
+        match self.lookup(dir, name)? {
+            Some(_) => Err(EEXIST),
+            None => Ok(()),
+        }
+    }
+
+    /// Creates an inode of any type under a name that does not exist yet.
+    pub fn create(&self, dir: &Shared<Inode>, name: &[u8], new: &NewInode<'_>) -> Result<Shared<Inode>> {
+        self.check_new(dir, name)?;
+        let is_dir = new.mode & S_IFMT == S_IFDIR;
+        if new.symlink.is_some_and(|s| s.is_empty() || s.len() > SYMLINK_MAX) {
+            return Err(ENAMETOOLONG);
+        }
+        if is_dir {
+            self.space.turn();
+        }
+        let mut txn = self.begin(NODES, Priority::Normal)?;
+        txn.dirty(dir)?;
+        let inode = self.new_inode(&mut txn, new, if is_dir { 2 } else { 1 }, dir.ino())?;
+        let kind = mode_to_kind(new.mode);
+        if let Err(e) = self.add_entry(&mut txn, dir, name, inode.ino(), kind) {
+            self.drop_new(&inode);
+            return Err(e);
+        }
+        self.touch(dir, i32::from(is_dir));
+        Ok(inode)
+    }
+
+    /// An inode without a name (O_TMPFILE). A crash frees it.
+    pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
+        let mut txn = self.begin(NODES, Priority::Normal)?;
+        self.new_inode(&mut txn, new, 0, 0)
+    }
+
+    /// One more name for `target`.
+    pub fn link(&self, dir: &Shared<Inode>, name: &[u8], target: &Shared<Inode>) -> Result {
+        self.check_new(dir, name)?;
+        if target.meta.lock().attrs.nlink >= LINK_MAX {
+            return Err(EMLINK);
+        }
+        let mut txn = self.begin(NODES, Priority::Normal)?;
+        txn.dirty(dir)?;
+        txn.dirty(target)?;
+        self.add_entry(&mut txn, dir, name, target.ino(), mode_to_kind(target.kind()))?;
+        self.relink(target, 1);
+        self.touch(dir, 0);
+        Ok(())
+    }
+
+    /// Removes a name; for a directory it must be empty (ENOTEMPTY). An inode without names lives until
+    /// [`Fs::delete_inode`].
+    pub fn unlink(&self, dir: &Shared<Inode>, name: &[u8], victim: &Shared<Inode>) -> Result {
+        let is_dir = victim.kind() == S_IFDIR;
+        if is_dir && !self.dir_empty(victim)? {
+            return Err(ENOTEMPTY);
+        }
+        let mut txn = self.begin(NODES, Priority::Reclaim)?;
+        txn.dirty(dir)?;
+        txn.dirty(victim)?;
+        let e = self.remove_entry(&mut txn, dir, name)?;
+        if e.ino != victim.ino() {
+            self.abort("a name changed under its directory's lock");
+            return Err(EIO);
+        }
+        self.lost_name(victim, is_dir);
+        self.touch(dir, -i32::from(is_dir));
+        Ok(())
+    }
+
+    fn lost_name(&self, inode: &Inode, is_dir: bool) {
+        self.relink(inode, if is_dir { -2 } else { -1 });
+    }
+
+    /// Renames, with all of renameat2(2)'s flags.
+    pub fn rename(&self, r: &Rename<'_>) -> Result {
+        check_name(r.new_name)?;
+        if r.flags.noreplace && r.target.is_some() {
+            return Err(EEXIST);
+        }
+        if r.flags.exchange {
+            return self.exchange(r);
+        }
+        let is_dir = r.inode.kind() == S_IFDIR;
+        let same_dir = Shared::ptr_eq(r.old_dir, r.new_dir);
+        if r.new_dir.meta.lock().attrs.nlink == 0 {
+            return Err(ENOENT);
+        }
+        if let Some(t) = r.target {
+            if t.ino() == r.inode.ino() {
+                return Ok(());
+            }
+            if t.kind() == S_IFDIR && !self.dir_empty(t)? {
+                return Err(ENOTEMPTY);
+            }
+        }
+        let prio = if r.target.is_some() { Priority::Reclaim } else { Priority::Normal };
+        let mut txn = self.begin(2 * NODES, prio)?;
+        for i in [Some(r.old_dir), Some(r.new_dir), Some(r.inode), r.target].into_iter().flatten() {
+            txn.dirty(i)?;
+        }
+        let kind = mode_to_kind(r.inode.kind());
+        let white = match r.whiteout {
+            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0)?),
+            None => None,
+        };
+        let step = match r.target {
+            Some(_) => self.replace_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), kind),
+            None => self.add_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), kind),
+        };
+        let step = step.and_then(|()| {
+            let old = match (&white, r.whiteout) {
+                (Some(w), Some(n)) => {
+                    self.replace_entry(&mut txn, r.old_dir, r.old_name, w.ino(), mode_to_kind(n.mode))
+                }
+                _ => self.remove_entry(&mut txn, r.old_dir, r.old_name).map(|_| ()),
+            };
+            old.inspect_err(|_| {
+                let undo = match r.target {
+                    Some(t) => {
+                        let k = mode_to_kind(t.kind());
+                        self.replace_entry(&mut txn, r.new_dir, r.new_name, t.ino(), k)
+                    }
+                    None => self.remove_entry(&mut txn, r.new_dir, r.new_name).map(|_| ()),
+                };
+                undo.unwrap_or_else(|_| self.abort("undoing a rename"));
+            })
+        });
+        if let Err(e) = step {
+            if let Some(w) = &white {
+                self.drop_new(w);
+            }
+            return Err(e);
+        }
+        if let Some(w) = white {
+            self.itable.put(w.ino());
+        }
+        if let Some(t) = r.target {
+            self.lost_name(t, t.kind() == S_IFDIR);
+        }
+        if is_dir && !same_dir {
+            r.inode.meta.lock().parent = r.new_dir.ino();
+        }
+        let replaced_dir = r.target.is_some_and(|t| t.kind() == S_IFDIR);
+        self.relink(r.inode, 0);
+        if same_dir {
+            self.touch(r.old_dir, -i32::from(replaced_dir));
+        } else {
+            self.touch(r.old_dir, -i32::from(is_dir));
+            self.touch(r.new_dir, i32::from(is_dir) - i32::from(replaced_dir));
+        }
+        Ok(())
+    }
+
+    fn exchange(&self, r: &Rename<'_>) -> Result {
+        let target = r.target.ok_or(ENOENT)?;
+        let mut txn = self.begin(2 * NODES, Priority::Normal)?;
+        for i in [r.old_dir, r.new_dir, r.inode, target] {
+            txn.dirty(i)?;
+        }
+        let (a, b) = (mode_to_kind(r.inode.kind()), mode_to_kind(target.kind()));
+        self.replace_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), a)?;
+        if let Err(e) = self.replace_entry(&mut txn, r.old_dir, r.old_name, target.ino(), b) {
+            self.replace_entry(&mut txn, r.new_dir, r.new_name, target.ino(), b)
+                .unwrap_or_else(|_| self.abort("undoing an exchange"));
+            return Err(e);
+        }
+        let (da, db) = (i32::from(r.inode.kind() == S_IFDIR), i32::from(target.kind() == S_IFDIR));
+        self.relink(r.inode, 0);
+        self.relink(target, 0);
+        if Shared::ptr_eq(r.old_dir, r.new_dir) {
+            self.touch(r.old_dir, 0);
+            return Ok(());
+        }
+        self.touch(r.old_dir, db - da);
+        self.touch(r.new_dir, da - db);
+        if da != 0 {
+            r.inode.meta.lock().parent = r.new_dir.ino();
+        }
+        if db != 0 {
+            target.meta.lock().parent = r.old_dir.ino();
+        }
+        Ok(())
+    }
+
+    /// Changes attributes; the size has [`Fs::set_size`].
+    pub fn set_attrs(&self, inode: &Shared<Inode>, a: &AttrChange) -> Result {
+        let mut txn = self.begin(4, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let mut m = inode.meta.lock();
+        let t = &mut m.attrs;
+        if let Some(v) = a.mode {
+            t.mode = (t.mode & S_IFMT) | (v & !S_IFMT);
+        }
+        t.uid = a.uid.unwrap_or(t.uid);
+        t.gid = a.gid.unwrap_or(t.gid);
+        t.atime = a.atime.unwrap_or(t.atime);
+        t.mtime = a.mtime.unwrap_or(t.mtime);
+        t.ctime = a.ctime.unwrap_or(t.ctime);
+        t.flags = a.flags.unwrap_or(t.flags);
+        Ok(())
+    }
+
+    /// The VFS inode of an inode without names is evicted: frees everything it has. Also ends the use of
+    /// the inode, as [`Fs::iput`], whatever it returns.
+    pub fn delete_inode(&self, inode: Shared<Inode>) -> Result {
+        let r = self.free_inode(&inode);
+        self.iput(inode);
+        r
+    }
+
+    pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
+        self.set_size(inode, 0)?;
+        loop {
+            let mut txn = self.begin(NODES, Priority::Reclaim)?;
+            txn.dirty(inode)?;
+            let done = self.clear_items(&mut txn, inode)?;
+            if done {
+                inode.meta.lock().deleted = true;
+                self.inodes.fetch_sub(1, Ordering::Relaxed);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Removes a few items of the inode's dir and xattr trees; true when there are none left.
+    fn clear_items(&self, txn: &mut Txn<'_>, inode: &Inode) -> Result<bool> {
+        let mut v = crate::engine::btree::ValueBuf::new();
+        for lock in [&inode.dir, &inode.xattr] {
+            let mut tree = lock.write();
+            for _ in 0..16 {
+                let Some(k) = tree.find_ge(&self.st, 0, &mut v)? else { break };
+                txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, k))?;
+            }
+            if !tree.is_empty() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}

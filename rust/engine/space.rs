@@ -1,0 +1,147 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Operations on the space of a file: truncate, punch, preallocate, zero.
+//!
+//! The caller holds i_rwsem and, as R3 says, the invalidate lock exclusively from before the page
+//! cache of the range was invalidated until these return; no write is in flight in the range. Long
+//! ranges take several transactions. A truncation that takes more than one says so in the inode
+//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it.
+
+use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::Priority;
+use crate::engine::extents::Old;
+use crate::engine::format::extent::Extent;
+use crate::engine::format::inode::STATE_TRUNCATE;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::types::*;
+use crate::os::Shared;
+use kernel::prelude::*;
+
+/// Records that one transaction removes.
+const BATCH: usize = 128;
+/// Nodes that removing a batch may dirty.
+const BATCH_NODES: u64 = 160;
+
+impl Fs {
+    /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
+    pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
+        if bytes > i64::MAX as u64 {
+            return Err(EFBIG);
+        }
+        let from = bytes_to_blocks(bytes);
+        self.release_delalloc(inode, from, MAX_FILE_BLOCKS.saturating_sub(from));
+        let mut first = true;
+        loop {
+            let mut txn = self.begin(BATCH_NODES, Priority::Reclaim)?;
+            txn.dirty(inode)?;
+            let mut m = inode.maps.write();
+            m.ems.invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
+            let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, BATCH, Old::Free);
+            inode.bump();
+            m.ems.recount(&self.em_count);
+            drop(m);
+            let mut meta = inode.meta.lock();
+            if first {
+                meta.attrs.size = bytes;
+                first = false;
+            }
+            let more = r? < MAX_FILE_BLOCKS;
+            if more {
+                meta.state |= STATE_TRUNCATE;
+            } else {
+                meta.state &= !STATE_TRUNCATE;
+                return Ok(());
+            }
+        }
+    }
+
+    /// Frees everything mapped in `[start, start + len)`.
+    pub fn punch(&self, inode: &Shared<Inode>, start: u64, len: u64) -> Result {
+        let end = start.saturating_add(len).min(MAX_FILE_BLOCKS);
+        if start >= end {
+            return Ok(());
+        }
+        self.release_delalloc(inode, start, end - start);
+        let mut at = start;
+        while at < end {
+            let mut txn = self.begin(BATCH_NODES, Priority::Reclaim)?;
+            txn.dirty(inode)?;
+            let mut m = inode.maps.write();
+            m.ems.invalidate(at, end - at)?;
+            let r = self.remove_extents(&mut txn, &mut m, at, end, BATCH, Old::Free);
+            inode.bump();
+            m.ems.recount(&self.em_count);
+            at = r?;
+        }
+        Ok(())
+    }
+
+    /// Allocates unwritten blocks where `[start, start + len)` has holes. Delalloc is left alone: it
+    /// has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC what was
+    /// allocated up to there stays, as on ext4 and XFS.
+    pub fn preallocate(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+        let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS).ok_or(EFBIG)?;
+        let mut at = start;
+        let mut hint = None;
+        while at < end {
+            let (hole, goal) = {
+                let m = inode.maps.read();
+                let v = m.visible(&self.st, at, end - at)?;
+                if v.kind != MapKind::Hole {
+                    at += v.len;
+                    hint = Some(v.phys + v.len).filter(|_| v.kind != MapKind::Delalloc);
+                    continue;
+                }
+                (v.len, hint)
+            };
+            let want = hole.min(crate::engine::format::GROUP_BLOCKS);
+            // ENOSPC now rather than after the disk is full of half a file.
+            let (free, pinned, _) = self.space.counts();
+            if hole > free + pinned {
+                return Err(ENOSPC);
+            }
+            self.reserve(want, Priority::Normal)?;
+            let done = self.preallocate_run(inode, at, want, goal);
+            self.space.unreserve(want - *done.as_ref().map_or(&0, |(n, _)| n));
+            let (n, next) = done?;
+            at += n;
+            hint = Some(next);
+        }
+        if let Some(size) = new_size {
+            let mut txn = self.begin(4, Priority::Reclaim)?;
+            txn.dirty(inode)?;
+            let mut meta = inode.meta.lock();
+            meta.attrs.size = meta.attrs.size.max(size);
+        }
+        Ok(())
+    }
+
+    /// One run of at most `want` blocks at `at`, paid for by the caller's reservation. Returns how many
+    /// blocks it took and the disk block behind them.
+    fn preallocate_run(&self, inode: &Shared<Inode>, at: u64, want: u64, goal: Option<u64>) -> Result<(u64, u64)> {
+        let mut txn = self.begin(16, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let mut m = inode.maps.write();
+        // Writeback of a page that was dirtied meanwhile may have filled the hole.
+        let v = m.visible(&self.st, at, want)?;
+        if v.kind != MapKind::Hole {
+            return Ok((0, goal.unwrap_or(0)));
+        }
+        let (phys, n) = self.space.alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
+        let e = Extent { start: at, phys, len: n, unwritten: true, csums: false, generation: txn.generation() };
+        if let Err(err) = self.add_extent(&mut txn, &mut m, &e, &[]) {
+            self.free_extent(phys, n)?;
+            return Err(err);
+        }
+        m.ems.invalidate(at, n)?;
+        inode.bump();
+        Ok((n, phys + n))
+    }
+
+    /// Makes `[start, start + len)` read as zeroes and keeps or makes space for it.
+    pub fn zero_range(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+        self.punch(inode, start, len)?;
+        self.preallocate(inode, start, len, new_size)
+    }
+}

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Transactions, seen from the operations.
+//!
+//! An operation runs inside a [`Txn`]: it has reserved its worst case and holds the shared side of
+//! the barrier, so all it does lands in one transaction. The commit holds the exclusive side only
+//! while it takes its snapshot. A Txn never waits for I/O completions, ordered extents, folio locks
+//! or commits; waiting for space (which may run a commit) happens before the barrier is entered.
+
+use crate::engine::alloc::Priority;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::os::atomic::{AtomicU64, Ordering};
+use crate::os::{NoFs, Shared, WaitQueue};
+use kernel::prelude::*;
+
+const CLOSED: u64 = 1 << 63;
+
+/// The barrier between operations (shared) and the snapshot of a commit (exclusive).
+pub struct Barrier {
+    state: AtomicU64,
+    wait: WaitQueue,
+}
+
+impl Barrier {
+    /// Open, nobody inside.
+    pub fn new() -> Result<Self> {
+        Ok(Self { state: AtomicU64::new(0), wait: WaitQueue::new()? })
+    }
+
+    fn enter(&self) {
+        loop {
+            let cur = self.state.load(Ordering::Acquire);
+            if cur & CLOSED != 0 {
+                self.wait.wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
+                continue;
+            }
+            if self.state.compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return;
+            }
+        }
+    }
+
+    fn leave(&self) {
+        if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
+            self.wait.wake_all();
+        }
+    }
+
+    /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex).
+    pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.state.fetch_or(CLOSED, Ordering::AcqRel);
+        self.wait.wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
+        let r = f();
+        self.state.fetch_and(!CLOSED, Ordering::AcqRel);
+        self.wait.wake_all();
+        r
+    }
+}
+
+/// An operation's part in the running transaction.
+pub struct Txn<'a> {
+    fs: &'a Fs,
+    generation: u64,
+    reserved: u64,
+    used: u64,
+    _nofs: NoFs,
+}
+
+impl<'a> Txn<'a> {
+    /// The generation that will hold what this operation does.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// `n` more nodes will need a block at the next commit.
+    pub fn charge(&mut self, n: u64) {
+        self.used = self.used.saturating_add(n);
+    }
+
+    /// Runs a change of a tree and charges the nodes that it dirtied.
+    pub fn charged<T, R>(&mut self, t: &mut T, dirty: impl Fn(&T) -> u64, f: impl FnOnce(&mut T) -> R) -> R {
+        let before = dirty(t);
+        let r = f(t);
+        self.charge(dirty(t).saturating_sub(before));
+        r
+    }
+
+    /// Puts an inode on the commit's list. Call before changing it: it may fail, changes may not.
+    pub fn dirty(&mut self, inode: &Shared<Inode>) -> Result {
+        if !inode.dirty.swap(true, Ordering::AcqRel) {
+            let pushed = self.fs.dirty.lock().push(inode.clone(), GFP_KERNEL);
+            if let Err(e) = pushed {
+                inode.dirty.store(false, Ordering::Release);
+                return Err(e.into());
+            }
+            // The leaf of its record and its share of the nodes above.
+            self.charge(2);
+        }
+        inode.changed.store(self.generation, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl Drop for Txn<'_> {
+    fn drop(&mut self) {
+        let fs = self.fs;
+        fs.commit_reserved.fetch_add(self.used as i64, Ordering::Relaxed);
+        if self.reserved >= self.used {
+            fs.space.unreserve(self.reserved - self.used);
+        } else {
+            fs.space.reserve_forced(self.used - self.reserved);
+        }
+        fs.barrier.leave();
+        fs.poke_commit();
+    }
+}
+
+impl Fs {
+    /// Starts an operation that dirties at most `blocks` nodes. ENOSPC, EROFS, EIO after a shutdown.
+    pub fn begin(&self, blocks: u64, prio: Priority) -> Result<Txn<'_>> {
+        self.writable()?;
+        let nofs = NoFs::enter();
+        self.reserve(blocks, prio)?;
+        self.barrier.enter();
+        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+    }
+
+    /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
+    /// pool is used up it overdraws, and commits soon.
+    pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
+        self.writable()?;
+        let nofs = NoFs::enter();
+        if self.reserve(blocks, Priority::Reclaim).is_err() {
+            self.space.reserve_forced(blocks);
+        }
+        self.barrier.enter();
+        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+    }
+
+    /// Reserves blocks; commits when that can free some. Never called inside a Txn.
+    pub fn reserve(&self, n: u64, prio: Priority) -> Result {
+        for _ in 0..3 {
+            match self.space.reserve(n, prio) {
+                Ok(()) => return Ok(()),
+                Err(e) if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 => {
+                    return Err(e)
+                }
+                Err(_) => self.sync()?,
+            }
+        }
+        self.space.reserve(n, prio)
+    }
+}
