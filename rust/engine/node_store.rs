@@ -33,14 +33,12 @@
 
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
-use crate::engine::format::{corrupt_fmt, NodePtr, Superblock};
+use crate::engine::format::{corrupt_fmt, NodePtr};
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Block, Device, Map, Mutex, NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const SHARDS: usize = 64;
-/// The most nodes in the cache, unless told: 128 MiB.
-const MAX_NODES: usize = 32768;
 
 enum Entry {
     /// Somebody reads it.
@@ -118,23 +116,18 @@ impl Shard {
 
 /// Reads, checks and caches nodes.
 pub struct NodeStore {
-    dev: Device,
+    dev: Shared<Device>,
     fsid: u64,
-    /// Blocks of the filesystem.
+    /// Blocks of the device.
     blocks: u64,
     rooms: KVec<Room>,
     max_per_shard: usize,
 }
 
 impl NodeStore {
-    /// A store for the filesystem that `sb` describes.
-    pub fn new(dev: Device, sb: &Superblock) -> Result<Self> {
-        Self::with_limit(dev, sb.fsid(), sb.total_blocks, MAX_NODES)
-    }
-
-    /// A store for a filesystem of `blocks` blocks whose nodes carry `fsid`. It caches up to about
-    /// `max_nodes` nodes (of 4 KiB).
-    pub fn with_limit(dev: Device, fsid: u64, blocks: u64, max_nodes: usize) -> Result<Self> {
+    /// A store for the filesystem whose nodes carry `fsid`. It caches up to about `max_nodes` nodes
+    /// (of 4 KiB).
+    pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
         let mut rooms = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
         for _ in 0..SHARDS {
             let room = Room {
@@ -144,13 +137,18 @@ impl NodeStore {
             };
             rooms.push(room, GFP_KERNEL)?;
         }
-        let blocks = blocks.min(dev.blocks());
+        let blocks = dev.blocks();
         Ok(Self { dev, fsid, blocks, rooms, max_per_shard: (max_nodes / SHARDS).max(4) })
     }
 
     /// The device.
     pub fn device(&self) -> &Device {
         &self.dev
+    }
+
+    /// Number of blocks of the device.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
     }
 
     /// First 8 bytes of the UUID.
@@ -236,7 +234,7 @@ impl NodeStore {
 
     fn read_at(&self, addr: u64, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
         if addr >= self.blocks {
-            return Err(self.complain(ptr, id, "beyond the end of the filesystem"));
+            return Err(self.complain(ptr, id, "beyond the end of the device"));
         }
         let mut image = Block::zeroed()?;
         self.dev.read(addr, &mut image)?;

@@ -46,7 +46,6 @@ use super::{
     LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MIN_BLOCKS, NODE_PTR_LEN, RESERVED_BLOCKS, SB_SLOTS,
     VERSION,
 };
-use crate::engine::types::MountError;
 use crate::os::{crc32c, Block, Device, Time};
 use kernel::prelude::*;
 
@@ -66,7 +65,6 @@ pub const LABEL_LEN: usize = 64;
 pub const SPARE_ROOTS: usize = 4;
 
 const NOT_OURS: &str = "there is no OrdoFS superblock";
-const NO_TIME: Time = Time { sec: 0, nsec: 0 };
 
 const O_CSUM: usize = 8;
 const O_VERSION: usize = 12;
@@ -99,6 +97,19 @@ const O_ROOT_ORPHAN: usize = 544;
 const O_ROOT_SPARE: usize = 576;
 const O_ROOT_AGS: usize = 1024;
 
+/// Why a superblock was refused.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal {
+    /// EINVAL: not ours or unsupported. EUCLEAN: damaged. Else what the device answered.
+    pub error: Error,
+    /// In words.
+    pub reason: &'static str,
+}
+
+const fn refuse(error: Error, reason: &'static str) -> Refusal {
+    Refusal { error, reason }
+}
+
 /// A decoded superblock. Addresses and lengths are in blocks.
 #[derive(Clone, Debug)]
 pub struct Superblock {
@@ -117,7 +128,7 @@ pub struct Superblock {
     /// Generation of the commit that wrote it.
     pub generation: u64,
     /// Blocks of the filesystem.
-    pub total_blocks: u64,
+    pub blocks: u64,
     /// Number of allocation groups.
     pub ag_count: u32,
     /// Blocks of each of them but the last.
@@ -127,7 +138,7 @@ pub struct Superblock {
     /// First block of the log.
     pub log_start: u64,
     /// Blocks of the log.
-    pub log_blocks: u64,
+    pub log_len: u64,
     /// Reserved for the log.
     pub log_head: u64,
     /// Reserved for the log.
@@ -139,13 +150,13 @@ pub struct Superblock {
     /// Number of inodes.
     pub inodes: u64,
     /// Number of free blocks.
-    pub free_blocks: u64,
+    pub free: u64,
     /// When the filesystem was made.
     pub created: Time,
     /// When it was last mounted.
-    pub mount_time: Time,
+    pub mounted: Time,
     /// When this superblock was written.
-    pub commit_time: Time,
+    pub committed: Time,
     /// Root of the inode tree.
     pub inode_root: Option<NodePtr>,
     /// Root of the orphan tree.
@@ -154,6 +165,19 @@ pub struct Superblock {
     pub spare_roots: [Option<NodePtr>; SPARE_ROOTS],
     /// Roots of the allocation trees; those from `ag_count` on are `None`.
     pub ag_roots: [Option<NodePtr>; MAX_AGS],
+}
+
+/// How a device of `blocks` blocks is divided: number of AGs and blocks of each.
+pub fn ag_geometry(blocks: u64) -> (u32, u64) {
+    // Up to 32 AGs of at least 8 groups (256 MiB).
+    let groups = blocks.div_ceil(GROUP_BLOCKS).max(1);
+    let each = groups.div_ceil(MAX_AGS as u64).max(8);
+    (groups.div_ceil(each) as u32, each * GROUP_BLOCKS)
+}
+
+/// Length of the log of a device of `blocks` blocks.
+pub fn log_length(blocks: u64) -> u64 {
+    (blocks / 128).clamp(LOG_MIN_BLOCKS, LOG_MAX_BLOCKS)
 }
 
 fn time(b: &[u8], off: usize) -> Option<Time> {
@@ -172,73 +196,40 @@ fn put_root(b: &mut [u8], off: usize, p: &Option<NodePtr>) {
 }
 
 /// Magic and checksum of a slot are right: its content is what was once written.
-fn is_intact(b: &[u8]) -> Result<(), MountError> {
+fn is_intact(b: &[u8]) -> Result<(), Refusal> {
     if b.get(..SB_MAGIC.len()) != Some(&SB_MAGIC[..]) {
-        return Err(MountError::new(EINVAL, NOT_OURS));
+        return Err(refuse(EINVAL, NOT_OURS));
     }
     if le32(b, O_CSUM) != b.get(O_VERSION..BLOCK_SIZE).map(|rest| crc32c(0, rest)) {
-        return Err(MountError::new(EUCLEAN, "bad superblock checksum"));
+        return Err(refuse(EUCLEAN, "bad superblock checksum"));
     }
     Ok(())
 }
 
 impl Superblock {
-    /// The superblock of a filesystem of `total` blocks without anything, of generation 0: what mkfs
-    /// starts from. It cannot be decoded again.
-    pub fn empty(total: u64) -> Self {
-        Self {
-            compat: 0,
-            ro_compat: 0,
-            incompat: 0,
-            uuid: [0; 16],
-            label: [0; LABEL_LEN],
-            hash_key: [0; 2],
-            generation: 0,
-            total_blocks: total,
-            ag_count: 0,
-            ag_blocks: 0,
-            state: 0,
-            log_start: 0,
-            log_blocks: 0,
-            log_head: 0,
-            log_tail: 0,
-            next_ino: 0,
-            root_ino: 0,
-            inodes: 0,
-            free_blocks: 0,
-            created: NO_TIME,
-            mount_time: NO_TIME,
-            commit_time: NO_TIME,
-            inode_root: None,
-            orphan_root: None,
-            spare_roots: [None; SPARE_ROOTS],
-            ag_roots: [None; MAX_AGS],
-        }
-    }
-
     /// Decodes a superblock and checks all that does not need the device.
-    pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, MountError> {
+    pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, Refusal> {
         is_intact(b)?;
         // These say whether the rest can be understood.
         if le32(b, O_VERSION) != Some(VERSION) {
-            return Err(MountError::new(EINVAL, "unsupported format version"));
+            return Err(refuse(EINVAL, "unsupported format version"));
         }
         let unknown = le64(b, O_INCOMPAT).unwrap_or(u64::MAX) & !KNOWN_INCOMPAT;
         if unknown != 0 {
             pr_err!("superblock has unknown incompatible features {:#x}\n", unknown);
-            return Err(MountError::new(EINVAL, "unknown incompatible features: see the log"));
+            return Err(refuse(EINVAL, "unknown incompatible features: see the log"));
         }
         if le32(b, O_SHIFT) != Some(BLOCK_SHIFT) {
-            return Err(MountError::new(EINVAL, "unsupported block size"));
+            return Err(refuse(EINVAL, "unsupported block size"));
         }
         if le32(b, O_GROUP).map(u64::from) != Some(GROUP_BLOCKS) {
-            return Err(MountError::new(EINVAL, "unsupported group size"));
+            return Err(refuse(EINVAL, "unsupported group size"));
         }
         let sb = Self::parse(b)
-            .ok_or_else(|| MountError::new(EUCLEAN, "malformed field in the superblock"))?;
+            .ok_or_else(|| refuse(EUCLEAN, "malformed field in the superblock"))?;
         match sb.check() {
             None => Ok(sb),
-            Some(reason) => Err(MountError::new(EUCLEAN, reason)),
+            Some(reason) => Err(refuse(EUCLEAN, reason)),
         }
     }
 
@@ -267,21 +258,21 @@ impl Superblock {
             label: *b.get(O_LABEL..)?.first_chunk()?,
             hash_key: [le64(b, O_HASH_KEY)?, le64(b, O_HASH_KEY + 8)?],
             generation: le64(b, O_GENERATION)?,
-            total_blocks: le64(b, O_BLOCKS)?,
+            blocks: le64(b, O_BLOCKS)?,
             ag_count: le32(b, O_AGS)?,
             ag_blocks: le64(b, O_AG_BLOCKS)?,
             state: le32(b, O_STATE)?,
             log_start: le64(b, O_LOG_START)?,
-            log_blocks: le64(b, O_LOG_LEN)?,
+            log_len: le64(b, O_LOG_LEN)?,
             log_head: le64(b, O_LOG_HEAD)?,
             log_tail: le64(b, O_LOG_TAIL)?,
             next_ino: le64(b, O_NEXT_INO)?,
             root_ino: le64(b, O_ROOT_INO)?,
             inodes: le64(b, O_INODES)?,
-            free_blocks: le64(b, O_FREE)?,
+            free: le64(b, O_FREE)?,
             created: time(b, O_CREATED)?,
-            mount_time: time(b, O_MOUNTED)?,
-            commit_time: time(b, O_COMMITTED)?,
+            mounted: time(b, O_MOUNTED)?,
+            committed: time(b, O_COMMITTED)?,
             inode_root: root(O_ROOT_INODE)?,
             orphan_root: root(O_ROOT_ORPHAN)?,
             spare_roots,
@@ -293,8 +284,8 @@ impl Superblock {
     fn check(&self) -> Option<&'static str> {
         let bad_root = |p: &Option<NodePtr>| {
             p.is_some_and(|p| {
-                p.addr >= self.total_blocks
-                    || p.addr2 >= self.total_blocks
+                p.addr >= self.blocks
+                    || p.addr2 >= self.blocks
                     || p.generation > self.generation
             })
         };
@@ -303,21 +294,21 @@ impl Superblock {
         let (label, padding) = self.label.split_at_checked(label_end)?;
         Some(if self.generation == 0 || self.generation > 1 << 63 {
             "impossible generation"
-        } else if self.total_blocks < MIN_BLOCKS || self.total_blocks > MAX_BLOCKS {
+        } else if self.blocks < MIN_BLOCKS || self.blocks > MAX_BLOCKS {
             "impossible size of the filesystem"
         } else if self.ag_blocks == 0 || self.ag_blocks % GROUP_BLOCKS != 0 {
             "impossible size of the allocation groups"
         } else if used_ags == 0
             || used_ags > MAX_AGS
-            || self.total_blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
+            || self.blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
         {
             "impossible number of allocation groups"
         } else if self.log_start < RESERVED_BLOCKS
-            || !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_blocks)
-            || self.log_start.checked_add(self.log_blocks).is_none_or(|end| end > self.total_blocks)
+            || !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
+            || self.log_start.checked_add(self.log_len).is_none_or(|end| end > self.blocks)
         {
             "impossible place of the log"
-        } else if self.free_blocks > self.total_blocks {
+        } else if self.free > self.blocks {
             "more free blocks than blocks"
         } else if self.root_ino == 0 || self.root_ino >= self.next_ino {
             "impossible inode number of the root directory"
@@ -362,24 +353,24 @@ impl Superblock {
             (O_HASH_KEY, self.hash_key[0]),
             (O_HASH_KEY + 8, self.hash_key[1]),
             (O_GENERATION, self.generation),
-            (O_BLOCKS, self.total_blocks),
+            (O_BLOCKS, self.blocks),
             (O_AG_BLOCKS, self.ag_blocks),
             (O_LOG_START, self.log_start),
-            (O_LOG_LEN, self.log_blocks),
+            (O_LOG_LEN, self.log_len),
             (O_LOG_HEAD, self.log_head),
             (O_LOG_TAIL, self.log_tail),
             (O_NEXT_INO, self.next_ino),
             (O_ROOT_INO, self.root_ino),
             (O_INODES, self.inodes),
-            (O_FREE, self.free_blocks),
+            (O_FREE, self.free),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
         let _ = put(b, O_UUID, &self.uuid);
         let _ = put(b, O_LABEL, &self.label);
         put_time(b, O_CREATED, self.created);
-        put_time(b, O_MOUNTED, self.mount_time);
-        put_time(b, O_COMMITTED, self.commit_time);
+        put_time(b, O_MOUNTED, self.mounted);
+        put_time(b, O_COMMITTED, self.committed);
         put_root(b, O_ROOT_INODE, &self.inode_root);
         put_root(b, O_ROOT_ORPHAN, &self.orphan_root);
         for (i, r) in self.spare_roots.iter().enumerate() {
@@ -396,22 +387,22 @@ impl Superblock {
     ///
     /// A slot whose checksum is wrong was torn by a power cut, and the other one is good. An intact
     /// one that cannot be accepted is refused: going back to the older one would undo a commit.
-    pub fn read(dev: &Device) -> Result<Self, MountError> {
+    pub fn read(dev: &Device) -> Result<Self, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
-            return Err(MountError::new(EINVAL, "the device is too small to hold an OrdoFS"));
+            return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
         }
         let mut best: Option<(u64, Block)> = None;
-        let mut why = MountError::new(EINVAL, NOT_OURS);
+        let mut why = refuse(EINVAL, NOT_OURS);
         for (slot, &addr) in SB_SLOTS.iter().enumerate() {
-            let mut b = Block::zeroed().map_err(|e| MountError::new(e, "out of memory"))?;
+            let mut b = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
             let intact = match dev.read(addr, &mut b) {
                 Ok(()) => is_intact(&b[..]),
-                Err(e) => Err(MountError::new(e, "cannot read a superblock")),
+                Err(e) => Err(refuse(e, "cannot read a superblock")),
             };
             let generation = le64(&b[..], O_GENERATION).unwrap_or(0);
             match intact {
                 Ok(()) if generation & 1 != slot as u64 => {
-                    why = MountError::new(EUCLEAN, "a superblock is in the wrong slot");
+                    why = refuse(EUCLEAN, "a superblock is in the wrong slot");
                 }
                 Ok(()) => {
                     if best.as_ref().is_none_or(|(g, _)| *g < generation) {
@@ -425,21 +416,24 @@ impl Superblock {
         }
         let Some((_, b)) = best else { return Err(why) };
         let sb = Self::decode(&b)?;
-        if sb.total_blocks > dev.blocks() {
+        if sb.blocks > dev.blocks() {
             let reason = "the device is smaller than the filesystem on it";
-            return Err(MountError::new(EINVAL, reason));
+            return Err(refuse(EINVAL, reason));
         }
         Ok(sb)
     }
 
-    /// Whether features that this code does not know forbid this mount.
-    pub fn check_features(&self, read_only: bool) -> Result<(), MountError> {
-        let unknown = self.ro_compat & !KNOWN_RO_COMPAT;
-        if unknown != 0 && !read_only {
-            pr_err!("superblock has unknown features {:#x} that only allow reading\n", unknown);
-            return Err(MountError::new(EROFS, "unknown features allow reading only; mount with -o ro"));
-        }
-        Ok(())
+    /// Writes the superblock to its slot, durably. Everything it refers to must be durable.
+    pub fn write(&self, dev: &Device) -> Result {
+        let mut b = Block::zeroed()?;
+        self.encode(&mut b);
+        let slot = SB_SLOTS.get((self.generation & 1) as usize).ok_or(EINVAL)?;
+        dev.write_fua(*slot, &b)
+    }
+
+    /// Whether features that this code does not know forbid writing.
+    pub fn read_only_features(&self) -> bool {
+        self.ro_compat & !KNOWN_RO_COMPAT != 0
     }
 
     /// The number that marks this filesystem's nodes.
@@ -449,16 +443,16 @@ impl Superblock {
 
     /// First block of an AG.
     pub fn ag_start(&self, ag: u32) -> u64 {
-        u64::from(ag).saturating_mul(self.ag_blocks).min(self.total_blocks)
+        u64::from(ag).saturating_mul(self.ag_blocks).min(self.blocks)
     }
 
     /// Blocks of an AG.
     pub fn ag_len(&self, ag: u32) -> u64 {
-        self.total_blocks.saturating_sub(self.ag_start(ag)).min(self.ag_blocks)
+        self.blocks.saturating_sub(self.ag_start(ag)).min(self.ag_blocks)
     }
 
     /// First block that is neither reserved nor log.
     pub fn first_free_block(&self) -> u64 {
-        self.log_start.saturating_add(self.log_blocks)
+        self.log_start.saturating_add(self.log_len)
     }
 }
