@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Compares what is in a file with what must be there.
+
+use crate::mapping::Mapping;
+use crate::plan::{Plan, Zone};
+use crate::stamp::{Unit, UNIT};
+use crate::sys::{self, Aligned, PAGE};
+use crate::table::{Cell, Table};
+use anyhow::{Context, Result};
+use std::fmt;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+/// Mismatches that are printed per file.
+const SHOWN: usize = 6;
+
+/// What is wrong with a unit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Zeroes where the store with that number must be.
+    Lost(u64),
+    /// The older store `found` where `newest` must be.
+    Stale { found: u64, newest: u64 },
+    /// A store that was removed by a punch, zero or truncate.
+    Back(u64),
+    /// A store that has not been made.
+    Future(u64),
+    /// Data that belongs elsewhere in this file.
+    Misplaced(u64),
+    /// Data of another file.
+    Foreign { file: u32, offset: u64 },
+    /// Neither zeroes nor a stamp.
+    Torn([u64; 4]),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lost(n) => write!(f, "lost: zeroes where store {n} must be"),
+            Self::Stale { found, newest } => {
+                write!(f, "stale: store {found} where store {newest} must be")
+            }
+            Self::Back(n) => write!(f, "came back: store {n} had been removed"),
+            Self::Future(n) => write!(f, "impossible: store {n} has not been made"),
+            Self::Misplaced(at) => write!(f, "misplaced: belongs at byte {at}"),
+            Self::Foreign { file, offset } => {
+                write!(f, "of another file: id {file:08x}, byte {offset}")
+            }
+            Self::Torn(w) => write!(f, "torn: {:016x} {:016x} {:016x} {:016x}", w[0], w[1], w[2], w[3]),
+        }
+    }
+}
+
+/// Judges the unit at byte `offset` when nobody stores any more.
+pub fn judge(unit: Unit, offset: u64, file: u32, c: Cell, contested: bool) -> Option<Fault> {
+    let s = match unit {
+        Unit::Zero if contested || c.started <= c.ceil => return None,
+        Unit::Zero => return Some(Fault::Lost(c.started)),
+        Unit::Garbage(w) => return Some(Fault::Torn(w)),
+        Unit::Stamp(s) => s,
+    };
+    if s.file != file {
+        Some(Fault::Foreign { file: s.file, offset: s.offset })
+    } else if s.offset != offset {
+        Some(Fault::Misplaced(s.offset))
+    } else if s.seq > c.started {
+        Some(Fault::Future(s.seq))
+    } else if s.seq <= c.floor {
+        Some(Fault::Back(s.seq))
+    } else if s.seq < c.started && !contested {
+        Some(Fault::Stale { found: s.seq, newest: c.started })
+    } else {
+        None
+    }
+}
+
+/// Judges a unit while others store: `before` was taken before the unit was read, `after` after it.
+pub fn judge_live(
+    unit: Unit,
+    offset: u64,
+    file: u32,
+    before: Cell,
+    after: Cell,
+    strict: bool,
+) -> Option<Fault> {
+    let known = if strict { before.done } else { 0 };
+    let (seq, other) = match unit {
+        Unit::Zero => (0, None),
+        Unit::Stamp(s) if s.seq <= after.started => {
+            (s.seq, judge(unit, offset, file, Cell { floor: 0, ..after }, true))
+        }
+        _ => (known, judge(unit, offset, file, after, true)),
+    };
+    match other {
+        Some(f) => Some(f),
+        None if seq == 0 && known > 0 => Some(Fault::Lost(known)),
+        None if seq < known => Some(Fault::Stale { found: seq, newest: known }),
+        None => None,
+    }
+}
+
+/// One way to look at the file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum View {
+    /// read(2)
+    Read,
+    /// A new mapping.
+    Mmap,
+    /// read(2) with O_DIRECT.
+    Direct,
+    /// read(2) after the cache was dropped.
+    Reread,
+}
+
+fn read_pages(file: &File, pages: u64, mut f: impl FnMut(u64, &[u8])) -> Result<()> {
+    const BATCH: u64 = 32;
+    let mut buf = Aligned::new(BATCH as usize);
+    let mut page = 0;
+    while page < pages {
+        let n = BATCH.min(pages - page) as usize * PAGE;
+        let at = page * PAGE as u64;
+        let part = &mut buf.bytes_mut()[..n];
+        file.read_exact_at(part, at).with_context(|| format!("reading {n} bytes at byte {at}"))?;
+        for (i, data) in part.chunks_exact(PAGE).enumerate() {
+            f(page + i as u64, data);
+        }
+        page += BATCH;
+    }
+    Ok(())
+}
+
+/// Checks the whole file through `view`; returns the number of bad units.
+pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result<u64> {
+    let file = sys::open(path, false, view == View::Direct)?;
+    let size = file.metadata()?.len();
+    let mut bad = 0u64;
+    if size != plan.bytes() {
+        eprintln!("{}: size is {size}, must be {}", path.display(), plan.bytes());
+        bad += 1;
+    }
+    let mut one = |offset: u64, unit: Unit| {
+        let page = offset / PAGE as u64;
+        let slot = (offset % PAGE as u64) as usize / plan.cell();
+        let cell = table.cell(table.index(page, slot));
+        let contested = plan.zone(page) == Zone::Contested;
+        if let Some(fault) = judge(unit, offset, plan.file, cell, contested) {
+            bad += 1;
+            if bad <= SHOWN as u64 {
+                eprintln!(
+                    "{} by {view:?}: page {page} byte {offset}: {fault}\n  cell: {cell:?}, found {unit:?}",
+                    path.display()
+                );
+            }
+        }
+    };
+    if view == View::Mmap {
+        let map = Mapping::new(&file, plan.bytes() as usize)?;
+        for offset in (0..plan.bytes()).step_by(UNIT) {
+            one(offset, map.load(offset));
+        }
+    } else {
+        if view == View::Reread {
+            sys::drop_cache(&file);
+        }
+        read_pages(&file, plan.pages, |page, data| {
+            for (i, u) in data.chunks_exact(UNIT).enumerate() {
+                one(page * PAGE as u64 + (i * UNIT) as u64, Unit::from_bytes(u));
+            }
+        })?;
+    }
+    if bad > SHOWN as u64 {
+        eprintln!("{} by {view:?}: {} more bad units", path.display(), bad - SHOWN as u64);
+    }
+    Ok(bad)
+}
+
+/// Checksum of every page and sequence number at the start of every cell, as they are on disk.
+pub fn observe(file: &File, pages: u64, per_page: usize) -> Result<(Vec<u32>, Vec<u64>)> {
+    let (mut sums, mut seqs) = (Vec::new(), Vec::new());
+    read_pages(file, pages, |_, data| {
+        sums.push(crc32c::crc32c(data));
+        for cell in data.chunks_exact(PAGE / per_page) {
+            seqs.push(match Unit::from_bytes(&cell[..UNIT]) {
+                Unit::Stamp(s) => s.seq,
+                _ => 0,
+            });
+        }
+    })?;
+    Ok((sums, seqs))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stamp::Stamp;
+
+    fn cell(started: u64, floor: u64, ceil: u64) -> Cell {
+        Cell { started, done: started, floor, ceil }
+    }
+
+    fn unit(seq: u64) -> Unit {
+        Unit::Stamp(Stamp { file: 1, writer: 0, offset: 64, seq })
+    }
+
+    fn at(u: Unit, c: Cell) -> Option<Fault> {
+        judge(u, 64, 1, c, false)
+    }
+
+    #[test]
+    fn every_kind_of_damage_is_told_apart() {
+        assert_eq!(at(unit(3), cell(3, 0, 0)), None);
+        assert_eq!(at(Unit::Zero, cell(0, 0, 0)), None);
+        assert_eq!(at(Unit::Zero, cell(3, 0, 0)), Some(Fault::Lost(3)));
+        assert_eq!(at(unit(2), cell(3, 0, 0)), Some(Fault::Stale { found: 2, newest: 3 }));
+        assert_eq!(at(unit(4), cell(3, 0, 0)), Some(Fault::Future(4)));
+        assert_eq!(judge(unit(3), 96, 1, cell(3, 0, 0), false), Some(Fault::Misplaced(64)));
+        let foreign = Some(Fault::Foreign { file: 1, offset: 64 });
+        assert_eq!(judge(unit(3), 64, 2, cell(3, 0, 0), true), foreign);
+        assert!(matches!(at(Unit::Garbage([1; 4]), cell(3, 0, 0)), Some(Fault::Torn(_))));
+    }
+
+    #[test]
+    fn removals_are_linearizable() {
+        // Stores 1 and 2 ended before a punch began, 3 overlapped with it, 4 came after it.
+        assert_eq!(at(unit(2), cell(2, 2, 3)), Some(Fault::Back(2)));
+        assert_eq!(at(Unit::Zero, cell(3, 2, 3)), None);
+        assert_eq!(at(unit(3), cell(3, 2, 3)), None);
+        assert_eq!(at(Unit::Zero, cell(4, 2, 3)), Some(Fault::Lost(4)));
+    }
+
+    #[test]
+    fn a_reader_may_not_see_what_is_older_than_what_was_done() {
+        let before = Cell { started: 2, done: 2, floor: 0, ceil: 0 };
+        let after = Cell { started: 3, ..before };
+        let live = |u, strict| judge_live(u, 64, 1, before, after, strict);
+        assert_eq!(live(unit(2), true), None);
+        assert_eq!(live(unit(3), true), None);
+        assert_eq!(live(unit(1), true), Some(Fault::Stale { found: 1, newest: 2 }));
+        assert_eq!(live(unit(1), false), None);
+        assert_eq!(live(Unit::Zero, true), Some(Fault::Lost(2)));
+        assert_eq!(live(unit(4), false), Some(Fault::Future(4)));
+    }
+}
