@@ -19,9 +19,9 @@ use crate::os::Shared;
 use kernel::prelude::*;
 
 /// Records that one transaction removes.
-const BATCH: usize = 128;
+const BATCH: usize = 64;
 /// Nodes that removing a batch may dirty.
-const BATCH_NODES: u64 = 160;
+const BATCH_NODES: u64 = 96;
 
 impl Fs {
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.

@@ -51,7 +51,7 @@ impl Space {
             free = free.saturating_add(ag.free_blocks());
             v.push(Mutex::new(ag)?, GFP_KERNEL)?;
         }
-        let pool = (total / 64).clamp(128, 8192) as i64;
+        let pool = (total / 64).clamp(256, 8192) as i64;
         Ok(Self {
             ags: v,
             ag_blocks: ag_blocks.max(1),
