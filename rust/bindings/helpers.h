@@ -12,6 +12,8 @@
 #include <linux/seq_file.h>
 #include <linux/wait.h>
 
+static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_RDONLY = SB_RDONLY;
+
 void ordofs_mutex_init(struct mutex *lock, void *key);
 void ordofs_mutex_lock(struct mutex *lock);
 void ordofs_rwsem_init(struct rw_semaphore *sem, void *key);

@@ -281,7 +281,15 @@ impl<T: FileSystem> Inode<T> {
 impl<T: FileData> Inode<T> {
     /// Finds an inode by its number.
     pub(crate) fn get(sb: &SuperBlock<T>, ino: u64) -> Result<ARef<Self>> {
-        Self::get_or_init(sb, ino, || T::read_inode(sb, ino))
+        Self::get_or_init(sb, ino, || {
+            let data = T::read_inode(sb, ino)?;
+            if T::attrs(&data).nlink == 0 {
+                // Deleted, and not for handles to bring back.
+                T::evict(sb, data, false);
+                return Err(ESTALE);
+            }
+            Ok(data)
+        })
     }
 
     /// Makes the VFS inode for data that the filesystem has just made. A look-up by number may have
@@ -335,7 +343,7 @@ impl<T: FileData> Inode<T> {
         let data = make()?;
         let attrs = T::attrs(&data);
         let link = match attrs.mode & S_IFMT {
-            S_IFLNK => match T::read_link(&data).and_then(|mut target| {
+            S_IFLNK => match T::read_link(self.sb(), &data).and_then(|mut target| {
                 target.push(0, GFP_KERNEL)?;
                 Ok(target)
             }) {
@@ -433,7 +441,7 @@ impl<T: FileData> Inode<T> {
     /// # Safety
     ///
     /// `ptr` is memory of the slab cache for inodes of `T` that nobody else knows.
-    pub(crate) unsafe fn init_once_allocated(ptr: *mut Self) {
+    pub(crate) unsafe fn init_allocated(ptr: *mut Self) {
         // SAFETY: The memory is valid and ours.
         unsafe {
             ptr::addr_of_mut!((*ptr).data).write(UnsafeCell::new(None));
@@ -445,7 +453,7 @@ impl<T: FileData> Inode<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` was initialised by `init_once_allocated`, and nobody can use the inode any more.
+    /// `ptr` was initialised by `init_allocated`, and nobody can use the inode any more.
     pub(crate) unsafe fn drop_allocated(ptr: *mut Self) {
         // SAFETY: As the caller promises; `data` is gone since eviction.
         unsafe {

@@ -16,17 +16,14 @@
 //! The methods say which of the VFS's locks their caller holds. [`Locked`] carries the proof that
 //! `i_rwsem` is held exclusively.
 
-#[macro_use]
-pub(crate) mod util;
-
 pub(crate) mod dentry;
 pub(crate) mod dir;
 pub(crate) mod export;
 pub(crate) mod fs_context;
 pub(crate) mod inode;
-pub(crate) mod inode_cache;
 pub(crate) mod kthread;
 pub(crate) mod namei;
+#[allow(unreachable_pub, dead_code)]
 pub(crate) mod os;
 pub(crate) mod registration;
 pub(crate) mod setattr;
@@ -122,7 +119,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// Reads the filesystem on `dev`.
     fn mount(dev: Device, params: &Self::Params, read_only: bool) -> Result<Self, MountError>;
     /// The mount has succeeded and is about to become visible: start what runs in the background.
-    fn started(&self, read_only: bool) -> Result;
+    fn started(&self, sb: &SuperBlock<Self>, read_only: bool) -> Result;
     /// Remount with other options. `read_only` is the state asked for; when it changes to read-only,
     /// everything was synced and no writer is left.
     fn reconfigure(
@@ -173,12 +170,14 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The attributes now.
     fn attrs(data: &Self::InodeData) -> Attrs;
     /// The target of a symbolic link.
-    fn read_link(data: &Self::InodeData) -> Result<KVec<u8>>;
+    fn read_link(sb: &SuperBlock<Self>, data: &Self::InodeData) -> Result<KVec<u8>>;
     /// The VFS forgets the inode. With `delete` its last name and last user are gone, too.
     fn evict(sb: &SuperBlock<Self>, data: Self::InodeData, delete: bool);
     /// Changes attributes other than the size. The caller holds `i_rwsem` exclusively, or writes
     /// back times that the VFS kept.
     fn set_attrs(inode: &Inode<Self>, change: &AttrChange) -> Result;
+    /// The inode number of a directory's parent; `None` if it is not a directory.
+    fn parent(inode: &Inode<Self>) -> Option<u64>;
     /// Makes the inode, data excepted, durable.
     fn sync_inode(inode: &Inode<Self>) -> Result;
 

@@ -3,7 +3,7 @@
 //! Superblocks.
 
 use core::{marker::PhantomData, ptr};
-use kernel::{prelude::*, types::Opaque};
+use kernel::types::Opaque;
 
 use super::FileSystem;
 use crate::bindings;

@@ -32,18 +32,18 @@ impl<K: Ord + Copy, V> Map<K, V> {
     }
 
     /// The value of a key.
-    pub fn get(&self, key: K) -> Option<&V> {
-        self.tree.get(&key)
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.tree.get(key)
     }
 
     /// The value of a key, to change it.
-    pub fn get_mut(&mut self, key: K) -> Option<&mut V> {
-        self.tree.get_mut(&key)
+    pub fn get_mut(&mut self, key: &K) -> Option<&mut V> {
+        self.tree.get_mut(key)
     }
 
     /// Removes a key.
-    pub fn remove(&mut self, key: K) -> Option<V> {
-        let value = self.tree.remove(&key);
+    pub fn remove(&mut self, key: &K) -> Option<V> {
+        let value = self.tree.remove(key);
         if value.is_some() {
             self.len = self.len.saturating_sub(1);
         }

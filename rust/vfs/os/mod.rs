@@ -17,7 +17,7 @@ mod shared;
 mod wait;
 
 pub use block::Block;
-pub use lock::{Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
+pub use lock::{Mutex, RwLock};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use shared::Shared;
@@ -27,5 +27,5 @@ pub use crate::vfs::block::Device;
 
 /// Atomic integers.
 pub mod atomic {
-    pub use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+    pub use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 }

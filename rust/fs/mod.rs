@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! OrdoFS as the VFS sees it: the traits of [`crate::vfs`], implemented with [`crate::engine`].
+//!
+//! # Model
+//!
+//! Every method is a translation: arguments of the VFS into arguments of the engine, and one call.
+//! The engine's allocations are made in a NOFS scope: reclaim may call back into the filesystem
+//! (shrinker, eviction) and must not meet a lock that the allocating task holds.
+
+mod inode;
+mod namei;
+mod params;
+mod super_;
+
+mod data;
+
+use kernel::prelude::*;
+
+use crate::{
+    engine,
+    os::{Mutex, Shared},
+    vfs::{kthread::KThread, workqueue::IoQueues},
+};
+
+pub(crate) use params::Params;
+
+/// A mounted OrdoFS.
+pub(crate) struct OrdoFs {
+    engine: Shared<engine::Fs>,
+    io: IoQueues,
+    /// Commits every few seconds, or when the engine asks for it; there is none on a read-only
+    /// mount.
+    committer: Mutex<Option<KThread>>,
+    norecovery: bool,
+}
+
+impl OrdoFs {
+    /// The engine.
+    pub(crate) fn engine(&self) -> &Shared<engine::Fs> {
+        &self.engine
+    }
+}
+
+/// What is kept with every VFS inode.
+pub(crate) struct InodeData {
+    /// The engine's inode; one user of it in the engine's count.
+    pub(crate) engine: Shared<engine::Inode>,
+}
+
+impl InodeData {
+    fn new(engine: Shared<engine::Inode>) -> Self {
+        Self { engine }
+    }
+}
+
+/// The module's registration with the VFS.
+pub(crate) type Registration = crate::vfs::registration::Registration<OrdoFs>;
+
+/// Registers the filesystem type.
+pub(crate) fn register(module: &'static ThisModule) -> Result<Registration> {
+    Registration::new(module)
+}

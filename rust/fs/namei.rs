@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Operations on names.
+//!
+//! # Locking
+//!
+//! The VFS holds the directories' `i_rwsem`; the engine relies on that and locks only what it
+//! changes in memory.
+
+use kernel::prelude::*;
+
+use super::{InodeData, OrdoFs};
+use crate::{
+    engine,
+    os::NoFs,
+    vfs::{Inode, Locked, NewNode, Rename},
+};
+
+fn new_inode<'a>(new: &NewNode<'a>) -> engine::NewInode<'a> {
+    engine::NewInode {
+        mode: new.mode,
+        uid: new.uid,
+        gid: new.gid,
+        rdev: new.rdev,
+        flags: 0,
+        symlink: new.symlink,
+    }
+}
+
+impl OrdoFs {
+    pub(super) fn lookup_name(&self, dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
+        let _nofs = NoFs::enter();
+        let entry = self.engine.lookup(&dir.data().engine, name)?;
+        Ok(entry.map(|e| e.ino))
+    }
+
+    pub(super) fn create_name(
+        &self,
+        dir: &Locked<'_, Self>,
+        name: &[u8],
+        new: &NewNode<'_>,
+    ) -> Result<InodeData> {
+        let _nofs = NoFs::enter();
+        let inode = self
+            .engine
+            .create(&dir.data().engine, name, &new_inode(new))?;
+        Ok(InodeData::new(inode))
+    }
+
+    pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
+        let _nofs = NoFs::enter();
+        Ok(InodeData::new(self.engine.tmpfile(&new_inode(new))?))
+    }
+
+    pub(super) fn link_name(
+        &self,
+        dir: &Locked<'_, Self>,
+        name: &[u8],
+        target: &Inode<Self>,
+    ) -> Result {
+        let _nofs = NoFs::enter();
+        self.engine
+            .link(&dir.data().engine, name, &target.data().engine)
+    }
+
+    pub(super) fn unlink_name(
+        &self,
+        dir: &Locked<'_, Self>,
+        name: &[u8],
+        victim: &Inode<Self>,
+    ) -> Result {
+        let _nofs = NoFs::enter();
+        self.engine
+            .unlink(&dir.data().engine, name, &victim.data().engine)
+    }
+
+    pub(super) fn rename_names(&self, r: &Rename<'_, Self>) -> Result {
+        let _nofs = NoFs::enter();
+        let whiteout = r.whiteout.as_ref().map(new_inode);
+        self.engine.rename(&engine::namei::Rename {
+            old_dir: &r.old_dir.data().engine,
+            old_name: r.old_name,
+            inode: &r.inode.data().engine,
+            new_dir: &r.new_dir.data().engine,
+            new_name: r.new_name,
+            target: r.target.map(|t| &t.data().engine),
+            flags: engine::RenameFlags {
+                noreplace: false,
+                exchange: r.exchange,
+            },
+            whiteout: whiteout.as_ref(),
+        })
+    }
+}

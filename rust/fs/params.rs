@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mount options.
+//!
+//! | option | meaning |
+//! |---|---|
+//! | `commit=SECONDS` | at most so long until what happened is durable by itself (1 to 300; default 5) |
+//! | `discard`, `nodiscard` | tell the device of freed blocks (default: no) |
+//! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
+
+use core::{fmt, str};
+use kernel::prelude::*;
+
+use crate::{
+    engine::MountOptions,
+    vfs::{MountError, Param},
+};
+
+/// The longest time between commits.
+const COMMIT_MAX: u32 = 300;
+
+/// The options of a mount.
+pub(crate) struct Params {
+    pub(super) commit_secs: u32,
+    pub(super) discard: bool,
+    pub(super) norecovery: bool,
+}
+
+impl Params {
+    /// The options in force, or the defaults.
+    pub(super) fn from_options(o: &MountOptions, norecovery: bool) -> Self {
+        Self {
+            commit_secs: o.commit_secs,
+            discard: o.discard,
+            norecovery,
+        }
+    }
+
+    /// For the engine.
+    pub(super) fn options(&self, read_only: bool) -> MountOptions {
+        MountOptions {
+            read_only,
+            commit_secs: self.commit_secs,
+            discard: self.discard,
+        }
+    }
+
+    /// What cannot be combined.
+    pub(super) fn check(&self, read_only: bool) -> Result<(), MountError> {
+        if self.norecovery && !read_only {
+            return Err(MountError {
+                error: EINVAL,
+                reason: "norecovery is for read-only mounts: add ro",
+            });
+        }
+        Ok(())
+    }
+
+    /// Takes one option.
+    pub(super) fn parse(&mut self, key: &[u8], value: Option<&[u8]>) -> Param {
+        let flag = |target: &mut bool, on: bool| {
+            if value.is_some() {
+                return Param::Invalid("takes no value");
+            }
+            *target = on;
+            Param::Accepted
+        };
+        match key {
+            b"commit" => match value.and_then(number) {
+                Some(n) if (1..=COMMIT_MAX).contains(&n) => {
+                    self.commit_secs = n;
+                    Param::Accepted
+                }
+                _ => Param::Invalid("wants a number of seconds from 1 to 300"),
+            },
+            b"discard" => flag(&mut self.discard, true),
+            b"nodiscard" => flag(&mut self.discard, false),
+            b"norecovery" => flag(&mut self.norecovery, true),
+            _ => Param::Unknown,
+        }
+    }
+
+    /// Writes the options that are not the defaults.
+    pub(super) fn show(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        let default = MountOptions::default();
+        if self.commit_secs != default.commit_secs {
+            write!(out, ",commit={}", self.commit_secs)?;
+        }
+        if self.discard {
+            out.write_str(",discard")?;
+        }
+        if self.norecovery {
+            out.write_str(",norecovery")?;
+        }
+        Ok(())
+    }
+}
+
+fn number(text: &[u8]) -> Option<u32> {
+    str::from_utf8(text).ok()?.parse().ok()
+}

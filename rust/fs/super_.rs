@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting, syncing and the commit thread; and the table of methods that the other files of this
+//! directory implement.
+//!
+//! # Locking
+//!
+//! `committer` is taken under `s_umount` held exclusively (mount, remount, umount), or alone.
+
+use core::{ffi::CStr, fmt};
+use kernel::prelude::*;
+
+use super::{InodeData, OrdoFs, Params};
+use crate::{
+    engine,
+    os::{Device, Mutex, NoFs, Shared},
+    vfs::{
+        kthread, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked, MountError,
+        NewNode, Param, Rename, StatFs, SuperBlock,
+    },
+};
+
+/// How long the commit thread sleeps at most, in milliseconds.
+const TICK: u64 = 1000;
+
+impl From<engine::MountError> for MountError {
+    fn from(e: engine::MountError) -> Self {
+        MountError {
+            error: e.error,
+            reason: e.reason,
+        }
+    }
+}
+
+impl OrdoFs {
+    /// Starts the commit thread, if there is none.
+    fn start_committer(&self, sb: &SuperBlock<Self>) -> Result {
+        let mut committer = self.committer.lock();
+        if committer.is_some() {
+            return Ok(());
+        }
+        let engine = self.engine.clone();
+        let mut id = [0u8; 33];
+        for (to, from) in id.iter_mut().zip(sb.id()) {
+            *to = *from;
+        }
+        let id = CStr::from_bytes_until_nul(&id).unwrap_or(c"?");
+        *committer = Some(kthread::spawn(c"ordofs", id, move || {
+            while !kthread::should_stop() {
+                engine.commit_wait(TICK);
+                if kthread::should_stop() {
+                    break;
+                }
+                let _nofs = NoFs::enter();
+                // An error has shut the filesystem down; it was reported there, and every later
+                // operation reports it again.
+                let _ = engine.commit_tick();
+            }
+        })?);
+        Ok(())
+    }
+
+    /// Stops the commit thread and waits for it.
+    fn stop_committer(&self) {
+        let thread = self.committer.lock().take();
+        drop(thread);
+    }
+}
+
+impl FileSystem for OrdoFs {
+    type InodeData = InodeData;
+    type Params = Params;
+
+    const NAME: &'static CStr = c"ordofs";
+    const INODE_CACHE: &'static CStr = c"ordofs_inode";
+    // "Ordo"
+    const MAGIC: u64 = 0x4f72_646f;
+
+    fn initial_params(current: Option<&SuperBlock<Self>>) -> Params {
+        match current {
+            Some(sb) => {
+                let fs = sb.fs();
+                Params::from_options(&fs.engine.options(), fs.norecovery)
+            }
+            None => Params::from_options(&engine::MountOptions::default(), false),
+        }
+    }
+
+    fn parse_param(params: &mut Params, key: &[u8], value: Option<&[u8]>) -> Param {
+        params.parse(key, value)
+    }
+
+    fn mount(dev: Device, params: &Params, read_only: bool) -> Result<Self, MountError> {
+        params.check(read_only)?;
+        let io = IoQueues::new()?;
+        let committer = Mutex::new(None)?;
+        let _nofs = NoFs::enter();
+        let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(read_only))?;
+        Ok(Self {
+            engine,
+            io,
+            committer,
+            norecovery: params.norecovery,
+        })
+    }
+
+    fn started(&self, sb: &SuperBlock<Self>, read_only: bool) -> Result {
+        if read_only {
+            return Ok(());
+        }
+        self.start_committer(sb)
+    }
+
+    fn reconfigure(
+        sb: &SuperBlock<Self>,
+        params: &Params,
+        read_only: bool,
+    ) -> Result<(), MountError> {
+        let fs = sb.fs();
+        params.check(read_only)?;
+        fs.engine.set_commit_secs(params.commit_secs);
+        fs.engine.set_discard(params.discard);
+        if read_only && !sb.read_only() {
+            fs.stop_committer();
+            fs.sync(true)?;
+            fs.engine.set_read_only(true);
+        } else if !read_only && sb.read_only() {
+            fs.engine.set_read_only(false);
+            if let Err(e) = fs.start_committer(sb) {
+                fs.engine.set_read_only(true);
+                return Err(e.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn unmount(&self) {
+        self.stop_committer();
+        let _nofs = NoFs::enter();
+        if let Err(e) = self.engine.unmount() {
+            pr_err!("the last commit failed: {:?}\n", e);
+        }
+    }
+
+    fn show_options(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        Params::from_options(&self.engine.options(), self.norecovery).show(out)
+    }
+
+    fn root_ino(&self) -> u64 {
+        self.engine.root_ino()
+    }
+
+    fn uuid(&self) -> [u8; 16] {
+        self.engine.uuid()
+    }
+
+    fn sync(&self, wait: bool) -> Result {
+        // Without `wait` this is a hint that a call with it follows.
+        if !wait {
+            return Ok(());
+        }
+        let _nofs = NoFs::enter();
+        self.engine.sync()
+    }
+
+    fn statfs(&self) -> StatFs {
+        let s = self.engine.statfs();
+        StatFs {
+            blocks: s.blocks,
+            bfree: s.bfree,
+            bavail: s.bavail,
+            files: s.files,
+            ffree: s.ffree,
+        }
+    }
+
+    fn shrink_count(&self) -> u64 {
+        self.engine.shrink_count()
+    }
+
+    fn shrink_scan(&self, n: u64) -> u64 {
+        self.engine.shrink_scan(n)
+    }
+
+    fn shutdown(&self) {
+        self.engine.abort("the device is gone");
+    }
+
+    fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<InodeData> {
+        sb.fs().read_inode(ino)
+    }
+
+    fn ino(data: &InodeData) -> u64 {
+        data.engine.ino()
+    }
+
+    fn attrs(data: &InodeData) -> Attrs {
+        data.attrs()
+    }
+
+    fn read_link(sb: &SuperBlock<Self>, data: &InodeData) -> Result<KVec<u8>> {
+        let _nofs = NoFs::enter();
+        sb.fs().engine.readlink(&data.engine)
+    }
+
+    fn evict(sb: &SuperBlock<Self>, data: InodeData, delete: bool) {
+        sb.fs().evict(data, delete);
+    }
+
+    fn set_attrs(inode: &Inode<Self>, change: &AttrChange) -> Result {
+        inode.fs().set_attrs(inode.data(), change)
+    }
+
+    fn sync_inode(inode: &Inode<Self>) -> Result {
+        let _nofs = NoFs::enter();
+        inode.fs().engine.sync_inode(&inode.data().engine)
+    }
+
+    fn parent(inode: &Inode<Self>) -> Option<u64> {
+        inode.data().parent()
+    }
+
+    fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
+        dir.fs().lookup_name(dir, name)
+    }
+
+    fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<InodeData> {
+        dir.fs().create_name(dir, name, new)
+    }
+
+    fn tmpfile(sb: &SuperBlock<Self>, new: &NewNode<'_>) -> Result<InodeData> {
+        sb.fs().create_tmpfile(new)
+    }
+
+    fn link(dir: &Locked<'_, Self>, name: &[u8], target: &Inode<Self>) -> Result {
+        dir.fs().link_name(dir, name, target)
+    }
+
+    fn unlink(dir: &Locked<'_, Self>, name: &[u8], victim: &Inode<Self>) -> Result {
+        dir.fs().unlink_name(dir, name, victim)
+    }
+
+    fn rename(rename: &Rename<'_, Self>) -> Result {
+        rename.inode.fs().rename_names(rename)
+    }
+
+    fn readdir(
+        dir: &Inode<Self>,
+        pos: u64,
+        emit: &mut dyn FnMut(&[u8], u64, u8, u64) -> bool,
+    ) -> Result {
+        // `emit` copies to user memory and may fault, which may write back pages: no NOFS scope.
+        dir.fs().engine.readdir(&dir.data().engine, pos, emit)
+    }
+}

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounting and remounting.
+//!
+//! # Model
+//!
+//! A filesystem context carries the options (`T::Params`, in `fs_private`) from the first
+//! `parse_param` to `get_tree` or `reconfigure`. Whatever fails says why in the context's log, which
+//! mount(8) shows.
+
+use core::{ffi::CStr, marker::PhantomData};
+use kernel::{
+    error::{from_result, to_result},
+    prelude::*,
+};
+
+use super::{inode::Inode, super_ops, FileSystem, MountError, Param, SuperBlock};
+use crate::{bindings, os::Device, vfs::file_data::FileData};
+
+/// The only block size.
+const BLOCK_SIZE: c_int = 4096;
+
+struct Tables<T: FileData>(PhantomData<T>);
+
+impl<T: FileData> Tables<T> {
+    const CONTEXT: bindings::fs_context_operations = bindings::fs_context_operations {
+        free: Some(free::<T>),
+        parse_param: Some(parse_param::<T>),
+        get_tree: Some(get_tree::<T>),
+        reconfigure: Some(reconfigure::<T>),
+        ..pin_init::zeroed()
+    };
+}
+
+/// `init_fs_context`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for the type that a `Registration<T>` registered.
+pub(crate) unsafe extern "C" fn init<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a new context; `root` is set for a remount, and then keeps the
+        // superblock.
+        let current = unsafe {
+            if (*fc).root.is_null() {
+                None
+            } else {
+                Some(SuperBlock::<T>::from_raw((*(*fc).root).d_sb))
+            }
+        };
+        let params = KBox::new(T::initial_params(current), GFP_KERNEL)?;
+        // SAFETY: The context is ours.
+        unsafe {
+            (*fc).fs_private = KBox::into_raw(params).cast();
+            (*fc).ops = &Tables::<T>::CONTEXT;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn free<T: FileSystem>(fc: *mut bindings::fs_context) {
+    // SAFETY: `fs_private` is null or was set by `init`; this is the last use of the context.
+    unsafe {
+        let params = (*fc).fs_private.cast::<T::Params>();
+        if !params.is_null() {
+            drop(KBox::from_raw(params));
+        }
+    }
+}
+
+/// The options of a context.
+///
+/// # Safety
+///
+/// `fc` is a context after `init::<T>`, and its lock is held during `'a`.
+unsafe fn params<'a, T: FileSystem>(fc: *mut bindings::fs_context) -> &'a mut T::Params {
+    // SAFETY: By the caller's promise.
+    unsafe { &mut *(*fc).fs_private.cast() }
+}
+
+unsafe extern "C" fn parse_param<T: FileData>(
+    fc: *mut bindings::fs_context,
+    param: *mut bindings::fs_parameter,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a context of ours and a parameter with a key; a value of type
+        // string is a string.
+        let (params, key, value) = unsafe {
+            let value = match (*param).type_() {
+                bindings::fs_value_type_fs_value_is_flag => None,
+                bindings::fs_value_type_fs_value_is_string => {
+                    Some(CStr::from_char_ptr((*param).__bindgen_anon_1.string).to_bytes())
+                }
+                _ => Some(&b"?"[..]),
+            };
+            (params::<T>(fc), CStr::from_char_ptr((*param).key), value)
+        };
+        match T::parse_param(params, key.to_bytes(), value) {
+            Param::Accepted => Ok(0),
+            // The VFS looks at the options it knows itself, and else names this one.
+            Param::Unknown => Err(ENOPARAM),
+            Param::Invalid(expected) => {
+                // SAFETY: The context and the strings are valid during the call.
+                unsafe {
+                    bindings::ordofs_fc_error_param(
+                        fc,
+                        key.as_ptr().cast(),
+                        expected.as_ptr().cast(),
+                        expected.len() as c_int,
+                    );
+                }
+                Err(EINVAL)
+            }
+        }
+    })
+}
+
+/// Puts the reason of a failure into the context's log.
+///
+/// # Safety
+///
+/// `fc` is a valid context.
+unsafe fn explain(fc: *mut bindings::fs_context, e: MountError) -> Error {
+    if !e.reason.is_empty() {
+        // SAFETY: The context and the string are valid during the call.
+        unsafe {
+            bindings::ordofs_fc_error(fc, e.reason.as_ptr().cast(), e.reason.len() as c_int);
+        }
+    }
+    e.error
+}
+
+unsafe extern "C" fn get_tree<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
+    // SAFETY: The VFS passes a context of ours.
+    unsafe { bindings::get_tree_bdev(fc, Some(fill_super::<T>)) }
+}
+
+unsafe extern "C" fn fill_super<T: FileData>(
+    sb: *mut bindings::super_block,
+    fc: *mut bindings::fs_context,
+) -> c_int {
+    // SAFETY: The VFS passes a new superblock with its device open, and the context it is for.
+    match unsafe { try_fill_super::<T>(sb, fc) } {
+        Ok(()) => 0,
+        Err(e) => {
+            // Without a root the VFS does not call `put_super`.
+            // SAFETY: No inode is left, because the root's reference is gone and an inode of a
+            // superblock that is not active is evicted with its last reference.
+            unsafe { super_ops::stop::<T>(sb) };
+            e.to_errno()
+        }
+    }
+}
+
+/// # Safety
+///
+/// As the VFS calls `fill_super`.
+unsafe fn try_fill_super<T: FileData>(
+    sb: *mut bindings::super_block,
+    fc: *mut bindings::fs_context,
+) -> Result {
+    // SAFETY: The superblock is new and ours; the context is ours.
+    unsafe {
+        if bindings::sb_set_blocksize(sb, BLOCK_SIZE) == 0 {
+            let reason = "the device cannot do blocks of 4096 bytes";
+            return Err(explain(
+                fc,
+                MountError {
+                    error: EINVAL,
+                    reason,
+                },
+            ));
+        }
+        (*sb).s_op = super_ops::super_ops::<T>();
+        (*sb).s_export_op = super::export::export_ops::<T>();
+        (*sb).s_maxbytes = i64::MAX;
+        (*sb).s_magic = T::MAGIC as c_ulong;
+        (*sb).s_time_gran = 1;
+        (*sb).s_time_min = i64::MIN;
+        (*sb).s_time_max = i64::MAX;
+        let read_only = bindings::ordofs_sb_rdonly(sb);
+        let dev = Device::from_super(sb)?;
+        let fs = T::mount(dev, params::<T>(fc), read_only).map_err(|e| explain(fc, e))?;
+        bindings::ordofs_sb_set_uuid(sb, fs.uuid().as_ptr());
+        let fs = KBox::new(fs, GFP_KERNEL)?;
+        // INVARIANT: Set once, before any inode is made.
+        (*sb).s_fs_info = KBox::into_raw(fs).cast();
+
+        let sb_ref = SuperBlock::<T>::from_raw(sb);
+        let root = Inode::get(sb_ref, sb_ref.fs().root_ino())?;
+        if !root.is_dir() {
+            let reason = "the root is not a directory";
+            return Err(explain(
+                fc,
+                MountError {
+                    error: EFSCORRUPTED,
+                    reason,
+                },
+            ));
+        }
+        let root = kernel::sync::aref::ARef::into_raw(root);
+        // Consumes the reference, also on failure.
+        let dentry = bindings::d_make_root(root.as_ptr().cast());
+        if dentry.is_null() {
+            return Err(ENOMEM);
+        }
+        if let Err(e) = sb_ref.fs().started(sb_ref, read_only) {
+            bindings::dput(dentry);
+            return Err(e);
+        }
+        (*sb).s_root = dentry;
+    }
+    Ok(())
+}
+
+unsafe extern "C" fn reconfigure<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a context of ours for a mounted superblock, whose `s_umount` it
+        // holds exclusively.
+        let (sb, params, flags, mask) = unsafe {
+            (
+                SuperBlock::<T>::from_raw((*(*fc).root).d_sb),
+                params::<T>(fc),
+                (*fc).sb_flags,
+                (*fc).sb_flags_mask,
+            )
+        };
+        // SAFETY: As above. When this becomes read-only, the VFS has locked writers out.
+        to_result(unsafe { bindings::sync_filesystem(sb.as_ptr()) })?;
+        let read_only = if mask & bindings::ORDOFS_SB_RDONLY != 0 {
+            flags & bindings::ORDOFS_SB_RDONLY != 0
+        } else {
+            sb.read_only()
+        };
+        // SAFETY: The context is valid.
+        T::reconfigure(sb, params, read_only).map_err(|e| unsafe { explain(fc, e) })?;
+        Ok(0)
+    })
+}
+
+/// `kill_sb`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for a superblock of the type that a `Registration<T>` registered.
+pub(crate) unsafe extern "C" fn kill_sb(sb: *mut bindings::super_block) {
+    // SAFETY: The superblock comes from `get_tree_bdev`.
+    unsafe { bindings::kill_block_super(sb) };
+}

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Kernel threads.
+
+use core::{ffi::CStr, ptr};
+use kernel::prelude::*;
+
+use crate::bindings;
+
+/// A running kernel thread. Dropping this tells it to stop and waits until it has.
+///
+/// # Invariants
+///
+/// `task` is a thread made by [`spawn`] that nobody else stops; we have a reference to it.
+pub(crate) struct KThread {
+    task: ptr::NonNull<bindings::task_struct>,
+    /// The closure, if the thread never ran, and how to free it.
+    closure: *mut c_void,
+    free: unsafe fn(*mut c_void),
+}
+
+// SAFETY: A thread may be stopped from any other; the closure is `Send`.
+unsafe impl Send for KThread {}
+// SAFETY: There are no methods on shared references.
+unsafe impl Sync for KThread {}
+
+/// Whether the current task is a kernel thread that was told to stop.
+pub(crate) fn should_stop() -> bool {
+    // SAFETY: No requirements.
+    unsafe { bindings::ordofs_kthread_should_stop() }
+}
+
+unsafe extern "C" fn run<F: FnOnce()>(closure: *mut c_void) -> c_int {
+    // SAFETY: `spawn` passes a pointer from `KBox::into_raw`, once.
+    let closure = unsafe { KBox::<F>::from_raw(closure.cast()) };
+    KBox::into_inner(closure)();
+    0
+}
+
+unsafe fn free<F>(closure: *mut c_void) {
+    // SAFETY: As the caller promises, the pointer comes from `KBox::into_raw` and the thread did
+    // not take it.
+    drop(unsafe { KBox::<F>::from_raw(closure.cast()) });
+}
+
+/// Starts a thread called `name`/`id`. `f` returns soon after [`should_stop`] has become true.
+pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
+    name: &CStr,
+    id: &CStr,
+    f: F,
+) -> Result<KThread> {
+    let closure = KBox::into_raw(KBox::new(f, GFP_KERNEL)?).cast::<c_void>();
+    // SAFETY: The function and the closure match; the strings are copied.
+    let task = unsafe {
+        bindings::ordofs_kthread_create(
+            Some(run::<F>),
+            closure,
+            name.as_ptr().cast(),
+            id.as_ptr().cast(),
+        )
+    };
+    match kernel::error::from_err_ptr(task).map(ptr::NonNull::new) {
+        Ok(Some(task)) => {
+            // SAFETY: The helper took a reference to the thread for us.
+            unsafe { bindings::wake_up_process(task.as_ptr()) };
+            // INVARIANT: Just made, with a reference for us.
+            Ok(KThread {
+                task,
+                closure,
+                free: free::<F>,
+            })
+        }
+        other => {
+            // SAFETY: There is no thread, so the closure is still ours.
+            unsafe { free::<F>(closure) };
+            Err(other.err().unwrap_or(ENOMEM))
+        }
+    }
+}
+
+impl Drop for KThread {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants we have a reference, so the task is valid even if the
+        // thread has returned; this gives it up.
+        let result = unsafe { bindings::kthread_stop_put(self.task.as_ptr()) };
+        if result == EINTR.to_errno() {
+            // The thread was stopped before it ran for the first time (`run` returns 0 only).
+            // SAFETY: So nobody took the closure.
+            unsafe { (self.free)(self.closure) };
+        }
+    }
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Operations on names.
+//!
+//! # Model
+//!
+//! Every operation goes through the filesystem at once; then the attributes that it changed are
+//! copied into the VFS inodes ([`Inode::refresh`]), and the dentry cache is told.
+//!
+//! # Locking
+//!
+//! The VFS holds the parents' `i_rwsem` exclusively (shared for `lookup`), and that of inodes that
+//! lose a name or, for directories, are moved.
+
+use core::{ffi::CStr, marker::PhantomData, ptr};
+use kernel::{
+    error::from_result,
+    prelude::*,
+    sync::aref::ARef,
+};
+
+use super::{inode::*, Dentry, FileSystem, NewNode, Rename};
+use crate::{bindings, vfs::file_data::FileData};
+
+/// The longest name in bytes.
+const NAME_MAX: usize = 255;
+/// The longest target of a symbolic link, without the zero byte after it.
+const LINK_MAX: usize = 4095;
+
+/// The operation table of directories' inodes.
+struct Tables<T: FileData>(PhantomData<T>);
+
+impl<T: FileData> Tables<T> {
+    const DIR: bindings::inode_operations = bindings::inode_operations {
+        lookup: Some(lookup::<T>),
+        create: Some(create::<T>),
+        link: Some(link::<T>),
+        unlink: Some(unlink::<T>),
+        symlink: Some(symlink::<T>),
+        mkdir: Some(mkdir::<T>),
+        rmdir: Some(unlink::<T>),
+        mknod: Some(mknod::<T>),
+        rename: Some(rename::<T>),
+        tmpfile: Some(tmpfile::<T>),
+        getattr: Some(super::setattr::getattr::<T>),
+        setattr: Some(super::setattr::setattr::<T>),
+        ..pin_init::zeroed()
+    };
+}
+
+/// Operations of directories.
+pub(crate) fn dir_inode_ops<T: FileData>() -> *const bindings::inode_operations {
+    &Tables::<T>::DIR
+}
+
+/// The node that a system call of the current task makes in `dir`: owner and mode by the idmapping
+/// of the mount and the set-group-id rules.
+///
+/// # Safety
+///
+/// `idmap` is the idmapping of the mount that the system call came through.
+unsafe fn new_node<'a, T: FileSystem>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: &Inode<T>,
+    mode: u16,
+) -> NewNode<'a> {
+    let (mut mode, mut uid, mut gid) = (mode, 0, 0);
+    // SAFETY: `dir` is valid, the others by the caller's promise or local.
+    unsafe {
+        bindings::ordofs_new_owner(idmap, dir.as_ptr(), &mut mode, &mut uid, &mut gid);
+    }
+    NewNode {
+        mode: u32::from(mode),
+        uid,
+        gid,
+        rdev: 0,
+        symlink: None,
+    }
+}
+
+/// Creates a node and its name.
+///
+/// # Safety
+///
+/// As the VFS calls the operations that create: `dir`'s `i_rwsem` is held exclusively, `dentry` is
+/// a negative child of it.
+unsafe fn make<T: FileData>(
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    new: impl FnOnce(&Inode<T>) -> NewNode<'_>,
+) -> Result {
+    // SAFETY: By the caller's promise.
+    let (dir, name) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
+    if name.name().len() > NAME_MAX {
+        return Err(ENAMETOOLONG);
+    }
+    let node = new(dir);
+    // SAFETY: By the caller's promise.
+    let dir = unsafe { Locked::new(dir) };
+    let data = T::create(&dir, name.name(), &node)?;
+    dir.refresh();
+    match Inode::install(dir.sb(), data) {
+        // SAFETY: The dentry is negative; the reference goes to the dentry.
+        Ok(inode) => unsafe { bindings::d_instantiate(dentry, into_raw(inode)) },
+        Err(e) => {
+            // The name exists, only the VFS has no memory to show it: forget that there was none.
+            // SAFETY: The dentry is valid.
+            unsafe { bindings::d_drop(dentry) };
+            return Err(e);
+        }
+    }
+    Ok(())
+}
+
+fn into_raw<T: FileSystem>(inode: ARef<Inode<T>>) -> *mut bindings::inode {
+    ARef::into_raw(inode).as_ptr().cast()
+}
+
+unsafe extern "C" fn lookup<T: FileData>(
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    _flags: c_uint,
+) -> *mut bindings::dentry {
+    // SAFETY: The VFS holds `dir`'s `i_rwsem` at least shared, and `dentry` is a child of it that
+    // is being looked up, which nobody renames.
+    let (dir, name) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
+    let find = || -> Result<*mut bindings::inode> {
+        if name.name().len() > NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        match T::lookup(dir, name.name())? {
+            None => Ok(ptr::null_mut()),
+            Some(ino) => match Inode::get(dir.sb(), ino) {
+                Ok(inode) => Ok(into_raw(inode)),
+                // A name without an inode behind it.
+                Err(e) if e == ESTALE => Err(EFSCORRUPTED),
+                Err(e) => Err(e),
+            },
+        }
+    };
+    match find() {
+        // SAFETY: The dentry is in look-up; the inode is null or comes with a reference, which this
+        // call consumes.
+        Ok(inode) => unsafe { bindings::d_splice_alias(inode, dentry) },
+        Err(e) => e.to_ptr(),
+    }
+}
+
+unsafe extern "C" fn create<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    mode: u16,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As the VFS calls it.
+        unsafe {
+            make::<T>(dir, dentry, |dir| {
+                new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn mkdir<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    mode: u16,
+) -> *mut bindings::dentry {
+    // SAFETY: As the VFS calls it.
+    let result = unsafe {
+        make::<T>(dir, dentry, |dir| {
+            new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFDIR as u16)
+        })
+    };
+    match result {
+        // The dentry that was passed is the one to use.
+        Ok(()) => ptr::null_mut(),
+        Err(e) => e.to_ptr(),
+    }
+}
+
+unsafe extern "C" fn mknod<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    mode: u16,
+    rdev: bindings::dev_t,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As the VFS calls it.
+        unsafe {
+            make::<T>(dir, dentry, |dir| NewNode {
+                rdev: bindings::ordofs_encode_dev(rdev),
+                ..new_node(idmap, dir, mode)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn symlink<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+    target: *const c_char,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a string that lives during the call.
+        let target = unsafe { CStr::from_char_ptr(target) }.to_bytes();
+        if target.len() > LINK_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        // SAFETY: As the VFS calls it.
+        unsafe {
+            make::<T>(dir, dentry, |dir| NewNode {
+                symlink: Some(target),
+                ..new_node(idmap, dir, S_IFLNK as u16 | 0o777)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn tmpfile<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    dir: *mut bindings::inode,
+    file: *mut bindings::file,
+    mode: u16,
+) -> c_int {
+    let make = || -> Result {
+        // SAFETY: As the VFS calls it.
+        let dir = unsafe { Inode::<T>::from_raw(dir) };
+        // SAFETY: As the VFS calls it.
+        let node = unsafe { new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16) };
+        let data = T::tmpfile(dir.sb(), &node)?;
+        let inode = Inode::install(dir.sb(), data)?;
+        // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call;
+        // the reference goes to it. The inode has no names already, so `d_tmpfile`, which would
+        // take one away, is not used.
+        unsafe {
+            bindings::d_mark_tmpfile(file, inode.as_ptr());
+            bindings::d_instantiate((*file).__bindgen_anon_1.f_path.dentry, into_raw(inode));
+        }
+        Ok(())
+    };
+    let err = match make() {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    };
+    // SAFETY: As the VFS wants `tmpfile` to end.
+    unsafe { bindings::ordofs_finish_open_simple(file, err) }
+}
+
+unsafe extern "C" fn link<T: FileData>(
+    old: *mut bindings::dentry,
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS holds the `i_rwsem` of `dir` and of the inode exclusively; `old` is
+        // positive, and we look at its inode only.
+        let (dir, name, target) = unsafe {
+            (
+                Locked::new(Inode::<T>::from_raw(dir)),
+                Dentry::<T>::from_raw(dentry),
+                Inode::<T>::from_raw(bindings::ordofs_d_inode(old)),
+            )
+        };
+        if name.name().len() > NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        T::link(&dir, name.name(), target)?;
+        target.refresh();
+        dir.refresh();
+        // SAFETY: The dentry is negative; it is given a reference.
+        unsafe { bindings::d_instantiate(dentry, into_raw(ARef::from(target))) };
+        Ok(0)
+    })
+}
+
+// Also `rmdir`: the filesystem refuses directories that are not empty.
+unsafe extern "C" fn unlink<T: FileData>(
+    dir: *mut bindings::inode,
+    dentry: *mut bindings::dentry,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS holds the `i_rwsem` of `dir` and of the victim exclusively.
+        let (dir, name) = unsafe {
+            (
+                Locked::new(Inode::<T>::from_raw(dir)),
+                Dentry::<T>::from_raw(dentry),
+            )
+        };
+        let victim = name.inode().ok_or(ENOENT)?;
+        T::unlink(&dir, name.name(), victim)?;
+        victim.refresh();
+        dir.refresh();
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn rename<T: FileData>(
+    idmap: *mut bindings::mnt_idmap,
+    old_dir: *mut bindings::inode,
+    old_dentry: *mut bindings::dentry,
+    new_dir: *mut bindings::inode,
+    new_dentry: *mut bindings::dentry,
+    flags: c_uint,
+) -> c_int {
+    from_result(|| {
+        let known =
+            bindings::RENAME_NOREPLACE | bindings::RENAME_EXCHANGE | bindings::RENAME_WHITEOUT;
+        if flags & !known != 0 {
+            return Err(EINVAL);
+        }
+        // SAFETY: The VFS holds both directories' `i_rwsem` exclusively.
+        let (old_dir, old, new_dir, new) = unsafe {
+            (
+                Inode::<T>::from_raw(old_dir),
+                Dentry::<T>::from_raw(old_dentry),
+                Inode::<T>::from_raw(new_dir),
+                Dentry::<T>::from_raw(new_dentry),
+            )
+        };
+        if new.name().len() > NAME_MAX {
+            return Err(ENAMETOOLONG);
+        }
+        let inode = old.inode().ok_or(ENOENT)?;
+        let target = new.inode();
+        let exchange = flags & bindings::RENAME_EXCHANGE != 0;
+        if exchange && target.is_none() {
+            return Err(ENOENT);
+        }
+        let whiteout = if flags & bindings::RENAME_WHITEOUT != 0 {
+            // A character device 0:0 without permissions.
+            // SAFETY: As the VFS calls it.
+            Some(unsafe { new_node(idmap, old_dir, S_IFCHR as u16) })
+        } else {
+            None
+        };
+        // RENAME_NOREPLACE is the VFS's business: there is no target then.
+        T::rename(&Rename {
+            old_dir,
+            old_name: old.name(),
+            inode,
+            new_dir,
+            new_name: new.name(),
+            target,
+            exchange,
+            whiteout,
+        })?;
+        inode.refresh();
+        if let Some(target) = target {
+            target.refresh();
+        }
+        old_dir.refresh();
+        new_dir.refresh();
+        Ok(0)
+    })
+}

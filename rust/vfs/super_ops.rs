@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The superblock's operations.
+//!
+//! # Locking
+//!
+//! `s_umount` is held: exclusively for `put_super`, shared or exclusively for `sync_fs`,
+//! `freeze_fs`, `statfs` and the shrinker's scan. The shrinker's count holds nothing: the shrinker
+//! is unregistered before a superblock is shut down, and does not call before it is born.
+
+use core::{fmt, marker::PhantomData, ptr};
+use kernel::{
+    error::from_result,
+    prelude::*, //
+};
+
+use super::{registration::Registration, setattr::push_attrs, Inode, SuperBlock};
+use crate::{bindings, vfs::file_data::FileData};
+
+struct Tables<T: FileData>(PhantomData<T>);
+
+impl<T: FileData> Tables<T> {
+    const SUPER: bindings::super_operations = bindings::super_operations {
+        alloc_inode: Some(alloc_inode::<T>),
+        free_inode: Some(free_inode::<T>),
+        write_inode: Some(write_inode::<T>),
+        evict_inode: Some(evict_inode::<T>),
+        put_super: Some(put_super::<T>),
+        sync_fs: Some(sync_fs::<T>),
+        freeze_fs: Some(freeze_fs::<T>),
+        unfreeze_fs: Some(unfreeze_fs::<T>),
+        statfs: Some(statfs::<T>),
+        show_options: Some(show_options::<T>),
+        nr_cached_objects: Some(nr_cached_objects::<T>),
+        free_cached_objects: Some(free_cached_objects::<T>),
+        shutdown: Some(shutdown::<T>),
+        ..pin_init::zeroed()
+    };
+}
+
+/// Operations of superblocks.
+pub(crate) fn super_ops<T: FileData>() -> *const bindings::super_operations {
+    &Tables::<T>::SUPER
+}
+
+unsafe extern "C" fn alloc_inode<T: FileData>(
+    sb: *mut bindings::super_block,
+) -> *mut bindings::inode {
+    // SAFETY: The VFS passes a superblock of a type that `Registration<T>` registered; the
+    // registration, and with it the cache, outlives all superblocks. The memory that comes back
+    // has the size and alignment of `Inode<T>` and a `struct inode` in front on which
+    // `inode_init_once` has run.
+    unsafe {
+        let cache = Registration::<T>::inode_cache((*sb).s_type);
+        let inode = bindings::ordofs_inode_alloc(sb, cache).cast::<Inode<T>>();
+        if !inode.is_null() {
+            Inode::init_allocated(inode);
+        }
+        inode.cast()
+    }
+}
+
+// Called after a grace period of RCU: path walks are over. The superblock may be gone.
+unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
+    let inode = inode.cast::<Inode<T>>();
+    // SAFETY: The VFS is done with the inode, which `alloc_inode` made. `kfree` frees objects of
+    // slab caches, too, and needs no pointer to the cache.
+    unsafe {
+        Inode::drop_allocated(inode);
+        bindings::kfree(inode.cast());
+    }
+}
+
+unsafe extern "C" fn write_inode<T: FileData>(
+    inode: *mut bindings::inode,
+    _wbc: *mut bindings::writeback_control,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: Writeback passes inodes that are not new and not being freed.
+        push_attrs(unsafe { Inode::<T>::from_raw(inode) })?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
+    // SAFETY: As the VFS calls it.
+    unsafe { Inode::<T>::evict(inode) };
+}
+
+unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: The VFS calls this once for a superblock that was mounted, after the last inode is
+    // gone.
+    unsafe { stop::<T>(sb) };
+}
+
+/// Stops and frees the filesystem behind a superblock, if there is one.
+///
+/// # Safety
+///
+/// `sb` is a superblock of `T` without inodes, and nothing of the VFS calls into it at this time or
+/// later.
+pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: By the caller's promise nobody else uses the field.
+    let fs = unsafe { (*sb).s_fs_info }.cast::<T>();
+    if fs.is_null() {
+        return;
+    }
+    // SAFETY: By the superblock's invariants this comes from `KBox::<T>::into_raw`, and by the
+    // caller's promise there are no users any more.
+    let fs = unsafe { KBox::from_raw(fs) };
+    fs.drain();
+    fs.unmount();
+    // SAFETY: As above.
+    unsafe { (*sb).s_fs_info = ptr::null_mut() };
+}
+
+unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().sync(wait != 0)?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().freeze()?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().unfreeze()?;
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn statfs<T: FileData>(
+    dentry: *mut bindings::dentry,
+    buf: *mut bindings::kstatfs,
+) -> c_int {
+    // SAFETY: The VFS passes a dentry of a mounted superblock.
+    let fs = unsafe { SuperBlock::<T>::from_raw((*dentry).d_sb) }.fs();
+    let stat = fs.statfs();
+    let uuid = u128::from_le_bytes(fs.uuid());
+    let folded = (uuid as u64) ^ ((uuid >> 64) as u64);
+    // SAFETY: The buffer is ours to fill.
+    let buf = unsafe { &mut *buf };
+    buf.f_type = T::MAGIC as c_long;
+    buf.f_bsize = 4096;
+    buf.f_frsize = 4096;
+    buf.f_blocks = stat.blocks;
+    buf.f_bfree = stat.bfree;
+    buf.f_bavail = stat.bavail;
+    buf.f_files = stat.files;
+    buf.f_ffree = stat.ffree;
+    buf.f_namelen = 255;
+    buf.f_fsid.val = [folded as i32, (folded >> 32) as i32];
+    0
+}
+
+/// Text that goes to a `seq_file`, which grows its buffer and calls again if it was too small.
+struct SeqWriter(*mut bindings::seq_file);
+
+impl fmt::Write for SeqWriter {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // SAFETY: The file is valid while `show_options` runs, the string is copied.
+        unsafe { bindings::ordofs_seq_write(self.0, s.as_ptr().cast(), s.len()) };
+        Ok(())
+    }
+}
+
+unsafe extern "C" fn show_options<T: FileData>(
+    seq: *mut bindings::seq_file,
+    root: *mut bindings::dentry,
+) -> c_int {
+    // SAFETY: The VFS passes the root dentry of a mounted superblock.
+    let fs = unsafe { SuperBlock::<T>::from_raw((*root).d_sb) }.fs();
+    match fs.show_options(&mut SeqWriter(seq)) {
+        Ok(()) => 0,
+        Err(_) => EIO.to_errno(),
+    }
+}
+
+unsafe extern "C" fn nr_cached_objects<T: FileData>(
+    sb: *mut bindings::super_block,
+    _sc: *mut bindings::shrink_control,
+) -> c_long {
+    // SAFETY: The superblock is born and its shrinker registered, so the filesystem is there.
+    let count = unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shrink_count();
+    c_long::try_from(count).unwrap_or(c_long::MAX)
+}
+
+unsafe extern "C" fn free_cached_objects<T: FileData>(
+    sb: *mut bindings::super_block,
+    sc: *mut bindings::shrink_control,
+) -> c_long {
+    // SAFETY: As above; `sc` is valid during the call.
+    let (fs, n) = unsafe { (SuperBlock::<T>::from_raw(sb).fs(), (*sc).nr_to_scan) };
+    c_long::try_from(fs.shrink_scan(n as u64)).unwrap_or(c_long::MAX)
+}
+
+unsafe extern "C" fn shutdown<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: The block layer passes a mounted superblock whose device is gone.
+    unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shutdown();
+}
