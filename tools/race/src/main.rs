@@ -280,7 +280,7 @@ fn variant(
     } else if o.cleanup {
         std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
     } else {
-        manifest.add(&path, last.file, last.pages, last.per_page, direct)?;
+        manifest.add(&path, &last, direct)?;
     }
     Ok(good)
 }

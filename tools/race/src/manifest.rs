@@ -3,6 +3,7 @@
 //! What the files held when a run ended, for `ordofs-race verify` after a remount.
 
 use crate::check::observe;
+use crate::plan::Plan;
 use crate::stamp::{Unit, UNIT};
 use crate::sys::{self, PAGE};
 use anyhow::{bail, Context, Result};
@@ -46,15 +47,15 @@ impl Manifest {
     }
 
     /// Makes `path` durable and notes what is on disk.
-    pub fn add(&mut self, path: &Path, id: u32, pages: u64, per_page: usize, direct: bool) -> Result<()> {
+    pub fn add(&mut self, path: &Path, plan: &Plan, direct: bool) -> Result<()> {
         let file = sys::open(path, false, false)?;
-        file.sync_all().with_context(|| format!("fsync of {}", path.display()))?;
+        plan.sync(|| file.sync_all()).with_context(|| format!("fsync of {}", path.display()))?;
         sys::drop_cache(&file);
         let file = if direct { sys::open(path, false, true)? } else { file };
-        let (sums, seqs) = observe(&file, pages, per_page)
+        let (sums, seqs) = observe(&file, plan.pages, plan.per_page)
             .with_context(|| format!("reading {}", path.display()))?;
         let name = path.file_name().and_then(|n| n.to_str()).context("file name")?.to_owned();
-        self.files.push(Entry { name, file: id, per_page, pages: sums, seqs });
+        self.files.push(Entry { name, file: plan.file, per_page: plan.per_page, pages: sums, seqs });
         Ok(())
     }
 

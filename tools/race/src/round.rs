@@ -61,7 +61,7 @@ pub fn run(path: &Path, plan: &Plan, flavour: Flavour, share: bool, deadline: In
     let views: &[View] = &[View::Read, View::Mmap, View::Direct, View::Reread];
     for view in views.iter().filter(|v| direct || **v != View::Direct) {
         if *view == View::Direct || *view == View::Reread {
-            file.sync_all().context("fsync")?;
+            plan.sync(|| file.sync_all()).context("fsync")?;
         }
         let bad = check::check_file(path, plan, &table, *view)
             .with_context(|| format!("checking {} by {view:?}", path.display()))?;

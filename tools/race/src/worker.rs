@@ -81,6 +81,11 @@ impl Worker<'_> {
         self.table.stopped() || self.table.writers_done() == self.plan.writers()
     }
 
+    /// Leaves the processor to the writers for a random moment.
+    fn rest(&mut self) {
+        std::thread::sleep(std::time::Duration::from_micros(self.rng.below(400)));
+    }
+
     fn offset(&self, page: u64, slot: usize) -> u64 {
         page * PAGE as u64 + (slot * self.plan.cell()) as u64
     }
@@ -235,7 +240,7 @@ impl Worker<'_> {
                 .with_context(|| format!("{how:?} of cells {from}..{to} of {cell} bytes"))?;
             self.table.removed(from..to, &floors);
             self.table.count(if how == Falloc::Punch { Op::Punch } else { Op::Zero });
-            std::thread::yield_now();
+            self.rest();
         }
         Ok(())
     }
@@ -252,6 +257,7 @@ impl Worker<'_> {
             self.file.set_len(self.plan.bytes()).context("extend")?;
             self.table.removed(from..all, &floors);
             self.table.count(Op::Truncate);
+            self.rest();
         }
         Ok(())
     }
@@ -263,7 +269,7 @@ impl Worker<'_> {
             sys::fallocate(&self.file, Falloc::Reserve, page * PAGE as u64, n * PAGE as u64)
                 .with_context(|| format!("preallocation of {n} pages at page {page}"))?;
             self.table.count(Op::Falloc);
-            std::thread::yield_now();
+            self.rest();
         }
         Ok(())
     }
@@ -272,12 +278,12 @@ impl Worker<'_> {
         let map = Mapping::new(&self.file, self.plan.bytes() as usize).context("mmap")?;
         while !self.over() {
             match self.rng.below(3) {
-                0 => self.file.sync_all().context("fsync")?,
-                1 => self.file.sync_data().context("fdatasync")?,
-                _ => map.msync().context("msync")?,
+                0 => self.plan.sync(|| self.file.sync_all()).context("fsync")?,
+                1 => self.plan.sync(|| self.file.sync_data()).context("fdatasync")?,
+                _ => self.plan.sync(|| map.msync()).context("msync")?,
             }
             self.table.count(Op::Sync);
-            std::thread::yield_now();
+            self.rest();
         }
         Ok(())
     }
@@ -318,6 +324,7 @@ impl Worker<'_> {
                 }
             }
             self.table.count(Op::Read);
+            self.rest();
         }
         Ok(())
     }
