@@ -243,14 +243,17 @@ impl Plan {
     }
 
     /// Runs fsync or the like. Where page faults and direct I/O meet on a page, Linux may be unable
-    /// to drop the cached page after the direct write; it says so by one EIO (see
+    /// to drop the cached page after the direct write; it says so by an EIO (see
     /// `dio_warn_stale_pagecache`), which is right there and nowhere else.
     pub fn sync(&self, mut f: impl FnMut() -> std::io::Result<()>) -> std::io::Result<()> {
         let contested = self.zone(self.pages / 2) == Zone::Contested;
-        match f() {
-            Err(e) if contested && e.raw_os_error() == Some(libc::EIO) => f(),
-            r => r,
+        for _ in 0..100 {
+            match f() {
+                Err(e) if contested && e.raw_os_error() == Some(libc::EIO) => {}
+                r => return r,
+            }
         }
+        f()
     }
 
     /// Is anything removed in this round?
