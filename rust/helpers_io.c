@@ -97,14 +97,10 @@ size_t ordofs_helper_iov_count(const struct iov_iter *iter)
 	return iov_iter_count(iter);
 }
 
-loff_t ordofs_helper_i_size_read(const struct inode *inode)
+bool ordofs_helper_inode_is_dirty(struct inode *inode, bool datasync)
 {
-	return i_size_read(inode);
-}
-
-void ordofs_helper_i_size_write(struct inode *inode, loff_t size)
-{
-	i_size_write(inode, size);
+	return inode_state_read_once(inode) &
+		(datasync ? I_DIRTY_DATASYNC : I_DIRTY_ALL);
 }
 
 void ordofs_helper_bio_first_folio(struct folio_iter *fi, struct bio *bio)

@@ -13,6 +13,7 @@
 #include <linux/blkdev.h>
 #include <linux/falloc.h>
 #include <linux/fiemap.h>
+#include <linux/filelock.h>
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/iomap.h>
@@ -32,6 +33,8 @@ static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_FUA = REQ_FUA;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_NOFS = GFP_NOFS;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_FS = __GFP_FS;
 static const fmode_t RUST_CONST_HELPER_ORDOFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
+static const fop_flags_t RUST_CONST_HELPER_ORDOFS_FOP_DIO_PARALLEL_WRITE =
+	FOP_DIO_PARALLEL_WRITE;
 static const vm_fault_t RUST_CONST_HELPER_ORDOFS_VM_FAULT_LOCKED = VM_FAULT_LOCKED;
 
 typedef void (*ordofs_work_fn)(struct work_struct *work);
@@ -54,9 +57,8 @@ bool ordofs_helper_iocb_is_append(const struct kiocb *iocb);
 bool ordofs_helper_iocb_is_nowait(const struct kiocb *iocb);
 bool ordofs_helper_file_is_sync(struct file *file);
 bool ordofs_helper_is_nosec(struct inode *inode);
+bool ordofs_helper_inode_is_dirty(struct inode *inode, bool datasync);
 size_t ordofs_helper_iov_count(const struct iov_iter *iter);
-loff_t ordofs_helper_i_size_read(const struct inode *inode);
-void ordofs_helper_i_size_write(struct inode *inode, loff_t size);
 void ordofs_helper_bio_first_folio(struct folio_iter *fi, struct bio *bio);
 void ordofs_helper_bio_next_folio(struct folio_iter *fi, struct bio *bio);
 void *ordofs_helper_folio_address(struct folio *folio, size_t offset);

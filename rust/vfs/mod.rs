@@ -16,19 +16,30 @@
 //! The methods say which of the VFS's locks their caller holds. [`Locked`] carries the proof that
 //! `i_rwsem` is held exclusively.
 
+mod address_space;
+#[allow(unreachable_pub)]
+pub(crate) mod block;
 pub(crate) mod dentry;
 pub(crate) mod dir;
 pub(crate) mod export;
+mod fault;
+pub(crate) mod file_data;
+mod file_ops;
 pub(crate) mod fs_context;
 pub(crate) mod inode;
+pub(crate) mod iocb;
+pub(crate) mod ioend;
+mod iomap;
 pub(crate) mod kthread;
 pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
 pub(crate) mod os;
+pub(crate) mod page_cache;
 pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;
 pub(crate) mod super_ops;
+pub(crate) mod workqueue;
 
 pub(crate) use dentry::Dentry;
 pub(crate) use inode::{AttrChange, Attrs, Inode, Locked};

@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `read(2)`, `write(2)` and `fsync(2)`.
+//!
+//! # Model
+//!
+//! Direct I/O that is aligned to blocks goes past the page cache; what is not aligned goes through
+//! it, and is written and dropped from it before the call returns.
+//!
+//! # Locking
+//!
+//! | operation | `i_rwsem` |
+//! |---|---|
+//! | buffered read | none: folios |
+//! | direct read | shared while it is submitted |
+//! | direct write inside `i_size` | shared while it is submitted: start_write sorts out who gets what |
+//! | direct write that goes beyond `i_size` | exclusively, until it has ended |
+//! | buffered write | exclusively |
+//!
+//! # Rules
+//!
+//! R8: [`fsync`], and with it every synchronous write, returns only after the data is written, the
+//! mappings are committed and the device has flushed; errors of writeback are reported to every open
+//! file once.
+
+use kernel::prelude::*;
+
+use super::{OrdoFs, BLOCK};
+use crate::{
+    os::NoFs,
+    vfs::{
+        iocb::{Destination, Iocb, OpenFile, Source},
+        page_cache::InodeLock,
+        Inode,
+    },
+};
+
+fn is_aligned(pos: u64, len: u64) -> bool {
+    (pos | len) % BLOCK == 0
+}
+
+/// `read(2)`.
+pub(super) fn read_iter(iocb: &mut Iocb<'_, OrdoFs>, to: &mut Destination<'_>) -> Result<usize> {
+    if iocb.is_nowait() {
+        return Err(EAGAIN);
+    }
+    if to.count() == 0 {
+        return Ok(0);
+    }
+    if iocb.is_direct() && is_aligned(iocb.pos(), to.count()) {
+        iocb.accessed();
+        let lock = iocb.inode().lock(false);
+        return iocb.direct_read(to, &lock);
+    }
+    iocb.buffered_read(to)
+}
+
+/// `write(2)`.
+pub(super) fn write_iter(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> Result<usize> {
+    if iocb.is_nowait() {
+        return Err(EAGAIN);
+    }
+    if from.count() == 0 {
+        return Ok(0);
+    }
+    if iocb.is_direct() {
+        match direct_write(iocb, from) {
+            Err(e) if e == ENOTBLK => (),
+            r => return r,
+        }
+    }
+    let written = {
+        let lock = iocb.inode().lock(true);
+        if prepare_write(iocb, from, &lock)? == 0 {
+            return Ok(0);
+        }
+        iocb.buffered_write(from, &lock)?
+    };
+    if written == 0 {
+        return Ok(0);
+    }
+    let written = if iocb.is_direct() {
+        iocb.end_direct_fallback(from, written)?
+    } else {
+        written
+    };
+    if written == 0 {
+        return Ok(0);
+    }
+    iocb.write_sync(written)
+}
+
+/// What comes before every write. Returns how many bytes may be written; with the lock held shared
+/// the write must be inside `i_size`.
+fn prepare_write(
+    iocb: &mut Iocb<'_, OrdoFs>,
+    from: &mut Source<'_>,
+    lock: &InodeLock<'_, OrdoFs>,
+) -> Result<usize> {
+    let count = iocb.write_checks(from, lock)?;
+    if count == 0 {
+        return Ok(0);
+    }
+    let inode = lock.inode();
+    let size = inode.size();
+    if iocb.pos() > size {
+        // What a memory mapping stored behind the end of the file must not appear in it.
+        inode.wait_direct_io();
+        inode.lock_layout().zero(size, iocb.pos() - size)?;
+    }
+    iocb.modified(lock)?;
+    Ok(count)
+}
+
+/// A direct write; ENOTBLK when it has to go through the page cache.
+fn direct_write(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> Result<usize> {
+    let inode = iocb.inode();
+    let mut exclusive = false;
+    let lock = loop {
+        let lock = inode.lock(exclusive);
+        let end = iocb.pos().saturating_add(from.count());
+        if exclusive || (!iocb.is_append() && end <= inode.size() && inode.is_nosec()) {
+            break lock;
+        }
+        exclusive = true;
+    };
+    // An append gets its position here, a limit may cut the length.
+    let count = iocb.write_checks(from, &lock)? as u64;
+    if count == 0 {
+        return Ok(0);
+    }
+    if !is_aligned(iocb.pos(), count) {
+        return Err(ENOTBLK);
+    }
+    if prepare_write(iocb, from, &lock)? == 0 {
+        return Ok(0);
+    }
+    // Its end sets `i_size`, under the lock. And the end of a synchronous write waits for a commit,
+    // which is not for the queue of completions to do.
+    let extends = iocb.pos().saturating_add(count) > inode.size();
+    let wait = extends || iocb.is_dsync();
+    iocb.direct_write(from, &lock, wait)
+}
+
+/// All parts of a direct write have ended; their mappings and the size on disk are in place. Writes
+/// that go beyond `i_size` come here with `i_rwsem` held exclusively.
+pub(super) fn direct_write_ended(
+    inode: &Inode<OrdoFs>,
+    pos: u64,
+    size: u64,
+    status: Result,
+) -> Result {
+    let end = pos.saturating_add(size);
+    let old = inode.size();
+    if size == 0 || end <= old {
+        return Ok(());
+    }
+    if status.is_ok() {
+        inode.set_size(end);
+        return Ok(());
+    }
+    // Some parts may have been written, and the size on disk with them.
+    let _layout = inode.lock_layout();
+    let _nofs = NoFs::enter();
+    inode.fs().engine().set_size(&inode.data().engine, old)
+}
+
+/// `fsync(2)` and `fdatasync(2)`: R8.
+pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, datasync: bool) -> Result {
+    let inode = file.inode();
+    // First the data, and the errors of earlier writeback.
+    file.write_and_wait(start, end)?;
+    // Then what only the VFS knows.
+    inode.write_attributes(datasync)?;
+    // Then everything that belongs to the inode, to stable storage.
+    let _nofs = NoFs::enter();
+    inode.fs().engine().sync_inode(&inode.data().engine)
+}

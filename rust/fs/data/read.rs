@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checking what was read.
+//!
+//! # Model
+//!
+//! A read was submitted for the disk blocks that were mapped at that time. When it has ended, each
+//! block is judged by the checksum that its file block has *now*. If it is mapped elsewhere by now
+//! (an overwrite finished meanwhile, and the old block may be somebody else's already), it is mapped
+//! and read again. A bad block is read once more, too, before it is called bad: while it was being
+//! read it may have been given up and been taken into use again for the same file block.
+//!
+//! # Locking
+//!
+//! Runs in the queue for reads, or with a folio locked. May wait for direct writes to end, which is
+//! why those end in another queue.
+
+use kernel::prelude::*;
+
+use super::{OrdoFs, BLOCK};
+use crate::{
+    engine::{MapKind, Verdict},
+    os::{crc32c, NoFs},
+    vfs::{
+        ioend::{message_allowed, PageSlice},
+        Inode,
+    },
+};
+
+/// How often a block is read again before giving up. Each time somebody must have overwritten it.
+const ATTEMPTS: usize = 64;
+
+/// Checks one block that was read from byte `addr` of the device for byte `pos` of the file.
+pub(super) fn check_block(
+    inode: &Inode<OrdoFs>,
+    pos: u64,
+    addr: u64,
+    data: &mut PageSlice<'_>,
+) -> Result {
+    let _nofs = NoFs::enter();
+    let engine = inode.fs().engine();
+    let target = &inode.data().engine;
+    let block = pos / BLOCK;
+    let crc = crc32c(0, data.bytes());
+    if engine.verify(target, block, addr / BLOCK, crc)? == Verdict::Good {
+        return Ok(());
+    }
+    for _ in 0..ATTEMPTS {
+        let m = engine.map_read(target, block, 1)?;
+        if m.kind != MapKind::Written {
+            data.bytes_mut().fill(0);
+            return Ok(());
+        }
+        inode.read_device(m.phys.saturating_mul(BLOCK), data)?;
+        let crc = crc32c(0, data.bytes());
+        match engine.verify(target, block, m.phys, crc)? {
+            Verdict::Good => return Ok(()),
+            Verdict::Moved => continue,
+            Verdict::Bad(want) => {
+                if message_allowed() {
+                    pr_err!(
+                        "inode {}, block {}: bad data in disk block {}: checksum {:#010x}, expected {:#010x}\n",
+                        inode.ino(),
+                        block,
+                        m.phys,
+                        crc,
+                        want
+                    );
+                }
+                return Err(EIO);
+            }
+        }
+    }
+    Err(EIO)
+}
+
+/// Reads a range of whole blocks and waits.
+pub(super) fn read_range(inode: &Inode<OrdoFs>, pos: u64, data: &mut PageSlice<'_>) -> Result {
+    let _nofs = NoFs::enter();
+    let engine = inode.fs().engine();
+    let mut at = 0;
+    while at < data.len() {
+        let here = pos + at as u64;
+        let left = (data.len() - at) as u64;
+        let m = engine.map_read(&inode.data().engine, here / BLOCK, left.div_ceil(BLOCK))?;
+        let len = m.len.saturating_mul(BLOCK).min(left) as usize;
+        let mut run = data.part(at, len);
+        if m.kind == MapKind::Written {
+            let addr = m.phys.saturating_mul(BLOCK);
+            inode.read_device(addr, &mut run)?;
+            let mut off = 0;
+            while off < run.len() {
+                let mut block = run.part(off, BLOCK as usize);
+                check_block(inode, here + off as u64, addr + off as u64, &mut block)?;
+                off += BLOCK as usize;
+            }
+        } else {
+            run.bytes_mut().fill(0);
+        }
+        at += len;
+    }
+    Ok(())
+}

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `truncate(2)` and `fallocate(2)`.
+//!
+//! # Model
+//!
+//! Parts of blocks are made zero through the page cache. Whole blocks are dropped from the page cache
+//! and then taken away, or replaced, by the engine.
+//!
+//! # Rules
+//!
+//! R3: all of this happens with the layout lock held, from before the first page is dropped until
+//! the engine has returned. Otherwise a store through a memory mapping brings a page back, dirty, over
+//! blocks that are just being freed.
+//!
+//! # Locking
+//!
+//! `i_rwsem` exclusively; then direct I/O is waited for; then the layout lock.
+
+use core::ops::Range;
+use kernel::prelude::*;
+
+use super::{OrdoFs, BLOCK};
+use crate::{
+    os::NoFs,
+    vfs::{
+        file_data::Allocate,
+        iocb::OpenFile,
+        page_cache::LayoutLock,
+        Inode,
+    },
+};
+
+/// `truncate(2)`.
+pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
+    let engine = inode.fs().engine();
+    let target = &inode.data().engine;
+    inode.wait_direct_io();
+    let layout = inode.lock_layout();
+    let old = inode.size();
+    if size >= old {
+        layout.zero(old, size - old)?;
+        layout.set_size(size);
+        let _nofs = NoFs::enter();
+        return engine.set_size(target, size);
+    }
+    let zeroed = match layout.zero_tail(size) {
+        // Nothing left for a copy of the last block: free the others first.
+        Err(e) if e == ENOSPC => None,
+        r => Some(r?),
+    };
+    layout.set_size(size);
+    // The new tail must be zero on disk before the size is: or a crash in between would let what
+    // was cut off come back when the file grows again. The pages behind it are gone already.
+    let flushed = match zeroed {
+        Some(true) => inode.write_and_wait(size, size),
+        _ => Ok(()),
+    };
+    {
+        let _nofs = NoFs::enter();
+        engine.set_size(target, size)?;
+    }
+    if zeroed.is_none() {
+        layout.zero_tail(size)?;
+        inode.write_and_wait(size, size)?;
+    }
+    flushed
+}
+
+/// `fallocate(2)`.
+pub(super) fn fallocate(
+    file: &OpenFile<OrdoFs>,
+    what: Allocate,
+    keep_size: bool,
+    pos: u64,
+    len: u64,
+) -> Result {
+    let inode = file.inode();
+    let end = pos.checked_add(len).ok_or(EFBIG)?;
+    {
+        let lock = inode.lock(true);
+        inode.wait_direct_io();
+        let new_size = (!keep_size && end > inode.size()).then_some(end);
+        if let Some(size) = new_size {
+            inode.check_new_size(size)?;
+        }
+        file.modified(&lock)?;
+        let layout = inode.lock_layout();
+        match what {
+            Allocate::Reserve => reserve(inode, &layout, pos..end, new_size)?,
+            Allocate::Punch => punch(inode, &layout, pos..end)?,
+            Allocate::Zero => zero(inode, &layout, pos..end, new_size)?,
+        }
+    }
+    if file.is_sync() {
+        super::file::fsync(file, 0, i64::MAX, false)?;
+    }
+    Ok(())
+}
+
+/// Allocates what is a hole. Pages that are dirty have their space reserved already.
+fn reserve(
+    inode: &Inode<OrdoFs>,
+    layout: &LayoutLock<'_, OrdoFs>,
+    range: Range<u64>,
+    new_size: Option<u64>,
+) -> Result {
+    if new_size.is_some() {
+        layout.zero_tail(inode.size())?;
+    }
+    let first = range.start / BLOCK;
+    let last = range.end.div_ceil(BLOCK);
+    {
+        let _nofs = NoFs::enter();
+        inode
+            .fs()
+            .engine()
+            .preallocate(&inode.data().engine, first, last - first, new_size)?;
+    }
+    if let Some(size) = new_size {
+        layout.set_size(size);
+    }
+    Ok(())
+}
+
+/// The whole blocks of a range, and the parts of blocks before and behind them.
+struct Parts {
+    head: Range<u64>,
+    blocks: Range<u64>,
+    tail: Range<u64>,
+}
+
+fn parts(range: &Range<u64>) -> Parts {
+    let first = range.start.div_ceil(BLOCK);
+    let last = range.end / BLOCK;
+    if first > last {
+        // Inside of one block.
+        return Parts {
+            head: range.clone(),
+            blocks: 0..0,
+            tail: 0..0,
+        };
+    }
+    Parts {
+        head: range.start..first * BLOCK,
+        blocks: first..last,
+        tail: last * BLOCK..range.end,
+    }
+}
+
+/// Makes a part of a block zero, as far as it is inside the file.
+fn zero_part(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, part: Range<u64>) -> Result {
+    let end = part.end.min(inode.size());
+    if part.start < end {
+        layout.zero(part.start, end - part.start)?;
+    }
+    Ok(())
+}
+
+/// Makes a hole.
+fn punch(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, range: Range<u64>) -> Result {
+    let mut range = range;
+    if range.end >= inode.size() {
+        // Behind the end of the file all is zero: the last block can go as a whole.
+        range.end = range.end.div_ceil(BLOCK).saturating_mul(BLOCK);
+    }
+    let parts = parts(&range);
+    // The whole blocks first: on a full disk they make room for copies of the others.
+    if !parts.blocks.is_empty() {
+        let (first, last) = (parts.blocks.start, parts.blocks.end);
+        layout.drop_pages(first * BLOCK, last * BLOCK - 1);
+        let _nofs = NoFs::enter();
+        inode
+            .fs()
+            .engine()
+            .punch(&inode.data().engine, first, last - first)?;
+    }
+    zero_part(inode, layout, parts.head)?;
+    zero_part(inode, layout, parts.tail)
+}
+
+/// Makes a range zero and allocates it.
+fn zero(
+    inode: &Inode<OrdoFs>,
+    layout: &LayoutLock<'_, OrdoFs>,
+    range: Range<u64>,
+    new_size: Option<u64>,
+) -> Result {
+    let parts = parts(&range);
+    if !parts.blocks.is_empty() {
+        let (first, last) = (parts.blocks.start, parts.blocks.end);
+        layout.drop_pages(first * BLOCK, last * BLOCK - 1);
+        let _nofs = NoFs::enter();
+        inode
+            .fs()
+            .engine()
+            .zero_range(&inode.data().engine, first, last - first, None)?;
+    }
+    zero_part(inode, layout, parts.head)?;
+    zero_part(inode, layout, parts.tail)?;
+    // What is a hole at the edges, and the size.
+    reserve(inode, layout, range, new_size)
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The block device under a filesystem, as the metadata code sees it.
+//!
+//! # Model
+//!
+//! Every call is synchronous: it returns when the device has answered. A batch of writes is handed
+//! over as a whole; neighbours become one bio, all bios go out under one plug, and the call waits for
+//! the last of them. File data does not pass through here (see `ioend`).
+//!
+//! # Rules
+//!
+//! R6: a buffer under I/O is borrowed for the whole call (`&Block` for writes, `&mut Block` for
+//! reads), and the call does not return before the I/O has ended, also when it fails half-way. So
+//! that no buffer can be freed or changed while the device uses it is what the borrow checker says.
+//!
+//! Runs in process context; allocations are `GFP_NOFS` from mempools, so that writes make progress
+//! when memory is short.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+use kernel::sync::Completion;
+
+use crate::bindings;
+use crate::os::Block;
+
+/// Bytes of a block.
+pub(crate) const BLOCK_SIZE: u64 = 4096;
+/// A block in the units in which bios are addressed.
+pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_SIZE / 512;
+/// Pages of one bio.
+const MAX_VECS: usize = 256;
+
+/// An open block device.
+///
+/// # Invariants
+///
+/// `bdev` points to a block device that stays open for as long as this exists.
+pub struct Device {
+    bdev: NonNull<bindings::block_device>,
+}
+
+// SAFETY: The block layer's interface may be used from any thread.
+unsafe impl Send for Device {}
+// SAFETY: The block layer's interface may be used from many threads at once.
+unsafe impl Sync for Device {}
+
+/// Several bios and the one who waits for them all.
+#[pin_data]
+struct Batch {
+    /// Bios in flight, and one for the submitter.
+    pending: AtomicU32,
+    /// The first error, or 0.
+    error: AtomicI32,
+    #[pin]
+    done: Completion,
+}
+
+impl Batch {
+    fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            pending: AtomicU32::new(1),
+            error: AtomicI32::new(0),
+            done <- Completion::new(),
+        })
+    }
+
+    /// One of those that are pending has ended. After the last one, `self` may be gone.
+    fn ended(&self, error: i32) {
+        if error != 0 {
+            let _ = self
+                .error
+                .compare_exchange(0, error, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        if self.pending.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.done.complete_all();
+        }
+    }
+
+    /// Waits for all that were submitted.
+    fn wait(&self) -> Result {
+        self.ended(0);
+        self.done.wait_for_completion();
+        to_result(self.error.load(Ordering::Relaxed))
+    }
+}
+
+/// Completion of one bio of a [`Batch`].
+///
+/// # Safety
+///
+/// `bio` has completed, and its `bi_private` is a [`Batch`] in which it is counted as pending.
+unsafe extern "C" fn batch_end_io(bio: *mut bindings::bio) {
+    // SAFETY: By the requirements, `bio` is valid.
+    let (batch, status) = unsafe { ((*bio).bi_private.cast::<Batch>(), (*bio).bi_status) };
+    // SAFETY: Only computes.
+    let error = unsafe { bindings::blk_status_to_errno(status) };
+    // SAFETY: The submitter's reference was given to the bio layer, which passes it on to us.
+    unsafe { bindings::bio_put(bio) };
+    // SAFETY: The batch waits for this bio, which is pending in it up to this call.
+    unsafe { (*batch).ended(error) };
+}
+
+/// The neighbours at the beginning of `reqs`: how many requests one bio takes.
+fn run_length(reqs: &[(u64, &Block)]) -> usize {
+    let mut n = 1;
+    while n < reqs.len() && n < MAX_VECS {
+        match reqs[n - 1].0.checked_add(1) {
+            Some(next) if next == reqs[n].0 => n += 1,
+            _ => break,
+        }
+    }
+    n
+}
+
+impl Device {
+    /// The device of a superblock that is being mounted.
+    ///
+    /// # Safety
+    ///
+    /// `sb` is a valid superblock with an open block device, which stays open until the returned
+    /// value is dropped.
+    pub(crate) unsafe fn from_super(sb: *mut bindings::super_block) -> Result<Self> {
+        // SAFETY: By the requirements, `sb` is valid.
+        let bdev = NonNull::new(unsafe { (*sb).s_bdev }).ok_or(ENODEV)?;
+        // INVARIANT: By the requirements, it stays open.
+        Ok(Self { bdev })
+    }
+
+    /// Size of the device in blocks.
+    pub fn blocks(&self) -> u64 {
+        // SAFETY: By the type invariant, the device is valid.
+        unsafe { bindings::ordofs_helper_bdev_bytes(self.bdev.as_ptr()) / BLOCK_SIZE }
+    }
+
+    /// Whether the device refuses writes.
+    pub fn readonly(&self) -> bool {
+        // SAFETY: By the type invariant, the device is valid.
+        unsafe { bindings::ordofs_helper_bdev_readonly(self.bdev.as_ptr()) }
+    }
+
+    /// Checks that `[block, block + len)` is on the device; returns the first sector.
+    fn sector(&self, block: u64, len: u64) -> Result<u64> {
+        match block.checked_add(len) {
+            Some(end) if end <= self.blocks() => Ok(block * SECTORS_PER_BLOCK),
+            _ => Err(EIO),
+        }
+    }
+
+    /// A bio of this device for `vecs` blocks that start at `sector`.
+    fn alloc(&self, vecs: usize, op: bindings::blk_opf_t, sector: u64) -> *mut bindings::bio {
+        // SAFETY: The device is valid. A mempool stands behind the allocation, and a request that
+        // may sleep for at most `BIO_MAX_VECS` vectors never fails.
+        let bio = unsafe {
+            bindings::bio_alloc_bioset(
+                self.bdev.as_ptr(),
+                vecs.min(MAX_VECS) as u16,
+                op,
+                bindings::ORDOFS_GFP_NOFS,
+                &raw mut bindings::fs_bio_set,
+            )
+        };
+        // SAFETY: The bio was just allocated and is ours.
+        unsafe { (*bio).bi_iter.bi_sector = sector };
+        bio
+    }
+
+    /// Reads one block.
+    pub fn read(&self, block: u64, buf: &mut Block) -> Result {
+        let sector = self.sector(block, 1)?;
+        let op = bindings::ORDOFS_OP_READ | bindings::ORDOFS_REQ_META;
+        let bio = self.alloc(1, op, sector);
+        // SAFETY: The buffer is one page of the direct map, the bio has room for it and is ours. The
+        // call waits, and meanwhile the buffer is borrowed (R6).
+        let error = unsafe {
+            bindings::bio_add_virt_nofail(bio, buf.as_mut_ptr().cast(), BLOCK_SIZE as u32);
+            bindings::submit_bio_wait(bio)
+        };
+        // SAFETY: The I/O has ended; the reference is ours.
+        unsafe { bindings::bio_put(bio) };
+        to_result(error)
+    }
+
+    /// Writes blocks: submits all, merges neighbours, waits for all; returns the first error.
+    pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
+        for &(block, _) in reqs {
+            self.sector(block, 1)?;
+        }
+        let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META | bindings::ORDOFS_REQ_SYNC;
+        self.submit(reqs, op)
+    }
+
+    /// Writes one block to stable storage. What was written before is not covered: see `flush`.
+    pub fn write_fua(&self, block: u64, buf: &Block) -> Result {
+        self.sector(block, 1)?;
+        let op = bindings::ORDOFS_OP_WRITE
+            | bindings::ORDOFS_REQ_META
+            | bindings::ORDOFS_REQ_SYNC
+            | bindings::ORDOFS_REQ_FUA;
+        self.submit(&[(block, buf)], op)
+    }
+
+    /// Submits `reqs`, whose addresses were checked, and waits.
+    fn submit(&self, mut reqs: &[(u64, &Block)], op: bindings::blk_opf_t) -> Result {
+        pin_init::stack_pin_init!(let batch = Batch::new());
+        let batch: Pin<&mut Batch> = batch;
+        let batch: &Batch = &batch;
+        let mut plug = core::mem::MaybeUninit::<bindings::blk_plug>::uninit();
+        // SAFETY: Initializes the plug, which stays where it is until it is finished below.
+        unsafe { bindings::blk_start_plug(plug.as_mut_ptr()) };
+        while !reqs.is_empty() {
+            let (run, rest) = reqs.split_at(run_length(reqs));
+            let bio = self.alloc(run.len(), op, run[0].0 * SECTORS_PER_BLOCK);
+            for (_, buf) in run {
+                // SAFETY: The buffer is one page of the direct map that is only read, and the bio
+                // has room. `wait` below returns after the I/O, and until then the buffer is
+                // borrowed (R6).
+                unsafe {
+                    bindings::bio_add_virt_nofail(
+                        bio,
+                        buf.as_ptr().cast_mut().cast(),
+                        BLOCK_SIZE as u32,
+                    )
+                };
+            }
+            batch.pending.fetch_add(1, Ordering::Relaxed);
+            // SAFETY: The bio is ours and complete. It is counted as pending in the batch, which
+            // lives until `wait` has seen it end.
+            unsafe {
+                (*bio).bi_private = core::ptr::from_ref(batch).cast_mut().cast();
+                (*bio).bi_end_io = Some(batch_end_io);
+                bindings::submit_bio(bio);
+            }
+            reqs = rest;
+        }
+        // SAFETY: Started above, in this task.
+        unsafe { bindings::blk_finish_plug(plug.as_mut_ptr()) };
+        batch.wait()
+    }
+
+    /// Makes everything that was written (and has ended) before stable.
+    pub fn flush(&self) -> Result {
+        // SAFETY: The device is valid.
+        to_result(unsafe { bindings::blkdev_issue_flush(self.bdev.as_ptr()) })
+    }
+
+    /// Tells the device that `[start, start + len)` is not needed any more. A device that cannot
+    /// make use of that is no error.
+    pub fn discard(&self, start: u64, len: u64) -> Result {
+        let sector = self.sector(start, len)?;
+        // SAFETY: The device is valid.
+        if len == 0 || !unsafe { bindings::ordofs_helper_bdev_can_discard(self.bdev.as_ptr()) } {
+            return Ok(());
+        }
+        // SAFETY: The device is valid, the range was checked.
+        to_result(unsafe {
+            bindings::blkdev_issue_discard(
+                self.bdev.as_ptr(),
+                sector,
+                len * SECTORS_PER_BLOCK,
+                bindings::ORDOFS_GFP_NOFS,
+            )
+        })
+    }
+}

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Page faults of memory-mapped files.
+//!
+//! # Rules
+//!
+//! R3: making a page writable holds `invalidate_lock` shared from before the folio is locked and
+//! `i_size` is checked until it is dirty. Truncation, punching and zeroing hold the lock exclusively
+//! from before they drop the pages until the blocks are gone. The race otherwise: a store dirties a
+//! page over blocks that are being freed. Read faults hold the same side inside of `filemap_fault`.
+//!
+//! # Locking
+//!
+//! `mmap_lock` of the faulting process, freeze protection, `invalidate_lock`, folio lock.
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use super::file_data::FileData;
+use super::iomap::Tables;
+use crate::bindings;
+
+/// `page_mkwrite`.
+///
+/// # Safety
+///
+/// Called by the fault handler for a mapping of a file of `T`.
+unsafe extern "C" fn page_mkwrite<T: FileData>(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: By the requirements the fault, its mapping and its file are valid. The page has a
+    // reference, so that its folio stays the same.
+    unsafe {
+        let vma = (*vmf).__bindgen_anon_1.vma;
+        let file = (*vma).vm_file;
+        let inode = (*file).f_inode;
+        let lock = &raw mut (*(*inode).i_mapping).invalidate_lock;
+        let page = (*vmf).page;
+
+        bindings::ordofs_helper_start_pagefault((*inode).i_sb);
+        let ret = match to_result(bindings::file_update_time(file)) {
+            Ok(()) => {
+                bindings::down_read(lock);
+                // The page goes to `fault_next`, which waits for its writeback.
+                let ret = bindings::iomap_page_mkwrite(vmf, Tables::<T>::FAULT, page.cast());
+                bindings::up_read(lock);
+                ret
+            }
+            Err(e) => bindings::ordofs_helper_fault_error(e.to_errno()),
+        };
+        bindings::ordofs_helper_end_pagefault((*inode).i_sb);
+        ret
+    }
+}
+
+/// `mmap_prepare`.
+///
+/// # Safety
+///
+/// Called by the VFS for an open file of `T`.
+pub(super) unsafe extern "C" fn mmap_prepare<T: FileData>(
+    desc: *mut bindings::vm_area_desc,
+) -> c_int {
+    struct Ops<T>(core::marker::PhantomData<T>);
+    impl<T: FileData> Ops<T> {
+        const REF: &'static bindings::vm_operations_struct = &bindings::vm_operations_struct {
+            fault: Some(bindings::filemap_fault),
+            map_pages: Some(bindings::filemap_map_pages),
+            page_mkwrite: Some(page_mkwrite::<T>),
+            ..pin_init::zeroed()
+        };
+    }
+    // SAFETY: By the requirements.
+    unsafe {
+        bindings::ordofs_helper_file_accessed((*desc).file);
+        (*desc).vm_ops = Ops::<T>::REF;
+    }
+    0
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Locks of a file's data, and what may be done to its page cache with them.
+//!
+//! # Model
+//!
+//! Two locks order operations on a file's data: `i_rwsem`, held by everything that comes from a
+//! system call, and the mapping's `invalidate_lock`, which page faults hold, too. A guard of this
+//! module stands for each; what needs a lock is a method of its guard.
+//!
+//! # Rules
+//!
+//! R3: [`LayoutLock`] is the exclusive side of `invalidate_lock`. Whoever takes blocks away from a file
+//! takes it first, drops the pages second, and keeps it until the blocks are gone from the mapping.
+//! The race otherwise: the pages are dropped, a store faults one in again and dirties it, the blocks
+//! are freed, and writeback finds a dirty page over blocks that are somebody else's.
+//!
+//! # Locking
+//!
+//! `i_rwsem`, then `invalidate_lock`, then folio locks.
+
+use kernel::error::to_result;
+use kernel::prelude::*;
+
+use super::file_data::FileData;
+use super::iomap::Tables;
+use super::Inode;
+use crate::bindings;
+
+/// `i_rwsem`, held by the current task from construction to drop.
+///
+/// # Invariants
+///
+/// The lock is held, exclusively if `exclusive`.
+pub(crate) struct InodeLock<'a, T: FileData> {
+    inode: &'a Inode<T>,
+    exclusive: bool,
+}
+
+impl<'a, T: FileData> InodeLock<'a, T> {
+    /// The inode.
+    pub(crate) fn inode(&self) -> &'a Inode<T> {
+        self.inode
+    }
+    /// Whether nobody else holds it.
+    pub(crate) fn is_exclusive(&self) -> bool {
+        self.exclusive
+    }
+}
+
+impl<T: FileData> Drop for InodeLock<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Held by the type invariant.
+        unsafe {
+            let lock = &raw mut (*self.inode.as_ptr()).i_rwsem;
+            if self.exclusive {
+                bindings::up_write(lock);
+            } else {
+                bindings::up_read(lock);
+            }
+        }
+    }
+}
+
+/// The exclusive side of `invalidate_lock` (R3): no page of the file is faulted in or made writable.
+///
+/// # Invariants
+///
+/// The lock is held by the current task.
+pub(crate) struct LayoutLock<'a, T: FileData> {
+    inode: &'a Inode<T>,
+}
+
+impl<T: FileData> Drop for LayoutLock<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: Held by the type invariant.
+        unsafe { bindings::up_write(&raw mut (*self.inode.mapping()).invalidate_lock) };
+    }
+}
+
+impl<T: FileData> Inode<T> {
+    /// The page cache.
+    pub(super) fn mapping(&self) -> *mut bindings::address_space {
+        // SAFETY: The inode is valid; the mapping of a regular file is its own.
+        unsafe { (*self.as_ptr()).i_mapping }
+    }
+
+    /// Takes `i_rwsem`.
+    pub(crate) fn lock(&self, exclusive: bool) -> InodeLock<'_, T> {
+        // SAFETY: The inode is valid.
+        unsafe {
+            let lock = &raw mut (*self.as_ptr()).i_rwsem;
+            if exclusive {
+                bindings::down_write(lock);
+            } else {
+                bindings::down_read(lock);
+            }
+        }
+        // INVARIANT: Just taken.
+        InodeLock {
+            inode: self,
+            exclusive,
+        }
+    }
+
+    /// Takes the layout lock (R3). The caller holds `i_rwsem` exclusively.
+    pub(crate) fn lock_layout(&self) -> LayoutLock<'_, T> {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::down_write(&raw mut (*self.mapping()).invalidate_lock) };
+        // INVARIANT: Just taken.
+        LayoutLock { inode: self }
+    }
+
+    /// Waits until no direct I/O is in flight. New one needs `i_rwsem`, which the caller holds
+    /// exclusively.
+    pub(crate) fn wait_direct_io(&self) {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::inode_dio_wait(self.as_ptr()) };
+    }
+
+    /// Whether a file of that size may be: `RLIMIT_FSIZE`, the filesystem's limit, swap files.
+    pub(crate) fn check_new_size(&self, size: u64) -> Result {
+        let size = i64::try_from(size).map_err(|_| EFBIG)?;
+        // SAFETY: The inode is valid.
+        to_result(unsafe { bindings::inode_newsize_ok(self.as_ptr(), size) })
+    }
+
+    /// Whether no write to the file can change its privileges (setuid bits, file capabilities).
+    pub(crate) fn is_nosec(&self) -> bool {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::ordofs_helper_is_nosec(self.as_ptr()) }
+    }
+
+    /// Writes the dirty pages of bytes `start..=end` and waits.
+    pub(crate) fn write_and_wait(&self, start: u64, end: u64) -> Result {
+        // SAFETY: The mapping is valid.
+        to_result(unsafe {
+            bindings::filemap_write_and_wait_range(self.mapping(), start as i64, end as i64)
+        })
+    }
+
+    /// Has the VFS's own changes of attributes handed over to the filesystem. With `datasync` only
+    /// those that are needed to find the data again.
+    pub(crate) fn write_attributes(&self, datasync: bool) -> Result {
+        // SAFETY: The inode is valid.
+        unsafe {
+            if !bindings::ordofs_helper_inode_is_dirty(self.as_ptr(), datasync) {
+                return Ok(());
+            }
+            to_result(bindings::sync_inode_metadata(self.as_ptr(), 1))
+        }
+    }
+}
+
+impl<T: FileData> LayoutLock<'_, T> {
+    /// Makes the bytes `[pos, pos + len)` zero through the page cache. Holes and preallocated blocks
+    /// stay what they are. Returns whether anything became dirty.
+    pub(crate) fn zero(&self, pos: u64, len: u64) -> Result<bool> {
+        if len == 0 {
+            return Ok(false);
+        }
+        let mut did_zero = false;
+        // SAFETY: The inode is valid, the locks are held.
+        to_result(unsafe {
+            bindings::iomap_zero_range(
+                self.inode.as_ptr(),
+                pos as i64,
+                len as i64,
+                &raw mut did_zero,
+                Tables::<T>::ZERO,
+                Tables::<T>::WRITE_OPS,
+                core::ptr::null_mut(),
+            )
+        })?;
+        Ok(did_zero)
+    }
+
+    /// Makes zero what follows `size` in its block. Returns whether anything became dirty.
+    pub(crate) fn zero_tail(&self, size: u64) -> Result<bool> {
+        let block = super::iomap::BLOCK;
+        self.zero(size, size.next_multiple_of(block) - size)
+    }
+
+    /// Drops the pages of bytes `start..=end`, dirty or not, and unmaps them. Parts of blocks must have
+    /// been made zero before.
+    pub(crate) fn drop_pages(&self, start: u64, end: u64) {
+        // SAFETY: The inode is valid, the locks are held.
+        unsafe {
+            bindings::truncate_pagecache_range(self.inode.as_ptr(), start as i64, end as i64)
+        };
+    }
+
+    /// Changes `i_size`, and drops the pages beyond it.
+    pub(crate) fn set_size(&self, size: u64) {
+        // SAFETY: The inode is valid, the locks are held.
+        unsafe { bindings::truncate_setsize(self.inode.as_ptr(), size as i64) };
+    }
+}
