@@ -63,7 +63,7 @@ void ordofs_wait_begin(struct wait_queue_head *wq,
  */
 long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle)
 {
-	if (kthread_should_stop_or_park())
+	if (ordofs_kthread_should_stop())
 		schedule_timeout_uninterruptible(1);
 	return wait_woken(entry, idle ? TASK_IDLE : TASK_UNINTERRUPTIBLE,
 			  timeout);
