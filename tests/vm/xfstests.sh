@@ -38,6 +38,13 @@ if [ "$FSTYP" = ordofs ]; then
 	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$config/exclude" >/tmp/exclude
 	args+=(-E /tmp/exclude)
 fi
+# SHARD=i/n: only every n-th of the tests that were asked for, from the i-th on.
+if [ "${SHARD#*/}" -gt 1 ] 2>/dev/null; then
+	mapfile -t tests < <(./check -n "${args[@]}" "$@" | awk -v i="${SHARD%/*}" -v n="${SHARD#*/}" \
+		'$1 ~ "^[a-z0-9]+/[0-9]+$" && !seen[$1]++ && (count++ % n == i) { print $1 }')
+	[ "${#tests[@]}" -gt 0 ] || exit 0
+	set -- "${tests[@]}"
+fi
 rc=0
 ./check "${args[@]}" "$@" || rc=$?
 umount "$SCRATCH_MNT" "$TEST_DIR" 2>/dev/null || true
