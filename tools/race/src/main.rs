@@ -38,16 +38,20 @@ use table::OPS;
     version,
     about = "Races page faults against writes, direct I/O, layout changes and syncs, and checks every byte",
     after_help = "Exit status: 0 all data is right, 1 wrong data or a failed operation, 2 the test could not run.\n\
-        Check after a remount: ordofs-race run DIR; umount; mount; ordofs-race verify DIR"
+        Check after a remount: ordofs-race DIR; umount; mount; ordofs-race verify DIR",
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
 )]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Option<Run>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the phases in a directory
+    /// Run the phases in a directory; the same as without a command
     Run(Run),
     /// Check the files that `run` left in a directory, after a remount
     Verify {
@@ -68,8 +72,9 @@ struct Run {
     /// Only threads or only processes
     #[arg(short, long, value_enum)]
     flavour: Option<Flavour>,
-    /// Seconds for each phase, flavour and variant
-    #[arg(short, long, default_value_t = 5)]
+    /// Seconds for each phase, divided among its variants (threads and processes, holes and
+    /// preallocated files)
+    #[arg(short, long, default_value_t = 10)]
     seconds: u64,
     /// Size of a file, e.g. 8M; direct I/O next to cached I/O is told apart best with 8M or more
     #[arg(long, default_value = "8M", value_parser = parse_size)]
@@ -104,10 +109,12 @@ fn parse_size(s: &str) -> Result<u64, String> {
 }
 
 fn main() -> ExitCode {
-    let result = match Cli::parse().command {
-        Command::Run(opts) => run(&opts),
-        Command::Verify { dir } => verify(&dir),
-        Command::List => {
+    let cli = Cli::parse();
+    let result = match (cli.command, cli.run) {
+        (Some(Command::Run(opts)), _) | (None, Some(opts)) => run(&opts),
+        (None, None) => Err(anyhow::anyhow!("no directory given; see --help")),
+        (Some(Command::Verify { dir }), _) => verify(&dir),
+        (Some(Command::List), _) => {
             for p in PHASES {
                 println!("{:<15} {}", p.name, p.about);
             }
@@ -190,7 +197,7 @@ fn run(o: &Run) -> Result<bool> {
     let mut rng = Rng::new(seed);
     let support = Support::probe(&o.dir)?;
     println!(
-        "ordofs-race: {} | {} writers, files of {} KiB, {} s each | seed {seed}",
+        "ordofs-race: {} | {} writers, files of {} KiB, {} s per phase | seed {seed}",
         o.dir.display(),
         o.writers,
         o.size / 1024,
@@ -238,7 +245,8 @@ fn variant(
     let kind = if prealloc { "prealloc" } else { "hole" };
     let path = o.dir.join(format!("race.{}.{}.{kind}", phase.name, flavour.name()));
     let begin = Instant::now();
-    let deadline = begin + Duration::from_secs(o.seconds);
+    let variants = if o.flavour.is_some() { 2 } else { 4 };
+    let deadline = begin + Duration::from_secs(o.seconds) / variants;
     let (mut rounds, mut bad, mut failed) = (0u64, 0, false);
     let mut counts = [0u64; OPS.len()];
     let last = loop {
