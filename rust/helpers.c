@@ -3,21 +3,25 @@
  * Inline functions and macros of the kernel, made callable from Rust. Nothing
  * here decides anything.
  */
+#include <linux/capability.h>
 #include <linux/cred.h>
 #include <linux/exportfs.h>
 #include <linux/fs.h>
+#include <linux/fileattr.h>
 #include <linux/fs_context.h>
 #include <linux/iversion.h>
 #include <linux/kthread.h>
 #include <linux/mm.h>
 #include <linux/mnt_idmapping.h>
 #include <linux/mutex.h>
+#include <linux/pagemap.h>
 #include <linux/random.h>
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
+#include <linux/uaccess.h>
 #include <linux/wait.h>
 
 #include "bindings/helpers.h"
@@ -261,9 +265,30 @@ u64 ordofs_encode_dev(dev_t dev)
 	return new_encode_dev(dev);
 }
 
-void ordofs_inode_dio_wait(struct inode *inode)
+int ordofs_write_and_wait(struct inode *inode)
 {
 	inode_dio_wait(inode);
+	return filemap_write_and_wait(inode->i_mapping);
+}
+
+bool ordofs_fileattr_has_fsx(const struct file_kattr *fa)
+{
+	return fileattr_has_fsx(fa);
+}
+
+bool ordofs_is_dirsync(struct inode *inode)
+{
+	return IS_DIRSYNC(inode);
+}
+
+bool ordofs_capable_sys_admin(void)
+{
+	return capable(CAP_SYS_ADMIN);
+}
+
+int ordofs_get_user_u32(unsigned long from, u32 *to)
+{
+	return get_user(*to, (u32 __user *)from);
 }
 
 /* ---- Names -------------------------------------------------------------- */

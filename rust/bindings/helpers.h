@@ -6,6 +6,7 @@
 #define ORDOFS_HELPERS_H
 
 #include <linux/fs.h>
+#include <linux/fileattr.h>
 #include <linux/fs_context.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
@@ -13,6 +14,11 @@
 #include <linux/wait.h>
 
 static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_RDONLY = SB_RDONLY;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_S_SYNC = S_SYNC;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_S_NOATIME = S_NOATIME;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_S_APPEND = S_APPEND;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_S_IMMUTABLE = S_IMMUTABLE;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_S_DIRSYNC = S_DIRSYNC;
 
 void ordofs_mutex_init(struct mutex *lock, void *key);
 void ordofs_mutex_lock(struct mutex *lock);
@@ -59,7 +65,11 @@ void ordofs_init_special_inode(struct inode *inode, umode_t mode, u64 rdev);
 void ordofs_new_owner(struct mnt_idmap *idmap, struct inode *dir, umode_t *mode,
 		      u32 *uid, u32 *gid);
 u64 ordofs_encode_dev(dev_t dev);
-void ordofs_inode_dio_wait(struct inode *inode);
+int ordofs_write_and_wait(struct inode *inode);
+bool ordofs_fileattr_has_fsx(const struct file_kattr *fa);
+bool ordofs_is_dirsync(struct inode *inode);
+bool ordofs_capable_sys_admin(void);
+int ordofs_get_user_u32(unsigned long from, u32 *to);
 struct inode *ordofs_d_inode(struct dentry *dentry);
 const char *ordofs_d_name(struct dentry *dentry, u32 *len);
 bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,

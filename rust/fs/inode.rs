@@ -28,6 +28,7 @@ impl InodeData {
             sectors: self.engine.blocks().saturating_mul(SECTORS),
             // Inode numbers are never used again, so that handles need no generation.
             generation: 0,
+            flags: a.flags,
             atime: a.atime,
             mtime: a.mtime,
             ctime: a.ctime,
@@ -75,7 +76,7 @@ impl OrdoFs {
                 atime: change.atime,
                 mtime: change.mtime,
                 ctime: change.ctime,
-                flags: None,
+                flags: change.flags,
             },
         )
     }

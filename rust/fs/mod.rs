@@ -32,6 +32,8 @@ pub(crate) struct OrdoFs {
     /// Commits every few seconds, or when the engine asks for it; there is none on a read-only
     /// mount.
     committer: Mutex<Option<KThread>>,
+    /// Commits hold this; while it is true there are none.
+    frozen: Shared<Mutex<bool>>,
     norecovery: bool,
 }
 

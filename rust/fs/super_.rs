@@ -5,7 +5,9 @@
 //!
 //! # Locking
 //!
-//! `committer` is taken under `s_umount` held exclusively (mount, remount, umount), or alone.
+//! `committer` is taken under `s_umount` held exclusively (mount, remount, umount). The commit thread
+//! holds `frozen` around a commit, outside all locks of the engine; freezing takes it under
+//! `s_umount`.
 
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
@@ -40,6 +42,7 @@ impl OrdoFs {
             return Ok(());
         }
         let engine = self.engine.clone();
+        let frozen = self.frozen.clone();
         let mut id = [0u8; 33];
         for (to, from) in id.iter_mut().zip(sb.id()) {
             *to = *from;
@@ -50,6 +53,10 @@ impl OrdoFs {
                 engine.commit_wait(TICK);
                 if kthread::should_stop() {
                     break;
+                }
+                let frozen = frozen.lock();
+                if *frozen {
+                    continue;
                 }
                 let _nofs = NoFs::enter();
                 // An error has shut the filesystem down; it was reported there, and every later
@@ -94,12 +101,14 @@ impl FileSystem for OrdoFs {
         params.check(read_only)?;
         let io = IoQueues::new()?;
         let committer = Mutex::new(None)?;
+        let frozen = Shared::new(Mutex::new(false)?)?;
         let _nofs = NoFs::enter();
         let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(read_only))?;
         Ok(Self {
             engine,
             io,
             committer,
+            frozen,
             norecovery: params.norecovery,
         })
     }
@@ -163,6 +172,21 @@ impl FileSystem for OrdoFs {
         self.engine.sync()
     }
 
+    fn freeze(&self) -> Result {
+        // After a commit that is under way; from then on the commit thread only sleeps.
+        *self.frozen.lock() = true;
+        let synced = self.sync(true);
+        if synced.is_err() {
+            *self.frozen.lock() = false;
+        }
+        synced
+    }
+
+    fn unfreeze(&self) -> Result {
+        *self.frozen.lock() = false;
+        Ok(())
+    }
+
     fn statfs(&self) -> StatFs {
         let s = self.engine.statfs();
         StatFs {
@@ -183,7 +207,7 @@ impl FileSystem for OrdoFs {
     }
 
     fn shutdown(&self) {
-        self.engine.abort("the device is gone");
+        self.engine.abort("the device is gone, or was declared so");
     }
 
     fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<InodeData> {

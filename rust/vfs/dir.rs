@@ -26,6 +26,8 @@ impl<T: FileData> Tables<T> {
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(iterate::<T>),
         fsync: Some(fsync::<T>),
+        unlocked_ioctl: Some(super::ioctl::ioctl::<T>),
+        compat_ioctl: Some(bindings::compat_ptr_ioctl),
         ..pin_init::zeroed()
     };
 }

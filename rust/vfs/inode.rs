@@ -86,6 +86,8 @@ pub(crate) struct Attrs {
     /// Space taken, in blocks of 512 bytes.
     pub(crate) sectors: u64,
     pub(crate) generation: u32,
+    /// `FS_*_FL` flags.
+    pub(crate) flags: u32,
     pub(crate) atime: Timestamp,
     pub(crate) mtime: Timestamp,
     pub(crate) ctime: Timestamp,
@@ -102,6 +104,8 @@ pub(crate) struct AttrChange {
     pub(crate) atime: Option<Timestamp>,
     pub(crate) mtime: Option<Timestamp>,
     pub(crate) ctime: Option<Timestamp>,
+    /// `FS_*_FL` flags.
+    pub(crate) flags: Option<u32>,
 }
 
 /// The times of a VFS inode.
@@ -275,6 +279,7 @@ impl<T: FileSystem> Inode<T> {
             bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
         }
         self.set_size(attrs.size);
+        self.apply_flags(attrs.flags);
     }
 }
 

@@ -25,11 +25,13 @@ pub(crate) mod export;
 mod fault;
 pub(crate) mod file_data;
 mod file_ops;
+pub(crate) mod fileattr;
 pub(crate) mod fs_context;
 pub(crate) mod inode;
 pub(crate) mod iocb;
 pub(crate) mod ioend;
 mod iomap;
+pub(crate) mod ioctl;
 pub(crate) mod kthread;
 pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
@@ -169,8 +171,9 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn shrink_scan(&self, _n: u64) -> u64 {
         0
     }
-    /// The device is gone.
-    fn shutdown(&self) {}
+    /// The device is gone, or the administrator wants it to seem so: from now on nothing is written,
+    /// and everything that would fails.
+    fn shutdown(&self);
 
     // Inodes.
 

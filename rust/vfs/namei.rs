@@ -44,6 +44,8 @@ impl<T: FileData> Tables<T> {
         tmpfile: Some(tmpfile::<T>),
         getattr: Some(super::setattr::getattr::<T>),
         setattr: Some(super::setattr::setattr::<T>),
+        fileattr_get: Some(super::fileattr::get::<T>),
+        fileattr_set: Some(super::fileattr::set::<T>),
         ..pin_init::zeroed()
     };
 }
@@ -108,6 +110,15 @@ unsafe fn make<T: FileData>(
             unsafe { bindings::d_drop(dentry) };
             return Err(e);
         }
+    }
+    settle(&dir)
+}
+
+/// Ends an operation on names in `dir`: with `dirsync` it is durable before the caller hears of it.
+fn settle<T: FileSystem>(dir: &Inode<T>) -> Result {
+    // SAFETY: The inode is valid.
+    if unsafe { bindings::ordofs_is_dirsync(dir.as_ptr()) } {
+        T::sync_inode(dir)?;
     }
     Ok(())
 }
@@ -277,6 +288,7 @@ unsafe extern "C" fn link<T: FileData>(
         dir.refresh();
         // SAFETY: The dentry is negative; it is given a reference.
         unsafe { bindings::d_instantiate(dentry, into_raw(ARef::from(target))) };
+        settle(&dir)?;
         Ok(0)
     })
 }
@@ -298,6 +310,7 @@ unsafe extern "C" fn unlink<T: FileData>(
         T::unlink(&dir, name.name(), victim)?;
         victim.refresh();
         dir.refresh();
+        settle(&dir)?;
         Ok(0)
     })
 }
@@ -358,6 +371,10 @@ unsafe extern "C" fn rename<T: FileData>(
         }
         old_dir.refresh();
         new_dir.refresh();
+        settle(old_dir)?;
+        if !ptr::eq(old_dir, new_dir) {
+            settle(new_dir)?;
+        }
         Ok(0)
     })
 }

@@ -30,6 +30,8 @@ impl<T: FileData> Tables<T> {
     };
     const REGULAR: bindings::inode_operations = bindings::inode_operations {
         fiemap: Some(super::file_data::fiemap::<T>),
+        fileattr_get: Some(super::fileattr::get::<T>),
+        fileattr_set: Some(super::fileattr::set::<T>),
         ..Self::SPECIAL
     };
     // `get_link` is for the VFS to know a symbolic link; it takes the target from `i_link`.
@@ -67,6 +69,7 @@ pub(crate) fn push_attrs<T: FileSystem>(inode: &Inode<T>) -> Result {
             atime: Some(times.atime),
             mtime: Some(times.mtime),
             ctime: Some(times.ctime),
+            flags: None,
         },
     )
 }
@@ -89,6 +92,7 @@ pub(crate) unsafe extern "C" fn getattr<T: FileData>(
         let ptr = bindings::ordofs_d_inode((*path).dentry);
         let inode = Inode::<T>::from_raw(ptr);
         bindings::generic_fillattr(idmap, request_mask, ptr, stat);
+        bindings::generic_fill_statx_attr(ptr, stat);
         let attrs = T::attrs(inode.data());
         (*stat).blocks = attrs.sectors;
         if request_mask & bindings::STATX_BTIME != 0 {
