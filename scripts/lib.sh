@@ -82,7 +82,7 @@ kernel_ready() {
 as_root=()
 if [ "$(id -u)" -ne 0 ]; then
 	# shellcheck disable=SC2034 # for those who source this
-	as_root=(unshare --user --map-root-user --map-auto)
+	as_root=(unshare --user --map-root-user --map-auto --mount)
 fi
 
 # stage NAME TEXT COMMAND...: run a long command with its output in a log,
