@@ -146,6 +146,7 @@ pub(super) fn file_operations<T: FileData>() -> &'static bindings::file_operatio
             splice_write: Some(bindings::iter_file_splice_write),
             mmap_prepare: Some(fault::mmap_prepare::<T>),
             get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+            unlocked_ioctl: Some(super::ioctl::ioctl::<T>),
             fsync: Some(fsync::<T>),
             fallocate: Some(fallocate::<T>),
             setlease: Some(bindings::generic_setlease),
