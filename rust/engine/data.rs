@@ -162,10 +162,11 @@ impl Fs {
         if block_to_bytes(start.saturating_add(len)) > size {
             return Ok(false);
         }
+        let end = start.saturating_add(len);
         let m = inode.maps.read();
         let mut at = start;
-        while at < start.saturating_add(len) {
-            let e = m.completed(&self.st, at, start + len - at)?;
+        while at < end {
+            let e = m.completed(&self.st, at, end - at)?;
             if e.kind == MapKind::Hole {
                 return Ok(false);
             }
@@ -203,11 +204,11 @@ impl Fs {
             match r {
                 Ok(Some(s)) => return Ok(s),
                 Ok(None) => {
-                    // In-place I/O to the same blocks is in flight; two of them in no order would
-                    // leave a checksum that is true of neither. Afterwards they are written, and
-                    // this write gets new blocks.
+                    // A write to the same blocks is in flight. Two of them complete in no order;
+                    // the loser's blocks would be freed and mapped at once, and in place they would
+                    // leave a checksum that is true of neither.
                     self.space.unreserve(extra);
-                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().in_place(start, n));
+                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().overlaps(start, 1));
                 }
                 Err(e) => {
                     self.space.unreserve(extra);
@@ -244,11 +245,14 @@ impl Fs {
     ) -> Result<Option<Started>> {
         let _shared = inode.ordered_sem.read();
         let mut m = inode.maps.write();
+        // Ordered extents are inserted with `maps` held for writing, so this stays true.
+        let n = match inode.ordered.lock().next(start) {
+            Some(at) if at <= start => return Ok(None),
+            Some(at) => n.min(at - start),
+            None => n,
+        };
         let under = m.completed(&self.st, start, n)?;
         let place = if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
-            if inode.ordered.lock().in_place(start, under.len) {
-                return Ok(None);
-            }
             let len = m.delalloc.at_or_after(start).map_or(under.len, |d| under.len.min(d.start - start));
             Place { phys: under.phys, len, in_place: true }
         } else {

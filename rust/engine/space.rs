@@ -29,7 +29,16 @@ impl Fs {
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
-        let from = bytes_to_blocks(bytes);
+        let mut from = bytes_to_blocks(bytes);
+        {
+            // A truncation that an error cut off: what it left behind must not become visible again
+            // by growing the file.
+            let meta = inode.meta.lock();
+            if meta.state & STATE_TRUNCATE != 0 {
+                from = from.min(bytes_to_blocks(meta.attrs.size));
+            }
+        }
+        self.wait_ordered(inode, from, MAX_FILE_BLOCKS);
         self.release_delalloc(inode, from, MAX_FILE_BLOCKS.saturating_sub(from));
         let mut first = true;
         loop {
@@ -41,18 +50,20 @@ impl Fs {
             inode.bump();
             m.ems.recount(&self.em_count);
             drop(m);
+            let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
-            if first {
-                meta.attrs.size = bytes;
+            // Until the last batch the smaller of both sizes counts: see above.
+            if first || done {
+                meta.attrs.size = if done { bytes } else { bytes.min(meta.attrs.size) };
                 first = false;
             }
-            let more = r? < MAX_FILE_BLOCKS;
-            if more {
-                meta.state |= STATE_TRUNCATE;
-            } else {
+            if done {
                 meta.state &= !STATE_TRUNCATE;
                 return Ok(());
             }
+            // Also after an error: a part may be gone.
+            meta.state |= STATE_TRUNCATE;
+            r?;
         }
     }
 
@@ -62,6 +73,7 @@ impl Fs {
         if start >= end {
             return Ok(());
         }
+        self.wait_ordered(inode, start, end - start);
         self.release_delalloc(inode, start, end - start);
         let mut at = start;
         while at < end {
@@ -128,13 +140,16 @@ impl Fs {
         if v.kind != MapKind::Hole {
             return Ok((0, goal.unwrap_or(0)));
         }
+        // What is a hole has no extent map, and so none has to be dropped.
         let (phys, n) = self.space.alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
         let e = Extent { start: at, phys, len: n, unwritten: true, csums: false, generation: txn.generation() };
         if let Err(err) = self.add_extent(&mut txn, &mut m, &e, &[]) {
+            // The commit that frees them gives the blocks back; until then they are paid for, while
+            // the caller gives back all of its reservation.
+            self.space.reserve_forced(n);
             self.free_extent(phys, n)?;
             return Err(err);
         }
-        m.ems.invalidate(at, n)?;
         inode.bump();
         Ok((n, phys + n))
     }
