@@ -39,7 +39,7 @@ pub struct CommitState {
     /// Inodes without names and truncations under way.
     pub orphans: Tree,
     /// The newest superblock.
-    pub sb: Superblock,
+    pub sb: KBox<Superblock>,
 }
 
 /// A tree of an inode at the moment of the snapshot.

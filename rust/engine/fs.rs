@@ -86,6 +86,7 @@ pub struct Parts {
 
 impl Fs {
     /// Puts a filesystem together.
+    #[inline(never)]
     pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
         let fs = Self {
             st: p.st,

@@ -17,7 +17,7 @@ mod shared;
 mod wait;
 
 pub use block::Block;
-pub use lock::{Mutex, RwLock};
+pub use lock::{Mutex, MutexGuard, RwLock};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use shared::Shared;
