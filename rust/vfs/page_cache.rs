@@ -42,10 +42,6 @@ impl<'a, T: FileData> InodeLock<'a, T> {
     pub(crate) fn inode(&self) -> &'a Inode<T> {
         self.inode
     }
-    /// Whether nobody else holds it.
-    pub(crate) fn is_exclusive(&self) -> bool {
-        self.exclusive
-    }
 }
 
 impl<T: FileData> Drop for InodeLock<'_, T> {
