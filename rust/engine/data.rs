@@ -189,8 +189,8 @@ impl Fs {
             bytes.extend_from_slice(&c.to_le_bytes(), GFP_KERNEL)?;
         }
         loop {
-            // Blocks that no delalloc reservation covers are reserved here, before any lock.
-            let extra = if direct { n } else { self.uncovered(inode, start, n) };
+            // Blocks that nothing pays for yet are reserved here, before any lock.
+            let extra = self.uncovered(inode, start, n, direct);
             if extra > 0 {
                 let r = self.reserve(extra, Priority::Normal);
                 if direct {
@@ -218,12 +218,17 @@ impl Fs {
         }
     }
 
-    fn uncovered(&self, inode: &Inode, start: u64, n: u64) -> u64 {
+    /// How many blocks of a write have to be reserved: preallocated ones are written in place, and on a
+    /// full disk, too. Delalloc is a reservation for the page cache, not for direct writes.
+    fn uncovered(&self, inode: &Inode, start: u64, n: u64, direct: bool) -> u64 {
         let m = inode.maps.read();
         let under = m.completed(&self.st, start, n);
         if under.is_ok_and(|u| u.kind == MapKind::Unwritten) && m.delalloc.at(start).is_none() {
             // In place: nothing will be allocated.
             return 0;
+        }
+        if direct {
+            return n;
         }
         let mut covered = 0;
         let mut at = start;
