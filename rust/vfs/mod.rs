@@ -29,9 +29,9 @@ pub(crate) mod fileattr;
 pub(crate) mod fs_context;
 pub(crate) mod inode;
 pub(crate) mod iocb;
+pub(crate) mod ioctl;
 pub(crate) mod ioend;
 mod iomap;
-pub(crate) mod ioctl;
 pub(crate) mod kthread;
 pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
