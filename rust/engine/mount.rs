@@ -102,7 +102,8 @@ impl Fs {
                 self.iput(inode);
                 r?;
             }
-            at = ino.saturating_add(1);
+            let Some(after) = ino.checked_add(1) else { return Ok(()) };
+            at = after;
         }
     }
 

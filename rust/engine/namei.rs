@@ -85,7 +85,8 @@ impl Fs {
                 Ok(inode)
             }
             Err(e) => {
-                self.itable.put(ino);
+                drop(inode);
+                self.let_go(self.itable.put(ino));
                 Err(e)
             }
         }
@@ -95,7 +96,7 @@ impl Fs {
     fn drop_new(&self, inode: &Shared<Inode>) {
         inode.meta.lock().deleted = true;
         self.inodes.fetch_sub(1, Ordering::Relaxed);
-        self.itable.put(inode.ino());
+        self.let_go(self.itable.put(inode.ino()));
     }
 
     fn check_new(&self, dir: &Inode, name: &[u8]) -> Result {
@@ -237,7 +238,7 @@ impl Fs {
             return Err(e);
         }
         if let Some(w) = white {
-            self.itable.put(w.ino());
+            self.let_go(self.itable.put(w.ino()));
         }
         if let Some(t) = r.target {
             self.lost_name(t, t.kind() == S_IFDIR);

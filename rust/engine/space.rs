@@ -15,7 +15,7 @@ use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::types::*;
-use crate::os::Shared;
+use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
 /// Records that one transaction removes.
@@ -93,6 +93,7 @@ impl Fs {
     /// has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC what was
     /// allocated up to there stays, as on ext4 and XFS.
     pub fn preallocate(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+        let _nofs = NoFs::enter();
         let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS).ok_or(EFBIG)?;
         let mut at = start;
         let mut hint = None;
