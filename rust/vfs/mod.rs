@@ -41,6 +41,7 @@ pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;
 pub(crate) mod super_ops;
+pub(crate) mod window;
 pub(crate) mod workqueue;
 
 pub(crate) use dentry::Dentry;
