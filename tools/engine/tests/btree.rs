@@ -218,7 +218,7 @@ enum Op {
     /// A snapshot, then these changes, then its write-out.
     CommitDuring(Vec<Op>),
     /// A commit that fails after so many writes; changes; the next commit succeeds.
-    FailedCommit(u64),
+    FailedCommit(u64, Vec<Op>),
     Reload,
     Shrink(u64),
     /// The n-th allocation fails in the next insert or remove.
@@ -240,14 +240,11 @@ fn apply(w: &mut World, op: &Op) {
             let snap = w.tree.snapshot().unwrap();
             let model = w.model.clone();
             for o in ops {
-                match o {
-                    Op::Insert(..) | Op::Remove(_) | Op::Look(_) => apply(w, o),
-                    _ => {}
-                }
+                apply(w, o);
             }
             w.finish(snap, model);
         }
-        Op::FailedCommit(n) => {
+        Op::FailedCommit(n, ops) => {
             let snap = w.tree.snapshot().unwrap();
             let mut sink = Sink {
                 disk: &w.disk,
@@ -258,8 +255,9 @@ fn apply(w: &mut World, op: &Op) {
             if snap.write_out(&mut sink).is_ok() {
                 return w.finish(snap, w.model.clone());
             }
+            // Some nodes are written now, and the tree has the only reference to them.
             w.tree.restore_dead(snap);
-            w.look(*n);
+            ops.iter().for_each(|o| apply(w, o));
             w.commit();
         }
         Op::Reload => {
@@ -323,12 +321,16 @@ fn simple_op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn changes() -> impl Strategy<Value = Vec<Op>> {
+    prop::collection::vec(simple_op(), 0..40)
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         80 => simple_op(),
         3 => Just(Op::Commit),
-        3 => prop::collection::vec(simple_op(), 0..40).prop_map(Op::CommitDuring),
-        1 => (0u64..20).prop_map(Op::FailedCommit),
+        3 => changes().prop_map(Op::CommitDuring),
+        2 => (0u64..20, changes()).prop_map(|(n, o)| Op::FailedCommit(n, o)),
         1 => Just(Op::Reload),
         1 => (0u64..200).prop_map(Op::Shrink),
         6 => (0u64..30, any::<bool>(), key(), len()).prop_map(|(n, i, k, l)| Op::Fault(n, i, k, l)),
