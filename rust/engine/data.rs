@@ -397,7 +397,7 @@ impl Fs {
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
         // One leaf for each old record in the range, and the paths.
-        let mut txn = self.begin_forced(24 + o.len() / 8)?;
+        let mut txn = self.begin_forced(12 + o.len() / 8)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (start, end) = (o.start(), o.end());

@@ -15,6 +15,8 @@ use crate::os::{NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
+/// How often an operation that makes room tries to get its reservation.
+const TRIES: usize = 8;
 /// Promised nodes (of 4 KiB) at which operations commit.
 const HARD_LIMIT: i64 = 16384;
 
@@ -132,12 +134,15 @@ impl Fs {
     }
 
     /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
-    /// pool is used up it overdraws, and commits soon.
+    /// pool is used up, and a commit did not help, it overdraws.
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
-        if self.reserve(blocks, Priority::Reclaim).is_err() {
-            self.space.reserve_forced(blocks);
+        if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+            self.sync()?;
+            if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+                self.space.reserve_forced(blocks);
+            }
         }
         self.barrier.enter();
         Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
@@ -157,12 +162,23 @@ impl Fs {
         for _ in 0..3 {
             match self.space.reserve(n, prio) {
                 Ok(()) => return Ok(()),
-                Err(e) if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 => {
-                    return Err(e)
-                }
+                Err(_) if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 => break,
                 Err(_) => self.sync()?,
             }
         }
-        self.space.reserve(n, prio)
+        let last = self.space.reserve(n, prio);
+        if last.is_ok() || prio == Priority::Normal {
+            return last;
+        }
+        // Making room has to work. What stands in its way are the worst cases of operations under way,
+        // which give most of them back when they end.
+        for _ in 0..TRIES {
+            self.sync()?;
+            let _commit = self.commit.lock();
+            if self.barrier.exclusive(|| self.space.reserve(n, prio)).is_ok() {
+                return Ok(());
+            }
+        }
+        last
     }
 }

@@ -49,6 +49,8 @@ struct Group {
     commit: Option<Delta>,
     /// The commit delta changed since it was last put into the tree.
     stale: bool,
+    /// No free run is longer: saves looking for long runs where there are none, again and again.
+    longest: u32,
 }
 
 impl Group {
@@ -155,7 +157,7 @@ impl Ag {
                     return Err(corrupt("bitmap", g, "disagrees with the free count"));
                 }
             }
-            self.groups.insert(g, Group { used, busy: 0, run: None, commit: None, stale: false })?;
+            self.groups.insert(g, Group { used, busy: 0, run: None, commit: None, stale: false, longest: cap })?;
         }
         self.groups.get_mut(&g).ok_or(EIO)
     }
@@ -220,11 +222,18 @@ impl Ag {
             };
             let cap = self.group_len(c);
             let group = self.group(st, c)?;
-            let mut found = group.used.find_clear(from, cap, want);
-            if from > 0 && found.is_none_or(|(_, l)| l < want) {
-                let again = group.used.find_clear(0, cap, want);
-                if again.map_or(0, |a| a.1) > found.map_or(0, |a| a.1) {
-                    found = again;
+            let mut found = None;
+            if best.is_none_or(|b| b.2 < group.longest) {
+                let look = want.min(group.longest).max(1);
+                found = group.used.find_clear(from, cap, look);
+                if found.is_none_or(|(_, l)| l < look) {
+                    if from > 0 {
+                        found = group.used.find_clear(0, cap, look);
+                    }
+                    let len = found.map_or(0, |f| f.1);
+                    if len < look {
+                        group.longest = len;
+                    }
                 }
             }
             if let Some((at, len)) = found {
@@ -314,6 +323,7 @@ impl Ag {
         self.parts(block, len, |ag, g, at, n| {
             let group = ag.group(st, g)?;
             group.used.clear(at, n);
+            group.longest = GROUP_BLOCKS as u32;
             group.busy = group.busy.saturating_sub(n);
             if let Some(f) = ag.free.get_mut(g as usize) {
                 *f += n as u16;
@@ -433,6 +443,7 @@ impl Ag {
             let Some(group) = self.groups.get_mut(&g) else { continue };
             let Some(d) = group.commit.take() else { continue };
             group.used.and_not(&d.clear);
+            group.longest = GROUP_BLOCKS as u32;
             let n = d.clear.count();
             if let Some(f) = self.free.get_mut(g as usize) {
                 *f += n as u16;
