@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The OS contract (docs/DESIGN.md §1) for model checking: locks, wait queues and atomics are
+//! shuttle's, everything else is that of `ordofs-engine`.
+
+#[path = "../../engine/src/os/block.rs"]
+pub mod block;
+#[path = "../../engine/src/os/device.rs"]
+pub mod device;
+#[path = "../../engine/src/os/map.rs"]
+pub mod map;
+#[path = "../../engine/src/os/mem.rs"]
+pub mod mem;
+#[path = "../../engine/src/os/misc.rs"]
+pub mod misc;
+pub mod sync;
+
+/// Atomics whose every access is a point where the schedule may turn.
+pub mod atomic {
+    pub use core::sync::atomic::Ordering;
+    pub use shuttle::sync::atomic::{
+        fence, AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, AtomicUsize,
+    };
+}
+
+pub use block::Block;
+pub use device::{Backend, Device};
+pub use map::Map;
+pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
+pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Sleeping locks, wait queues and reference counts over shuttle.
+//!
+//! A panic while a lock is held does not poison it: the panic already fails the test.
+
+use core::ops::{Deref, DerefMut};
+use kernel::prelude::*;
+use shuttle::sync::Condvar;
+use std::sync::{Arc, PoisonError};
+
+/// Fails like an allocation of the kernel's would.
+fn allocation() -> Result {
+    if kernel::fault::should_fail() {
+        return Err(ENOMEM);
+    }
+    Ok(())
+}
+
+/// A sleeping mutual exclusion lock.
+pub struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+/// Access to what a [`Mutex`] protects.
+pub struct MutexGuard<'a, T>(shuttle::sync::MutexGuard<'a, T>);
+
+impl<T> Mutex<T> {
+    /// A mutex that protects `v`.
+    pub fn new(v: T) -> Result<Self> {
+        allocation()?;
+        Ok(Self(shuttle::sync::Mutex::new(v)))
+    }
+
+    /// Waits for the lock.
+    pub fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// A sleeping readers-writer lock; as in the kernel, a waiting writer holds up new readers.
+pub struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+/// Shared access to what a [`RwLock`] protects.
+pub struct ReadGuard<'a, T>(shuttle::sync::RwLockReadGuard<'a, T>);
+
+/// Exclusive access to what a [`RwLock`] protects.
+pub struct WriteGuard<'a, T>(shuttle::sync::RwLockWriteGuard<'a, T>);
+
+impl<T> RwLock<T> {
+    /// A lock that protects `v`.
+    pub fn new(v: T) -> Result<Self> {
+        allocation()?;
+        Ok(Self(shuttle::sync::RwLock::new(v)))
+    }
+
+    /// Waits for shared access.
+    pub fn read(&self) -> ReadGuard<'_, T> {
+        ReadGuard(self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for exclusive access.
+    pub fn write(&self) -> WriteGuard<'_, T> {
+        WriteGuard(self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<T> Deref for ReadGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> Deref for WriteGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for WriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
+
+/// Threads that wait for a condition. No lock is held while a condition is looked at.
+pub struct WaitQueue {
+    /// Number of wake-ups so far: one that comes between the look and the sleep is not lost.
+    wakes: shuttle::sync::Mutex<u64>,
+    cond: Condvar,
+}
+
+impl WaitQueue {
+    /// An empty queue.
+    pub fn new() -> Result<Self> {
+        allocation()?;
+        Ok(Self {
+            wakes: shuttle::sync::Mutex::new(0),
+            cond: Condvar::new(),
+        })
+    }
+
+    fn wakes(&self) -> shuttle::sync::MutexGuard<'_, u64> {
+        self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until `cond` is true; looks again after every wake-up.
+    pub fn wait_until(&self, mut cond: impl FnMut() -> bool) {
+        loop {
+            let seen = *self.wakes();
+            if cond() {
+                return;
+            }
+            let mut now = self.wakes();
+            while *now == seen {
+                now = self.cond.wait(now).unwrap_or_else(PoisonError::into_inner);
+            }
+        }
+    }
+
+    /// Time does not pass in a model: lets others run once, then answers.
+    pub fn wait_timeout(&self, _ms: u64, mut cond: impl FnMut() -> bool) -> bool {
+        shuttle::thread::yield_now();
+        cond()
+    }
+
+    /// Wakes all that wait.
+    pub fn wake_all(&self) {
+        *self.wakes() += 1;
+        self.cond.notify_all();
+    }
+}
+
+/// A reference-counted value.
+pub struct Shared<T>(Arc<T>);
+
+impl<T> Shared<T> {
+    /// Allocates the value with one reference.
+    pub fn new(v: T) -> Result<Self> {
+        allocation()?;
+        Ok(Self(Arc::new(v)))
+    }
+
+    /// The value, to be changed, if this is the only reference.
+    pub fn get_mut(this: &mut Self) -> Option<&mut T> {
+        Arc::get_mut(&mut this.0)
+    }
+
+    /// Do both refer to the same value?
+    pub fn ptr_eq(a: &Self, b: &Self) -> bool {
+        Arc::ptr_eq(&a.0, &b.0)
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
