@@ -153,6 +153,8 @@ struct Frozen {
     promised: i64,
     next_ino: u64,
     inodes: u64,
+    /// Where the log stood: position and number.
+    log: (u64, u64),
 }
 
 impl Fs {
@@ -162,13 +164,22 @@ impl Fs {
         self.commit_upto(target, false)
     }
 
-    /// Makes what happened to the inode durable.
+    /// Makes what happened to the inode durable: by the log, else by a commit.
     pub fn sync_inode(&self, inode: &Inode) -> Result {
         let changed = inode.changed.load(Ordering::Acquire);
-        if self.durable_generation() >= changed {
+        if self.durable_generation() >= changed && !self.log_pending() {
             return self.readable();
         }
-        self.commit_upto(changed, false)
+        self.writable()?;
+        match self.log_sync(inode) {
+            Ok(true) => Ok(()),
+            // Full, or something that the log cannot say: a commit says it all.
+            Ok(false) => self.sync(),
+            Err(e) => {
+                self.abort("writing the log");
+                Err(e)
+            }
+        }
     }
 
     /// Commits unless generation `target` is durable. Group commit: whoever waited for the mutex while
@@ -206,7 +217,8 @@ impl Fs {
             let next_ino = self.next_ino.load(Ordering::Relaxed);
             let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
             let generation = self.running.fetch_add(1, Ordering::AcqRel);
-            Ok(Frozen { generation, snaps, promised, next_ino, inodes })
+            let log = self.log.freeze();
+            Ok(Frozen { generation, snaps, promised, next_ino, inodes, log })
         })
     }
 
@@ -242,6 +254,7 @@ impl Fs {
         c.sb.generation = f.generation;
         c.sb.next_ino = f.next_ino;
         c.sb.inodes = f.inodes;
+        (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
         // R8: data and nodes first, then the superblock that refers to them.
         self.st.device().flush()?;
@@ -263,6 +276,7 @@ impl Fs {
             self.space.reserve_forced(diff.unsigned_abs());
         }
         self.durable.store(f.generation, Ordering::Release);
+        self.log.committed(f.log.0);
         self.thaw(c, f)
     }
 

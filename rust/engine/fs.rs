@@ -9,6 +9,7 @@ use crate::engine::commit::CommitState;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
 use crate::engine::itable::InodeTable;
+use crate::engine::log::Log;
 use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
@@ -57,6 +58,9 @@ pub struct Fs {
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
     pub(crate) read_only: AtomicBool,
+    /// The fsync log.
+    pub(crate) log: Log,
+    pub(crate) replaying: AtomicBool,
     shutdown: AtomicBool,
 }
 
@@ -92,6 +96,8 @@ impl Fs {
             geometry: p.geometry,
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
+            log: Log::new(&p.commit.sb)?,
+            replaying: AtomicBool::new(false),
             opts: Mutex::new(p.opts)?,
             space: p.space,
             itable: InodeTable::new()?,
@@ -148,7 +154,7 @@ impl Fs {
     /// EIO after a shutdown, EROFS on a read-only mount.
     pub(crate) fn writable(&self) -> Result {
         self.readable()?;
-        if self.read_only.load(Ordering::Acquire) {
+        if self.read_only.load(Ordering::Acquire) && !self.replaying.load(Ordering::Acquire) {
             return Err(EROFS);
         }
         Ok(())

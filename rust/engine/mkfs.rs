@@ -74,8 +74,9 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         state: 0,
         log_start: RESERVED_BLOCKS,
         log_len: log_length(total),
-        log_head: 0,
-        log_tail: 0,
+        log_pos: 0,
+        // Not 0: batches of an earlier filesystem with the same UUID must not fit.
+        log_seq: crate::os::random_u64() >> 8,
         next_ino: ROOT_INO + 1,
         root_ino: ROOT_INO,
         inodes: 0,

@@ -12,6 +12,7 @@ use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::node_store::NodeStore;
 use crate::engine::types::*;
 use crate::os::{Device, Shared};
+use crate::os::atomic::Ordering;
 use kernel::prelude::*;
 
 /// Id of the inode tree.
@@ -47,10 +48,36 @@ impl Fs {
         }
         let damaged = |error| MountError { error, reason: "damaged metadata; see the kernel log, run fsck.ordofs" };
         let fs = Self::from_superblock(dev, sb, opts).map_err(damaged)?;
+        if opts.recovery {
+            fs.recover().map_err(damaged)?;
+        }
         if !opts.read_only {
             fs.clean_orphans().map_err(damaged)?;
         }
         Ok(fs)
+    }
+
+    /// Replays the log, and commits what it held unless the mount is read-only.
+    fn recover(&self) -> Result {
+        let (pos, seq) = {
+            let c = self.commit.lock();
+            (c.sb.log_pos, c.sb.log_seq)
+        };
+        self.replaying.store(true, Ordering::Release);
+        let r = self.replay(pos, seq);
+        self.replaying.store(false, Ordering::Release);
+        let r = r?;
+        if r.disbelieved {
+            pr_info!("ordofs: the last log batch was cut off before it was acknowledged\n");
+        }
+        if r.batches > 0 {
+            pr_info!("ordofs: replayed {} records of {} log batches\n", r.records, r.batches);
+        }
+        if r.batches > 0 || r.disbelieved {
+            self.commit_upto(self.running_generation(), true)?;
+        }
+        self.log.start();
+        Ok(())
     }
 
     /// Puts the filesystem that a superblock describes together.

@@ -14,6 +14,7 @@ use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::log::record::Record;
 use crate::engine::types::*;
 use crate::os::Shared;
 use kernel::prelude::*;
@@ -26,6 +27,11 @@ const BATCH_NODES: u64 = 96;
 impl Fs {
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
+        self.resize(inode, bytes, true)
+    }
+
+    /// [`Fs::set_size`]; `log`: record it.
+    pub(crate) fn resize(&self, inode: &Shared<Inode>, bytes: u64, log: bool) -> Result {
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
@@ -40,11 +46,13 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, BATCH, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
-            drop(m);
             let mut meta = inode.meta.lock();
             if first {
                 meta.attrs.size = bytes;
                 first = false;
+                if log {
+                    txn.log(&Record::Size { ino: inode.ino(), bytes });
+                }
             }
             let more = r? < MAX_FILE_BLOCKS;
             if more {
@@ -72,6 +80,8 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, at, end, BATCH, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
+            // Under `maps`, which orders it with the extents that an fsync records.
+            txn.log(&Record::Punch { ino: inode.ino(), start: at, len: r.unwrap_or(end) - at });
             at = r?;
         }
         Ok(())
@@ -113,6 +123,7 @@ impl Fs {
             txn.dirty(inode)?;
             let mut meta = inode.meta.lock();
             meta.attrs.size = meta.attrs.size.max(size);
+            txn.log(&Record::Size { ino: inode.ino(), bytes: meta.attrs.size });
         }
         Ok(())
     }
@@ -135,6 +146,7 @@ impl Fs {
             return Err(err);
         }
         m.ems.invalidate(at, n)?;
+        txn.log(&Record::Preallocate { ino: inode.ino(), start: at, phys, len: n });
         inode.bump();
         Ok((n, phys + n))
     }

@@ -68,6 +68,11 @@ pub struct Txn<'a> {
 }
 
 impl<'a> Txn<'a> {
+    /// The filesystem.
+    pub fn fs(&self) -> &'a Fs {
+        self.fs
+    }
+
     /// The generation that will hold what this operation does.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -140,6 +145,11 @@ impl Fs {
 
     /// Reserves blocks; commits when that can free some. Never called inside a Txn.
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
+        if self.replaying.load(Ordering::Acquire) {
+            // Replay is one transaction: no commit may come in between.
+            self.space.reserve_forced(n);
+            return Ok(());
+        }
         for _ in 0..3 {
             match self.space.reserve(n, prio) {
                 Ok(()) => return Ok(()),

@@ -290,6 +290,21 @@ impl Ag {
         self.parts(block, len, |ag, g, at, n| ag.take(st, g, at, n, Owner::Running))
     }
 
+    /// Replay: takes the blocks of the range that nobody uses yet as busy; returns how many.
+    pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+        let mut n = 0;
+        self.parts(block, len, |ag, g, at, len| {
+            for i in at..at + len {
+                if !ag.group(st, g)?.used.get(i) {
+                    ag.take(st, g, i, 1, Owner::Busy)?;
+                    n += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(n)
+    }
+
     /// Data I/O completed: its busy blocks enter the running transaction.
     pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {

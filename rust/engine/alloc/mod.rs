@@ -159,6 +159,20 @@ impl Space {
         }
     }
 
+    /// Replay: takes blocks that a log record maps, before anything could allocate them.
+    pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        let mut at = block;
+        let end = block.saturating_add(len);
+        while at < end {
+            let n = end.min((at / self.ag_blocks + 1).saturating_mul(self.ag_blocks)) - at;
+            let (i, off) = self.locate(at, n)?;
+            let taken = self.ag(i)?.lock().claim(st, off, n)?;
+            self.reserve_forced(taken);
+            at += n;
+        }
+        Ok(())
+    }
+
     /// See [`Ag::commit_busy`].
     pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;

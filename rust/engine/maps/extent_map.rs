@@ -6,7 +6,7 @@
 //!   and only against the [`Ordered`] that proves that the ordered extent came first.
 //! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
 //!   a fast fsync collects these. The modified list is the set of maps with this flag.
-//! - *Logging*: a fast fsync is writing it to the log.
+//! - *Logged*: modified, and a fast fsync has collected it. It stays until the commit all the same.
 //! - Otherwise clean: a cache entry that says what the extent tree says.
 //!
 //! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
@@ -28,8 +28,8 @@ pub struct Em {
     pub in_place: bool,
     /// Not committed yet.
     pub modified: bool,
-    /// Being written to the log.
-    pub logging: bool,
+    /// In the log already, or in the records that the next batch writes.
+    pub logged: bool,
     /// Transaction that completed it.
     pub generation: u64,
 }
@@ -43,7 +43,7 @@ impl RangeValue for Em {
 impl Em {
     /// May be dropped at any time.
     fn clean(&self) -> bool {
-        self.pinned == 0 && !self.modified && !self.logging
+        self.pinned == 0 && !self.modified
     }
 }
 
@@ -101,7 +101,7 @@ impl ExtentMaps {
             pinned: proof.id(),
             in_place: proof.in_place(),
             modified: false,
-            logging: false,
+            logged: false,
             generation: 0,
         };
         self.maps.insert(Range { start: proof.start(), len: proof.len(), value })
@@ -114,6 +114,7 @@ impl ExtentMaps {
             em.pinned = 0;
             em.in_place = false;
             em.modified = true;
+            em.logged = false;
             em.generation = generation;
         });
     }
@@ -142,6 +143,25 @@ impl ExtentMaps {
         }
     }
 
+    /// The first modified map from `block` on that no fsync has collected yet.
+    pub fn modified_from(&self, block: u64) -> Option<Range<Em>> {
+        let mut at = block;
+        loop {
+            let r = self.maps.at_or_after(at)?;
+            if r.value.modified && !r.value.logged {
+                return Some(r);
+            }
+            at = r.end();
+        }
+    }
+
+    /// The map that starts at `start` is in the log's records.
+    pub fn set_logged(&mut self, start: u64) {
+        if let Some(em) = self.maps.get_mut(start) {
+            em.logged = true;
+        }
+    }
+
     /// The extent tree changed in this range (punch, truncate, preallocation): forget it.
     pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
         self.maps.carve(start, len, |_| ())
@@ -156,8 +176,8 @@ impl ExtentMaps {
         });
     }
 
-    /// R2: drops clean maps that lie in the range, at most `max`. Pinned, logging and modified maps
-    /// stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
+    /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
+    /// (logged ones included) stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
     pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, bool) {
         let end = start.saturating_add(len);
         let mut from = start;

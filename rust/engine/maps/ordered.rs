@@ -114,6 +114,16 @@ impl OrderedSet {
         self.map.remove(&o.id);
     }
 
+    /// Later ordered extents have at least this id.
+    pub fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    /// Is an ordered extent with a smaller id still there?
+    pub fn any_before(&self, id: u64) -> bool {
+        self.map.first().is_some_and(|(k, _)| k < id)
+    }
+
     /// Is any in-place write in flight in the range?
     pub fn in_place(&self, start: u64, len: u64) -> bool {
         self.any(|f| f.in_place && f.overlaps(start, len))
