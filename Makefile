@@ -30,6 +30,7 @@ help:
 	@echo '  make test           everything: static checks, tools, VM tests'
 	@echo '      TESTS="a b*"        only tests whose names match'
 	@echo '  make check          static checks only'
+	@echo '  make clippy         what clippy says (the kernel'"'"'s lints); for reading'
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
@@ -60,7 +61,7 @@ modules_install: need-kdir
 
 # --- the project's own environment -----------------------------------------
 
-.PHONY: root module tools run test check fmt shell chroot-shell xfstests
+.PHONY: root module tools run test check fmt clippy shell chroot-shell xfstests
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -74,6 +75,8 @@ test:
 	@$(SH)/test
 check:
 	@$(SH)/test check
+clippy:
+	@$(SH)/clippy
 # Rewrite all Rust sources in the kernel's style.
 fmt:
 	@FIX=1 $(SH)/static-checks rustfmt

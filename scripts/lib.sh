@@ -77,6 +77,14 @@ kernel_ready() {
 	fi
 }
 
+# Become root: really, or in a user namespace in which this user is root and has
+# its subordinate ids for the others (what Debian gives every new user).
+as_root=()
+if [ "$(id -u)" -ne 0 ]; then
+	# shellcheck disable=SC2034 # for those who source this
+	as_root=(unshare --user --map-root-user --map-auto --mount)
+fi
+
 # stage NAME TEXT COMMAND...: run a long command with its output in a log,
 # and say every few seconds how long it has taken, next to what it took the
 # last time. The log's tail is shown when the command fails.

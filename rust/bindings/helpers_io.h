@@ -73,6 +73,7 @@ bool ordofs_helper_queue_work(struct workqueue_struct *wq,
 struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name);
 void ordofs_helper_flush_workqueue(struct workqueue_struct *wq);
 bool ordofs_helper_message_allowed(void);
+void ordofs_helper_hold(unsigned int window);
 u64 ordofs_helper_bdev_bytes(struct block_device *bdev);
 bool ordofs_helper_bdev_readonly(struct block_device *bdev);
 bool ordofs_helper_bdev_can_discard(struct block_device *bdev);

@@ -39,7 +39,7 @@ pub struct CommitState {
     /// Inodes without names and truncations under way.
     pub orphans: Tree,
     /// The newest superblock.
-    pub sb: Superblock,
+    pub sb: KBox<Superblock>,
 }
 
 /// A tree of an inode at the moment of the snapshot.
@@ -94,7 +94,7 @@ struct Sink<'a> {
     goal: Option<u64>,
     batch: KVec<(u64, Block)>,
     /// Addresses taken beforehand, for trees whose lock the allocator needs.
-    pool: KVec<u64>,
+    pool: KVVec<u64>,
 }
 
 impl Sink<'_> {
@@ -149,7 +149,7 @@ impl NodeSink for Sink<'_> {
 /// What the barrier froze.
 struct Frozen {
     generation: u64,
-    snaps: KVec<InodeSnap>,
+    snaps: KVVec<InodeSnap>,
     promised: i64,
     next_ino: u64,
     inodes: u64,
@@ -207,13 +207,13 @@ impl Fs {
 
     fn freeze(&self) -> Result<Frozen> {
         self.barrier.exclusive(|| {
-            let dirty = core::mem::replace(&mut *self.dirty.lock(), KVec::new());
-            let mut snaps = KVec::with_capacity(dirty.len(), GFP_KERNEL)?;
+            let dirty = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
+            let mut snaps = KVVec::with_capacity(dirty.len(), GFP_KERNEL)?;
             for inode in dirty {
                 snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
             }
             self.space.freeze();
-            let promised = self.commit_reserved.swap(0, Ordering::Relaxed);
+            let promised = self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
             let next_ino = self.next_ino.load(Ordering::Relaxed);
             let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
             let generation = self.running.fetch_add(1, Ordering::AcqRel);
@@ -231,7 +231,7 @@ impl Fs {
             allocated: 0,
             goal: None,
             batch: KVec::new(),
-            pool: KVec::new(),
+            pool: KVVec::new(),
         };
         for s in f.snaps.iter() {
             self.commit_inode(c, &mut sink, s)?;
@@ -261,11 +261,12 @@ impl Fs {
         c.sb.write(self.st.device())?;
 
         if self.opts.lock().discard {
-            self.space.freed_runs(|at, len| {
-                if len >= MIN_DISCARD && self.st.device().discard(at, len).is_err() {
-                    // Advice only.
+            // Advice only: what fails here fails nobody.
+            let _ = self.space.freed_runs(|at, len| {
+                if len >= MIN_DISCARD {
+                    let _ = self.st.device().discard(at, len);
                 }
-            })?;
+            });
         }
         self.space.finish_commit();
         // The commit paid with what operations promised it; the difference was forecast badly.
@@ -292,13 +293,14 @@ impl Fs {
                 let mut m = inode.maps.write();
                 m.tree.demote(&self.st)?;
                 m.ems.committed(durable);
+                m.ems.recount(&self.em_count);
             }
             inode.dir.write().demote(&self.st)?;
             inode.xattr.write().demote(&self.st)?;
             inode.committing.store(false, Ordering::Release);
             let ino = inode.ino();
             drop(inode);
-            self.itable.reap(ino);
+            self.let_go(self.itable.reap(ino));
         }
         self.itree.write().demote(&self.st)?;
         c.orphans.demote(&self.st)?;

@@ -23,11 +23,17 @@ use crate::engine::maps::ordered::Ordered;
 use crate::engine::maps::Writable;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::Shared;
+use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
 /// The most blocks that one buffered mapping covers.
 const MAX_DELALLOC: u64 = 2048;
+
+/// Blocks that are reserved for the metadata of so many delalloc blocks of an inode. Reserved along with
+/// them: a debt that only showed at writeback would have nobody left to refuse.
+pub(crate) fn meta_for(delalloc: u64) -> u64 {
+    delalloc.div_ceil(32)
+}
 
 /// Where a write goes; found and taken under `maps`.
 struct Place {
@@ -44,6 +50,7 @@ impl Fs {
     /// The completed mapping at `block`. Waits for direct writes in flight there: their data is in no
     /// page cache.
     pub fn map_read(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
+        let _nofs = NoFs::enter();
         self.readable()?;
         loop {
             if inode.direct.load(Ordering::Acquire) != 0 {
@@ -61,6 +68,7 @@ impl Fs {
 
     /// The mapping at `block` for reports: delalloc and I/O in flight count.
     pub fn map_report(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
+        let _nofs = NoFs::enter();
         let m = inode.maps.read();
         Ok(Self::with_cookie(inode, m.visible(&self.st, block, max)?))
     }
@@ -68,6 +76,7 @@ impl Fs {
     /// Makes a range writable through the page cache (buffered write, page fault). R4: looks without
     /// the write lock first, reserves without any lock, and looks again under the write lock.
     pub fn map_write(&self, inode: &Shared<Inode>, block: u64, max: u64) -> Result<WriteMap> {
+        let _nofs = NoFs::enter();
         self.writable()?;
         if block >= MAX_FILE_BLOCKS {
             return Err(EFBIG);
@@ -87,21 +96,20 @@ impl Fs {
                     Writable::Needs(under) => under.len,
                 }
             };
+            self.throttle()?;
             let got = self.reserve_data(need)?;
-            let kept = {
+            let (kept, meta) = {
                 let mut m = inode.maps.write();
                 let before = m.delalloc.total();
                 let r = m.delalloc_guard().insert(&self.st, block, got);
-                if let Ok(n) = r {
-                    self.delalloc_meta(before, before + n);
-                    if n > 0 {
-                        inode.bump();
-                    }
+                if matches!(r, Ok(n) if n > 0) {
+                    inode.bump();
                 }
-                r
+                (r, meta_for(m.delalloc.total()) - meta_for(before))
             };
             // The loser of the race gives its reservation back.
-            self.space.unreserve(got - *kept.as_ref().unwrap_or(&0));
+            let used = *kept.as_ref().unwrap_or(&0) + meta;
+            self.space.unreserve((got + meta_for(got)).saturating_sub(used));
             kept?;
         }
     }
@@ -112,15 +120,16 @@ impl Fs {
         WriteMap { map: Self::with_cookie(inode, map), src, new: src.is_none() }
     }
 
-    /// Reserves up to `want` data blocks, at least one; less when space is short.
+    /// Reserves up to `want` data blocks, at least one, and [`meta_for`] them; less when space is
+    /// short.
     fn reserve_data(&self, want: u64) -> Result<u64> {
         let want = want.max(1);
-        if self.space.reserve(want, Priority::Normal).is_ok() {
+        if self.space.reserve(want + meta_for(want), Priority::Normal).is_ok() {
             return Ok(want);
         }
         let mut n = want;
         loop {
-            match self.reserve(n, Priority::Normal) {
+            match self.reserve(n + meta_for(n), Priority::Normal) {
                 Ok(()) => return Ok(n),
                 Err(e) if n == 1 => return Err(e),
                 Err(_) => n = (n / 8).max(1),
@@ -128,19 +137,15 @@ impl Fs {
         }
     }
 
-    /// Space for the metadata of delalloc: one block for every 32, forced, since the pool backs it.
+    /// Gives back the metadata blocks of delalloc that shrank.
     fn delalloc_meta(&self, before: u64, after: u64) {
-        let (b, a) = (before.div_ceil(32), after.div_ceil(32));
-        if a > b {
-            self.space.reserve_forced(a - b);
-        } else {
-            self.space.unreserve(b - a);
-        }
+        self.space.unreserve(meta_for(before).saturating_sub(meta_for(after)));
     }
 
     /// Drops delalloc of a write that failed or came up short, or of a range that is cut off. The
     /// caller has dealt with the page cache.
     pub fn release_delalloc(&self, inode: &Inode, start: u64, len: u64) {
+        let _nofs = NoFs::enter();
         let mut m = inode.maps.write();
         let before = m.delalloc.total();
         let mut n = 0;
@@ -158,14 +163,16 @@ impl Fs {
     /// Are all blocks of the range preallocated or mapped, so that a direct write allocates nothing
     /// that could fail half-way and changes no size? Then the shared i_rwsem is enough.
     pub fn reserve_direct(&self, inode: &Inode, start: u64, len: u64) -> Result<bool> {
+        let _nofs = NoFs::enter();
         let size = inode.meta.lock().attrs.size;
         if block_to_bytes(start.saturating_add(len)) > size {
             return Ok(false);
         }
+        let end = start.saturating_add(len);
         let m = inode.maps.read();
         let mut at = start;
-        while at < start.saturating_add(len) {
-            let e = m.completed(&self.st, at, start + len - at)?;
+        while at < end {
+            let e = m.completed(&self.st, at, end - at)?;
             if e.kind == MapKind::Hole {
                 return Ok(false);
             }
@@ -178,6 +185,7 @@ impl Fs {
     /// space, inserts the ordered extent and then the extent map. `csums` are the crc32c of the blocks.
     /// Sleeps; folio locks may be held. ENOSPC only for direct writes.
     pub fn start_write(&self, inode: &Shared<Inode>, start: u64, csums: &[u32], direct: bool) -> Result<Started> {
+        let _nofs = NoFs::enter();
         self.writable()?;
         let n = csums.len() as u64;
         if n == 0 || start.checked_add(n).is_none_or(|e| e > MAX_FILE_BLOCKS) {
@@ -188,8 +196,8 @@ impl Fs {
             bytes.extend_from_slice(&c.to_le_bytes(), GFP_KERNEL)?;
         }
         loop {
-            // Blocks that no delalloc reservation covers are reserved here, before any lock.
-            let extra = if direct { n } else { self.uncovered(inode, start, n) };
+            // Blocks that nothing pays for yet are reserved here, before any lock.
+            let extra = self.uncovered(inode, start, n, direct);
             if extra > 0 {
                 let r = self.reserve(extra, Priority::Normal);
                 if direct {
@@ -203,11 +211,11 @@ impl Fs {
             match r {
                 Ok(Some(s)) => return Ok(s),
                 Ok(None) => {
-                    // In-place I/O to the same blocks is in flight; two of them in no order would
-                    // leave a checksum that is true of neither. Afterwards they are written, and
-                    // this write gets new blocks.
+                    // A write to the same blocks is in flight. Two of them complete in no order;
+                    // the loser's blocks would be freed and mapped at once, and in place they would
+                    // leave a checksum that is true of neither.
                     self.space.unreserve(extra);
-                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().in_place(start, n));
+                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().overlaps(start, 1));
                 }
                 Err(e) => {
                     self.space.unreserve(extra);
@@ -217,12 +225,17 @@ impl Fs {
         }
     }
 
-    fn uncovered(&self, inode: &Inode, start: u64, n: u64) -> u64 {
+    /// How many blocks of a write have to be reserved: preallocated ones are written in place, and on a
+    /// full disk, too. Delalloc is a reservation for the page cache, not for direct writes.
+    fn uncovered(&self, inode: &Inode, start: u64, n: u64, direct: bool) -> u64 {
         let m = inode.maps.read();
         let under = m.completed(&self.st, start, n);
         if under.is_ok_and(|u| u.kind == MapKind::Unwritten) && m.delalloc.at(start).is_none() {
             // In place: nothing will be allocated.
             return 0;
+        }
+        if direct {
+            return n;
         }
         let mut covered = 0;
         let mut at = start;
@@ -244,11 +257,14 @@ impl Fs {
     ) -> Result<Option<Started>> {
         let _shared = inode.ordered_sem.read();
         let mut m = inode.maps.write();
+        // Ordered extents are inserted with `maps` held for writing, so this stays true.
+        let n = match inode.ordered.lock().next(start) {
+            Some(at) if at <= start => return Ok(None),
+            Some(at) => n.min(at - start),
+            None => n,
+        };
         let under = m.completed(&self.st, start, n)?;
         let place = if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
-            if inode.ordered.lock().in_place(start, under.len) {
-                return Ok(None);
-            }
             let len = m.delalloc.at_or_after(start).map_or(under.len, |d| under.len.min(d.start - start));
             Place { phys: under.phys, len, in_place: true }
         } else {
@@ -336,6 +352,7 @@ impl Fs {
     /// on failure its blocks are free again and the old content stays. `new_size` in bytes: how far
     /// the data of this I/O reaches into the file. Process context; may wait for space, never for I/O.
     pub fn finish_write(&self, o: Ordered, new_size: u64, status: Result) -> Result {
+        let _nofs = NoFs::enter();
         let r = match status {
             Ok(()) => self.complete(&o, new_size),
             Err(e) => Err(e),
@@ -406,6 +423,7 @@ impl Fs {
 
     /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
     pub fn verify(&self, inode: &Inode, block: u64, phys: u64, crc: u32) -> Result<Verdict> {
+        let _nofs = NoFs::enter();
         let m = inode.maps.read();
         let mut v = ValueBuf::new();
         let Some(e) = m.extent_at(&self.st, block, &mut v)? else { return Ok(Verdict::Moved) };
@@ -429,6 +447,7 @@ impl Fs {
     /// R2: release_folio asks to forget about a range. Drops clean maps only; true when no map of the
     /// range is left. Pinned, logging and modified maps stay, or a fast fsync would miss them.
     pub fn release_maps(&self, inode: &Inode, start: u64, len: u64) -> bool {
+        let _nofs = NoFs::enter();
         let mut m = inode.maps.write();
         let (_, all) = m.ems.release(start, len, usize::MAX);
         m.ems.recount(&self.em_count);

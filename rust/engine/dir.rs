@@ -16,6 +16,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
+use crate::os::NoFs;
 use kernel::prelude::*;
 
 /// Cookies of entries start here.
@@ -150,6 +151,7 @@ impl Fs {
         if name.len() > NAME_MAX {
             return Err(ENAMETOOLONG);
         }
+        let _nofs = NoFs::enter();
         let tree = dir.dir.read();
         let mut v = ValueBuf::new();
         Ok(self.find_entry(dir, &tree, name, &mut v)?.map(|(_, e)| e))
@@ -166,18 +168,24 @@ impl Fs {
         let mut at = cookie.max(FIRST_COOKIE);
         let mut v = ValueBuf::new();
         loop {
-            let found = dir.dir.read().find_ge(&self.st, at, &mut v)?;
+            // Not around `emit`, which copies to user memory.
+            let found = {
+                let _nofs = NoFs::enter();
+                dir.dir.read().find_ge(&self.st, at, &mut v)?
+            };
             let Some(c) = found else { return Ok(()) };
             let e = decode(dir.ino(), v.as_slice())?;
             if !emit(e.name, e.ino, e.kind, c) {
                 return Ok(());
             }
-            at = c + 1;
+            let Some(next) = c.checked_add(1) else { return Ok(()) };
+            at = next;
         }
     }
 
     /// Does the directory have no entries?
     pub(crate) fn dir_empty(&self, dir: &Inode) -> Result<bool> {
+        let _nofs = NoFs::enter();
         let mut v = ValueBuf::new();
         Ok(dir.dir.read().find_ge(&self.st, 0, &mut v)?.is_none())
     }
@@ -197,6 +205,7 @@ impl Fs {
         if inode.kind() != S_IFLNK {
             return Err(EINVAL);
         }
+        let _nofs = NoFs::enter();
         let mut out = KVec::new();
         let mut v = ValueBuf::new();
         let tree = inode.dir.read();
@@ -206,7 +215,8 @@ impl Fs {
             if out.len() > SYMLINK_MAX {
                 return Err(corrupt("symbolic link", inode.ino(), "target too long"));
             }
-            at = k + 1;
+            let Some(next) = k.checked_add(1) else { break };
+            at = next;
         }
         Ok(out)
     }

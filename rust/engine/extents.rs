@@ -95,7 +95,7 @@ impl Fs {
                 all.extend_from_slice(csums, GFP_KERNEL)?;
                 let joined = Extent { len: l.len + e.len, generation: txn.generation(), ..l };
                 self.put_record(txn, maps, &joined, &all)?;
-                maps.blocks += e.len;
+                maps.blocks = maps.blocks.saturating_add(e.len);
                 return Ok(());
             }
         }
@@ -106,7 +106,7 @@ impl Fs {
             let a = 4 * (from - e.start) as usize;
             let bytes = if e.csums { csums.get(a..a + 4 * part.len as usize).ok_or(EINVAL)? } else { &[] };
             self.put_record(txn, maps, &Extent { generation: txn.generation(), ..part }, bytes)?;
-            maps.blocks += part.len;
+            maps.blocks = maps.blocks.saturating_add(part.len);
             from = part.end();
         }
         Ok(())

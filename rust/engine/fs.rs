@@ -6,15 +6,16 @@
 use crate::engine::alloc::Space;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::commit::CommitState;
+use crate::engine::data::meta_for;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
-use crate::engine::itable::InodeTable;
+use crate::engine::itable::{InodeTable, Lookup};
 use crate::engine::log::Log;
 use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::os::{Mutex, RwLock, Shared, WaitQueue};
+use crate::os::{Mutex, NoFs, RwLock, Shared, WaitQueue};
 use kernel::prelude::*;
 
 /// What never changes while mounted.
@@ -44,7 +45,7 @@ pub struct Fs {
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) barrier: Barrier,
     /// Inodes that the running transaction changed.
-    pub(crate) dirty: Mutex<KVec<Shared<Inode>>>,
+    pub(crate) dirty: Mutex<KVVec<Shared<Inode>>>,
     /// The generation that operations run in; the one before is committed or being committed.
     pub(crate) running: AtomicU64,
     /// The newest generation that is on stable storage.
@@ -90,6 +91,7 @@ pub struct Parts {
 
 impl Fs {
     /// Puts a filesystem together.
+    #[inline(never)]
     pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
         let fs = Self {
             st: p.st,
@@ -104,7 +106,7 @@ impl Fs {
             itree: RwLock::new(p.itree)?,
             commit: Mutex::new(p.commit)?,
             barrier: Barrier::new()?,
-            dirty: Mutex::new(KVec::new())?,
+            dirty: Mutex::new(KVVec::new())?,
             running: AtomicU64::new(p.generation + 1),
             durable: AtomicU64::new(p.generation),
             next_ino: AtomicU64::new(p.next_ino),
@@ -209,39 +211,61 @@ impl Fs {
             blocks: self.geometry.total,
             bfree: free + pinned + pool,
             bavail: free + pinned,
-            files: used + free,
+            files: used.saturating_add(free),
             ffree: free,
         }
     }
 
     /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.
     pub fn iget(&self, ino: u64) -> Result<Shared<Inode>> {
-        if let Some(i) = self.itable.get(ino)? {
-            return Ok(i);
-        }
+        let _nofs = NoFs::enter();
         let mut v = ValueBuf::new();
-        if !self.itree.read().get(&self.st, ino, &mut v)? {
-            return Err(ESTALE);
+        loop {
+            let ticket = match self.itable.get(ino)? {
+                Lookup::Here(i) => {
+                    // Deleted, and only waiting for the commit that says so.
+                    if i.meta.lock().deleted {
+                        self.iput(i);
+                        return Err(ESTALE);
+                    }
+                    return Ok(i);
+                }
+                Lookup::Not(ticket) => ticket,
+            };
+            if !self.itree.read().get(&self.st, ino, &mut v)? {
+                return Err(ESTALE);
+            }
+            let rec = InodeRecord::decode(ino, v.as_slice())?;
+            let inode = Shared::new(Inode::from_record(ino, &rec)?)?;
+            if let Some(i) = self.itable.add_loaded(inode, ticket)? {
+                return Ok(i);
+            }
         }
-        let rec = InodeRecord::decode(ino, v.as_slice())?;
-        self.itable.add(Shared::new(Inode::from_record(ino, &rec)?)?)
     }
 
     /// The inode has one user less.
     pub fn iput(&self, inode: Shared<Inode>) {
+        let _nofs = NoFs::enter();
         let ino = inode.ino();
+        drop(inode);
+        let gone = self.itable.put(ino);
+        self.let_go(gone);
+    }
+
+    /// An inode left the table: nobody uses it, and what is on disk is what it says.
+    pub(crate) fn let_go(&self, inode: Option<Shared<Inode>>) {
+        let Some(inode) = inode else { return };
         let mut m = inode.maps.write();
-        if m.delalloc.total() != 0 {
+        m.ems.forget_all();
+        m.ems.recount(&self.em_count);
+        let n = m.delalloc.total();
+        if n != 0 {
             // R4: every reservation has found its end by now.
-            pr_warn!("ordofs: inode {}: {} reserved blocks at eviction\n", ino, m.delalloc.total());
-            let n = m.delalloc.total();
+            pr_warn!("ordofs: inode {}: {} reserved blocks at eviction\n", inode.ino(), n);
             if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
-                self.space.unreserve(n + n.div_ceil(32));
+                self.space.unreserve(n + meta_for(n));
             }
         }
-        drop(m);
-        drop(inode);
-        self.itable.put(ino);
     }
 
     /// Clean extent maps and cached nodes: what a shrinker could free.
@@ -252,7 +276,7 @@ impl Fs {
     /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs).
     pub fn shrink_scan(&self, n: u64) -> u64 {
         let mut done = self.st.shrink(n);
-        if done < n {
+        if done < n && self.em_count.load(Ordering::Relaxed) > 0 {
             self.itable.for_each(|i| {
                 let mut m = i.maps.write();
                 let max = usize::try_from(n - done).unwrap_or(usize::MAX);

@@ -17,9 +17,34 @@ struct Entry {
     users: u32,
 }
 
+struct Shard {
+    map: Map<u64, Entry>,
+    /// Number of entries that were removed so far.
+    removed: u64,
+}
+
+impl Shard {
+    fn remove_idle(&mut self, ino: u64) -> Option<Shared<Inode>> {
+        let e = self.map.get(&ino)?;
+        if e.users != 0 || e.inode.is_dirty() {
+            return None;
+        }
+        self.removed = self.removed.wrapping_add(1);
+        self.map.remove(&ino).map(|e| e.inode)
+    }
+}
+
 /// Inode number to inode.
 pub struct InodeTable {
-    shards: KVec<Mutex<Map<u64, Entry>>>,
+    shards: KVec<Mutex<Shard>>,
+}
+
+/// Answer of [`InodeTable::get`].
+pub enum Lookup {
+    /// The inode, with one more user.
+    Here(Shared<Inode>),
+    /// It is not in the table: the inode tree is true for it, as long as this ticket is valid.
+    Not(u64),
 }
 
 impl InodeTable {
@@ -27,65 +52,66 @@ impl InodeTable {
     pub fn new() -> Result<Self> {
         let mut shards = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
         for _ in 0..SHARDS {
-            shards.push(Mutex::new(Map::new())?, GFP_KERNEL)?;
+            shards.push(Mutex::new(Shard { map: Map::new(), removed: 0 })?, GFP_KERNEL)?;
         }
         Ok(Self { shards })
     }
 
-    fn shard(&self, ino: u64) -> Result<&Mutex<Map<u64, Entry>>> {
+    fn shard(&self, ino: u64) -> Result<&Mutex<Shard>> {
         self.shards.get((ino % SHARDS as u64) as usize).ok_or(EIO)
     }
 
-    /// The inode, with one more user.
-    pub fn get(&self, ino: u64) -> Result<Option<Shared<Inode>>> {
-        let mut map = self.shard(ino)?.lock();
-        Ok(map.get_mut(&ino).map(|e| {
-            e.users += 1;
-            e.inode.clone()
-        }))
+    /// The inode, with one more user, or a ticket for [`InodeTable::add_loaded`].
+    pub fn get(&self, ino: u64) -> Result<Lookup> {
+        let mut shard = self.shard(ino)?.lock();
+        let removed = shard.removed;
+        Ok(match shard.map.get_mut(&ino) {
+            Some(e) => {
+                e.users += 1;
+                Lookup::Here(e.inode.clone())
+            }
+            None => Lookup::Not(removed),
+        })
     }
 
-    /// Adds an inode with one user, unless somebody was faster: then theirs, with one more user.
+    /// Adds a new inode with one user.
     pub fn add(&self, inode: Shared<Inode>) -> Result<Shared<Inode>> {
         let ino = inode.ino();
-        let mut map = self.shard(ino)?.lock();
-        if let Some(e) = map.get_mut(&ino) {
-            e.users += 1;
-            return Ok(e.inode.clone());
-        }
-        map.insert(ino, Entry { inode: inode.clone(), users: 1 })?;
+        self.shard(ino)?.lock().map.insert(ino, Entry { inode: inode.clone(), users: 1 })?;
         Ok(inode)
     }
 
-    /// One user less; the inode goes when it is clean.
-    pub fn put(&self, ino: u64) {
-        let gone = self.shard(ino).ok().and_then(|s| {
-            let mut map = s.lock();
-            let e = map.get_mut(&ino)?;
-            e.users = e.users.saturating_sub(1);
-            let drop = e.users == 0 && !e.inode.is_dirty();
-            if drop {
-                map.remove(&ino)
-            } else {
-                None
-            }
-        });
-        // Freed here, after the shard is unlocked.
-        drop(gone);
+    /// Adds an inode that was read after [`InodeTable::get`] gave the ticket, with one user, unless
+    /// somebody was faster: then theirs, with one more user. `None` when the ticket has expired: in
+    /// between the inode may have been here, have been changed, committed and removed, so that what
+    /// was read is old.
+    pub fn add_loaded(&self, inode: Shared<Inode>, ticket: u64) -> Result<Option<Shared<Inode>>> {
+        let ino = inode.ino();
+        let mut shard = self.shard(ino)?.lock();
+        if let Some(e) = shard.map.get_mut(&ino) {
+            e.users += 1;
+            return Ok(Some(e.inode.clone()));
+        }
+        if shard.removed != ticket {
+            return Ok(None);
+        }
+        shard.map.insert(ino, Entry { inode: inode.clone(), users: 1 })?;
+        Ok(Some(inode))
     }
 
-    /// After a commit: drops the inode if nobody uses it and nobody dirtied it again.
-    pub fn reap(&self, ino: u64) {
-        let gone = self.shard(ino).ok().and_then(|s| {
-            let mut map = s.lock();
-            let e = map.get(&ino)?;
-            if e.users == 0 && !e.inode.is_dirty() {
-                map.remove(&ino)
-            } else {
-                None
-            }
-        });
-        drop(gone);
+    /// One user less; the inode is removed and returned when it is clean and nobody uses it.
+    #[must_use = "what its extent maps count for must be given back"]
+    pub fn put(&self, ino: u64) -> Option<Shared<Inode>> {
+        let mut shard = self.shard(ino).ok()?.lock();
+        let e = shard.map.get_mut(&ino)?;
+        e.users = e.users.saturating_sub(1);
+        shard.remove_idle(ino)
+    }
+
+    /// After a commit: removes and returns the inode if nobody uses it and nobody dirtied it again.
+    #[must_use = "what its extent maps count for must be given back"]
+    pub fn reap(&self, ino: u64) -> Option<Shared<Inode>> {
+        self.shard(ino).ok()?.lock().remove_idle(ino)
     }
 
     /// Calls `f` for inodes until it returns false. Each is called without the shard's lock.
@@ -93,7 +119,7 @@ impl InodeTable {
         for shard in self.shards.iter() {
             let mut from = 0;
             loop {
-                let next = shard.lock().first_ge(from).map(|(k, e)| (k, e.inode.clone()));
+                let next = shard.lock().map.first_ge(from).map(|(k, e)| (k, e.inode.clone()));
                 let Some((ino, inode)) = next else { break };
                 if !f(&inode) {
                     return;
@@ -107,7 +133,7 @@ impl InodeTable {
     pub fn clear(&self) -> usize {
         let mut users = 0;
         for shard in self.shards.iter() {
-            while let Some((_, e)) = { shard.lock().pop_first() } {
+            while let Some((_, e)) = { shard.lock().map.pop_first() } {
                 users += usize::from(e.users != 0);
             }
         }

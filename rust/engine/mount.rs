@@ -29,8 +29,8 @@ pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
 }
 
 /// The newest valid superblock, or why there is none.
-pub fn read_superblock(dev: &Device) -> Result<Superblock, MountError> {
-    Superblock::read(dev).map_err(|r| MountError::new(r.error, r.reason))
+pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
+    Superblock::read_boxed(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
 /// Nodes that the cache keeps (64 MiB); a shrinker may take them.
@@ -81,7 +81,8 @@ impl Fs {
     }
 
     /// Puts the filesystem that a superblock describes together.
-    pub(crate) fn from_superblock(dev: Device, sb: Superblock, opts: MountOptions) -> Result<Shared<Self>> {
+    #[inline(never)]
+    pub(crate) fn from_superblock(dev: Device, sb: KBox<Superblock>, opts: MountOptions) -> Result<Shared<Self>> {
         let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), CACHED_NODES)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
@@ -128,7 +129,8 @@ impl Fs {
                 self.iput(inode);
                 r?;
             }
-            at = ino.saturating_add(1);
+            let Some(after) = ino.checked_add(1) else { return Ok(()) };
+            at = after;
         }
     }
 

@@ -86,7 +86,8 @@ impl Fs {
                 Ok(inode)
             }
             Err(e) => {
-                self.itable.put(ino);
+                drop(inode);
+                self.let_go(self.itable.put(ino));
                 Err(e)
             }
         }
@@ -96,7 +97,7 @@ impl Fs {
     fn drop_new(&self, inode: &Shared<Inode>) {
         inode.meta.lock().deleted = true;
         self.inodes.fetch_sub(1, Ordering::Relaxed);
-        self.itable.put(inode.ino());
+        self.let_go(self.itable.put(inode.ino()));
     }
 
     fn check_new(&self, dir: &Inode, name: &[u8]) -> Result {
@@ -254,7 +255,7 @@ impl Fs {
                 self.log_create(&txn, 0, w, &[], n);
                 self.log_rename(&txn, r, target);
                 txn.log(&Record::Link { dir: r.old_dir.ino(), ino: w.ino(), name: r.old_name });
-                self.itable.put(w.ino());
+                self.let_go(self.itable.put(w.ino()));
             }
             _ => self.log_rename(&txn, r, target),
         }

@@ -36,9 +36,11 @@ use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr};
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Block, Device, Map, Mutex, NoFs, Shared, WaitQueue};
+use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 
-const SHARDS: usize = 64;
+/// Nodes per shard for which the number of shards is chosen: few, so that finding one costs little.
+const NODES_PER_SHARD: usize = 32;
 
 enum Entry {
     /// Somebody reads it.
@@ -63,7 +65,7 @@ struct Room {
 }
 
 impl Shard {
-    /// Drops up to `want` nodes that nobody else has a reference to; all that were not used
+    /// Drops up to `want` nodes that nobody else has a reference to; those that were not used
     /// recently come first. Answers how many it dropped.
     fn sweep(&mut self, want: usize) -> usize {
         let mut dropped = 0;
@@ -84,19 +86,21 @@ impl Shard {
                 Some(Entry::Ready(node, _)) => Shared::get_mut(node).is_some(),
                 _ => false,
             };
-            if drop_it {
-                self.remove_ready(addr);
+            if drop_it && self.remove_ready(addr) {
                 dropped += 1;
             }
         }
         dropped
     }
 
-    fn remove_ready(&mut self, addr: u64) {
-        if let Some(Entry::Ready(..)) = self.nodes.get_mut(&addr) {
+    /// Removes the entry, unless it is a marker; whether there was one.
+    fn remove_ready(&mut self, addr: u64) -> bool {
+        let there = matches!(self.nodes.get_mut(&addr), Some(Entry::Ready(..)));
+        if there {
             self.nodes.remove(&addr);
             self.ready = self.ready.saturating_sub(1);
         }
+        there
     }
 
     /// Puts a node in, in the place of whatever was there.
@@ -114,22 +118,57 @@ impl Shard {
     }
 }
 
+/// A locked shard; when it is unlocked, the number of cached nodes is brought up to date.
+struct Locked<'a, G: DerefMut<Target = Shard>> {
+    shard: G,
+    before: usize,
+    total: &'a AtomicU64,
+}
+
+impl<G: DerefMut<Target = Shard>> Deref for Locked<'_, G> {
+    type Target = Shard;
+    fn deref(&self) -> &Shard {
+        &self.shard
+    }
+}
+
+impl<G: DerefMut<Target = Shard>> DerefMut for Locked<'_, G> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.shard
+    }
+}
+
+impl<G: DerefMut<Target = Shard>> Drop for Locked<'_, G> {
+    fn drop(&mut self) {
+        let (now, before) = (self.shard.ready as u64, self.before as u64);
+        if now != before {
+            self.total.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+        }
+    }
+}
+
 /// Reads, checks and caches nodes.
 pub struct NodeStore {
     dev: Shared<Device>,
     fsid: u64,
     /// Blocks of the device.
     blocks: u64,
-    rooms: KVec<Room>,
+    /// A power of two of them.
+    rooms: KVVec<Room>,
     max_per_shard: usize,
+    /// Number of cached nodes in all shards.
+    cached: AtomicU64,
+    /// The shard with which the next [`Self::shrink`] starts.
+    next: AtomicU64,
 }
 
 impl NodeStore {
     /// A store for the filesystem whose nodes carry `fsid`. It caches up to about `max_nodes` nodes
     /// (of 4 KiB).
     pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
-        let mut rooms = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
-        for _ in 0..SHARDS {
+        let shards = (max_nodes / NODES_PER_SHARD).clamp(16, 2048).next_power_of_two();
+        let mut rooms = KVVec::with_capacity(shards, GFP_KERNEL)?;
+        for _ in 0..shards {
             let room = Room {
                 shard: Mutex::new(Shard { nodes: Map::new(), ready: 0, hand: 0 })?,
                 ended: AtomicU64::new(0),
@@ -138,7 +177,15 @@ impl NodeStore {
             rooms.push(room, GFP_KERNEL)?;
         }
         let blocks = dev.blocks();
-        Ok(Self { dev, fsid, blocks, rooms, max_per_shard: (max_nodes / SHARDS).max(4) })
+        Ok(Self {
+            dev,
+            fsid,
+            blocks,
+            rooms,
+            max_per_shard: (max_nodes / shards).max(4),
+            cached: AtomicU64::new(0),
+            next: AtomicU64::new(0),
+        })
     }
 
     /// The device.
@@ -158,8 +205,13 @@ impl NodeStore {
 
     fn room(&self, addr: u64) -> Result<&Room> {
         // Fibonacci hashing: neighbouring addresses go to different shards.
-        let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
-        self.rooms.get(h as usize % SHARDS).ok_or(EIO)
+        let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+        self.rooms.get(h as usize & (self.rooms.len() - 1)).ok_or(EIO)
+    }
+
+    fn lock<'a>(&'a self, room: &'a Room) -> impl DerefMut<Target = Shard> + 'a {
+        let shard = room.shard.lock();
+        Locked { before: shard.ready, shard, total: &self.cached }
     }
 
     /// The node at `ptr`, which belongs to tree `id`.
@@ -169,7 +221,7 @@ impl NodeStore {
         loop {
             let ended;
             {
-                let mut shard = room.shard.lock();
+                let mut shard = self.lock(room);
                 match shard.nodes.get_mut(&ptr.addr) {
                     Some(Entry::Ready(node, used)) if node.ptr() == *ptr => {
                         *used = true;
@@ -196,7 +248,7 @@ impl NodeStore {
             }
             let read = self.read_copies(ptr, id).and_then(Shared::new);
             {
-                let mut shard = room.shard.lock();
+                let mut shard = self.lock(room);
                 if let Some(Entry::Reading) = shard.nodes.get_mut(&ptr.addr) {
                     shard.nodes.remove(&ptr.addr);
                 }
@@ -266,7 +318,7 @@ impl NodeStore {
     pub(crate) fn insert(&self, node: Shared<Node>) {
         let Ok(room) = self.room(node.addr()) else { return };
         let _nofs = NoFs::enter();
-        let mut shard = room.shard.lock();
+        let mut shard = self.lock(room);
         // A reader of an older node at this address must find its marker.
         if !matches!(shard.nodes.get_mut(&node.addr()), Some(Entry::Reading)) {
             shard.put(node, self.max_per_shard);
@@ -277,25 +329,30 @@ impl NodeStore {
     /// description.
     pub fn forget(&self, addr: u64) {
         if let Ok(room) = self.room(addr) {
-            room.shard.lock().remove_ready(addr);
+            self.lock(room).remove_ready(addr);
         }
     }
 
     /// Number of nodes in the cache. For the shrinker.
     pub fn cached(&self) -> u64 {
-        self.rooms.iter().map(|r| r.shard.lock().ready as u64).sum()
+        self.cached.load(Ordering::Relaxed)
     }
 
-    /// Drops up to about `want` nodes; answers how many. For the shrinker.
+    /// Drops up to about `want` nodes; answers how many. For the shrinker, which must not run in a
+    /// NOFS allocation: it takes the shards' locks.
     pub fn shrink(&self, want: u64) -> u64 {
+        let rooms = self.rooms.len();
+        let share = usize::try_from(want).unwrap_or(usize::MAX).div_ceil(rooms.max(1));
+        let start = self.next.load(Ordering::Relaxed) as usize;
         let mut dropped = 0;
-        let share = usize::try_from(want).unwrap_or(usize::MAX).div_ceil(SHARDS);
-        for room in self.rooms.iter() {
-            if dropped >= want {
-                break;
+        let mut visited = 0;
+        while visited < rooms && dropped < want {
+            if let Some(room) = self.rooms.get(start.wrapping_add(visited) & (rooms - 1)) {
+                dropped += self.lock(room).sweep(share) as u64;
             }
-            dropped += room.shard.lock().sweep(share) as u64;
+            visited += 1;
         }
+        self.next.fetch_add(visited as u64, Ordering::Relaxed);
         dropped
     }
 }

@@ -16,7 +16,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
 use crate::engine::types::*;
-use crate::os::Shared;
+use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
 /// Records that one transaction removes.
@@ -35,7 +35,16 @@ impl Fs {
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
-        let from = bytes_to_blocks(bytes);
+        let mut from = bytes_to_blocks(bytes);
+        {
+            // A truncation that an error cut off: what it left behind must not become visible again
+            // by growing the file.
+            let meta = inode.meta.lock();
+            if meta.state & STATE_TRUNCATE != 0 {
+                from = from.min(bytes_to_blocks(meta.attrs.size));
+            }
+        }
+        self.wait_ordered(inode, from, MAX_FILE_BLOCKS);
         self.release_delalloc(inode, from, MAX_FILE_BLOCKS.saturating_sub(from));
         let mut first = true;
         loop {
@@ -46,21 +55,23 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, BATCH, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
+            let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
-            if first {
-                meta.attrs.size = bytes;
+            // Until the last batch the smaller of both sizes counts: see above.
+            if first || done {
+                meta.attrs.size = if done { bytes } else { bytes.min(meta.attrs.size) };
                 first = false;
                 if log {
                     txn.log(&Record::Size { ino: inode.ino(), bytes });
                 }
             }
-            let more = r? < MAX_FILE_BLOCKS;
-            if more {
-                meta.state |= STATE_TRUNCATE;
-            } else {
+            if done {
                 meta.state &= !STATE_TRUNCATE;
                 return Ok(());
             }
+            // Also after an error: a part may be gone.
+            meta.state |= STATE_TRUNCATE;
+            r?;
         }
     }
 
@@ -70,6 +81,7 @@ impl Fs {
         if start >= end {
             return Ok(());
         }
+        self.wait_ordered(inode, start, end - start);
         self.release_delalloc(inode, start, end - start);
         let mut at = start;
         while at < end {
@@ -91,6 +103,7 @@ impl Fs {
     /// has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC what was
     /// allocated up to there stays, as on ext4 and XFS.
     pub fn preallocate(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+        let _nofs = NoFs::enter();
         let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS).ok_or(EFBIG)?;
         let mut at = start;
         let mut hint = None;
@@ -139,13 +152,16 @@ impl Fs {
         if v.kind != MapKind::Hole {
             return Ok((0, goal.unwrap_or(0)));
         }
+        // What is a hole has no extent map, and so none has to be dropped.
         let (phys, n) = self.space.alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
         let e = Extent { start: at, phys, len: n, unwritten: true, csums: false, generation: txn.generation() };
         if let Err(err) = self.add_extent(&mut txn, &mut m, &e, &[]) {
+            // The commit that frees them gives the blocks back; until then they are paid for, while
+            // the caller gives back all of its reservation.
+            self.space.reserve_forced(n);
             self.free_extent(phys, n)?;
             return Err(err);
         }
-        m.ems.invalidate(at, n)?;
         txn.log(&Record::Preallocate { ino: inode.ino(), start: at, phys, len: n });
         inode.bump();
         Ok((n, phys + n))

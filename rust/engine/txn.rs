@@ -15,6 +15,8 @@ use crate::os::{NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
+/// Promised nodes (of 4 KiB) at which operations commit.
+const HARD_LIMIT: i64 = 16384;
 
 /// The barrier between operations (shared) and the snapshot of a commit (exclusive).
 pub struct Barrier {
@@ -93,14 +95,16 @@ impl<'a> Txn<'a> {
 
     /// Puts an inode on the commit's list. Call before changing it: it may fail, changes may not.
     pub fn dirty(&mut self, inode: &Shared<Inode>) -> Result {
-        if !inode.dirty.swap(true, Ordering::AcqRel) {
-            let pushed = self.fs.dirty.lock().push(inode.clone(), GFP_KERNEL);
-            if let Err(e) = pushed {
-                inode.dirty.store(false, Ordering::Release);
-                return Err(e.into());
+        if !inode.dirty.load(Ordering::Acquire) {
+            let mut list = self.fs.dirty.lock();
+            // Whoever sees the flag may rely on the list: it is set under the list's lock, when the
+            // inode is on it.
+            if !inode.dirty.load(Ordering::Acquire) {
+                list.push(inode.clone(), GFP_KERNEL)?;
+                inode.dirty.store(true, Ordering::Release);
+                // The leaf of its record and its share of the nodes above.
+                self.charge(2);
             }
-            // The leaf of its record and its share of the nodes above.
-            self.charge(2);
         }
         inode.changed.store(self.generation, Ordering::Release);
         Ok(())
@@ -126,6 +130,7 @@ impl Fs {
     pub fn begin(&self, blocks: u64, prio: Priority) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
+        self.throttle()?;
         self.reserve(blocks, prio)?;
         self.barrier.enter();
         Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
@@ -141,6 +146,15 @@ impl Fs {
         }
         self.barrier.enter();
         Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+    }
+
+    /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
+    /// commit thread writes them writes them himself. Never called inside a Txn.
+    pub(crate) fn throttle(&self) -> Result {
+        if self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT {
+            return self.sync();
+        }
+        Ok(())
     }
 
     /// Reserves blocks; commits when that can free some. Never called inside a Txn.

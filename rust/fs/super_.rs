@@ -97,6 +97,7 @@ impl FileSystem for OrdoFs {
         params.parse(key, value)
     }
 
+    #[inline(never)]
     fn mount(dev: Device, params: &Params, read_only: bool) -> Result<Self, MountError> {
         params.check(read_only)?;
         let io = IoQueues::new()?;

@@ -193,8 +193,8 @@ unsafe extern "C" fn release_folio<T: FileData>(
 }
 
 /// The table for files of `T`.
-pub(super) fn address_space_operations<T: FileData>(
-) -> &'static bindings::address_space_operations {
+pub(super) fn address_space_operations<T: FileData>() -> &'static bindings::address_space_operations
+{
     struct Ops<T>(core::marker::PhantomData<T>);
     impl<T: FileData> Ops<T> {
         const REF: &'static bindings::address_space_operations =

@@ -64,7 +64,11 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
         let mut words = [0u32; WORDS];
         // SAFETY: The VFS passes a handle of `fh_len` words.
         unsafe {
-            ptr::copy_nonoverlapping(fid.cast::<u8>(), words.as_mut_ptr().cast(), WORDS * size_of::<u32>());
+            ptr::copy_nonoverlapping(
+                fid.cast::<u8>(),
+                words.as_mut_ptr().cast(),
+                WORDS * size_of::<u32>(),
+            );
         }
         let [low, high, generation] = words;
         // SAFETY: The VFS passes a mounted superblock of `T`.

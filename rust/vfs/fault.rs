@@ -25,7 +25,9 @@ use crate::bindings;
 /// # Safety
 ///
 /// Called by the fault handler for a mapping of a file of `T`.
-unsafe extern "C" fn page_mkwrite<T: FileData>(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+unsafe extern "C" fn page_mkwrite<T: FileData>(
+    vmf: *mut bindings::vm_fault,
+) -> bindings::vm_fault_t {
     // SAFETY: By the requirements the fault, its mapping and its file are valid. The page has a
     // reference, so that its folio stays the same.
     unsafe {

@@ -49,9 +49,7 @@ unsafe extern "C" fn llseek<T: FileData>(
     let inode = unsafe { OpenFile::<T>::from_raw(file) }.inode();
     match seek(inode, pos, data) {
         // SAFETY: As above.
-        Ok(at) => unsafe {
-            bindings::vfs_setpos(file, at, (*(*inode.as_ptr()).i_sb).s_maxbytes)
-        },
+        Ok(at) => unsafe { bindings::vfs_setpos(file, at, (*(*inode.as_ptr()).i_sb).s_maxbytes) },
         Err(e) => e.to_errno().into(),
     }
 }
@@ -66,8 +64,7 @@ unsafe extern "C" fn read_iter<T: FileData>(
     to: *mut bindings::iov_iter,
 ) -> isize {
     // SAFETY: By the requirements.
-    let (mut iocb, mut to) =
-        unsafe { (Iocb::<T>::from_raw(iocb), Destination::from_raw(to)) };
+    let (mut iocb, mut to) = unsafe { (Iocb::<T>::from_raw(iocb), Destination::from_raw(to)) };
     to_ssize(T::read_iter(&mut iocb, &mut to))
 }
 
@@ -146,6 +143,7 @@ pub(super) fn file_operations<T: FileData>() -> &'static bindings::file_operatio
             splice_write: Some(bindings::iter_file_splice_write),
             mmap_prepare: Some(fault::mmap_prepare::<T>),
             get_unmapped_area: Some(bindings::thp_get_unmapped_area),
+            unlocked_ioctl: Some(super::ioctl::ioctl::<T>),
             fsync: Some(fsync::<T>),
             fallocate: Some(fallocate::<T>),
             setlease: Some(bindings::generic_setlease),

@@ -22,7 +22,10 @@ pub(crate) unsafe extern "C" fn ioctl<T: FileData>(
 ) -> c_long {
     let result = match cmd {
         // SAFETY: The file keeps the superblock mounted.
-        FS_IOC_SHUTDOWN => shutdown(unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) }, arg),
+        FS_IOC_SHUTDOWN => shutdown(
+            unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) },
+            arg,
+        ),
         _ => Err(ENOTTY),
     };
     match result {

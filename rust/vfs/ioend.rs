@@ -463,8 +463,7 @@ pub(super) unsafe extern "C" fn submit_read<T: FileData>(
     // SAFETY: By the requirements. The bio becomes ours, and the context forgets it.
     unsafe {
         let bio = (*ctx).read_ctx.cast::<bindings::bio>();
-        let ioend =
-            bindings::iomap_init_ioend((*iter).inode, bio, (*ctx).read_ctx_file_offset, 0);
+        let ioend = bindings::iomap_init_ioend((*iter).inode, bio, (*ctx).read_ctx_file_offset, 0);
         match attach_read::<T>(ioend) {
             Ok(()) => bindings::iomap_bio_submit_read_endio(iter, ctx, Some(read_end_io::<T>)),
             Err(e) => {
@@ -546,12 +545,7 @@ unsafe extern "C" fn read_worker<T: FileData>(work: *mut bindings::work_struct) 
 }
 
 /// Checks the blocks of one contiguous piece; returns the first error.
-fn check<T: FileData>(
-    inode: &Inode<T>,
-    pos: u64,
-    addr: u64,
-    data: &mut PageSlice<'_>,
-) -> Result {
+fn check<T: FileData>(inode: &Inode<T>, pos: u64, addr: u64, data: &mut PageSlice<'_>) -> Result {
     let mut at = 0;
     while at < data.len() {
         let mut block = data.part(at, BLOCK as usize);
@@ -606,8 +600,7 @@ unsafe fn check_folios<T: FileData>(ioend: *mut bindings::iomap_ioend) {
             let (mut start, mut at, mut run) = (0, 0, 0);
             while at < fi.length {
                 let mut block = data.part(at, BLOCK as usize);
-                let result =
-                    T::check_block(inode, pos + at as u64, addr + at as u64, &mut block);
+                let result = T::check_block(inode, pos + at as u64, addr + at as u64, &mut block);
                 let error = result.err().map_or(0, |e| e.to_errno());
                 if error != run && at > start {
                     bindings::iomap_finish_folio_read(folio, fi.offset + start, at - start, run);

@@ -27,6 +27,7 @@ use kernel::prelude::*;
 
 use super::file_data::{Extent, ExtentKind, FileData};
 use super::ioend::PageSlice;
+use super::window::{self, Window};
 use super::Inode;
 use crate::bindings;
 
@@ -156,6 +157,7 @@ fn fill_write<T: FileData>(
     if w.new {
         iomap.flags |= bindings::IOMAP_F_NEW as u16;
     }
+    window::hold(Window::Mapped);
     Ok(())
 }
 
@@ -281,7 +283,8 @@ unsafe extern "C" fn iomap_valid<T: FileData>(
 ) -> bool {
     // SAFETY: By the requirements.
     let (inode, cookie) = unsafe { (Inode::<T>::from_raw(inode), (*iomap).validity_cookie) };
-    T::is_current(inode, cookie)
+    // The mutant shows that the test of R5 can fail.
+    cfg!(ordofs_mutant_r5) || T::is_current(inode, cookie)
 }
 
 /// Reads what a write does not cover of its blocks.

@@ -44,11 +44,7 @@ unsafe fn free<F>(closure: *mut c_void) {
 }
 
 /// Starts a thread called `name`/`id`. `f` returns soon after [`should_stop`] has become true.
-pub(crate) fn spawn<F: FnOnce() + Send + 'static>(
-    name: &CStr,
-    id: &CStr,
-    f: F,
-) -> Result<KThread> {
+pub(crate) fn spawn<F: FnOnce() + Send + 'static>(name: &CStr, id: &CStr, f: F) -> Result<KThread> {
     let closure = KBox::into_raw(KBox::new(f, GFP_KERNEL)?).cast::<c_void>();
     // SAFETY: The function and the closure match; the strings are copied.
     let task = unsafe {

@@ -29,9 +29,9 @@ pub(crate) mod fileattr;
 pub(crate) mod fs_context;
 pub(crate) mod inode;
 pub(crate) mod iocb;
+pub(crate) mod ioctl;
 pub(crate) mod ioend;
 mod iomap;
-pub(crate) mod ioctl;
 pub(crate) mod kthread;
 pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
@@ -41,6 +41,7 @@ pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;
 pub(crate) mod super_ops;
+pub(crate) mod window;
 pub(crate) mod workqueue;
 
 pub(crate) use dentry::Dentry;

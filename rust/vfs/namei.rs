@@ -13,11 +13,7 @@
 //! lose a name or, for directories, are moved.
 
 use core::{ffi::CStr, marker::PhantomData, ptr};
-use kernel::{
-    error::from_result,
-    prelude::*,
-    sync::aref::ARef,
-};
+use kernel::{error::from_result, prelude::*, sync::aref::ARef};
 
 use super::{inode::*, Dentry, FileSystem, NewNode, Rename};
 use crate::{bindings, vfs::file_data::FileData};

@@ -80,8 +80,7 @@ impl<T: FileData> Registration<T> {
         unsafe {
             (*fs_type).name = T::NAME.as_ptr().cast();
             (*fs_type).owner = module.as_ptr().cast();
-            (*fs_type).fs_flags =
-                (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as c_int;
+            (*fs_type).fs_flags = (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as c_int;
             (*fs_type).init_fs_context = Some(fs_context::init::<T>);
             (*fs_type).kill_sb = Some(fs_context::kill_sb);
             to_result(bindings::register_filesystem(fs_type))?;

@@ -117,7 +117,9 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
 unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
-        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().sync(wait != 0)?;
+        unsafe { SuperBlock::<T>::from_raw(sb) }
+            .fs()
+            .sync(wait != 0)?;
         Ok(0)
     })
 }

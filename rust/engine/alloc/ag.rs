@@ -78,6 +78,8 @@ pub struct Ag {
     free: KVVec<u16>,
     cursor: u64,
     meta_cursor: u64,
+    /// Groups that the running transaction began to change since this was last asked for.
+    touched: u64,
 }
 
 impl Ag {
@@ -88,7 +90,7 @@ impl Ag {
         for g in 0..n {
             free.push((len - g * GROUP_BLOCKS).min(GROUP_BLOCKS) as u16, GFP_KERNEL)?;
         }
-        let mut ag = Self { tree, len, groups: Map::new(), free, cursor: 0, meta_cursor: 0 };
+        let mut ag = Self { tree, len, groups: Map::new(), free, cursor: 0, meta_cursor: 0, touched: 0 };
         ag.load_summaries(st)?;
         Ok(ag)
     }
@@ -98,9 +100,12 @@ impl Ag {
         let mut from = SUMMARY_KEY;
         while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
             let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
+            if first >= self.free.len() as u64 {
+                return Err(corrupt("free counts", key, "of groups that there are not"));
+            }
             for i in 0..SUMMARY_GROUPS {
                 let Some(n) = le16(v.as_slice(), 2 * i as usize) else { break };
-                let cap = self.group_len(first.saturating_add(i));
+                let cap = self.group_len(first + i);
                 if u32::from(n) > cap {
                     return Err(corrupt("free counts", key, "more than the group has"));
                 }
@@ -248,16 +253,18 @@ impl Ag {
     }
 
     fn take(&mut self, st: &NodeStore, g: u64, at: u32, len: u32, owner: Owner) -> Result {
+        let mut fresh = 0;
         let group = self.group(st, g)?;
         match owner {
             Owner::Busy => group.busy += len,
-            Owner::Running => delta(&mut group.run)?.set.set(at, len),
+            Owner::Running => delta(&mut group.run, &mut fresh)?.set.set(at, len),
             Owner::Committing => {
-                delta(&mut group.commit)?.set.set(at, len);
+                delta(&mut group.commit, &mut 0)?.set.set(at, len);
                 group.stale = true;
             }
         }
         group.used.set(at, len);
+        self.touched += fresh;
         if let Some(f) = self.free.get_mut(g as usize) {
             *f = f.saturating_sub(len as u16);
         }
@@ -308,9 +315,11 @@ impl Ag {
     /// Data I/O completed: its busy blocks enter the running transaction.
     pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
+            let mut fresh = 0;
             let group = ag.group(st, g)?;
-            delta(&mut group.run)?.set.set(at, n);
+            delta(&mut group.run, &mut fresh)?.set.set(at, n);
             group.busy = group.busy.saturating_sub(n);
+            ag.touched += fresh;
             Ok(())
         })
     }
@@ -336,12 +345,17 @@ impl Ag {
             if group.used.count_range(at, n) != n {
                 return Err(corrupt("allocation", block, "freeing a block that is free"));
             }
-            let d = delta(if committing { &mut group.commit } else { &mut group.run })?;
+            let mut fresh = 0;
+            let d = match committing {
+                true => delta(&mut group.commit, &mut 0)?,
+                false => delta(&mut group.run, &mut fresh)?,
+            };
             if d.clear.count_range(at, n) != 0 {
                 return Err(corrupt("allocation", block, "freeing a block twice"));
             }
             d.clear.set(at, n);
             group.stale |= committing;
+            ag.touched += fresh;
             Ok(())
         })
     }
@@ -443,6 +457,11 @@ impl Ag {
         total
     }
 
+    /// How many groups the running transaction began to change since the last call.
+    pub fn take_touched(&mut self) -> u64 {
+        core::mem::take(&mut self.touched)
+    }
+
     /// Groups in memory.
     pub fn groups_in_memory(&self) -> usize {
         self.groups.len()
@@ -454,9 +473,10 @@ impl Ag {
     }
 }
 
-fn delta(slot: &mut Option<Delta>) -> Result<&mut Delta> {
+fn delta<'a>(slot: &'a mut Option<Delta>, fresh: &mut u64) -> Result<&'a mut Delta> {
     if slot.is_none() {
         *slot = Some(Delta::new()?);
+        *fresh += 1;
     }
     slot.as_mut().ok_or(ENOMEM)
 }

@@ -38,6 +38,8 @@ pub struct Space {
     unreserved: AtomicI64,
     /// Freed, but not yet durably so.
     pinned: AtomicI64,
+    /// Nodes of allocation trees that the next commit will need; reserved.
+    promised: AtomicI64,
     pool: i64,
     rotor: AtomicU32,
 }
@@ -58,6 +60,7 @@ impl Space {
             total,
             unreserved: AtomicI64::new(free as i64 - pool),
             pinned: AtomicI64::new(0),
+            promised: AtomicI64::new(0),
             pool,
             rotor: AtomicU32::new(0),
         })
@@ -94,7 +97,8 @@ impl Space {
     /// Reserves `n` blocks or fails with ENOSPC.
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
         let n = i64::try_from(n).map_err(|_| ENOSPC)?;
-        let floor = if prio == Priority::Reclaim { -self.pool } else { 0 };
+        // The last part is for commits: the nodes of the allocation trees and what was forecast badly.
+        let floor = if prio == Priority::Reclaim { self.pool / 4 - self.pool } else { 0 };
         let mut cur = self.unreserved.load(Ordering::Relaxed);
         loop {
             let new = cur.checked_sub(n).filter(|v| *v >= floor).ok_or(ENOSPC)?;
@@ -113,6 +117,20 @@ impl Space {
     /// Gives back a reservation, or blocks that were allocated and are not used after all.
     pub fn unreserve(&self, n: u64) {
         self.unreserved.fetch_add(n as i64, Ordering::Relaxed);
+    }
+
+    /// Promises the next commit a node for every group that the running transaction touched first.
+    fn promise(&self, ag: &mut Ag) {
+        let n = ag.take_touched();
+        if n > 0 {
+            self.reserve_forced(n);
+            self.promised.fetch_add(n as i64, Ordering::Relaxed);
+        }
+    }
+
+    /// Barrier: what was promised to the commit, which pays back what it does not need.
+    pub fn take_promised(&self) -> i64 {
+        self.promised.swap(0, Ordering::Relaxed)
     }
 
     fn locate(&self, block: u64, len: u64) -> Result<(usize, u64)> {
@@ -138,7 +156,12 @@ impl Space {
             let i = (first + k) % n;
             let start = self.ag_start(i);
             let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
-            let got = self.ag(i)?.lock().alloc(st, want, goal, owner)?;
+            let got = {
+                let mut ag = self.ag(i)?.lock();
+                let got = ag.alloc(st, want, goal, owner);
+                self.promise(&mut ag);
+                got?
+            };
             if let Some((at, len)) = got {
                 return Ok((start + at, u64::from(len)));
             }
@@ -176,7 +199,10 @@ impl Space {
     /// See [`Ag::commit_busy`].
     pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.lock().commit_busy(st, off, len)
+        let mut ag = self.ag(i)?.lock();
+        let r = ag.commit_busy(st, off, len);
+        self.promise(&mut ag);
+        r
     }
 
     /// See [`Ag::release_busy`]; the blocks are unreserved again.
@@ -190,7 +216,12 @@ impl Space {
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`].
     pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.lock().free(st, off, len, committing)?;
+        {
+            let mut ag = self.ag(i)?.lock();
+            let r = ag.free(st, off, len, committing);
+            self.promise(&mut ag);
+            r?;
+        }
         self.pinned.fetch_add(len as i64, Ordering::Relaxed);
         Ok(())
     }
@@ -219,7 +250,7 @@ impl Space {
 
     /// Calls `f(block, len)` for the runs that the commit frees, without a lock held.
     pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) -> Result {
-        let mut runs = KVec::new();
+        let mut runs = KVVec::new();
         for (i, ag) in self.ags.iter().enumerate() {
             let start = self.ag_start(i);
             let mut failed = false;

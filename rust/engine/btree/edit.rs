@@ -108,7 +108,7 @@ impl Edit<'_> {
         range: KeyRange,
     ) -> Result<(&'n mut Node, KeyRange)> {
         let kid_range = range.child(node, i);
-        if !node.kid_unique(i).is_some_and(|n| !n.is_written()) {
+        if node.kid_unique(i).is_none_or(|n| n.is_written()) {
             let (old, _) = node.open_child(self.st, i, range)?;
             let new = self.copy(&old)?;
             node.set_kid(i, new)?;

@@ -209,6 +209,11 @@ fn is_intact(b: &[u8]) -> Result<(), Refusal> {
 impl Superblock {
     /// Decodes a superblock and checks all that does not need the device.
     pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, Refusal> {
+        Ok((*Self::decode_boxed(b)?).clone())
+    }
+
+    /// As `decode`, into the heap: too big for a kernel stack that has much else to hold.
+    fn decode_boxed(b: &[u8; BLOCK_SIZE]) -> Result<KBox<Self>, Refusal> {
         is_intact(b)?;
         // These say whether the rest can be understood.
         if le32(b, O_VERSION) != Some(VERSION) {
@@ -226,14 +231,16 @@ impl Superblock {
             return Err(refuse(EINVAL, "unsupported group size"));
         }
         let sb = Self::parse(b)
-            .ok_or_else(|| refuse(EUCLEAN, "malformed field in the superblock"))?;
+            .ok_or_else(|| refuse(EUCLEAN, "malformed field in the superblock"))?
+            .map_err(|e| refuse(e, "out of memory"))?;
         match sb.check() {
             None => Ok(sb),
             Some(reason) => Err(refuse(EUCLEAN, reason)),
         }
     }
 
-    fn parse(b: &[u8]) -> Option<Self> {
+    #[inline(never)]
+    fn parse(b: &[u8]) -> Option<Result<KBox<Self>>> {
         // Zeros are an empty tree; anything else must be a pointer.
         let root = |off: usize| -> Option<Option<NodePtr>> {
             let p = b.get(off..off + NODE_PTR_LEN)?;
@@ -250,7 +257,7 @@ impl Superblock {
         for (i, r) in ag_roots.iter_mut().enumerate() {
             *r = root(O_ROOT_AGS + i * NODE_PTR_LEN)?;
         }
-        Some(Self {
+        let sb = Self {
             compat: le64(b, O_COMPAT)?,
             ro_compat: le64(b, O_RO_COMPAT)?,
             incompat: le64(b, O_INCOMPAT)?,
@@ -277,7 +284,8 @@ impl Superblock {
             orphan_root: root(O_ROOT_ORPHAN)?,
             spare_roots,
             ag_roots,
-        })
+        };
+        Some(KBox::new(sb, GFP_KERNEL).map_err(Error::from))
     }
 
     /// What is impossible about the fields, if anything.
@@ -388,6 +396,11 @@ impl Superblock {
     /// A slot whose checksum is wrong was torn by a power cut, and the other one is good. An intact
     /// one that cannot be accepted is refused: going back to the older one would undo a commit.
     pub fn read(dev: &Device) -> Result<Self, Refusal> {
+        Ok((*Self::read_boxed(dev)?).clone())
+    }
+
+    /// As `read`, into the heap.
+    pub fn read_boxed(dev: &Device) -> Result<KBox<Self>, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
             return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
         }
@@ -415,7 +428,7 @@ impl Superblock {
             }
         }
         let Some((_, b)) = best else { return Err(why) };
-        let sb = Self::decode(&b)?;
+        let sb = Self::decode_boxed(&b)?;
         if sb.blocks > dev.blocks() {
             let reason = "the device is smaller than the filesystem on it";
             return Err(refuse(EINVAL, reason));

@@ -17,6 +17,9 @@ use super::range::{Range, RangeMap, RangeValue};
 use crate::os::atomic::{AtomicI64, Ordering};
 use kernel::prelude::*;
 
+/// Clean maps that an inode keeps after a commit.
+const KEEP: usize = 128;
+
 /// Where a range of file blocks is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Em {
@@ -167,13 +170,28 @@ impl ExtentMaps {
         self.maps.carve(start, len, |_| ())
     }
 
-    /// Generation `durable` is on disk: its maps are clean.
+    /// Generation `durable` is on disk: its maps are clean. The tree says the same as a clean map, so
+    /// only a few are kept: else each commit would have to look at all that were ever written.
     pub fn committed(&mut self, durable: u64) {
-        self.maps.update(|em| {
+        let keep = self.maps.len() <= KEEP;
+        let mut from = 0;
+        while let Some(r) = self.maps.at_or_after(from) {
+            from = r.end();
+            let Some(em) = self.maps.get_mut(r.start) else { continue };
             if em.modified && em.generation <= durable {
                 em.modified = false;
             }
-        });
+            // R2 holds here as well.
+            if !keep && em.clean() {
+                // A whole map: no memory is needed.
+                let _ = self.maps.carve(r.start, r.len, |_| ());
+            }
+        }
+    }
+
+    /// The inode leaves memory.
+    pub fn forget_all(&mut self) {
+        self.maps = RangeMap::new();
     }
 
     /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps

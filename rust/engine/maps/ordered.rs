@@ -13,6 +13,7 @@ use kernel::prelude::*;
 
 #[derive(Clone, Copy)]
 struct Flight {
+    id: u64,
     start: u64,
     len: u64,
     in_place: bool,
@@ -20,12 +21,18 @@ struct Flight {
 }
 
 impl Flight {
-    fn overlaps(&self, start: u64, len: u64) -> bool {
-        self.start < start.saturating_add(len) && start < self.start.saturating_add(self.len)
+    fn end(&self) -> u64 {
+        self.start.saturating_add(self.len)
     }
 }
 
-/// The ordered extents of an inode.
+/// The ordered extents of an inode, by first file block.
+///
+/// # Invariants
+///
+/// No two overlap. Two writes in flight to the same blocks would complete in no order: the later
+/// completion would free what the earlier one mapped, while the extent map of the other still
+/// pointed there. Whoever wants to write where a write is in flight waits for it.
 pub struct OrderedSet {
     next: u64,
     map: Map<u64, Flight>,
@@ -90,7 +97,7 @@ impl OrderedSet {
         Self { next: 1, map: Map::new() }
     }
 
-    /// Inserts an ordered extent for `[start, start + len)` → `phys`.
+    /// Inserts an ordered extent for `[start, start + len)` → `phys`; EBUSY if one is there.
     #[allow(clippy::too_many_arguments)]
     pub(in crate::engine) fn insert(
         &mut self,
@@ -102,16 +109,20 @@ impl OrderedSet {
         in_place: bool,
         direct: bool,
     ) -> Result<Ordered> {
+        if self.overlaps(start, len) {
+            return Err(EBUSY);
+        }
         let id = self.next;
-        let flight = Flight { start, len, in_place, direct };
-        self.map.insert(id, flight)?;
+        let flight = Flight { id, start, len, in_place, direct };
+        // INVARIANT: checked above.
+        self.map.insert(start, flight)?;
         self.next += 1;
         Ok(Ordered { id, inode: inode.clone(), flight, phys, csums })
     }
 
     /// Takes it out again.
     pub(in crate::engine) fn remove(&mut self, o: Ordered) {
-        self.map.remove(&o.id);
+        self.map.remove(&o.flight.start);
     }
 
     /// Later ordered extents have at least this id.
@@ -121,27 +132,45 @@ impl OrderedSet {
 
     /// Is an ordered extent with a smaller id still there?
     pub fn any_before(&self, id: u64) -> bool {
-        self.map.first().is_some_and(|(k, _)| k < id)
-    }
-
-    /// Is any in-place write in flight in the range?
-    pub fn in_place(&self, start: u64, len: u64) -> bool {
-        self.any(|f| f.in_place && f.overlaps(start, len))
+        let mut hit = false;
+        self.map.for_each(|_, f| hit |= f.id < id);
+        hit
     }
 
     /// Is any write in flight in the range?
     pub fn overlaps(&self, start: u64, len: u64) -> bool {
-        self.any(|f| f.overlaps(start, len))
+        self.any(start, len, |_| true)
     }
 
     /// Is any direct write in flight in the range?
     pub fn direct(&self, start: u64, len: u64) -> bool {
-        self.any(|f| f.direct && f.overlaps(start, len))
+        self.any(start, len, |f| f.direct)
     }
 
-    fn any(&self, f: impl Fn(&Flight) -> bool) -> bool {
-        let mut hit = false;
-        self.map.for_each(|_, x| hit |= f(x));
-        hit
+    /// The first block at or after `start` where a write is in flight.
+    pub fn next(&self, start: u64) -> Option<u64> {
+        if self.overlaps(start, 1) {
+            return Some(start);
+        }
+        self.map.first_ge(start).map(|(k, _)| k)
+    }
+
+    fn any(&self, start: u64, len: u64, f: impl Fn(&Flight) -> bool) -> bool {
+        let end = start.saturating_add(len);
+        if start >= end {
+            return false;
+        }
+        // One may begin before the range and reach into it; the others begin in it.
+        if self.map.last_le(start).is_some_and(|(_, x)| x.end() > start && f(x)) {
+            return true;
+        }
+        let mut from = start;
+        while let Some((k, x)) = self.map.first_ge(from).filter(|(k, _)| *k < end) {
+            if f(x) {
+                return true;
+            }
+            from = k.saturating_add(1);
+        }
+        false
     }
 }

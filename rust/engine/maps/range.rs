@@ -117,17 +117,6 @@ impl<V: RangeValue> RangeMap<V> {
         }
     }
 
-    /// Changes the values of all ranges; ranges are not cut.
-    pub fn update(&mut self, mut f: impl FnMut(&mut V)) {
-        let mut from = 0;
-        while let Some((k, _)) = self.map.first_ge(from) {
-            if let Some(e) = self.map.get_mut(&k) {
-                f(&mut e.1);
-            }
-            from = k.saturating_add(1);
-        }
-    }
-
     /// Changes the value of the range that starts at `start`.
     pub fn get_mut(&mut self, start: u64) -> Option<&mut V> {
         self.map.get_mut(&start).map(|e| &mut e.1)

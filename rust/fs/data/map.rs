@@ -57,7 +57,11 @@ pub(super) fn report(inode: &Inode<OrdoFs>, pos: u64, len: u64) -> Result<Extent
     let _nofs = NoFs::enter();
     let (block, n) = blocks(pos, len);
     let engine = inode.fs().engine();
-    Ok(extent(&engine.map_report(&inode.data().engine, block, n)?))
+    Ok(extent(&engine.map_report(
+        &inode.data().engine,
+        block,
+        n,
+    )?))
 }
 
 pub(super) fn write(inode: &Inode<OrdoFs>, pos: u64, len: u64) -> Result<WriteExtent> {

@@ -23,12 +23,7 @@ use kernel::prelude::*;
 use super::{OrdoFs, BLOCK};
 use crate::{
     os::NoFs,
-    vfs::{
-        file_data::Allocate,
-        iocb::OpenFile,
-        page_cache::LayoutLock,
-        Inode,
-    },
+    vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode},
 };
 
 /// `truncate(2)`.

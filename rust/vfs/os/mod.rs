@@ -17,7 +17,8 @@ mod shared;
 mod wait;
 
 pub use block::Block;
-pub use lock::{Mutex, RwLock};
+#[allow(unused_imports)]
+pub use lock::{Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use shared::Shared;

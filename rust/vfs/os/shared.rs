@@ -36,13 +36,11 @@ unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 impl<T> Shared<T> {
     /// Moves `value` into newly allocated memory.
     pub fn new(value: T) -> Result<Self> {
-        let inner = KBox::new(
-            Inner {
-                count: Refcount::new(1),
-                value,
-            },
-            GFP_KERNEL,
-        )?;
+        // The value goes from where it is to the heap: no copy of a big one on the kernel's stack.
+        let inner = KBox::<Inner<T>>::new_uninit(GFP_KERNEL)?.write(Inner {
+            count: Refcount::new(1),
+            value,
+        });
         // INVARIANT: The pointer comes from `KBox::into_raw`, and the count of one is ours.
         Ok(Self {
             // SAFETY: `KBox::into_raw` never returns null.

@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Damaged devices: whatever is on them, nothing panics, hangs or is believed; the checker sees every
+//! flipped bit of metadata that is in use.
+
+mod support;
+
+use ordofs_engine::engine::{Fs, MapKind, MountOptions, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use ordofs_engine::os::mem::{Image, MemDisk};
+use ordofs_engine::os::{Block, Shared};
+use support::driver::Driver;
+use support::ops::{Op, What};
+
+const BLOCKS: u64 = 8192;
+
+/// An image with some of everything in it.
+fn image() -> Image {
+    let disk = MemDisk::new(BLOCKS);
+    let d2 = disk.clone();
+    let mut d = Driver::new(move || d2.device());
+    for i in 0..40u8 {
+        let what = match i % 8 {
+            0 => What::Dir,
+            1 => What::Symlink(3000),
+            2 => What::Symlink(30),
+            _ => What::File,
+        };
+        d.step(&Op::Create { dir: i, name: i, what });
+        d.step(&Op::Write { file: i, start: u64::from(i) * 3, len: 5 });
+        d.step(&Op::Direct { file: i / 2, start: 2 * u64::from(i), len: 9, fail: false, sync: false });
+        d.step(&Op::Preallocate { file: i, start: 200, len: 30, keep: i % 2 == 0 });
+    }
+    for i in 0..60u64 {
+        d.step(&Op::Direct { file: 3, start: i * 2, len: 1, fail: false, sync: false });
+    }
+    d.remount();
+    drop(d);
+    disk.image()
+}
+
+/// Uses the filesystem in every way that reads; errors are fine.
+fn explore(fs: &Shared<Fs>, ino: u64, depth: u32) {
+    let Ok(inode) = fs.iget(ino) else { return };
+    let mut kids = Vec::new();
+    match inode.attrs().mode & S_IFMT {
+        S_IFDIR => {
+            let _ = fs.readdir(&inode, 0, &mut |_, child, _, _| {
+                kids.push(child);
+                kids.len() < 200
+            });
+        }
+        S_IFLNK => {
+            let _ = fs.readlink(&inode);
+        }
+        S_IFREG => {
+            let mut at = 0;
+            let mut buf = Block::zeroed().expect("memory");
+            while let Ok(m) = fs.map_read(&inode, at, 1 << 40) {
+                if m.kind == MapKind::Written {
+                    let _ = fs.node_store().device().read(m.phys, &mut buf);
+                    let _ = fs.verify(&inode, at, m.phys, 0);
+                }
+                at += m.len;
+                if at > 1 << 20 {
+                    break;
+                }
+            }
+        }
+        _ => {}
+    }
+    if depth < 8 {
+        kids.into_iter().for_each(|k| explore(fs, k, depth + 1));
+    }
+    fs.iput(inode);
+}
+
+fn use_it(disk: &MemDisk) {
+    let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true });
+    std::hint::black_box(report.is_ok());
+    if let Ok(fs) = Fs::mount(disk.device(), MountOptions { read_only: true, ..MountOptions::default() }) {
+        explore(&fs, fs.root_ino(), 0);
+    }
+    if let Ok(fs) = Fs::mount(disk.fork().device(), MountOptions::default()) {
+        explore(&fs, fs.root_ino(), 0);
+        let _ = fs.sync();
+        let _ = fs.unmount();
+    }
+}
+
+/// A small generator, so that failures repeat.
+struct Rng(u64);
+
+impl Rng {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+}
+
+#[test]
+fn every_flipped_bit_of_metadata_is_seen() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let image = image();
+    let fs_blocks = metadata(&image);
+    assert!(fs_blocks.len() > 10, "only {} nodes", fs_blocks.len());
+    let mut rng = Rng(88172645463325252);
+    for block in fs_blocks {
+        for _ in 0..6 {
+            let disk = MemDisk::from_image(BLOCKS, image.clone());
+            let (at, bit) = ((rng.next() % 4096) as usize, 1u8 << (rng.next() % 8));
+            disk.corrupt(block, at, bit);
+            let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default());
+            let seen = report.map_or(true, |r| !r.is_clean());
+            assert!(seen, "block {block}, byte {at}, bit {bit:#x} flipped: not noticed");
+            use_it(&disk);
+        }
+    }
+}
+
+/// The blocks that hold tree nodes of the newest generation.
+fn metadata(image: &Image) -> Vec<u64> {
+    image
+        .iter()
+        .filter(|(_, data)| data.starts_with(b"ORDN"))
+        .map(|(b, _)| *b)
+        .filter(|b| {
+            let disk = MemDisk::from_image(BLOCKS, image.clone());
+            disk.corrupt(*b, 100, 1);
+            let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default());
+            report.map_or(true, |r| !r.is_clean())
+        })
+        .collect()
+}
+
+#[test]
+fn damage_with_right_checksums_does_no_harm() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let image = image();
+    let nodes = metadata(&image);
+    let mut rng = Rng(42);
+    for round in 0..400 {
+        let disk = MemDisk::from_image(BLOCKS, image.clone());
+        let block = nodes[(rng.next() % nodes.len() as u64) as usize];
+        let mut data = **image.get(&block).expect("block");
+        for _ in 0..=rng.next() % 4 {
+            // Counts, keys, offsets, values; seldom the header.
+            let at = match round % 4 {
+                0 => 40 + rng.next() % 4,
+                1 => 64 + rng.next() % 256,
+                _ => rng.next() % 4096,
+            };
+            data[at as usize] = match rng.next() % 3 {
+                0 => 0,
+                1 => 0xff,
+                _ => rng.next() as u8,
+            };
+        }
+        forge(&disk, block, data);
+        use_it(&disk);
+    }
+}
+
+/// Writes a node with a right checksum and makes all its ancestors agree, up to the superblock.
+fn forge(disk: &MemDisk, block: u64, mut data: [u8; 4096]) {
+    let crc = ordofs_engine::os::crc32c(0, &data[8..]);
+    let old = disk.image().get(&block).map(|d| u32::from_le_bytes([d[4], d[5], d[6], d[7]])).expect("node");
+    data[4..8].copy_from_slice(&crc.to_le_bytes());
+    put(disk, block, &data);
+    let mut pointer = block.to_le_bytes().to_vec();
+    pointer.extend_from_slice(&[0; 8]);
+    let children: Vec<(u64, [u8; 4096])> = disk.image().iter().map(|(b, d)| (*b, **d)).collect();
+    for (b, d) in children {
+        // A NodePtr: address, no copy, generation, checksum.
+        let found = (0..4096 - 32).find(|i| d[*i..*i + 16] == pointer[..] && d[*i + 24..*i + 28] == old.to_le_bytes());
+        let Some(at) = found else { continue };
+        let mut d = d;
+        d[at + 24..at + 28].copy_from_slice(&crc.to_le_bytes());
+        if d.starts_with(b"ORDN") {
+            forge(disk, b, d);
+        } else if d.starts_with(b"OrdoFS") {
+            let crc = ordofs_engine::os::crc32c(0, &d[12..]);
+            d[8..12].copy_from_slice(&crc.to_le_bytes());
+            put(disk, b, &d);
+        }
+    }
+}
+
+fn put(disk: &MemDisk, block: u64, data: &[u8; 4096]) {
+    let mut b = Block::zeroed().expect("memory");
+    b.copy_from_slice(data);
+    disk.device().write(&[(block, &b)]).expect("write");
+}
+
+#[test]
+fn damaged_data_is_never_returned_as_good() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let image = image();
+    let disk = MemDisk::from_image(BLOCKS, image.clone());
+    let clean = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
+    assert!(clean.is_clean() && clean.stats.verified_blocks > 100);
+    let nodes = metadata(&image);
+    let mut damaged = 0;
+    for (block, data) in &image {
+        if *block < 1024 && data.iter().all(|b| *b == 0) || nodes.contains(block) {
+            continue;
+        }
+        let disk = MemDisk::from_image(BLOCKS, image.clone());
+        disk.corrupt(*block, 2000, 8);
+        let r = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
+        damaged += u64::from(!r.is_clean());
+    }
+    // Every block that is read and compared was damaged once.
+    assert!(damaged >= clean.stats.verified_blocks, "{damaged} of {}", clean.stats.verified_blocks);
+}

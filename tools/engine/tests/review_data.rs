@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Writes in flight that meet each other, failed writes, and reservations on every way out.
+
+mod common;
+
+use common::*;
+use kernel::fault;
+use kernel::prelude::{EIO, ENOMEM};
+use ordofs_engine::engine::*;
+use ordofs_engine::os::{crc32c, Shared};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::vec::Vec;
+
+/// Runs `f` with a time limit: a lock-up fails the test instead of hanging it.
+fn within(secs: u64, f: impl FnOnce() + Send + 'static) {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let t = std::thread::spawn(move || {
+        f();
+        let _ = tx.send(());
+    });
+    match rx.recv_timeout(Duration::from_secs(secs)) {
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => panic!("locked up"),
+        _ => t.join().unwrap(),
+    }
+}
+
+/// Two direct writes to the same written blocks, finished in the other order than they started.
+#[test]
+fn overlapping_direct_writes_finish_in_any_order() {
+    within(60, || {
+        let disk = make(16384);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        write(&disk.device(), &fs, &f, 0, &(0..16).collect::<Vec<_>>()).unwrap();
+        fs.sync().unwrap();
+        let crc = |s: u64| crc32c(0, &data(s)[..]);
+        let a = fs.start_write(&f, 2, &[crc(100), crc(101), crc(102), crc(103)], true).unwrap();
+        let started = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                // Overlaps the first one: it has to wait, or at least to win or lose as a whole.
+                let b = fs.start_write(&f, 4, &[crc(200), crc(201), crc(202), crc(203)], true).unwrap();
+                started.store(true, Ordering::SeqCst);
+                for k in 0..b.len {
+                    disk.device().write(&[(b.phys + k, &data(200 + k))]).unwrap();
+                }
+                let end = 4 + b.len;
+                fs.finish_write(b.ordered, block_to_bytes(end), Ok(())).unwrap();
+                if end < 8 {
+                    let rest: Vec<u64> = (end..8).map(|x| 196 + x).collect();
+                    flush(&disk.device(), &fs, &f, end, &rest, true).unwrap();
+                }
+            });
+            std::thread::sleep(Duration::from_millis(100));
+            for k in 0..a.len {
+                disk.device().write(&[(a.phys + k, &data(100 + k))]).unwrap();
+            }
+            fs.finish_write(a.ordered, 0, Ok(())).unwrap();
+        });
+        for b in 0..16 {
+            let got = read(&disk.device(), &fs, &f, b).unwrap().unwrap();
+            match b {
+                2 | 3 => assert_eq!(got, 98 + b),
+                4 | 5 => assert!(got == 98 + b || got == 196 + b),
+                6 | 7 => assert_eq!(got, 196 + b),
+                _ => assert_eq!(got, b),
+            }
+        }
+        fs.iput(f);
+        at_rest(&disk, &fs);
+        fs.iput(root);
+    });
+}
+
+/// Writeback of a page over blocks that a direct write is filling.
+#[test]
+fn writeback_meets_a_direct_write_in_place() {
+    within(60, || {
+        let disk = make(16384);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        fs.preallocate(&f, 0, 64, Some(64 * 4096)).unwrap();
+        fs.sync().unwrap();
+        let crc = |s: u64| crc32c(0, &data(s)[..]);
+        // The page was made writable, then the direct write started, then the page is written back.
+        let a = fs.start_write(&f, 0, &(0..64).map(crc).collect::<Vec<_>>(), true).unwrap();
+        std::thread::scope(|s| {
+            s.spawn(|| flush(&disk.device(), &fs, &f, 8, &[500, 501], false).unwrap());
+            std::thread::sleep(Duration::from_millis(100));
+            for k in 0..a.len {
+                disk.device().write(&[(a.phys + k, &data(k))]).unwrap();
+            }
+            fs.finish_write(a.ordered, 0, Ok(())).unwrap();
+        });
+        for b in 0..64 {
+            read(&disk.device(), &fs, &f, b).unwrap().unwrap();
+        }
+        fs.iput(f);
+        at_rest(&disk, &fs);
+        fs.iput(root);
+    });
+}
+
+/// A failed write leaves the old data and gives its blocks back.
+#[test]
+fn failed_writes_leave_what_was_there() {
+    let disk = make(16384);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&dev, &fs, &f, 0, &[1, 2, 3, 4]).unwrap();
+    fs.preallocate(&f, 8, 8, Some(16 * 4096)).unwrap();
+    for (start, direct) in [(1, false), (1, true), (9, false), (9, true), (20, true)] {
+        if !direct {
+            dirty(&fs, &f, start, 2).unwrap();
+        }
+        let s = fs.start_write(&f, start, &[7, 8], direct).unwrap();
+        assert_eq!(fs.finish_write(s.ordered, 0, Err(EIO)), Err(EIO));
+    }
+    for b in 0..4 {
+        assert_eq!(read(&dev, &fs, &f, b).unwrap(), Some(b + 1));
+    }
+    assert_eq!(fs.map_read(&f, 9, 1).unwrap().kind, MapKind::Unwritten);
+    assert_eq!(fs.map_read(&f, 20, 1).unwrap().kind, MapKind::Hole);
+    fs.iput(f);
+    at_rest(&disk, &fs);
+    fs.iput(root);
+}
+
+/// Every operation with every one of its allocations failing: no reservation leaks, nothing is half
+/// done, and what is on disk is consistent.
+#[test]
+fn failing_allocations_leak_nothing() {
+    type Step = fn(&ordofs_engine::os::Device, &Fs, &Shared<Inode>, &Shared<Inode>) -> kernel::prelude::Result;
+    let steps: &[(&str, Step)] = &[
+        ("map_write", |_, fs, _, f| fs.map_write(f, 200, 7).map(|_| fs.release_delalloc(f, 200, 7))),
+        ("write hole", |d, fs, _, f| {
+            dirty(fs, f, 100, 8)?;
+            flush(d, fs, f, 100, &[1; 8], false)
+        }),
+        ("direct", |d, fs, _, f| flush(d, fs, f, 2, &[9; 4], true)),
+        ("in place", |d, fs, _, f| flush(d, fs, f, 40, &[9; 4], true)),
+        ("preallocate", |_, fs, _, f| fs.preallocate(f, 300, 50, Some(400 * 4096))),
+        ("zero", |_, fs, _, f| fs.zero_range(f, 3, 30, None)),
+        ("punch", |_, fs, _, f| fs.punch(f, 5, 30)),
+        ("truncate", |_, fs, _, f| fs.set_size(f, 3 * 4096)),
+        ("create", |_, fs, root, _| fs.create(root, b"new", &regular()).map(|i| fs.iput(i))),
+        ("symlink", |_, fs, root, _| {
+            let new = NewInode { symlink: Some(&[b'x'; 2000]), ..file(S_IFLNK | 0o777) };
+            fs.create(root, b"link", &new).map(|i| fs.iput(i))
+        }),
+        ("link", |_, fs, root, f| fs.link(root, b"other", f)),
+        ("tmpfile", |_, fs, _, _| fs.tmpfile(&regular()).and_then(|i| fs.delete_inode(i))),
+        ("unlink", |_, fs, root, _| {
+            let i = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
+            let r = fs.unlink(root, b"victim", &i);
+            match r {
+                Ok(()) => fs.delete_inode(i),
+                Err(e) => {
+                    fs.iput(i);
+                    Err(e)
+                }
+            }
+        }),
+        ("rename", |_, fs, root, f| {
+            let t = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
+            let r = Rename {
+                old_dir: root,
+                old_name: b"f",
+                inode: f,
+                new_dir: root,
+                new_name: b"victim",
+                target: Some(&t),
+                flags: RenameFlags::default(),
+                whiteout: Some(&file(0o020000)),
+            };
+            let r = fs.rename(&r);
+            fs.iput(t);
+            r
+        }),
+    ];
+    let base = make(16384);
+    {
+        let fs = mount(&base);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        write(&base.device(), &fs, &f, 0, &(0..32).collect::<Vec<_>>()).unwrap();
+        fs.preallocate(&f, 38, 20, Some(60 * 4096)).unwrap();
+        fs.iput(f);
+        let v = fs.create(&root, b"victim", &regular()).unwrap();
+        write(&base.device(), &fs, &v, 0, &[1, 2, 3]).unwrap();
+        fs.iput(v);
+        fs.iput(root);
+        fs.unmount().unwrap();
+    }
+    fsck(&base);
+    for (name, step) in steps {
+        let mut n = 0;
+        loop {
+            let disk = base.fork();
+            let dev = disk.device();
+            let fs = mount(&disk);
+            let root = fs.iget(fs.root_ino()).unwrap();
+            let f = fs.iget(fs.lookup(&root, b"f").unwrap().unwrap().ino).unwrap();
+            // Once cold, once with everything in memory.
+            let armed = fault::nth(n / 2, fault::Mode::Once);
+            if n % 2 == 1 {
+                drop(armed);
+                let _ = fs.set_attrs(&f, &AttrChange::default());
+                let _ = fs.sync();
+                let armed = fault::nth(n / 2, fault::Mode::Once);
+                let r = step(&dev, &fs, &root, &f);
+                let fired = armed.fired();
+                drop(armed);
+                finish(name, n, &disk, fs, root, f, r.err());
+                if !fired {
+                    break;
+                }
+                n += 1;
+                continue;
+            }
+            let r = step(&dev, &fs, &root, &f);
+            drop(armed);
+            finish(name, n, &disk, fs, root, f, r.err());
+            n += 1;
+            assert!(n < 4000, "{name} never succeeds");
+        }
+    }
+}
+
+fn finish(
+    name: &str,
+    n: u64,
+    disk: &ordofs_engine::os::mem::MemDisk,
+    fs: Shared<Fs>,
+    root: Shared<Inode>,
+    f: Shared<Inode>,
+    e: Option<kernel::prelude::Error>,
+) {
+    assert!(e.is_none_or(|e| e == ENOMEM), "{name} {n}: {e:?}");
+    fs.iput(f);
+    if fs.is_shutdown() {
+        // Allowed where half an operation could not be undone; the disk has the state before.
+        assert!(e.is_some());
+        fsck(disk);
+        return;
+    }
+    let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| at_rest(disk, &fs)));
+    assert!(found.is_ok(), "{name} with allocation {n} failing: error {e:?}");
+    fs.iput(root);
+    fs.unmount().unwrap();
+}
+
+/// The count of extent maps goes back when inodes leave memory.
+#[test]
+fn extent_maps_are_counted_out() {
+    let disk = make(65536);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    for i in 0..200u64 {
+        let f = fs.create(&root, format!("f{i}").as_bytes(), &regular()).unwrap();
+        for b in 0..10 {
+            write(&disk.device(), &fs, &f, 2 * b, &[b]).unwrap();
+        }
+        fs.iput(f);
+    }
+    fs.sync().unwrap();
+    while fs.shrink_scan(1000) > 0 {}
+    assert_eq!(fs.shrink_count(), 0);
+    fs.iput(root);
+}
+
+/// A truncation that failed half-way must not leave old data behind for a later extension to show.
+#[test]
+fn a_cut_off_truncation_is_finished_before_the_file_grows() {
+    let disk = make(65536);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    for b in 0..400 {
+        write(&dev, &fs, &f, 2 * b, &[b]).unwrap();
+    }
+    fs.sync().unwrap();
+    let mut n = 0;
+    loop {
+        let armed = fault::nth(n, fault::Mode::Once);
+        let r = fs.set_size(&f, 0);
+        drop(armed);
+        if r.is_ok() {
+            break;
+        }
+        assert!(!fs.is_shutdown(), "at allocation {n}");
+        if f.attrs().size == 0 {
+            fs.set_size(&f, 1000 * 4096).unwrap();
+            for b in 0..1000 {
+                assert_eq!(read(&dev, &fs, &f, b).unwrap(), None, "old data at {b}");
+            }
+            break;
+        }
+        n += 1;
+    }
+    fs.iput(f);
+    at_rest(&disk, &fs);
+    fs.iput(root);
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Who uses which block.
+
+use ordofs_engine::engine::btree::TreeId;
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// What a block is used for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Claim {
+    /// The start of the device: superblocks.
+    Reserved,
+    /// The log area.
+    Log,
+    /// A node of a tree.
+    Node(TreeId),
+    /// Data of an inode.
+    Data(u64),
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Reserved => f.write_str("the reserved start"),
+            Self::Log => f.write_str("the log"),
+            Self::Node(id) => write!(f, "{} tree of {}", id.kind.name(), id.owner),
+            Self::Data(ino) => write!(f, "data of inode {ino}"),
+        }
+    }
+}
+
+/// All claims, as runs that do not overlap.
+#[derive(Default)]
+pub struct Claims(BTreeMap<u64, (u64, Claim)>);
+
+impl Claims {
+    /// Adds a claim. If part of the range has an owner already, that part is left to it, and the
+    /// first such block and its owner are returned.
+    pub fn add(&mut self, start: u64, len: u64, owner: Claim) -> Option<(u64, Claim)> {
+        let end = start + len;
+        let mut at = start;
+        let mut clash = None;
+        while at < end {
+            let (free_end, next) = match self.at_or_after(at) {
+                Some((s, l, o)) if s <= at => {
+                    clash = clash.or(Some((at, o)));
+                    at = s + l;
+                    continue;
+                }
+                Some((s, _, _)) => (s.min(end), s),
+                None => (end, u64::MAX),
+            };
+            self.put(at, free_end - at, owner);
+            at = free_end.max(next.min(end));
+        }
+        clash
+    }
+
+    fn put(&mut self, start: u64, len: u64, owner: Claim) {
+        if let Some((s, (l, o))) = self.0.range_mut(..start).next_back() {
+            if *o == owner && s + *l == start {
+                *l += len;
+                return;
+            }
+        }
+        self.0.insert(start, (len, owner));
+    }
+
+    /// The first claim that ends after `block`: start, length, owner.
+    pub fn at_or_after(&self, block: u64) -> Option<(u64, u64, Claim)> {
+        let before = self.0.range(..=block).next_back().filter(|(s, (l, _))| **s + l > block);
+        let found = before.or_else(|| self.0.range(block..).next());
+        found.map(|(s, (l, o))| (*s, *l, *o))
+    }
+
+    /// The owner of a block.
+    pub fn owner(&self, block: u64) -> Option<Claim> {
+        self.at_or_after(block).filter(|(s, _, _)| *s <= block).map(|(_, _, o)| o)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clashes_are_found_and_the_rest_is_kept() {
+        let mut c = Claims::default();
+        assert_eq!(c.add(10, 10, Claim::Data(1)), None);
+        assert_eq!(c.add(20, 5, Claim::Data(1)), None);
+        assert_eq!(c.0.len(), 1);
+        assert_eq!(c.add(0, 30, Claim::Data(2)), Some((10, Claim::Data(1))));
+        assert_eq!(c.owner(9), Some(Claim::Data(2)));
+        assert_eq!(c.owner(24), Some(Claim::Data(1)));
+        assert_eq!(c.owner(29), Some(Claim::Data(2)));
+        assert_eq!(c.owner(30), None);
+    }
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Inode records and what hangs on them.
+
+use crate::{Checker, Claim, Edge, Seen};
+use kernel::prelude::Result;
+use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
+use ordofs_engine::engine::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
+use ordofs_engine::engine::format::extent::Extent;
+use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
+use ordofs_engine::engine::{bytes_to_blocks, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SYMLINK_MAX};
+use ordofs_engine::os::{crc32c, Block};
+use std::collections::BTreeMap;
+
+fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
+    match root {
+        RootForm::Empty => Ok(Tree::empty(id)),
+        RootForm::Inline(items) => Tree::from_inline(id, items),
+        RootForm::Ptr(p) => Ok(Tree::from_ptr(id, *p)),
+    }
+}
+
+/// Sums over the extents of an inode.
+#[derive(Default)]
+struct Extents {
+    blocks: u64,
+    end: u64,
+    written_end: u64,
+}
+
+impl Checker<'_> {
+    /// Opens one of an inode's trees; a damaged inline one counts as a problem.
+    fn inode_tree(&mut self, ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Option<Tree> {
+        match open(TreeId { kind, owner: ino }, root) {
+            Ok(t) => Some(t),
+            Err(_) => {
+                self.problem(format_args!("inode {ino}"), format_args!("inline {} tree is damaged", kind.name()));
+                None
+            }
+        }
+    }
+
+    pub(crate) fn check_inode(&mut self, ino: u64, value: &[u8]) {
+        let place = format!("inode {ino}");
+        let Ok(rec) = InodeRecord::decode(ino, value) else {
+            return self.problem(place, "malformed record");
+        };
+        if ino < self.sb.root_ino || ino >= self.sb.next_ino {
+            self.problem(&place, "impossible inode number");
+        }
+        self.generation(&place, rec.generation);
+        let a = &rec.attrs;
+        let kind = a.mode & S_IFMT;
+        let seen = Seen {
+            mode: a.mode,
+            nlink: a.nlink,
+            state: rec.state,
+            parent: rec.parent,
+            names: 0,
+            named_in: 0,
+            entries: 0,
+            subdirs: 0,
+        };
+        self.inodes.insert(ino, seen);
+        if kind == S_IFDIR {
+            self.report.stats.directories += 1;
+        } else if rec.parent != 0 {
+            self.problem(&place, "has a parent but is no directory");
+        }
+        if kind != S_IFREG && !matches!(rec.extents, RootForm::Empty) {
+            self.problem(&place, "has extents but is no regular file");
+        }
+        if kind != S_IFDIR && kind != S_IFLNK && !matches!(rec.dir, RootForm::Empty) {
+            self.problem(&place, "has entries but is no directory");
+        }
+        self.check_extents(ino, &rec);
+        if let Some(tree) = self.inode_tree(ino, TreeKind::Dir, &rec.dir) {
+            if kind == S_IFLNK {
+                self.check_symlink(ino, &tree, a.size);
+            } else {
+                self.check_entries(ino, &tree);
+            }
+        }
+        if let Some(tree) = self.inode_tree(ino, TreeKind::Xattr, &rec.xattr) {
+            self.walk(&tree, |_, _, _| ());
+        }
+    }
+
+    fn check_extents(&mut self, ino: u64, rec: &InodeRecord<'_>) {
+        let place = format!("inode {ino}");
+        let Some(tree) = self.inode_tree(ino, TreeKind::Extent, &rec.extents) else { return };
+        let mut sum = Extents::default();
+        self.walk(&tree, |c, key, value| c.check_extent(ino, key, value, &mut sum));
+        self.report.stats.data_blocks += sum.blocks;
+        if sum.blocks != rec.blocks {
+            self.problem(&place, format_args!("counts {} blocks, its extents have {}", rec.blocks, sum.blocks));
+        }
+        let size_blocks = bytes_to_blocks(rec.attrs.size);
+        if sum.written_end > size_blocks && rec.state & STATE_TRUNCATE == 0 {
+            self.problem(&place, format_args!(
+                "has written blocks up to {}, past its size of {size_blocks} blocks",
+                sum.written_end
+            ));
+        }
+    }
+
+    fn check_extent(&mut self, ino: u64, key: u64, value: &[u8], sum: &mut Extents) {
+        let place = format!("inode {ino}, extent at file block {key}");
+        let Ok(e) = Extent::decode(key, value, self.sb.blocks) else {
+            return self.problem(place, "malformed record");
+        };
+        self.report.stats.extents += 1;
+        self.generation(&place, e.generation);
+        if e.start < sum.end {
+            self.problem(&place, format_args!("overlaps with the one before, which ends at {}", sum.end));
+        }
+        if e.phys / self.sb.ag_blocks != (e.phys + e.len - 1) / self.sb.ag_blocks {
+            self.problem(&place, "crosses the border of an allocation group");
+        }
+        sum.end = sum.end.max(e.end());
+        sum.blocks += e.len;
+        if !e.unwritten {
+            sum.written_end = sum.written_end.max(e.end());
+        }
+        self.claim(e.phys, e.len, Claim::Data(ino));
+        if self.options.data && e.csums {
+            self.check_data(&place, &e, value);
+        }
+    }
+
+    fn check_data(&mut self, place: &str, e: &Extent, value: &[u8]) {
+        let Ok(mut buf) = Block::zeroed() else { return };
+        let sums = e.csum_slice(value, e.start, e.end());
+        for (i, want) in sums.chunks_exact(4).enumerate() {
+            let block = e.phys + i as u64;
+            let want = want.iter().rev().fold(0u32, |a, b| a << 8 | u32::from(*b));
+            self.report.stats.verified_blocks += 1;
+            match self.st.device().read(block, &mut buf) {
+                Err(err) => self.problem(place, format_args!("block {block} cannot be read: {err:?}")),
+                Ok(()) => {
+                    let have = crc32c(0, &buf[..]);
+                    if have != want {
+                        self.problem(place, format_args!(
+                            "file block {}: data at block {block} has checksum {have:08x}, must be {want:08x}",
+                            e.start + i as u64
+                        ));
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_symlink(&mut self, ino: u64, tree: &Tree, size: u64) {
+        let place = format!("inode {ino}");
+        let (mut len, mut next, mut odd) = (0u64, FIRST_COOKIE, false);
+        self.walk(tree, |_, key, value| {
+            let full_before = len % SYMLINK_PIECE as u64 == 0;
+            odd |= key != next || !full_before || value.len() > SYMLINK_PIECE || value.contains(&0);
+            next += 1;
+            len += value.len() as u64;
+        });
+        if odd || len == 0 || len > SYMLINK_MAX as u64 {
+            self.problem(&place, "malformed link target");
+        }
+        if len != size {
+            self.problem(&place, format_args!("its link target has {len} bytes, its size is {size}"));
+        }
+    }
+
+    fn check_entries(&mut self, dir: u64, tree: &Tree) {
+        let key = self.sb.hash_key;
+        // Names of the present bucket: a name may be there only once.
+        let mut bucket_names: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
+        let mut last = 0;
+        self.walk(tree, |c, cookie, value| {
+            let place = format!("directory {dir}, entry {cookie:#x}");
+            let Ok(e) = decode(dir, value) else { return c.problem(place, "malformed") };
+            if check_name(e.name).is_err() {
+                c.problem(&place, "impossible name");
+            }
+            if bucket(key, e.name) >> 8 != cookie >> 8 {
+                c.problem(&place, format_args!("{:?} does not belong at this hash", show(e.name)));
+            }
+            if cookie >> 8 != last {
+                bucket_names.clear();
+                last = cookie >> 8;
+            }
+            if let Some(other) = bucket_names.insert(e.name.to_vec(), cookie) {
+                c.problem(&place, format_args!("{:?} is there twice, also at {other:#x}", show(e.name)));
+            }
+            if let Some(seen) = c.inodes.get_mut(&dir) {
+                seen.entries += 1;
+            }
+            c.edges.push(Edge { dir, child: e.ino, kind: e.kind, cookie });
+        });
+    }
+}
+
+fn show(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).into_owned()
+}
+

@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Checks every invariant of an OrdoFS, from the device alone.
+//!
+//! | module | what it checks |
+//! |---|---|
+//! | [`claims`] | that every block has at most one owner |
+//! | [`inode`] | inode records, extents, link targets, data |
+//! | [`names`] | directory entries, link counts, connectivity, orphans |
+//! | [`space`] | allocation trees against the owners of all blocks |
+//!
+//! Nodes are read and checked by the engine's own code; what the nodes hold is judged here. The
+//! checker never writes.
+
+mod claims;
+mod inode;
+mod names;
+mod space;
+
+pub use claims::{Claim, Claims};
+
+use kernel::prelude::{Error, Result};
+use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
+use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
+use ordofs_engine::engine::node_store::NodeStore;
+use ordofs_engine::engine::MountError;
+use ordofs_engine::os::{Device, Shared};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::{self, Display};
+
+/// Problems that are kept; more are only counted.
+const KEPT: usize = 200;
+const CACHED_NODES: usize = 16384;
+
+/// What to check beyond the metadata.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Read all data and compare it with its checksums.
+    pub data: bool,
+}
+
+/// Something that is wrong.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Where: "inode 5", "block 300".
+    pub place: String,
+    /// What.
+    pub what: String,
+}
+
+impl Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place, self.what)
+    }
+}
+
+/// What was seen.
+#[derive(Clone, Default, Debug)]
+pub struct Stats {
+    /// Inodes.
+    pub inodes: u64,
+    /// Of them directories.
+    pub directories: u64,
+    /// Inodes without names and truncations to be finished.
+    pub orphans: u64,
+    /// Tree nodes on disk.
+    pub nodes: u64,
+    /// Extent records.
+    pub extents: u64,
+    /// Data blocks.
+    pub data_blocks: u64,
+    /// Data blocks that were read and compared.
+    pub verified_blocks: u64,
+    /// Free blocks.
+    pub free_blocks: u64,
+    /// All blocks.
+    pub blocks: u64,
+}
+
+/// The outcome of a check.
+#[derive(Clone, Default, Debug)]
+pub struct Report {
+    /// The first problems.
+    pub problems: Vec<Problem>,
+    /// Number of all problems.
+    pub count: u64,
+    /// What was seen.
+    pub stats: Stats,
+    /// Generation of the superblock that was checked.
+    pub generation: u64,
+    /// The log of messages about things that are unusual but right.
+    pub notes: Vec<String>,
+}
+
+impl Report {
+    /// Is everything right?
+    pub fn is_clean(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// What is known of an inode after its record was seen.
+struct Seen {
+    mode: u32,
+    nlink: u32,
+    state: u32,
+    parent: u64,
+    /// Names that point to it.
+    names: u64,
+    /// Directory of one of them.
+    named_in: u64,
+    /// Entries that it has, for directories.
+    entries: u64,
+    /// Subdirectories that it has.
+    subdirs: u64,
+}
+
+/// A directory entry, judged when all inodes have been seen.
+struct Edge {
+    dir: u64,
+    child: u64,
+    kind: u8,
+    cookie: u64,
+}
+
+/// A check under way.
+struct Checker<'a> {
+    st: &'a NodeStore,
+    sb: &'a Superblock,
+    options: Options,
+    report: Report,
+    claims: Claims,
+    inodes: BTreeMap<u64, Seen>,
+    edges: Vec<Edge>,
+    orphans: BTreeSet<u64>,
+}
+
+/// Checks the filesystem on `dev`. An error means that there is none to check.
+pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
+    let sb = read_superblock(&dev)?;
+    let memory = |error| MountError::new(error, "cannot set up the check");
+    let notes = slots(&dev, &sb);
+    let shared = Shared::new(dev).map_err(memory)?;
+    let st = NodeStore::new(shared, sb.fsid(), CACHED_NODES).map_err(memory)?;
+    let mut c = Checker {
+        st: &st,
+        sb: &sb,
+        options,
+        report: Report { generation: sb.generation, notes, ..Report::default() },
+        claims: Claims::default(),
+        inodes: BTreeMap::new(),
+        edges: Vec::new(),
+        orphans: BTreeSet::new(),
+    };
+    c.run();
+    Ok(c.report)
+}
+
+/// Notes about the superblock slots: the older one may be torn, the newer one is the filesystem.
+fn slots(dev: &Device, sb: &Superblock) -> Vec<String> {
+    let mut notes = Vec::new();
+    for (i, addr) in ordofs_engine::engine::format::SB_SLOTS.iter().enumerate() {
+        let slot = ordofs_engine::os::Block::zeroed().and_then(|mut b| {
+            dev.read(*addr, &mut b)?;
+            Ok(Superblock::decode(&b))
+        });
+        match slot {
+            Ok(Ok(s)) if s.generation == sb.generation || s.generation + 1 == sb.generation => {}
+            Ok(Ok(s)) => notes.push(format!(
+                "superblock slot {i} is of generation {}, the newest is {}",
+                s.generation, sb.generation
+            )),
+            Ok(Err(r)) => notes.push(format!("superblock slot {i}: {}", r.reason)),
+            Err(e) => notes.push(format!("superblock slot {i} cannot be read: {e:?}")),
+        }
+    }
+    notes
+}
+
+impl<'a> Checker<'a> {
+    fn run(&mut self) {
+        self.report.stats.blocks = self.sb.blocks;
+        let reserved = ordofs_engine::engine::format::RESERVED_BLOCKS;
+        self.claim(0, reserved, Claim::Reserved);
+        self.claim(self.sb.log_start, self.sb.log_len, Claim::Log);
+        self.check_inodes();
+        self.check_orphans();
+        self.check_names();
+        self.check_space();
+    }
+
+    fn problem(&mut self, place: impl Display, what: impl Display) {
+        self.report.count += 1;
+        if self.report.problems.len() < KEPT {
+            let p = Problem { place: place.to_string(), what: what.to_string() };
+            self.report.problems.push(p);
+        }
+    }
+
+    /// Notes that `owner` uses the blocks.
+    fn claim(&mut self, start: u64, len: u64, owner: Claim) {
+        if start.checked_add(len).is_none_or(|end| end > self.sb.blocks) {
+            return self.problem(owner, format_args!("blocks {start}+{len} are beyond the end"));
+        }
+        if let Some((at, other)) = self.claims.add(start, len, owner) {
+            self.problem(format_args!("block {at}"), format_args!("used by {owner} and by {other}"));
+        }
+    }
+
+    fn generation(&mut self, place: &dyn Display, generation: u64) {
+        if generation > self.sb.generation {
+            let newest = self.sb.generation;
+            self.problem(place, format_args!("generation {generation} is newer than the newest, {newest}"));
+        }
+    }
+
+    /// Walks a tree: claims its nodes, reports bad ones, hands the items to `item`.
+    fn walk(&mut self, tree: &Tree, mut item: impl FnMut(&mut Self, u64, &[u8])) {
+        let owner = Claim::Node(tree.id());
+        let st = self.st;
+        let result = tree.walk_tolerant(st, &mut |w| {
+            match w {
+                WalkItem::Node(n) => self.node(n, owner),
+                WalkItem::Item(key, value) => item(self, key, value),
+                WalkItem::Bad(bad) => {
+                    let place = match bad.ptr {
+                        Some(p) => format!("{owner}, node at block {}", p.addr),
+                        None => owner.to_string(),
+                    };
+                    self.problem(place, format_args!(
+                        "unreadable ({:?}); keys {:#x}..={:#x} are lost",
+                        bad.error, bad.first_key, bad.last_key
+                    ));
+                }
+            }
+            Ok(())
+        });
+        if let Err(e) = result {
+            self.problem(owner, format_args!("walk failed: {e:?}"));
+        }
+    }
+
+    fn node(&mut self, n: NodeInfo, owner: Claim) {
+        // Address 0: a leaf that is inline in an inode record.
+        if n.addr == 0 {
+            return;
+        }
+        self.report.stats.nodes += 1;
+        self.claim(n.addr, 1, owner);
+        if n.addr2 != 0 {
+            self.claim(n.addr2, 1, owner);
+        }
+        self.generation(&format_args!("{owner}, node at block {}", n.addr), n.generation);
+    }
+
+    fn check_inodes(&mut self) {
+        let tree = tree_of(INODE_TREE, self.sb.inode_root);
+        self.walk(&tree, |c, ino, value| c.check_inode(ino, value));
+        self.report.stats.inodes = self.inodes.len() as u64;
+        if self.report.stats.inodes != self.sb.inodes {
+            let (seen, said) = (self.report.stats.inodes, self.sb.inodes);
+            self.problem("superblock", format_args!("counts {said} inodes, there are {seen}"));
+        }
+    }
+
+    fn check_orphans(&mut self) {
+        let tree = tree_of(ORPHAN_TREE, self.sb.orphan_root);
+        self.walk(&tree, |c, ino, value| {
+            if value != [1] {
+                c.problem(format_args!("orphan {ino}"), "malformed record");
+            }
+            c.orphans.insert(ino);
+        });
+        self.report.stats.orphans = self.orphans.len() as u64;
+    }
+}
+
+/// The errors that a caller may want to show.
+pub fn describe(e: &MountError) -> String {
+    format!("{} ({:?})", e.reason, Error::from_errno(e.error.to_errno()))
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `fsck.ordofs`: checks an OrdoFS, with the options and exit codes of fsck(8).
+
+use clap::Parser;
+use ordofs_engine::engine::{Fs, MountOptions};
+use ordofs_engine::os::file::{FileDisk, Open};
+use ordofs_engine::os::Device;
+use ordofs_fsck::{check, describe, Options, Report};
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const CLEAN: u8 = 0;
+const CORRECTED: u8 = 1;
+const ERRORS_LEFT: u8 = 4;
+const OPERATIONAL: u8 = 8;
+const USAGE: u8 = 16;
+
+#[derive(Parser)]
+#[command(
+    name = "fsck.ordofs",
+    version,
+    about = "Check an OrdoFS filesystem",
+    after_help = "Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 operational error, 16 usage.\n\
+        Without -n, what a crash left to do (orphans, truncations) is done first, as at the next mount.\n\
+        Damaged metadata is reported, not repaired: restore from a backup."
+)]
+struct Cli {
+    /// Change nothing
+    #[arg(short = 'n', conflicts_with_all = ["yes", "auto", "preen"])]
+    no: bool,
+    /// Do all that can be done without asking
+    #[arg(short = 'y')]
+    yes: bool,
+    /// The same as -p
+    #[arg(short = 'a')]
+    auto: bool,
+    /// Do what is safe without asking
+    #[arg(short = 'p')]
+    preen: bool,
+    /// Check even if the filesystem seems clean (it always is checked)
+    #[arg(short = 'f', long)]
+    force: bool,
+    /// Say more
+    #[arg(short, long)]
+    verbose: bool,
+    /// Read all data and compare it with its checksums
+    #[arg(long)]
+    data: bool,
+    /// Progress information for fsck(8): accepted, without effect
+    #[arg(short = 'C', value_name = "FD", num_args = 0..=1, require_equals = true, hide = true)]
+    progress: Option<Option<String>>,
+    /// Block device or image file
+    device: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(c) => c,
+        Err(e) => {
+            let _ = e.print();
+            return ExitCode::from(if e.use_stderr() { USAGE } else { CLEAN });
+        }
+    };
+    // The engine's messages name the damage; they belong to the report.
+    ExitCode::from(run(&cli).unwrap_or_else(|e| {
+        eprintln!("fsck.ordofs: {}: {e}", cli.device.display());
+        OPERATIONAL
+    }))
+}
+
+fn open(cli: &Cli, write: bool) -> Result<Device, String> {
+    let how = Open { write, exclusive: write };
+    let disk = FileDisk::open(&cli.device, how).map_err(|e| match e.kind() {
+        io::ErrorKind::ResourceBusy => "is mounted or in use; only -n is possible".to_owned(),
+        _ => format!("cannot open: {e}"),
+    })?;
+    Ok(disk.device())
+}
+
+/// Finishes what a crash left to do. True if something was written.
+fn recover(cli: &Cli) -> Result<bool, String> {
+    let dev = open(cli, true)?;
+    let fs = Fs::mount(dev, MountOptions::default()).map_err(|e| describe(&e))?;
+    let before = fs.durable_generation();
+    fs.unmount().map_err(|e| format!("cannot write: {e:?}"))?;
+    Ok(fs.durable_generation() != before)
+}
+
+fn run(cli: &Cli) -> Result<u8, String> {
+    let name = cli.device.display();
+    let options = Options { data: cli.data };
+    let mut report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
+    let mut corrected = false;
+    if !cli.no && report.is_clean() && report.stats.orphans > 0 {
+        corrected = recover(cli)?;
+        if corrected {
+            println!("{name}: {} unfinished removals and truncations done", report.stats.orphans);
+            report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
+        }
+    }
+    print(cli, &report);
+    Ok(match (report.is_clean(), corrected) {
+        (true, false) => CLEAN,
+        (true, true) => CORRECTED,
+        (false, _) => ERRORS_LEFT,
+    })
+}
+
+fn print(cli: &Cli, r: &Report) {
+    let name = cli.device.display();
+    for p in &r.problems {
+        println!("{name}: {p}");
+    }
+    if r.count > r.problems.len() as u64 {
+        println!("{name}: {} more problems", r.count - r.problems.len() as u64);
+    }
+    let s = &r.stats;
+    if cli.verbose {
+        for n in &r.notes {
+            println!("{name}: note: {n}");
+        }
+        println!(
+            "{name}: generation {}, {} tree nodes, {} extents, {} data blocks ({} read and compared), {} orphans",
+            r.generation, s.nodes, s.extents, s.data_blocks, s.verified_blocks, s.orphans
+        );
+    }
+    let verdict = match r.count {
+        0 => "clean".to_owned(),
+        n => format!("{n} PROBLEMS"),
+    };
+    println!(
+        "{name}: {verdict}, {} inodes ({} directories), {} of {} blocks used",
+        s.inodes,
+        s.directories,
+        s.blocks - s.free_blocks.min(s.blocks),
+        s.blocks
+    );
+}

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files by path.
+
+use crate::dump::attrs;
+use crate::show::name;
+use crate::at;
+use anyhow::{bail, Result};
+use ordofs_engine::engine::{bytes_to_blocks, Fs, Inode, MapKind, Verdict, BLOCK_SIZE, S_IFDIR, S_IFLNK, S_IFREG};
+use ordofs_engine::os::{crc32c, Block, Shared};
+use serde_json::{json, Value};
+use std::io::Write;
+
+/// The inode at a path; symbolic links are not followed.
+fn resolve(fs: &Fs, path: &str) -> Result<Shared<Inode>> {
+    let mut inode = fs.iget(fs.root_ino()).map_err(|e| at("/", e))?;
+    for part in path.split('/').filter(|p| !p.is_empty() && *p != ".") {
+        if inode.kind() != S_IFDIR {
+            bail!("{path}: what comes before {part:?} is no directory");
+        }
+        let Some(entry) = fs.lookup(&inode, part.as_bytes()).map_err(|e| at(path, e))? else {
+            bail!("{path}: there is no {part:?}");
+        };
+        inode = fs.iget(entry.ino).map_err(|e| at(path, e))?;
+    }
+    Ok(inode)
+}
+
+/// The attributes of the file at a path.
+pub fn stat(fs: &Fs, path: &str) -> Result<Value> {
+    let inode = resolve(fs, path)?;
+    let mut out = json!({"path": path, "inode": inode.ino(), "attributes": attrs(&inode.attrs()), "blocks": inode.blocks()});
+    if inode.kind() == S_IFLNK {
+        out["target"] = json!(name(&fs.readlink(&inode).map_err(|e| at(path, e))?));
+    }
+    Ok(out)
+}
+
+/// The entries of a directory.
+pub fn list(fs: &Fs, path: &str) -> Result<Value> {
+    let dir = resolve(fs, path)?;
+    if dir.kind() != S_IFDIR {
+        bail!("{path} is no directory");
+    }
+    let mut found = Vec::new();
+    fs.readdir(&dir, 0, &mut |n, ino, kind, _| {
+        found.push((n.to_vec(), ino, kind));
+        true
+    })
+    .map_err(|e| at(path, e))?;
+    found.sort();
+    let mut out = Vec::new();
+    for (n, ino, kind) in found {
+        let a = fs.iget(ino).map_err(|e| at(format!("{path}: {}", name(&n)), e))?.attrs();
+        out.push(json!({
+            "name": name(&n), "inode": ino, "type": kind, "mode": format!("{:o}", a.mode),
+            "nlink": a.nlink, "uid": a.uid, "gid": a.gid, "size": a.size,
+        }));
+    }
+    Ok(json!(out))
+}
+
+/// The list, one entry a line.
+pub fn print_list(list: &Value) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    for e in list.as_array().into_iter().flatten() {
+        let text = |k: &str| match &e[k] {
+            Value::String(s) => s.clone(),
+            v => v.to_string(),
+        };
+        writeln!(
+            out,
+            "{:>8} {:>6} {:>3} {:>5} {:>5} {:>12} {}",
+            text("inode"),
+            text("mode"),
+            text("nlink"),
+            text("uid"),
+            text("gid"),
+            text("size"),
+            text("name")
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes a file's content to standard output.
+pub fn cat(fs: &Fs, path: &str) -> Result<()> {
+    let inode = resolve(fs, path)?;
+    if inode.kind() != S_IFREG {
+        bail!("{path} is no regular file");
+    }
+    let mut out = std::io::stdout().lock();
+    let size = inode.attrs().size;
+    let end = bytes_to_blocks(size);
+    let mut buf = Block::zeroed().map_err(|e| at("memory", e))?;
+    let mut block = 0;
+    while block < end {
+        let m = fs.map_read(&inode, block, end - block).map_err(|e| at(path, e))?;
+        for i in 0..m.len {
+            let file_block = block + i;
+            if m.kind == MapKind::Written {
+                read(fs, &inode, file_block, m.phys + i, &mut buf).map_err(|e| e.context(path.to_owned()))?;
+            } else {
+                buf.fill(0);
+            }
+            let n = (size - file_block * BLOCK_SIZE as u64).min(BLOCK_SIZE as u64) as usize;
+            out.write_all(&buf[..n])?;
+        }
+        block += m.len;
+    }
+    Ok(())
+}
+
+fn read(fs: &Fs, inode: &Inode, block: u64, phys: u64, buf: &mut Block) -> Result<()> {
+    let place = || format!("file block {block} at block {phys}");
+    fs.node_store().device().read(phys, buf).map_err(|e| at(place(), e))?;
+    match fs.verify(inode, block, phys, crc32c(0, &buf[..])).map_err(|e| at(place(), e))? {
+        Verdict::Good => Ok(()),
+        Verdict::Bad(want) => bail!("{}: checksum must be {want:08x}, the data is damaged", place()),
+        Verdict::Moved => bail!("{}: the mapping changed while reading", place()),
+    }
+}

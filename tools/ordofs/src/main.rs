@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ordofs`: looks into an OrdoFS on a device or in an image file, without mounting it and without
+//! ever writing.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`dump`] | superblock, trees and inodes as they are on disk |
+//! | [`files`] | files by path: ls, stat, cat |
+//! | [`show`] | structured values as text or JSON |
+
+mod dump;
+mod files;
+mod show;
+
+use anyhow::{anyhow, Context, Result};
+use clap::{Parser, Subcommand};
+use kernel::prelude::Error;
+use ordofs_engine::engine::{Fs, MountOptions};
+use ordofs_engine::os::file::{FileDisk, Open};
+use ordofs_engine::os::{Device, Shared};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(version, about = "Look into an OrdoFS without mounting it")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Print JSON
+    #[arg(long, global = true)]
+    json: bool,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show what is on disk
+    #[command(subcommand)]
+    Dump(Dump),
+    /// List a directory
+    Ls {
+        /// Device or image file
+        device: PathBuf,
+        /// Path in it
+        #[arg(default_value = "/")]
+        path: String,
+    },
+    /// Write a file's content, checked against its checksums, to standard output
+    Cat {
+        /// Device or image file
+        device: PathBuf,
+        /// Path in it
+        path: String,
+    },
+    /// Show the attributes of a file
+    Stat {
+        /// Device or image file
+        device: PathBuf,
+        /// Path in it
+        path: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum Dump {
+    /// The newest superblock, or the one in a slot
+    Superblock {
+        /// Device or image file
+        device: PathBuf,
+        /// Slot 0 or 1
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..2))]
+        slot: Option<u8>,
+    },
+    /// A tree: its nodes and records
+    Tree {
+        /// Device or image file
+        device: PathBuf,
+        /// inode, orphan, or the number of an allocation group
+        tree: String,
+    },
+    /// An inode with its extents, entries and attributes
+    Inode {
+        /// Device or image file
+        device: PathBuf,
+        /// Inode number
+        ino: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("ordofs: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(e: &anyhow::Error) -> bool {
+    e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+/// An error of the engine with the place where it occurred.
+fn at(place: impl std::fmt::Display, e: Error) -> anyhow::Error {
+    anyhow!("{place}: {}", std::io::Error::from_raw_os_error(-e.to_errno()))
+}
+
+fn open(path: &Path) -> Result<Device> {
+    let disk = FileDisk::open(path, Open::default());
+    Ok(disk.with_context(|| format!("cannot open {}", path.display()))?.device())
+}
+
+fn mount(path: &Path) -> Result<Shared<Fs>> {
+    let options = MountOptions { read_only: true, ..MountOptions::default() };
+    Fs::mount(open(path)?, options).map_err(|e| anyhow!("{}: {} ({:?})", path.display(), e.reason, e.error))
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let value = match &cli.command {
+        Command::Dump(Dump::Superblock { device, slot }) => dump::superblock(&open(device)?, *slot)?,
+        Command::Dump(Dump::Tree { device, tree }) => dump::tree(open(device)?, tree)?,
+        Command::Dump(Dump::Inode { device, ino }) => dump::inode(open(device)?, *ino)?,
+        Command::Stat { device, path } => files::stat(&*mount(device)?, path)?,
+        Command::Ls { device, path } => {
+            let list = files::list(&*mount(device)?, path)?;
+            if !cli.json {
+                return files::print_list(&list);
+            }
+            list
+        }
+        Command::Cat { device, path } => return files::cat(&*mount(device)?, path),
+    };
+    show::print(&value, cli.json)
+}
