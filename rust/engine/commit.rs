@@ -51,7 +51,10 @@ struct TreeSnap {
 impl TreeSnap {
     fn take(tree: &mut Tree) -> Result<Self> {
         let inline = tree.inline_image(INLINE_TREE_MAX)?;
-        Ok(Self { snapshot: tree.snapshot()?, inline })
+        Ok(Self {
+            snapshot: tree.snapshot()?,
+            inline,
+        })
     }
 }
 
@@ -82,7 +85,17 @@ impl InodeSnap {
         // Still "dirty" for the inode table until its record is in the inode tree.
         inode.committing.store(true, Ordering::Release);
         inode.dirty.store(false, Ordering::Release);
-        Ok(Self { inode, attrs, state, parent, deleted, blocks, extents, dir, xattr })
+        Ok(Self {
+            inode,
+            attrs,
+            state,
+            parent,
+            deleted,
+            blocks,
+            extents,
+            dir,
+            xattr,
+        })
     }
 }
 
@@ -99,7 +112,10 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn take(&mut self) -> Result<u64> {
-        let (at, _) = self.fs.space.alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
+        let (at, _) = self
+            .fs
+            .space
+            .alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
         self.allocated += 1;
         self.goal = Some(at + 1);
         Ok(at)
@@ -213,12 +229,20 @@ impl Fs {
                 snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
             }
             self.space.freeze();
-            let promised = self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
+            let promised =
+                self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
             let next_ino = self.next_ino.load(Ordering::Relaxed);
             let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
             let generation = self.running.fetch_add(1, Ordering::AcqRel);
             let log = self.log.freeze();
-            Ok(Frozen { generation, snaps, promised, next_ino, inodes, log })
+            Ok(Frozen {
+                generation,
+                snaps,
+                promised,
+                next_ino,
+                inodes,
+                log,
+            })
         })
     }
 
@@ -286,7 +310,13 @@ impl Fs {
     fn thaw(&self, c: &mut CommitState, f: Frozen) -> Result {
         let durable = f.generation;
         for s in f.snaps {
-            let InodeSnap { inode, extents, dir, xattr, .. } = s;
+            let InodeSnap {
+                inode,
+                extents,
+                dir,
+                xattr,
+                ..
+            } = s;
             // The snapshots hold the nodes; they must go before the trees can let go of them.
             drop((extents, dir, xattr));
             {
@@ -317,7 +347,12 @@ impl Fs {
         Ok(())
     }
 
-    fn commit_tree(&self, sink: &mut Sink<'_>, t: &TreeSnap, write: bool) -> Result<Option<NodePtr>> {
+    fn commit_tree(
+        &self,
+        sink: &mut Sink<'_>,
+        t: &TreeSnap,
+        write: bool,
+    ) -> Result<Option<NodePtr>> {
         self.free_dead(&t.snapshot)?;
         if !write || t.inline.is_some() {
             return Ok(None);
@@ -410,7 +445,8 @@ impl Fs {
 
     /// The commit thread sleeps here, at most `ms` milliseconds.
     pub fn commit_wait(&self, ms: u64) {
-        self.wake.wait_timeout(ms, || self.woken.load(Ordering::Acquire));
+        self.wake
+            .wait_timeout(ms, || self.woken.load(Ordering::Acquire));
     }
 
     /// The commit thread's work: commits when it is time or when there is much to write.

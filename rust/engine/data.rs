@@ -229,21 +229,36 @@ impl Fs {
     /// full disk, too. Delalloc is a reservation for the page cache, not for direct writes.
     fn uncovered(&self, inode: &Inode, start: u64, n: u64, direct: bool) -> u64 {
         let m = inode.maps.read();
-        let under = m.completed(&self.st, start, n);
-        if under.is_ok_and(|u| u.kind == MapKind::Unwritten) && m.delalloc.at(start).is_none() {
-            // In place: nothing will be allocated.
-            return 0;
-        }
-        if direct {
-            return n;
-        }
-        let mut covered = 0;
+        let end = start.saturating_add(n);
+        let mut missing = 0;
         let mut at = start;
-        while let Some(r) = m.delalloc.at_or_after(at).filter(|r| r.start < start + n) {
-            covered += r.end().min(start + n) - r.start.max(start);
-            at = r.end();
+        while at < end {
+            let gap = match m.delalloc.at_or_after(at) {
+                Some(r) if r.start <= at => {
+                    if direct {
+                        missing += r.end().min(end) - at;
+                    }
+                    at = r.end();
+                    continue;
+                }
+                Some(r) => r.start.min(end) - at,
+                None => end - at,
+            };
+            let len = match m.completed(&self.st, at, gap) {
+                // In place: nothing will be allocated.
+                Ok(u) if u.kind == MapKind::Unwritten => u.len,
+                Ok(u) => {
+                    missing += u.len;
+                    u.len
+                }
+                Err(_) => {
+                    missing += gap;
+                    gap
+                }
+            };
+            at += len.max(1);
         }
-        n - covered.min(n)
+        missing
     }
 
     fn start_locked(
@@ -382,7 +397,7 @@ impl Fs {
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
         // One leaf for each old record in the range, and the paths.
-        let mut txn = self.begin_forced(24 + o.len() / 8)?;
+        let mut txn = self.begin_forced(12 + o.len() / 8)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (start, end) = (o.start(), o.end());

@@ -142,7 +142,8 @@ impl<G: DerefMut<Target = Shard>> Drop for Locked<'_, G> {
     fn drop(&mut self) {
         let (now, before) = (self.shard.ready as u64, self.before as u64);
         if now != before {
-            self.total.fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
+            self.total
+                .fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
     }
 }
@@ -166,11 +167,17 @@ impl NodeStore {
     /// A store for the filesystem whose nodes carry `fsid`. It caches up to about `max_nodes` nodes
     /// (of 4 KiB).
     pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
-        let shards = (max_nodes / NODES_PER_SHARD).clamp(16, 2048).next_power_of_two();
+        let shards = (max_nodes / NODES_PER_SHARD)
+            .clamp(16, 2048)
+            .next_power_of_two();
         let mut rooms = KVVec::with_capacity(shards, GFP_KERNEL)?;
         for _ in 0..shards {
             let room = Room {
-                shard: Mutex::new(Shard { nodes: Map::new(), ready: 0, hand: 0 })?,
+                shard: Mutex::new(Shard {
+                    nodes: Map::new(),
+                    ready: 0,
+                    hand: 0,
+                })?,
                 ended: AtomicU64::new(0),
                 wait: WaitQueue::new()?,
             };
@@ -206,12 +213,18 @@ impl NodeStore {
     fn room(&self, addr: u64) -> Result<&Room> {
         // Fibonacci hashing: neighbouring addresses go to different shards.
         let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
-        self.rooms.get(h as usize & (self.rooms.len() - 1)).ok_or(EIO)
+        self.rooms
+            .get(h as usize & (self.rooms.len() - 1))
+            .ok_or(EIO)
     }
 
     fn lock<'a>(&'a self, room: &'a Room) -> impl DerefMut<Target = Shard> + 'a {
         let shard = room.shard.lock();
-        Locked { before: shard.ready, shard, total: &self.cached }
+        Locked {
+            before: shard.ready,
+            shard,
+            total: &self.cached,
+        }
     }
 
     /// The node at `ptr`, which belongs to tree `id`.
@@ -243,7 +256,8 @@ impl NodeStore {
             // The count is taken under the lock under which the marker was seen, and grows after
             // the marker is gone: no end is missed.
             if let Some(seen) = ended {
-                room.wait.wait_until(|| room.ended.load(Ordering::Acquire) != seen);
+                room.wait
+                    .wait_until(|| room.ended.load(Ordering::Acquire) != seen);
                 continue;
             }
             let read = self.read_copies(ptr, id).and_then(Shared::new);
@@ -316,7 +330,9 @@ impl NodeStore {
     /// Puts a written node without children in memory into the cache. What is on the device must be
     /// the same.
     pub(crate) fn insert(&self, node: Shared<Node>) {
-        let Ok(room) = self.room(node.addr()) else { return };
+        let Ok(room) = self.room(node.addr()) else {
+            return;
+        };
         let _nofs = NoFs::enter();
         let mut shard = self.lock(room);
         // A reader of an older node at this address must find its marker.
@@ -342,7 +358,9 @@ impl NodeStore {
     /// NOFS allocation: it takes the shards' locks.
     pub fn shrink(&self, want: u64) -> u64 {
         let rooms = self.rooms.len();
-        let share = usize::try_from(want).unwrap_or(usize::MAX).div_ceil(rooms.max(1));
+        let share = usize::try_from(want)
+            .unwrap_or(usize::MAX)
+            .div_ceil(rooms.max(1));
         let start = self.next.load(Ordering::Relaxed) as usize;
         let mut dropped = 0;
         let mut visited = 0;

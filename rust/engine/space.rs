@@ -3,7 +3,7 @@
 //! Operations on the space of a file: truncate, punch, preallocate, zero.
 //!
 //! The caller holds i_rwsem and, as R3 says, the invalidate lock exclusively from before the page
-//! cache of the range was invalidated until these return; no write is in flight in the range. Long
+//! cache of the range was invalidated until these return; writes in flight are waited for. Long
 //! ranges take several transactions. A truncation that takes more than one says so in the inode
 //! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it.
 
@@ -14,17 +14,33 @@ use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+<<<<<<< HEAD
 use crate::engine::log::record::Record;
+=======
+use crate::engine::txn::Txn;
+>>>>>>> main
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// Records that one transaction removes.
-const BATCH: usize = 64;
-/// Nodes that removing a batch may dirty.
-const BATCH_NODES: u64 = 96;
+/// Records that one transaction removes, and nodes that this may dirty. The smaller batches are for
+/// disks so full that the pool does not even hold the first: making room must always work.
+const BATCHES: [(usize, u64); 3] = [(64, 96), (8, 24), (1, 8)];
 
 impl Fs {
+    /// A transaction that removes mappings, and how many records it may remove.
+    fn begin_removal(&self) -> Result<(Txn<'_>, usize)> {
+        let mut last = ENOSPC;
+        for (batch, nodes) in BATCHES {
+            match self.begin(nodes, Priority::Reclaim) {
+                Ok(txn) => return Ok((txn, batch)),
+                Err(e) if e == ENOSPC => last = e,
+                Err(e) => return Err(e),
+            }
+        }
+        Err(last)
+    }
+
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         self.resize(inode, bytes, true)
@@ -48,11 +64,11 @@ impl Fs {
         self.release_delalloc(inode, from, MAX_FILE_BLOCKS.saturating_sub(from));
         let mut first = true;
         loop {
-            let mut txn = self.begin(BATCH_NODES, Priority::Reclaim)?;
+            let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
             m.ems.invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
-            let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, BATCH, Old::Free);
+            let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
             let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
@@ -85,11 +101,11 @@ impl Fs {
         self.release_delalloc(inode, start, end - start);
         let mut at = start;
         while at < end {
-            let mut txn = self.begin(BATCH_NODES, Priority::Reclaim)?;
+            let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
             m.ems.invalidate(at, end - at)?;
-            let r = self.remove_extents(&mut txn, &mut m, at, end, BATCH, Old::Free);
+            let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
             // Under `maps`, which orders it with the extents that an fsync records.

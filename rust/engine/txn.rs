@@ -15,6 +15,8 @@ use crate::os::{NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
+/// How often an operation that makes room tries to get its reservation.
+const TRIES: usize = 8;
 /// Promised nodes (of 4 KiB) at which operations commit.
 const HARD_LIMIT: i64 = 16384;
 
@@ -27,17 +29,25 @@ pub struct Barrier {
 impl Barrier {
     /// Open, nobody inside.
     pub fn new() -> Result<Self> {
-        Ok(Self { state: AtomicU64::new(0), wait: WaitQueue::new()? })
+        Ok(Self {
+            state: AtomicU64::new(0),
+            wait: WaitQueue::new()?,
+        })
     }
 
     fn enter(&self) {
         loop {
             let cur = self.state.load(Ordering::Acquire);
             if cur & CLOSED != 0 {
-                self.wait.wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
+                self.wait
+                    .wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
                 continue;
             }
-            if self.state.compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if self
+                .state
+                .compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -52,7 +62,8 @@ impl Barrier {
     /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex).
     pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        self.wait.wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
+        self.wait
+            .wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
         let r = f();
         self.state.fetch_and(!CLOSED, Ordering::AcqRel);
         self.wait.wake_all();
@@ -86,7 +97,12 @@ impl<'a> Txn<'a> {
     }
 
     /// Runs a change of a tree and charges the nodes that it dirtied.
-    pub fn charged<T, R>(&mut self, t: &mut T, dirty: impl Fn(&T) -> u64, f: impl FnOnce(&mut T) -> R) -> R {
+    pub fn charged<T, R>(
+        &mut self,
+        t: &mut T,
+        dirty: impl Fn(&T) -> u64,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> R {
         let before = dirty(t);
         let r = f(t);
         self.charge(dirty(t).saturating_sub(before));
@@ -114,7 +130,8 @@ impl<'a> Txn<'a> {
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
         let fs = self.fs;
-        fs.commit_reserved.fetch_add(self.used as i64, Ordering::Relaxed);
+        fs.commit_reserved
+            .fetch_add(self.used as i64, Ordering::Relaxed);
         if self.reserved >= self.used {
             fs.space.unreserve(self.reserved - self.used);
         } else {
@@ -133,19 +150,34 @@ impl Fs {
         self.throttle()?;
         self.reserve(blocks, prio)?;
         self.barrier.enter();
-        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+        Ok(Txn {
+            fs: self,
+            generation: self.running_generation(),
+            reserved: blocks,
+            used: 0,
+            _nofs: nofs,
+        })
     }
 
     /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
-    /// pool is used up it overdraws, and commits soon.
+    /// pool is used up, and a commit did not help, it overdraws.
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
-        if self.reserve(blocks, Priority::Reclaim).is_err() {
-            self.space.reserve_forced(blocks);
+        if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+            self.sync()?;
+            if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+                self.space.reserve_forced(blocks);
+            }
         }
         self.barrier.enter();
-        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+        Ok(Txn {
+            fs: self,
+            generation: self.running_generation(),
+            reserved: blocks,
+            used: 0,
+            _nofs: nofs,
+        })
     }
 
     /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
@@ -167,12 +199,32 @@ impl Fs {
         for _ in 0..3 {
             match self.space.reserve(n, prio) {
                 Ok(()) => return Ok(()),
-                Err(e) if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 => {
-                    return Err(e)
+                Err(_)
+                    if self.space.pinned() == 0
+                        && self.commit_reserved.load(Ordering::Relaxed) == 0 =>
+                {
+                    break
                 }
                 Err(_) => self.sync()?,
             }
         }
-        self.space.reserve(n, prio)
+        let last = self.space.reserve(n, prio);
+        if last.is_ok() || prio == Priority::Normal {
+            return last;
+        }
+        // Making room has to work. What stands in its way are the worst cases of operations under way,
+        // which give most of them back when they end.
+        for _ in 0..TRIES {
+            self.sync()?;
+            let _commit = self.commit.lock();
+            if self
+                .barrier
+                .exclusive(|| self.space.reserve(n, prio))
+                .is_ok()
+            {
+                return Ok(());
+            }
+        }
+        last
     }
 }

@@ -210,7 +210,12 @@ pub struct MountOptions {
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { read_only: false, commit_secs: 5, discard: false, recovery: true }
+        Self {
+            read_only: false,
+            commit_secs: 5,
+            discard: false,
+            recovery: true,
+        }
     }
 }
 

@@ -60,7 +60,11 @@ impl OrdoFs {
         }
         let ino = data.engine.ino();
         if let Err(e) = self.engine.delete_inode(data.engine) {
-            // It stays on the list of orphans, from which the next mount deletes it.
+            // It stays on the list of orphans, from which the next mount deletes it. After a
+            // shutdown that is so for all, and nothing to talk about.
+            if self.engine.is_shutdown() {
+                return;
+            }
             pr_warn!("inode {}: could not be deleted: {:?}\n", ino, e);
         }
     }

@@ -19,7 +19,7 @@ use kernel::prelude::*;
 
 use crate::{
     engine,
-    os::{Mutex, Shared},
+    os::{atomic::AtomicBool, Mutex, Shared},
     vfs::{kthread::KThread, workqueue::IoQueues},
 };
 
@@ -34,6 +34,8 @@ pub(crate) struct OrdoFs {
     committer: Mutex<Option<KThread>>,
     /// Commits hold this; while it is true there are none.
     frozen: Shared<Mutex<bool>>,
+    /// What a crash left is still to be cleaned up: mounted read-only so far.
+    uncleaned: AtomicBool,
     norecovery: bool,
 }
 

@@ -15,7 +15,10 @@ use kernel::prelude::*;
 use super::{InodeData, OrdoFs, Params};
 use crate::{
     engine,
-    os::{Device, Mutex, NoFs, Shared},
+    os::{
+        atomic::{AtomicBool, Ordering},
+        Device, Mutex, NoFs, Shared,
+    },
     vfs::{
         kthread, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked, MountError,
         NewNode, Param, Rename, StatFs, SuperBlock,
@@ -67,6 +70,16 @@ impl OrdoFs {
         Ok(())
     }
 
+    /// Does what mounting read-only left undone.
+    fn clean_up(&self) -> Result {
+        if self.uncleaned.load(Ordering::Relaxed) {
+            let _nofs = NoFs::enter();
+            self.engine.clean_orphans()?;
+            self.uncleaned.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Stops the commit thread and waits for it.
     fn stop_committer(&self) {
         let thread = self.committer.lock().take();
@@ -110,6 +123,7 @@ impl FileSystem for OrdoFs {
             io,
             committer,
             frozen,
+            uncleaned: AtomicBool::new(read_only),
             norecovery: params.norecovery,
         })
     }
@@ -136,7 +150,7 @@ impl FileSystem for OrdoFs {
             fs.engine.set_read_only(true);
         } else if !read_only && sb.read_only() {
             fs.engine.set_read_only(false);
-            if let Err(e) = fs.start_committer(sb) {
+            if let Err(e) = fs.clean_up().and_then(|()| fs.start_committer(sb)) {
                 fs.engine.set_read_only(true);
                 return Err(e.into());
             }
@@ -147,8 +161,11 @@ impl FileSystem for OrdoFs {
     fn unmount(&self) {
         self.stop_committer();
         let _nofs = NoFs::enter();
-        if let Err(e) = self.engine.unmount() {
-            pr_err!("the last commit failed: {:?}\n", e);
+        match self.engine.unmount() {
+            // After a shutdown there is no last commit, and everybody knows.
+            Err(_) if self.engine.is_shutdown() => {}
+            Err(e) => pr_err!("the last commit failed: {:?}\n", e),
+            Ok(()) => {}
         }
     }
 

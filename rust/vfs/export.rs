@@ -3,7 +3,10 @@
 //! File handles (`name_to_handle_at`, NFS): inode number and generation.
 
 use core::{marker::PhantomData, mem::size_of, ptr};
-use kernel::prelude::*;
+use kernel::{
+    error::{from_result, to_result},
+    prelude::*,
+};
 
 use super::{Inode, SuperBlock};
 use crate::{bindings, vfs::file_data::FileData};
@@ -22,6 +25,7 @@ impl<T: FileData> Tables<T> {
         encode_fh: Some(encode_fh::<T>),
         fh_to_dentry: Some(fh_to_dentry::<T>),
         get_parent: Some(get_parent::<T>),
+        commit_metadata: Some(commit_metadata::<T>),
         ..pin_init::zeroed()
     };
 }
@@ -101,4 +105,14 @@ unsafe extern "C" fn get_parent<T: FileData>(
         Ok(parent) => unsafe { bindings::d_obtain_alias(parent) },
         Err(e) => e.to_ptr(),
     }
+}
+
+unsafe extern "C" fn commit_metadata<T: FileData>(inode: *mut bindings::inode) -> c_int {
+    from_result(|| {
+        // SAFETY: The NFS server passes an inode that it holds.
+        to_result(unsafe { bindings::sync_inode_metadata(inode, 1) })?;
+        // SAFETY: As above.
+        T::sync_inode(unsafe { Inode::<T>::from_raw(inode) })?;
+        Ok(0)
+    })
 }

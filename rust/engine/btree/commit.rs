@@ -49,7 +49,9 @@ fn count_unassigned(node: &Node) -> u64 {
     if node.is_written() {
         return 0;
     }
-    let kids = (0..node.len()).filter_map(|i| node.kid(i)).map(|k| count_unassigned(k));
+    let kids = (0..node.len())
+        .filter_map(|i| node.kid(i))
+        .map(|k| count_unassigned(k));
     u64::from(node.addr() == 0) + kids.sum::<u64>()
 }
 
@@ -126,7 +128,10 @@ impl Tree {
         if self.dead.len() > s.dead.len() {
             core::mem::swap(&mut self.dead, &mut s.dead);
         }
-        let moved = s.dead.into_iter().try_for_each(|d| self.dead.push(d, GFP_KERNEL));
+        let moved = s
+            .dead
+            .into_iter()
+            .try_for_each(|d| self.dead.push(d, GFP_KERNEL));
         if moved.is_err() {
             pr_err!("no memory to free tree nodes: their blocks are lost until the next fsck\n");
         }

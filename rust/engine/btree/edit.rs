@@ -57,18 +57,21 @@ impl Edit<'_> {
     fn retire(&mut self, link: Link) {
         let leaked = match link {
             Link::Disk(ptr) => self.bury_ptr(&ptr),
-            Link::Mem(mut node) => match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
-                // Nobody has seen it: it vanishes without a trace,
-                Some((false, 0)) => {
-                    *self.fresh = self.fresh.saturating_sub(1);
-                    Ok(())
+            Link::Mem(mut node) => {
+                match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
+                    // Nobody has seen it: it vanishes without a trace,
+                    Some((false, 0)) => {
+                        *self.fresh = self.fresh.saturating_sub(1);
+                        Ok(())
+                    }
+                    // unless it has been given an address.
+                    Some((false, addr)) => self
+                        .dead
+                        .push(Dead::Addr(addr), GFP_KERNEL)
+                        .map_err(Into::into),
+                    _ => self.bury(&node),
                 }
-                // unless it has been given an address.
-                Some((false, addr)) => {
-                    self.dead.push(Dead::Addr(addr), GFP_KERNEL).map_err(Into::into)
-                }
-                _ => self.bury(&node),
-            },
+            }
         };
         if leaked.is_err() {
             pr_err!("no memory to free a tree node: its block is lost until the next fsck\n");
@@ -134,7 +137,11 @@ impl Tree {
             self.fresh += 1;
             return Ok(());
         }
-        let mut edit = Edit { st, dead: &mut self.dead, fresh: &mut self.fresh };
+        let mut edit = Edit {
+            st,
+            dead: &mut self.dead,
+            fresh: &mut self.fresh,
+        };
         let root = edit.root(&mut self.root, &id)?;
         let top = root.level();
         // How many full nodes there are above the leaf without a gap: those split with it.
@@ -142,7 +149,11 @@ impl Tree {
         let mut range = KeyRange::ALL;
         let mut node = root;
         while node.level() > 0 {
-            full = if node.len() >= MAX_CHILDREN { full + 1 } else { 0 };
+            full = if node.len() >= MAX_CHILDREN {
+                full + 1
+            } else {
+                0
+            };
             if key < node.key(0) {
                 node.set_entry_key(0, key);
             }
@@ -166,7 +177,9 @@ impl Tree {
         let root = edit.root(&mut self.root, &id)?;
         let split = split_path(root, key, value, &mut spares)?;
         *edit.fresh += u64::from(levels);
-        let Some((right_key, right)) = split else { return Ok(()) };
+        let Some((right_key, right)) = split else {
+            return Ok(());
+        };
         let (mut new_root, left) = match (spares.pop(), self.root.take()) {
             (Some(n), Some(l)) => (n, l),
             _ => return Err(bug("no new root")),
@@ -190,9 +203,14 @@ impl Tree {
             return Ok(false);
         }
         let id = self.id;
-        let mut edit = Edit { st, dead: &mut self.dead, fresh: &mut self.fresh };
+        let mut edit = Edit {
+            st,
+            dead: &mut self.dead,
+            fresh: &mut self.fresh,
+        };
         // Two per level for the path and a neighbour, with second copies.
-        edit.dead.reserve(4 * (usize::from(MAX_LEVEL) + 1), GFP_KERNEL)?;
+        edit.dead
+            .reserve(4 * (usize::from(MAX_LEVEL) + 1), GFP_KERNEL)?;
         let root = edit.root(&mut self.root, &id)?;
         remove_path(root, key, KeyRange::ALL, &mut edit)?;
         // The root may have become empty, or have only one child left.
@@ -226,8 +244,12 @@ fn split_path(
         return split_leaf(node, key, value, spares).map(Some);
     }
     let i = node.child_for(key);
-    let kid = node.kid_unique(i).ok_or_else(|| bug("the path is not changeable"))?;
-    let Some((new_key, new)) = split_path(kid, key, value, spares)? else { return Ok(None) };
+    let kid = node
+        .kid_unique(i)
+        .ok_or_else(|| bug("the path is not changeable"))?;
+    let Some((new_key, new)) = split_path(kid, key, value, spares)? else {
+        return Ok(None);
+    };
     if node.len() < MAX_CHILDREN {
         node.insert_link(i + 1, new_key, Link::Mem(new));
         return Ok(None);

@@ -54,7 +54,9 @@ impl Tree {
         key: u64,
         f: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
-        let Some(mut node) = self.open_root(st)? else { return Ok(None) };
+        let Some(mut node) = self.open_root(st)? else {
+            return Ok(None);
+        };
         let mut range = KeyRange::ALL;
         while node.level() > 0 {
             let i = node.child_for(key);
@@ -94,7 +96,9 @@ impl Tree {
 
     fn find(&self, st: &NodeStore, key: u64, out: &mut ValueBuf, le: bool) -> Result<Option<u64>> {
         out.clear();
-        let Some(mut node) = self.open_root(st)? else { return Ok(None) };
+        let Some(mut node) = self.open_root(st)? else {
+            return Ok(None);
+        };
         let mut range = KeyRange::ALL;
         let mut other: Fallback = None;
         loop {
@@ -124,7 +128,9 @@ impl Tree {
             }
             // Each turn goes to a node on the wanted side, none of which is empty: one turn is
             // enough, and the fallback is used up in any case.
-            let Some((parent, j, r)) = other.take() else { return Ok(None) };
+            let Some((parent, j, r)) = other.take() else {
+                return Ok(None);
+            };
             let (kid, r) = parent.open_child(st, j, r)?;
             (node, range) = (kid, r);
         }

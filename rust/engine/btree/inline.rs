@@ -20,7 +20,9 @@ const HEADER: usize = 2;
 const ITEM: usize = 10;
 
 fn image(root: Option<&Link>, max: usize) -> Result<Option<KVec<u8>>> {
-    let Some(Link::Mem(leaf)) = root else { return Ok(None) };
+    let Some(Link::Mem(leaf)) = root else {
+        return Ok(None);
+    };
     // What the image takes: the leaf has larger slots than the image has items.
     let len = HEADER + leaf.used().saturating_sub(leaf.len() * (SLOT_LEN - ITEM));
     if leaf.level() != 0 || leaf.is_empty() || leaf.is_written() || len > max {
@@ -55,7 +57,11 @@ impl Tree {
     /// first change on.
     pub fn from_inline(id: TreeId, items: &[u8]) -> Result<Self> {
         let bad = |what| {
-            corrupt_fmt(format_args!("{} tree of {}, inline: {what}", id.kind.name(), id.owner))
+            corrupt_fmt(format_args!(
+                "{} tree of {}, inline: {what}",
+                id.kind.name(),
+                id.owner
+            ))
         };
         let nr = le16(items, 0).ok_or_else(|| bad("cut off"))?;
         let mut rest = items.get(HEADER..).unwrap_or(&[]);

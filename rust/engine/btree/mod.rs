@@ -53,6 +53,7 @@ mod walk;
 pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
 pub use commit::{NodeSink, Snapshot};
 pub use node::{Link, Node};
+#[allow(unused_imports)] // Only the tools walk trees.
 pub use walk::{BadNode, NodeInfo, WalkItem};
 
 use crate::engine::format::NodePtr;
@@ -89,7 +90,10 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
-    const ALL: Self = Self { lo: 0, hi: u64::MAX };
+    const ALL: Self = Self {
+        lo: 0,
+        hi: u64::MAX,
+    };
 
     /// The range of child `i` of a node with this range.
     fn child(self, node: &Node, i: usize) -> Self {
@@ -118,12 +122,22 @@ impl Tree {
 
     /// An empty tree.
     pub fn empty(id: TreeId) -> Self {
-        Self { id, root: None, dead: KVVec::new(), fresh: 0 }
+        Self {
+            id,
+            root: None,
+            dead: KVVec::new(),
+            fresh: 0,
+        }
     }
 
     /// The tree whose root is at `ptr`. Nothing is read.
     pub fn from_ptr(id: TreeId, ptr: NodePtr) -> Self {
-        Self { id, root: Some(Link::Disk(ptr)), dead: KVVec::new(), fresh: 0 }
+        Self {
+            id,
+            root: Some(Link::Disk(ptr)),
+            dead: KVVec::new(),
+            fresh: 0,
+        }
     }
 
     /// The identity its nodes carry.

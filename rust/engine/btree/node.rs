@@ -265,7 +265,10 @@ impl Node {
 
     /// Exclusive access to child `i` if this is the only reference to it.
     pub(super) fn kid_unique(&mut self, i: usize) -> Option<&mut Node> {
-        self.kids.get_mut(i).and_then(|k| k.as_mut()).and_then(Shared::get_mut)
+        self.kids
+            .get_mut(i)
+            .and_then(|k| k.as_mut())
+            .and_then(Shared::get_mut)
     }
 
     /// Replaces child `i` of a node with in-memory children.
@@ -283,7 +286,9 @@ impl Node {
         if let Some(kid) = self.kid(i) {
             return Ok(Link::Mem(kid.clone()));
         }
-        page::entry_ptr(&self.image, i).map(Link::Disk).ok_or_else(|| bug("no pointer to a child"))
+        page::entry_ptr(&self.image, i)
+            .map(Link::Disk)
+            .ok_or_else(|| bug("no pointer to a child"))
     }
 
     /// Calls `f` for every child in memory; where it answers a pointer, that child is from now on
@@ -365,7 +370,10 @@ impl Node {
     /// Removes child `i`.
     pub(super) fn remove_link(&mut self, i: usize) -> Result<Link> {
         let disk = page::entry_ptr(&self.image, i);
-        let kid = self.kids.remove(i).map_err(|_| bug("no such child to remove"))?;
+        let kid = self
+            .kids
+            .remove(i)
+            .map_err(|_| bug("no such child to remove"))?;
         if page::entry_remove(&mut self.image, self.nr, i) {
             self.nr -= 1;
         }
@@ -388,7 +396,11 @@ impl Node {
             }
             for i in from..to {
                 let end = self.kids.len();
-                if self.kids.insert_within_capacity(end, src.kid(i).cloned()).is_err() {
+                if self
+                    .kids
+                    .insert_within_capacity(end, src.kid(i).cloned())
+                    .is_err()
+                {
                     return false;
                 }
             }

@@ -91,7 +91,11 @@ pub(super) fn leaf_used(p: &Page, nr: usize) -> usize {
 fn move_offsets(p: &mut Page, from: usize, to: usize, delta: u16) {
     for i in from..to {
         let o = slot_off(p, i) as u16;
-        let _ = put(p, at(NODE_HEADER + 8, i, SLOT_LEN), &o.wrapping_add(delta).to_le_bytes());
+        let _ = put(
+            p,
+            at(NODE_HEADER + 8, i, SLOT_LEN),
+            &o.wrapping_add(delta).to_le_bytes(),
+        );
     }
 }
 
@@ -144,7 +148,9 @@ pub(super) fn leaf_append(p: &mut Page, nr: usize, src: &Page, from: usize, to: 
     if at(NODE_HEADER, nr + (to - from), SLOT_LEN).saturating_add(len) > low {
         return false;
     }
-    let Some(values) = src.get(src_low..src_end) else { return false };
+    let Some(values) = src.get(src_low..src_end) else {
+        return false;
+    };
     if put(p, low - len, values).is_none() {
         return false;
     }

@@ -77,7 +77,12 @@ fn walk_node(
                     _ => None,
                 };
                 let r = range.child(node, i);
-                f(WalkItem::Bad(BadNode { ptr, first_key: r.lo, last_key: r.hi, error }))?;
+                f(WalkItem::Bad(BadNode {
+                    ptr,
+                    first_key: r.lo,
+                    last_key: r.hi,
+                    error,
+                }))?;
             }
             Err(e) => return Err(e),
         }

@@ -10,7 +10,7 @@ pub mod inode;
 pub mod node;
 pub mod superblock;
 
-pub use node::{NodePtr, TreeId, TreeKind, NODE_PTR_LEN};
+pub use node::{NodePtr, TreeId, NODE_PTR_LEN};
 pub use superblock::Superblock;
 
 use core::fmt::Arguments;

@@ -208,12 +208,19 @@ impl NodeHeader {
         if crc != crc32c(0, b.get(H_FSID..).ok_or(SHORT)?) {
             return Err("bad checksum");
         }
-        let kind = b.get(H_KIND).copied().and_then(TreeKind::from_u8).ok_or("unknown tree kind")?;
+        let kind = b
+            .get(H_KIND)
+            .copied()
+            .and_then(TreeKind::from_u8)
+            .ok_or("unknown tree kind")?;
         let header = Self {
             fsid: le64(b, H_FSID).ok_or(SHORT)?,
             addr: le64(b, H_ADDR).ok_or(SHORT)?,
             generation: le64(b, H_GENERATION).ok_or(SHORT)?,
-            id: TreeId { kind, owner: le64(b, H_OWNER).ok_or(SHORT)? },
+            id: TreeId {
+                kind,
+                owner: le64(b, H_OWNER).ok_or(SHORT)?,
+            },
             level: b.get(H_LEVEL).copied().ok_or(SHORT)?,
             nr: le16(b, H_NR).ok_or(SHORT)?,
         };

@@ -182,7 +182,10 @@ pub fn log_length(blocks: u64) -> u64 {
 
 fn time(b: &[u8], off: usize) -> Option<Time> {
     let nsec = le32(b, off + 8)?;
-    (nsec < 1_000_000_000).then_some(Time { sec: le64(b, off)? as i64, nsec })
+    (nsec < 1_000_000_000).then_some(Time {
+        sec: le64(b, off)? as i64,
+        nsec,
+    })
 }
 
 fn put_time(b: &mut [u8], off: usize, t: Time) {
@@ -221,7 +224,10 @@ impl Superblock {
         }
         let unknown = le64(b, O_INCOMPAT).unwrap_or(u64::MAX) & !KNOWN_INCOMPAT;
         if unknown != 0 {
-            pr_err!("superblock has unknown incompatible features {:#x}\n", unknown);
+            pr_err!(
+                "superblock has unknown incompatible features {:#x}\n",
+                unknown
+            );
             return Err(refuse(EINVAL, "unknown incompatible features: see the log"));
         }
         if le32(b, O_SHIFT) != Some(BLOCK_SHIFT) {
@@ -292,9 +298,7 @@ impl Superblock {
     fn check(&self) -> Option<&'static str> {
         let bad_root = |p: &Option<NodePtr>| {
             p.is_some_and(|p| {
-                p.addr >= self.blocks
-                    || p.addr2 >= self.blocks
-                    || p.generation > self.generation
+                p.addr >= self.blocks || p.addr2 >= self.blocks || p.generation > self.generation
             })
         };
         let used_ags = usize::try_from(self.ag_count).unwrap_or(usize::MAX);
@@ -313,7 +317,10 @@ impl Superblock {
             "impossible number of allocation groups"
         } else if self.log_start < RESERVED_BLOCKS
             || !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
-            || self.log_start.checked_add(self.log_len).is_none_or(|end| end > self.blocks)
+            || self
+                .log_start
+                .checked_add(self.log_len)
+                .is_none_or(|end| end > self.blocks)
         {
             "impossible place of the log"
         } else if self.free > self.blocks {
@@ -456,12 +463,16 @@ impl Superblock {
 
     /// First block of an AG.
     pub fn ag_start(&self, ag: u32) -> u64 {
-        u64::from(ag).saturating_mul(self.ag_blocks).min(self.blocks)
+        u64::from(ag)
+            .saturating_mul(self.ag_blocks)
+            .min(self.blocks)
     }
 
     /// Blocks of an AG.
     pub fn ag_len(&self, ag: u32) -> u64 {
-        self.blocks.saturating_sub(self.ag_start(ag)).min(self.ag_blocks)
+        self.blocks
+            .saturating_sub(self.ag_start(ag))
+            .min(self.ag_blocks)
     }
 
     /// First block that is neither reserved nor log.

@@ -81,7 +81,10 @@ impl Log {
             live: sb.log_pos,
         };
         Ok(Self {
-            area: Area { start: sb.log_start, len: sb.log_len },
+            area: Area {
+                start: sb.log_start,
+                len: sb.log_len,
+            },
             state: Mutex::new(state)?,
             writer: Mutex::new(())?,
             durable: AtomicU64::new(0),
@@ -181,7 +184,9 @@ impl Fs {
     /// durable too, whatever file it is for.
     pub(crate) fn log_pending(&self) -> bool {
         let s = self.log.state.lock();
-        self.log.off.load(Ordering::Acquire) || !s.pending.is_empty() || s.broken > self.durable_generation()
+        self.log.off.load(Ordering::Acquire)
+            || !s.pending.is_empty()
+            || s.broken > self.durable_generation()
             || self.log.durable.load(Ordering::Acquire) < s.ticket
     }
 
@@ -199,7 +204,9 @@ impl Fs {
             let _exclusive = inode.ordered_sem.write();
             inode.ordered.lock().next_id()
         };
-        inode.ordered_wait.wait_until(|| !inode.ordered.lock().any_before(limit));
+        inode
+            .ordered_wait
+            .wait_until(|| !inode.ordered.lock().any_before(limit));
 
         let _exclusive = inode.ordered_sem.write();
         let mut m = inode.maps.write();
@@ -210,11 +217,18 @@ impl Fs {
             // The mapping with its checksums as the tree has it; one extent map may be several records.
             let mut from = r.start;
             while from < r.end() {
-                let Some(e) = m.extent_at(&self.st, from, &mut v)? else { return Err(EIO) };
+                let Some(e) = m.extent_at(&self.st, from, &mut v)? else {
+                    return Err(EIO);
+                };
                 let to = e.end().min(r.end());
                 let part = e.slice(from, to);
                 let csums = e.csum_slice(v.as_slice(), from, to);
-                let w = Record::Write { ino: inode.ino(), start: from, phys: part.phys, csums };
+                let w = Record::Write {
+                    ino: inode.ino(),
+                    start: from,
+                    phys: part.phys,
+                    csums,
+                };
                 self.log.append(&w, r.value.generation);
                 from = to;
             }
@@ -224,7 +238,13 @@ impl Fs {
         let attrs = inode.attrs();
         if attrs.mode != 0 {
             let generation = inode.changed.load(Ordering::Acquire);
-            self.log.append(&Record::Attrs { ino: inode.ino(), attrs }, generation);
+            self.log.append(
+                &Record::Attrs {
+                    ino: inode.ino(),
+                    attrs,
+                },
+                generation,
+            );
         }
         Ok(())
     }
@@ -263,7 +283,11 @@ impl Fs {
             if let Err(e) = written {
                 // The records are lost: everything up to now needs a commit.
                 s.broken = self.running_generation();
-                return if e.to_errno() == EIO.to_errno() { Err(e) } else { Ok(false) };
+                return if e.to_errno() == EIO.to_errno() {
+                    Err(e)
+                } else {
+                    Ok(false)
+                };
             }
             if !batch.is_empty() {
                 s.pos = pos + blocks;

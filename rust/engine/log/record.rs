@@ -29,7 +29,13 @@ pub const HEADER: usize = 32;
 /// A record; strings and checksums borrow.
 pub enum Record<'a> {
     /// A new inode, with a name unless `dir` is 0.
-    Create { dir: u64, ino: u64, attrs: Attrs, name: &'a [u8], target: &'a [u8] },
+    Create {
+        dir: u64,
+        ino: u64,
+        attrs: Attrs,
+        name: &'a [u8],
+        target: &'a [u8],
+    },
     /// One more name.
     Link { dir: u64, ino: u64, name: &'a [u8] },
     /// One name less.
@@ -51,9 +57,19 @@ pub enum Record<'a> {
     /// Blocks unmapped.
     Punch { ino: u64, start: u64, len: u64 },
     /// Unwritten blocks mapped.
-    Preallocate { ino: u64, start: u64, phys: u64, len: u64 },
+    Preallocate {
+        ino: u64,
+        start: u64,
+        phys: u64,
+        len: u64,
+    },
     /// Written blocks mapped; 4 little-endian bytes of checksum each.
-    Write { ino: u64, start: u64, phys: u64, csums: &'a [u8] },
+    Write {
+        ino: u64,
+        start: u64,
+        phys: u64,
+        csums: &'a [u8],
+    },
 }
 
 /// A record with what all records have.
@@ -122,7 +138,13 @@ impl Record<'_> {
         w.time(time)?;
         w.u32s(&[0])?;
         match self {
-            Record::Create { dir, ino, attrs: a, name, target } => {
+            Record::Create {
+                dir,
+                ino,
+                attrs: a,
+                name,
+                target,
+            } => {
                 w.u64s(&[*dir, *ino])?;
                 w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
                 w.u64s(&[a.rdev])?;
@@ -133,7 +155,15 @@ impl Record<'_> {
                 w.u64s(&[*dir, *ino])?;
                 w.text(name)
             }
-            Record::Rename { old_dir, new_dir, ino, target, exchange, old_name, new_name } => {
+            Record::Rename {
+                old_dir,
+                new_dir,
+                ino,
+                target,
+                exchange,
+                old_name,
+                new_name,
+            } => {
                 w.u64s(&[*old_dir, *new_dir, *ino, *target])?;
                 w.u32s(&[u32::from(*exchange)])?;
                 w.text(old_name)?;
@@ -142,12 +172,24 @@ impl Record<'_> {
             Record::Attrs { ino, attrs: a } => {
                 w.u64s(&[*ino, a.size])?;
                 w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
-                [a.atime, a.mtime, a.ctime].iter().try_for_each(|t| w.time(*t))
+                [a.atime, a.mtime, a.ctime]
+                    .iter()
+                    .try_for_each(|t| w.time(*t))
             }
             Record::Size { ino, bytes } => w.u64s(&[*ino, *bytes]),
             Record::Punch { ino, start, len } => w.u64s(&[*ino, *start, *len]),
-            Record::Preallocate { ino, start, phys, len } => w.u64s(&[*ino, *start, *phys, *len]),
-            Record::Write { ino, start, phys, csums } => {
+            Record::Preallocate {
+                ino,
+                start,
+                phys,
+                len,
+            } => w.u64s(&[*ino, *start, *phys, *len]),
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            } => {
                 w.u64s(&[*ino, *start, *phys])?;
                 w.bytes(csums)
             }
@@ -204,10 +246,24 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
                 rdev: r.u64()?,
                 ..Attrs::default()
             };
-            Record::Create { dir, ino, attrs, name: r.text()?, target: r.text()? }
+            Record::Create {
+                dir,
+                ino,
+                attrs,
+                name: r.text()?,
+                target: r.text()?,
+            }
         }
-        2 => Record::Link { dir: r.u64()?, ino: r.u64()?, name: r.text()? },
-        3 => Record::Unlink { dir: r.u64()?, ino: r.u64()?, name: r.text()? },
+        2 => Record::Link {
+            dir: r.u64()?,
+            ino: r.u64()?,
+            name: r.text()?,
+        },
+        3 => Record::Unlink {
+            dir: r.u64()?,
+            ino: r.u64()?,
+            name: r.text()?,
+        },
         4 => Record::Rename {
             old_dir: r.u64()?,
             new_dir: r.u64()?,
@@ -232,18 +288,42 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
             };
             Record::Attrs { ino, attrs }
         }
-        6 => Record::Size { ino: r.u64()?, bytes: r.u64()? },
-        7 => Record::Punch { ino: r.u64()?, start: r.u64()?, len: r.u64()? },
-        8 => Record::Preallocate { ino: r.u64()?, start: r.u64()?, phys: r.u64()?, len: r.u64()? },
+        6 => Record::Size {
+            ino: r.u64()?,
+            bytes: r.u64()?,
+        },
+        7 => Record::Punch {
+            ino: r.u64()?,
+            start: r.u64()?,
+            len: r.u64()?,
+        },
+        8 => Record::Preallocate {
+            ino: r.u64()?,
+            start: r.u64()?,
+            phys: r.u64()?,
+            len: r.u64()?,
+        },
         9 => {
             let (ino, start, phys) = (r.u64()?, r.u64()?, r.u64()?);
             let csums = b.get(r.at..)?;
             if csums.is_empty() || csums.len() % 4 != 0 {
                 return None;
             }
-            Record::Write { ino, start, phys, csums }
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            }
         }
         _ => return None,
     };
-    Some((Stamped { generation, time, record }, rest))
+    Some((
+        Stamped {
+            generation,
+            time,
+            record,
+        },
+        rest,
+    ))
 }

@@ -12,10 +12,10 @@
 
 use super::record::{decode, Record, Stamped};
 use super::ring::{self, Area};
-use crate::engine::fs::Fs;
+use crate::engine::extents::Old;
 use crate::engine::format::corrupt;
 use crate::engine::format::extent::Extent;
-use crate::engine::extents::Old;
+use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::namei::Rename;
 use crate::engine::types::*;
@@ -60,7 +60,9 @@ impl Fs {
         let mut good = true;
         let mut b = Block::zeroed()?;
         Self::each(payload, generation, |r| {
-            let Record::Write { phys, csums, .. } = r.record else { return Ok(()) };
+            let Record::Write { phys, csums, .. } = r.record else {
+                return Ok(());
+            };
             for (i, c) in csums.chunks_exact(4).enumerate() {
                 if !good {
                     break;
@@ -134,7 +136,9 @@ impl Fs {
 
     fn claim(&self, r: &Record<'_>) -> Result {
         match r {
-            Record::Write { phys, csums, .. } => self.space.claim(&self.st, *phys, csums.len() as u64 / 4),
+            Record::Write { phys, csums, .. } => {
+                self.space.claim(&self.st, *phys, csums.len() as u64 / 4)
+            }
             Record::Preallocate { phys, len, .. } => self.space.claim(&self.st, *phys, *len),
             _ => Ok(()),
         }
@@ -150,7 +154,13 @@ impl Fs {
 
     fn apply(&self, r: &Record<'_>) -> Result {
         match *r {
-            Record::Create { dir, ino, attrs, name, target } => {
+            Record::Create {
+                dir,
+                ino,
+                attrs,
+                name,
+                target,
+            } => {
                 let new = NewInode {
                     mode: attrs.mode,
                     uid: attrs.uid,
@@ -165,7 +175,8 @@ impl Fs {
                 } else {
                     self.with(dir, |d| self.create(d, name, &new))
                 };
-                self.next_ino.store(next.max(ino.saturating_add(1)), Ordering::Relaxed);
+                self.next_ino
+                    .store(next.max(ino.saturating_add(1)), Ordering::Relaxed);
                 self.iput(made?);
                 Ok(())
             }
@@ -175,12 +186,27 @@ impl Fs {
             Record::Unlink { dir, ino, name } => {
                 self.with(dir, |d| self.with(ino, |i| self.unlink(d, name, i)))
             }
-            Record::Rename { old_dir, new_dir, ino, target, exchange, old_name, new_name } => {
+            Record::Rename {
+                old_dir,
+                new_dir,
+                ino,
+                target,
+                exchange,
+                old_name,
+                new_name,
+            } => {
                 let old_dir = self.iget(old_dir)?;
                 let done = self.with(new_dir, |new_dir| {
                     self.with(ino, |inode| {
-                        let t = if target == 0 { None } else { Some(self.iget(target)?) };
-                        let flags = RenameFlags { noreplace: false, exchange };
+                        let t = if target == 0 {
+                            None
+                        } else {
+                            Some(self.iget(target)?)
+                        };
+                        let flags = RenameFlags {
+                            noreplace: false,
+                            exchange,
+                        };
                         let r = self.rename(&Rename {
                             old_dir: &old_dir,
                             old_name,
@@ -218,22 +244,40 @@ impl Fs {
             }),
             Record::Size { ino, bytes } => self.with(ino, |i| self.set_size(i, bytes)),
             Record::Punch { ino, start, len } => self.with(ino, |i| self.punch(i, start, len)),
-            Record::Preallocate { ino, start, phys, len } => {
-                self.with(ino, |i| self.replay_extent(i, start, phys, len, &[]))
-            }
-            Record::Write { ino, start, phys, csums } => {
-                self.with(ino, |i| self.replay_extent(i, start, phys, csums.len() as u64 / 4, csums))
-            }
+            Record::Preallocate {
+                ino,
+                start,
+                phys,
+                len,
+            } => self.with(ino, |i| self.replay_extent(i, start, phys, len, &[])),
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            } => self.with(ino, |i| {
+                self.replay_extent(i, start, phys, csums.len() as u64 / 4, csums)
+            }),
         }
     }
 
     /// Maps `[start, start + len)` to `phys` as the record says: written when there are checksums. Parts
     /// that are mapped there already only change their state.
-    fn replay_extent(&self, inode: &Shared<Inode>, start: u64, phys: u64, len: u64, csums: &[u8]) -> Result {
+    fn replay_extent(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        phys: u64,
+        len: u64,
+        csums: &[u8],
+    ) -> Result {
         let mut txn = self.begin_forced(16)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
-        let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS).ok_or(EINVAL)?;
+        let end = start
+            .checked_add(len)
+            .filter(|e| *e <= MAX_FILE_BLOCKS)
+            .ok_or(EINVAL)?;
         let written = !csums.is_empty();
         let mut at = start;
         while at < end {
@@ -263,7 +307,11 @@ impl Fs {
                 generation: txn.generation(),
             };
             let a = 4 * (from - start) as usize;
-            let part = if written { csums.get(a..a + 4 * (to - from) as usize).ok_or(EINVAL)? } else { &[] };
+            let part = if written {
+                csums.get(a..a + 4 * (to - from) as usize).ok_or(EINVAL)?
+            } else {
+                &[]
+            };
             self.add_extent(&mut txn, &mut m, &e, part)?;
         }
         inode.bump();

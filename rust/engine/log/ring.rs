@@ -79,7 +79,13 @@ pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> 
 
 /// Reads the batch at `pos` with number `seq` into `payload`. False: there is none, or it is not
 /// whole, which is how a log ends.
-pub fn read(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &mut KVVec<u8>) -> Result<bool> {
+pub fn read(
+    st: &NodeStore,
+    area: Area,
+    pos: u64,
+    seq: u64,
+    payload: &mut KVVec<u8>,
+) -> Result<bool> {
     payload.clear();
     let mut b = Block::zeroed()?;
     st.device().read(area.block(pos), &mut b)?;

@@ -39,7 +39,10 @@ pub struct Em {
 
 impl RangeValue for Em {
     fn advance(self, by: u64) -> Self {
-        Self { phys: self.phys + by, ..self }
+        Self {
+            phys: self.phys + by,
+            ..self
+        }
     }
 }
 
@@ -59,12 +62,18 @@ pub struct ExtentMaps {
 impl ExtentMaps {
     /// None.
     pub fn new() -> Self {
-        Self { maps: RangeMap::new(), counted: 0 }
+        Self {
+            maps: RangeMap::new(),
+            counted: 0,
+        }
     }
 
     /// Brings the filesystem's count of extent maps up to date.
     pub fn recount(&mut self, all: &AtomicI64) {
-        all.fetch_add(self.maps.len() as i64 - self.counted as i64, Ordering::Relaxed);
+        all.fetch_add(
+            self.maps.len() as i64 - self.counted as i64,
+            Ordering::Relaxed,
+        );
         self.counted = self.maps.len();
     }
 
@@ -107,7 +116,11 @@ impl ExtentMaps {
             logged: false,
             generation: 0,
         };
-        self.maps.insert(Range { start: proof.start(), len: proof.len(), value })
+        self.maps.insert(Range {
+            start: proof.start(),
+            len: proof.len(),
+            value,
+        })
     }
 
     /// The I/O of `o` completed in transaction `generation`: its maps are modified now. Parts that
@@ -177,7 +190,9 @@ impl ExtentMaps {
         let mut from = 0;
         while let Some(r) = self.maps.at_or_after(from) {
             from = r.end();
-            let Some(em) = self.maps.get_mut(r.start) else { continue };
+            let Some(em) = self.maps.get_mut(r.start) else {
+                continue;
+            };
             if em.modified && em.generation <= durable {
                 em.modified = false;
             }

@@ -94,7 +94,10 @@ impl Ordered {
 impl OrderedSet {
     /// No I/O in flight.
     pub fn new() -> Self {
-        Self { next: 1, map: Map::new() }
+        Self {
+            next: 1,
+            map: Map::new(),
+        }
     }
 
     /// Inserts an ordered extent for `[start, start + len)` → `phys`; EBUSY if one is there.
@@ -113,11 +116,23 @@ impl OrderedSet {
             return Err(EBUSY);
         }
         let id = self.next;
-        let flight = Flight { id, start, len, in_place, direct };
+        let flight = Flight {
+            id,
+            start,
+            len,
+            in_place,
+            direct,
+        };
         // INVARIANT: checked above.
         self.map.insert(start, flight)?;
         self.next += 1;
-        Ok(Ordered { id, inode: inode.clone(), flight, phys, csums })
+        Ok(Ordered {
+            id,
+            inode: inode.clone(),
+            flight,
+            phys,
+            csums,
+        })
     }
 
     /// Takes it out again.
@@ -161,7 +176,11 @@ impl OrderedSet {
             return false;
         }
         // One may begin before the range and reach into it; the others begin in it.
-        if self.map.last_le(start).is_some_and(|(_, x)| x.end() > start && f(x)) {
+        if self
+            .map
+            .last_le(start)
+            .is_some_and(|(_, x)| x.end() > start && f(x))
+        {
             return true;
         }
         let mut from = start;

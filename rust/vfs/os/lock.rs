@@ -9,16 +9,17 @@
 //!
 //! # Lock classes
 //!
-//! On kernels with lockdep every type of value is a class: the name of the type, a string that the
-//! compiler makes once per type and that lies in the module's read-only data, is the class's key.
-//! lockdep uses a key's address only. Locks of different types can so be ordered by lockdep;
-//! nesting two of one type would need subclasses and is not done.
+//! On kernels with lockdep every place in the source that makes locks is a class: its `Location`,
+//! which lies in the module's read-only data, is the class's key, of which lockdep uses the address
+//! only. Two locks made at one place (of two inodes, say) are of one class; holding both would need
+//! subclasses and is not done.
 
 use core::{
-    any::type_name,
     cell::UnsafeCell,
     marker::PhantomData,
     ops::{Deref, DerefMut},
+    panic::Location,
+    ptr,
 };
 use kernel::{
     prelude::*,
@@ -27,9 +28,14 @@ use kernel::{
 
 use crate::bindings;
 
-/// The lockdep key of locks for values of type `T`.
-fn class<T>() -> *mut c_void {
-    type_name::<T>().as_ptr().cast_mut().cast()
+/// The lockdep key of the caller's place in the source.
+#[cfg_attr(CONFIG_LOCKDEP, track_caller)]
+fn class() -> *mut c_void {
+    if cfg!(CONFIG_LOCKDEP) {
+        ptr::from_ref(Location::caller()).cast_mut().cast()
+    } else {
+        ptr::null_mut()
+    }
 }
 
 /// Guards are tied to the task that took the lock.
@@ -52,11 +58,12 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
     /// Makes an unlocked mutex.
+    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
     pub fn new(value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. The key is in
-        // the module's static data.
-        unsafe { bindings::ordofs_mutex_init(raw.get(), class::<T>()) };
+        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. With lockdep
+        // the key is in the module's static data, without it is not looked at.
+        unsafe { bindings::ordofs_mutex_init(raw.get(), class()) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self {
             raw,
@@ -130,11 +137,12 @@ unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
 impl<T> RwLock<T> {
     /// Makes an unlocked lock.
+    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
     pub fn new(value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. The key
-        // is in the module's static data.
-        unsafe { bindings::ordofs_rwsem_init(raw.get(), class::<T>()) };
+        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. With
+        // lockdep the key is in the module's static data, without it is not looked at.
+        unsafe { bindings::ordofs_rwsem_init(raw.get(), class()) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self {
             raw,

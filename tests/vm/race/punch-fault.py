@@ -37,6 +37,13 @@ def main():
     os.write(fd, b"a" * LEN)
     os.fsync(fd)
     area = mmap.mmap(fd, LEN)
+    # A child stores: a fault that waits then stops nothing else.
+    ready, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(ready, 1)
+        area[8192] = ord("b")
+        os._exit(0)
     before = setting("held_0")
     setting("hold_0", 1500)
     puncher = threading.Thread(target=punch, args=(fd,))
@@ -44,12 +51,9 @@ def main():
     while setting("held_0") == before:
         time.sleep(0.01)
     setting("hold_0", 0)
-    # In the window. A child does it: a fault that waits would stop this
-    # interpreter, and with it nothing that matters.
-    if os.fork() == 0:
-        area[8192] = ord("b")
-        os._exit(0)
-    os.wait()
+    # Now it is in the window.
+    os.write(go, b"g")
+    os.waitpid(child, 0)
     puncher.join()
     os.fsync(fd)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)

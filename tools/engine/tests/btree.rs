@@ -4,7 +4,9 @@
 
 use kernel::fault;
 use kernel::prelude::*;
-use ordofs_engine::engine::btree::{NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem};
+use ordofs_engine::engine::btree::{
+    NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
+};
 use ordofs_engine::engine::format::NodePtr;
 use ordofs_engine::engine::node_store::NodeStore;
 use ordofs_engine::os::mem::MemDisk;
@@ -152,10 +154,16 @@ impl World {
         assert_eq!(found.then(|| v.to_vec()), self.model.get(&key).cloned());
         let ge = self.tree.find_ge(&self.st, key, &mut v).unwrap();
         let want = self.model.range(key..).next();
-        assert_eq!(ge.map(|k| (k, v.to_vec())), want.map(|(k, v)| (*k, v.clone())));
+        assert_eq!(
+            ge.map(|k| (k, v.to_vec())),
+            want.map(|(k, v)| (*k, v.clone()))
+        );
         let le = self.tree.find_le(&self.st, key, &mut v).unwrap();
         let want = self.model.range(..=key).next_back();
-        assert_eq!(le.map(|k| (k, v.to_vec())), want.map(|(k, v)| (*k, v.clone())));
+        assert_eq!(
+            le.map(|k| (k, v.to_vec())),
+            want.map(|(k, v)| (*k, v.clone()))
+        );
     }
 
     /// All that does not need the disk.
@@ -183,8 +191,14 @@ impl World {
         let fresh_store = store(&self.disk, 64);
         let again = root.map_or(Tree::empty(ID), |p| Tree::from_ptr(ID, p));
         let (items, nodes) = content(&again, &fresh_store);
-        assert!(items == model, "what is on disk is what was there at the snapshot");
-        assert_eq!(nodes, self.space.used, "exactly the blocks in use are referenced");
+        assert!(
+            items == model,
+            "what is on disk is what was there at the snapshot"
+        );
+        assert_eq!(
+            nodes, self.space.used,
+            "exactly the blocks in use are referenced"
+        );
         drop(snap);
         self.durable = (root, model);
         self.tree.demote(&self.st).unwrap();
@@ -204,7 +218,10 @@ impl World {
 
     fn reload(&mut self) {
         self.st = store(&self.disk, 256);
-        self.tree = self.durable.0.map_or(Tree::empty(ID), |p| Tree::from_ptr(ID, p));
+        self.tree = self
+            .durable
+            .0
+            .map_or(Tree::empty(ID), |p| Tree::from_ptr(ID, p));
         self.model = self.durable.1.clone();
     }
 }
@@ -227,7 +244,9 @@ enum Op {
 }
 
 fn value(key: u64, len: usize) -> Vec<u8> {
-    (0..len).map(|i| (key as usize).wrapping_mul(31).wrapping_add(i) as u8).collect()
+    (0..len)
+        .map(|i| (key as usize).wrapping_mul(31).wrapping_add(i) as u8)
+        .collect()
 }
 
 fn apply(w: &mut World, op: &Op) {
@@ -293,7 +312,9 @@ fn apply(w: &mut World, op: &Op) {
         Op::Clear(from, n) => {
             let mut v = ValueBuf::new();
             for _ in 0..*n {
-                let Some(k) = w.tree.find_ge(&w.st, *from, &mut v).unwrap() else { break };
+                let Some(k) = w.tree.find_ge(&w.st, *from, &mut v).unwrap() else {
+                    break;
+                };
                 w.remove(k);
             }
         }
@@ -413,7 +434,11 @@ fn ascending_keys_fill_the_nodes() {
     w.commit();
     let (_, nodes) = content(&w.tree, &w.st);
     let full = n.div_ceil(4032 / (12 + 24));
-    assert!((nodes.len() as u64) < full + full / 50 + 3, "{} nodes for {full} leaves", nodes.len());
+    assert!(
+        (nodes.len() as u64) < full + full / 50 + 3,
+        "{} nodes for {full} leaves",
+        nodes.len()
+    );
     // Removing from the front, as truncation from the back, gives the blocks back.
     for k in 0..n - 10 {
         w.remove(k);
@@ -436,7 +461,11 @@ fn sparse_trees_shrink() {
     w.check();
     w.commit();
     // 4000 items of 62 bytes are 62 full leaves; a third full is the promise.
-    assert!(w.space.used.len() < 62 * 3 + 10, "{} nodes", w.space.used.len());
+    assert!(
+        w.space.used.len() < 62 * 3 + 10,
+        "{} nodes",
+        w.space.used.len()
+    );
 }
 
 #[test]
@@ -515,7 +544,10 @@ fn allocation_trees_assign_before_they_write() {
         let snap = w.tree.snapshot().unwrap();
         let model = w.model.clone();
         w.finish(snap, model);
-        assert!(w.space.used.is_subset(&allocated), "write-out allocated nothing");
+        assert!(
+            w.space.used.is_subset(&allocated),
+            "write-out allocated nothing"
+        );
         w.space.free.extend(dead);
     }
 }
@@ -595,7 +627,11 @@ fn damage_is_found() {
         disk.device().read(root.addr, &mut b).unwrap();
         for _ in 0..=rng.below(3) {
             // Mostly where the structure is.
-            let at = if rng.below(4) == 0 { rng.below(4096) } else { 40 + rng.below(200) };
+            let at = if rng.below(4) == 0 {
+                rng.below(4096)
+            } else {
+                40 + rng.below(200)
+            };
             b[at as usize] = rng.next() as u8;
         }
         let crc = ordofs_engine::os::crc32c(0, &b[8..]);
@@ -643,7 +679,8 @@ fn damaged_leaves_do_no_harm() {
             accepted += 1;
             for _ in 0..60 {
                 let k = rng.below(300);
-                t.insert(&st, k, &value(k, 1 + rng.below(1280) as usize)).unwrap();
+                t.insert(&st, k, &value(k, 1 + rng.below(1280) as usize))
+                    .unwrap();
                 t.remove(&st, rng.below(300)).unwrap();
             }
         }
@@ -662,13 +699,25 @@ fn second_copies() {
     w.disk.device().read(root.addr, &mut b).unwrap();
     w.disk.device().write(&[(9_999, &b)]).unwrap();
     w.disk.corrupt(root.addr, 100, 1);
-    let t = Tree::from_ptr(ID, NodePtr { addr2: 9_999, ..root });
+    let t = Tree::from_ptr(
+        ID,
+        NodePtr {
+            addr2: 9_999,
+            ..root
+        },
+    );
     assert!(t.contains(&store(&w.disk, 64), 1).unwrap());
     w.disk.corrupt(9_999, 3_000, 1);
     assert!(t.contains(&store(&w.disk, 64), 1).is_err());
     // Replacing it frees both.
     w.disk.corrupt(9_999, 3_000, 1);
-    let mut t = Tree::from_ptr(ID, NodePtr { addr2: 9_999, ..root });
+    let mut t = Tree::from_ptr(
+        ID,
+        NodePtr {
+            addr2: 9_999,
+            ..root
+        },
+    );
     t.insert(&store(&w.disk, 64), 2, b"two").unwrap();
     let dead: BTreeSet<u64> = t.snapshot().unwrap().dead().collect();
     assert_eq!(dead, BTreeSet::from([root.addr, 9_999]));
@@ -682,17 +731,39 @@ fn lost_and_misdirected_writes() {
     w.commit();
     let root = w.durable.0.unwrap();
     let st = store(&w.disk, 64);
-    for wrong in [
-        NodePtr { generation: root.generation + 1, ..root },
-        NodePtr { crc: root.crc ^ 1, ..root },
+    let wrong = [
+        NodePtr {
+            generation: root.generation + 1,
+            ..root
+        },
+        NodePtr {
+            crc: root.crc ^ 1,
+            ..root
+        },
         NodePtr { level: 1, ..root },
-        NodePtr { addr: root.addr + 1, ..root },
-        NodePtr { addr: BLOCKS, ..root },
-        NodePtr { addr: u64::MAX, ..root },
-    ] {
-        assert!(Tree::from_ptr(ID, wrong).contains(&st, 1).is_err());
+        NodePtr {
+            addr: root.addr + 1,
+            ..root
+        },
+        NodePtr {
+            addr: BLOCKS,
+            ..root
+        },
+        NodePtr {
+            addr: u64::MAX,
+            ..root
+        },
+    ];
+    for ptr in wrong {
+        assert!(Tree::from_ptr(ID, ptr).contains(&st, 1).is_err());
+        // The cache has the node now, and must not give it for the other pointer.
+        assert!(Tree::from_ptr(ID, root).contains(&st, 1).unwrap());
+        assert!(Tree::from_ptr(ID, ptr).contains(&st, 1).is_err());
     }
-    for id in [TreeId::new(TreeKind::Extent, 78), TreeId::new(TreeKind::Dir, 77)] {
+    for id in [
+        TreeId::new(TreeKind::Extent, 78),
+        TreeId::new(TreeKind::Dir, 77),
+    ] {
         assert!(Tree::from_ptr(id, root).contains(&st, 1).is_err());
         // From the cache as well.
         assert!(Tree::from_ptr(ID, root).contains(&st, 1).unwrap());
@@ -718,7 +789,10 @@ fn shared_subtrees_are_refused() {
     b[4..8].copy_from_slice(&crc.to_le_bytes());
     w.disk.device().write(&[(root.addr, &b)]).unwrap();
     let t = Tree::from_ptr(ID, NodePtr { crc, ..root });
-    assert_eq!(t.walk(&store(&w.disk, 64), &mut |_| Ok(())).unwrap_err(), EUCLEAN);
+    assert_eq!(
+        t.walk(&store(&w.disk, 64), &mut |_| Ok(())).unwrap_err(),
+        EUCLEAN
+    );
 }
 
 #[test]
@@ -769,7 +843,11 @@ fn speed() {
     let mut rng = Rng(2);
     let say = |what: &str, n: u64, t: u64| {
         let s = (cpu() - t) as f64 / 1e9;
-        println!("{what}: {:.0} ns each, {:.0}/s", s * 1e9 / n as f64, n as f64 / s);
+        println!(
+            "{what}: {:.0} ns each, {:.0}/s",
+            s * 1e9 / n as f64,
+            n as f64 / s
+        );
     };
     let t = cpu();
     for k in 0..n {
@@ -790,7 +868,12 @@ fn speed() {
     let snap = tree.snapshot().unwrap();
     let mut space = Space::default();
     let t = cpu();
-    let mut sink = Sink { disk: &disk, space: &mut space, generation: 1, writes_left: u64::MAX };
+    let mut sink = Sink {
+        disk: &disk,
+        space: &mut space,
+        generation: 1,
+        writes_left: u64::MAX,
+    };
     snap.write_out(&mut sink).unwrap();
     say("write out, nodes", space.used.len() as u64, t);
     drop(snap);

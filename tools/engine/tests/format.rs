@@ -11,7 +11,13 @@ use ordofs_engine::os::{crc32c, Block, Time};
 const BLOCKS: u64 = 300_000;
 
 fn ptr(addr: u64) -> Option<NodePtr> {
-    Some(NodePtr { addr, addr2: 0, generation: 1, crc: 7, level: 1 })
+    Some(NodePtr {
+        addr,
+        addr2: 0,
+        generation: 1,
+        crc: 7,
+        level: 1,
+    })
 }
 
 fn sample(generation: u64) -> Superblock {
@@ -40,7 +46,10 @@ fn sample(generation: u64) -> Superblock {
         root_ino: 2,
         inodes: 4,
         free: 100,
-        created: Time { sec: -5, nsec: 999_999_999 },
+        created: Time {
+            sec: -5,
+            nsec: 999_999_999,
+        },
         mounted: Time { sec: 1, nsec: 2 },
         committed: Time { sec: 3, nsec: 4 },
         inode_root: ptr(10_000),
@@ -139,7 +148,9 @@ fn impossible_fields_are_refused() {
     }
     let mut sb = sample(5);
     sb.ro_compat = 4;
-    assert!(Superblock::decode(&block(&sb)).unwrap().read_only_features());
+    assert!(Superblock::decode(&block(&sb))
+        .unwrap()
+        .read_only_features());
 }
 
 #[test]
@@ -173,7 +184,11 @@ fn nonsense_never_panics() {
 fn the_newest_slot_wins() {
     let disk = MemDisk::new(BLOCKS);
     let dev = disk.device();
-    let generation = || Superblock::read(&dev).map(|s| s.generation).map_err(|r| r.reason);
+    let generation = || {
+        Superblock::read(&dev)
+            .map(|s| s.generation)
+            .map_err(|r| r.reason)
+    };
     assert_eq!(Superblock::read(&dev).err().unwrap().error, EINVAL);
     for g in 1..=6 {
         sample(g).write(&dev).unwrap();
@@ -209,7 +224,10 @@ fn the_newest_slot_wins() {
 fn geometry_covers_every_size() {
     let mut blocks = MIN_BLOCKS;
     while blocks < 1 << 50 {
-        for b in [blocks - 1, blocks, blocks + 1, blocks * 3 / 2].into_iter().filter(|b| *b >= MIN_BLOCKS) {
+        for b in [blocks - 1, blocks, blocks + 1, blocks * 3 / 2]
+            .into_iter()
+            .filter(|b| *b >= MIN_BLOCKS)
+        {
             let (n, each) = ag_geometry(b);
             assert!((1..=MAX_AGS as u32).contains(&n) && each % 8192 == 0);
             assert_eq!(b.div_ceil(each), u64::from(n));

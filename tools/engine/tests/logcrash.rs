@@ -45,7 +45,10 @@ impl History {
         self.sizes.last().map_or(0, |s| s.1)
     }
     fn set(&mut self, op: usize, block: u64, v: Option<u64>) {
-        self.blocks.entry(block).or_insert_with(|| vec![(0, None)]).push((op, v));
+        self.blocks
+            .entry(block)
+            .or_insert_with(|| vec![(0, None)])
+            .push((op, v));
     }
 }
 
@@ -81,7 +84,9 @@ impl World {
         let h = self.files.get_mut(&ino).unwrap();
         let mut i = 0usize;
         while i < seeds.len() {
-            let s = self.fs.start_write(&inode, start + i as u64, &crcs[i..], direct)?;
+            let s = self
+                .fs
+                .start_write(&inode, start + i as u64, &crcs[i..], direct)?;
             for k in 0..s.len {
                 self.dev.write(&[(s.phys + k, &blocks[i + k as usize])])?;
             }
@@ -99,13 +104,30 @@ impl World {
 
     fn step(&mut self, rng: &mut Rng, op: usize, ops: &Recorder) -> Result {
         let mut names = self.names.last().unwrap().clone();
-        let pick = |rng: &mut Rng, n: &Names| n.iter().nth(rng.below(n.len().max(1) as u64) as usize).map(|(k, v)| (k.clone(), *v));
+        let pick = |rng: &mut Rng, n: &Names| {
+            n.iter()
+                .nth(rng.below(n.len().max(1) as u64) as usize)
+                .map(|(k, v)| (k.clone(), *v))
+        };
         let fresh = format!("f{}", rng.below(12));
         match (rng.below(16), pick(rng, &names)) {
             (0..=2, _) if !names.contains_key(&fresh) => {
-                let new = NewInode { mode: 0o100644, uid: 0, gid: 0, rdev: 0, flags: 0, symlink: None };
+                let new = NewInode {
+                    mode: 0o100644,
+                    uid: 0,
+                    gid: 0,
+                    rdev: 0,
+                    flags: 0,
+                    symlink: None,
+                };
                 let f = self.fs.create(&self.root, fresh.as_bytes(), &new)?;
-                self.files.insert(f.ino(), History { sizes: vec![(op, 0)], ..History::default() });
+                self.files.insert(
+                    f.ino(),
+                    History {
+                        sizes: vec![(op, 0)],
+                        ..History::default()
+                    },
+                );
                 names.insert(fresh, f.ino());
                 self.open.insert(f.ino(), f);
             }
@@ -134,7 +156,8 @@ impl World {
                 let (start, n) = (rng.below(24), 1 + rng.below(8));
                 let h = self.files.get_mut(&ino).unwrap();
                 let size = h.size().max((start + n) * 4096);
-                self.fs.preallocate(&self.open[&ino], start, n, Some(size))?;
+                self.fs
+                    .preallocate(&self.open[&ino], start, n, Some(size))?;
                 h.sizes.push((op, size));
             }
             (10, Some((name, ino))) => {
@@ -173,7 +196,8 @@ impl World {
                 }
             }
             (12, Some((_, ino))) if !names.contains_key(&fresh) => {
-                self.fs.link(&self.root, fresh.as_bytes(), &self.open[&ino])?;
+                self.fs
+                    .link(&self.root, fresh.as_bytes(), &self.open[&ino])?;
                 names.insert(fresh, ino);
             }
             (13 | 14, Some((_, ino))) => {
@@ -194,7 +218,8 @@ impl World {
 }
 
 fn check(disk: &MemDisk, w: &World, cut: usize, what: &str) {
-    let fs = Fs::mount(disk.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{what}: mount: {}", e.reason));
+    let fs = Fs::mount(disk.device(), MountOptions::default())
+        .unwrap_or_else(|e| panic!("{what}: mount: {}", e.reason));
     let acked = w.acks.iter().rev().find(|a| a.0 <= cut).map_or(0, |a| a.1);
     let begun = w.ends.iter().position(|e| *e > cut).unwrap_or(w.ends.len()) + 1;
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -213,14 +238,25 @@ fn check(disk: &MemDisk, w: &World, cut: usize, what: &str) {
     for ino in found.values() {
         let Some(h) = w.files.get(ino) else { continue };
         // The floor as it was at the cut.
-        let floor = w.acks.iter().rev().filter(|a| a.0 <= cut).map(|a| a.1).find(|op| w.floor_at(*ino, *op)).unwrap_or(0);
+        let floor = w
+            .acks
+            .iter()
+            .rev()
+            .filter(|a| a.0 <= cut)
+            .map(|a| a.1)
+            .find(|op| w.floor_at(*ino, *op))
+            .unwrap_or(0);
         let i = fs.iget(*ino).unwrap();
         let size = i.attrs().size;
         let allowed = |v: &[(usize, u64)]| {
             let base = v.iter().rposition(|x| x.0 <= floor).unwrap_or(0);
             v[base..].iter().any(|x| x.1 == size)
         };
-        assert!(allowed(&h.sizes), "{what}: inode {ino}: size {size}, floor {floor}: {:?}", h.sizes);
+        assert!(
+            allowed(&h.sizes),
+            "{what}: inode {ino}: size {size}, floor {floor}: {:?}",
+            h.sizes
+        );
         for b in 0..size / 4096 {
             let m = fs.map_read(&i, b, 1).unwrap();
             let mut got = None;
@@ -239,7 +275,11 @@ fn check(disk: &MemDisk, w: &World, cut: usize, what: &str) {
                 (Some(d), Some(s)) => d[..] == data(s)[..],
                 _ => false,
             });
-            assert!(ok, "{what}: inode {ino} block {b} {:?}: floor {floor} {hist:?}", m.kind);
+            assert!(
+                ok,
+                "{what}: inode {ino} block {b} {:?}: floor {floor} {hist:?}",
+                m.kind
+            );
         }
         fs.iput(i);
     }
@@ -257,10 +297,16 @@ impl World {
 fn run(seed: u64, steps: usize, cuts: usize) {
     let mut rng = Rng(seed.wrapping_mul(0x1234_5678_9abc_def1) | 1);
     let disk = MemDisk::new(8192);
-    let o = FormatOptions { uuid: [9; 16], label: [0; 64], blocks: 0, root_owner: (0, 0) };
+    let o = FormatOptions {
+        uuid: [9; 16],
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
     format(disk.device(), &o).unwrap_or_else(|e| panic!("{}", e.reason));
     let rec = Recorder::new(disk);
-    let fs = Fs::mount(rec.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{}", e.reason));
+    let fs =
+        Fs::mount(rec.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{}", e.reason));
     let root = fs.iget(fs.root_ino()).unwrap();
     let mut w = World {
         dev: rec.device(),
@@ -275,7 +321,8 @@ fn run(seed: u64, steps: usize, cuts: usize) {
         ends: vec![0],
     };
     for op in 1..=steps {
-        w.step(&mut rng, op, &rec).unwrap_or_else(|e| panic!("seed {seed} op {op}: {e:?}"));
+        w.step(&mut rng, op, &rec)
+            .unwrap_or_else(|e| panic!("seed {seed} op {op}: {e:?}"));
         if w.names.len() == op {
             let same = w.names.last().unwrap().clone();
             w.names.push(same);
@@ -287,7 +334,9 @@ fn run(seed: u64, steps: usize, cuts: usize) {
         println!("acks {:?} covers {:?} ends {:?}", w.acks, w.covers, w.ends);
         for (i, op) in rec.ops().iter().enumerate().take(40) {
             match op {
-                ordofs_engine::os::record::Op::Write { block, fua, .. } => println!("{i} write {block} {fua}"),
+                ordofs_engine::os::record::Op::Write { block, fua, .. } => {
+                    println!("{i} write {block} {fua}")
+                }
                 _ => println!("{i} {op:?}"),
             }
         }
@@ -302,16 +351,32 @@ fn run(seed: u64, steps: usize, cuts: usize) {
             _ => (salt ^ (i as u64).wrapping_mul(0x9e37_79b9)).count_ones() % 2 == 0,
         };
         let image = rec.crash_image(cut, keep);
-        check(&image, &w, cut, &format!("seed {seed} cut {c} at {cut}/{total} mode {mode}"));
+        check(
+            &image,
+            &w,
+            cut,
+            &format!("seed {seed} cut {c} at {cut}/{total} mode {mode}"),
+        );
         // Once more on what the replay left: idempotent.
-        check(&image, &w, cut, &format!("seed {seed} cut {c} at {cut}/{total} mode {mode}, second mount"));
+        check(
+            &image,
+            &w,
+            cut,
+            &format!("seed {seed} cut {c} at {cut}/{total} mode {mode}, second mount"),
+        );
     }
 }
 
 #[test]
 fn power_cuts() {
-    let n: u64 = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(150);
-    let from: u64 = std::env::var("SEED").ok().and_then(|s| s.parse().ok()).unwrap_or(1);
+    let n: u64 = std::env::var("SEEDS")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(150);
+    let from: u64 = std::env::var("SEED")
+        .ok()
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(1);
     for seed in from..from + n {
         run(seed, 120, 40);
     }

@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Mounting: options, remounting, freezing, shutting down, unloading.
+# timeout: 300
+set -euo pipefail
+
+# refused TEXT MOUNT-ARGS...: the mount fails and mount(8) says TEXT.
+refused() {
+	local text=$1 out
+	shift
+	if out=$(mount "$@" 2>&1); then
+		echo "went through: mount $*"
+		exit 1
+	fi
+	[[ $out = *"$text"* ]] || { echo "mount $*: $out"; exit 1; }
+}
+options() { sed -n "s|^$TEST_DEV $TEST_MNT ordofs \([^ ]*\) .*|\1|p" /proc/mounts; }
+
+mkfs.ordofs "$TEST_DEV" <<<y >/dev/null
+trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
+refused "Unknown parameter 'foo'" -t ordofs -o foo "$TEST_DEV" "$TEST_MNT"
+refused "commit: wants a number of seconds" -t ordofs -o commit=0 "$TEST_DEV" "$TEST_MNT"
+refused "norecovery is for read-only mounts" -t ordofs -o norecovery "$TEST_DEV" "$TEST_MNT"
+mount -t ordofs -o norecovery,ro "$TEST_DEV" "$TEST_MNT"
+[ "$(options)" = ro,relatime,norecovery ]
+umount "$TEST_MNT"
+
+mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
+if touch "$TEST_MNT/x" 2>/dev/null; then exit 1; fi
+mount -o remount,rw,commit=7 "$TEST_MNT"
+[ "$(options)" = rw,relatime,commit=7 ]
+touch "$TEST_MNT/x"
+refused "Unknown parameter 'bar'" -o remount,bar "$TEST_MNT"
+
+# A deleted file that is open keeps the mount writable.
+exec 5<>"$TEST_MNT/open"
+rm "$TEST_MNT/open"
+refused "" -o remount,ro "$TEST_MNT"
+exec 5>&-
+mount -o remount,ro "$TEST_MNT"
+mount -o remount,rw "$TEST_MNT"
+
+fsfreeze -f "$TEST_MNT"
+touch "$TEST_MNT/frozen" &
+sleep 1
+kill -0 $!
+fsfreeze -u "$TEST_MNT"
+wait $!
+[ -e "$TEST_MNT/frozen" ]
+
+# Shut down without a sync: what was synced before stays, the rest need not.
+touch "$TEST_MNT/synced"
+sync -f "$TEST_MNT"
+python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+umount "$TEST_MNT"
+fsck.ordofs -n "$TEST_DEV"
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+[ -e "$TEST_MNT/synced" ]
+# With a sync: everything stays.
+echo text >"$TEST_MNT/late"
+python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 0
+umount "$TEST_MNT"
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+[ "$(cat "$TEST_MNT/late")" = text ]
+umount "$TEST_MNT"
+fsck.ordofs -n "$TEST_DEV"
+
+for i in $(seq 10); do
+	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+	mkdir "$TEST_MNT/d$i"
+	umount "$TEST_MNT"
+	rmmod ordofs
+	insmod /run/ordofs/ordofs.ko
+done
