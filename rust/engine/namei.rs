@@ -246,6 +246,10 @@ impl Fs {
                 return Err(ENOTEMPTY);
             }
         }
+        if r.target.is_some() {
+            // What the file has goes into the log before the name that replaces another file.
+            self.log_data(r.inode);
+        }
         let prio = if r.target.is_some() {
             Priority::Reclaim
         } else {

@@ -195,6 +195,14 @@ impl Fs {
         broken > self.durable_generation()
     }
 
+    /// Records what an inode has, without making anything durable. Not inside a Txn: it waits for the
+    /// inode's ordered extents.
+    pub(crate) fn log_data(&self, inode: &Inode) {
+        if !self.log.off.load(Ordering::Acquire) && self.log_inode(inode).is_err() {
+            self.log.state.lock().broken = self.running_generation();
+        }
+    }
+
     /// Records the modified extents and the attributes of an inode.
     ///
     /// R1: under the exclusive side of `ordered_sem` nobody is between an ordered extent and its
