@@ -17,6 +17,7 @@
 //! down, since its memory has moved on.
 
 use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot, Tree};
 use crate::engine::format::inode::{InodeRecord, RootForm, INLINE_TREE_MAX, STATE_TRUNCATE};
 use crate::engine::format::{NodePtr, Superblock};
@@ -221,33 +222,53 @@ impl Fs {
         r
     }
 
+    /// The snapshot. The caller holds the exclusive side of the barrier.
     fn freeze(&self) -> Result<Frozen> {
-        self.barrier.exclusive(|| {
-            let dirty = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
-            let mut snaps = KVVec::with_capacity(dirty.len(), GFP_KERNEL)?;
-            for inode in dirty {
-                snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
-            }
-            self.space.freeze();
-            let promised =
-                self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
-            let next_ino = self.next_ino.load(Ordering::Relaxed);
-            let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
-            let generation = self.running.fetch_add(1, Ordering::AcqRel);
-            let log = self.log.freeze();
-            Ok(Frozen {
-                generation,
-                snaps,
-                promised,
-                next_ino,
-                inodes,
-                log,
-            })
+        let dirty = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
+        let mut snaps = KVVec::with_capacity(dirty.len(), GFP_KERNEL)?;
+        for inode in dirty {
+            snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
+        }
+        self.space.freeze();
+        let promised = self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
+        let next_ino = self.next_ino.load(Ordering::Relaxed);
+        let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
+        let generation = self.running.fetch_add(1, Ordering::AcqRel);
+        let log = self.log.freeze();
+        Ok(Frozen {
+            generation,
+            snaps,
+            promised,
+            next_ino,
+            inodes,
+            log,
         })
     }
 
+    /// Commits with operations locked out all the while, and reserves before they come back: for
+    /// operations that make room and must not be refused because of what others may need, have
+    /// promised, or have freed and not committed. Answers whether there was enough.
+    pub(crate) fn commit_and_reserve(&self, n: u64, prio: Priority) -> Result<bool> {
+        let mut c = self.commit.lock();
+        self.readable()?;
+        let _nofs = NoFs::enter();
+        let r = self.barrier.exclusive(|| {
+            let f = self.freeze()?;
+            self.commit_frozen(&mut c, f)?;
+            Ok(self.space.reserve(n, prio).is_ok())
+        });
+        if r.is_err() {
+            self.abort("commit failed");
+        }
+        r
+    }
+
     fn commit_locked(&self, c: &mut CommitState) -> Result {
-        let f = self.freeze()?;
+        let f = self.barrier.exclusive(|| self.freeze())?;
+        self.commit_frozen(c, f)
+    }
+
+    fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
         self.last_commit.store(now().sec as u64, Ordering::Relaxed);
         let mut sink = Sink {
             fs: self,

@@ -16,7 +16,7 @@ use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
 /// How often an operation that makes room tries to get its reservation.
-const TRIES: usize = 8;
+const TRIES: usize = 3;
 /// Promised nodes (of 4 KiB) at which operations commit.
 const HARD_LIMIT: i64 = 16384;
 
@@ -212,16 +212,9 @@ impl Fs {
         if last.is_ok() || prio == Priority::Normal {
             return last;
         }
-        // Making room has to work. What stands in its way are the worst cases of operations under way,
-        // which give most of them back when they end.
+        // Making room has to work.
         for _ in 0..TRIES {
-            self.sync()?;
-            let _commit = self.commit.lock();
-            if self
-                .barrier
-                .exclusive(|| self.space.reserve(n, prio))
-                .is_ok()
-            {
+            if self.commit_and_reserve(n, prio)? {
                 return Ok(());
             }
         }

@@ -195,11 +195,16 @@ impl Fs {
         broken > self.durable_generation()
     }
 
+    /// From now on until the running transaction is durable, fsync is a commit.
+    pub(crate) fn break_log(&self) {
+        self.log.state.lock().broken = self.running_generation();
+    }
+
     /// Records what an inode has, without making anything durable. Not inside a Txn: it waits for the
     /// inode's ordered extents.
     pub(crate) fn log_data(&self, inode: &Inode) {
         if !self.log.off.load(Ordering::Acquire) && self.log_inode(inode).is_err() {
-            self.log.state.lock().broken = self.running_generation();
+            self.break_log();
         }
     }
 
@@ -220,27 +225,40 @@ impl Fs {
         let mut m = inode.maps.write();
         let mut v = ValueBuf::new();
         let mut at = 0;
-        while let Some(r) = m.ems.modified_from(at) {
+        let durable = self.durable_generation();
+        while let Some(r) = m.ems.unsaved_from(at) {
             at = r.end();
+            let pinned = r.value.pinned != 0;
             // The mapping with its checksums as the tree has it; one extent map may be several records.
+            // Under a pinned map: what was completed there before, which the pinned map took off the
+            // modified list.
             let mut from = r.start;
-            while from < r.end() {
-                let Some(e) = m.extent_at(&self.st, from, &mut v)? else {
-                    return Err(EIO);
+            while let Some(e) = m.extent_at_or_after(&self.st, from, &mut v)? {
+                if e.start >= r.end() {
+                    break;
+                }
+                let part = e.slice(r.start, r.end());
+                from = part.end();
+                if e.unwritten || (pinned && e.generation <= durable) {
+                    continue;
+                }
+                let csums = e.csum_slice(v.as_slice(), part.start, part.end());
+                let generation = if pinned {
+                    e.generation
+                } else {
+                    r.value.generation
                 };
-                let to = e.end().min(r.end());
-                let part = e.slice(from, to);
-                let csums = e.csum_slice(v.as_slice(), from, to);
                 let w = Record::Write {
                     ino: inode.ino(),
-                    start: from,
+                    start: part.start,
                     phys: part.phys,
                     csums,
                 };
-                self.log.append(&w, r.value.generation);
-                from = to;
+                self.log.append(&w, generation);
             }
-            m.ems.set_logged(r.start);
+            if !pinned {
+                m.ems.set_logged(r.start);
+            }
         }
         // Sizes change under `maps` or with a record of their own; the lock orders this one with them.
         let attrs = inode.attrs();

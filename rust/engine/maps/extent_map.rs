@@ -159,12 +159,13 @@ impl ExtentMaps {
         }
     }
 
-    /// The first modified map from `block` on that no fsync has collected yet.
-    pub fn modified_from(&self, block: u64) -> Option<Range<Em>> {
+    /// The first map from `block` on that a fast fsync has to look at: a modified one that none has
+    /// collected yet, or a pinned one, which may have taken the place of one.
+    pub fn unsaved_from(&self, block: u64) -> Option<Range<Em>> {
         let mut at = block;
         loop {
             let r = self.maps.at_or_after(at)?;
-            if r.value.modified && !r.value.logged {
+            if r.value.pinned != 0 || (r.value.modified && !r.value.logged) {
                 return Some(r);
             }
             at = r.end();
