@@ -233,7 +233,10 @@ impl Fs {
             // Under a pinned map: what was completed there before, which the pinned map took off the
             // modified list.
             let mut from = r.start;
-            while let Some(e) = m.extent_at_or_after(&self.st, from, &mut v)? {
+            while from < r.end() {
+                let Some(e) = m.extent_at_or_after(&self.st, from, &mut v)? else {
+                    break;
+                };
                 if e.start >= r.end() {
                     break;
                 }
