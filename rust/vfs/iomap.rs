@@ -74,8 +74,11 @@ macro_rules! begin {
             srcmap: *mut bindings::iomap,
         ) -> c_int {
             // SAFETY: By the requirements.
-            let ($inode, $iomap, $srcmap) =
-                unsafe { (Inode::<T>::from_raw($raw), &mut *iomap, &mut *srcmap) };
+            let $inode = unsafe { Inode::<T>::from_raw($raw) };
+            // SAFETY: By the requirements.
+            let $iomap = unsafe { &mut *iomap };
+            // SAFETY: By the requirements.
+            let $srcmap = unsafe { &mut *srcmap };
             let ($pos, $len) = (offset(pos), offset(length));
             let _ = &$srcmap;
             from_result(|| {

@@ -15,7 +15,7 @@
 //! wait for metadata reads, which do not come here.
 
 use core::ptr::NonNull;
-use kernel::prelude::*;
+use kernel::{prelude::*, str::CStrExt};
 
 use crate::bindings;
 
@@ -37,7 +37,7 @@ impl Workqueue {
     /// Makes an unbound queue with a rescuer.
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         // SAFETY: The name is a valid string that is copied.
-        let ptr = unsafe { bindings::ordofs_helper_alloc_workqueue(name.as_ptr().cast()) };
+        let ptr = unsafe { bindings::ordofs_helper_alloc_workqueue(name.as_char_ptr()) };
         // INVARIANT: Just made.
         Ok(Self {
             ptr: NonNull::new(ptr).ok_or(ENOMEM)?,

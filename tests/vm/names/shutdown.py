@@ -15,7 +15,7 @@ try:
 except OSError as e:
     assert e.errno == errno.EINVAL, e
 fcntl.ioctl(fd, FS_IOC_SHUTDOWN, struct.pack("I", int(sys.argv[2])))
-for what in (lambda: os.mkdir(os.path.join(sys.argv[1], "late")), lambda: os.fsync(fd)):
+for what in (lambda: os.mkdir(os.path.join(sys.argv[1], "after-shutdown")), lambda: os.fsync(fd)):
     try:
         what()
         sys.exit("an operation went through after the shutdown")

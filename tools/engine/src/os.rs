@@ -21,7 +21,9 @@ pub mod sync;
 
 /// Atomics; one place, so that a model checker's can stand in for them.
 pub mod atomic {
-    pub use core::sync::atomic::{fence, AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use core::sync::atomic::{
+        fence, AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
 }
 
 pub use block::Block;

@@ -9,10 +9,22 @@ use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Device, Shared};
 use support::driver::{clean, mkfs};
 
-const FILE: NewInode<'static> =
-    NewInode { mode: S_IFREG | 0o644, uid: 0, gid: 0, rdev: 0, flags: 0, symlink: None };
-const DIR: NewInode<'static> =
-    NewInode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, rdev: 0, flags: 0, symlink: None };
+const FILE: NewInode<'static> = NewInode {
+    mode: S_IFREG | 0o644,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    flags: 0,
+    symlink: None,
+};
+const DIR: NewInode<'static> = NewInode {
+    mode: S_IFDIR | 0o755,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    flags: 0,
+    symlink: None,
+};
 
 fn mount(dev: Device) -> Shared<Fs> {
     Fs::mount(dev, MountOptions::default()).expect("mount")
@@ -26,7 +38,13 @@ fn twenty_thousand_names_in_a_directory() {
     let root = fs.iget(fs.root_ino()).expect("root");
     let dir = fs.create(&root, b"dir", &DIR).expect("mkdir");
     for i in 0..20_000u32 {
-        let f = fs.create(&dir, format!("a file with the number {i}").as_bytes(), &FILE).expect("create");
+        let f = fs
+            .create(
+                &dir,
+                format!("a file with the number {i}").as_bytes(),
+                &FILE,
+            )
+            .expect("create");
         fs.iput(f);
         if i % 3000 == 0 {
             fs.sync().expect("sync");
@@ -51,7 +69,9 @@ fn twenty_thousand_names_in_a_directory() {
             false
         })
         .expect("readdir");
-        let Some((name, ino, cookie)) = found else { break };
+        let Some((name, ino, cookie)) = found else {
+            break;
+        };
         let victim = fs.iget(ino).expect("iget");
         fs.unlink(&dir, &name, &victim).expect("unlink");
         fs.delete_inode(victim).expect("delete");
@@ -96,16 +116,23 @@ fn a_full_disk_can_be_emptied_and_no_block_is_lost() {
         assert!(names.len() > 100, "full after {} files", names.len());
         clean_now(&fs, &disk);
         for name in names {
-            let e = fs.lookup(&root, name.as_bytes()).expect("lookup").expect("file");
+            let e = fs
+                .lookup(&root, name.as_bytes())
+                .expect("lookup")
+                .expect("file");
             let f = fs.iget(e.ino).expect("iget");
-            fs.unlink(&root, name.as_bytes(), &f).expect("unlink on a full disk");
+            fs.unlink(&root, name.as_bytes(), &f)
+                .expect("unlink on a full disk");
             fs.delete_inode(f).expect("delete on a full disk");
         }
         clean_now(&fs, &disk);
         fs.sync().expect("sync");
         let after = fs.statfs();
         // The root directory may keep a node or two.
-        assert!(before.bfree - after.bfree <= 4, "round {round}: {before:?}, then {after:?}");
+        assert!(
+            before.bfree - after.bfree <= 4,
+            "round {round}: {before:?}, then {after:?}"
+        );
     }
     fs.iput(root);
     fs.unmount().expect("unmount");
@@ -124,11 +151,13 @@ fn a_file_in_ten_thousand_pieces() {
     let root = fs.iget(fs.root_ino()).expect("root");
     let f = fs.create(&root, b"f", &FILE).expect("create");
     for i in 0..10_000 {
-        fs.preallocate(&f, 2 * i, 1, Some((2 * i + 1) * 4096)).expect("preallocate");
+        fs.preallocate(&f, 2 * i, 1, Some((2 * i + 1) * 4096))
+            .expect("preallocate");
     }
     clean_now(&fs, &disk);
     // Again with the neighbours, so that records join, then away in pieces.
-    fs.preallocate(&f, 0, 20_000, None).expect("preallocate the holes");
+    fs.preallocate(&f, 0, 20_000, None)
+        .expect("preallocate the holes");
     clean_now(&fs, &disk);
     for i in 0..3_000 {
         fs.punch(&f, 6 * i + 1, 3).expect("punch");

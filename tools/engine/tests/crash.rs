@@ -21,16 +21,22 @@ const BLOCKS: u64 = 8192;
 fn sequence(seed: u8, len: usize) -> Vec<Op> {
     let rng = TestRng::from_seed(proptest::test_runner::RngAlgorithm::ChaCha, &[seed; 32]);
     let mut runner = TestRunner::new_with_rng(Config::default(), rng);
-    let tree = prop::collection::vec(op(), len).new_tree(&mut runner).expect("operations");
+    let tree = prop::collection::vec(op(), len)
+        .new_tree(&mut runner)
+        .expect("operations");
     // Remounts and crashes are this test's own.
-    tree.current().into_iter().filter(|o| !matches!(o, Op::Remount | Op::Crash)).collect()
+    tree.current()
+        .into_iter()
+        .filter(|o| !matches!(o, Op::Remount | Op::Crash))
+        .collect()
 }
 
 /// Checks the medium after a power cut.
 fn check(disk: &MemDisk, history: &std::collections::BTreeMap<u64, Model>, place: &str) {
     let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{place}: {}", r.reason));
     clean(disk.device(), true, place);
-    let fs = Fs::mount(disk.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{place}: {}", e.reason));
+    let fs = Fs::mount(disk.device(), MountOptions::default())
+        .unwrap_or_else(|e| panic!("{place}: {}", e.reason));
     // Commits that an operation caused on the way have no snapshot: there only the checker judges.
     if let Some(model) = history.get(&sb.generation) {
         verify(&fs, &model.without_orphans());
@@ -95,8 +101,14 @@ fn a_torn_superblock_leaves_the_one_before() {
         d.step(&o);
     }
     let older = d.durable.clone();
-    let was = Superblock::read(&disk.device()).expect("superblock").generation;
-    d.step(&Op::Create { dir: 0, name: 200, what: support::ops::What::File });
+    let was = Superblock::read(&disk.device())
+        .expect("superblock")
+        .generation;
+    d.step(&Op::Create {
+        dir: 0,
+        name: 200,
+        what: support::ops::What::File,
+    });
     d.sync();
     drop(d);
     let sb = Superblock::read(&disk.device()).expect("superblock");

@@ -9,6 +9,7 @@ use ordofs_engine::engine::{Fs, MapKind, MountOptions, S_IFDIR, S_IFLNK, S_IFMT,
 use ordofs_engine::os::mem::{Image, MemDisk};
 use ordofs_engine::os::{Block, Shared};
 use support::driver::Driver;
+use support::forge::forge;
 use support::ops::{Op, What};
 
 const BLOCKS: u64 = 8192;
@@ -25,13 +26,38 @@ fn image() -> Image {
             2 => What::Symlink(30),
             _ => What::File,
         };
-        d.step(&Op::Create { dir: i, name: i, what });
-        d.step(&Op::Write { file: i, start: u64::from(i) * 3, len: 5 });
-        d.step(&Op::Direct { file: i / 2, start: 2 * u64::from(i), len: 9, fail: false, sync: false });
-        d.step(&Op::Preallocate { file: i, start: 200, len: 30, keep: i % 2 == 0 });
+        d.step(&Op::Create {
+            dir: i,
+            name: i,
+            what,
+        });
+        d.step(&Op::Write {
+            file: i,
+            start: u64::from(i) * 3,
+            len: 5,
+        });
+        d.step(&Op::Direct {
+            file: i / 2,
+            start: 2 * u64::from(i),
+            len: 9,
+            fail: false,
+            sync: false,
+        });
+        d.step(&Op::Preallocate {
+            file: i,
+            start: 200,
+            len: 30,
+            keep: i % 2 == 0,
+        });
     }
     for i in 0..60u64 {
-        d.step(&Op::Direct { file: 3, start: i * 2, len: 1, fail: false, sync: false });
+        d.step(&Op::Direct {
+            file: 3,
+            start: i * 2,
+            len: 1,
+            fail: false,
+            sync: false,
+        });
     }
     d.remount();
     drop(d);
@@ -77,7 +103,13 @@ fn explore(fs: &Shared<Fs>, ino: u64, depth: u32) {
 fn use_it(disk: &MemDisk) {
     let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true });
     std::hint::black_box(report.is_ok());
-    if let Ok(fs) = Fs::mount(disk.device(), MountOptions { read_only: true, ..MountOptions::default() }) {
+    if let Ok(fs) = Fs::mount(
+        disk.device(),
+        MountOptions {
+            read_only: true,
+            ..MountOptions::default()
+        },
+    ) {
         explore(&fs, fs.root_ino(), 0);
     }
     if let Ok(fs) = Fs::mount(disk.fork().device(), MountOptions::default()) {
@@ -113,7 +145,10 @@ fn every_flipped_bit_of_metadata_is_seen() {
             disk.corrupt(block, at, bit);
             let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default());
             let seen = report.map_or(true, |r| !r.is_clean());
-            assert!(seen, "block {block}, byte {at}, bit {bit:#x} flipped: not noticed");
+            assert!(
+                seen,
+                "block {block}, byte {at}, bit {bit:#x} flipped: not noticed"
+            );
             use_it(&disk);
         }
     }
@@ -162,43 +197,13 @@ fn damage_with_right_checksums_does_no_harm() {
     }
 }
 
-/// Writes a node with a right checksum and makes all its ancestors agree, up to the superblock.
-fn forge(disk: &MemDisk, block: u64, mut data: [u8; 4096]) {
-    let crc = ordofs_engine::os::crc32c(0, &data[8..]);
-    let old = disk.image().get(&block).map(|d| u32::from_le_bytes([d[4], d[5], d[6], d[7]])).expect("node");
-    data[4..8].copy_from_slice(&crc.to_le_bytes());
-    put(disk, block, &data);
-    let mut pointer = block.to_le_bytes().to_vec();
-    pointer.extend_from_slice(&[0; 8]);
-    let children: Vec<(u64, [u8; 4096])> = disk.image().iter().map(|(b, d)| (*b, **d)).collect();
-    for (b, d) in children {
-        // A NodePtr: address, no copy, generation, checksum.
-        let found = (0..4096 - 32).find(|i| d[*i..*i + 16] == pointer[..] && d[*i + 24..*i + 28] == old.to_le_bytes());
-        let Some(at) = found else { continue };
-        let mut d = d;
-        d[at + 24..at + 28].copy_from_slice(&crc.to_le_bytes());
-        if d.starts_with(b"ORDN") {
-            forge(disk, b, d);
-        } else if d.starts_with(b"OrdoFS") {
-            let crc = ordofs_engine::os::crc32c(0, &d[12..]);
-            d[8..12].copy_from_slice(&crc.to_le_bytes());
-            put(disk, b, &d);
-        }
-    }
-}
-
-fn put(disk: &MemDisk, block: u64, data: &[u8; 4096]) {
-    let mut b = Block::zeroed().expect("memory");
-    b.copy_from_slice(data);
-    disk.device().write(&[(block, &b)]).expect("write");
-}
-
 #[test]
 fn damaged_data_is_never_returned_as_good() {
     kernel::print::set_level(kernel::print::SILENT);
     let image = image();
     let disk = MemDisk::from_image(BLOCKS, image.clone());
-    let clean = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
+    let clean =
+        ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
     assert!(clean.is_clean() && clean.stats.verified_blocks > 100);
     let nodes = metadata(&image);
     let mut damaged = 0;
@@ -208,9 +213,14 @@ fn damaged_data_is_never_returned_as_good() {
         }
         let disk = MemDisk::from_image(BLOCKS, image.clone());
         disk.corrupt(*block, 2000, 8);
-        let r = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
+        let r =
+            ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: true }).expect("check");
         damaged += u64::from(!r.is_clean());
     }
     // Every block that is read and compared was damaged once.
-    assert!(damaged >= clean.stats.verified_blocks, "{damaged} of {}", clean.stats.verified_blocks);
+    assert!(
+        damaged >= clean.stats.verified_blocks,
+        "{damaged} of {}",
+        clean.stats.verified_blocks
+    );
 }

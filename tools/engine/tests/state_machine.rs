@@ -21,9 +21,17 @@ fn run(blocks: u64, ops: &[Op]) -> u64 {
 
 /// ORDOFS_TEST_FACTOR=20 makes the tests run twenty times as many cases.
 fn config(cases: u32) -> ProptestConfig {
-    let factor = std::env::var("ORDOFS_TEST_FACTOR").ok().and_then(|v| v.parse().ok()).unwrap_or(1);
+    let factor = std::env::var("ORDOFS_TEST_FACTOR")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(1);
     let cases = cases * factor;
-    ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 2000, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases,
+        failure_persistence: None,
+        max_shrink_iters: 2000,
+        ..ProptestConfig::default()
+    }
 }
 
 proptest! {

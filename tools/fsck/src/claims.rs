@@ -69,14 +69,20 @@ impl Claims {
 
     /// The first claim that ends after `block`: start, length, owner.
     pub fn at_or_after(&self, block: u64) -> Option<(u64, u64, Claim)> {
-        let before = self.0.range(..=block).next_back().filter(|(s, (l, _))| **s + l > block);
+        let before = self
+            .0
+            .range(..=block)
+            .next_back()
+            .filter(|(s, (l, _))| **s + l > block);
         let found = before.or_else(|| self.0.range(block..).next());
         found.map(|(s, (l, o))| (*s, *l, *o))
     }
 
     /// The owner of a block.
     pub fn owner(&self, block: u64) -> Option<Claim> {
-        self.at_or_after(block).filter(|(s, _, _)| *s <= block).map(|(_, _, o)| o)
+        self.at_or_after(block)
+            .filter(|(s, _, _)| *s <= block)
+            .map(|(_, _, o)| o)
     }
 }
 

@@ -8,7 +8,7 @@ use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
 use ordofs_engine::engine::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use ordofs_engine::engine::{bytes_to_blocks, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, SYMLINK_MAX};
+use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;
 
@@ -34,7 +34,10 @@ impl Checker<'_> {
         match open(TreeId { kind, owner: ino }, root) {
             Ok(t) => Some(t),
             Err(_) => {
-                self.problem(format_args!("inode {ino}"), format_args!("inline {} tree is damaged", kind.name()));
+                self.problem(
+                    format_args!("inode {ino}"),
+                    format_args!("inline {} tree is damaged", kind.name()),
+                );
                 None
             }
         }
@@ -88,19 +91,32 @@ impl Checker<'_> {
 
     fn check_extents(&mut self, ino: u64, rec: &InodeRecord<'_>) {
         let place = format!("inode {ino}");
-        let Some(tree) = self.inode_tree(ino, TreeKind::Extent, &rec.extents) else { return };
+        let Some(tree) = self.inode_tree(ino, TreeKind::Extent, &rec.extents) else {
+            return;
+        };
         let mut sum = Extents::default();
-        self.walk(&tree, |c, key, value| c.check_extent(ino, key, value, &mut sum));
+        self.walk(&tree, |c, key, value| {
+            c.check_extent(ino, key, value, &mut sum)
+        });
         self.report.stats.data_blocks += sum.blocks;
         if sum.blocks != rec.blocks {
-            self.problem(&place, format_args!("counts {} blocks, its extents have {}", rec.blocks, sum.blocks));
+            self.problem(
+                &place,
+                format_args!(
+                    "counts {} blocks, its extents have {}",
+                    rec.blocks, sum.blocks
+                ),
+            );
         }
         let size_blocks = bytes_to_blocks(rec.attrs.size);
         if sum.written_end > size_blocks && rec.state & STATE_TRUNCATE == 0 {
-            self.problem(&place, format_args!(
-                "has written blocks up to {}, past its size of {size_blocks} blocks",
-                sum.written_end
-            ));
+            self.problem(
+                &place,
+                format_args!(
+                    "has written blocks up to {}, past its size of {size_blocks} blocks",
+                    sum.written_end
+                ),
+            );
         }
     }
 
@@ -112,7 +128,10 @@ impl Checker<'_> {
         self.report.stats.extents += 1;
         self.generation(&place, e.generation);
         if e.start < sum.end {
-            self.problem(&place, format_args!("overlaps with the one before, which ends at {}", sum.end));
+            self.problem(
+                &place,
+                format_args!("overlaps with the one before, which ends at {}", sum.end),
+            );
         }
         if e.phys / self.sb.ag_blocks != (e.phys + e.len - 1) / self.sb.ag_blocks {
             self.problem(&place, "crosses the border of an allocation group");
@@ -136,7 +155,9 @@ impl Checker<'_> {
             let want = want.iter().rev().fold(0u32, |a, b| a << 8 | u32::from(*b));
             self.report.stats.verified_blocks += 1;
             match self.st.device().read(block, &mut buf) {
-                Err(err) => self.problem(place, format_args!("block {block} cannot be read: {err:?}")),
+                Err(err) => {
+                    self.problem(place, format_args!("block {block} cannot be read: {err:?}"))
+                }
                 Ok(()) => {
                     let have = crc32c(0, &buf[..]);
                     if have != want {
@@ -163,7 +184,10 @@ impl Checker<'_> {
             self.problem(&place, "malformed link target");
         }
         if len != size {
-            self.problem(&place, format_args!("its link target has {len} bytes, its size is {size}"));
+            self.problem(
+                &place,
+                format_args!("its link target has {len} bytes, its size is {size}"),
+            );
         }
     }
 
@@ -174,24 +198,37 @@ impl Checker<'_> {
         let mut last = 0;
         self.walk(tree, |c, cookie, value| {
             let place = format!("directory {dir}, entry {cookie:#x}");
-            let Ok(e) = decode(dir, value) else { return c.problem(place, "malformed") };
+            let Ok(e) = decode(dir, value) else {
+                return c.problem(place, "malformed");
+            };
             if check_name(e.name).is_err() {
                 c.problem(&place, "impossible name");
             }
             if bucket(key, e.name) >> 8 != cookie >> 8 {
-                c.problem(&place, format_args!("{:?} does not belong at this hash", show(e.name)));
+                c.problem(
+                    &place,
+                    format_args!("{:?} does not belong at this hash", show(e.name)),
+                );
             }
             if cookie >> 8 != last {
                 bucket_names.clear();
                 last = cookie >> 8;
             }
             if let Some(other) = bucket_names.insert(e.name.to_vec(), cookie) {
-                c.problem(&place, format_args!("{:?} is there twice, also at {other:#x}", show(e.name)));
+                c.problem(
+                    &place,
+                    format_args!("{:?} is there twice, also at {other:#x}", show(e.name)),
+                );
             }
             if let Some(seen) = c.inodes.get_mut(&dir) {
                 seen.entries += 1;
             }
-            c.edges.push(Edge { dir, child: e.ino, kind: e.kind, cookie });
+            c.edges.push(Edge {
+                dir,
+                child: e.ino,
+                kind: e.kind,
+                cookie,
+            });
         });
     }
 }
@@ -199,4 +236,3 @@ impl Checker<'_> {
 fn show(name: &[u8]) -> String {
     String::from_utf8_lossy(name).into_owned()
 }
-

@@ -147,7 +147,11 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
         st: &st,
         sb: &sb,
         options,
-        report: Report { generation: sb.generation, notes, ..Report::default() },
+        report: Report {
+            generation: sb.generation,
+            notes,
+            ..Report::default()
+        },
         claims: Claims::default(),
         inodes: BTreeMap::new(),
         edges: Vec::new(),
@@ -193,25 +197,40 @@ impl<'a> Checker<'a> {
     fn problem(&mut self, place: impl Display, what: impl Display) {
         self.report.count += 1;
         if self.report.problems.len() < KEPT {
-            let p = Problem { place: place.to_string(), what: what.to_string() };
+            let p = Problem {
+                place: place.to_string(),
+                what: what.to_string(),
+            };
             self.report.problems.push(p);
         }
     }
 
     /// Notes that `owner` uses the blocks.
     fn claim(&mut self, start: u64, len: u64, owner: Claim) {
-        if start.checked_add(len).is_none_or(|end| end > self.sb.blocks) {
-            return self.problem(owner, format_args!("blocks {start}+{len} are beyond the end"));
+        if start
+            .checked_add(len)
+            .is_none_or(|end| end > self.sb.blocks)
+        {
+            return self.problem(
+                owner,
+                format_args!("blocks {start}+{len} are beyond the end"),
+            );
         }
         if let Some((at, other)) = self.claims.add(start, len, owner) {
-            self.problem(format_args!("block {at}"), format_args!("used by {owner} and by {other}"));
+            self.problem(
+                format_args!("block {at}"),
+                format_args!("used by {owner} and by {other}"),
+            );
         }
     }
 
     fn generation(&mut self, place: &dyn Display, generation: u64) {
         if generation > self.sb.generation {
             let newest = self.sb.generation;
-            self.problem(place, format_args!("generation {generation} is newer than the newest, {newest}"));
+            self.problem(
+                place,
+                format_args!("generation {generation} is newer than the newest, {newest}"),
+            );
         }
     }
 
@@ -228,10 +247,13 @@ impl<'a> Checker<'a> {
                         Some(p) => format!("{owner}, node at block {}", p.addr),
                         None => owner.to_string(),
                     };
-                    self.problem(place, format_args!(
-                        "unreadable ({:?}); keys {:#x}..={:#x} are lost",
-                        bad.error, bad.first_key, bad.last_key
-                    ));
+                    self.problem(
+                        place,
+                        format_args!(
+                            "unreadable ({:?}); keys {:#x}..={:#x} are lost",
+                            bad.error, bad.first_key, bad.last_key
+                        ),
+                    );
                 }
             }
             Ok(())
@@ -251,7 +273,10 @@ impl<'a> Checker<'a> {
         if n.addr2 != 0 {
             self.claim(n.addr2, 1, owner);
         }
-        self.generation(&format_args!("{owner}, node at block {}", n.addr), n.generation);
+        self.generation(
+            &format_args!("{owner}, node at block {}", n.addr),
+            n.generation,
+        );
     }
 
     fn check_inodes(&mut self) {
@@ -260,7 +285,10 @@ impl<'a> Checker<'a> {
         self.report.stats.inodes = self.inodes.len() as u64;
         if self.report.stats.inodes != self.sb.inodes {
             let (seen, said) = (self.report.stats.inodes, self.sb.inodes);
-            self.problem("superblock", format_args!("counts {said} inodes, there are {seen}"));
+            self.problem(
+                "superblock",
+                format_args!("counts {said} inodes, there are {seen}"),
+            );
         }
     }
 

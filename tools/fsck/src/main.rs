@@ -71,7 +71,10 @@ fn main() -> ExitCode {
 }
 
 fn open(cli: &Cli, write: bool) -> Result<Device, String> {
-    let how = Open { write, exclusive: write };
+    let how = Open {
+        write,
+        exclusive: write,
+    };
     let disk = FileDisk::open(&cli.device, how).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => "is mounted or in use; only -n is possible".to_owned(),
         _ => format!("cannot open: {e}"),
@@ -96,7 +99,10 @@ fn run(cli: &Cli) -> Result<u8, String> {
     if !cli.no && report.is_clean() && report.stats.orphans > 0 {
         corrected = recover(cli)?;
         if corrected {
-            println!("{name}: {} unfinished removals and truncations done", report.stats.orphans);
+            println!(
+                "{name}: {} unfinished removals and truncations done",
+                report.stats.orphans
+            );
             report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
         }
     }
@@ -114,7 +120,10 @@ fn print(cli: &Cli, r: &Report) {
         println!("{name}: {p}");
     }
     if r.count > r.problems.len() as u64 {
-        println!("{name}: {} more problems", r.count - r.problems.len() as u64);
+        println!(
+            "{name}: {} more problems",
+            r.count - r.problems.len() as u64
+        );
     }
     let s = &r.stats;
     if cli.verbose {

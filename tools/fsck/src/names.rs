@@ -19,19 +19,25 @@ impl Checker<'_> {
         for e in std::mem::take(&mut self.edges) {
             let place = format!("directory {}, entry {:#x}", e.dir, e.cookie);
             let Some(child) = self.inodes.get_mut(&e.child) else {
-                self.problem(place, format_args!("points to inode {}, which does not exist", e.child));
+                self.problem(
+                    place,
+                    format_args!("points to inode {}, which does not exist", e.child),
+                );
                 continue;
             };
             child.names += 1;
             child.named_in = e.dir;
             let mode = child.mode;
             if mode_to_kind(mode) != e.kind {
-                self.problem(&place, format_args!(
-                    "says type {} of inode {}, which has type {}",
-                    e.kind,
-                    e.child,
-                    mode_to_kind(mode)
-                ));
+                self.problem(
+                    &place,
+                    format_args!(
+                        "says type {} of inode {}, which has type {}",
+                        e.kind,
+                        e.child,
+                        mode_to_kind(mode)
+                    ),
+                );
             }
             if mode & S_IFMT == S_IFDIR {
                 if let Some(dir) = self.inodes.get_mut(&e.dir) {
@@ -44,7 +50,10 @@ impl Checker<'_> {
     fn check_links(&mut self) {
         let root = self.sb.root_ino;
         match self.inodes.get(&root) {
-            None => self.problem(format_args!("inode {root}"), "the root directory does not exist"),
+            None => self.problem(
+                format_args!("inode {root}"),
+                "the root directory does not exist",
+            ),
             Some(r) if r.mode & S_IFMT != S_IFDIR => {
                 self.problem(format_args!("inode {root}"), "the root is no directory");
             }
@@ -55,7 +64,10 @@ impl Checker<'_> {
             let mut say = |what: String| found.push((*ino, what));
             if i.mode & S_IFMT != S_IFDIR {
                 if u64::from(i.nlink) != i.names {
-                    say(format!("link count is {}, it has {} names", i.nlink, i.names));
+                    say(format!(
+                        "link count is {}, it has {} names",
+                        i.nlink, i.names
+                    ));
                 }
                 continue;
             }
@@ -68,16 +80,26 @@ impl Checker<'_> {
                 }
             } else if i.nlink == 0 {
                 if i.names != 0 || i.entries != 0 {
-                    say(format!("removed directory has {} names and {} entries", i.names, i.entries));
+                    say(format!(
+                        "removed directory has {} names and {} entries",
+                        i.names, i.entries
+                    ));
                 }
                 continue;
             } else if i.names != 1 {
                 say(format!("directory has {} names", i.names));
             } else if i.parent != i.named_in {
-                say(format!("its parent is {} but its name is in {}", i.parent, i.named_in));
+                say(format!(
+                    "its parent is {} but its name is in {}",
+                    i.parent, i.named_in
+                ));
             }
             if u64::from(i.nlink) != 2 + i.subdirs {
-                say(format!("link count is {}, must be {}", i.nlink, 2 + i.subdirs));
+                say(format!(
+                    "link count is {}, must be {}",
+                    i.nlink,
+                    2 + i.subdirs
+                ));
             }
         }
         for (ino, what) in found {
@@ -137,7 +159,10 @@ impl Checker<'_> {
             }
         }
         for ino in lost {
-            self.problem(format_args!("inode {ino}"), "directory cannot be reached from the root");
+            self.problem(
+                format_args!("inode {ino}"),
+                "directory cannot be reached from the root",
+            );
         }
     }
 }

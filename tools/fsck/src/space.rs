@@ -30,13 +30,18 @@ impl Checker<'_> {
         self.report.stats.free_blocks = free;
         if free != self.sb.free {
             let said = self.sb.free;
-            self.problem("superblock", format_args!("counts {said} free blocks, there are {free}"));
+            self.problem(
+                "superblock",
+                format_args!("counts {said} free blocks, there are {free}"),
+            );
         }
     }
 
     fn read_ag(&mut self, ag: u32) -> AgRecords {
         let mut out = AgRecords::default();
-        let Some(root) = self.sb.ag_roots.get(ag as usize) else { return out };
+        let Some(root) = self.sb.ag_roots.get(ag as usize) else {
+            return out;
+        };
         let tree = tree_of(Ag::tree_id(ag), *root);
         let groups = self.sb.ag_len(ag).div_ceil(GROUP_BLOCKS);
         self.walk(&tree, |c, key, value| {
@@ -52,7 +57,10 @@ impl Checker<'_> {
             } else if key >= groups || value.len() != 4 + BITMAP_BYTES {
                 c.problem(place, "malformed bitmap");
             } else {
-                let free = value[..4].iter().rev().fold(0, |a, b| a << 8 | u32::from(*b));
+                let free = value[..4]
+                    .iter()
+                    .rev()
+                    .fold(0, |a, b| a << 8 | u32::from(*b));
                 out.groups.insert(key, (free, value[4..].to_vec()));
             }
         });
@@ -68,8 +76,16 @@ impl Checker<'_> {
             let cap = (len - g * GROUP_BLOCKS).min(GROUP_BLOCKS);
             total += self.check_group(ag, g, first, cap, records);
         }
-        for g in records.summary.range(groups..).filter(|(_, n)| **n != 0).map(|(g, _)| *g) {
-            self.problem(format_args!("allocation group {ag}, group {g}"), "has a free count but does not exist");
+        for g in records
+            .summary
+            .range(groups..)
+            .filter(|(_, n)| **n != 0)
+            .map(|(g, _)| *g)
+        {
+            self.problem(
+                format_args!("allocation group {ag}, group {g}"),
+                "has a free count but does not exist",
+            );
         }
         total
     }
@@ -79,14 +95,24 @@ impl Checker<'_> {
         let place = format!("allocation group {ag}, group {g}");
         let empty = (cap as u32, Vec::new());
         let (said, bitmap) = records.groups.get(&g).unwrap_or(&empty);
-        let bit = |i: u64| bitmap.get(i as usize / 8).is_some_and(|b| b >> (i % 8) & 1 != 0);
+        let bit = |i: u64| {
+            bitmap
+                .get(i as usize / 8)
+                .is_some_and(|b| b >> (i % 8) & 1 != 0)
+        };
         let free = (0..cap).filter(|i| !bit(*i)).count() as u64;
         if u64::from(*said) != free {
-            self.problem(&place, format_args!("says {said} free blocks, its bitmap has {free}"));
+            self.problem(
+                &place,
+                format_args!("says {said} free blocks, its bitmap has {free}"),
+            );
         }
         let summary = records.summary.get(&g).map_or(cap, |n| u64::from(*n));
         if summary != free {
-            self.problem(&place, format_args!("free count is {summary}, its bitmap has {free}"));
+            self.problem(
+                &place,
+                format_args!("free count is {summary}, its bitmap has {free}"),
+            );
         }
         if (cap..GROUP_BLOCKS).any(bit) {
             self.problem(&place, "blocks past its end are marked");
@@ -110,7 +136,14 @@ impl Checker<'_> {
         }
     }
 
-    fn compare_run(&mut self, first: u64, from: u64, to: u64, owner: Option<Claim>, bit: &impl Fn(u64) -> bool) {
+    fn compare_run(
+        &mut self,
+        first: u64,
+        from: u64,
+        to: u64,
+        owner: Option<Claim>,
+        bit: &impl Fn(u64) -> bool,
+    ) {
         let mut at = from;
         while at < to {
             let start = at;

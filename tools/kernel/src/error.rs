@@ -485,7 +485,10 @@ impl Error {
         if (-MAX_ERRNO..0).contains(&errno) {
             Self(errno)
         } else {
-            crate::pr_warn!("attempted to create `Error` with out of range `errno`: {}\n", errno);
+            crate::pr_warn!(
+                "attempted to create `Error` with out of range `errno`: {}\n",
+                errno
+            );
             code::EINVAL
         }
     }

@@ -41,7 +41,11 @@ pub struct Armed(PhantomData<*const ()>);
 /// Makes the allocation fail that follows `n` successful ones.
 #[must_use = "faults stop when this is dropped"]
 pub fn nth(n: u64, mode: Mode) -> Armed {
-    STATE.set(Some(State { left: n, mode, fired: false }));
+    STATE.set(Some(State {
+        left: n,
+        mode,
+        fired: false,
+    }));
     Armed(PhantomData)
 }
 
@@ -66,8 +70,14 @@ pub fn count() -> u64 {
 /// Called by every fallible allocation: true if it has to fail.
 pub fn should_fail() -> bool {
     COUNT.set(COUNT.get().wrapping_add(1));
-    let Some(mut s) = STATE.get() else { return false };
-    let fail = if s.fired { s.mode == Mode::Onward } else { s.left == 0 };
+    let Some(mut s) = STATE.get() else {
+        return false;
+    };
+    let fail = if s.fired {
+        s.mode == Mode::Onward
+    } else {
+        s.left == 0
+    };
     if fail {
         s.fired = true;
     } else {

@@ -24,7 +24,10 @@ fn level() -> i32 {
     if l != UNSET {
         return l;
     }
-    let l = std::env::var("ORDOFS_LOGLEVEL").ok().and_then(|v| v.parse().ok()).unwrap_or(DEFAULT);
+    let l = std::env::var("ORDOFS_LOGLEVEL")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(DEFAULT);
     LEVEL.store(l, Ordering::Relaxed);
     l
 }

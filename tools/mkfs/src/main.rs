@@ -76,12 +76,17 @@ fn show_size(bytes: u64) -> String {
 }
 
 fn open(cli: &Cli) -> Result<FileDisk> {
-    let how = Open { write: !cli.dry_run, exclusive: cli.force < 2 };
+    let how = Open {
+        write: !cli.dry_run,
+        exclusive: cli.force < 2,
+    };
     FileDisk::open(&cli.device, how).map_err(|e| match e.kind() {
         io::ErrorKind::ResourceBusy => {
             anyhow!("the device is in use (mounted, or part of another device); -ff overrides this")
         }
-        io::ErrorKind::NotFound => anyhow!("no such device or file; make an image file with truncate(1)"),
+        io::ErrorKind::NotFound => {
+            anyhow!("no such device or file; make an image file with truncate(1)")
+        }
         _ => anyhow!(e).context("cannot open"),
     })
 }
@@ -91,7 +96,9 @@ fn yes(question: &str) -> Result<bool> {
     eprint!("{question} [y/N] ");
     io::stderr().flush().context("standard error")?;
     let mut line = String::new();
-    io::stdin().read_line(&mut line).context("cannot read the answer from standard input")?;
+    io::stdin()
+        .read_line(&mut line)
+        .context("cannot read the answer from standard input")?;
     if !line.ends_with('\n') {
         eprintln!();
     }
@@ -119,13 +126,20 @@ fn run(cli: &Cli) -> Result<()> {
     let mut disk = open(cli)?;
     if let Some(size) = cli.size {
         if size > disk.bytes() && disk.is_block_device() {
-            bail!("the device has {}, {} were asked for", show_size(disk.bytes()), show_size(size));
+            bail!(
+                "the device has {}, {} were asked for",
+                show_size(disk.bytes()),
+                show_size(size)
+            );
         }
     }
     let bytes = cli.size.unwrap_or(disk.bytes());
     let blocks = bytes / BLOCK_SIZE as u64;
     if !(MIN_BLOCKS..=MAX_BLOCKS).contains(&blocks) {
-        let (min, max) = (MIN_BLOCKS * BLOCK_SIZE as u64, MAX_BLOCKS as f64 * BLOCK_SIZE as f64);
+        let (min, max) = (
+            MIN_BLOCKS * BLOCK_SIZE as u64,
+            MAX_BLOCKS as f64 * BLOCK_SIZE as f64,
+        );
         bail!(
             "{} is not a possible size: the limits are {} and {}",
             show_size(bytes),
@@ -137,12 +151,30 @@ fn run(cli: &Cli) -> Result<()> {
     let uuid = cli.uuid.unwrap_or_else(value::random_uuid);
     if !cli.quiet {
         let (ags, ag_blocks) = superblock::ag_geometry(blocks);
-        let end = cli.label.iter().position(|b| *b == 0).unwrap_or(cli.label.len());
-        println!("{}{}", cli.device.display(), if cli.dry_run { " (nothing is written)" } else { "" });
+        let end = cli
+            .label
+            .iter()
+            .position(|b| *b == 0)
+            .unwrap_or(cli.label.len());
+        println!(
+            "{}{}",
+            cli.device.display(),
+            if cli.dry_run {
+                " (nothing is written)"
+            } else {
+                ""
+            }
+        );
         println!("  label   {:?}", String::from_utf8_lossy(&cli.label[..end]));
         println!("  UUID    {}", value::show_uuid(&uuid));
-        println!("  size    {}, {blocks} blocks of {BLOCK_SIZE} bytes", show_size(blocks * BLOCK_SIZE as u64));
-        println!("  groups  {ags} of up to {}", show_size(ag_blocks * BLOCK_SIZE as u64));
+        println!(
+            "  size    {}, {blocks} blocks of {BLOCK_SIZE} bytes",
+            show_size(blocks * BLOCK_SIZE as u64)
+        );
+        println!(
+            "  groups  {ags} of up to {}",
+            show_size(ag_blocks * BLOCK_SIZE as u64)
+        );
         println!("  log     {} blocks", superblock::log_length(blocks));
     }
     if cli.dry_run {
@@ -154,7 +186,11 @@ fn run(cli: &Cli) -> Result<()> {
         let _ = disk.discard(0, disk.blocks());
     }
     probe::wipe_foreign(disk.file(), disk.bytes()).context("cannot write")?;
-    let options =
-        FormatOptions { uuid, label: cli.label, blocks, root_owner: cli.root_owner };
+    let options = FormatOptions {
+        uuid,
+        label: cli.label,
+        blocks,
+        root_owner: cli.root_owner,
+    };
     format(disk.device(), &options).map_err(|e| anyhow!("{} ({:?})", e.reason, e.error))
 }

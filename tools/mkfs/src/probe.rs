@@ -57,8 +57,16 @@ const MAGICS: &[(&str, u64, &[u8])] = &[
     ("suspend image", 4086, b"S2SUSPEND"),
     ("Linux RAID member", 4096, b"\xfc\x4e\x2b\xa9"),
     ("Linux RAID member", 0, b"\xfc\x4e\x2b\xa9"),
-    ("bcache device", 4120, b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"),
-    ("bcachefs filesystem", 4120, b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef"),
+    (
+        "bcache device",
+        4120,
+        b"\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81",
+    ),
+    (
+        "bcachefs filesystem",
+        4120,
+        b"\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef",
+    ),
     ("ocfs2 filesystem", 8192, b"OCFSV2"),
     ("UFS filesystem", 9564, b"\x19\x01\x54\x19"),
     ("JFS filesystem", 32768, b"JFS1"),
@@ -76,15 +84,16 @@ const MAGICS: &[(&str, u64, &[u8])] = &[
 ];
 
 /// Copies of superblocks far from both ends: (offset, magic offset, magic).
-const FAR: &[(u64, u64, &[u8])] =
-    &[(64 << 20, 64, b"_BHRfS_M"), (256 << 30, 64, b"_BHRfS_M")];
+const FAR: &[(u64, u64, &[u8])] = &[(64 << 20, 64, b"_BHRfS_M"), (256 << 30, 64, b"_BHRfS_M")];
 
 /// Bytes at the end of the device in which other formats keep copies.
 const TAIL: u64 = 1 << 20;
 
 fn has(file: &File, at: u64, magic: &[u8]) -> io::Result<bool> {
     let mut buf = [0; 16];
-    let Some(buf) = buf.get_mut(..magic.len()) else { return Ok(false) };
+    let Some(buf) = buf.get_mut(..magic.len()) else {
+        return Ok(false);
+    };
     match file.read_exact_at(buf, at) {
         Ok(()) => Ok(buf == magic),
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
@@ -130,7 +139,11 @@ pub fn probe(file: &File, bytes: u64) -> io::Result<Content> {
     }
     for slot in ordofs_engine::engine::format::SB_SLOTS {
         let at = slot * ordofs_engine::engine::BLOCK_SIZE as u64;
-        if has(file, at, &ordofs_engine::engine::format::superblock::SB_MAGIC)? {
+        if has(
+            file,
+            at,
+            &ordofs_engine::engine::format::superblock::SB_MAGIC,
+        )? {
             return Ok(Content::Ours);
         }
     }
@@ -158,7 +171,12 @@ mod tests {
 
     fn image(name: &str, bytes: u64) -> (std::path::PathBuf, File) {
         let path = std::env::temp_dir().join(format!("mkfs.ordofs.{}.{name}", std::process::id()));
-        let opts = std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&path);
+        let opts = std::fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path);
         let file = opts.expect("temporary file");
         file.set_len(bytes).expect("size");
         (path, file)
@@ -170,11 +188,17 @@ mod tests {
         let (path, f) = image("probe", bytes);
         assert_eq!(probe(&f, bytes).unwrap(), Content::Nothing);
         f.write_all_at(b"\x53\xef", 1080).unwrap();
-        assert_eq!(probe(&f, bytes).unwrap(), Content::Foreign("ext2/3/4 filesystem"));
+        assert_eq!(
+            probe(&f, bytes).unwrap(),
+            Content::Foreign("ext2/3/4 filesystem")
+        );
         f.write_all_at(&[0; 2], 1080).unwrap();
         f.write_all_at(b"EFI PART", bytes - 512).unwrap();
         f.write_all_at(b"_BHRfS_M", (64 << 20) + 64).unwrap();
-        assert_eq!(probe(&f, bytes).unwrap(), Content::Foreign("partition table (GPT backup)"));
+        assert_eq!(
+            probe(&f, bytes).unwrap(),
+            Content::Foreign("partition table (GPT backup)")
+        );
         wipe_foreign(&f, bytes).unwrap();
         assert_eq!(probe(&f, bytes).unwrap(), Content::Nothing);
         assert!(!has(&f, (64 << 20) + 64, b"_BHRfS_M").unwrap());

@@ -19,7 +19,8 @@ pub fn size(s: &str) -> Result<u64, String> {
         u => return Err(format!("unknown unit '{u}': use K, M, G or T")),
     };
     let n: u64 = digits.parse().map_err(|_| format!("'{s}' is not a size"))?;
-    n.checked_mul(1 << shift).ok_or_else(|| format!("'{s}' is too large"))
+    n.checked_mul(1 << shift)
+        .ok_or_else(|| format!("'{s}' is too large"))
 }
 
 /// 32 hexadecimal digits with hyphens, `random` or `nil`.
@@ -33,7 +34,9 @@ pub fn uuid(s: &str) -> Result<[u8; 16], String> {
     let shape = s.len() == 36 && hyphens.iter().all(|i| s.as_bytes()[*i] == b'-');
     let digits: String = s.chars().filter(|c| *c != '-').collect();
     if !shape || digits.len() != 32 {
-        return Err(format!("'{s}' is not a UUID (8-4-4-4-12 hexadecimal digits)"));
+        return Err(format!(
+            "'{s}' is not a UUID (8-4-4-4-12 hexadecimal digits)"
+        ));
     }
     let n = u128::from_str_radix(&digits, 16).map_err(|_| format!("'{s}' is not a UUID"))?;
     Ok(n.to_be_bytes())
@@ -51,7 +54,14 @@ pub fn random_uuid() -> [u8; 16] {
 /// The usual form of a UUID.
 pub fn show_uuid(b: &[u8; 16]) -> String {
     let h = format!("{:032x}", u128::from_be_bytes(*b));
-    format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &h[..8],
+        &h[8..12],
+        &h[12..16],
+        &h[16..20],
+        &h[20..]
+    )
 }
 
 /// A label, padded with zeroes.
@@ -63,7 +73,10 @@ pub fn label(s: &str) -> Result<[u8; LABEL_LEN], String> {
             place.copy_from_slice(s.as_bytes());
             Ok(out)
         }
-        None => Err(format!("a label has at most {LABEL_LEN} bytes, this one has {}", s.len())),
+        None => Err(format!(
+            "a label has at most {LABEL_LEN} bytes, this one has {}",
+            s.len()
+        )),
     }
 }
 

@@ -38,11 +38,16 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         Some(i) => {
             let mut b = Block::zeroed().map_err(|e| at("memory", e))?;
             let block = SB_SLOTS[usize::from(i)];
-            dev.read(block, &mut b).map_err(|e| at(format!("superblock slot {i}"), e))?;
+            dev.read(block, &mut b)
+                .map_err(|e| at(format!("superblock slot {i}"), e))?;
             Superblock::decode(&b).map_err(|r| anyhow!("superblock slot {i}: {}", r.reason))?
         }
     };
-    let end = sb.label.iter().position(|b| *b == 0).unwrap_or(sb.label.len());
+    let end = sb
+        .label
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(sb.label.len());
     let ags: Vec<Value> = (0..sb.ag_count)
         .zip(&sb.ag_roots)
         .map(|(i, root)| json!({"ag": i, "start": sb.ag_start(i), "blocks": sb.ag_len(i), "root": ptr(root)}))
@@ -108,23 +113,42 @@ pub fn tree(dev: Device, which: &str) -> Result<Value> {
     let st = store(dev, &sb)?;
     match which {
         "inode" => walk(&st, &tree_of(INODE_TREE, sb.inode_root), &|ino, v| {
-            InodeRecord::decode(ino, v).map_or_else(|_| json!({"inode": ino, "damaged": true}), |r| brief(ino, &r))
+            InodeRecord::decode(ino, v).map_or_else(
+                |_| json!({"inode": ino, "damaged": true}),
+                |r| brief(ino, &r),
+            )
         }),
-        "orphan" => walk(&st, &tree_of(ORPHAN_TREE, sb.orphan_root), &|ino, _| json!({"inode": ino})),
+        "orphan" => walk(
+            &st,
+            &tree_of(ORPHAN_TREE, sb.orphan_root),
+            &|ino, _| json!({"inode": ino}),
+        ),
         n => {
-            let ag: u32 = n.parse().map_err(|_| anyhow!("'{n}' is not inode, orphan or a number"))?;
+            let ag: u32 = n
+                .parse()
+                .map_err(|_| anyhow!("'{n}' is not inode, orphan or a number"))?;
             if ag >= sb.ag_count {
-                bail!("there are {} allocation groups, numbered from 0", sb.ag_count);
+                bail!(
+                    "there are {} allocation groups, numbered from 0",
+                    sb.ag_count
+                );
             }
-            walk(&st, &tree_of(Ag::tree_id(ag), sb.ag_roots[ag as usize]), &|key, v| {
-                if key >= SUMMARY_KEY {
-                    let counts: Vec<u16> = v.chunks_exact(2).map(|c| u16::from_le_bytes([c[0], c[1]])).collect();
-                    json!({"free_counts_of_groups_from": (key - SUMMARY_KEY) * 512, "counts": counts})
-                } else {
-                    let used: u32 = v.iter().skip(4).map(|b| b.count_ones()).sum();
-                    json!({"group": key, "free": le32(v, 0), "used": used})
-                }
-            })
+            walk(
+                &st,
+                &tree_of(Ag::tree_id(ag), sb.ag_roots[ag as usize]),
+                &|key, v| {
+                    if key >= SUMMARY_KEY {
+                        let counts: Vec<u16> = v
+                            .chunks_exact(2)
+                            .map(|c| u16::from_le_bytes([c[0], c[1]]))
+                            .collect();
+                        json!({"free_counts_of_groups_from": (key - SUMMARY_KEY) * 512, "counts": counts})
+                    } else {
+                        let used: u32 = v.iter().skip(4).map(|b| b.count_ones()).sum();
+                        json!({"group": key, "free": le32(v, 0), "used": used})
+                    }
+                },
+            )
         }
     }
 }
@@ -149,7 +173,10 @@ fn open_root(ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Result<(Tree, &'s
     let id = TreeId { kind, owner: ino };
     Ok(match root {
         RootForm::Empty => (Tree::empty(id), "empty"),
-        RootForm::Inline(i) => (Tree::from_inline(id, i).map_err(|e| at(format!("inode {ino}"), e))?, "inline"),
+        RootForm::Inline(i) => (
+            Tree::from_inline(id, i).map_err(|e| at(format!("inode {ino}"), e))?,
+            "inline",
+        ),
         RootForm::Ptr(p) => (Tree::from_ptr(id, *p), "tree"),
     })
 }
@@ -160,7 +187,9 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
     let st = store(dev, &sb)?;
     let place = format!("inode {ino}");
     let mut v = ValueBuf::new();
-    let there = tree_of(INODE_TREE, sb.inode_root).get(&st, ino, &mut v).map_err(|e| at(&place, e))?;
+    let there = tree_of(INODE_TREE, sb.inode_root)
+        .get(&st, ino, &mut v)
+        .map_err(|e| at(&place, e))?;
     if !there {
         bail!("{place} does not exist");
     }
@@ -172,13 +201,17 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
         out["form"] = json!(form);
         Ok(out)
     };
-    let extents = show(TreeKind::Extent, &rec.extents, &|key, v| match Extent::decode(key, v, limit) {
-        Err(_) => json!({"file_block": key, "damaged": true}),
-        Ok(e) => json!({
-            "file_block": key, "block": e.phys, "blocks": e.len, "unwritten": e.unwritten,
-            "checksums": e.csums, "generation": e.generation,
-        }),
-    })?;
+    let extents = show(
+        TreeKind::Extent,
+        &rec.extents,
+        &|key, v| match Extent::decode(key, v, limit) {
+            Err(_) => json!({"file_block": key, "damaged": true}),
+            Ok(e) => json!({
+                "file_block": key, "block": e.phys, "blocks": e.len, "unwritten": e.unwritten,
+                "checksums": e.csums, "generation": e.generation,
+            }),
+        },
+    )?;
     let kind = rec.attrs.mode & S_IFMT;
     let entries = show(TreeKind::Dir, &rec.dir, &|key, v| {
         if kind == S_IFLNK {
@@ -186,12 +219,16 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
         }
         match dir::decode(ino, v) {
             Err(_) => json!({"cookie": format!("{key:#x}"), "damaged": true}),
-            Ok(e) => json!({"cookie": format!("{key:#x}"), "inode": e.ino, "type": e.kind, "name": name(e.name)}),
+            Ok(e) => {
+                json!({"cookie": format!("{key:#x}"), "inode": e.ino, "type": e.kind, "name": name(e.name)})
+            }
         }
     })?;
-    let xattrs = show(TreeKind::Xattr, &rec.xattr, &|key, v| {
-        json!({"key": format!("{key:#x}"), "bytes": v.len(), "value": name(v)})
-    })?;
+    let xattrs = show(
+        TreeKind::Xattr,
+        &rec.xattr,
+        &|key, v| json!({"key": format!("{key:#x}"), "bytes": v.len(), "value": name(v)}),
+    )?;
     let mut out = json!({
         "inode": ino, "attributes": attrs(&rec.attrs), "blocks": rec.blocks, "state": rec.state,
         "generation": rec.generation,
@@ -199,9 +236,11 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
     if kind == S_IFDIR {
         out["parent"] = json!(rec.parent);
     }
-    for (key, root, value) in
-        [("extents", &rec.extents, extents), ("entries", &rec.dir, entries), ("xattrs", &rec.xattr, xattrs)]
-    {
+    for (key, root, value) in [
+        ("extents", &rec.extents, extents),
+        ("entries", &rec.dir, entries),
+        ("xattrs", &rec.xattr, xattrs),
+    ] {
         if !matches!(root, RootForm::Empty) {
             out[key] = value;
         }

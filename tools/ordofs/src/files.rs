@@ -2,11 +2,13 @@
 
 //! Files by path.
 
+use crate::at;
 use crate::dump::attrs;
 use crate::show::name;
-use crate::at;
 use anyhow::{bail, Result};
-use ordofs_engine::engine::{bytes_to_blocks, Fs, Inode, MapKind, Verdict, BLOCK_SIZE, S_IFDIR, S_IFLNK, S_IFREG};
+use ordofs_engine::engine::{
+    bytes_to_blocks, Fs, Inode, MapKind, Verdict, BLOCK_SIZE, S_IFDIR, S_IFLNK, S_IFREG,
+};
 use ordofs_engine::os::{crc32c, Block, Shared};
 use serde_json::{json, Value};
 use std::io::Write;
@@ -18,7 +20,10 @@ fn resolve(fs: &Fs, path: &str) -> Result<Shared<Inode>> {
         if inode.kind() != S_IFDIR {
             bail!("{path}: what comes before {part:?} is no directory");
         }
-        let Some(entry) = fs.lookup(&inode, part.as_bytes()).map_err(|e| at(path, e))? else {
+        let Some(entry) = fs
+            .lookup(&inode, part.as_bytes())
+            .map_err(|e| at(path, e))?
+        else {
             bail!("{path}: there is no {part:?}");
         };
         inode = fs.iget(entry.ino).map_err(|e| at(path, e))?;
@@ -51,7 +56,10 @@ pub fn list(fs: &Fs, path: &str) -> Result<Value> {
     found.sort();
     let mut out = Vec::new();
     for (n, ino, kind) in found {
-        let a = fs.iget(ino).map_err(|e| at(format!("{path}: {}", name(&n)), e))?.attrs();
+        let a = fs
+            .iget(ino)
+            .map_err(|e| at(format!("{path}: {}", name(&n)), e))?
+            .attrs();
         out.push(json!({
             "name": name(&n), "inode": ino, "type": kind, "mode": format!("{:o}", a.mode),
             "nlink": a.nlink, "uid": a.uid, "gid": a.gid, "size": a.size,
@@ -95,11 +103,14 @@ pub fn cat(fs: &Fs, path: &str) -> Result<()> {
     let mut buf = Block::zeroed().map_err(|e| at("memory", e))?;
     let mut block = 0;
     while block < end {
-        let m = fs.map_read(&inode, block, end - block).map_err(|e| at(path, e))?;
+        let m = fs
+            .map_read(&inode, block, end - block)
+            .map_err(|e| at(path, e))?;
         for i in 0..m.len {
             let file_block = block + i;
             if m.kind == MapKind::Written {
-                read(fs, &inode, file_block, m.phys + i, &mut buf).map_err(|e| e.context(path.to_owned()))?;
+                read(fs, &inode, file_block, m.phys + i, &mut buf)
+                    .map_err(|e| e.context(path.to_owned()))?;
             } else {
                 buf.fill(0);
             }
@@ -113,10 +124,19 @@ pub fn cat(fs: &Fs, path: &str) -> Result<()> {
 
 fn read(fs: &Fs, inode: &Inode, block: u64, phys: u64, buf: &mut Block) -> Result<()> {
     let place = || format!("file block {block} at block {phys}");
-    fs.node_store().device().read(phys, buf).map_err(|e| at(place(), e))?;
-    match fs.verify(inode, block, phys, crc32c(0, &buf[..])).map_err(|e| at(place(), e))? {
+    fs.node_store()
+        .device()
+        .read(phys, buf)
+        .map_err(|e| at(place(), e))?;
+    match fs
+        .verify(inode, block, phys, crc32c(0, &buf[..]))
+        .map_err(|e| at(place(), e))?
+    {
         Verdict::Good => Ok(()),
-        Verdict::Bad(want) => bail!("{}: checksum must be {want:08x}, the data is damaged", place()),
+        Verdict::Bad(want) => bail!(
+            "{}: checksum must be {want:08x}, the data is damaged",
+            place()
+        ),
         Verdict::Moved => bail!("{}: the mapping changed while reading", place()),
     }
 }

@@ -99,27 +99,39 @@ fn main() -> ExitCode {
 }
 
 fn is_broken_pipe(e: &anyhow::Error) -> bool {
-    e.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+    e.downcast_ref::<std::io::Error>()
+        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 /// An error of the engine with the place where it occurred.
 fn at(place: impl std::fmt::Display, e: Error) -> anyhow::Error {
-    anyhow!("{place}: {}", std::io::Error::from_raw_os_error(-e.to_errno()))
+    anyhow!(
+        "{place}: {}",
+        std::io::Error::from_raw_os_error(-e.to_errno())
+    )
 }
 
 fn open(path: &Path) -> Result<Device> {
     let disk = FileDisk::open(path, Open::default());
-    Ok(disk.with_context(|| format!("cannot open {}", path.display()))?.device())
+    Ok(disk
+        .with_context(|| format!("cannot open {}", path.display()))?
+        .device())
 }
 
 fn mount(path: &Path) -> Result<Shared<Fs>> {
-    let options = MountOptions { read_only: true, ..MountOptions::default() };
-    Fs::mount(open(path)?, options).map_err(|e| anyhow!("{}: {} ({:?})", path.display(), e.reason, e.error))
+    let options = MountOptions {
+        read_only: true,
+        ..MountOptions::default()
+    };
+    Fs::mount(open(path)?, options)
+        .map_err(|e| anyhow!("{}: {} ({:?})", path.display(), e.reason, e.error))
 }
 
 fn run(cli: &Cli) -> Result<()> {
     let value = match &cli.command {
-        Command::Dump(Dump::Superblock { device, slot }) => dump::superblock(&open(device)?, *slot)?,
+        Command::Dump(Dump::Superblock { device, slot }) => {
+            dump::superblock(&open(device)?, *slot)?
+        }
         Command::Dump(Dump::Tree { device, tree }) => dump::tree(open(device)?, tree)?,
         Command::Dump(Dump::Inode { device, ino }) => dump::inode(open(device)?, *ino)?,
         Command::Stat { device, path } => files::stat(&*mount(device)?, path)?,

@@ -75,7 +75,14 @@ pub fn name(b: &[u8]) -> String {
 /// The usual form of a UUID.
 pub fn uuid(b: &[u8; 16]) -> String {
     let h = format!("{:032x}", u128::from_be_bytes(*b));
-    format!("{}-{}-{}-{}-{}", &h[..8], &h[8..12], &h[12..16], &h[16..20], &h[20..])
+    format!(
+        "{}-{}-{}-{}-{}",
+        &h[..8],
+        &h[8..12],
+        &h[12..16],
+        &h[16..20],
+        &h[20..]
+    )
 }
 
 /// Seconds since 1970 with nanoseconds.

@@ -48,7 +48,11 @@ impl fmt::Display for Fault {
             Self::Foreign { file, offset } => {
                 write!(f, "of another file: id {file:08x}, byte {offset}")
             }
-            Self::Torn(w) => write!(f, "torn: {:016x} {:016x} {:016x} {:016x}", w[0], w[1], w[2], w[3]),
+            Self::Torn(w) => write!(
+                f,
+                "torn: {:016x} {:016x} {:016x} {:016x}",
+                w[0], w[1], w[2], w[3]
+            ),
         }
     }
 }
@@ -62,7 +66,10 @@ pub fn judge(unit: Unit, offset: u64, file: u32, c: Cell, contested: bool) -> Op
         Unit::Stamp(s) => s,
     };
     if s.file != file {
-        Some(Fault::Foreign { file: s.file, offset: s.offset })
+        Some(Fault::Foreign {
+            file: s.file,
+            offset: s.offset,
+        })
     } else if s.offset != offset {
         Some(Fault::Misplaced(s.offset))
     } else if s.seq > c.started {
@@ -70,7 +77,10 @@ pub fn judge(unit: Unit, offset: u64, file: u32, c: Cell, contested: bool) -> Op
     } else if s.seq <= c.floor {
         Some(Fault::Back(s.seq))
     } else if s.seq < c.started && !contested {
-        Some(Fault::Stale { found: s.seq, newest: c.started })
+        Some(Fault::Stale {
+            found: s.seq,
+            newest: c.started,
+        })
     } else {
         None
     }
@@ -88,15 +98,19 @@ pub fn judge_live(
     let known = if strict { before.done } else { 0 };
     let (seq, other) = match unit {
         Unit::Zero => (0, None),
-        Unit::Stamp(s) if s.seq <= after.started => {
-            (s.seq, judge(unit, offset, file, Cell { floor: 0, ..after }, true))
-        }
+        Unit::Stamp(s) if s.seq <= after.started => (
+            s.seq,
+            judge(unit, offset, file, Cell { floor: 0, ..after }, true),
+        ),
         _ => (known, judge(unit, offset, file, after, true)),
     };
     match other {
         Some(f) => Some(f),
         None if seq == 0 && known > 0 => Some(Fault::Lost(known)),
-        None if seq < known => Some(Fault::Stale { found: seq, newest: known }),
+        None if seq < known => Some(Fault::Stale {
+            found: seq,
+            newest: known,
+        }),
         None => None,
     }
 }
@@ -122,7 +136,8 @@ fn read_pages(file: &File, pages: u64, mut f: impl FnMut(u64, &[u8])) -> Result<
         let n = BATCH.min(pages - page) as usize * PAGE;
         let at = page * PAGE as u64;
         let part = &mut buf.bytes_mut()[..n];
-        file.read_exact_at(part, at).with_context(|| format!("reading {n} bytes at byte {at}"))?;
+        file.read_exact_at(part, at)
+            .with_context(|| format!("reading {n} bytes at byte {at}"))?;
         for (i, data) in part.chunks_exact(PAGE).enumerate() {
             f(page + i as u64, data);
         }
@@ -137,7 +152,11 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
     let size = file.metadata()?.len();
     let mut bad = 0u64;
     if size != plan.bytes() {
-        eprintln!("{}: size is {size}, must be {}", path.display(), plan.bytes());
+        eprintln!(
+            "{}: size is {size}, must be {}",
+            path.display(),
+            plan.bytes()
+        );
         bad += 1;
     }
     let mut one = |offset: u64, unit: Unit| {
@@ -171,7 +190,11 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
         })?;
     }
     if bad > SHOWN as u64 {
-        eprintln!("{} by {view:?}: {} more bad units", path.display(), bad - SHOWN as u64);
+        eprintln!(
+            "{} by {view:?}: {} more bad units",
+            path.display(),
+            bad - SHOWN as u64
+        );
     }
     Ok(bad)
 }
@@ -197,11 +220,21 @@ mod tests {
     use crate::stamp::Stamp;
 
     fn cell(started: u64, floor: u64, ceil: u64) -> Cell {
-        Cell { started, done: started, floor, ceil }
+        Cell {
+            started,
+            done: started,
+            floor,
+            ceil,
+        }
     }
 
     fn unit(seq: u64) -> Unit {
-        Unit::Stamp(Stamp { file: 1, writer: 0, offset: 64, seq })
+        Unit::Stamp(Stamp {
+            file: 1,
+            writer: 0,
+            offset: 64,
+            seq,
+        })
     }
 
     fn at(u: Unit, c: Cell) -> Option<Fault> {
@@ -213,12 +246,27 @@ mod tests {
         assert_eq!(at(unit(3), cell(3, 0, 0)), None);
         assert_eq!(at(Unit::Zero, cell(0, 0, 0)), None);
         assert_eq!(at(Unit::Zero, cell(3, 0, 0)), Some(Fault::Lost(3)));
-        assert_eq!(at(unit(2), cell(3, 0, 0)), Some(Fault::Stale { found: 2, newest: 3 }));
+        assert_eq!(
+            at(unit(2), cell(3, 0, 0)),
+            Some(Fault::Stale {
+                found: 2,
+                newest: 3
+            })
+        );
         assert_eq!(at(unit(4), cell(3, 0, 0)), Some(Fault::Future(4)));
-        assert_eq!(judge(unit(3), 96, 1, cell(3, 0, 0), false), Some(Fault::Misplaced(64)));
-        let foreign = Some(Fault::Foreign { file: 1, offset: 64 });
+        assert_eq!(
+            judge(unit(3), 96, 1, cell(3, 0, 0), false),
+            Some(Fault::Misplaced(64))
+        );
+        let foreign = Some(Fault::Foreign {
+            file: 1,
+            offset: 64,
+        });
         assert_eq!(judge(unit(3), 64, 2, cell(3, 0, 0), true), foreign);
-        assert!(matches!(at(Unit::Garbage([1; 4]), cell(3, 0, 0)), Some(Fault::Torn(_))));
+        assert!(matches!(
+            at(Unit::Garbage([1; 4]), cell(3, 0, 0)),
+            Some(Fault::Torn(_))
+        ));
     }
 
     #[test]
@@ -232,12 +280,26 @@ mod tests {
 
     #[test]
     fn a_reader_may_not_see_what_is_older_than_what_was_done() {
-        let before = Cell { started: 2, done: 2, floor: 0, ceil: 0 };
-        let after = Cell { started: 3, ..before };
+        let before = Cell {
+            started: 2,
+            done: 2,
+            floor: 0,
+            ceil: 0,
+        };
+        let after = Cell {
+            started: 3,
+            ..before
+        };
         let live = |u, strict| judge_live(u, 64, 1, before, after, strict);
         assert_eq!(live(unit(2), true), None);
         assert_eq!(live(unit(3), true), None);
-        assert_eq!(live(unit(1), true), Some(Fault::Stale { found: 1, newest: 2 }));
+        assert_eq!(
+            live(unit(1), true),
+            Some(Fault::Stale {
+                found: 1,
+                newest: 2
+            })
+        );
         assert_eq!(live(unit(1), false), None);
         assert_eq!(live(Unit::Zero, true), Some(Fault::Lost(2)));
         assert_eq!(live(unit(4), false), Some(Fault::Future(4)));

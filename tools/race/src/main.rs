@@ -100,7 +100,9 @@ fn parse_size(s: &str) -> Result<u64, String> {
             u => return Err(format!("unknown unit '{u}' (k, m or g)")),
         },
     };
-    let n: u64 = digits.parse().map_err(|_| format!("'{digits}' is not a number"))?;
+    let n: u64 = digits
+        .parse()
+        .map_err(|_| format!("'{digits}' is not a number"))?;
     let bytes = n.checked_mul(1 << shift).ok_or("too large")?;
     if !(64 * PAGE as u64..=1 << 32).contains(&bytes) {
         return Err("must be between 256K and 4G".into());
@@ -157,7 +159,10 @@ impl Support {
             (Role::Zero, self.zero, "FALLOC_FL_ZERO_RANGE"),
             (Role::Falloc, self.reserve, "fallocate"),
         ];
-        needs.iter().find(|(role, ok, _)| phase.has(*role) && !ok).map(|(_, _, what)| *what)
+        needs
+            .iter()
+            .find(|(role, ok, _)| phase.has(*role) && !ok)
+            .map(|(_, _, what)| *what)
     }
 }
 
@@ -184,7 +189,10 @@ fn run(o: &Run) -> Result<bool> {
         PHASES.iter().collect()
     } else {
         let find = |n: &String| {
-            PHASES.iter().find(|p| p.name == n).with_context(|| format!("no phase '{n}'; see `ordofs-race list`"))
+            PHASES
+                .iter()
+                .find(|p| p.name == n)
+                .with_context(|| format!("no phase '{n}'; see `ordofs-race list`"))
         };
         o.phases.iter().map(find).collect::<Result<_>>()?
     };
@@ -193,7 +201,9 @@ fn run(o: &Run) -> Result<bool> {
     }
     sys::report_sigbus();
     let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed = o.seed.unwrap_or_else(|| clock.map_or(1, |d| d.as_nanos() as u64));
+    let seed = o
+        .seed
+        .unwrap_or_else(|| clock.map_or(1, |d| d.as_nanos() as u64));
     let mut rng = Rng::new(seed);
     let support = Support::probe(&o.dir)?;
     println!(
@@ -218,17 +228,36 @@ fn run(o: &Run) -> Result<bool> {
         for flavour in &flavours {
             for prealloc in [false, true] {
                 if prealloc && !support.reserve {
-                    println!("{:<15} {:<7} prealloc skipped: no fallocate here", phase.name, flavour.name());
+                    println!(
+                        "{:<15} {:<7} prealloc skipped: no fallocate here",
+                        phase.name,
+                        flavour.name()
+                    );
                     continue;
                 }
-                good &= variant(o, phase, *flavour, prealloc, support.direct, &mut rng, &mut manifest)?;
+                good &= variant(
+                    o,
+                    phase,
+                    *flavour,
+                    prealloc,
+                    support.direct,
+                    &mut rng,
+                    &mut manifest,
+                )?;
             }
         }
     }
     if !o.cleanup {
         manifest.save(&o.dir)?;
     }
-    println!("ordofs-race: {}", if good { "all data is right" } else { "WRONG DATA OR FAILURES, see above" });
+    println!(
+        "ordofs-race: {}",
+        if good {
+            "all data is right"
+        } else {
+            "WRONG DATA OR FAILURES, see above"
+        }
+    );
     Ok(good)
 }
 
@@ -243,7 +272,9 @@ fn variant(
     manifest: &mut Manifest,
 ) -> Result<bool> {
     let kind = if prealloc { "prealloc" } else { "hole" };
-    let path = o.dir.join(format!("race.{}.{}.{kind}", phase.name, flavour.name()));
+    let path = o
+        .dir
+        .join(format!("race.{}.{}.{kind}", phase.name, flavour.name()));
     let begin = Instant::now();
     let variants = if o.flavour.is_some() { 2 } else { 4 };
     let deadline = begin + Duration::from_secs(o.seconds) / variants;
@@ -298,9 +329,17 @@ fn verify(dir: &Path) -> Result<bool> {
     let mut bad = 0;
     for e in &manifest.files {
         let n = manifest::verify(dir, e)?;
-        println!("{:<40} {} pages {}", e.name, e.pages.len(), if n == 0 { "ok" } else { "FAIL" });
+        println!(
+            "{:<40} {} pages {}",
+            e.name,
+            e.pages.len(),
+            if n == 0 { "ok" } else { "FAIL" }
+        );
         bad += n;
     }
-    println!("ordofs-race: {} files, {bad} pages differ", manifest.files.len());
+    println!(
+        "ordofs-race: {} files, {bad} pages differ",
+        manifest.files.len()
+    );
     Ok(bad == 0)
 }

@@ -43,19 +43,37 @@ pub struct Manifest {
 impl Manifest {
     /// An empty one.
     pub fn new() -> Self {
-        Self { version: VERSION, files: Vec::new() }
+        Self {
+            version: VERSION,
+            files: Vec::new(),
+        }
     }
 
     /// Makes `path` durable and notes what is on disk.
     pub fn add(&mut self, path: &Path, plan: &Plan, direct: bool) -> Result<()> {
         let file = sys::open(path, false, false)?;
-        plan.sync(|| file.sync_all()).with_context(|| format!("fsync of {}", path.display()))?;
+        plan.sync(|| file.sync_all())
+            .with_context(|| format!("fsync of {}", path.display()))?;
         sys::drop_cache(&file);
-        let file = if direct { sys::open(path, false, true)? } else { file };
+        let file = if direct {
+            sys::open(path, false, true)?
+        } else {
+            file
+        };
         let (sums, seqs) = observe(&file, plan.pages, plan.per_page)
             .with_context(|| format!("reading {}", path.display()))?;
-        let name = path.file_name().and_then(|n| n.to_str()).context("file name")?.to_owned();
-        self.files.push(Entry { name, file: plan.file, per_page: plan.per_page, pages: sums, seqs });
+        let name = path
+            .file_name()
+            .and_then(|n| n.to_str())
+            .context("file name")?
+            .to_owned();
+        self.files.push(Entry {
+            name,
+            file: plan.file,
+            per_page: plan.per_page,
+            pages: sums,
+            seqs,
+        });
         Ok(())
     }
 
@@ -74,11 +92,16 @@ impl Manifest {
     /// Reads the manifest of `dir`.
     pub fn load(dir: &Path) -> Result<Self> {
         let path = dir.join(NAME);
-        let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let bytes =
+            std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let m: Self = serde_json::from_slice(&bytes)
             .with_context(|| format!("{} is damaged", path.display()))?;
         if m.version != VERSION {
-            bail!("{} has version {}, this program knows {VERSION}", path.display(), m.version);
+            bail!(
+                "{} has version {}, this program knows {VERSION}",
+                path.display(),
+                m.version
+            );
         }
         Ok(m)
     }
@@ -92,7 +115,11 @@ pub fn verify(dir: &Path, e: &Entry) -> Result<u64> {
     let pages = e.pages.len() as u64;
     let mut bad = 0;
     if size != pages * PAGE as u64 {
-        eprintln!("{}: size is {size}, was {}", path.display(), pages * PAGE as u64);
+        eprintln!(
+            "{}: size is {size}, was {}",
+            path.display(),
+            pages * PAGE as u64
+        );
         bad += 1;
     }
     let (sums, _) = observe(&file, pages.min(size / PAGE as u64), e.per_page)
@@ -103,7 +130,10 @@ pub fn verify(dir: &Path, e: &Entry) -> Result<u64> {
         }
         bad += 1;
         if bad <= SHOWN as u64 {
-            eprintln!("{}: page {page} has checksum {now:08x}, had {was:08x}", path.display());
+            eprintln!(
+                "{}: page {page} has checksum {now:08x}, had {was:08x}",
+                path.display()
+            );
             describe(&file, page, e)?;
         }
     }

@@ -34,7 +34,14 @@ impl Mapping {
         let prot = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory in use.
         let p = unsafe {
-            libc::mmap(std::ptr::null_mut(), len, prot, libc::MAP_SHARED, file.as_raw_fd(), 0)
+            libc::mmap(
+                std::ptr::null_mut(),
+                len,
+                prot,
+                libc::MAP_SHARED,
+                file.as_raw_fd(),
+                0,
+            )
         };
         if p == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
@@ -54,7 +61,12 @@ impl Mapping {
     pub fn store(&self, offset: u64, len: usize, file: u32, writer: u16, seq: u64) {
         let first = offset as usize / 8;
         for u in 0..len / UNIT {
-            let stamp = Stamp { file, writer, offset: offset + (u * UNIT) as u64, seq };
+            let stamp = Stamp {
+                file,
+                writer,
+                offset: offset + (u * UNIT) as u64,
+                seq,
+            };
             let at = first + u * WORDS;
             for (cell, w) in self.words()[at..at + WORDS].iter().zip(stamp.words()) {
                 cell.store(w.to_le(), Ordering::Relaxed);
@@ -90,7 +102,10 @@ impl Mapping {
 
     /// Drops the page table entries of a range: the next touch faults again.
     pub fn refault(&self, offset: u64, len: usize) -> io::Result<()> {
-        assert!(offset as usize + len <= self.len, "range beyond the mapping");
+        assert!(
+            offset as usize + len <= self.len,
+            "range beyond the mapping"
+        );
         // SAFETY: the range is within the mapping; MADV_DONTNEED on a shared file mapping only
         // drops page table entries, the data stays in the page cache.
         check(unsafe {

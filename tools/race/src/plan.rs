@@ -32,7 +32,10 @@ pub enum Role {
 impl Role {
     /// Does it store data?
     pub fn writes(self) -> bool {
-        matches!(self, Self::Fault | Self::CopyFault | Self::Write | Self::Direct)
+        matches!(
+            self,
+            Self::Fault | Self::CopyFault | Self::Write | Self::Direct
+        )
     }
 
     /// Does it remove data?
@@ -134,7 +137,13 @@ impl Phase {
     /// The workers of a round, writers first.
     pub fn workers(&self, writers: usize) -> Vec<Role> {
         let writers = writers.max(self.writers.len());
-        self.writers.iter().cycle().take(writers).chain(self.others).copied().collect()
+        self.writers
+            .iter()
+            .cycle()
+            .take(writers)
+            .chain(self.others)
+            .copied()
+            .collect()
     }
 }
 
@@ -187,8 +196,15 @@ impl Plan {
     /// Plans a round.
     pub fn new(phase: &Phase, writers: usize, pages: u64, prealloc: bool, rng: &mut Rng) -> Self {
         let workers = phase.workers(writers);
-        let cached = workers.iter().filter(|r| r.writes() && **r != Direct).count();
-        let mut stride = if rng.one_in(2) { 1 } else { 1 + rng.below(pages) };
+        let cached = workers
+            .iter()
+            .filter(|r| r.writes() && **r != Direct)
+            .count();
+        let mut stride = if rng.one_in(2) {
+            1
+        } else {
+            1 + rng.below(pages)
+        };
         while gcd(stride, pages) != 1 {
             stride += 1;
         }

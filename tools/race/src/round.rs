@@ -42,7 +42,13 @@ pub struct Outcome {
 }
 
 /// Runs a round on the new file `path`; the workers stop at `deadline`.
-pub fn run(path: &Path, plan: &Plan, flavour: Flavour, share: bool, deadline: Instant) -> Result<Outcome> {
+pub fn run(
+    path: &Path,
+    plan: &Plan,
+    flavour: Flavour,
+    share: bool,
+    deadline: Instant,
+) -> Result<Outcome> {
     let table = Table::new(plan.pages as usize, plan.per_page).context("no shared memory")?;
     let file = sys::open(path, true, false)?;
     file.set_len(plan.bytes()).context("ftruncate")?;
@@ -56,7 +62,11 @@ pub fn run(path: &Path, plan: &Plan, flavour: Flavour, share: bool, deadline: In
         }
         Flavour::Process => processes(plan, &table, path, deadline)?,
     }
-    let mut out = Outcome { bad: 0, failed: table.failed(), counts: table.counts() };
+    let mut out = Outcome {
+        bad: 0,
+        failed: table.failed(),
+        counts: table.counts(),
+    };
     let direct = plan.workers.contains(&Role::Direct);
     let views: &[View] = &[View::Read, View::Mmap, View::Direct, View::Reread];
     for view in views.iter().filter(|v| direct || **v != View::Direct) {

@@ -47,7 +47,12 @@ impl Stamp {
     /// The words of the unit.
     pub fn words(&self) -> [u64; WORDS] {
         let head = MAGIC << 48 | u64::from(self.writer) << 32 | u64::from(self.file);
-        [head, self.offset, self.seq, mix(head, self.offset, self.seq)]
+        [
+            head,
+            self.offset,
+            self.seq,
+            mix(head, self.offset, self.seq),
+        ]
     }
 }
 
@@ -61,7 +66,12 @@ impl Unit {
         if head >> 48 != MAGIC || mix(head, offset, seq) != check {
             return Self::Garbage(w);
         }
-        Self::Stamp(Stamp { file: head as u32, writer: (head >> 32) as u16, offset, seq })
+        Self::Stamp(Stamp {
+            file: head as u32,
+            writer: (head >> 32) as u16,
+            offset,
+            seq,
+        })
     }
 
     /// Says what 32 bytes are.
@@ -77,7 +87,12 @@ impl Unit {
 /// Fills `buf`, which belongs at `offset`, with the stamps of one store.
 pub fn fill(buf: &mut [u8], file: u32, writer: u16, offset: u64, seq: u64) {
     for (i, unit) in buf.chunks_exact_mut(UNIT).enumerate() {
-        let stamp = Stamp { file, writer, offset: offset + (i * UNIT) as u64, seq };
+        let stamp = Stamp {
+            file,
+            writer,
+            offset: offset + (i * UNIT) as u64,
+            seq,
+        };
         for (dst, w) in unit.chunks_exact_mut(8).zip(stamp.words()) {
             dst.copy_from_slice(&w.to_le_bytes());
         }
@@ -93,7 +108,12 @@ mod tests {
         let mut b = [0u8; 64];
         assert_eq!(Unit::from_bytes(&b[..32]), Unit::Zero);
         fill(&mut b, 7, 3, 8192, 5);
-        let want = Stamp { file: 7, writer: 3, offset: 8224, seq: 5 };
+        let want = Stamp {
+            file: 7,
+            writer: 3,
+            offset: 8224,
+            seq: 5,
+        };
         assert_eq!(Unit::from_bytes(&b[32..]), Unit::Stamp(want));
         b[40] ^= 1;
         assert!(matches!(Unit::from_bytes(&b[32..]), Unit::Garbage(_)));

@@ -24,7 +24,9 @@ struct Page([u8; PAGE]);
 impl Aligned {
     /// So many pages of zeroes.
     pub fn new(pages: usize) -> Self {
-        Self { pages: vec![Page([0; PAGE]); pages] }
+        Self {
+            pages: vec![Page([0; PAGE]); pages],
+        }
     }
 
     /// The bytes.
@@ -94,7 +96,12 @@ pub fn memfd() -> io::Result<File> {
 /// Opens for reading and writing, optionally with O_DIRECT.
 pub fn open(path: &Path, create: bool, direct: bool) -> io::Result<File> {
     let flags = if direct { libc::O_DIRECT } else { 0 };
-    OpenOptions::new().read(true).write(true).create(create).custom_flags(flags).open(path)
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(create)
+        .custom_flags(flags)
+        .open(path)
 }
 
 /// Can files in `dir` be written with O_DIRECT?
@@ -120,7 +127,9 @@ pub fn falloc_works(dir: &Path, what: Falloc) -> Result<bool> {
     let _ = std::fs::remove_file(&path);
     match works {
         Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(false),
-        r => r.map(|()| true).with_context(|| format!("fallocate of {}", path.display())),
+        r => r
+            .map(|()| true)
+            .with_context(|| format!("fallocate of {}", path.display())),
     }
 }
 

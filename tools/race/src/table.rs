@@ -45,8 +45,18 @@ pub enum Op {
 }
 
 /// Names of [`Op`]s, in order.
-pub const OPS: [&str; 10] =
-    ["fault", "copyfault", "write", "direct", "punch", "zero", "truncate", "falloc", "sync", "read"];
+pub const OPS: [&str; 10] = [
+    "fault",
+    "copyfault",
+    "write",
+    "direct",
+    "punch",
+    "zero",
+    "truncate",
+    "falloc",
+    "sync",
+    "read",
+];
 
 const STOP: usize = 0;
 const FAILED: usize = 1;
@@ -81,7 +91,11 @@ impl Table {
     /// A table for `pages` pages of `per_page` cells.
     pub fn new(pages: usize, per_page: usize) -> io::Result<Self> {
         let cells = pages * per_page;
-        Ok(Self { words: SharedWords::new(CELL_BASE + 4 * cells)?, cells, per_page })
+        Ok(Self {
+            words: SharedWords::new(CELL_BASE + 4 * cells)?,
+            cells,
+            per_page,
+        })
     }
 
     fn word(&self, what: usize, cell: usize) -> &AtomicU64 {
@@ -119,7 +133,12 @@ impl Table {
     /// The four numbers of a cell.
     pub fn cell(&self, cell: usize) -> Cell {
         let get = |what| self.word(what, cell).load(SeqCst);
-        Cell { started: get(0), done: get(1), floor: get(2), ceil: get(3) }
+        Cell {
+            started: get(0),
+            done: get(1),
+            floor: get(2),
+            ceil: get(3),
+        }
     }
 
     /// Counts an operation.

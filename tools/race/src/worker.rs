@@ -24,7 +24,13 @@ pub struct Worker<'a> {
 }
 
 /// Runs worker `w` of the plan to its end; `shared` is a mapping to use instead of one of its own.
-pub fn run(w: usize, plan: &Plan, table: &Table, path: &Path, shared: Option<&Mapping>) -> Result<()> {
+pub fn run(
+    w: usize,
+    plan: &Plan,
+    table: &Table,
+    path: &Path,
+    shared: Option<&Mapping>,
+) -> Result<()> {
     let role = plan.workers[w];
     let seed = plan.seed ^ (w as u64 + 1).wrapping_mul(0xa076_1d64_78bd_642f);
     let direct = plan.workers.contains(&Role::Direct);
@@ -34,7 +40,11 @@ pub fn run(w: usize, plan: &Plan, table: &Table, path: &Path, shared: Option<&Ma
         table,
         rng: Rng::new(seed),
         file: sys::open(path, false, false)?,
-        direct: if direct { Some(sys::open(path, false, true)?) } else { None },
+        direct: if direct {
+            Some(sys::open(path, false, true)?)
+        } else {
+            None
+        },
     };
     table.rendezvous(plan.workers.len());
     let r = match role {
@@ -92,12 +102,19 @@ impl Worker<'_> {
 
     /// My cell in the pages of cached writers.
     fn slot(&self) -> usize {
-        self.plan.rank(self.w, |r| r.writes() && r != Role::Direct).0 % self.plan.per_page
+        self.plan
+            .rank(self.w, |r| r.writes() && r != Role::Direct)
+            .0
+            % self.plan.per_page
     }
 
     fn fault(&mut self, map: &Mapping, copy: bool) -> Result<()> {
         let (slot, cell) = (self.slot(), self.plan.cell());
-        let source = if copy { Some(sys::memfd().context("memfd")?) } else { None };
+        let source = if copy {
+            Some(sys::memfd().context("memfd")?)
+        } else {
+            None
+        };
         let mut buf = vec![0; cell];
         for step in 0..self.steps() {
             self.pace(step);
@@ -135,7 +152,8 @@ impl Worker<'_> {
             }
             if self.rng.one_in(16) {
                 let n = self.rng.below(16).min(self.plan.pages - page - 1) + 1;
-                map.refault(page * PAGE as u64, n as usize * PAGE).context("madvise")?;
+                map.refault(page * PAGE as u64, n as usize * PAGE)
+                    .context("madvise")?;
             }
         }
         Ok(())
@@ -160,7 +178,9 @@ impl Worker<'_> {
             let (at, i) = (self.offset(page, slot), self.table.index(page, slot));
             let seq = self.table.begin(i);
             stamp::fill(&mut buf, self.plan.file, self.w as u16, at, seq);
-            self.file.write_all_at(&buf, at).with_context(|| format!("write at byte {at}"))?;
+            self.file
+                .write_all_at(&buf, at)
+                .with_context(|| format!("write at byte {at}"))?;
             self.table.end(i, seq);
             self.table.count(Op::Write);
         }
@@ -232,14 +252,26 @@ impl Worker<'_> {
                 (first, end)
             } else {
                 let from = first + self.rng.below((end - first) as u64) as usize;
-                (from, from + 1 + self.rng.below((end - from) as u64) as usize)
+                (
+                    from,
+                    from + 1 + self.rng.below((end - from) as u64) as usize,
+                )
             };
             let cell = self.plan.cell() as u64;
             let floors = self.table.removing(from..to);
-            sys::fallocate(&self.file, how, from as u64 * cell, (to - from) as u64 * cell)
-                .with_context(|| format!("{how:?} of cells {from}..{to} of {cell} bytes"))?;
+            sys::fallocate(
+                &self.file,
+                how,
+                from as u64 * cell,
+                (to - from) as u64 * cell,
+            )
+            .with_context(|| format!("{how:?} of cells {from}..{to} of {cell} bytes"))?;
             self.table.removed(from..to, &floors);
-            self.table.count(if how == Falloc::Punch { Op::Punch } else { Op::Zero });
+            self.table.count(if how == Falloc::Punch {
+                Op::Punch
+            } else {
+                Op::Zero
+            });
             self.rest();
         }
         Ok(())
@@ -250,7 +282,9 @@ impl Worker<'_> {
         while !self.over() {
             let from = self.rng.below(all as u64) as usize;
             let floors = self.table.removing(from..all);
-            self.file.set_len(from as u64 * self.plan.cell() as u64).context("truncate")?;
+            self.file
+                .set_len(from as u64 * self.plan.cell() as u64)
+                .context("truncate")?;
             if self.rng.one_in(2) {
                 std::thread::yield_now();
             }
@@ -266,8 +300,13 @@ impl Worker<'_> {
         while !self.over() {
             let page = self.rng.below(self.plan.pages);
             let n = 1 + self.rng.below((self.plan.pages - page).min(64));
-            sys::fallocate(&self.file, Falloc::Reserve, page * PAGE as u64, n * PAGE as u64)
-                .with_context(|| format!("preallocation of {n} pages at page {page}"))?;
+            sys::fallocate(
+                &self.file,
+                Falloc::Reserve,
+                page * PAGE as u64,
+                n * PAGE as u64,
+            )
+            .with_context(|| format!("preallocation of {n} pages at page {page}"))?;
             self.table.count(Op::Falloc);
             self.rest();
         }
@@ -279,7 +318,10 @@ impl Worker<'_> {
         while !self.over() {
             match self.rng.below(3) {
                 0 => self.plan.sync(|| self.file.sync_all()).context("fsync")?,
-                1 => self.plan.sync(|| self.file.sync_data()).context("fdatasync")?,
+                1 => self
+                    .plan
+                    .sync(|| self.file.sync_data())
+                    .context("fdatasync")?,
                 _ => self.plan.sync(|| map.msync()).context("msync")?,
             }
             self.table.count(Op::Sync);
@@ -306,7 +348,10 @@ impl Worker<'_> {
                 if self.truncating() {
                     continue;
                 }
-                bail!("read at byte {at}: {n} bytes, the file has {}", self.plan.bytes());
+                bail!(
+                    "read at byte {at}: {n} bytes, the file has {}",
+                    self.plan.bytes()
+                );
             }
             let after: Vec<_> = cells.map(|c| self.table.cell(c)).collect();
             let strict = !removes && self.plan.zone(page) != Zone::Contested;
@@ -319,7 +364,11 @@ impl Worker<'_> {
                     continue; // a store was under way: a unit may be half new
                 }
                 if let Some(fault) = judge_live(unit, offset, id, b, a, strict) {
-                    let how = if direct.is_some() { "direct read" } else { "read" };
+                    let how = if direct.is_some() {
+                        "direct read"
+                    } else {
+                        "read"
+                    };
                     bail!("{how} while others write: page {page} byte {offset}: {fault}\n  found {unit:?}, before {b:?}, after {a:?}");
                 }
             }

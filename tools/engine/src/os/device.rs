@@ -67,7 +67,9 @@ impl Device {
     pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
         let mut result = Ok(());
         for (block, data) in reqs {
-            let r = self.check_write(*block, 1).and_then(|()| self.0.write(*block, data));
+            let r = self
+                .check_write(*block, 1)
+                .and_then(|()| self.0.write(*block, data));
             result = result.and(r);
         }
         result

@@ -51,9 +51,22 @@ impl FileDisk {
         if block_device && how.exclusive {
             flags |= libc::O_EXCL;
         }
-        let file = OpenOptions::new().read(true).write(how.write).custom_flags(flags).open(path)?;
-        let bytes = if block_device { device_size(&file)? } else { file.metadata()?.len() };
-        Ok(Self { file, bytes, block_device, write: how.write })
+        let file = OpenOptions::new()
+            .read(true)
+            .write(how.write)
+            .custom_flags(flags)
+            .open(path)?;
+        let bytes = if block_device {
+            device_size(&file)?
+        } else {
+            file.metadata()?.len()
+        };
+        Ok(Self {
+            file,
+            bytes,
+            block_device,
+            write: how.write,
+        })
     }
 
     /// Size in bytes.
@@ -112,11 +125,15 @@ impl Backend for FileDisk {
     }
 
     fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
-        self.file.read_exact_at(buf, block * SIZE as u64).map_err(error)
+        self.file
+            .read_exact_at(buf, block * SIZE as u64)
+            .map_err(error)
     }
 
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.file.write_all_at(data, block * SIZE as u64).map_err(error)
+        self.file
+            .write_all_at(data, block * SIZE as u64)
+            .map_err(error)
     }
 
     fn flush(&self) -> Result {

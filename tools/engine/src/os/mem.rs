@@ -120,8 +120,10 @@ impl Backend for MemDisk {
     fn discard(&self, start: u64, len: u64) -> Result {
         self.writable()?;
         let mut image = self.lock();
-        let gone: std::vec::Vec<u64> =
-            image.range(start..start.saturating_add(len)).map(|(b, _)| *b).collect();
+        let gone: std::vec::Vec<u64> = image
+            .range(start..start.saturating_add(len))
+            .map(|(b, _)| *b)
+            .collect();
         for b in gone {
             image.remove(&b);
         }

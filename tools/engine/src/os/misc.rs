@@ -17,8 +17,14 @@ pub struct Time {
 /// The wall clock.
 pub fn now() -> Time {
     match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(d) => Time { sec: d.as_secs() as i64, nsec: d.subsec_nanos() },
-        Err(e) => Time { sec: -(e.duration().as_secs() as i64) - 1, nsec: 0 },
+        Ok(d) => Time {
+            sec: d.as_secs() as i64,
+            nsec: d.subsec_nanos(),
+        },
+        Err(e) => Time {
+            sec: -(e.duration().as_secs() as i64) - 1,
+            nsec: 0,
+        },
     }
 }
 

@@ -55,7 +55,10 @@ impl Recorder {
     /// Records from the disk's present content on.
     pub fn new(disk: MemDisk) -> Self {
         let base = disk.image();
-        let log = Mutex::new(Log { ops: std::vec::Vec::new(), stop: None });
+        let log = Mutex::new(Log {
+            ops: std::vec::Vec::new(),
+            stop: None,
+        });
         Self(Arc::new(Inner { disk, base, log }))
     }
 
@@ -89,7 +92,10 @@ impl Recorder {
     pub fn crash_image(&self, n: usize, mut keep: impl FnMut(usize) -> bool) -> MemDisk {
         let log = self.lock();
         let ops = log.ops.get(..n.min(log.ops.len())).unwrap_or(&[]);
-        let flushed = ops.iter().rposition(|op| matches!(op, Op::Flush)).unwrap_or(0);
+        let flushed = ops
+            .iter()
+            .rposition(|op| matches!(op, Op::Flush))
+            .unwrap_or(0);
         let mut image = self.0.base.clone();
         for (i, op) in ops.iter().enumerate() {
             match op {
@@ -138,7 +144,11 @@ impl Backend for Recorder {
     }
 
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        let op = Op::Write { block, data: Arc::new(*data), fua: false };
+        let op = Op::Write {
+            block,
+            data: Arc::new(*data),
+            fua: false,
+        };
         self.record(op, || self.0.disk.write(block, data))
     }
 
@@ -147,12 +157,18 @@ impl Backend for Recorder {
     }
 
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        let op = Op::Write { block, data: Arc::new(*data), fua: true };
+        let op = Op::Write {
+            block,
+            data: Arc::new(*data),
+            fua: true,
+        };
         self.record(op, || self.0.disk.write_fua(block, data))
     }
 
     fn discard(&self, start: u64, len: u64) -> Result {
-        self.record(Op::Discard { start, len }, || self.0.disk.discard(start, len))
+        self.record(Op::Discard { start, len }, || {
+            self.0.disk.discard(start, len)
+        })
     }
 }
 

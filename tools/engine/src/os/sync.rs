@@ -116,7 +116,10 @@ impl WaitQueue {
     /// An empty queue.
     pub fn new() -> Result<Self> {
         allocation()?;
-        Ok(Self { wakes: std::sync::Mutex::new(0), cond: Condvar::new() })
+        Ok(Self {
+            wakes: std::sync::Mutex::new(0),
+            cond: Condvar::new(),
+        })
     }
 
     fn wakes(&self) -> std::sync::MutexGuard<'_, u64> {
@@ -152,7 +155,11 @@ impl WaitQueue {
                     drop(now);
                     return cond();
                 }
-                now = self.cond.wait_timeout(now, left).unwrap_or_else(PoisonError::into_inner).0;
+                now = self
+                    .cond
+                    .wait_timeout(now, left)
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .0;
             }
         }
     }

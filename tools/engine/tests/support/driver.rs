@@ -50,7 +50,8 @@ pub fn fill(tag: u64) -> Block {
     let mut b = Block::zeroed().unwrap();
     if tag != 0 {
         let bytes = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-        b.chunks_exact_mut(8).for_each(|c| c.copy_from_slice(&bytes));
+        b.chunks_exact_mut(8)
+            .for_each(|c| c.copy_from_slice(&bytes));
         b[..8].copy_from_slice(&tag.to_le_bytes());
     }
     b
@@ -68,13 +69,22 @@ fn pick<T: Copy>(v: &[T], n: u8) -> Option<T> {
 }
 
 pub fn mkfs(dev: Device) {
-    let o = FormatOptions { uuid: *b"0123456789abcdef", label: [0; 64], blocks: 0, root_owner: (0, 0) };
+    let o = FormatOptions {
+        uuid: *b"0123456789abcdef",
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
     format(dev, &o).expect("mkfs");
 }
 
 pub fn clean(dev: Device, data: bool, place: &str) {
     let report = ordofs_fsck::check(dev, ordofs_fsck::Options { data }).expect("superblock");
-    let list: StdVec<String> = report.problems.iter().map(|p| std::format!("{p}")).collect();
+    let list: StdVec<String> = report
+        .problems
+        .iter()
+        .map(|p| std::format!("{p}"))
+        .collect();
     assert!(report.is_clean(), "fsck {place}:\n{}", list.join("\n"));
 }
 
@@ -126,7 +136,10 @@ impl Driver {
     /// what is durable is known.
     pub fn step(&mut self, op: &Op) {
         self.apply(op);
-        assert!(!self.fs().is_shutdown(), "the filesystem shut down in {op:?}");
+        assert!(
+            !self.fs().is_shutdown(),
+            "the filesystem shut down in {op:?}"
+        );
         if self.fs().durable_generation() != self.seen {
             self.sync();
         }
@@ -168,21 +181,46 @@ impl Driver {
         match *op {
             Op::Create { dir, name, what } => self.create(dir, &name_of(name), what),
             Op::Tmpfile => {
-                let new = NewInode { mode: S_IFREG | 0o600, uid: 0, gid: 0, rdev: 0, flags: 0, symlink: None };
+                let new = NewInode {
+                    mode: S_IFREG | 0o600,
+                    uid: 0,
+                    gid: 0,
+                    rdev: 0,
+                    flags: 0,
+                    symlink: None,
+                };
                 let r = self.fs().tmpfile(&new);
                 if let Some(i) = self.check("tmpfile", r) {
                     let ino = i.ino();
-                    self.model.nodes.insert(ino, Node { mode: new.mode, ..Node::default() });
+                    self.model.nodes.insert(
+                        ino,
+                        Node {
+                            mode: new.mode,
+                            ..Node::default()
+                        },
+                    );
                     self.open.insert(ino, i);
                 }
             }
             Op::Link { dir, name, target } => self.link(dir, &name_of(name), target),
             Op::Unlink { dir, entry } => self.unlink(dir, entry),
-            Op::Rename { dir, entry, to, name, how } => self.rename(dir, entry, to, &name_of(name), how),
+            Op::Rename {
+                dir,
+                entry,
+                to,
+                name,
+                how,
+            } => self.rename(dir, entry, to, &name_of(name), how),
             Op::SetAttrs { target, mode, uid } => {
                 let all = self.model.select(|_| true);
-                let Some(ino) = pick(&all, target) else { return };
-                let a = AttrChange { mode: Some(mode.into()), uid: Some(uid), ..AttrChange::default() };
+                let Some(ino) = pick(&all, target) else {
+                    return;
+                };
+                let a = AttrChange {
+                    mode: Some(mode.into()),
+                    uid: Some(uid),
+                    ..AttrChange::default()
+                };
                 let r = self.with(ino, |fs, i| fs.set_attrs(i, &a));
                 if self.check("set_attrs", r).is_some() {
                     let n = self.model.get_mut(ino);
@@ -190,15 +228,26 @@ impl Driver {
                     n.uid = uid;
                 }
             }
-            Op::SetSize { file, blocks, extra } => self.set_size(file, blocks * 4096 + u64::from(extra)),
+            Op::SetSize {
+                file,
+                blocks,
+                extra,
+            } => self.set_size(file, blocks * 4096 + u64::from(extra)),
             Op::Punch { file, start, len } => {
-                let Some(ino) = pick(&self.files(), file) else { return };
+                let Some(ino) = pick(&self.files(), file) else {
+                    return;
+                };
                 self.forget_pages(ino, start, len);
                 let r = self.with(ino, |fs, i| fs.punch(i, start, len));
                 r.expect("punch must not fail");
                 self.erase(ino, start, len);
             }
-            Op::Preallocate { file, start, len, keep } => self.preallocate(file, start, len, keep),
+            Op::Preallocate {
+                file,
+                start,
+                len,
+                keep,
+            } => self.preallocate(file, start, len, keep),
             Op::Zero { file, start, len } => self.zero(file, start, len),
             Op::Write { file, start, len } => self.write(file, start, len, true),
             Op::ShortWrite { file, start, len } => self.write(file, start, len, false),
@@ -207,10 +256,18 @@ impl Driver {
                     self.writeback(ino, fail);
                 }
             }
-            Op::Direct { file, start, len, fail, sync } => self.direct(file, start, len, fail, sync),
+            Op::Direct {
+                file,
+                start,
+                len,
+                fail,
+                sync,
+            } => self.direct(file, start, len, fail, sync),
             Op::Sync => self.sync(),
             Op::SyncFile { file } => {
-                let Some(ino) = pick(&self.files(), file) else { return };
+                let Some(ino) = pick(&self.files(), file) else {
+                    return;
+                };
                 self.writeback(ino, false);
                 self.with(ino, |fs, i| fs.sync_inode(i)).expect("fsync");
                 // All that happened before is durable with it, or it was durable already.
@@ -219,7 +276,9 @@ impl Driver {
                 }
             }
             Op::Open { file } => {
-                let Some(ino) = pick(&self.files(), file) else { return };
+                let Some(ino) = pick(&self.files(), file) else {
+                    return;
+                };
                 if !self.open.contains_key(&ino) {
                     let inode = self.fs().iget(ino).expect("iget");
                     self.open.insert(ino, inode);
@@ -242,7 +301,9 @@ impl Driver {
     }
 
     fn create(&mut self, dir: u8, name: &[u8], what: What) {
-        let Some(d) = pick(&self.model.dirs(), dir) else { return };
+        let Some(d) = pick(&self.model.dirs(), dir) else {
+            return;
+        };
         let target: StdVec<u8> = match what {
             What::Symlink(n) => (0..n).map(|i| b'a' + (i % 26) as u8).collect(),
             _ => StdVec::new(),
@@ -254,24 +315,47 @@ impl Driver {
             What::Fifo => S_IFIFO | 0o600,
         };
         let symlink = (!target.is_empty()).then_some(&target[..]);
-        let new = NewInode { mode, uid: 7, gid: 8, rdev: 0, flags: 0, symlink };
+        let new = NewInode {
+            mode,
+            uid: 7,
+            gid: 8,
+            rdev: 0,
+            flags: 0,
+            symlink,
+        };
         let r = self.with(d, |fs, i| fs.create(i, name, &new));
         if self.model.get(d).entries.contains_key(name) {
             assert_eq!(r.err(), Some(EEXIST));
             return;
         }
-        let Some(inode) = self.check("create", r) else { return };
+        let Some(inode) = self.check("create", r) else {
+            return;
+        };
         let ino = inode.ino();
         let nlink = if mode & S_IFMT == S_IFDIR { 2 } else { 1 };
-        let node = Node { mode, uid: 7, nlink, size: target.len() as u64, target, ..Node::default() };
-        assert!(self.model.nodes.insert(ino, node).is_none(), "inode number {ino} given twice");
+        let node = Node {
+            mode,
+            uid: 7,
+            nlink,
+            size: target.len() as u64,
+            target,
+            ..Node::default()
+        };
+        assert!(
+            self.model.nodes.insert(ino, node).is_none(),
+            "inode number {ino} given twice"
+        );
         self.model.name_in(d, name, ino);
         self.fs().iput(inode);
     }
 
     fn link(&mut self, dir: u8, name: &[u8], target: u8) {
-        let Some(d) = pick(&self.model.dirs(), dir) else { return };
-        let Some(t) = pick(&self.model.select(|n| !n.is_dir()), target) else { return };
+        let Some(d) = pick(&self.model.dirs(), dir) else {
+            return;
+        };
+        let Some(t) = pick(&self.model.select(|n| !n.is_dir()), target) else {
+            return;
+        };
         let r = self.with(d, |fs, di| self.with(t, |_, ti| fs.link(di, name, ti)));
         if self.model.get(d).entries.contains_key(name) {
             assert_eq!(r.err(), Some(EEXIST));
@@ -282,7 +366,9 @@ impl Driver {
     }
 
     fn unlink(&mut self, dir: u8, entry: u8) {
-        let Some((d, name, ino)) = self.entry(dir, entry) else { return };
+        let Some((d, name, ino)) = self.entry(dir, entry) else {
+            return;
+        };
         let r = self.with(d, |fs, di| self.with(ino, |_, i| fs.unlink(di, &name, i)));
         if !self.model.get(ino).entries.is_empty() {
             assert_eq!(r.err(), Some(ENOTEMPTY));
@@ -305,12 +391,16 @@ impl Driver {
     fn delete(&mut self, ino: u64, inode: Shared<Inode>) {
         self.forget_pages(ino, 0, u64::MAX);
         self.uncache(ino);
-        self.fs().delete_inode(inode).expect("delete_inode must not fail");
+        self.fs()
+            .delete_inode(inode)
+            .expect("delete_inode must not fail");
         self.model.nodes.remove(&ino);
     }
 
     fn close(&mut self, ino: u64) {
-        let Some(inode) = self.open.remove(&ino) else { return };
+        let Some(inode) = self.open.remove(&ino) else {
+            return;
+        };
         if self.model.get(ino).nlink == 0 {
             self.delete(ino, inode);
         } else {
@@ -319,12 +409,19 @@ impl Driver {
     }
 
     fn rename(&mut self, dir: u8, entry: u8, to: u8, name: &[u8], how: How) {
-        let Some((d, old, ino)) = self.entry(dir, entry) else { return };
-        let Some(nd) = pick(&self.model.dirs(), to) else { return };
+        let Some((d, old, ino)) = self.entry(dir, entry) else {
+            return;
+        };
+        let Some(nd) = pick(&self.model.dirs(), to) else {
+            return;
+        };
         let target = self.model.get(nd).entries.get(name).copied();
         let moved_dir = self.model.get(ino).is_dir();
         // What the VFS refuses never reaches the engine.
-        if moved_dir && self.model.within(nd, ino) || target == Some(ino) || (nd == d && old == name) {
+        if moved_dir && self.model.within(nd, ino)
+            || target == Some(ino)
+            || (nd == d && old == name)
+        {
             return;
         }
         if let Some(t) = target {
@@ -337,8 +434,18 @@ impl Driver {
         } else if how == How::Exchange {
             return;
         }
-        let flags = RenameFlags { noreplace: how == How::NoReplace, exchange: how == How::Exchange };
-        let white = NewInode { mode: S_IFCHR, uid: 0, gid: 0, rdev: 0, flags: 0, symlink: None };
+        let flags = RenameFlags {
+            noreplace: how == How::NoReplace,
+            exchange: how == How::Exchange,
+        };
+        let white = NewInode {
+            mode: S_IFCHR,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            flags: 0,
+            symlink: None,
+        };
         let whiteout = (how == How::Whiteout).then_some(&white);
         let fs = self.fs();
         let get = |ino: u64| fs.iget(ino).expect("iget");
@@ -380,8 +487,15 @@ impl Driver {
             _ => {}
         }
         if how == How::Whiteout {
-            let e = self.with(d, |fs, di| fs.lookup(di, &old)).expect("lookup").expect("whiteout");
-            let node = Node { mode: S_IFCHR, nlink: 1, ..Node::default() };
+            let e = self
+                .with(d, |fs, di| fs.lookup(di, &old))
+                .expect("lookup")
+                .expect("whiteout");
+            let node = Node {
+                mode: S_IFCHR,
+                nlink: 1,
+                ..Node::default()
+            };
             self.model.nodes.insert(e.ino, node);
             self.model.name_in(d, &old, e.ino);
         }
@@ -390,19 +504,27 @@ impl Driver {
     /// Pages are dropped from the cache before space operations, as the glue does.
     fn forget_pages(&mut self, ino: u64, start: u64, len: u64) {
         if let Some(c) = self.cache.get_mut(&ino) {
-            c.dirty.retain(|b, _| *b < start || *b >= start.saturating_add(len));
+            c.dirty
+                .retain(|b, _| *b < start || *b >= start.saturating_add(len));
         }
     }
 
     fn erase(&mut self, ino: u64, start: u64, len: u64) {
         let end = start.saturating_add(len);
-        self.model.get_mut(ino).blocks.retain(|b, _| *b < start || *b >= end);
+        self.model
+            .get_mut(ino)
+            .blocks
+            .retain(|b, _| *b < start || *b >= end);
     }
 
     fn cached(&mut self, ino: u64) -> &mut Cache {
         let size = self.model.get(ino).size;
         let fs = self.fs();
-        let new = || Cache { inode: fs.iget(ino).expect("iget"), size, dirty: BTreeMap::new() };
+        let new = || Cache {
+            inode: fs.iget(ino).expect("iget"),
+            size,
+            dirty: BTreeMap::new(),
+        };
         let c = self.cache.entry(ino).or_insert_with(new);
         c.size = c.size.max(size);
         c
@@ -416,7 +538,9 @@ impl Driver {
     }
 
     fn set_size(&mut self, file: u8, bytes: u64) {
-        let Some(ino) = pick(&self.files(), file) else { return };
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
         let from = bytes_to_blocks(bytes);
         self.forget_pages(ino, from, u64::MAX);
         let r = self.with(ino, |fs, i| fs.set_size(i, bytes));
@@ -427,9 +551,13 @@ impl Driver {
     }
 
     fn preallocate(&mut self, file: u8, start: u64, len: u64, keep: bool) {
-        let Some(ino) = pick(&self.files(), file) else { return };
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
         let end = (start + len) * 4096;
-        let r = self.with(ino, |fs, i| fs.preallocate(i, start, len, (!keep).then_some(end)));
+        let r = self.with(ino, |fs, i| {
+            fs.preallocate(i, start, len, (!keep).then_some(end))
+        });
         if self.check("preallocate", r).is_some() && !keep {
             let n = self.model.get_mut(ino);
             n.size = n.size.max(end);
@@ -437,7 +565,9 @@ impl Driver {
     }
 
     fn zero(&mut self, file: u8, start: u64, len: u64) {
-        let Some(ino) = pick(&self.files(), file) else { return };
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
         self.forget_pages(ino, start, len);
         let r = self.with(ino, |fs, i| fs.zero_range(i, start, len, None));
         // Zeroes first, space second: without space it is a hole.
@@ -452,14 +582,24 @@ impl Driver {
 
     /// A buffered write: makes the range writable, then dirties it (or does not).
     fn write(&mut self, file: u8, start: u64, len: u64, dirty: bool) {
-        let Some(ino) = pick(&self.files(), file) else { return };
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
         let mut at = start;
         while at < start + len {
             let r = self.with(ino, |fs, i| fs.map_write(i, at, start + len - at));
-            let Some(w) = self.check("map_write", r) else { break };
+            let Some(w) = self.check("map_write", r) else {
+                break;
+            };
             let m = w.map;
-            assert!(m.start <= at && at < m.start + m.len, "map_write at {at} gave {m:?}");
-            assert!(matches!(m.kind, MapKind::Delalloc | MapKind::Unwritten), "{m:?}");
+            assert!(
+                m.start <= at && at < m.start + m.len,
+                "map_write at {at} gave {m:?}"
+            );
+            assert!(
+                matches!(m.kind, MapKind::Delalloc | MapKind::Unwritten),
+                "{m:?}"
+            );
             let end = (m.start + m.len).min(start + len);
             for b in at..end {
                 let was = self.cached(ino).dirty.contains_key(&b);
@@ -484,7 +624,11 @@ impl Driver {
         let all: StdVec<(u64, u64)> = dirty.into_iter().collect();
         let mut rest = &all[..];
         while let Some((start, _)) = rest.first() {
-            let run = rest.iter().zip(*start..).take_while(|((b, _), want)| b == want).count();
+            let run = rest
+                .iter()
+                .zip(*start..)
+                .take_while(|((b, _), want)| b == want)
+                .count();
             let (now, later) = rest.split_at(run);
             self.write_run(ino, now, false, fail, false);
             rest = later;
@@ -492,13 +636,22 @@ impl Driver {
     }
 
     /// Writes a run of blocks out; true if all of it could be started.
-    fn write_run(&mut self, ino: u64, run: &[(u64, u64)], direct: bool, fail: bool, sync: bool) -> bool {
+    fn write_run(
+        &mut self,
+        ino: u64,
+        run: &[(u64, u64)],
+        direct: bool,
+        fail: bool,
+        sync: bool,
+    ) -> bool {
         let size = self.cached(ino).size;
         let data: StdVec<Block> = run.iter().map(|(_, t)| fill(*t)).collect();
         let sums: StdVec<u32> = data.iter().map(|b| crc32c(0, &b[..])).collect();
         let mut i = 0;
         while i < run.len() {
-            let r = self.with(ino, |fs, inode| fs.start_write(inode, run[i].0, &sums[i..], direct));
+            let r = self.with(ino, |fs, inode| {
+                fs.start_write(inode, run[i].0, &sums[i..], direct)
+            });
             let s = match r {
                 Ok(s) => s,
                 Err(e) if direct && e == ENOSPC => {
@@ -508,10 +661,18 @@ impl Driver {
                 Err(e) => panic!("start_write of inode {ino} block {}: {e:?}", run[i].0),
             };
             let n = s.len as usize;
-            assert!(n > 0 && i + n <= run.len(), "start_write gave {n} blocks of {}", run.len() - i);
+            assert!(
+                n > 0 && i + n <= run.len(),
+                "start_write gave {n} blocks of {}",
+                run.len() - i
+            );
             let fs = self.fs();
             if !fail {
-                let reqs: StdVec<(u64, &Block)> = data[i..i + n].iter().zip(s.phys..).map(|(b, p)| (p, b)).collect();
+                let reqs: StdVec<(u64, &Block)> = data[i..i + n]
+                    .iter()
+                    .zip(s.phys..)
+                    .map(|(b, p)| (p, b))
+                    .collect();
                 fs.node_store().device().write(&reqs).expect("device write");
             }
             if sync {
@@ -534,7 +695,9 @@ impl Driver {
     }
 
     fn direct(&mut self, file: u8, start: u64, len: u64, fail: bool, sync: bool) {
-        let Some(ino) = pick(&self.files(), file) else { return };
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
         self.writeback(ino, false);
         let run: StdVec<(u64, u64)> = (start..start + len).map(|b| (b, self.next_tag())).collect();
         let c = self.cached(ino);
@@ -565,8 +728,15 @@ impl Driver {
         clean((self.make)(), true, "after unmount");
         self.mount();
         let after = self.fs().statfs();
-        assert_eq!(before.bfree, after.bfree, "reservations leaked: {before:?}, after the remount {after:?}");
-        assert_eq!(after.files - after.ffree, self.model.nodes.len() as u64, "number of inodes");
+        assert_eq!(
+            before.bfree, after.bfree,
+            "reservations leaked: {before:?}, after the remount {after:?}"
+        );
+        assert_eq!(
+            after.files - after.ffree,
+            self.model.nodes.len() as u64,
+            "number of inodes"
+        );
         self.snapshot();
         self.verify();
     }
@@ -599,14 +769,24 @@ impl Driver {
 pub fn verify(fs: &Fs, model: &Model) {
     let mut seen = BTreeSet::new();
     for (ino, node) in &model.nodes {
-        let inode = fs.iget(*ino).unwrap_or_else(|e| panic!("inode {ino} is missing: {e:?}"));
+        let inode = fs
+            .iget(*ino)
+            .unwrap_or_else(|e| panic!("inode {ino} is missing: {e:?}"));
         let a = inode.attrs();
         let have = (a.mode, a.uid, a.nlink, a.size);
         let size = if node.is_dir() { a.size } else { node.size };
-        assert_eq!(have, (node.mode, node.uid, node.nlink, size), "mode, uid, nlink, size of inode {ino}");
+        assert_eq!(
+            have,
+            (node.mode, node.uid, node.nlink, size),
+            "mode, uid, nlink, size of inode {ino}"
+        );
         verify_names(fs, &inode, node, &mut seen);
         if node.mode & S_IFMT == S_IFLNK {
-            assert_eq!(fs.readlink(&inode).expect("readlink"), &node.target[..], "target of {ino}");
+            assert_eq!(
+                fs.readlink(&inode).expect("readlink"),
+                &node.target[..],
+                "target of {ino}"
+            );
         }
         if node.mode & S_IFMT == S_IFREG {
             verify_data(fs, &inode, node);
@@ -625,7 +805,10 @@ fn verify_names(fs: &Fs, inode: &Shared<Inode>, node: &Node, seen: &mut BTreeSet
     fs.readdir(inode, 0, &mut |name, child, _, cookie| {
         assert!(cookie > last, "cookies of directory {ino} do not grow");
         last = cookie;
-        assert!(listed.insert(name.to_vec(), child).is_none(), "a name twice in directory {ino}");
+        assert!(
+            listed.insert(name.to_vec(), child).is_none(),
+            "a name twice in directory {ino}"
+        );
         true
     })
     .expect("readdir");
@@ -642,20 +825,43 @@ fn verify_data(fs: &Fs, inode: &Shared<Inode>, node: &Node) {
     let (mut at, mut found) = (0, 0);
     let mut buf = Block::zeroed().unwrap();
     while at < MAX_FILE_BLOCKS {
-        let m = fs.map_read(inode, at, MAX_FILE_BLOCKS - at).expect("map_read");
-        assert!(m.start == at && m.len > 0, "map_read of inode {ino} at {at} gave {m:?}");
+        let m = fs
+            .map_read(inode, at, MAX_FILE_BLOCKS - at)
+            .expect("map_read");
+        assert!(
+            m.start == at && m.len > 0,
+            "map_read of inode {ino} at {at} gave {m:?}"
+        );
         if m.kind == MapKind::Written {
             for i in 0..m.len {
                 let want = node.blocks.get(&(at + i));
-                let want = *want.unwrap_or_else(|| panic!("inode {ino} has data at block {} that must be a hole", at + i));
-                fs.node_store().device().read(m.phys + i, &mut buf).expect("read");
-                assert!(buf[..] == fill(want)[..], "inode {ino} block {}: wrong content", at + i);
-                let verdict = fs.verify(inode, at + i, m.phys + i, crc32c(0, &buf[..])).expect("verify");
+                let want = *want.unwrap_or_else(|| {
+                    panic!(
+                        "inode {ino} has data at block {} that must be a hole",
+                        at + i
+                    )
+                });
+                fs.node_store()
+                    .device()
+                    .read(m.phys + i, &mut buf)
+                    .expect("read");
+                assert!(
+                    buf[..] == fill(want)[..],
+                    "inode {ino} block {}: wrong content",
+                    at + i
+                );
+                let verdict = fs
+                    .verify(inode, at + i, m.phys + i, crc32c(0, &buf[..]))
+                    .expect("verify");
                 assert_eq!(verdict, Verdict::Good, "inode {ino} block {}", at + i);
                 found += 1;
             }
         }
         at += m.len;
     }
-    assert_eq!(found, node.blocks.len(), "inode {ino}: blocks that have data");
+    assert_eq!(
+        found,
+        node.blocks.len(),
+        "inode {ino}: blocks that have data"
+    );
 }

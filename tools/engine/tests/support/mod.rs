@@ -6,5 +6,6 @@
 #![allow(dead_code, clippy::unwrap_used)]
 
 pub mod driver;
+pub mod forge;
 pub mod model;
 pub mod ops;

@@ -36,8 +36,16 @@ pub struct Model {
 
 impl Model {
     pub fn new(root: u64) -> Self {
-        let node = Node { mode: S_IFDIR | 0o755, nlink: 2, parent: root, ..Node::default() };
-        Self { nodes: BTreeMap::from([(root, node)]), root }
+        let node = Node {
+            mode: S_IFDIR | 0o755,
+            nlink: 2,
+            parent: root,
+            ..Node::default()
+        };
+        Self {
+            nodes: BTreeMap::from([(root, node)]),
+            root,
+        }
     }
 
     pub fn get(&self, ino: u64) -> &Node {
@@ -50,7 +58,11 @@ impl Model {
 
     /// Inodes of which `f` is true, in order.
     pub fn select(&self, f: impl Fn(&Node) -> bool) -> Vec<u64> {
-        self.nodes.iter().filter(|(_, n)| f(n)).map(|(i, _)| *i).collect()
+        self.nodes
+            .iter()
+            .filter(|(_, n)| f(n))
+            .map(|(i, _)| *i)
+            .collect()
     }
 
     pub fn dirs(&self) -> Vec<u64> {

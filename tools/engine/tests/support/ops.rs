@@ -23,26 +23,87 @@ pub enum How {
 /// An operation; `u8`s choose among what exists.
 #[derive(Clone, Debug)]
 pub enum Op {
-    Create { dir: u8, name: u8, what: What },
+    Create {
+        dir: u8,
+        name: u8,
+        what: What,
+    },
     Tmpfile,
-    Link { dir: u8, name: u8, target: u8 },
-    Unlink { dir: u8, entry: u8 },
-    Rename { dir: u8, entry: u8, to: u8, name: u8, how: How },
-    SetAttrs { target: u8, mode: u16, uid: u32 },
-    SetSize { file: u8, blocks: u64, extra: u16 },
-    Punch { file: u8, start: u64, len: u64 },
-    Preallocate { file: u8, start: u64, len: u64, keep: bool },
-    Zero { file: u8, start: u64, len: u64 },
+    Link {
+        dir: u8,
+        name: u8,
+        target: u8,
+    },
+    Unlink {
+        dir: u8,
+        entry: u8,
+    },
+    Rename {
+        dir: u8,
+        entry: u8,
+        to: u8,
+        name: u8,
+        how: How,
+    },
+    SetAttrs {
+        target: u8,
+        mode: u16,
+        uid: u32,
+    },
+    SetSize {
+        file: u8,
+        blocks: u64,
+        extra: u16,
+    },
+    Punch {
+        file: u8,
+        start: u64,
+        len: u64,
+    },
+    Preallocate {
+        file: u8,
+        start: u64,
+        len: u64,
+        keep: bool,
+    },
+    Zero {
+        file: u8,
+        start: u64,
+        len: u64,
+    },
     /// Dirties pages.
-    Write { file: u8, start: u64, len: u64 },
+    Write {
+        file: u8,
+        start: u64,
+        len: u64,
+    },
     /// Makes pages writable and does not dirty them after all.
-    ShortWrite { file: u8, start: u64, len: u64 },
-    Writeback { file: u8, fail: bool },
-    Direct { file: u8, start: u64, len: u64, fail: bool, sync: bool },
+    ShortWrite {
+        file: u8,
+        start: u64,
+        len: u64,
+    },
+    Writeback {
+        file: u8,
+        fail: bool,
+    },
+    Direct {
+        file: u8,
+        start: u64,
+        len: u64,
+        fail: bool,
+        sync: bool,
+    },
     Sync,
-    SyncFile { file: u8 },
-    Open { file: u8 },
-    Close { file: u8 },
+    SyncFile {
+        file: u8,
+    },
+    Open {
+        file: u8,
+    },
+    Close {
+        file: u8,
+    },
     Shrink,
     Remount,
     Crash,

@@ -120,7 +120,10 @@ impl<T, A: Allocator> Vec<T, A> {
         if cap - len >= additional {
             return Ok(());
         }
-        let want = len.checked_add(additional).ok_or(AllocError)?.max(cap.saturating_mul(2));
+        let want = len
+            .checked_add(additional)
+            .ok_or(AllocError)?
+            .max(cap.saturating_mul(2));
         let bytes = want.checked_mul(size_of::<T>()).ok_or(AllocError)?;
         if bytes > A::MAX || crate::fault::should_fail() {
             return Err(AllocError);

@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The checker finds what it must find: each test changes one thing, with all checksums right, and
+//! names the complaint that must come.
+
+mod support;
+
+use ordofs_engine::engine::format::{Superblock, SB_SLOTS};
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::Block;
+use support::driver::Driver;
+use support::forge::{forge, leaf, put, Item};
+use support::ops::{Op, What};
+
+const BLOCKS: u64 = 8192;
+const INODE: u8 = 1;
+const EXTENT: u8 = 3;
+const DIR: u8 = 4;
+const ALLOC: u8 = 6;
+
+/// Twenty files and two directories with long names, so that the trees are not inline.
+fn disk() -> MemDisk {
+    let disk = MemDisk::new(BLOCKS);
+    let d2 = disk.clone();
+    let mut d = Driver::new(move || d2.device());
+    for i in 0..40u8 {
+        let what = if i % 10 == 9 { What::Dir } else { What::File };
+        d.step(&Op::Create {
+            dir: 0,
+            name: i,
+            what,
+        });
+    }
+    for i in 0..80u64 {
+        d.step(&Op::Preallocate {
+            file: 2,
+            start: 2 * i,
+            len: 1,
+            keep: false,
+        });
+        d.step(&Op::Direct {
+            file: 0,
+            start: 2 * i,
+            len: 1,
+            fail: false,
+            sync: false,
+        });
+        d.step(&Op::Direct {
+            file: 1,
+            start: 3 * i,
+            len: 1,
+            fail: false,
+            sync: false,
+        });
+    }
+    d.remount();
+    drop(d);
+    disk
+}
+
+fn complaints(disk: &MemDisk) -> Vec<String> {
+    let r = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default()).expect("superblock");
+    r.problems.iter().map(ToString::to_string).collect()
+}
+
+/// Blocks that the newest generation refers to and that have items of that kind.
+fn leaves(disk: &MemDisk, kind: u8) -> Vec<(u64, [u8; 4096])> {
+    let live = |b: &u64| {
+        let copy = disk.fork();
+        copy.corrupt(*b, 50, 1);
+        !complaints(&copy).is_empty()
+    };
+    let all = disk.image();
+    all.iter()
+        .filter(|(_, d)| !leaf(d, kind).is_empty())
+        .filter(|(b, _)| live(b))
+        .map(|(b, d)| (*b, **d))
+        .collect()
+}
+
+/// Lets `change` work on the items of all leaves of a kind until it says that it did something; then
+/// the complaints must contain `want`.
+fn expect(kind: u8, want: &str, mut change: impl FnMut(&mut [u8; 4096], &Item) -> bool) {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = disk();
+    assert_eq!(complaints(&disk), Vec::<String>::new());
+    for (block, mut data) in leaves(&disk, kind) {
+        for item in leaf(&data, kind) {
+            if change(&mut data, &item) {
+                forge(&disk, block, data);
+                let all = complaints(&disk);
+                assert!(
+                    all.iter().any(|c| c.contains(want)),
+                    "no complaint has {want:?}: {all:#?}"
+                );
+                return;
+            }
+        }
+    }
+    panic!("nothing to change");
+}
+
+fn add(data: &mut [u8; 4096], at: usize, by: u8) -> bool {
+    data[at] = data[at].wrapping_add(by);
+    true
+}
+
+fn is_file(data: &[u8; 4096], i: &Item) -> bool {
+    data[i.at + 1] & 0xf0 == 0x80
+}
+
+fn is_dir(data: &[u8; 4096], i: &Item) -> bool {
+    data[i.at + 1] & 0xf0 == 0x40
+}
+
+#[test]
+fn a_wrong_link_count_of_a_file() {
+    expect(INODE, "link count is 2, it has 1 names", |d, i| {
+        is_file(d, i) && add(d, i.at + 4, 1)
+    });
+}
+
+#[test]
+fn a_wrong_link_count_of_a_directory() {
+    expect(INODE, "link count is", |d, i| {
+        is_dir(d, i) && add(d, i.at + 4, 1)
+    });
+}
+
+#[test]
+fn a_wrong_count_of_blocks() {
+    expect(INODE, "blocks, its extents have", |d, i| {
+        is_file(d, i) && add(d, i.at + 24, 1)
+    });
+}
+
+#[test]
+fn data_past_the_size() {
+    expect(INODE, "past its size", |d, i| {
+        let has_data = is_file(d, i) && d[i.at + 24] != 0;
+        if has_data {
+            d[i.at + 16..i.at + 24].fill(0);
+        }
+        has_data
+    });
+}
+
+#[test]
+fn a_wrong_parent() {
+    expect(INODE, "its parent is", |d, i| {
+        is_dir(d, i) && i.key != 2 && add(d, i.at + 48, 1)
+    });
+}
+
+#[test]
+fn an_entry_that_points_nowhere() {
+    expect(DIR, "which does not exist", |d, i| {
+        d[i.at..i.at + 8].copy_from_slice(&999_999u64.to_le_bytes());
+        true
+    });
+}
+
+#[test]
+fn an_entry_that_points_to_another_inode() {
+    expect(DIR, "names", |d, i| add(d, i.at, 1));
+}
+
+#[test]
+fn an_entry_of_the_wrong_type() {
+    expect(DIR, "says type", |d, i| add(d, i.at + 8, 1));
+}
+
+#[test]
+fn a_name_at_the_wrong_hash() {
+    expect(DIR, "does not belong at this hash", |d, i| {
+        add(d, i.at + 9, 1)
+    });
+}
+
+#[test]
+fn two_owners_of_a_block() {
+    // The first block of the log becomes data.
+    expect(EXTENT, "used by", |d, i| {
+        d[i.at..i.at + 8].copy_from_slice(&256u64.to_le_bytes());
+        true
+    });
+}
+
+#[test]
+fn extents_that_overlap() {
+    // A record of one preallocated block becomes one of six.
+    expect(EXTENT, "overlaps", |d, i| {
+        i.len == 24 && d[i.at + 8] == 1 && add(d, i.at + 8, 5)
+    });
+}
+
+#[test]
+fn a_block_that_is_marked_free_and_in_use() {
+    // Bits 0..512 are the superblocks and the log.
+    expect(ALLOC, "are marked free", |d, i| {
+        i.len > 1000 && i.key == 0 && add(d, i.at + 4 + 64, 0xfe)
+    });
+}
+
+#[test]
+fn a_block_that_is_lost() {
+    expect(ALLOC, "nothing refers to them", |d, i| {
+        i.len > 1000 && i.key == 0 && add(d, i.at + 4 + 1000, 1)
+    });
+}
+
+#[test]
+fn wrong_free_counts() {
+    expect(ALLOC, "its bitmap has", |d, i| {
+        i.len > 1000 && i.key == 0 && add(d, i.at, 1)
+    });
+    expect(ALLOC, "free count is", |d, i| {
+        i.key >= 1 << 32 && add(d, i.at, 1)
+    });
+}
+
+#[test]
+fn wrong_counts_in_the_superblock() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let change = |f: fn(&mut Superblock), want: &str| {
+        let disk = disk();
+        let mut sb = Superblock::read(&disk.device()).expect("superblock");
+        f(&mut sb);
+        let mut b = Block::zeroed().expect("memory");
+        sb.encode(&mut b);
+        put(&disk, SB_SLOTS[(sb.generation & 1) as usize], &b);
+        let all = complaints(&disk);
+        assert!(
+            all.iter().any(|c| c.contains(want)),
+            "no complaint has {want:?}: {all:#?}"
+        );
+    };
+    change(|sb| sb.free -= 1, "free blocks, there are");
+    change(|sb| sb.inodes += 1, "inodes, there are");
+    change(|sb| sb.orphan_root = sb.inode_root, "unreadable");
+    change(|sb| sb.ag_roots[0] = None, "marked free");
+}
