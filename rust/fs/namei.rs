@@ -82,7 +82,7 @@ impl OrdoFs {
         }
         let _nofs = NoFs::enter();
         let whiteout = r.whiteout.as_ref().map(new_inode);
-        self.engine.rename(&engine::namei::Rename {
+        self.engine.rename(&engine::Rename {
             old_dir: &r.old_dir.data().engine,
             old_name: r.old_name,
             inode: &r.inode.data().engine,

@@ -73,7 +73,6 @@ pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> 
         reqs.push((area.block(pos + i as u64), b), GFP_KERNEL)?;
     }
     // One sequential write; the wrap-around makes it two.
-    reqs.sort_unstable_by_key(|r| r.0);
     st.device().write(&reqs)
 }
 
