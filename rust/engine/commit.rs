@@ -52,7 +52,10 @@ struct TreeSnap {
 impl TreeSnap {
     fn take(tree: &mut Tree) -> Result<Self> {
         let inline = tree.inline_image(INLINE_TREE_MAX)?;
-        Ok(Self { snapshot: tree.snapshot()?, inline })
+        Ok(Self {
+            snapshot: tree.snapshot()?,
+            inline,
+        })
     }
 }
 
@@ -83,7 +86,17 @@ impl InodeSnap {
         // Still "dirty" for the inode table until its record is in the inode tree.
         inode.committing.store(true, Ordering::Release);
         inode.dirty.store(false, Ordering::Release);
-        Ok(Self { inode, attrs, state, parent, deleted, blocks, extents, dir, xattr })
+        Ok(Self {
+            inode,
+            attrs,
+            state,
+            parent,
+            deleted,
+            blocks,
+            extents,
+            dir,
+            xattr,
+        })
     }
 }
 
@@ -100,7 +113,10 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn take(&mut self) -> Result<u64> {
-        let (at, _) = self.fs.space.alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
+        let (at, _) = self
+            .fs
+            .space
+            .alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
         self.allocated += 1;
         self.goal = Some(at + 1);
         Ok(at)
@@ -154,6 +170,8 @@ struct Frozen {
     promised: i64,
     next_ino: u64,
     inodes: u64,
+    /// Where the log stood: position and number.
+    log: (u64, u64),
 }
 
 impl Fs {
@@ -163,13 +181,22 @@ impl Fs {
         self.commit_upto(target, false)
     }
 
-    /// Makes what happened to the inode durable.
+    /// Makes what happened to the inode durable: by the log, else by a commit.
     pub fn sync_inode(&self, inode: &Inode) -> Result {
         let changed = inode.changed.load(Ordering::Acquire);
-        if self.durable_generation() >= changed {
+        if self.durable_generation() >= changed && !self.log_pending() {
             return self.readable();
         }
-        self.commit_upto(changed, false)
+        self.writable()?;
+        match self.log_sync(inode) {
+            Ok(true) => Ok(()),
+            // Full, or something that the log cannot say: a commit says it all.
+            Ok(false) => self.sync(),
+            Err(e) => {
+                self.abort("writing the log");
+                Err(e)
+            }
+        }
     }
 
     /// Commits unless generation `target` is durable. Group commit: whoever waited for the mutex while
@@ -207,7 +234,15 @@ impl Fs {
         let next_ino = self.next_ino.load(Ordering::Relaxed);
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
-        Ok(Frozen { generation, snaps, promised, next_ino, inodes })
+        let log = self.log.freeze();
+        Ok(Frozen {
+            generation,
+            snaps,
+            promised,
+            next_ino,
+            inodes,
+            log,
+        })
     }
 
     /// Commits with operations locked out all the while, and reserves before they come back: for
@@ -264,6 +299,7 @@ impl Fs {
         c.sb.generation = f.generation;
         c.sb.next_ino = f.next_ino;
         c.sb.inodes = f.inodes;
+        (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
         // R8: data and nodes first, then the superblock that refers to them.
         self.st.device().flush()?;
@@ -286,6 +322,7 @@ impl Fs {
             self.space.reserve_forced(diff.unsigned_abs());
         }
         self.durable.store(f.generation, Ordering::Release);
+        self.log.committed(f.log.0);
         self.thaw(c, f)
     }
 
@@ -294,7 +331,13 @@ impl Fs {
     fn thaw(&self, c: &mut CommitState, f: Frozen) -> Result {
         let durable = f.generation;
         for s in f.snaps {
-            let InodeSnap { inode, extents, dir, xattr, .. } = s;
+            let InodeSnap {
+                inode,
+                extents,
+                dir,
+                xattr,
+                ..
+            } = s;
             // The snapshots hold the nodes; they must go before the trees can let go of them.
             drop((extents, dir, xattr));
             {
@@ -325,7 +368,12 @@ impl Fs {
         Ok(())
     }
 
-    fn commit_tree(&self, sink: &mut Sink<'_>, t: &TreeSnap, write: bool) -> Result<Option<NodePtr>> {
+    fn commit_tree(
+        &self,
+        sink: &mut Sink<'_>,
+        t: &TreeSnap,
+        write: bool,
+    ) -> Result<Option<NodePtr>> {
         self.free_dead(&t.snapshot)?;
         if !write || t.inline.is_some() {
             return Ok(None);
@@ -418,7 +466,8 @@ impl Fs {
 
     /// The commit thread sleeps here, at most `ms` milliseconds.
     pub fn commit_wait(&self, ms: u64) {
-        self.wake.wait_timeout(ms, || self.woken.load(Ordering::Acquire));
+        self.wake
+            .wait_timeout(ms, || self.woken.load(Ordering::Acquire));
     }
 
     /// The commit thread's work: commits when it is time or when there is much to write.

@@ -44,7 +44,10 @@ struct Place {
 
 impl Fs {
     fn with_cookie(inode: &Inode, m: Mapping) -> Mapping {
-        Mapping { cookie: inode.cookie(), ..m }
+        Mapping {
+            cookie: inode.cookie(),
+            ..m
+        }
     }
 
     /// The completed mapping at `block`. Waits for direct writes in flight there: their data is in no
@@ -55,12 +58,16 @@ impl Fs {
         loop {
             if inode.direct.load(Ordering::Acquire) != 0 {
                 let end = max.min(MAX_DELALLOC);
-                inode.ordered_wait.wait_until(|| !inode.ordered.lock().direct(block, end));
+                inode
+                    .ordered_wait
+                    .wait_until(|| !inode.ordered.lock().direct(block, end));
             }
             let m = inode.maps.read();
             let r = Self::with_cookie(inode, m.readable(&self.st, block, max)?);
             drop(m);
-            if inode.direct.load(Ordering::Acquire) == 0 || !inode.ordered.lock().direct(r.start, r.len) {
+            if inode.direct.load(Ordering::Acquire) == 0
+                || !inode.ordered.lock().direct(r.start, r.len)
+            {
                 return Ok(r);
             }
         }
@@ -83,15 +90,23 @@ impl Fs {
         }
         let max = max.clamp(1, MAX_DELALLOC).min(MAX_FILE_BLOCKS - block);
         if inode.direct.load(Ordering::Acquire) != 0 {
-            inode.ordered_wait.wait_until(|| !inode.ordered.lock().direct(block, max));
+            inode
+                .ordered_wait
+                .wait_until(|| !inode.ordered.lock().direct(block, max));
         }
         loop {
             let need = {
                 let m = inode.maps.read();
                 match m.writable(&self.st, block, max)? {
-                    Writable::Delalloc(len, under) => return Ok(Self::over(inode, block, len, under)),
+                    Writable::Delalloc(len, under) => {
+                        return Ok(Self::over(inode, block, len, under))
+                    }
                     Writable::Unwritten(u) => {
-                        return Ok(WriteMap { map: Self::with_cookie(inode, u), src: None, new: false })
+                        return Ok(WriteMap {
+                            map: Self::with_cookie(inode, u),
+                            src: None,
+                            new: false,
+                        })
                     }
                     Writable::Needs(under) => under.len,
                 }
@@ -109,22 +124,37 @@ impl Fs {
             };
             // The loser of the race gives its reservation back.
             let used = *kept.as_ref().unwrap_or(&0) + meta;
-            self.space.unreserve((got + meta_for(got)).saturating_sub(used));
+            self.space
+                .unreserve((got + meta_for(got)).saturating_sub(used));
             kept?;
         }
     }
 
     fn over(inode: &Inode, start: u64, len: u64, under: Mapping) -> WriteMap {
-        let map = Mapping { start, len: len.min(under.len), kind: MapKind::Delalloc, phys: 0, cookie: 0 };
+        let map = Mapping {
+            start,
+            len: len.min(under.len),
+            kind: MapKind::Delalloc,
+            phys: 0,
+            cookie: 0,
+        };
         let src = (under.kind == MapKind::Written).then_some(under);
-        WriteMap { map: Self::with_cookie(inode, map), src, new: src.is_none() }
+        WriteMap {
+            map: Self::with_cookie(inode, map),
+            src,
+            new: src.is_none(),
+        }
     }
 
     /// Reserves up to `want` data blocks, at least one, and [`meta_for`] them; less when space is
     /// short.
     fn reserve_data(&self, want: u64) -> Result<u64> {
         let want = want.max(1);
-        if self.space.reserve(want + meta_for(want), Priority::Normal).is_ok() {
+        if self
+            .space
+            .reserve(want + meta_for(want), Priority::Normal)
+            .is_ok()
+        {
             return Ok(want);
         }
         let mut n = want;
@@ -139,7 +169,8 @@ impl Fs {
 
     /// Gives back the metadata blocks of delalloc that shrank.
     fn delalloc_meta(&self, before: u64, after: u64) {
-        self.space.unreserve(meta_for(before).saturating_sub(meta_for(after)));
+        self.space
+            .unreserve(meta_for(before).saturating_sub(meta_for(after)));
     }
 
     /// Drops delalloc of a write that failed or came up short, or of a range that is cut off. The
@@ -150,7 +181,10 @@ impl Fs {
         let before = m.delalloc.total();
         let mut n = 0;
         if m.delalloc.carve(start, len, |r| n += r.len).is_err() {
-            pr_warn!("ordofs: inode {}: no memory to release a reservation\n", inode.ino());
+            pr_warn!(
+                "ordofs: inode {}: no memory to release a reservation\n",
+                inode.ino()
+            );
         }
         self.delalloc_meta(before, before - n);
         if n > 0 {
@@ -184,7 +218,13 @@ impl Fs {
     /// R1: the one helper. Decides where a prefix of `[start, start + csums.len())` goes, takes the
     /// space, inserts the ordered extent and then the extent map. `csums` are the crc32c of the blocks.
     /// Sleeps; folio locks may be held. ENOSPC only for direct writes.
-    pub fn start_write(&self, inode: &Shared<Inode>, start: u64, csums: &[u32], direct: bool) -> Result<Started> {
+    pub fn start_write(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        csums: &[u32],
+        direct: bool,
+    ) -> Result<Started> {
         let _nofs = NoFs::enter();
         self.writable()?;
         let n = csums.len() as u64;
@@ -215,7 +255,9 @@ impl Fs {
                     // the loser's blocks would be freed and mapped at once, and in place they would
                     // leave a checksum that is true of neither.
                     self.space.unreserve(extra);
-                    inode.ordered_wait.wait_until(|| !inode.ordered.lock().overlaps(start, 1));
+                    inode
+                        .ordered_wait
+                        .wait_until(|| !inode.ordered.lock().overlaps(start, 1));
                 }
                 Err(e) => {
                     self.space.unreserve(extra);
@@ -280,32 +322,59 @@ impl Fs {
         };
         let under = m.completed(&self.st, start, n)?;
         let place = if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
-            let len = m.delalloc.at_or_after(start).map_or(under.len, |d| under.len.min(d.start - start));
-            Place { phys: under.phys, len, in_place: true }
+            let len = m
+                .delalloc
+                .at_or_after(start)
+                .map_or(under.len, |d| under.len.min(d.start - start));
+            Place {
+                phys: under.phys,
+                len,
+                in_place: true,
+            }
         } else {
             let want = self.same_kind(&m, start, n)?;
             let goal = self.goal(&m, start)?;
             let (phys, len) = self.space.alloc(&self.st, want, goal, Owner::Busy)?;
-            Place { phys, len, in_place: false }
+            Place {
+                phys,
+                len,
+                in_place: false,
+            }
         };
         let undo = |e: Error| {
             if !place.in_place {
                 // The blocks stay reserved as far as the caller is concerned.
-                if self.space.release_busy(&self.st, place.phys, place.len).is_ok() {
+                if self
+                    .space
+                    .release_busy(&self.st, place.phys, place.len)
+                    .is_ok()
+                {
                     self.space.reserve_forced(place.len);
                 }
             }
             e
         };
         let mut own = KVec::new();
-        let bytes = csums.as_slice().get(..4 * place.len as usize).ok_or(EINVAL)?;
-        own.extend_from_slice(bytes, GFP_KERNEL).map_err(|e| undo(e.into()))?;
+        let bytes = csums
+            .as_slice()
+            .get(..4 * place.len as usize)
+            .ok_or(EINVAL)?;
+        own.extend_from_slice(bytes, GFP_KERNEL)
+            .map_err(|e| undo(e.into()))?;
 
         // R1: the ordered extent first ...
         let ordered = inode
             .ordered
             .lock()
-            .insert(inode, start, place.len, place.phys, own, place.in_place, direct)
+            .insert(
+                inode,
+                start,
+                place.len,
+                place.phys,
+                own,
+                place.in_place,
+                direct,
+            )
             .map_err(undo)?;
         // ... the extent map second: the type asks for the ordered extent.
         if let Err(e) = m.ems.insert_pinned(&ordered) {
@@ -321,12 +390,19 @@ impl Fs {
         if !direct {
             let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
             if r.is_err() {
-                pr_warn!("ordofs: inode {}: delalloc of a started write stays\n", inode.ino());
+                pr_warn!(
+                    "ordofs: inode {}: delalloc of a started write stays\n",
+                    inode.ino()
+                );
             }
             self.delalloc_meta(before, before - paid);
         }
         inode.bump();
-        let spent = if place.in_place { 0 } else { place.len.saturating_sub(paid) };
+        let spent = if place.in_place {
+            0
+        } else {
+            place.len.saturating_sub(paid)
+        };
         if place.in_place {
             self.space.unreserve(paid);
         }
@@ -336,7 +412,11 @@ impl Fs {
             self.space.reserve_forced(spent - extra);
         }
         m.ems.recount(&self.em_count);
-        Ok(Some(Started { phys: place.phys, len: place.len, ordered }))
+        Ok(Some(Started {
+            phys: place.phys,
+            len: place.len,
+            ordered,
+        }))
     }
 
     /// How many blocks from `start` on need new blocks: up to the next preallocated extent.
@@ -354,7 +434,9 @@ impl Fs {
 
     /// Where a file would like its blocks: behind the ones before them.
     fn goal(&self, m: &crate::engine::maps::Maps, start: u64) -> Result<Option<u64>> {
-        let Some(before) = start.checked_sub(1) else { return Ok(None) };
+        let Some(before) = start.checked_sub(1) else {
+            return Ok(None);
+        };
         if let Some(r) = m.ems.at(before) {
             return Ok(Some(r.value.phys + (before - r.start) + 1));
         }
@@ -380,6 +462,8 @@ impl Fs {
             }
             inode.bump();
             drop(m);
+            // Its extent map may have taken the place of a modified one, which no fsync finds now.
+            self.break_log();
             if !o.in_place() {
                 let freed = self.space.release_busy(&self.st, o.phys(), o.len());
                 freed.unwrap_or_else(|_| self.abort("releasing blocks of a failed write"));
@@ -401,7 +485,11 @@ impl Fs {
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (start, end) = (o.start(), o.end());
-        let old = if o.in_place() { Old::KeepUnwritten } else { Old::Free };
+        let old = if o.in_place() {
+            Old::KeepUnwritten
+        } else {
+            Old::Free
+        };
         let mut at = start;
         while at < end {
             at = self
@@ -422,7 +510,8 @@ impl Fs {
             generation: txn.generation(),
         };
         // The old mapping is gone: from here on an error must not pass for a failed write.
-        self.add_extent(&mut txn, &mut m, &e, o.csums()).inspect_err(|_| self.abort("mapping a completed write"))?;
+        self.add_extent(&mut txn, &mut m, &e, o.csums())
+            .inspect_err(|_| self.abort("mapping a completed write"))?;
         m.ems.completed(o, txn.generation());
         inode.bump();
         drop(m);
@@ -433,7 +522,9 @@ impl Fs {
 
     /// Waits until no write is in flight in the range. Never call with a Txn or a lock of the inode.
     pub fn wait_ordered(&self, inode: &Inode, start: u64, len: u64) {
-        inode.ordered_wait.wait_until(|| !inode.ordered.lock().overlaps(start, len));
+        inode
+            .ordered_wait
+            .wait_until(|| !inode.ordered.lock().overlaps(start, len));
     }
 
     /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
@@ -441,7 +532,9 @@ impl Fs {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
         let mut v = ValueBuf::new();
-        let Some(e) = m.extent_at(&self.st, block, &mut v)? else { return Ok(Verdict::Moved) };
+        let Some(e) = m.extent_at(&self.st, block, &mut v)? else {
+            return Ok(Verdict::Moved);
+        };
         let off = block - e.start;
         if e.unwritten || e.phys + off != phys {
             return Ok(Verdict::Moved);
@@ -451,7 +544,11 @@ impl Fs {
         }
         let at = HEADER + 4 * off as usize;
         let want = crate::engine::format::le32(v.as_slice(), at).ok_or(EIO)?;
-        Ok(if want == crc { Verdict::Good } else { Verdict::Bad(want) })
+        Ok(if want == crc {
+            Verdict::Good
+        } else {
+            Verdict::Bad(want)
+        })
     }
 
     /// R5: the sequence number of the inode's maps now.

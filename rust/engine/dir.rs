@@ -41,7 +41,10 @@ pub fn decode(owner: u64, v: &[u8]) -> Result<Entry<'_>> {
     let bad = || corrupt("directory entry", owner, "malformed");
     let ino = le64(v, 0).ok_or_else(bad)?;
     let kind = *v.get(8).ok_or_else(bad)?;
-    let name = v.get(ENTRY_HEADER..).filter(|n| !n.is_empty() && n.len() <= NAME_MAX).ok_or_else(bad)?;
+    let name = v
+        .get(ENTRY_HEADER..)
+        .filter(|n| !n.is_empty() && n.len() <= NAME_MAX)
+        .ok_or_else(bad)?;
     if ino == 0 || name.contains(&0) || name.contains(&b'/') {
         return Err(bad());
     }
@@ -67,7 +70,8 @@ pub fn check_name(name: &[u8]) -> Result {
     if name.len() > NAME_MAX {
         return Err(ENAMETOOLONG);
     }
-    if name.is_empty() || name.contains(&0) || name.contains(&b'/') || name == b"." || name == b".." {
+    if name.is_empty() || name.contains(&0) || name.contains(&b'/') || name == b"." || name == b".."
+    {
         return Err(EINVAL);
     }
     Ok(())
@@ -84,10 +88,19 @@ impl Fs {
     ) -> Result<Option<(u64, DirEntry)>> {
         let first = bucket(self.hash_key, name);
         let mut at = first;
-        while let Some(cookie) = tree.find_ge(&self.st, at, v)?.filter(|c| c >> 8 == first >> 8) {
+        while let Some(cookie) = tree
+            .find_ge(&self.st, at, v)?
+            .filter(|c| c >> 8 == first >> 8)
+        {
             let e = decode(dir.ino(), v.as_slice())?;
             if e.name == name {
-                return Ok(Some((cookie, DirEntry { ino: e.ino, kind: e.kind })));
+                return Ok(Some((
+                    cookie,
+                    DirEntry {
+                        ino: e.ino,
+                        kind: e.kind,
+                    },
+                )));
             }
             at = cookie + 1;
         }
@@ -109,7 +122,10 @@ impl Fs {
         let mut cookie = bucket(self.hash_key, name);
         let top = cookie | 255;
         let mut v = ValueBuf::new();
-        while let Some(c) = tree.find_ge(&self.st, cookie, &mut v)?.filter(|c| *c <= top) {
+        while let Some(c) = tree
+            .find_ge(&self.st, cookie, &mut v)?
+            .filter(|c| *c <= top)
+        {
             if c > cookie {
                 break;
             }
@@ -118,7 +134,11 @@ impl Fs {
             }
             cookie += 1;
         }
-        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, cookie, &value))
+        txn.charged(
+            &mut *tree,
+            |t| t.dirty_nodes(),
+            |t| t.insert(&self.st, cookie, &value),
+        )
     }
 
     /// Points an existing entry at another inode; its cookie stays.
@@ -134,15 +154,28 @@ impl Fs {
         let mut tree = dir.dir.write();
         let mut v = ValueBuf::new();
         let (cookie, _) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
-        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, cookie, &value))
+        txn.charged(
+            &mut *tree,
+            |t| t.dirty_nodes(),
+            |t| t.insert(&self.st, cookie, &value),
+        )
     }
 
     /// Removes an entry.
-    pub(crate) fn remove_entry(&self, txn: &mut Txn<'_>, dir: &Inode, name: &[u8]) -> Result<DirEntry> {
+    pub(crate) fn remove_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        dir: &Inode,
+        name: &[u8],
+    ) -> Result<DirEntry> {
         let mut tree = dir.dir.write();
         let mut v = ValueBuf::new();
         let (cookie, e) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
-        txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, cookie))?;
+        txn.charged(
+            &mut *tree,
+            |t| t.dirty_nodes(),
+            |t| t.remove(&self.st, cookie),
+        )?;
         Ok(e)
     }
 
@@ -178,7 +211,9 @@ impl Fs {
             if !emit(e.name, e.ino, e.kind, c) {
                 return Ok(());
             }
-            let Some(next) = c.checked_add(1) else { return Ok(()) };
+            let Some(next) = c.checked_add(1) else {
+                return Ok(());
+            };
             at = next;
         }
     }
@@ -195,7 +230,11 @@ impl Fs {
         let mut tree = inode.dir.write();
         for (i, piece) in target.chunks(SYMLINK_PIECE).enumerate() {
             let key = FIRST_COOKIE + i as u64;
-            txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, key, piece))?;
+            txn.charged(
+                &mut *tree,
+                |t| t.dirty_nodes(),
+                |t| t.insert(&self.st, key, piece),
+            )?;
         }
         Ok(())
     }

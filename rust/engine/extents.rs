@@ -2,8 +2,8 @@
 
 //! Changes of an inode's extent tree, inside a transaction and under `Inode.maps`.
 
-use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
 use crate::engine::btree::ValueBuf;
+use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::maps::Maps;
 use crate::engine::txn::Txn;
@@ -23,7 +23,11 @@ impl Fs {
     fn put_record(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
         let mut v = KVec::new();
         e.encode(csums, &mut v)?;
-        txn.charged(&mut maps.tree, |t| t.dirty_nodes(), |t| t.insert(&self.st, e.start, &v))
+        txn.charged(
+            &mut maps.tree,
+            |t| t.dirty_nodes(),
+            |t| t.insert(&self.st, e.start, &v),
+        )
     }
 
     /// Removes mappings in `[start, end)`, at most `budget` records. Returns the first block that
@@ -40,23 +44,43 @@ impl Fs {
         let mut v = ValueBuf::new();
         let mut at = start;
         for _ in 0..budget {
-            let Some(e) = maps.extent_at_or_after(&self.st, at, &mut v)?.filter(|e| e.start < end) else {
+            let Some(e) = maps
+                .extent_at_or_after(&self.st, at, &mut v)?
+                .filter(|e| e.start < end)
+            else {
                 return Ok(end);
             };
             let cut = e.slice(start, end);
             let (left, right) = (e.slice(e.start, start), e.slice(end, e.end()));
             if right.len > 0 && right.start >= end {
-                self.put_record(txn, maps, &right, e.csum_slice(v.as_slice(), right.start, right.end()))?;
+                self.put_record(
+                    txn,
+                    maps,
+                    &right,
+                    e.csum_slice(v.as_slice(), right.start, right.end()),
+                )?;
             }
             let step = if left.len > 0 && e.start < start {
-                self.put_record(txn, maps, &left, e.csum_slice(v.as_slice(), left.start, left.end()))
+                self.put_record(
+                    txn,
+                    maps,
+                    &left,
+                    e.csum_slice(v.as_slice(), left.start, left.end()),
+                )
             } else {
-                txn.charged(&mut maps.tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, e.start)).map(|_| ())
+                txn.charged(
+                    &mut maps.tree,
+                    |t| t.dirty_nodes(),
+                    |t| t.remove(&self.st, e.start),
+                )
+                .map(|_| ())
             };
             if let Err(err) = step {
                 if right.len > 0 && right.start >= end && right.start != e.start {
                     // Undo, so that no two records overlap.
-                    maps.tree.remove(&self.st, right.start).inspect_err(|_| self.abort("extent undo"))?;
+                    maps.tree
+                        .remove(&self.st, right.start)
+                        .inspect_err(|_| self.abort("extent undo"))?;
                 }
                 return Err(err);
             }
@@ -71,11 +95,19 @@ impl Fs {
 
     /// Frees data blocks in the running transaction; they may lie in several AGs.
     pub(crate) fn free_extent(&self, phys: u64, len: u64) -> Result {
-        self.space.free(&self.st, phys, len, false).inspect_err(|_| self.abort("freeing blocks"))
+        self.space
+            .free(&self.st, phys, len, false)
+            .inspect_err(|_| self.abort("freeing blocks"))
     }
 
     /// Adds a mapping where there is a hole, joined to its left neighbour when they are one run.
-    pub(crate) fn add_extent(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
+    pub(crate) fn add_extent(
+        &self,
+        txn: &mut Txn<'_>,
+        maps: &mut Maps,
+        e: &Extent,
+        csums: &[u8],
+    ) -> Result {
         let mut v = ValueBuf::new();
         let left = match e.start.checked_sub(1) {
             Some(b) => maps.extent_at(&self.st, b, &mut v)?,
@@ -93,7 +125,11 @@ impl Fs {
                 let mut all = KVec::new();
                 all.extend_from_slice(l.csum_slice(v.as_slice(), l.start, l.end()), GFP_KERNEL)?;
                 all.extend_from_slice(csums, GFP_KERNEL)?;
-                let joined = Extent { len: l.len + e.len, generation: txn.generation(), ..l };
+                let joined = Extent {
+                    len: l.len + e.len,
+                    generation: txn.generation(),
+                    ..l
+                };
                 self.put_record(txn, maps, &joined, &all)?;
                 maps.blocks = maps.blocks.saturating_add(e.len);
                 return Ok(());
@@ -104,8 +140,20 @@ impl Fs {
         while from < e.end() {
             let part = e.slice(from, from.saturating_add(max));
             let a = 4 * (from - e.start) as usize;
-            let bytes = if e.csums { csums.get(a..a + 4 * part.len as usize).ok_or(EINVAL)? } else { &[] };
-            self.put_record(txn, maps, &Extent { generation: txn.generation(), ..part }, bytes)?;
+            let bytes = if e.csums {
+                csums.get(a..a + 4 * part.len as usize).ok_or(EINVAL)?
+            } else {
+                &[]
+            };
+            self.put_record(
+                txn,
+                maps,
+                &Extent {
+                    generation: txn.generation(),
+                    ..part
+                },
+                bytes,
+            )?;
             maps.blocks = maps.blocks.saturating_add(part.len);
             from = part.end();
         }

@@ -10,6 +10,7 @@ use crate::engine::data::meta_for;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
 use crate::engine::itable::{InodeTable, Lookup};
+use crate::engine::log::Log;
 use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
@@ -58,6 +59,9 @@ pub struct Fs {
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
     pub(crate) read_only: AtomicBool,
+    /// The fsync log.
+    pub(crate) log: Log,
+    pub(crate) replaying: AtomicBool,
     shutdown: AtomicBool,
 }
 
@@ -94,6 +98,8 @@ impl Fs {
             geometry: p.geometry,
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
+            log: Log::new(&p.commit.sb)?,
+            replaying: AtomicBool::new(false),
             opts: Mutex::new(p.opts)?,
             space: p.space,
             itable: InodeTable::new()?,
@@ -150,7 +156,7 @@ impl Fs {
     /// EIO after a shutdown, EROFS on a read-only mount.
     pub(crate) fn writable(&self) -> Result {
         self.readable()?;
-        if self.read_only.load(Ordering::Acquire) {
+        if self.read_only.load(Ordering::Acquire) && !self.replaying.load(Ordering::Acquire) {
             return Err(EROFS);
         }
         Ok(())
@@ -255,7 +261,11 @@ impl Fs {
         let n = m.delalloc.total();
         if n != 0 {
             // R4: every reservation has found its end by now.
-            pr_warn!("ordofs: inode {}: {} reserved blocks at eviction\n", inode.ino(), n);
+            pr_warn!(
+                "ordofs: inode {}: {} reserved blocks at eviction\n",
+                inode.ino(),
+                n
+            );
             if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
                 self.space.unreserve(n + meta_for(n));
             }

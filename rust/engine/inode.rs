@@ -64,7 +64,14 @@ fn tree(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
 }
 
 impl Inode {
-    fn build(ino: u64, meta: Meta, extents: Tree, blocks: u64, dir: Tree, xattr: Tree) -> Result<Self> {
+    fn build(
+        ino: u64,
+        meta: Meta,
+        extents: Tree,
+        blocks: u64,
+        dir: Tree,
+        xattr: Tree,
+    ) -> Result<Self> {
         Ok(Self {
             ino,
             kind: meta.attrs.mode & S_IFMT,
@@ -86,14 +93,31 @@ impl Inode {
     /// A new inode without content.
     pub fn new(ino: u64, attrs: Attrs, parent: u64) -> Result<Self> {
         let t = |kind| Tree::empty(TreeId { kind, owner: ino });
-        let meta = Meta { attrs, state: 0, parent, deleted: false };
-        Self::build(ino, meta, t(TreeKind::Extent), 0, t(TreeKind::Dir), t(TreeKind::Xattr))
+        let meta = Meta {
+            attrs,
+            state: 0,
+            parent,
+            deleted: false,
+        };
+        Self::build(
+            ino,
+            meta,
+            t(TreeKind::Extent),
+            0,
+            t(TreeKind::Dir),
+            t(TreeKind::Xattr),
+        )
     }
 
     /// An inode from its record.
     pub fn from_record(ino: u64, rec: &InodeRecord<'_>) -> Result<Self> {
         let id = |kind| TreeId { kind, owner: ino };
-        let meta = Meta { attrs: rec.attrs, state: rec.state, parent: rec.parent, deleted: false };
+        let meta = Meta {
+            attrs: rec.attrs,
+            state: rec.state,
+            parent: rec.parent,
+            deleted: false,
+        };
         let extents = tree(id(TreeKind::Extent), &rec.extents)?;
         let dir = tree(id(TreeKind::Dir), &rec.dir)?;
         let xattr = tree(id(TreeKind::Xattr), &rec.xattr)?;

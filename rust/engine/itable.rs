@@ -52,7 +52,13 @@ impl InodeTable {
     pub fn new() -> Result<Self> {
         let mut shards = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
         for _ in 0..SHARDS {
-            shards.push(Mutex::new(Shard { map: Map::new(), removed: 0 })?, GFP_KERNEL)?;
+            shards.push(
+                Mutex::new(Shard {
+                    map: Map::new(),
+                    removed: 0,
+                })?,
+                GFP_KERNEL,
+            )?;
         }
         Ok(Self { shards })
     }
@@ -77,7 +83,13 @@ impl InodeTable {
     /// Adds a new inode with one user.
     pub fn add(&self, inode: Shared<Inode>) -> Result<Shared<Inode>> {
         let ino = inode.ino();
-        self.shard(ino)?.lock().map.insert(ino, Entry { inode: inode.clone(), users: 1 })?;
+        self.shard(ino)?.lock().map.insert(
+            ino,
+            Entry {
+                inode: inode.clone(),
+                users: 1,
+            },
+        )?;
         Ok(inode)
     }
 
@@ -95,7 +107,13 @@ impl InodeTable {
         if shard.removed != ticket {
             return Ok(None);
         }
-        shard.map.insert(ino, Entry { inode: inode.clone(), users: 1 })?;
+        shard.map.insert(
+            ino,
+            Entry {
+                inode: inode.clone(),
+                users: 1,
+            },
+        )?;
         Ok(Some(inode))
     }
 
@@ -119,7 +137,11 @@ impl InodeTable {
         for shard in self.shards.iter() {
             let mut from = 0;
             loop {
-                let next = shard.lock().map.first_ge(from).map(|(k, e)| (k, e.inode.clone()));
+                let next = shard
+                    .lock()
+                    .map
+                    .first_ge(from)
+                    .map(|(k, e)| (k, e.inode.clone()));
                 let Some((ino, inode)) = next else { break };
                 if !f(&inode) {
                     return;

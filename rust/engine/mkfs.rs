@@ -28,12 +28,22 @@ pub struct FormatOptions {
 /// Makes a filesystem on `dev`, whatever is on it. Overwrites the first 256 blocks; the caller has
 /// discarded the rest if it wants to.
 pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
-    let total = if o.blocks == 0 { dev.blocks() } else { o.blocks };
+    let total = if o.blocks == 0 {
+        dev.blocks()
+    } else {
+        o.blocks
+    };
     if total > dev.blocks() {
-        return Err(MountError::new(ENOSPC, "the device is smaller than the size asked for"));
+        return Err(MountError::new(
+            ENOSPC,
+            "the device is smaller than the size asked for",
+        ));
     }
     if total < MIN_BLOCKS {
-        return Err(MountError::new(ENOSPC, "too small: an OrdoFS needs at least 16 MiB"));
+        return Err(MountError::new(
+            ENOSPC,
+            "too small: an OrdoFS needs at least 16 MiB",
+        ));
     }
     if total > crate::engine::format::MAX_BLOCKS {
         return Err(MountError::new(EFBIG, "too large"));
@@ -74,8 +84,9 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         state: 0,
         log_start: RESERVED_BLOCKS,
         log_len: log_length(total),
-        log_head: 0,
-        log_tail: 0,
+        log_pos: 0,
+        // Not 0: batches of an earlier filesystem with the same UUID must not fit.
+        log_seq: crate::os::random_u64() >> 8,
         next_ino: ROOT_INO + 1,
         root_ino: ROOT_INO,
         inodes: 0,
@@ -105,10 +116,13 @@ fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
         btime: t,
         ..Attrs::default()
     };
-    let root = fs.itable.add(Shared::new(Inode::new(ROOT_INO, attrs, ROOT_INO)?)?)?;
+    let root = fs
+        .itable
+        .add(Shared::new(Inode::new(ROOT_INO, attrs, ROOT_INO)?)?)?;
     fs.inodes.fetch_add(1, crate::os::atomic::Ordering::Relaxed);
     for _ in 0..2 {
-        fs.begin(8, crate::engine::alloc::Priority::Reclaim)?.dirty(&root)?;
+        fs.begin(8, crate::engine::alloc::Priority::Reclaim)?
+            .dirty(&root)?;
         fs.sync()?;
     }
     fs.iput(root);

@@ -15,6 +15,7 @@
 //! | [`dir`], [`namei`] | directories and the operations on names |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
 //! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
+//! | [`log`] | the fsync log and its replay |
 //! | [`fs`] | the interface that the glue and the tools call |
 //!
 //! The lock order is in docs/DESIGN.md §6.
@@ -31,6 +32,7 @@ pub mod format;
 pub mod fs;
 pub mod inode;
 pub mod itable;
+pub mod log;
 pub mod maps;
 pub mod mkfs;
 pub mod mount;

@@ -11,13 +11,20 @@ use crate::engine::format::{NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::node_store::NodeStore;
 use crate::engine::types::*;
+use crate::os::atomic::Ordering;
 use crate::os::{Device, Shared};
 use kernel::prelude::*;
 
 /// Id of the inode tree.
-pub const INODE_TREE: TreeId = TreeId { kind: TreeKind::Inode, owner: 0 };
+pub const INODE_TREE: TreeId = TreeId {
+    kind: TreeKind::Inode,
+    owner: 0,
+};
 /// Id of the orphan tree.
-pub const ORPHAN_TREE: TreeId = TreeId { kind: TreeKind::Orphan, owner: 0 };
+pub const ORPHAN_TREE: TreeId = TreeId {
+    kind: TreeKind::Orphan,
+    owner: 0,
+};
 
 /// A tree from the root in a superblock.
 pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
@@ -40,22 +47,65 @@ impl Fs {
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
         let sb = read_superblock(&dev)?;
         if sb.read_only_features() && !opts.read_only {
-            return Err(MountError::new(EROFS, "unknown features allow reading only; mount with -o ro"));
+            return Err(MountError::new(
+                EROFS,
+                "unknown features allow reading only; mount with -o ro",
+            ));
         }
         if dev.readonly() && !opts.read_only {
-            return Err(MountError::new(EROFS, "the device is read-only; mount with -o ro"));
+            return Err(MountError::new(
+                EROFS,
+                "the device is read-only; mount with -o ro",
+            ));
         }
-        let damaged = |error| MountError { error, reason: "damaged metadata; see the kernel log, run fsck.ordofs" };
+        let damaged = |error| MountError {
+            error,
+            reason: "damaged metadata; see the kernel log, run fsck.ordofs",
+        };
         let fs = Self::from_superblock(dev, sb, opts).map_err(damaged)?;
+        if opts.recovery {
+            fs.recover().map_err(damaged)?;
+        }
         if !opts.read_only {
             fs.clean_orphans().map_err(damaged)?;
         }
         Ok(fs)
     }
 
+    /// Replays the log, and commits what it held unless the mount is read-only.
+    fn recover(&self) -> Result {
+        let (pos, seq) = {
+            let c = self.commit.lock();
+            (c.sb.log_pos, c.sb.log_seq)
+        };
+        self.replaying.store(true, Ordering::Release);
+        let r = self.replay(pos, seq);
+        self.replaying.store(false, Ordering::Release);
+        let r = r?;
+        if r.disbelieved {
+            pr_info!("ordofs: the last log batch was cut off before it was acknowledged\n");
+        }
+        if r.batches > 0 {
+            pr_info!(
+                "ordofs: replayed {} records of {} log batches\n",
+                r.records,
+                r.batches
+            );
+        }
+        if r.batches > 0 || r.disbelieved {
+            self.commit_upto(self.running_generation(), true)?;
+        }
+        self.log.start();
+        Ok(())
+    }
+
     /// Puts the filesystem that a superblock describes together.
     #[inline(never)]
-    pub(crate) fn from_superblock(dev: Device, sb: KBox<Superblock>, opts: MountOptions) -> Result<Shared<Self>> {
+    pub(crate) fn from_superblock(
+        dev: Device,
+        sb: KBox<Superblock>,
+        opts: MountOptions,
+    ) -> Result<Shared<Self>> {
         let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), CACHED_NODES)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
@@ -77,7 +127,10 @@ impl Fs {
             generation: sb.generation,
             next_ino: sb.next_ino,
             inodes: sb.inodes,
-            commit: CommitState { orphans: tree_of(ORPHAN_TREE, sb.orphan_root), sb },
+            commit: CommitState {
+                orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
+                sb,
+            },
             st,
         };
         Self::assemble(parts)
@@ -98,11 +151,17 @@ impl Fs {
             if attrs.nlink == 0 {
                 self.delete_inode(inode)?;
             } else {
-                let r = if state & STATE_TRUNCATE != 0 { self.set_size(&inode, attrs.size) } else { Ok(()) };
+                let r = if state & STATE_TRUNCATE != 0 {
+                    self.set_size(&inode, attrs.size)
+                } else {
+                    Ok(())
+                };
                 self.iput(inode);
                 r?;
             }
-            let Some(after) = ino.checked_add(1) else { return Ok(()) };
+            let Some(after) = ino.checked_add(1) else {
+                return Ok(());
+            };
             at = after;
         }
     }

@@ -10,10 +10,11 @@ use crate::engine::alloc::Priority;
 use crate::engine::dir::check_name;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::log::record::Record;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::{now, Shared};
+use crate::os::Shared;
 use kernel::prelude::*;
 
 /// Nodes that an operation on a name may dirty.
@@ -43,7 +44,7 @@ pub struct Rename<'a> {
 
 impl Fs {
     fn touch(&self, dir: &Inode, links: i32) {
-        let t = now();
+        let t = self.time();
         let mut m = dir.meta.lock();
         m.attrs.mtime = t;
         m.attrs.ctime = t;
@@ -52,13 +53,19 @@ impl Fs {
 
     fn relink(&self, inode: &Inode, by: i32) {
         let mut m = inode.meta.lock();
-        m.attrs.ctime = now();
+        m.attrs.ctime = self.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
     }
 
     /// A new inode in the table, on the commit's list.
-    fn new_inode(&self, txn: &mut Txn<'_>, new: &NewInode<'_>, nlink: u32, parent: u64) -> Result<Shared<Inode>> {
-        let t = now();
+    fn new_inode(
+        &self,
+        txn: &mut Txn<'_>,
+        new: &NewInode<'_>,
+        nlink: u32,
+        parent: u64,
+    ) -> Result<Shared<Inode>> {
+        let t = self.time();
         let attrs = Attrs {
             mode: new.mode,
             nlink,
@@ -74,7 +81,9 @@ impl Fs {
         };
         let ino = self.next_ino.fetch_add(1, Ordering::Relaxed);
         let parent = if attrs.is_dir() { parent } else { 0 };
-        let inode = self.itable.add(Shared::new(Inode::new(ino, attrs, parent)?)?)?;
+        let inode = self
+            .itable
+            .add(Shared::new(Inode::new(ino, attrs, parent)?)?)?;
         let r = match new.symlink {
             Some(target) => self.put_symlink(txn, &inode, target),
             None => Ok(()),
@@ -111,10 +120,18 @@ impl Fs {
     }
 
     /// Creates an inode of any type under a name that does not exist yet.
-    pub fn create(&self, dir: &Shared<Inode>, name: &[u8], new: &NewInode<'_>) -> Result<Shared<Inode>> {
+    pub fn create(
+        &self,
+        dir: &Shared<Inode>,
+        name: &[u8],
+        new: &NewInode<'_>,
+    ) -> Result<Shared<Inode>> {
         self.check_new(dir, name)?;
         let is_dir = new.mode & S_IFMT == S_IFDIR;
-        if new.symlink.is_some_and(|s| s.is_empty() || s.len() > SYMLINK_MAX) {
+        if new
+            .symlink
+            .is_some_and(|s| s.is_empty() || s.len() > SYMLINK_MAX)
+        {
             return Err(ENAMETOOLONG);
         }
         if is_dir {
@@ -129,13 +146,27 @@ impl Fs {
             return Err(e);
         }
         self.touch(dir, i32::from(is_dir));
+        self.log_create(&txn, dir.ino(), &inode, name, new);
         Ok(inode)
     }
 
     /// An inode without a name (O_TMPFILE). A crash frees it.
     pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
         let mut txn = self.begin(NODES, Priority::Normal)?;
-        self.new_inode(&mut txn, new, 0, 0)
+        let inode = self.new_inode(&mut txn, new, 0, 0)?;
+        self.log_create(&txn, 0, &inode, &[], new);
+        Ok(inode)
+    }
+
+    fn log_create(&self, txn: &Txn<'_>, dir: u64, inode: &Inode, name: &[u8], new: &NewInode<'_>) {
+        let target = new.symlink.unwrap_or(&[]);
+        txn.log(&Record::Create {
+            dir,
+            ino: inode.ino(),
+            attrs: inode.attrs(),
+            name,
+            target,
+        });
     }
 
     /// One more name for `target`.
@@ -147,9 +178,20 @@ impl Fs {
         let mut txn = self.begin(NODES, Priority::Normal)?;
         txn.dirty(dir)?;
         txn.dirty(target)?;
-        self.add_entry(&mut txn, dir, name, target.ino(), mode_to_kind(target.kind()))?;
+        self.add_entry(
+            &mut txn,
+            dir,
+            name,
+            target.ino(),
+            mode_to_kind(target.kind()),
+        )?;
         self.relink(target, 1);
         self.touch(dir, 0);
+        txn.log(&Record::Link {
+            dir: dir.ino(),
+            ino: target.ino(),
+            name,
+        });
         Ok(())
     }
 
@@ -170,6 +212,11 @@ impl Fs {
         }
         self.lost_name(victim, is_dir);
         self.touch(dir, -i32::from(is_dir));
+        txn.log(&Record::Unlink {
+            dir: dir.ino(),
+            ino: victim.ino(),
+            name,
+        });
         Ok(())
     }
 
@@ -199,9 +246,20 @@ impl Fs {
                 return Err(ENOTEMPTY);
             }
         }
-        let prio = if r.target.is_some() { Priority::Reclaim } else { Priority::Normal };
+        if r.target.is_some() {
+            // What the file has goes into the log before the name that replaces another file.
+            self.log_data(r.inode);
+        }
+        let prio = if r.target.is_some() {
+            Priority::Reclaim
+        } else {
+            Priority::Normal
+        };
         let mut txn = self.begin(2 * NODES, prio)?;
-        for i in [Some(r.old_dir), Some(r.new_dir), Some(r.inode), r.target].into_iter().flatten() {
+        for i in [Some(r.old_dir), Some(r.new_dir), Some(r.inode), r.target]
+            .into_iter()
+            .flatten()
+        {
             txn.dirty(i)?;
         }
         let kind = mode_to_kind(r.inode.kind());
@@ -215,10 +273,16 @@ impl Fs {
         };
         let step = step.and_then(|()| {
             let old = match (&white, r.whiteout) {
-                (Some(w), Some(n)) => {
-                    self.replace_entry(&mut txn, r.old_dir, r.old_name, w.ino(), mode_to_kind(n.mode))
-                }
-                _ => self.remove_entry(&mut txn, r.old_dir, r.old_name).map(|_| ()),
+                (Some(w), Some(n)) => self.replace_entry(
+                    &mut txn,
+                    r.old_dir,
+                    r.old_name,
+                    w.ino(),
+                    mode_to_kind(n.mode),
+                ),
+                _ => self
+                    .remove_entry(&mut txn, r.old_dir, r.old_name)
+                    .map(|_| ()),
             };
             old.inspect_err(|_| {
                 let undo = match r.target {
@@ -226,7 +290,9 @@ impl Fs {
                         let k = mode_to_kind(t.kind());
                         self.replace_entry(&mut txn, r.new_dir, r.new_name, t.ino(), k)
                     }
-                    None => self.remove_entry(&mut txn, r.new_dir, r.new_name).map(|_| ()),
+                    None => self
+                        .remove_entry(&mut txn, r.new_dir, r.new_name)
+                        .map(|_| ()),
                 };
                 undo.unwrap_or_else(|_| self.abort("undoing a rename"));
             })
@@ -237,8 +303,20 @@ impl Fs {
             }
             return Err(e);
         }
-        if let Some(w) = white {
-            self.let_go(self.itable.put(w.ino()));
+        let target = r.target.map_or(0, |t| t.ino());
+        match (&white, r.whiteout) {
+            (Some(w), Some(n)) => {
+                // In the log: an inode without a name, the rename, and the old name for it.
+                self.log_create(&txn, 0, w, &[], n);
+                self.log_rename(&txn, r, target);
+                txn.log(&Record::Link {
+                    dir: r.old_dir.ino(),
+                    ino: w.ino(),
+                    name: r.old_name,
+                });
+                self.let_go(self.itable.put(w.ino()));
+            }
+            _ => self.log_rename(&txn, r, target),
         }
         if let Some(t) = r.target {
             self.lost_name(t, t.kind() == S_IFDIR);
@@ -257,6 +335,18 @@ impl Fs {
         Ok(())
     }
 
+    fn log_rename(&self, txn: &Txn<'_>, r: &Rename<'_>, target: u64) {
+        txn.log(&Record::Rename {
+            old_dir: r.old_dir.ino(),
+            new_dir: r.new_dir.ino(),
+            ino: r.inode.ino(),
+            target,
+            exchange: r.flags.exchange,
+            old_name: r.old_name,
+            new_name: r.new_name,
+        });
+    }
+
     fn exchange(&self, r: &Rename<'_>) -> Result {
         let target = r.target.ok_or(ENOENT)?;
         let mut txn = self.begin(2 * NODES, Priority::Normal)?;
@@ -270,7 +360,11 @@ impl Fs {
                 .unwrap_or_else(|_| self.abort("undoing an exchange"));
             return Err(e);
         }
-        let (da, db) = (i32::from(r.inode.kind() == S_IFDIR), i32::from(target.kind() == S_IFDIR));
+        self.log_rename(&txn, r, target.ino());
+        let (da, db) = (
+            i32::from(r.inode.kind() == S_IFDIR),
+            i32::from(target.kind() == S_IFDIR),
+        );
         self.relink(r.inode, 0);
         self.relink(target, 0);
         if Shared::ptr_eq(r.old_dir, r.new_dir) {
@@ -303,6 +397,10 @@ impl Fs {
         t.mtime = a.mtime.unwrap_or(t.mtime);
         t.ctime = a.ctime.unwrap_or(t.ctime);
         t.flags = a.flags.unwrap_or(t.flags);
+        txn.log(&Record::Attrs {
+            ino: inode.ino(),
+            attrs: *t,
+        });
         Ok(())
     }
 
@@ -315,7 +413,7 @@ impl Fs {
     }
 
     pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
-        self.set_size(inode, 0)?;
+        self.resize(inode, 0, false)?;
         loop {
             let mut txn = self.begin(NODES, Priority::Reclaim)?;
             txn.dirty(inode)?;
@@ -334,7 +432,9 @@ impl Fs {
         for lock in [&inode.dir, &inode.xattr] {
             let mut tree = lock.write();
             for _ in 0..16 {
-                let Some(k) = tree.find_ge(&self.st, 0, &mut v)? else { break };
+                let Some(k) = tree.find_ge(&self.st, 0, &mut v)? else {
+                    break;
+                };
                 txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, k))?;
             }
             if !tree.is_empty() {

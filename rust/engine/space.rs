@@ -14,6 +14,7 @@ use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::log::record::Record;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
@@ -39,6 +40,11 @@ impl Fs {
 
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
+        self.resize(inode, bytes, true)
+    }
+
+    /// [`Fs::set_size`]; `log`: record it.
+    pub(crate) fn resize(&self, inode: &Shared<Inode>, bytes: u64, log: bool) -> Result {
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
@@ -58,17 +64,27 @@ impl Fs {
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
-            m.ems.invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
+            m.ems
+                .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
-            drop(m);
             let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
             // Until the last batch the smaller of both sizes counts: see above.
             if first || done {
-                meta.attrs.size = if done { bytes } else { bytes.min(meta.attrs.size) };
+                meta.attrs.size = if done {
+                    bytes
+                } else {
+                    bytes.min(meta.attrs.size)
+                };
                 first = false;
+                if log {
+                    txn.log(&Record::Size {
+                        ino: inode.ino(),
+                        bytes,
+                    });
+                }
             }
             if done {
                 meta.state &= !STATE_TRUNCATE;
@@ -97,6 +113,12 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
             inode.bump();
             m.ems.recount(&self.em_count);
+            // Under `maps`, which orders it with the extents that an fsync records.
+            txn.log(&Record::Punch {
+                ino: inode.ino(),
+                start: at,
+                len: r.unwrap_or(end) - at,
+            });
             at = r?;
         }
         Ok(())
@@ -105,9 +127,18 @@ impl Fs {
     /// Allocates unwritten blocks where `[start, start + len)` has holes. Delalloc is left alone: it
     /// has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC what was
     /// allocated up to there stays, as on ext4 and XFS.
-    pub fn preallocate(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+    pub fn preallocate(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        len: u64,
+        new_size: Option<u64>,
+    ) -> Result {
         let _nofs = NoFs::enter();
-        let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS).ok_or(EFBIG)?;
+        let end = start
+            .checked_add(len)
+            .filter(|e| *e <= MAX_FILE_BLOCKS)
+            .ok_or(EFBIG)?;
         let mut at = start;
         let mut hint = None;
         while at < end {
@@ -129,7 +160,8 @@ impl Fs {
             }
             self.reserve(want, Priority::Normal)?;
             let done = self.preallocate_run(inode, at, want, goal);
-            self.space.unreserve(want - *done.as_ref().map_or(&0, |(n, _)| n));
+            self.space
+                .unreserve(want - *done.as_ref().map_or(&0, |(n, _)| n));
             let (n, next) = done?;
             at += n;
             hint = Some(next);
@@ -139,13 +171,23 @@ impl Fs {
             txn.dirty(inode)?;
             let mut meta = inode.meta.lock();
             meta.attrs.size = meta.attrs.size.max(size);
+            txn.log(&Record::Size {
+                ino: inode.ino(),
+                bytes: meta.attrs.size,
+            });
         }
         Ok(())
     }
 
     /// One run of at most `want` blocks at `at`, paid for by the caller's reservation. Returns how many
     /// blocks it took and the disk block behind them.
-    fn preallocate_run(&self, inode: &Shared<Inode>, at: u64, want: u64, goal: Option<u64>) -> Result<(u64, u64)> {
+    fn preallocate_run(
+        &self,
+        inode: &Shared<Inode>,
+        at: u64,
+        want: u64,
+        goal: Option<u64>,
+    ) -> Result<(u64, u64)> {
         let mut txn = self.begin(16, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
@@ -155,8 +197,17 @@ impl Fs {
             return Ok((0, goal.unwrap_or(0)));
         }
         // What is a hole has no extent map, and so none has to be dropped.
-        let (phys, n) = self.space.alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
-        let e = Extent { start: at, phys, len: n, unwritten: true, csums: false, generation: txn.generation() };
+        let (phys, n) = self
+            .space
+            .alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
+        let e = Extent {
+            start: at,
+            phys,
+            len: n,
+            unwritten: true,
+            csums: false,
+            generation: txn.generation(),
+        };
         if let Err(err) = self.add_extent(&mut txn, &mut m, &e, &[]) {
             // The commit that frees them gives the blocks back; until then they are paid for, while
             // the caller gives back all of its reservation.
@@ -164,12 +215,24 @@ impl Fs {
             self.free_extent(phys, n)?;
             return Err(err);
         }
+        txn.log(&Record::Preallocate {
+            ino: inode.ino(),
+            start: at,
+            phys,
+            len: n,
+        });
         inode.bump();
         Ok((n, phys + n))
     }
 
     /// Makes `[start, start + len)` read as zeroes and keeps or makes space for it.
-    pub fn zero_range(&self, inode: &Shared<Inode>, start: u64, len: u64, new_size: Option<u64>) -> Result {
+    pub fn zero_range(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        len: u64,
+        new_size: Option<u64>,
+    ) -> Result {
         self.punch(inode, start, len)?;
         self.preallocate(inode, start, len, new_size)
     }

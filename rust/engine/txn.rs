@@ -29,17 +29,25 @@ pub struct Barrier {
 impl Barrier {
     /// Open, nobody inside.
     pub fn new() -> Result<Self> {
-        Ok(Self { state: AtomicU64::new(0), wait: WaitQueue::new()? })
+        Ok(Self {
+            state: AtomicU64::new(0),
+            wait: WaitQueue::new()?,
+        })
     }
 
     fn enter(&self) {
         loop {
             let cur = self.state.load(Ordering::Acquire);
             if cur & CLOSED != 0 {
-                self.wait.wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
+                self.wait
+                    .wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
                 continue;
             }
-            if self.state.compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if self
+                .state
+                .compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+            {
                 return;
             }
         }
@@ -54,7 +62,8 @@ impl Barrier {
     /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex).
     pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        self.wait.wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
+        self.wait
+            .wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
         let r = f();
         self.state.fetch_and(!CLOSED, Ordering::AcqRel);
         self.wait.wake_all();
@@ -72,6 +81,11 @@ pub struct Txn<'a> {
 }
 
 impl<'a> Txn<'a> {
+    /// The filesystem.
+    pub fn fs(&self) -> &'a Fs {
+        self.fs
+    }
+
     /// The generation that will hold what this operation does.
     pub fn generation(&self) -> u64 {
         self.generation
@@ -83,7 +97,12 @@ impl<'a> Txn<'a> {
     }
 
     /// Runs a change of a tree and charges the nodes that it dirtied.
-    pub fn charged<T, R>(&mut self, t: &mut T, dirty: impl Fn(&T) -> u64, f: impl FnOnce(&mut T) -> R) -> R {
+    pub fn charged<T, R>(
+        &mut self,
+        t: &mut T,
+        dirty: impl Fn(&T) -> u64,
+        f: impl FnOnce(&mut T) -> R,
+    ) -> R {
         let before = dirty(t);
         let r = f(t);
         self.charge(dirty(t).saturating_sub(before));
@@ -111,7 +130,8 @@ impl<'a> Txn<'a> {
 impl Drop for Txn<'_> {
     fn drop(&mut self) {
         let fs = self.fs;
-        fs.commit_reserved.fetch_add(self.used as i64, Ordering::Relaxed);
+        fs.commit_reserved
+            .fetch_add(self.used as i64, Ordering::Relaxed);
         if self.reserved >= self.used {
             fs.space.unreserve(self.reserved - self.used);
         } else {
@@ -130,7 +150,13 @@ impl Fs {
         self.throttle()?;
         self.reserve(blocks, prio)?;
         self.barrier.enter();
-        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+        Ok(Txn {
+            fs: self,
+            generation: self.running_generation(),
+            reserved: blocks,
+            used: 0,
+            _nofs: nofs,
+        })
     }
 
     /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
@@ -145,7 +171,13 @@ impl Fs {
             }
         }
         self.barrier.enter();
-        Ok(Txn { fs: self, generation: self.running_generation(), reserved: blocks, used: 0, _nofs: nofs })
+        Ok(Txn {
+            fs: self,
+            generation: self.running_generation(),
+            reserved: blocks,
+            used: 0,
+            _nofs: nofs,
+        })
     }
 
     /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
@@ -159,10 +191,20 @@ impl Fs {
 
     /// Reserves blocks; commits when that can free some. Never called inside a Txn.
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
+        if self.replaying.load(Ordering::Acquire) {
+            // Replay is one transaction: no commit may come in between.
+            self.space.reserve_forced(n);
+            return Ok(());
+        }
         for _ in 0..3 {
             match self.space.reserve(n, prio) {
                 Ok(()) => return Ok(()),
-                Err(_) if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 => break,
+                Err(_)
+                    if self.space.pinned() == 0
+                        && self.commit_reserved.load(Ordering::Relaxed) == 0 =>
+                {
+                    break
+                }
                 Err(_) => self.sync()?,
             }
         }

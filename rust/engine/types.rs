@@ -204,11 +204,18 @@ pub struct MountOptions {
     pub commit_secs: u32,
     /// Discard freed blocks after the commit that freed them is durable.
     pub discard: bool,
+    /// Replay the log (and record operations in it).
+    pub recovery: bool,
 }
 
 impl Default for MountOptions {
     fn default() -> Self {
-        Self { read_only: false, commit_secs: 5, discard: false }
+        Self {
+            read_only: false,
+            commit_secs: 5,
+            discard: false,
+            recovery: true,
+        }
     }
 }
 

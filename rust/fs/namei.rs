@@ -75,9 +75,14 @@ impl OrdoFs {
     }
 
     pub(super) fn rename_names(&self, r: &Rename<'_, Self>) -> Result {
+        if r.target.is_some() && !r.exchange && r.inode.is_regular() {
+            // Replace by rename without fsync: the data is on its way before the name is, so that a
+            // power cut never leaves the new name with an empty file. An error is for fsync to tell.
+            let _ = r.inode.write_and_wait(0, i64::MAX as u64);
+        }
         let _nofs = NoFs::enter();
         let whiteout = r.whiteout.as_ref().map(new_inode);
-        self.engine.rename(&engine::namei::Rename {
+        self.engine.rename(&engine::Rename {
             old_dir: &r.old_dir.data().engine,
             old_name: r.old_name,
             inode: &r.inode.data().engine,

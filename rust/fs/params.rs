@@ -42,6 +42,7 @@ impl Params {
             read_only,
             commit_secs: self.commit_secs,
             discard: self.discard,
+            recovery: !self.norecovery,
         }
     }
 

@@ -17,7 +17,7 @@
 
 use super::bits::{Bits, BITMAP_BYTES};
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
-use crate::engine::format::{corrupt, GROUP_BLOCKS, le16};
+use crate::engine::format::{corrupt, le16, GROUP_BLOCKS};
 use crate::engine::node_store::NodeStore;
 use crate::os::Map;
 use kernel::prelude::*;
@@ -38,7 +38,10 @@ struct Delta {
 
 impl Delta {
     fn new() -> Result<Self> {
-        Ok(Self { set: Bits::zeroed()?, clear: Bits::zeroed()? })
+        Ok(Self {
+            set: Bits::zeroed()?,
+            clear: Bits::zeroed()?,
+        })
     }
 }
 
@@ -90,9 +93,20 @@ impl Ag {
         let n = len.div_ceil(GROUP_BLOCKS);
         let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
         for g in 0..n {
-            free.push((len - g * GROUP_BLOCKS).min(GROUP_BLOCKS) as u16, GFP_KERNEL)?;
+            free.push(
+                (len - g * GROUP_BLOCKS).min(GROUP_BLOCKS) as u16,
+                GFP_KERNEL,
+            )?;
         }
-        let mut ag = Self { tree, len, groups: Map::new(), free, cursor: 0, meta_cursor: 0, touched: 0 };
+        let mut ag = Self {
+            tree,
+            len,
+            groups: Map::new(),
+            free,
+            cursor: 0,
+            meta_cursor: 0,
+            touched: 0,
+        };
         ag.load_summaries(st)?;
         Ok(ag)
     }
@@ -106,7 +120,9 @@ impl Ag {
                 return Err(corrupt("free counts", key, "of groups that there are not"));
             }
             for i in 0..SUMMARY_GROUPS {
-                let Some(n) = le16(v.as_slice(), 2 * i as usize) else { break };
+                let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
+                    break;
+                };
                 let cap = self.group_len(first + i);
                 if u32::from(n) > cap {
                     return Err(corrupt("free counts", key, "more than the group has"));
@@ -122,7 +138,9 @@ impl Ag {
 
     /// Blocks of group `g`.
     fn group_len(&self, g: u64) -> u32 {
-        self.len.saturating_sub(g.saturating_mul(GROUP_BLOCKS)).min(GROUP_BLOCKS) as u32
+        self.len
+            .saturating_sub(g.saturating_mul(GROUP_BLOCKS))
+            .min(GROUP_BLOCKS) as u32
     }
 
     /// Blocks that are not used.
@@ -140,7 +158,8 @@ impl Ag {
         if v.as_slice().len() != 4 + BITMAP_BYTES {
             return Err(bad());
         }
-        bits.load(v.as_slice().get(4..).ok_or_else(bad)?).ok_or_else(bad)?;
+        bits.load(v.as_slice().get(4..).ok_or_else(bad)?)
+            .ok_or_else(bad)?;
         Ok(true)
     }
 
@@ -157,7 +176,17 @@ impl Ag {
                     return Err(corrupt("bitmap", g, "disagrees with the free count"));
                 }
             }
-            self.groups.insert(g, Group { used, busy: 0, run: None, commit: None, stale: false, longest: cap })?;
+            self.groups.insert(
+                g,
+                Group {
+                    used,
+                    busy: 0,
+                    run: None,
+                    commit: None,
+                    stale: false,
+                    longest: cap,
+                },
+            )?;
         }
         self.groups.get_mut(&g).ok_or(EIO)
     }
@@ -205,7 +234,11 @@ impl Ag {
         owner: Owner,
     ) -> Result<Option<(u64, u32)>> {
         let want = want.clamp(1, GROUP_BLOCKS as u32);
-        let cursor = if owner == Owner::Committing { self.meta_cursor } else { self.cursor };
+        let cursor = if owner == Owner::Committing {
+            self.meta_cursor
+        } else {
+            self.cursor
+        };
         let start = goal.filter(|g| *g < self.len).unwrap_or(cursor);
         let mut need = want;
         let mut best: Option<(u64, u32, u32)> = None;
@@ -250,7 +283,9 @@ impl Ag {
                 break;
             }
         }
-        let Some((g, at, len)) = best else { return Ok(None) };
+        let Some((g, at, len)) = best else {
+            return Ok(None);
+        };
         self.take(st, g, at, len, owner)?;
         let next = g * GROUP_BLOCKS + u64::from(at + len);
         if owner == Owner::Committing {
@@ -303,7 +338,24 @@ impl Ag {
 
     /// Marks blocks used without looking for them (mkfs: the reserved areas).
     pub fn reserve_fixed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
-        self.parts(block, len, |ag, g, at, n| ag.take(st, g, at, n, Owner::Running))
+        self.parts(block, len, |ag, g, at, n| {
+            ag.take(st, g, at, n, Owner::Running)
+        })
+    }
+
+    /// Replay: takes the blocks of the range that nobody uses yet as busy; returns how many.
+    pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+        let mut n = 0;
+        self.parts(block, len, |ag, g, at, len| {
+            for i in at..at + len {
+                if !ag.group(st, g)?.used.get(i) {
+                    ag.take(st, g, i, 1, Owner::Busy)?;
+                    n += 1;
+                }
+            }
+            Ok(())
+        })?;
+        Ok(n)
     }
 
     /// Data I/O completed: its busy blocks enter the running transaction.
@@ -383,7 +435,9 @@ impl Ag {
             bits.clear(0, GROUP_BLOCKS as u32);
             self.disk_bits(st, g, &mut bits)?;
             let cap = self.group_len(g);
-            let Some(group) = self.groups.get_mut(&g) else { continue };
+            let Some(group) = self.groups.get_mut(&g) else {
+                continue;
+            };
             group.stale = false;
             let Some(d) = &group.commit else { continue };
             let used = bits.count_range(0, cap);
@@ -440,8 +494,12 @@ impl Ag {
         let mut from = 0;
         while let Some((g, _)) = self.groups.first_ge(from) {
             from = g + 1;
-            let Some(group) = self.groups.get_mut(&g) else { continue };
-            let Some(d) = group.commit.take() else { continue };
+            let Some(group) = self.groups.get_mut(&g) else {
+                continue;
+            };
+            let Some(d) = group.commit.take() else {
+                continue;
+            };
             group.used.and_not(&d.clear);
             group.longest = GROUP_BLOCKS as u32;
             let n = d.clear.count();
@@ -465,7 +523,10 @@ impl Ag {
 
     /// The AG's tree id.
     pub fn tree_id(index: u32) -> TreeId {
-        TreeId { kind: TreeKind::Alloc, owner: u64::from(index) }
+        TreeId {
+            kind: TreeKind::Alloc,
+            owner: u64::from(index),
+        }
     }
 }
 

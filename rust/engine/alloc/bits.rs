@@ -20,7 +20,9 @@ impl Bits {
 
     /// Is bit `i` set? Bits outside count as set.
     pub fn get(&self, i: u32) -> bool {
-        self.0.get((i / 64) as usize).is_none_or(|w| w >> (i % 64) & 1 != 0)
+        self.0
+            .get((i / 64) as usize)
+            .is_none_or(|w| w >> (i % 64) & 1 != 0)
     }
 
     /// Applies `f(word, mask)` to every word that `[start, start + len)` touches.
@@ -57,7 +59,10 @@ impl Bits {
             let bit = i % 64;
             let k = (64 - bit).min(end - i);
             let mask = (u64::MAX >> (64 - k)) << bit;
-            n += self.0.get((i / 64) as usize).map_or(0, |w| (w & mask).count_ones());
+            n += self
+                .0
+                .get((i / 64) as usize)
+                .map_or(0, |w| (w & mask).count_ones());
             i += k;
         }
         n
@@ -70,12 +75,18 @@ impl Bits {
 
     /// `self |= other`
     pub fn or(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a |= b);
+        self.0
+            .iter_mut()
+            .zip(other.0.iter())
+            .for_each(|(a, b)| *a |= b);
     }
 
     /// `self &= !other`
     pub fn and_not(&mut self, other: &Self) {
-        self.0.iter_mut().zip(other.0.iter()).for_each(|(a, b)| *a &= !b);
+        self.0
+            .iter_mut()
+            .zip(other.0.iter())
+            .for_each(|(a, b)| *a &= !b);
     }
 
     /// Sets `self` to the bits of a bitmap on disk; `None` if it is too short.

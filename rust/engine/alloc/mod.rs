@@ -98,11 +98,18 @@ impl Space {
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
         let n = i64::try_from(n).map_err(|_| ENOSPC)?;
         // The last part is for commits: the nodes of the allocation trees and what was forecast badly.
-        let floor = if prio == Priority::Reclaim { self.pool / 4 - self.pool } else { 0 };
+        let floor = if prio == Priority::Reclaim {
+            self.pool / 4 - self.pool
+        } else {
+            0
+        };
         let mut cur = self.unreserved.load(Ordering::Relaxed);
         loop {
             let new = cur.checked_sub(n).filter(|v| *v >= floor).ok_or(ENOSPC)?;
-            match self.unreserved.compare_exchange(cur, new, Ordering::Relaxed, Ordering::Relaxed) {
+            match self
+                .unreserved
+                .compare_exchange(cur, new, Ordering::Relaxed, Ordering::Relaxed)
+            {
                 Ok(_) => return Ok(()),
                 Err(now) => cur = now,
             }
@@ -138,14 +145,24 @@ impl Space {
         let off = block % self.ag_blocks;
         let end = block.checked_add(len).ok_or(EIO)?;
         if end > self.total || i >= self.ags.len() || off + len > self.ag_blocks {
-            return Err(corrupt("allocation", block, "range outside its allocation group"));
+            return Err(corrupt(
+                "allocation",
+                block,
+                "range outside its allocation group",
+            ));
         }
         Ok((i, off))
     }
 
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them. ENOSPC
     /// means that the reservation was not honest, and is a bug unless the caller reserved by force.
-    pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<(u64, u64)> {
+    pub fn alloc(
+        &self,
+        st: &NodeStore,
+        want: u64,
+        goal: Option<u64>,
+        owner: Owner,
+    ) -> Result<(u64, u64)> {
         let want = want.min(crate::engine::format::GROUP_BLOCKS) as u32;
         let first = match goal {
             Some(g) => (g / self.ag_blocks) as usize,
@@ -180,6 +197,20 @@ impl Space {
         if r >= n {
             self.rotor.store(r % n, Ordering::Relaxed);
         }
+    }
+
+    /// Replay: takes blocks that a log record maps, before anything could allocate them.
+    pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        let mut at = block;
+        let end = block.saturating_add(len);
+        while at < end {
+            let n = end.min((at / self.ag_blocks + 1).saturating_mul(self.ag_blocks)) - at;
+            let (i, off) = self.locate(at, n)?;
+            let taken = self.ag(i)?.lock().claim(st, off, n)?;
+            self.reserve_forced(taken);
+            at += n;
+        }
+        Ok(())
     }
 
     /// See [`Ag::commit_busy`].
@@ -240,7 +271,8 @@ impl Space {
         for (i, ag) in self.ags.iter().enumerate() {
             let start = self.ag_start(i);
             let mut failed = false;
-            ag.lock().freed_runs(|at, len| failed |= runs.push((start + at, len), GFP_KERNEL).is_err());
+            ag.lock()
+                .freed_runs(|at, len| failed |= runs.push((start + at, len), GFP_KERNEL).is_err());
             if failed {
                 return Err(ENOMEM);
             }

@@ -66,17 +66,31 @@ impl Extent {
         if len == 0 || len > MAX_BLOCKS || (csums && (len > MAX_CSUM_BLOCKS || unwritten)) {
             return Err(bad("impossible length"));
         }
-        let want = if csums { HEADER + 4 * len as usize } else { HEADER };
+        let want = if csums {
+            HEADER + 4 * len as usize
+        } else {
+            HEADER
+        };
         if v.len() != want {
             return Err(bad("length of the record"));
         }
         if phys.checked_add(len).is_none_or(|e| e > limit) {
             return Err(bad("blocks beyond the end of the device"));
         }
-        if key.checked_add(len).is_none_or(|e| e > crate::engine::types::MAX_FILE_BLOCKS) {
+        if key
+            .checked_add(len)
+            .is_none_or(|e| e > crate::engine::types::MAX_FILE_BLOCKS)
+        {
             return Err(bad("file blocks beyond the largest file"));
         }
-        Ok(Self { start: key, phys, len, unwritten, csums, generation })
+        Ok(Self {
+            start: key,
+            phys,
+            len,
+            unwritten,
+            csums,
+            generation,
+        })
     }
 
     /// Encodes the record into `out`. `csums` are the little-endian checksums of its blocks, empty

@@ -83,7 +83,10 @@ pub struct InodeRecord<'a> {
 
 fn time(v: &[u8], at: usize) -> Option<Time> {
     let nsec = le32(v, at + 8)?;
-    (nsec < 1_000_000_000).then_some(Time { sec: le64(v, at)? as i64, nsec })
+    (nsec < 1_000_000_000).then_some(Time {
+        sec: le64(v, at)? as i64,
+        nsec,
+    })
 }
 
 fn put_time(out: &mut KVec<u8>, t: Time) -> Result {
@@ -96,7 +99,10 @@ impl<'a> InodeRecord<'a> {
     /// Decodes and checks the record of inode `ino`.
     pub fn decode(ino: u64, v: &'a [u8]) -> Result<Self> {
         let bad = |what| corrupt("inode", ino, what);
-        Self::parse(v).ok_or_else(|| bad("malformed header"))?.sections(v).map_err(bad)
+        Self::parse(v)
+            .ok_or_else(|| bad("malformed header"))?
+            .sections(v)
+            .map_err(bad)
     }
 
     fn parse(v: &[u8]) -> Option<Self> {

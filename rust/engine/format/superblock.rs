@@ -83,8 +83,8 @@ const O_GROUP: usize = 168;
 const O_STATE: usize = 172;
 const O_LOG_START: usize = 176;
 const O_LOG_LEN: usize = 184;
-const O_LOG_HEAD: usize = 192;
-const O_LOG_TAIL: usize = 200;
+const O_LOG_POS: usize = 192;
+const O_LOG_SEQ: usize = 200;
 const O_NEXT_INO: usize = 208;
 const O_ROOT_INO: usize = 216;
 const O_INODES: usize = 224;
@@ -139,10 +139,10 @@ pub struct Superblock {
     pub log_start: u64,
     /// Blocks of the log.
     pub log_len: u64,
-    /// Reserved for the log.
-    pub log_head: u64,
-    /// Reserved for the log.
-    pub log_tail: u64,
+    /// Where the log stood at this commit, in blocks ever written (docs/FORMAT.md).
+    pub log_pos: u64,
+    /// The number of the batch there.
+    pub log_seq: u64,
     /// The next inode number to give out.
     pub next_ino: u64,
     /// The root directory.
@@ -277,8 +277,8 @@ impl Superblock {
             state: le32(b, O_STATE)?,
             log_start: le64(b, O_LOG_START)?,
             log_len: le64(b, O_LOG_LEN)?,
-            log_head: le64(b, O_LOG_HEAD)?,
-            log_tail: le64(b, O_LOG_TAIL)?,
+            log_pos: le64(b, O_LOG_POS)?,
+            log_seq: le64(b, O_LOG_SEQ)?,
             next_ino: le64(b, O_NEXT_INO)?,
             root_ino: le64(b, O_ROOT_INO)?,
             inodes: le64(b, O_INODES)?,
@@ -372,8 +372,8 @@ impl Superblock {
             (O_AG_BLOCKS, self.ag_blocks),
             (O_LOG_START, self.log_start),
             (O_LOG_LEN, self.log_len),
-            (O_LOG_HEAD, self.log_head),
-            (O_LOG_TAIL, self.log_tail),
+            (O_LOG_POS, self.log_pos),
+            (O_LOG_SEQ, self.log_seq),
             (O_NEXT_INO, self.next_ino),
             (O_ROOT_INO, self.root_ino),
             (O_INODES, self.inodes),

@@ -6,7 +6,7 @@
 //!   and only against the [`Ordered`] that proves that the ordered extent came first.
 //! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
 //!   a fast fsync collects these. The modified list is the set of maps with this flag.
-//! - *Logging*: a fast fsync is writing it to the log.
+//! - *Logged*: modified, and a fast fsync has collected it. It stays until the commit all the same.
 //! - Otherwise clean: a cache entry that says what the extent tree says.
 //!
 //! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
@@ -31,22 +31,25 @@ pub struct Em {
     pub in_place: bool,
     /// Not committed yet.
     pub modified: bool,
-    /// Being written to the log.
-    pub logging: bool,
+    /// In the log already, or in the records that the next batch writes.
+    pub logged: bool,
     /// Transaction that completed it.
     pub generation: u64,
 }
 
 impl RangeValue for Em {
     fn advance(self, by: u64) -> Self {
-        Self { phys: self.phys + by, ..self }
+        Self {
+            phys: self.phys + by,
+            ..self
+        }
     }
 }
 
 impl Em {
     /// May be dropped at any time.
     fn clean(&self) -> bool {
-        self.pinned == 0 && !self.modified && !self.logging
+        self.pinned == 0 && !self.modified
     }
 }
 
@@ -59,12 +62,18 @@ pub struct ExtentMaps {
 impl ExtentMaps {
     /// None.
     pub fn new() -> Self {
-        Self { maps: RangeMap::new(), counted: 0 }
+        Self {
+            maps: RangeMap::new(),
+            counted: 0,
+        }
     }
 
     /// Brings the filesystem's count of extent maps up to date.
     pub fn recount(&mut self, all: &AtomicI64) {
-        all.fetch_add(self.maps.len() as i64 - self.counted as i64, Ordering::Relaxed);
+        all.fetch_add(
+            self.maps.len() as i64 - self.counted as i64,
+            Ordering::Relaxed,
+        );
         self.counted = self.maps.len();
     }
 
@@ -104,10 +113,14 @@ impl ExtentMaps {
             pinned: proof.id(),
             in_place: proof.in_place(),
             modified: false,
-            logging: false,
+            logged: false,
             generation: 0,
         };
-        self.maps.insert(Range { start: proof.start(), len: proof.len(), value })
+        self.maps.insert(Range {
+            start: proof.start(),
+            len: proof.len(),
+            value,
+        })
     }
 
     /// The I/O of `o` completed in transaction `generation`: its maps are modified now. Parts that
@@ -117,6 +130,7 @@ impl ExtentMaps {
             em.pinned = 0;
             em.in_place = false;
             em.modified = true;
+            em.logged = false;
             em.generation = generation;
         });
     }
@@ -145,6 +159,26 @@ impl ExtentMaps {
         }
     }
 
+    /// The first map from `block` on that a fast fsync has to look at: a modified one that none has
+    /// collected yet, or a pinned one, which may have taken the place of one.
+    pub fn unsaved_from(&self, block: u64) -> Option<Range<Em>> {
+        let mut at = block;
+        loop {
+            let r = self.maps.at_or_after(at)?;
+            if r.value.pinned != 0 || (r.value.modified && !r.value.logged) {
+                return Some(r);
+            }
+            at = r.end();
+        }
+    }
+
+    /// The map that starts at `start` is in the log's records.
+    pub fn set_logged(&mut self, start: u64) {
+        if let Some(em) = self.maps.get_mut(start) {
+            em.logged = true;
+        }
+    }
+
     /// The extent tree changed in this range (punch, truncate, preallocation): forget it.
     pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
         self.maps.carve(start, len, |_| ())
@@ -157,7 +191,9 @@ impl ExtentMaps {
         let mut from = 0;
         while let Some(r) = self.maps.at_or_after(from) {
             from = r.end();
-            let Some(em) = self.maps.get_mut(r.start) else { continue };
+            let Some(em) = self.maps.get_mut(r.start) else {
+                continue;
+            };
             if em.modified && em.generation <= durable {
                 em.modified = false;
             }
@@ -174,8 +210,8 @@ impl ExtentMaps {
         self.maps = RangeMap::new();
     }
 
-    /// R2: drops clean maps that lie in the range, at most `max`. Pinned, logging and modified maps
-    /// stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
+    /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
+    /// (logged ones included) stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
     pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, bool) {
         let end = start.saturating_add(len);
         let mut from = start;

@@ -41,22 +41,41 @@ pub struct Maps {
 impl Maps {
     /// From an extent tree with `blocks` allocated data blocks.
     pub fn new(tree: Tree, blocks: u64) -> Self {
-        Self { tree, ems: ExtentMaps::new(), delalloc: RangeMap::new(), blocks }
+        Self {
+            tree,
+            ems: ExtentMaps::new(),
+            delalloc: RangeMap::new(),
+            blocks,
+        }
     }
 
     /// The extent record that contains `block`; its bytes are left in `v`.
-    pub fn extent_at(&self, st: &NodeStore, block: u64, v: &mut ValueBuf) -> Result<Option<Extent>> {
-        let Some(key) = self.tree.find_le(st, block, v)? else { return Ok(None) };
+    pub fn extent_at(
+        &self,
+        st: &NodeStore,
+        block: u64,
+        v: &mut ValueBuf,
+    ) -> Result<Option<Extent>> {
+        let Some(key) = self.tree.find_le(st, block, v)? else {
+            return Ok(None);
+        };
         let e = Extent::decode(key, v.as_slice(), st.blocks())?;
         Ok((e.end() > block).then_some(e))
     }
 
     /// The first extent record that ends after `block`; its bytes are left in `v`.
-    pub fn extent_at_or_after(&self, st: &NodeStore, block: u64, v: &mut ValueBuf) -> Result<Option<Extent>> {
+    pub fn extent_at_or_after(
+        &self,
+        st: &NodeStore,
+        block: u64,
+        v: &mut ValueBuf,
+    ) -> Result<Option<Extent>> {
         if let Some(e) = self.extent_at(st, block, v)? {
             return Ok(Some(e));
         }
-        let Some(key) = self.tree.find_ge(st, block, v)? else { return Ok(None) };
+        let Some(key) = self.tree.find_ge(st, block, v)? else {
+            return Ok(None);
+        };
         Ok(Some(Extent::decode(key, v.as_slice(), st.blocks())?))
     }
 
@@ -64,8 +83,16 @@ impl Maps {
     pub fn completed(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
         let max = max.clamp(1, MAX_FILE_BLOCKS.saturating_sub(block).max(1));
         let mut v = ValueBuf::new();
-        let hole = |len: u64| Mapping { start: block, len: len.min(max), kind: MapKind::Hole, phys: 0, cookie: 0 };
-        let Some(e) = self.extent_at_or_after(st, block, &mut v)? else { return Ok(hole(max)) };
+        let hole = |len: u64| Mapping {
+            start: block,
+            len: len.min(max),
+            kind: MapKind::Hole,
+            phys: 0,
+            cookie: 0,
+        };
+        let Some(e) = self.extent_at_or_after(st, block, &mut v)? else {
+            return Ok(hole(max));
+        };
         if e.start > block {
             return Ok(hole(e.start - block));
         }
@@ -73,7 +100,11 @@ impl Maps {
         let mut m = Mapping {
             start: block,
             len: e.len,
-            kind: if e.unwritten { MapKind::Unwritten } else { MapKind::Written },
+            kind: if e.unwritten {
+                MapKind::Unwritten
+            } else {
+                MapKind::Written
+            },
             phys: e.phys,
             cookie: 0,
         };
@@ -81,8 +112,11 @@ impl Maps {
             if m.len >= max {
                 break;
             }
-            let Some(n) = self.extent_at(st, m.start + m.len, &mut v)? else { break };
-            if n.start != m.start + m.len || n.phys != m.phys + m.len || n.unwritten != e.unwritten {
+            let Some(n) = self.extent_at(st, m.start + m.len, &mut v)? else {
+                break;
+            };
+            if n.start != m.start + m.len || n.phys != m.phys + m.len || n.unwritten != e.unwritten
+            {
                 break;
             }
             m.len += n.len;
@@ -160,9 +194,17 @@ impl Maps {
         match flight {
             Some(r) if r.start <= block => {
                 let len = under.len.min(r.end() - block);
-                Ok(Writable::Needs(Mapping { len, kind: MapKind::Hole, phys: 0, ..under }))
+                Ok(Writable::Needs(Mapping {
+                    len,
+                    kind: MapKind::Hole,
+                    phys: 0,
+                    ..under
+                }))
             }
-            Some(r) => Ok(Writable::Unwritten(Mapping { len: under.len.min(r.start - block), ..under })),
+            Some(r) => Ok(Writable::Unwritten(Mapping {
+                len: under.len.min(r.start - block),
+                ..under
+            })),
             None => Ok(Writable::Unwritten(under)),
         }
     }
@@ -194,14 +236,20 @@ impl DelallocGuard<'_> {
     /// reservation are now owned by the inode; the caller gives the rest back. Zero: somebody else
     /// made the range writable in between.
     pub fn insert(&mut self, st: &NodeStore, block: u64, reserved: u64) -> Result<u64> {
-        let Writable::Needs(under) = self.maps.writable(st, block, reserved)? else { return Ok(0) };
+        let Writable::Needs(under) = self.maps.writable(st, block, reserved)? else {
+            return Ok(0);
+        };
         let len = under.len.min(reserved);
         let d = &mut self.maps.delalloc;
         // Join with the neighbour on the left, so that a sequential write stays one range.
         let left = block.checked_sub(1).and_then(|b| d.at(b));
         match left {
             Some(l) => d.extend(l.start, len),
-            None => d.insert(Range { start: block, len, value: () })?,
+            None => d.insert(Range {
+                start: block,
+                len,
+                value: (),
+            })?,
         }
         Ok(len)
     }

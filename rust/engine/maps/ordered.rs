@@ -13,6 +13,7 @@ use kernel::prelude::*;
 
 #[derive(Clone, Copy)]
 struct Flight {
+    id: u64,
     start: u64,
     len: u64,
     in_place: bool,
@@ -93,7 +94,10 @@ impl Ordered {
 impl OrderedSet {
     /// No I/O in flight.
     pub fn new() -> Self {
-        Self { next: 1, map: Map::new() }
+        Self {
+            next: 1,
+            map: Map::new(),
+        }
     }
 
     /// Inserts an ordered extent for `[start, start + len)` → `phys`; EBUSY if one is there.
@@ -112,16 +116,40 @@ impl OrderedSet {
             return Err(EBUSY);
         }
         let id = self.next;
-        let flight = Flight { start, len, in_place, direct };
+        let flight = Flight {
+            id,
+            start,
+            len,
+            in_place,
+            direct,
+        };
         // INVARIANT: checked above.
         self.map.insert(start, flight)?;
         self.next += 1;
-        Ok(Ordered { id, inode: inode.clone(), flight, phys, csums })
+        Ok(Ordered {
+            id,
+            inode: inode.clone(),
+            flight,
+            phys,
+            csums,
+        })
     }
 
     /// Takes it out again.
     pub(in crate::engine) fn remove(&mut self, o: Ordered) {
         self.map.remove(&o.flight.start);
+    }
+
+    /// Later ordered extents have at least this id.
+    pub fn next_id(&self) -> u64 {
+        self.next
+    }
+
+    /// Is an ordered extent with a smaller id still there?
+    pub fn any_before(&self, id: u64) -> bool {
+        let mut hit = false;
+        self.map.for_each(|_, f| hit |= f.id < id);
+        hit
     }
 
     /// Is any write in flight in the range?
@@ -148,7 +176,11 @@ impl OrderedSet {
             return false;
         }
         // One may begin before the range and reach into it; the others begin in it.
-        if self.map.last_le(start).is_some_and(|(_, x)| x.end() > start && f(x)) {
+        if self
+            .map
+            .last_le(start)
+            .is_some_and(|(_, x)| x.end() > start && f(x))
+        {
             return true;
         }
         let mut from = start;

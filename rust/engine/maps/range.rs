@@ -46,7 +46,10 @@ pub struct RangeMap<V> {
 impl<V: RangeValue> RangeMap<V> {
     /// An empty map.
     pub fn new() -> Self {
-        Self { map: Map::new(), total: 0 }
+        Self {
+            map: Map::new(),
+            total: 0,
+        }
     }
 
     /// The sum of all lengths.
@@ -61,12 +64,20 @@ impl<V: RangeValue> RangeMap<V> {
 
     /// The first range that ends after `block`: it contains `block` or lies behind it.
     pub fn at_or_after(&self, block: u64) -> Option<Range<V>> {
-        let here = self.map.last_le(block).map(|(start, (len, value))| Range { start, len: *len, value: *value });
+        let here = self.map.last_le(block).map(|(start, (len, value))| Range {
+            start,
+            len: *len,
+            value: *value,
+        });
         if let Some(r) = here.filter(|r| r.end() > block) {
             return Some(r);
         }
         let (start, (len, value)) = self.map.first_ge(block)?;
-        Some(Range { start, len: *len, value: *value })
+        Some(Range {
+            start,
+            len: *len,
+            value: *value,
+        })
     }
 
     /// The range that contains `block`.
@@ -82,7 +93,8 @@ impl<V: RangeValue> RangeMap<V> {
             let (from, to) = (r.start.max(start), r.end().min(end));
             if r.end() > end {
                 // The only step that may need memory comes first.
-                self.map.insert(end, (r.end() - end, r.value.advance(end - r.start)))?;
+                self.map
+                    .insert(end, (r.end() - end, r.value.advance(end - r.start)))?;
             }
             if r.start < start {
                 if let Some(e) = self.map.get_mut(&r.start) {
@@ -92,7 +104,11 @@ impl<V: RangeValue> RangeMap<V> {
                 self.map.remove(&r.start);
             }
             self.total -= to - from;
-            gone(Range { start: from, len: to - from, value: r.value.advance(from - r.start) });
+            gone(Range {
+                start: from,
+                len: to - from,
+                value: r.value.advance(from - r.start),
+            });
         }
         Ok(())
     }

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The fsync log: logical records in the order in which operations happened (the idea of ZFS' intent
+//! log and of ext4's fast commits).
+//!
+//! Every operation appends a record to the pending ones, in memory, inside its transaction. An fsync
+//! appends the inode's modified extents and attributes and then has everything that is pending written
+//! as one batch: so each fsync also makes all operations before it durable, in order.
+//!
+//! **One flush per fsync.** The data of the extents has been written, but not flushed, when the batch is
+//! written next to it; one flush then makes both durable, and only then is the fsync acknowledged and
+//! the next batch written. Hence a batch that a later one follows was flushed. The last batch of a log may
+//! have overtaken its data: replay believes it only if the data blocks that it names have the checksums
+//! that it names.
+//!
+//! Every record carries the generation of its transaction; replay skips what a commit already holds.
+//! A commit notes where the log stood when it froze its transaction, and what lies before that is free
+//! again when it is durable. A log that is full, a record that cannot be stored or an I/O error make
+//! fsync fall back to a commit; nothing is ever acknowledged on the strength of a record that was lost.
+//!
+//! Locking: `writer` is held while a batch is written and flushed, so those who come meanwhile share the
+//! next batch (group commit). `state` is never held across I/O; it nests inside all locks of the engine.
+
+pub mod record;
+pub mod replay;
+pub mod ring;
+
+use crate::engine::btree::ValueBuf;
+use crate::engine::format::Superblock;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::txn::Txn;
+use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::os::{now, Mutex, Time};
+use kernel::prelude::*;
+use record::Record;
+use ring::Area;
+
+/// More pending bytes than that are dropped, and the next fsync is a commit.
+const MAX_PENDING: usize = 2 << 20;
+
+struct State {
+    pending: KVVec<u8>,
+    /// Records ever appended.
+    ticket: u64,
+    /// Bytes at the start of `pending` that the commit under way makes superfluous.
+    frozen: usize,
+    /// fsync needs this generation to be durable: records of it were lost.
+    broken: u64,
+    /// Where the next batch goes.
+    pos: u64,
+    seq: u64,
+    /// The oldest position that the newest durable superblock needs.
+    live: u64,
+}
+
+/// The log of a filesystem.
+pub struct Log {
+    area: Area,
+    state: Mutex<State>,
+    writer: Mutex<()>,
+    /// Records before this ticket are durable, in the log or by a commit.
+    durable: AtomicU64,
+    /// Records are not kept: replay is under way, or the mount does not log.
+    off: AtomicBool,
+    replay_time: Mutex<Option<Time>>,
+    /// Batches written.
+    pub batches: AtomicU64,
+}
+
+impl Log {
+    /// The log that a superblock describes; off until [`Log::start`].
+    pub fn new(sb: &Superblock) -> Result<Self> {
+        let state = State {
+            pending: KVVec::new(),
+            ticket: 0,
+            frozen: 0,
+            broken: 0,
+            pos: sb.log_pos,
+            seq: sb.log_seq,
+            live: sb.log_pos,
+        };
+        Ok(Self {
+            area: Area {
+                start: sb.log_start,
+                len: sb.log_len,
+            },
+            state: Mutex::new(state)?,
+            writer: Mutex::new(())?,
+            durable: AtomicU64::new(0),
+            off: AtomicBool::new(true),
+            replay_time: Mutex::new(None)?,
+            batches: AtomicU64::new(0),
+        })
+    }
+
+    /// From now on operations are recorded; the log continues at `pos` with number `seq`.
+    pub fn start(&self) {
+        self.off.store(false, Ordering::Release);
+    }
+
+    /// Replay ended: where the log goes on.
+    fn resume(&self, pos: u64, seq: u64) {
+        let mut s = self.state.lock();
+        s.pos = pos;
+        s.seq = seq;
+    }
+
+    /// Barrier: where the log stands as the transaction is frozen (position, sequence number).
+    pub fn freeze(&self) -> (u64, u64) {
+        let mut s = self.state.lock();
+        s.frozen = s.pending.len();
+        (s.pos, s.seq)
+    }
+
+    /// The commit that froze at `pos` is durable: what the log held for it is free.
+    pub fn committed(&self, pos: u64) {
+        let mut s = self.state.lock();
+        s.live = pos;
+        let n = s.frozen;
+        s.frozen = 0;
+        if n > 0 && n == s.pending.len() {
+            s.pending.clear();
+        } else if n > 0 {
+            // Keep the tail; without memory the old records stay, which replay skips.
+            let mut tail = KVVec::new();
+            let rest = s.pending.get(n..).unwrap_or(&[]);
+            if tail.extend_from_slice(rest, GFP_KERNEL).is_ok() {
+                s.pending = tail;
+            }
+        }
+    }
+
+    fn append(&self, r: &Record<'_>, generation: u64) {
+        if self.off.load(Ordering::Acquire) {
+            return;
+        }
+        let t = now();
+        let mut s = self.state.lock();
+        s.ticket += 1;
+        if s.broken >= generation {
+            return;
+        }
+        let full = s.pending.len() > MAX_PENDING;
+        if full || r.append(&mut s.pending, generation, t).is_err() {
+            // From here to this generation's commit the log says nothing.
+            s.pending.clear();
+            s.frozen = 0;
+            s.broken = generation;
+        }
+    }
+}
+
+impl Txn<'_> {
+    /// Records what this transaction did. Call it under the lock that orders the operation with others
+    /// on the same objects. Cannot fail: a record that cannot be kept makes fsync commit.
+    pub(crate) fn log(&self, r: &Record<'_>) {
+        self.fs().log.append(r, self.generation());
+    }
+}
+
+impl Fs {
+    /// The time of an operation: now, or when a record that is being replayed was made.
+    pub(crate) fn time(&self) -> Time {
+        if self.log.off.load(Ordering::Acquire) {
+            if let Some(t) = *self.log.replay_time.lock() {
+                return t;
+            }
+        }
+        now()
+    }
+
+    /// Makes an inode durable through the log. False: only a commit can do it.
+    pub(crate) fn log_sync(&self, inode: &Inode) -> Result<bool> {
+        if self.log.off.load(Ordering::Acquire) || self.log_broken() {
+            return Ok(false);
+        }
+        self.log_inode(inode)?;
+        let ticket = self.log.state.lock().ticket;
+        self.log_flush(ticket)
+    }
+
+    /// Is there anything that happened and is neither in the log nor committed? Every fsync makes that
+    /// durable too, whatever file it is for.
+    pub(crate) fn log_pending(&self) -> bool {
+        let s = self.log.state.lock();
+        self.log.off.load(Ordering::Acquire)
+            || !s.pending.is_empty()
+            || s.broken > self.durable_generation()
+            || self.log.durable.load(Ordering::Acquire) < s.ticket
+    }
+
+    fn log_broken(&self) -> bool {
+        let broken = self.log.state.lock().broken;
+        broken > self.durable_generation()
+    }
+
+    /// From now on until the running transaction is durable, fsync is a commit.
+    pub(crate) fn break_log(&self) {
+        self.log.state.lock().broken = self.running_generation();
+    }
+
+    /// Records what an inode has, without making anything durable. Not inside a Txn: it waits for the
+    /// inode's ordered extents.
+    pub(crate) fn log_data(&self, inode: &Inode) {
+        if !self.log.off.load(Ordering::Acquire) && self.log_inode(inode).is_err() {
+            self.break_log();
+        }
+    }
+
+    /// Records the modified extents and the attributes of an inode.
+    ///
+    /// R1: under the exclusive side of `ordered_sem` nobody is between an ordered extent and its
+    /// extent map; the ordered extents found then are waited for before extent maps are collected.
+    fn log_inode(&self, inode: &Inode) -> Result {
+        let limit = {
+            let _exclusive = inode.ordered_sem.write();
+            inode.ordered.lock().next_id()
+        };
+        inode
+            .ordered_wait
+            .wait_until(|| !inode.ordered.lock().any_before(limit));
+
+        let _exclusive = inode.ordered_sem.write();
+        let mut m = inode.maps.write();
+        let mut v = ValueBuf::new();
+        let mut at = 0;
+        let durable = self.durable_generation();
+        while let Some(r) = m.ems.unsaved_from(at) {
+            at = r.end();
+            let pinned = r.value.pinned != 0;
+            // The mapping with its checksums as the tree has it; one extent map may be several records.
+            // Under a pinned map: what was completed there before, which the pinned map took off the
+            // modified list.
+            let mut from = r.start;
+            while from < r.end() {
+                let Some(e) = m.extent_at_or_after(&self.st, from, &mut v)? else {
+                    break;
+                };
+                if e.start >= r.end() {
+                    break;
+                }
+                let part = e.slice(r.start, r.end());
+                from = part.end();
+                if e.unwritten || (pinned && e.generation <= durable) {
+                    continue;
+                }
+                let csums = e.csum_slice(v.as_slice(), part.start, part.end());
+                let generation = if pinned {
+                    e.generation
+                } else {
+                    r.value.generation
+                };
+                let w = Record::Write {
+                    ino: inode.ino(),
+                    start: part.start,
+                    phys: part.phys,
+                    csums,
+                };
+                self.log.append(&w, generation);
+            }
+            if !pinned {
+                m.ems.set_logged(r.start);
+            }
+        }
+        // Sizes change under `maps` or with a record of their own; the lock orders this one with them.
+        let attrs = inode.attrs();
+        if attrs.mode != 0 {
+            let generation = inode.changed.load(Ordering::Acquire);
+            self.log.append(
+                &Record::Attrs {
+                    ino: inode.ino(),
+                    attrs,
+                },
+                generation,
+            );
+        }
+        Ok(())
+    }
+
+    /// Writes what is pending until `ticket` is durable. False: only a commit can do it.
+    fn log_flush(&self, ticket: u64) -> Result<bool> {
+        loop {
+            if self.log.durable.load(Ordering::Acquire) >= ticket {
+                return Ok(!self.log_broken());
+            }
+            let _writer = self.log.writer.lock();
+            if self.log.durable.load(Ordering::Acquire) >= ticket {
+                return Ok(!self.log_broken());
+            }
+            if self.log_broken() {
+                return Ok(false);
+            }
+            let (batch, upto, pos, seq, live) = {
+                let mut s = self.log.state.lock();
+                let b = core::mem::replace(&mut s.pending, KVVec::new());
+                s.frozen = 0;
+                (b, s.ticket, s.pos, s.seq, s.live)
+            };
+            let blocks = ring::blocks_of(batch.len());
+            let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= live + self.log.area.len;
+            let written = if batch.is_empty() {
+                // A commit held it all already.
+                Ok(())
+            } else if fits {
+                ring::write(&self.st, self.log.area, pos, seq, &batch)
+                    .and_then(|()| self.st.device().flush())
+            } else {
+                Err(ENOSPC)
+            };
+            let mut s = self.log.state.lock();
+            if let Err(e) = written {
+                // The records are lost: everything up to now needs a commit.
+                s.broken = self.running_generation();
+                return if e.to_errno() == EIO.to_errno() {
+                    Err(e)
+                } else {
+                    Ok(false)
+                };
+            }
+            if !batch.is_empty() {
+                s.pos = pos + blocks;
+                s.seq = seq + 1;
+                self.log.batches.fetch_add(1, Ordering::Relaxed);
+            }
+            drop(s);
+            self.log.durable.store(upto, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,329 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Log records: what happened, in the order in which it happened.
+//!
+//! A record: length u32 (of all of it), kind u8, three zero bytes, generation u64 (of the transaction
+//! that did it), time (i64 seconds, u32 nanoseconds, u32 zero), then the body. Strings have a u16
+//! length before them. Blocks are 4096 bytes.
+//!
+//! | kind | body |
+//! |---|---|
+//! | 1 create | dir u64 (0: no name), ino u64, mode, uid, gid, flags u32, rdev u64, name, target |
+//! | 2 link | dir, ino u64, name |
+//! | 3 unlink | dir, ino u64, name |
+//! | 4 rename | old dir, new dir, ino, target ino (0: none) u64, exchange u32, old name, new name |
+//! | 5 attrs | ino, size u64, mode, uid, gid, flags u32, atime, mtime, ctime (12 bytes each) |
+//! | 6 size | ino, bytes u64 |
+//! | 7 punch | ino, first file block, blocks u64 |
+//! | 8 preallocate | ino, first file block, first disk block, blocks u64 |
+//! | 9 write | ino, first file block, first disk block u64, crc32c of each block |
+
+use crate::engine::format::{le16, le32, le64};
+use crate::engine::types::Attrs;
+use crate::os::Time;
+use kernel::prelude::*;
+
+/// Bytes before the body.
+pub const HEADER: usize = 32;
+
+/// A record; strings and checksums borrow.
+pub enum Record<'a> {
+    /// A new inode, with a name unless `dir` is 0.
+    Create {
+        dir: u64,
+        ino: u64,
+        attrs: Attrs,
+        name: &'a [u8],
+        target: &'a [u8],
+    },
+    /// One more name.
+    Link { dir: u64, ino: u64, name: &'a [u8] },
+    /// One name less.
+    Unlink { dir: u64, ino: u64, name: &'a [u8] },
+    /// A name moved (and replaced `target`), or two were exchanged.
+    Rename {
+        old_dir: u64,
+        new_dir: u64,
+        ino: u64,
+        target: u64,
+        exchange: bool,
+        old_name: &'a [u8],
+        new_name: &'a [u8],
+    },
+    /// All attributes but the link count.
+    Attrs { ino: u64, attrs: Attrs },
+    /// Truncation or extension.
+    Size { ino: u64, bytes: u64 },
+    /// Blocks unmapped.
+    Punch { ino: u64, start: u64, len: u64 },
+    /// Unwritten blocks mapped.
+    Preallocate {
+        ino: u64,
+        start: u64,
+        phys: u64,
+        len: u64,
+    },
+    /// Written blocks mapped; 4 little-endian bytes of checksum each.
+    Write {
+        ino: u64,
+        start: u64,
+        phys: u64,
+        csums: &'a [u8],
+    },
+}
+
+/// A record with what all records have.
+pub struct Stamped<'a> {
+    /// Transaction that did it.
+    pub generation: u64,
+    /// When.
+    pub time: Time,
+    /// What.
+    pub record: Record<'a>,
+}
+
+struct Writer<'a>(&'a mut KVVec<u8>);
+
+impl Writer<'_> {
+    fn bytes(&mut self, b: &[u8]) -> Result {
+        Ok(self.0.extend_from_slice(b, GFP_KERNEL)?)
+    }
+    fn u32s(&mut self, v: &[u32]) -> Result {
+        v.iter().try_for_each(|x| self.bytes(&x.to_le_bytes()))
+    }
+    fn u64s(&mut self, v: &[u64]) -> Result {
+        v.iter().try_for_each(|x| self.bytes(&x.to_le_bytes()))
+    }
+    fn text(&mut self, s: &[u8]) -> Result {
+        let n = u16::try_from(s.len()).map_err(|_| ENAMETOOLONG)?;
+        self.bytes(&n.to_le_bytes())?;
+        self.bytes(s)
+    }
+    fn time(&mut self, t: Time) -> Result {
+        self.bytes(&t.sec.to_le_bytes())?;
+        self.u32s(&[t.nsec])
+    }
+}
+
+impl Record<'_> {
+    /// Appends the record; nothing is left behind on error.
+    pub fn append(&self, out: &mut KVVec<u8>, generation: u64, time: Time) -> Result {
+        let at = out.len();
+        let r = self.put(&mut Writer(out), generation, time);
+        if r.is_err() {
+            out.truncate(at);
+            return r;
+        }
+        let len = (out.len() - at) as u32;
+        if let Some(slot) = out.get_mut(at..at + 4) {
+            slot.copy_from_slice(&len.to_le_bytes());
+        }
+        Ok(())
+    }
+
+    fn put(&self, w: &mut Writer<'_>, generation: u64, time: Time) -> Result {
+        let kind: u8 = match self {
+            Record::Create { .. } => 1,
+            Record::Link { .. } => 2,
+            Record::Unlink { .. } => 3,
+            Record::Rename { .. } => 4,
+            Record::Attrs { .. } => 5,
+            Record::Size { .. } => 6,
+            Record::Punch { .. } => 7,
+            Record::Preallocate { .. } => 8,
+            Record::Write { .. } => 9,
+        };
+        w.bytes(&[0, 0, 0, 0, kind, 0, 0, 0])?;
+        w.u64s(&[generation])?;
+        w.time(time)?;
+        w.u32s(&[0])?;
+        match self {
+            Record::Create {
+                dir,
+                ino,
+                attrs: a,
+                name,
+                target,
+            } => {
+                w.u64s(&[*dir, *ino])?;
+                w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
+                w.u64s(&[a.rdev])?;
+                w.text(name)?;
+                w.text(target)
+            }
+            Record::Link { dir, ino, name } | Record::Unlink { dir, ino, name } => {
+                w.u64s(&[*dir, *ino])?;
+                w.text(name)
+            }
+            Record::Rename {
+                old_dir,
+                new_dir,
+                ino,
+                target,
+                exchange,
+                old_name,
+                new_name,
+            } => {
+                w.u64s(&[*old_dir, *new_dir, *ino, *target])?;
+                w.u32s(&[u32::from(*exchange)])?;
+                w.text(old_name)?;
+                w.text(new_name)
+            }
+            Record::Attrs { ino, attrs: a } => {
+                w.u64s(&[*ino, a.size])?;
+                w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
+                [a.atime, a.mtime, a.ctime]
+                    .iter()
+                    .try_for_each(|t| w.time(*t))
+            }
+            Record::Size { ino, bytes } => w.u64s(&[*ino, *bytes]),
+            Record::Punch { ino, start, len } => w.u64s(&[*ino, *start, *len]),
+            Record::Preallocate {
+                ino,
+                start,
+                phys,
+                len,
+            } => w.u64s(&[*ino, *start, *phys, *len]),
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            } => {
+                w.u64s(&[*ino, *start, *phys])?;
+                w.bytes(csums)
+            }
+        }
+    }
+}
+
+struct Reader<'a> {
+    b: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn u32(&mut self) -> Option<u32> {
+        let v = le32(self.b, self.at)?;
+        self.at += 4;
+        Some(v)
+    }
+    fn u64(&mut self) -> Option<u64> {
+        let v = le64(self.b, self.at)?;
+        self.at += 8;
+        Some(v)
+    }
+    fn text(&mut self) -> Option<&'a [u8]> {
+        let n = usize::from(le16(self.b, self.at)?);
+        let s = self.b.get(self.at + 2..self.at + 2 + n)?;
+        self.at += 2 + n;
+        Some(s)
+    }
+    fn time(&mut self) -> Option<Time> {
+        let sec = self.u64()? as i64;
+        let nsec = self.u32()?;
+        (nsec < 1_000_000_000).then_some(Time { sec, nsec })
+    }
+}
+
+/// Decodes the record at the start of `b`; answers it and what follows.
+pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
+    let len = le32(b, 0)? as usize;
+    let (b, rest) = (b.get(..len)?, b.get(len..)?);
+    let kind = *b.get(4)?;
+    let mut r = Reader { b, at: 8 };
+    let generation = r.u64()?;
+    let time = r.time()?;
+    r.u32()?;
+    let record = match kind {
+        1 => {
+            let (dir, ino) = (r.u64()?, r.u64()?);
+            let attrs = Attrs {
+                mode: r.u32()?,
+                uid: r.u32()?,
+                gid: r.u32()?,
+                flags: r.u32()?,
+                rdev: r.u64()?,
+                ..Attrs::default()
+            };
+            Record::Create {
+                dir,
+                ino,
+                attrs,
+                name: r.text()?,
+                target: r.text()?,
+            }
+        }
+        2 => Record::Link {
+            dir: r.u64()?,
+            ino: r.u64()?,
+            name: r.text()?,
+        },
+        3 => Record::Unlink {
+            dir: r.u64()?,
+            ino: r.u64()?,
+            name: r.text()?,
+        },
+        4 => Record::Rename {
+            old_dir: r.u64()?,
+            new_dir: r.u64()?,
+            ino: r.u64()?,
+            target: r.u64()?,
+            exchange: r.u32()? != 0,
+            old_name: r.text()?,
+            new_name: r.text()?,
+        },
+        5 => {
+            let (ino, size) = (r.u64()?, r.u64()?);
+            let attrs = Attrs {
+                size,
+                mode: r.u32()?,
+                uid: r.u32()?,
+                gid: r.u32()?,
+                flags: r.u32()?,
+                atime: r.time()?,
+                mtime: r.time()?,
+                ctime: r.time()?,
+                ..Attrs::default()
+            };
+            Record::Attrs { ino, attrs }
+        }
+        6 => Record::Size {
+            ino: r.u64()?,
+            bytes: r.u64()?,
+        },
+        7 => Record::Punch {
+            ino: r.u64()?,
+            start: r.u64()?,
+            len: r.u64()?,
+        },
+        8 => Record::Preallocate {
+            ino: r.u64()?,
+            start: r.u64()?,
+            phys: r.u64()?,
+            len: r.u64()?,
+        },
+        9 => {
+            let (ino, start, phys) = (r.u64()?, r.u64()?, r.u64()?);
+            let csums = b.get(r.at..)?;
+            if csums.is_empty() || csums.len() % 4 != 0 {
+                return None;
+            }
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            }
+        }
+        _ => return None,
+    };
+    Some((
+        Stamped {
+            generation,
+            time,
+            record,
+        },
+        rest,
+    ))
+}

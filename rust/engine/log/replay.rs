@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Replay at mount: from the newest superblock over the log behind it.
+//!
+//! 1. Find the end: batches in sequence with right checksums, and of the last one only if the data it
+//!    names is there (see [`super`]).
+//! 2. Claim every block that a record maps, so that nothing of the replay allocates it.
+//! 3. Carry out the records, in order, through the functions that did the operations in the first
+//!    place, all in memory and in one transaction.
+//! 4. Commit (unless the mount is read-only). Until that is durable nothing on disk has changed, so a
+//!    replay that is cut off is simply done again.
+
+use super::record::{decode, Record, Stamped};
+use super::ring::{self, Area};
+use crate::engine::extents::Old;
+use crate::engine::format::corrupt;
+use crate::engine::format::extent::Extent;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::namei::Rename;
+use crate::engine::types::*;
+use crate::os::atomic::Ordering;
+use crate::os::{crc32c, Block, Shared};
+use kernel::prelude::*;
+
+/// Sequence numbers are advanced by this after a replay, so that nothing left in the ring can follow.
+const SEQ_GAP: u64 = 1 << 20;
+
+/// What a replay did.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Replayed {
+    /// Batches believed.
+    pub batches: u64,
+    /// Records carried out.
+    pub records: u64,
+    /// A last batch was there whose data was not.
+    pub disbelieved: bool,
+}
+
+impl Fs {
+    fn area(&self) -> Area {
+        self.log.area
+    }
+
+    /// Calls `f` for each record of a batch that is newer than `generation`.
+    fn each(payload: &[u8], generation: u64, mut f: impl FnMut(Stamped<'_>) -> Result) -> Result {
+        let mut rest = payload;
+        while !rest.is_empty() {
+            let (r, next) = decode(rest).ok_or_else(|| corrupt("log", 0, "malformed record"))?;
+            if r.generation > generation {
+                f(r)?;
+            }
+            rest = next;
+        }
+        Ok(())
+    }
+
+    /// Is the data of a batch's write records on disk?
+    fn data_is_there(&self, payload: &[u8], generation: u64) -> Result<bool> {
+        let mut good = true;
+        let mut b = Block::zeroed()?;
+        Self::each(payload, generation, |r| {
+            let Record::Write { phys, csums, .. } = r.record else {
+                return Ok(());
+            };
+            for (i, c) in csums.chunks_exact(4).enumerate() {
+                if !good {
+                    break;
+                }
+                let at = phys.saturating_add(i as u64);
+                if at >= self.geometry.total || self.st.device().read(at, &mut b).is_err() {
+                    good = false;
+                    break;
+                }
+                good = crc32c(0, &b[..]).to_le_bytes() == c;
+            }
+            Ok(())
+        })?;
+        Ok(good)
+    }
+
+    /// Replays the log. `durable` is the generation of the superblock.
+    pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
+        let durable = self.durable_generation();
+        let mut done = Replayed::default();
+        let mut payload = KVVec::new();
+        // 1: how far.
+        let (mut p, mut s) = (pos, seq);
+        let mut newest = durable;
+        let mut next = KVVec::new();
+        let mut have = ring::read(&self.st, self.area(), p, s, &mut payload)?;
+        while have && p - pos < self.area().len {
+            let len = ring::blocks_of(payload.len());
+            let follows = ring::read(&self.st, self.area(), p + len, s + 1, &mut next)?;
+            if !follows && !self.data_is_there(&payload, durable)? {
+                done.disbelieved = true;
+                break;
+            }
+            Self::each(&payload, durable, |r| {
+                newest = newest.max(r.generation);
+                Ok(())
+            })?;
+            done.batches += 1;
+            p += len;
+            s += 1;
+            core::mem::swap(&mut payload, &mut next);
+            have = follows;
+        }
+        let end = p;
+        // 2 and 3. What is replayed belongs to a generation after all that the log knows.
+        self.running.store(newest + 1, Ordering::Release);
+        for claim in [true, false] {
+            (p, s) = (pos, seq);
+            while p < end {
+                if !ring::read(&self.st, self.area(), p, s, &mut payload)? {
+                    return Err(corrupt("log", p, "a batch changed while it was replayed"));
+                }
+                Self::each(&payload, durable, |r| {
+                    if claim {
+                        return self.claim(&r.record);
+                    }
+                    done.records += 1;
+                    *self.log.replay_time.lock() = Some(r.time);
+                    self.apply(&r.record)
+                })?;
+                p += ring::blocks_of(payload.len());
+                s += 1;
+            }
+        }
+        *self.log.replay_time.lock() = None;
+        if done.batches > 0 || done.disbelieved {
+            self.log.resume(end, s.saturating_add(SEQ_GAP));
+        }
+        Ok(done)
+    }
+
+    fn claim(&self, r: &Record<'_>) -> Result {
+        match r {
+            Record::Write { phys, csums, .. } => {
+                self.space.claim(&self.st, *phys, csums.len() as u64 / 4)
+            }
+            Record::Preallocate { phys, len, .. } => self.space.claim(&self.st, *phys, *len),
+            _ => Ok(()),
+        }
+    }
+
+    /// Runs `f` with an inode.
+    fn with<R>(&self, ino: u64, f: impl FnOnce(&Shared<Inode>) -> Result<R>) -> Result<R> {
+        let inode = self.iget(ino)?;
+        let r = f(&inode);
+        self.iput(inode);
+        r
+    }
+
+    fn apply(&self, r: &Record<'_>) -> Result {
+        match *r {
+            Record::Create {
+                dir,
+                ino,
+                attrs,
+                name,
+                target,
+            } => {
+                let new = NewInode {
+                    mode: attrs.mode,
+                    uid: attrs.uid,
+                    gid: attrs.gid,
+                    rdev: attrs.rdev,
+                    flags: attrs.flags,
+                    symlink: (!target.is_empty()).then_some(target),
+                };
+                let next = self.next_ino.swap(ino, Ordering::Relaxed);
+                let made = if dir == 0 {
+                    self.tmpfile(&new)
+                } else {
+                    self.with(dir, |d| self.create(d, name, &new))
+                };
+                self.next_ino
+                    .store(next.max(ino.saturating_add(1)), Ordering::Relaxed);
+                self.iput(made?);
+                Ok(())
+            }
+            Record::Link { dir, ino, name } => {
+                self.with(dir, |d| self.with(ino, |i| self.link(d, name, i)))
+            }
+            Record::Unlink { dir, ino, name } => {
+                self.with(dir, |d| self.with(ino, |i| self.unlink(d, name, i)))
+            }
+            Record::Rename {
+                old_dir,
+                new_dir,
+                ino,
+                target,
+                exchange,
+                old_name,
+                new_name,
+            } => {
+                let old_dir = self.iget(old_dir)?;
+                let done = self.with(new_dir, |new_dir| {
+                    self.with(ino, |inode| {
+                        let t = if target == 0 {
+                            None
+                        } else {
+                            Some(self.iget(target)?)
+                        };
+                        let flags = RenameFlags {
+                            noreplace: false,
+                            exchange,
+                        };
+                        let r = self.rename(&Rename {
+                            old_dir: &old_dir,
+                            old_name,
+                            inode,
+                            new_dir,
+                            new_name,
+                            target: t.as_ref(),
+                            flags,
+                            whiteout: None,
+                        });
+                        if let Some(t) = t {
+                            self.iput(t);
+                        }
+                        r
+                    })
+                });
+                self.iput(old_dir);
+                done
+            }
+            Record::Attrs { ino, attrs: a } => self.with(ino, |i| {
+                self.set_attrs(
+                    i,
+                    &AttrChange {
+                        mode: Some(a.mode),
+                        uid: Some(a.uid),
+                        gid: Some(a.gid),
+                        atime: Some(a.atime),
+                        mtime: Some(a.mtime),
+                        ctime: Some(a.ctime),
+                        flags: Some(a.flags),
+                    },
+                )?;
+                i.meta.lock().attrs.size = a.size;
+                Ok(())
+            }),
+            Record::Size { ino, bytes } => self.with(ino, |i| self.set_size(i, bytes)),
+            Record::Punch { ino, start, len } => self.with(ino, |i| self.punch(i, start, len)),
+            Record::Preallocate {
+                ino,
+                start,
+                phys,
+                len,
+            } => self.with(ino, |i| self.replay_extent(i, start, phys, len, &[])),
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            } => self.with(ino, |i| {
+                self.replay_extent(i, start, phys, csums.len() as u64 / 4, csums)
+            }),
+        }
+    }
+
+    /// Maps `[start, start + len)` to `phys` as the record says: written when there are checksums. Parts
+    /// that are mapped there already only change their state.
+    fn replay_extent(
+        &self,
+        inode: &Shared<Inode>,
+        start: u64,
+        phys: u64,
+        len: u64,
+        csums: &[u8],
+    ) -> Result {
+        let mut txn = self.begin_forced(16)?;
+        txn.dirty(inode)?;
+        let mut m = inode.maps.write();
+        let end = start
+            .checked_add(len)
+            .filter(|e| *e <= MAX_FILE_BLOCKS)
+            .ok_or(EINVAL)?;
+        let written = !csums.is_empty();
+        let mut at = start;
+        while at < end {
+            let under = m.completed(&self.st, at, end - at)?;
+            let to = at + under.len;
+            let (from, p) = (at, phys + (at - start));
+            at = to;
+            let same = under.kind != MapKind::Hole && under.phys == p;
+            if same && (under.kind == MapKind::Written || !written) {
+                continue;
+            }
+            // A write into preallocated blocks keeps them; everything else frees what was there.
+            let old = if same { Old::KeepUnwritten } else { Old::Free };
+            let mut gone = from;
+            while gone < to {
+                gone = self.remove_extents(&mut txn, &mut m, gone, to, usize::MAX, old)?;
+            }
+            if !same {
+                self.space.commit_busy(&self.st, p, to - from)?;
+            }
+            let e = Extent {
+                start: from,
+                phys: p,
+                len: to - from,
+                unwritten: !written,
+                csums: written,
+                generation: txn.generation(),
+            };
+            let a = 4 * (from - start) as usize;
+            let part = if written {
+                csums.get(a..a + 4 * (to - from) as usize).ok_or(EINVAL)?
+            } else {
+                &[]
+            };
+            self.add_extent(&mut txn, &mut m, &e, part)?;
+        }
+        inode.bump();
+        Ok(())
+    }
+}

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The log area as a ring of batches.
+//!
+//! Positions are counted in blocks from the day the filesystem was made and taken modulo the length
+//! of the area. A batch begins at a block and takes as many as it needs:
+//!
+//! | offset | size | field |
+//! |---|---|---|
+//! | 0 | 4 | magic `ORDL` |
+//! | 4 | 4 | crc32c of the rest of the batch (header from 8 on, payload) |
+//! | 8 | 8 | fsid |
+//! | 16 | 8 | sequence number |
+//! | 24 | 8 | position |
+//! | 32 | 4 | bytes of payload |
+//! | 36 | 28 | zero |
+//! | 64 | .. | payload: records |
+
+use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
+use crate::engine::node_store::NodeStore;
+use crate::os::{crc32c, Block};
+use kernel::prelude::*;
+
+/// Bytes before the payload.
+pub const HEADER: usize = 64;
+/// The longest payload: what does not fit is for a full commit.
+pub const MAX_PAYLOAD: usize = 4 << 20;
+const MAGIC: u32 = u32::from_le_bytes(*b"ORDL");
+
+/// Where the log is.
+#[derive(Clone, Copy)]
+pub struct Area {
+    /// First block.
+    pub start: u64,
+    /// Blocks.
+    pub len: u64,
+}
+
+impl Area {
+    fn block(&self, pos: u64) -> u64 {
+        self.start + pos % self.len.max(1)
+    }
+}
+
+/// The blocks of a batch with this payload.
+pub fn blocks_of(payload: usize) -> u64 {
+    (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
+}
+
+/// Writes a batch at `pos`. Not durable before the next flush.
+pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> Result {
+    let n = blocks_of(payload.len()) as usize;
+    let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
+    let mut rest = payload;
+    for i in 0..n {
+        let mut b = Block::zeroed()?;
+        let at = if i == 0 { HEADER } else { 0 };
+        let (now, later) = rest.split_at(rest.len().min(BLOCK_SIZE - at));
+        put(&mut b[..], at, now).ok_or(EIO)?;
+        rest = later;
+        blocks.push(b, GFP_KERNEL)?;
+    }
+    let first = blocks.first_mut().ok_or(EIO)?;
+    for (at, v) in [(8, st.fsid()), (16, seq), (24, pos)] {
+        put(&mut first[..], at, &v.to_le_bytes()).ok_or(EIO)?;
+    }
+    put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or(EIO)?;
+    put(&mut first[..], 32, &(payload.len() as u32).to_le_bytes()).ok_or(EIO)?;
+    let crc = crc32c(crc32c(0, first.get(8..HEADER).unwrap_or(&[])), payload);
+    put(&mut first[..], 4, &crc.to_le_bytes()).ok_or(EIO)?;
+    let mut reqs = KVec::with_capacity(n, GFP_KERNEL)?;
+    for (i, b) in blocks.iter().enumerate() {
+        reqs.push((area.block(pos + i as u64), b), GFP_KERNEL)?;
+    }
+    // One sequential write; the wrap-around makes it two.
+    st.device().write(&reqs)
+}
+
+/// Reads the batch at `pos` with number `seq` into `payload`. False: there is none, or it is not
+/// whole, which is how a log ends.
+pub fn read(
+    st: &NodeStore,
+    area: Area,
+    pos: u64,
+    seq: u64,
+    payload: &mut KVVec<u8>,
+) -> Result<bool> {
+    payload.clear();
+    let mut b = Block::zeroed()?;
+    st.device().read(area.block(pos), &mut b)?;
+    let ours = le32(&b[..], 0) == Some(MAGIC)
+        && le64(&b[..], 8) == Some(st.fsid())
+        && le64(&b[..], 16) == Some(seq)
+        && le64(&b[..], 24) == Some(pos);
+    let len = le32(&b[..], 32).unwrap_or(0) as usize;
+    if !ours || len > MAX_PAYLOAD || blocks_of(len) > area.len {
+        return Ok(false);
+    }
+    let want = le32(&b[..], 4);
+    let head = crc32c(0, b.get(8..HEADER).unwrap_or(&[]));
+    let mut at = HEADER;
+    for i in 1..=blocks_of(len) {
+        let n = (len - payload.len()).min(BLOCK_SIZE - at);
+        payload.extend_from_slice(b.get(at..at + n).unwrap_or(&[]), GFP_KERNEL)?;
+        at = 0;
+        if i < blocks_of(len) {
+            st.device().read(area.block(pos + i), &mut b)?;
+        }
+    }
+    Ok(want == Some(crc32c(head, payload)))
+}
