@@ -182,7 +182,7 @@ impl Fs {
         let mut n = 0;
         if m.delalloc.carve(start, len, |r| n += r.len).is_err() {
             pr_warn!(
-                "ordofs: inode {}: no memory to release a reservation\n",
+                "inode {}: no memory to release a reservation\n",
                 inode.ino()
             );
         }
@@ -391,7 +391,7 @@ impl Fs {
             let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
             if r.is_err() {
                 pr_warn!(
-                    "ordofs: inode {}: delalloc of a started write stays\n",
+                    "inode {}: delalloc of a started write stays\n",
                     inode.ino()
                 );
             }

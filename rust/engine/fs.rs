@@ -199,7 +199,7 @@ impl Fs {
     /// on disk stays as the last commit left it.
     pub fn abort(&self, what: &str) {
         if !self.shutdown.swap(true, Ordering::AcqRel) {
-            pr_err!("ordofs: shutting down: {}\n", what);
+            pr_err!("shutting down: {}\n", what);
         }
     }
 
@@ -262,7 +262,7 @@ impl Fs {
         if n != 0 {
             // R4: every reservation has found its end by now.
             pr_warn!(
-                "ordofs: inode {}: {} reserved blocks at eviction\n",
+                "inode {}: {} reserved blocks at eviction\n",
                 inode.ino(),
                 n
             );

@@ -18,7 +18,7 @@
 //! | [`log`] | the fsync log and its replay |
 //! | [`fs`] | the interface that the glue and the tools call |
 //!
-//! The lock order is in docs/DESIGN.md §6.
+//! The lock order is in docs/DESIGN.md §7.
 
 #![forbid(unsafe_code)]
 

@@ -83,11 +83,11 @@ impl Fs {
         self.replaying.store(false, Ordering::Release);
         let r = r?;
         if r.disbelieved {
-            pr_info!("ordofs: the last log batch was cut off before it was acknowledged\n");
+            pr_info!("the last log batch was cut off before it was acknowledged\n");
         }
         if r.batches > 0 {
             pr_info!(
-                "ordofs: replayed {} records of {} log batches\n",
+                "replayed {} records of {} log batches\n",
                 r.records,
                 r.batches
             );
@@ -172,7 +172,7 @@ impl Fs {
         let r = self.sync();
         let users = self.itable.clear();
         if users > 0 {
-            pr_warn!("ordofs: {} inodes still in use at unmount\n", users);
+            pr_warn!("{} inodes still in use at unmount\n", users);
         }
         r
     }

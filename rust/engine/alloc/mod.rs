@@ -9,7 +9,7 @@
 //! not fail (unlink, truncate, completion of I/O, commits) may take it down to minus the pool.
 //!
 //! Locking: each AG has a mutex; the counters are atomics. No lock is held when an AG's is taken but
-//! those that the lock order puts before it (docs/DESIGN.md §6).
+//! those that the lock order puts before it (docs/DESIGN.md §7).
 
 pub mod ag;
 pub mod bits;
