@@ -43,6 +43,12 @@ pub struct Driver {
     seen: u64,
     /// Operations that ended with ENOSPC.
     pub nospace: u64,
+    /// Files with data that was written after the last commit and not fsynced: a power cut may take it.
+    fuzzy: BTreeSet<u64>,
+    /// What the log made durable since the last commit: the model at the last fsync, and its `fuzzy`.
+    logged: Option<(Model, BTreeSet<u64>)>,
+    /// Files as they were at their last fsync since the last commit.
+    fsynced: BTreeMap<u64, Node>,
 }
 
 /// The content of a block.
@@ -104,6 +110,9 @@ impl Driver {
             tag: 0,
             seen: 0,
             nospace: 0,
+            fuzzy: BTreeSet::new(),
+            logged: None,
+            fsynced: BTreeMap::new(),
         };
         d.mount();
         d.snapshot();
@@ -124,6 +133,9 @@ impl Driver {
         self.durable = self.model.clone();
         self.seen = self.fs().durable_generation();
         self.history.insert(self.seen, self.durable.clone());
+        self.fuzzy.clear();
+        self.logged = None;
+        self.fsynced.clear();
     }
 
     /// Everything is durable afterwards.
@@ -270,9 +282,14 @@ impl Driver {
                 };
                 self.writeback(ino, false);
                 self.with(ino, |fs, i| fs.sync_inode(i)).expect("fsync");
-                // All that happened before is durable with it, or it was durable already.
                 if self.fs().durable_generation() != self.seen {
+                    // It fell back to a commit.
                     self.snapshot();
+                } else {
+                    // The log: this file, and every operation on names, attributes and space so far.
+                    self.fuzzy.remove(&ino);
+                    self.fsynced.insert(ino, self.model.get(ino).clone());
+                    self.logged = Some((self.model.clone(), self.fuzzy.clone()));
                 }
             }
             Op::Open { file } => {
@@ -688,6 +705,7 @@ impl Driver {
                 let node = self.model.get_mut(ino);
                 node.blocks.extend(run[i..i + n].iter().copied());
                 node.size = node.size.max(new_size);
+                self.fuzzy.insert(ino);
             }
             i += n;
         }
@@ -741,17 +759,46 @@ impl Driver {
         self.verify();
     }
 
-    /// The power goes; what was durable must be there, exactly.
+    /// The power goes; what was durable must be there, exactly. Of files with data that nobody
+    /// synced, each block is as it was at some time.
     pub fn crash(&mut self) {
         self.open.clear();
         self.cache.clear();
         self.fs = None;
         clean((self.make)(), true, "after a crash");
         self.mount();
-        self.model = self.durable.without_orphans();
+        let newest = std::mem::replace(&mut self.model, Model::new(2));
+        let none = (self.durable.clone(), BTreeSet::new());
+        let (expected, mut fuzzy) = self.logged.take().unwrap_or(none);
+        self.model = expected.without_orphans();
+        fuzzy.retain(|ino| self.model.nodes.contains_key(ino));
+        for ino in &fuzzy {
+            self.adopt(*ino, &newest);
+        }
         self.verify();
         self.sync();
         clean((self.make)(), true, "after recovery");
+    }
+
+    /// Takes size and data of a file over into the model; the data must be what was once written.
+    fn adopt(&mut self, ino: u64, newest: &Model) {
+        let (size, found) = self.with(ino, |fs, i| (i.attrs().size, contents(fs, i)));
+        let old = self.durable.nodes.get(&ino);
+        let new = newest.nodes.get(&ino);
+        for (block, tag) in &found {
+            let known = [old, new, self.fsynced.get(&ino)];
+            let known = known
+                .iter()
+                .flatten()
+                .any(|n| n.blocks.get(block) == Some(tag));
+            assert!(
+                known,
+                "inode {ino} block {block} has content {tag} that it never had"
+            );
+        }
+        let node = self.model.get_mut(ino);
+        node.size = size;
+        node.blocks = found;
     }
 
     /// Compares everything with the model.
@@ -818,6 +865,30 @@ fn verify_names(fs: &Fs, inode: &Shared<Inode>, node: &Node, seen: &mut BTreeSet
         assert_eq!(e.ino, *child);
         seen.insert(*child);
     }
+}
+
+/// The tags of all written blocks.
+fn contents(fs: &Fs, inode: &Shared<Inode>) -> BTreeMap<u64, u64> {
+    let mut found = BTreeMap::new();
+    let mut buf = Block::zeroed().unwrap();
+    let mut at = 0;
+    while at < MAX_FILE_BLOCKS {
+        let m = fs
+            .map_read(inode, at, MAX_FILE_BLOCKS - at)
+            .expect("map_read");
+        for i in (0..m.len).filter(|_| m.kind == MapKind::Written) {
+            fs.node_store()
+                .device()
+                .read(m.phys + i, &mut buf)
+                .expect("read");
+            found.insert(
+                at + i,
+                u64::from_le_bytes(buf[..8].try_into().expect("8 bytes")),
+            );
+        }
+        at += m.len;
+    }
+    found
 }
 
 fn verify_data(fs: &Fs, inode: &Shared<Inode>, node: &Node) {
