@@ -390,10 +390,7 @@ impl Fs {
         if !direct {
             let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
             if r.is_err() {
-                pr_warn!(
-                    "inode {}: delalloc of a started write stays\n",
-                    inode.ino()
-                );
+                pr_warn!("inode {}: delalloc of a started write stays\n", inode.ino());
             }
             self.delalloc_meta(before, before - paid);
         }
@@ -549,6 +546,47 @@ impl Fs {
         } else {
             Verdict::Bad(want)
         })
+    }
+
+    /// Data blocks of the file: the allocated ones, and those that dirty pages and writes in flight will
+    /// add. What replaces allocated blocks adds none. A file whose data is just being written must
+    /// never look as if it had none: backup tools take that for a hole.
+    pub fn blocks(&self, inode: &Inode) -> u64 {
+        let m = inode.maps.read();
+        let holes = |start: u64, end: u64| {
+            let (mut at, mut n) = (start, 0);
+            while at < end {
+                let Ok(e) = m.completed(&self.st, at, end - at) else {
+                    break;
+                };
+                if e.kind == MapKind::Hole {
+                    n += e.len;
+                }
+                at += e.len;
+            }
+            n
+        };
+        let mut n = m.blocks;
+        let mut at = 0;
+        while let Some(d) = m.delalloc.at_or_after(at) {
+            n += holes(d.start, d.end());
+            at = d.end();
+        }
+        inode.ordered.lock().for_each(|start, len| {
+            let (mut at, end) = (start, start.saturating_add(len));
+            while at < end {
+                match m.delalloc.at_or_after(at) {
+                    // Counted above.
+                    Some(d) if d.start <= at => at = d.end(),
+                    d => {
+                        let stop = d.map_or(end, |d| d.start.min(end));
+                        n += holes(at, stop);
+                        at = stop;
+                    }
+                }
+            }
+        });
+        n
     }
 
     /// R5: the sequence number of the inode's maps now.

@@ -17,6 +17,7 @@ const SECTORS: u64 = 8;
 impl InodeData {
     /// The attributes now. Space that is reserved for dirty pages counts.
     pub(super) fn attrs(&self) -> Attrs {
+        let _nofs = NoFs::enter();
         let a = self.engine.attrs();
         Attrs {
             mode: a.mode,
@@ -25,7 +26,7 @@ impl InodeData {
             gid: a.gid,
             rdev: a.rdev,
             size: a.size,
-            sectors: self.engine.blocks().saturating_mul(SECTORS),
+            sectors: self.fs.blocks(&self.engine).saturating_mul(SECTORS),
             // Inode numbers are never used again, so that handles need no generation.
             generation: 0,
             flags: a.flags,
@@ -49,7 +50,7 @@ impl InodeData {
 impl OrdoFs {
     pub(super) fn read_inode(&self, ino: u64) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        Ok(InodeData::new(self.engine.iget(ino)?))
+        Ok(InodeData::new(&self.engine, self.engine.iget(ino)?))
     }
 
     pub(super) fn evict(&self, data: InodeData, delete: bool) {

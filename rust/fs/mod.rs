@@ -50,11 +50,16 @@ impl OrdoFs {
 pub(crate) struct InodeData {
     /// The engine's inode; one user of it in the engine's count.
     pub(crate) engine: Shared<engine::Inode>,
+    /// The engine.
+    fs: Shared<engine::Fs>,
 }
 
 impl InodeData {
-    fn new(engine: Shared<engine::Inode>) -> Self {
-        Self { engine }
+    fn new(fs: &Shared<engine::Fs>, engine: Shared<engine::Inode>) -> Self {
+        Self {
+            engine,
+            fs: fs.clone(),
+        }
     }
 }
 

@@ -44,12 +44,13 @@ impl OrdoFs {
         let inode = self
             .engine
             .create(&dir.data().engine, name, &new_inode(new))?;
-        Ok(InodeData::new(inode))
+        Ok(InodeData::new(&self.engine, inode))
     }
 
     pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        Ok(InodeData::new(self.engine.tmpfile(&new_inode(new))?))
+        let inode = self.engine.tmpfile(&new_inode(new))?;
+        Ok(InodeData::new(&self.engine, inode))
     }
 
     pub(super) fn link_name(

@@ -145,6 +145,11 @@ impl OrderedSet {
         self.next
     }
 
+    /// The ranges of the writes in flight: first block, number of blocks.
+    pub fn for_each(&self, mut f: impl FnMut(u64, u64)) {
+        self.map.for_each(|_, x| f(x.start, x.len));
+    }
+
     /// Is an ordered extent with a smaller id still there?
     pub fn any_before(&self, id: u64) -> bool {
         let mut hit = false;
