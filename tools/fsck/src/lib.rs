@@ -7,6 +7,7 @@
 //! | [`claims`] | that every block has at most one owner |
 //! | [`inode`] | inode records, extents, link targets, data |
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
+//! | [`overlay`] | a device that keeps writes in memory, to try out a recovery |
 //! | [`space`] | allocation trees against the owners of all blocks |
 //!
 //! Nodes are read and checked by the engine's own code; what the nodes hold is judged here. The
@@ -15,9 +16,11 @@
 mod claims;
 mod inode;
 mod names;
+mod overlay;
 mod space;
 
 pub use claims::{Claim, Claims};
+pub use overlay::Overlay;
 
 use kernel::prelude::{Error, Result};
 use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
@@ -89,7 +92,7 @@ pub struct Report {
     pub stats: Stats,
     /// Generation of the superblock that was checked.
     pub generation: u64,
-    /// The log of messages about things that are unusual but right.
+    /// Things that are unusual but right.
     pub notes: Vec<String>,
 }
 

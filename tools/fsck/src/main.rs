@@ -6,7 +6,7 @@ use clap::Parser;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Device;
-use ordofs_fsck::{check, describe, Options, Report};
+use ordofs_fsck::{check, describe, Options, Overlay, Report};
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -23,7 +23,8 @@ const USAGE: u8 = 16;
     version,
     about = "Check an OrdoFS filesystem",
     after_help = "Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 operational error, 16 usage.\n\
-        Without -n, what a crash left to do (orphans, truncations) is done first, as at the next mount.\n\
+        Without -n, what a crash left to do (the log, orphans, truncations) is done, as at the next mount;\n\
+        with -n it is tried out in memory and the outcome is checked.\n\
         Damaged metadata is reported, not repaired: restore from a backup."
 )]
 struct Cli {
@@ -82,35 +83,45 @@ fn open(cli: &Cli, write: bool) -> Result<Device, String> {
     Ok(disk.device())
 }
 
-/// Finishes what a crash left to do. True if something was written.
-fn recover(cli: &Cli) -> Result<bool, String> {
-    let dev = open(cli, true)?;
+/// Mounts and unmounts: replays the log, finishes what a crash left to do.
+fn recover(dev: Device) -> Result<(), String> {
     let fs = Fs::mount(dev, MountOptions::default()).map_err(|e| describe(&e))?;
-    let before = fs.durable_generation();
-    fs.unmount().map_err(|e| format!("cannot write: {e:?}"))?;
-    Ok(fs.durable_generation() != before)
+    fs.unmount().map_err(|e| format!("cannot write: {e:?}"))
 }
 
 fn run(cli: &Cli) -> Result<u8, String> {
     let name = cli.device.display();
     let options = Options { data: cli.data };
-    let mut report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
-    let mut corrected = false;
-    if !cli.no && report.is_clean() && report.stats.orphans > 0 {
-        corrected = recover(cli)?;
-        if corrected {
-            println!(
-                "{name}: {} unfinished removals and truncations done",
-                report.stats.orphans
-            );
-            report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
-        }
+    let report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
+    if !report.is_clean() {
+        print(cli, &report);
+        return Ok(ERRORS_LEFT);
     }
+    // What would the next mount do? Tried out in memory first.
+    let trial = Overlay::new(open(cli, false)?);
+    if let Err(e) = recover(trial.device()) {
+        print(cli, &report);
+        println!("{name}: recovery fails: {e}");
+        return Ok(ERRORS_LEFT);
+    }
+    if !trial.changed() {
+        print(cli, &report);
+        return Ok(CLEAN);
+    }
+    let after = check(trial.device(), options).map_err(|e| describe(&e))?;
+    if cli.no || !after.is_clean() {
+        println!("{name}: the log is to be replayed at the next mount; as it will be then:");
+        print(cli, &after);
+        return Ok(if after.is_clean() { CLEAN } else { ERRORS_LEFT });
+    }
+    recover(open(cli, true)?)?;
+    println!("{name}: log replayed, unfinished removals and truncations done");
+    let report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
     print(cli, &report);
-    Ok(match (report.is_clean(), corrected) {
-        (true, false) => CLEAN,
-        (true, true) => CORRECTED,
-        (false, _) => ERRORS_LEFT,
+    Ok(if report.is_clean() {
+        CORRECTED
+    } else {
+        ERRORS_LEFT
     })
 }
 

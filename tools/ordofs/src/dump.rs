@@ -67,7 +67,9 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         "inodes": sb.inodes,
         "root_inode": sb.root_ino,
         "next_inode": sb.next_ino,
-        "log": {"start": sb.log_start, "blocks": sb.log_len},
+        "log": {
+            "start": sb.log_start, "blocks": sb.log_len, "position": sb.log_pos, "sequence": sb.log_seq,
+        },
         "created": time(sb.created),
         "mounted": time(sb.mounted),
         "committed": time(sb.committed),
