@@ -261,11 +261,7 @@ impl Fs {
         let n = m.delalloc.total();
         if n != 0 {
             // R4: every reservation has found its end by now.
-            pr_warn!(
-                "inode {}: {} reserved blocks at eviction\n",
-                inode.ino(),
-                n
-            );
+            pr_warn!("inode {}: {} reserved blocks at eviction\n", inode.ino(), n);
             if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
                 self.space.unreserve(n + meta_for(n));
             }

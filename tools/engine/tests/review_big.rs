@@ -21,12 +21,23 @@ fn a_commit_of_very_many_inodes() {
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let n = 30_000;
-    let all: Vec<_> =
-        (0..n).map(|i| fs.create(&root, format!("f{i}").as_bytes(), &regular()).unwrap()).collect();
+    let all: Vec<_> = (0..n)
+        .map(|i| {
+            fs.create(&root, format!("f{i}").as_bytes(), &regular())
+                .unwrap()
+        })
+        .collect();
     fs.sync().unwrap();
     // Attributes alone promise few nodes each, so that all of them meet in one commit.
     for i in &all {
-        fs.set_attrs(i, &AttrChange { uid: Some(7), ..Default::default() }).unwrap();
+        fs.set_attrs(
+            i,
+            &AttrChange {
+                uid: Some(7),
+                ..Default::default()
+            },
+        )
+        .unwrap();
     }
     fs.sync().unwrap();
     all.into_iter().for_each(|i| fs.iput(i));
@@ -40,7 +51,12 @@ fn a_commit_of_very_many_inodes() {
 fn summaries_out_of_range_are_refused() {
     let disk = MemDisk::new(1 << 16);
     let st = NodeStore::new(Shared::new(disk.device()).unwrap(), 1, 64).unwrap();
-    for key in [SUMMARY_KEY + 1, SUMMARY_KEY + (1 << 40), u64::MAX - 1, u64::MAX] {
+    for key in [
+        SUMMARY_KEY + 1,
+        SUMMARY_KEY + (1 << 40),
+        u64::MAX - 1,
+        u64::MAX,
+    ] {
         let mut t = Tree::empty(Ag::tree_id(0));
         t.insert(&st, key, &[0; 1024]).unwrap();
         assert!(Ag::load(t, 8 * 8192, &st).is_err(), "{key}");
@@ -55,7 +71,14 @@ fn look_ups_meet_evictions() {
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
     let ino = f.ino();
-    fs.set_attrs(&f, &AttrChange { uid: Some(0), ..Default::default() }).unwrap();
+    fs.set_attrs(
+        &f,
+        &AttrChange {
+            uid: Some(0),
+            ..Default::default()
+        },
+    )
+    .unwrap();
     fs.iput(f);
     fs.sync().unwrap();
     let seen = std::sync::atomic::AtomicU32::new(0);
@@ -74,7 +97,14 @@ fn look_ups_meet_evictions() {
         s.spawn(|| {
             for n in 1..4000 {
                 let i = fs.iget(ino).unwrap();
-                fs.set_attrs(&i, &AttrChange { uid: Some(n), ..Default::default() }).unwrap();
+                fs.set_attrs(
+                    &i,
+                    &AttrChange {
+                        uid: Some(n),
+                        ..Default::default()
+                    },
+                )
+                .unwrap();
                 seen.store(n, SeqCst);
                 fs.iput(i);
                 if n % 3 == 0 {

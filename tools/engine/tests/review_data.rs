@@ -37,18 +37,25 @@ fn overlapping_direct_writes_finish_in_any_order() {
         write(&disk.device(), &fs, &f, 0, &(0..16).collect::<Vec<_>>()).unwrap();
         fs.sync().unwrap();
         let crc = |s: u64| crc32c(0, &data(s)[..]);
-        let a = fs.start_write(&f, 2, &[crc(100), crc(101), crc(102), crc(103)], true).unwrap();
+        let a = fs
+            .start_write(&f, 2, &[crc(100), crc(101), crc(102), crc(103)], true)
+            .unwrap();
         let started = AtomicBool::new(false);
         std::thread::scope(|s| {
             s.spawn(|| {
                 // Overlaps the first one: it has to wait, or at least to win or lose as a whole.
-                let b = fs.start_write(&f, 4, &[crc(200), crc(201), crc(202), crc(203)], true).unwrap();
+                let b = fs
+                    .start_write(&f, 4, &[crc(200), crc(201), crc(202), crc(203)], true)
+                    .unwrap();
                 started.store(true, Ordering::SeqCst);
                 for k in 0..b.len {
-                    disk.device().write(&[(b.phys + k, &data(200 + k))]).unwrap();
+                    disk.device()
+                        .write(&[(b.phys + k, &data(200 + k))])
+                        .unwrap();
                 }
                 let end = 4 + b.len;
-                fs.finish_write(b.ordered, block_to_bytes(end), Ok(())).unwrap();
+                fs.finish_write(b.ordered, block_to_bytes(end), Ok(()))
+                    .unwrap();
                 if end < 8 {
                     let rest: Vec<u64> = (end..8).map(|x| 196 + x).collect();
                     flush(&disk.device(), &fs, &f, end, &rest, true).unwrap();
@@ -56,7 +63,9 @@ fn overlapping_direct_writes_finish_in_any_order() {
             });
             std::thread::sleep(Duration::from_millis(100));
             for k in 0..a.len {
-                disk.device().write(&[(a.phys + k, &data(100 + k))]).unwrap();
+                disk.device()
+                    .write(&[(a.phys + k, &data(100 + k))])
+                    .unwrap();
             }
             fs.finish_write(a.ordered, 0, Ok(())).unwrap();
         });
@@ -87,7 +96,9 @@ fn writeback_meets_a_direct_write_in_place() {
         fs.sync().unwrap();
         let crc = |s: u64| crc32c(0, &data(s)[..]);
         // The page was made writable, then the direct write started, then the page is written back.
-        let a = fs.start_write(&f, 0, &(0..64).map(crc).collect::<Vec<_>>(), true).unwrap();
+        let a = fs
+            .start_write(&f, 0, &(0..64).map(crc).collect::<Vec<_>>(), true)
+            .unwrap();
         std::thread::scope(|s| {
             s.spawn(|| flush(&disk.device(), &fs, &f, 8, &[500, 501], false).unwrap());
             std::thread::sleep(Duration::from_millis(100));
@@ -136,26 +147,43 @@ fn failed_writes_leave_what_was_there() {
 /// done, and what is on disk is consistent.
 #[test]
 fn failing_allocations_leak_nothing() {
-    type Step = fn(&ordofs_engine::os::Device, &Fs, &Shared<Inode>, &Shared<Inode>) -> kernel::prelude::Result;
+    type Step = fn(
+        &ordofs_engine::os::Device,
+        &Fs,
+        &Shared<Inode>,
+        &Shared<Inode>,
+    ) -> kernel::prelude::Result;
     let steps: &[(&str, Step)] = &[
-        ("map_write", |_, fs, _, f| fs.map_write(f, 200, 7).map(|_| fs.release_delalloc(f, 200, 7))),
+        ("map_write", |_, fs, _, f| {
+            fs.map_write(f, 200, 7)
+                .map(|_| fs.release_delalloc(f, 200, 7))
+        }),
         ("write hole", |d, fs, _, f| {
             dirty(fs, f, 100, 8)?;
             flush(d, fs, f, 100, &[1; 8], false)
         }),
         ("direct", |d, fs, _, f| flush(d, fs, f, 2, &[9; 4], true)),
         ("in place", |d, fs, _, f| flush(d, fs, f, 40, &[9; 4], true)),
-        ("preallocate", |_, fs, _, f| fs.preallocate(f, 300, 50, Some(400 * 4096))),
+        ("preallocate", |_, fs, _, f| {
+            fs.preallocate(f, 300, 50, Some(400 * 4096))
+        }),
         ("zero", |_, fs, _, f| fs.zero_range(f, 3, 30, None)),
         ("punch", |_, fs, _, f| fs.punch(f, 5, 30)),
         ("truncate", |_, fs, _, f| fs.set_size(f, 3 * 4096)),
-        ("create", |_, fs, root, _| fs.create(root, b"new", &regular()).map(|i| fs.iput(i))),
+        ("create", |_, fs, root, _| {
+            fs.create(root, b"new", &regular()).map(|i| fs.iput(i))
+        }),
         ("symlink", |_, fs, root, _| {
-            let new = NewInode { symlink: Some(&[b'x'; 2000]), ..file(S_IFLNK | 0o777) };
+            let new = NewInode {
+                symlink: Some(&[b'x'; 2000]),
+                ..file(S_IFLNK | 0o777)
+            };
             fs.create(root, b"link", &new).map(|i| fs.iput(i))
         }),
         ("link", |_, fs, root, f| fs.link(root, b"other", f)),
-        ("tmpfile", |_, fs, _, _| fs.tmpfile(&regular()).and_then(|i| fs.delete_inode(i))),
+        ("tmpfile", |_, fs, _, _| {
+            fs.tmpfile(&regular()).and_then(|i| fs.delete_inode(i))
+        }),
         ("unlink", |_, fs, root, _| {
             let i = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
             let r = fs.unlink(root, b"victim", &i);
@@ -169,6 +197,7 @@ fn failing_allocations_leak_nothing() {
         }),
         ("rename", |_, fs, root, f| {
             let t = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
+            let whiteout = file(0o020000);
             let r = Rename {
                 old_dir: root,
                 old_name: b"f",
@@ -177,7 +206,7 @@ fn failing_allocations_leak_nothing() {
                 new_name: b"victim",
                 target: Some(&t),
                 flags: RenameFlags::default(),
-                whiteout: Some(&file(0o020000)),
+                whiteout: Some(&whiteout),
             };
             let r = fs.rename(&r);
             fs.iput(t);
@@ -206,7 +235,9 @@ fn failing_allocations_leak_nothing() {
             let dev = disk.device();
             let fs = mount(&disk);
             let root = fs.iget(fs.root_ino()).unwrap();
-            let f = fs.iget(fs.lookup(&root, b"f").unwrap().unwrap().ino).unwrap();
+            let f = fs
+                .iget(fs.lookup(&root, b"f").unwrap().unwrap().ino)
+                .unwrap();
             // Once cold, once with everything in memory.
             let armed = fault::nth(n / 2, fault::Mode::Once);
             if n % 2 == 1 {
@@ -251,7 +282,10 @@ fn finish(
         return;
     }
     let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| at_rest(disk, &fs)));
-    assert!(found.is_ok(), "{name} with allocation {n} failing: error {e:?}");
+    assert!(
+        found.is_ok(),
+        "{name} with allocation {n} failing: error {e:?}"
+    );
     fs.iput(root);
     fs.unmount().unwrap();
 }
@@ -263,7 +297,9 @@ fn extent_maps_are_counted_out() {
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     for i in 0..200u64 {
-        let f = fs.create(&root, format!("f{i}").as_bytes(), &regular()).unwrap();
+        let f = fs
+            .create(&root, format!("f{i}").as_bytes(), &regular())
+            .unwrap();
         for b in 0..10 {
             write(&disk.device(), &fs, &f, 2 * b, &[b]).unwrap();
         }

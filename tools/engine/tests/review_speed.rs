@@ -13,7 +13,11 @@ use std::vec::Vec;
 
 fn say(what: &str, n: u64, t: Instant) {
     let s = t.elapsed().as_secs_f64();
-    println!("{what}: {:.0} ops/s, {:.1} us each, {s:.2} s", n as f64 / s, s * 1e6 / n as f64);
+    println!(
+        "{what}: {:.0} ops/s, {:.1} us each, {s:.2} s",
+        n as f64 / s,
+        s * 1e6 / n as f64
+    );
 }
 
 /// Maps, starts and finishes without writing the data.
@@ -21,9 +25,12 @@ fn pretend(fs: &Fs, f: &Shared<Inode>, start: u64, csums: &[u32]) {
     dirty(fs, f, start, csums.len() as u64).unwrap();
     let mut i = 0;
     while i < csums.len() {
-        let s = fs.start_write(f, start + i as u64, &csums[i..], false).unwrap();
+        let s = fs
+            .start_write(f, start + i as u64, &csums[i..], false)
+            .unwrap();
         i += s.len as usize;
-        fs.finish_write(s.ordered, block_to_bytes(start + i as u64), Ok(())).unwrap();
+        fs.finish_write(s.ordered, block_to_bytes(start + i as u64), Ok(()))
+            .unwrap();
     }
 }
 
@@ -80,7 +87,11 @@ fn random_overwrite() {
                 sync += s.elapsed();
             }
         }
-        say(&format!("random 4K overwrite with sync every 1000, part {part}"), 50_000, t);
+        say(
+            &format!("random 4K overwrite with sync every 1000, part {part}"),
+            50_000,
+            t,
+        );
         println!("  of that sync {:.2} s", sync.as_secs_f64());
         sync = Default::default();
     }
@@ -101,11 +112,15 @@ fn creates() {
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     for kept in [false, true] {
-        let d = fs.create(&root, format!("d{kept}").as_bytes(), &file(S_IFDIR | 0o755)).unwrap();
+        let d = fs
+            .create(&root, format!("d{kept}").as_bytes(), &file(S_IFDIR | 0o755))
+            .unwrap();
         let t = Instant::now();
         let mut all = Vec::new();
         for i in 0..200_000 {
-            let f = fs.create(&d, format!("file{i}").as_bytes(), &regular()).unwrap();
+            let f = fs
+                .create(&d, format!("file{i}").as_bytes(), &regular())
+                .unwrap();
             if kept {
                 all.push(f);
             } else {
@@ -118,7 +133,9 @@ fn creates() {
         say("  sync", 1, t);
         let t = Instant::now();
         for i in 0..200_000 {
-            fs.lookup(&d, format!("file{i}").as_bytes()).unwrap().unwrap();
+            fs.lookup(&d, format!("file{i}").as_bytes())
+                .unwrap()
+                .unwrap();
         }
         say("  lookups", 200_000, t);
         let t = Instant::now();
@@ -174,7 +191,9 @@ fn fragments() {
     }
     say("  dirty each", 100_000, t);
     let t = Instant::now();
-    let all: Vec<_> = (0..100_000).map(|i| fs.start_write(&f, 2 * i, &[8], false).unwrap()).collect();
+    let all: Vec<_> = (0..100_000)
+        .map(|i| fs.start_write(&f, 2 * i, &[8], false).unwrap())
+        .collect();
     say("  start each", 100_000, t);
     let t = Instant::now();
     for s in all {

@@ -10,17 +10,30 @@ use ordofs_engine::os::{crc32c, Block, Shared};
 
 fn make(blocks: u64) -> MemDisk {
     let disk = MemDisk::new(blocks);
-    let o = FormatOptions { uuid: [7; 16], label: [0; 64], blocks: 0, root_owner: (0, 0) };
+    let o = FormatOptions {
+        uuid: [7; 16],
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
     format(disk.device(), &o).unwrap_or_else(|e| panic!("format: {}", e.reason));
     disk
 }
 
 fn mount(disk: &MemDisk) -> Shared<Fs> {
-    Fs::mount(disk.device(), MountOptions::default()).unwrap_or_else(|e| panic!("mount: {}", e.reason))
+    Fs::mount(disk.device(), MountOptions::default())
+        .unwrap_or_else(|e| panic!("mount: {}", e.reason))
 }
 
 fn file(mode: u32) -> NewInode<'static> {
-    NewInode { mode, uid: 1, gid: 2, rdev: 0, flags: 0, symlink: None }
+    NewInode {
+        mode,
+        uid: 1,
+        gid: 2,
+        rdev: 0,
+        flags: 0,
+        symlink: None,
+    }
 }
 
 fn data(seed: u64) -> Block {
@@ -41,14 +54,22 @@ fn write(disk: &MemDisk, fs: &Fs, inode: &Shared<Inode>, start: u64, seeds: &[u6
     flush(disk, fs, inode, start, seeds, false)
 }
 
-fn flush(disk: &MemDisk, fs: &Fs, inode: &Shared<Inode>, start: u64, seeds: &[u64], direct: bool) -> Result {
+fn flush(
+    disk: &MemDisk,
+    fs: &Fs,
+    inode: &Shared<Inode>,
+    start: u64,
+    seeds: &[u64],
+    direct: bool,
+) -> Result {
     let blocks: Vec<Block> = seeds.iter().map(|s| data(*s)).collect();
     let crcs: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();
     let mut i = 0;
     while i < seeds.len() {
         let s = fs.start_write(inode, start + i as u64, &crcs[i..], direct)?;
         for k in 0..s.len {
-            disk.device().write(&[(s.phys + k, &blocks[i + k as usize])])?;
+            disk.device()
+                .write(&[(s.phys + k, &blocks[i + k as usize])])?;
         }
         i += s.len as usize;
         fs.finish_write(s.ordered, block_to_bytes(start + i as u64), Ok(()))?;
@@ -65,7 +86,10 @@ fn check(disk: &MemDisk, fs: &Fs, inode: &Inode, block: u64, want: Option<u64>) 
             let mut b = Block::zeroed().unwrap();
             disk.device().read(m.phys, &mut b).unwrap();
             assert!(b[..] == data(seed)[..], "block {block}");
-            assert_eq!(fs.verify(inode, block, m.phys, crc32c(0, &b[..])).unwrap(), Verdict::Good);
+            assert_eq!(
+                fs.verify(inode, block, m.phys, crc32c(0, &b[..])).unwrap(),
+                Verdict::Good
+            );
         }
     }
 }
@@ -77,7 +101,9 @@ fn names_survive_a_remount() {
     let root = fs.iget(fs.root_ino()).unwrap();
     let d = fs.create(&root, b"dir", &file(S_IFDIR | 0o755)).unwrap();
     for i in 0..3000 {
-        let f = fs.create(&d, format!("file{i}").as_bytes(), &file(S_IFREG | 0o644)).unwrap();
+        let f = fs
+            .create(&d, format!("file{i}").as_bytes(), &file(S_IFREG | 0o644))
+            .unwrap();
         fs.iput(f);
     }
     fs.sync().unwrap();
@@ -88,7 +114,10 @@ fn names_survive_a_remount() {
         fs.unlink(&d, name.as_bytes(), &f).unwrap();
         fs.delete_inode(f).unwrap();
     }
-    let link = NewInode { symlink: Some(&[b'x'; 3000]), ..file(0o120777) };
+    let link = NewInode {
+        symlink: Some(&[b'x'; 3000]),
+        ..file(0o120777)
+    };
     fs.iput(fs.create(&d, b"link", &link).unwrap());
     fs.iput(d);
     fs.iput(root);
@@ -109,7 +138,9 @@ fn names_survive_a_remount() {
     assert_eq!(n, 2001);
     assert!(fs.lookup(&d, b"file3").unwrap().is_none());
     assert!(fs.lookup(&d, b"file4").unwrap().is_some());
-    let l = fs.iget(fs.lookup(&d, b"link").unwrap().unwrap().ino).unwrap();
+    let l = fs
+        .iget(fs.lookup(&d, b"link").unwrap().unwrap().ino)
+        .unwrap();
     assert_eq!(fs.readlink(&l).unwrap().as_slice(), &[b'x'; 3000]);
     for i in [root, d, l] {
         fs.iput(i);
@@ -129,7 +160,8 @@ fn data_survives_a_remount() {
     // Overwrite in the middle, punch, preallocate, write into it.
     write(&disk, &fs, &f, 500, &(10_000..10_100).collect::<Vec<u64>>()).unwrap();
     fs.punch(&f, 700, 50).unwrap();
-    fs.preallocate(&f, 1990, 200, Some(block_to_bytes(2190))).unwrap();
+    fs.preallocate(&f, 1990, 200, Some(block_to_bytes(2190)))
+        .unwrap();
     flush(&disk, &fs, &f, 2050, &[77, 78, 79], true).unwrap();
     let m = fs.map_write(&f, 2100, 10).unwrap();
     assert_eq!(m.map.kind, MapKind::Unwritten);
@@ -139,7 +171,9 @@ fn data_survives_a_remount() {
 
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
-    let f = fs.iget(fs.lookup(&root, b"f").unwrap().unwrap().ino).unwrap();
+    let f = fs
+        .iget(fs.lookup(&root, b"f").unwrap().unwrap().ino)
+        .unwrap();
     assert_eq!(f.attrs().size, block_to_bytes(2190));
     for b in 0..2000 {
         let want = match b {
@@ -156,7 +190,12 @@ fn data_survives_a_remount() {
     fs.unlink(&root, b"f", &f).unwrap();
     fs.delete_inode(f).unwrap();
     fs.sync().unwrap();
-    assert!(fs.statfs().bfree >= before + 2100, "{} {}", fs.statfs().bfree, before);
+    assert!(
+        fs.statfs().bfree >= before + 2100,
+        "{} {}",
+        fs.statfs().bfree,
+        before
+    );
     fs.iput(root);
     fs.unmount().unwrap();
 }

@@ -35,7 +35,12 @@ struct Handle {
 impl Handle {
     fn new(inode: Shared<Inode>) -> Self {
         let pages = (0..SPAN).map(|_| Mutex::new(None)).collect();
-        Self { inode, sem: RwLock::new(()), inval: RwLock::new(()), pages }
+        Self {
+            inode,
+            sem: RwLock::new(()),
+            inval: RwLock::new(()),
+            pages,
+        }
     }
 
     fn range(&self, rng: &mut Rng) -> (u64, u64) {
@@ -46,7 +51,9 @@ impl Handle {
     /// One operation; errors other than ENOSPC fail.
     fn step(&self, dev: &Device, fs: &Fs, rng: &mut Rng, seeds: &AtomicU64) -> Result {
         let (start, len) = self.range(rng);
-        let seeds: Vec<u64> = (0..len).map(|_| seeds.fetch_add(1, Ordering::Relaxed)).collect();
+        let seeds: Vec<u64> = (0..len)
+            .map(|_| seeds.fetch_add(1, Ordering::Relaxed))
+            .collect();
         let at = start as usize..(start + len) as usize;
         match rng.below(24) {
             // Buffered: i_rwsem, or a page fault under the invalidate lock.
@@ -90,14 +97,27 @@ impl Handle {
                 let _inval = self.inval.write().unwrap();
                 let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
                 // Making room works on a full disk.
-                assert_eq!(fs.punch(&self.inode, start, len), Ok(()), "{:?}", fs.statfs());
+                assert_eq!(
+                    fs.punch(&self.inode, start, len),
+                    Ok(()),
+                    "{:?}",
+                    fs.statfs()
+                );
                 pages.iter_mut().for_each(|p| **p = None);
             }
             12 => {
                 let _sem = self.sem.write().unwrap();
                 let _inval = self.inval.write().unwrap();
-                let mut pages: Vec<_> = self.pages[start as usize..].iter().map(|p| p.lock().unwrap()).collect();
-                assert_eq!(fs.set_size(&self.inode, block_to_bytes(start)), Ok(()), "{:?}", fs.statfs());
+                let mut pages: Vec<_> = self.pages[start as usize..]
+                    .iter()
+                    .map(|p| p.lock().unwrap())
+                    .collect();
+                assert_eq!(
+                    fs.set_size(&self.inode, block_to_bytes(start)),
+                    Ok(()),
+                    "{:?}",
+                    fs.statfs()
+                );
                 pages.iter_mut().for_each(|p| **p = None);
             }
             13 => {
@@ -132,7 +152,12 @@ impl Handle {
             16..20 => {
                 let pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
                 for (i, p) in pages.iter().enumerate() {
-                    assert_eq!(read(dev, fs, &self.inode, start + i as u64)?, **p, "block {}", start + i as u64);
+                    assert_eq!(
+                        read(dev, fs, &self.inode, start + i as u64)?,
+                        **p,
+                        "block {}",
+                        start + i as u64
+                    );
                 }
             }
             // Reads without a lock see some block that was written there, or a hole.
@@ -172,7 +197,14 @@ fn watchdog(beat: &AtomicU64, stop: &AtomicBool) {
     }
 }
 
-fn names(dev: &Device, fs: &Fs, dir: &Shared<Inode>, other: &Shared<Inode>, rng: &mut Rng, me: u64) -> Result {
+fn names(
+    dev: &Device,
+    fs: &Fs,
+    dir: &Shared<Inode>,
+    other: &Shared<Inode>,
+    rng: &mut Rng,
+    me: u64,
+) -> Result {
     let name = |n: u64| format!("t{me}-{n}").into_bytes();
     let n = rng.below(40);
     let find = |d: &Shared<Inode>, n: &[u8]| -> Result<Option<Shared<Inode>>> {
@@ -183,11 +215,18 @@ fn names(dev: &Device, fs: &Fs, dir: &Shared<Inode>, other: &Shared<Inode>, rng:
         (0..3, None) => {
             let new = match rng.below(6) {
                 0 => file(S_IFDIR | 0o755),
-                1 => NewInode { symlink: Some(&[b'y'; 700]), ..file(S_IFLNK | 0o777) },
+                1 => NewInode {
+                    symlink: Some(&[b'y'; 700]),
+                    ..file(S_IFLNK | 0o777)
+                },
                 _ => regular(),
             };
             let i = fs.create(dir, &name(n), &new)?;
-            let r = if i.kind() == S_IFREG { write(dev, fs, &i, 0, &[1, 2, 3]) } else { Ok(()) };
+            let r = if i.kind() == S_IFREG {
+                write(dev, fs, &i, 0, &[1, 2, 3])
+            } else {
+                Ok(())
+            };
             if r.is_err() {
                 fs.release_delalloc(&i, 0, 3);
             }
@@ -231,7 +270,10 @@ fn names(dev: &Device, fs: &Fs, dir: &Shared<Inode>, other: &Shared<Inode>, rng:
                     new_dir,
                     new_name: &m,
                     target: target.as_ref(),
-                    flags: RenameFlags { exchange: target.is_some() && rng.below(3) == 0, ..Default::default() },
+                    flags: RenameFlags {
+                        exchange: target.is_some() && rng.below(3) == 0,
+                        ..Default::default()
+                    },
                     whiteout: None,
                 })
             } else {
@@ -257,7 +299,10 @@ fn names(dev: &Device, fs: &Fs, dir: &Shared<Inode>, other: &Shared<Inode>, rng:
 
 /// How long a storm lasts; ORDOFS_STORM_SECS for more.
 fn seconds() -> u64 {
-    std::env::var("ORDOFS_STORM_SECS").ok().and_then(|v| v.parse().ok()).unwrap_or(5)
+    std::env::var("ORDOFS_STORM_SECS")
+        .ok()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(5)
 }
 
 fn storm(room: Option<u64>, secs: u64, seed: u64) {
@@ -271,10 +316,20 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
         fs.preallocate(&f, 0, n, None).unwrap();
         fs.iput(f);
     }
-    let dirs: Vec<_> =
-        (0..2).map(|i| fs.create(&root, format!("d{i}").as_bytes(), &file(S_IFDIR | 0o755)).unwrap()).collect();
-    let files: Vec<_> =
-        (0..3).map(|i| Handle::new(fs.create(&root, format!("f{i}").as_bytes(), &regular()).unwrap())).collect();
+    let dirs: Vec<_> = (0..2)
+        .map(|i| {
+            fs.create(&root, format!("d{i}").as_bytes(), &file(S_IFDIR | 0o755))
+                .unwrap()
+        })
+        .collect();
+    let files: Vec<_> = (0..3)
+        .map(|i| {
+            Handle::new(
+                fs.create(&root, format!("f{i}").as_bytes(), &regular())
+                    .unwrap(),
+            )
+        })
+        .collect();
     let seeds = AtomicU64::new(1);
     let (stop, beat) = (AtomicBool::new(false), AtomicU64::new(0));
     let end = Instant::now() + Duration::from_secs(secs);
@@ -347,7 +402,10 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
         });
     }
     let full = full.load(Ordering::Relaxed);
-    println!("{} operations, {full} without space", beat.load(Ordering::Relaxed));
+    println!(
+        "{} operations, {full} without space",
+        beat.load(Ordering::Relaxed)
+    );
     assert_eq!(full > 0, room.is_some());
     let found = at_rest(&disk, &fs);
     for f in &files {
@@ -396,7 +454,10 @@ fn crashes_at_every_write() {
         let mut history: Vec<(usize, BTreeMap<Vec<u8>, u64>)> = Vec::from([(0, model.clone())]);
         for step in 0..250u64 {
             let name = format!("n{}", rng.below(12)).into_bytes();
-            let old = fs.lookup(&root, &name).unwrap().map(|e| fs.iget(e.ino).unwrap());
+            let old = fs
+                .lookup(&root, &name)
+                .unwrap()
+                .map(|e| fs.iget(e.ino).unwrap());
             match (rng.below(10), old) {
                 (0..3, Some(i)) => {
                     fs.unlink(&root, &name, &i).unwrap();
@@ -452,10 +513,15 @@ fn crashes_at_every_write() {
             let found = fsck(&disk);
             let names = &found[&fs.root_ino()].names;
             let last = history.iter().rposition(|(at, _)| *at <= cut).unwrap();
-            let state: BTreeMap<Vec<u8>, u64> =
-                names.iter().map(|(n, ino)| (n.clone(), found[ino].blocks[&0])).collect();
+            let state: BTreeMap<Vec<u8>, u64> = names
+                .iter()
+                .map(|(n, ino)| (n.clone(), found[ino].blocks[&0]))
+                .collect();
             let ok = history[last..].iter().take(2).any(|(_, m)| *m == state);
-            assert!(ok, "seed {seed} cut {cut} of {total}: {state:?} is neither before nor after a sync");
+            assert!(
+                ok,
+                "seed {seed} cut {cut} of {total}: {state:?} is neither before nor after a sync"
+            );
             if rng.below(20) == 0 {
                 // It mounts, goes on, and is consistent again.
                 let again = mount(&disk);

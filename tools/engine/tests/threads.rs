@@ -135,7 +135,8 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
                 );
             }
             (4, Some(f)) => {
-                fs.punch(&f, rng.below(64), 1 + rng.below(20)).expect("punch");
+                fs.punch(&f, rng.below(64), 1 + rng.below(20))
+                    .expect("punch");
             }
             (5, Some(f)) => fs.set_size(&f, rng.below(100 * 4096)).expect("truncate"),
             (6, Some(f)) => fs.sync_inode(&f).expect("fsync"),

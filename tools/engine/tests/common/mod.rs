@@ -36,7 +36,12 @@ impl Rng {
 }
 
 pub fn format_on(dev: Device) {
-    let o = FormatOptions { uuid: [7; 16], label: [0; 64], blocks: 0, root_owner: (0, 0) };
+    let o = FormatOptions {
+        uuid: [7; 16],
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
     format(dev, &o).unwrap_or_else(|e| panic!("format: {}", e.reason));
 }
 
@@ -55,7 +60,14 @@ pub fn mount(disk: &MemDisk) -> Shared<Fs> {
 }
 
 pub fn file(mode: u32) -> NewInode<'static> {
-    NewInode { mode, uid: 1, gid: 2, rdev: 0, flags: 0, symlink: None }
+    NewInode {
+        mode,
+        uid: 1,
+        gid: 2,
+        rdev: 0,
+        flags: 0,
+        symlink: None,
+    }
 }
 
 pub fn regular() -> NewInode<'static> {
@@ -71,7 +83,11 @@ pub fn data(seed: u64) -> Block {
 pub fn try_data(seed: u64) -> Result<Block> {
     let mut b = Block::zeroed()?;
     for (i, c) in b.chunks_exact_mut(8).enumerate() {
-        let v = if i == 0 { seed } else { seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64 };
+        let v = if i == 0 {
+            seed
+        } else {
+            seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ i as u64
+        };
         c.copy_from_slice(&v.to_le_bytes());
     }
     Ok(b)
@@ -99,7 +115,14 @@ pub fn write(dev: &Device, fs: &Fs, inode: &Shared<Inode>, start: u64, seeds: &[
 }
 
 /// Writeback or a direct write.
-pub fn flush(dev: &Device, fs: &Fs, inode: &Shared<Inode>, start: u64, seeds: &[u64], direct: bool) -> Result {
+pub fn flush(
+    dev: &Device,
+    fs: &Fs,
+    inode: &Shared<Inode>,
+    start: u64,
+    seeds: &[u64],
+    direct: bool,
+) -> Result {
     let blocks: Vec<Block> = seeds.iter().map(|s| try_data(*s)).collect::<Result<_>>()?;
     let crcs: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();
     let mut i = 0;
@@ -124,11 +147,18 @@ pub fn read(dev: &Device, fs: &Fs, inode: &Inode, block: u64) -> Result<Option<u
         dev.read(m.phys, &mut b)?;
         match fs.verify(inode, block, m.phys, crc32c(0, &b[..]))? {
             Verdict::Good => return Ok(Some(seed_of(&b).expect("not a block of ours"))),
-            Verdict::Bad(want) => panic!("inode {} block {block} at {}: bad, want {want:x}", inode.ino(), m.phys),
+            Verdict::Bad(want) => panic!(
+                "inode {} block {block} at {}: bad, want {want:x}",
+                inode.ino(),
+                m.phys
+            ),
             Verdict::Moved => {}
         }
     }
-    panic!("inode {} block {block}: map_read and verify never agree", inode.ino());
+    panic!(
+        "inode {} block {block}: map_read and verify never agree",
+        inode.ino()
+    );
 }
 
 /// A file or directory that the walker found.
@@ -162,7 +192,9 @@ impl Walker {
         let mut nodes = Vec::new();
         tree.walk(&self.st, &mut |w| {
             match w {
-                WalkItem::Node(n) => nodes.extend([n.addr, n.addr2].into_iter().filter(|a| *a != 0)),
+                WalkItem::Node(n) => {
+                    nodes.extend([n.addr, n.addr2].into_iter().filter(|a| *a != 0))
+                }
                 WalkItem::Item(k, v) => items.push((k, v.to_vec())),
                 WalkItem::Bad(_) => unreachable!(),
             }
@@ -188,7 +220,10 @@ fn open(kind: TreeKind, owner: u64, root: &RootForm<'_>) -> Tree {
 pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
     let sb = read_superblock(&disk.device()).unwrap_or_else(|e| panic!("superblock: {}", e.reason));
     let st = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.fsid(), 1024).unwrap();
-    let mut w = Walker { st, owner: BTreeMap::new() };
+    let mut w = Walker {
+        st,
+        owner: BTreeMap::new(),
+    };
     let mut found: BTreeMap<u64, Found> = BTreeMap::new();
     let mut linked: BTreeMap<u64, u32> = BTreeMap::from([(sb.root_ino, 2)]);
     let mut must_be_orphans = BTreeSet::new();
@@ -201,7 +236,12 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
     for (ino, v) in w.items(&tree_of(INODE_TREE, sb.inode_root), "inode tree") {
         assert!(ino < sb.next_ino);
         let rec = InodeRecord::decode(ino, &v).unwrap();
-        let mut f = Found { size: rec.attrs.size, nlink: rec.attrs.nlink, mode: rec.attrs.mode, ..Default::default() };
+        let mut f = Found {
+            size: rec.attrs.size,
+            nlink: rec.attrs.nlink,
+            mode: rec.attrs.mode,
+            ..Default::default()
+        };
         if rec.attrs.nlink == 0 || rec.state & STATE_TRUNCATE != 0 {
             must_be_orphans.insert(ino);
             f.orphan = true;
@@ -209,7 +249,10 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
         let mut end = 0;
         let mut sum = 0;
         let who = format!("inode {ino}");
-        for (k, v) in w.items(&open(TreeKind::Extent, ino, &rec.extents), &format!("{who} extent tree")) {
+        for (k, v) in w.items(
+            &open(TreeKind::Extent, ino, &rec.extents),
+            &format!("{who} extent tree"),
+        ) {
             let e = Extent::decode(k, &v, sb.blocks).unwrap();
             assert!(e.start >= end, "{who}: extents overlap at {k}");
             assert_eq!(e.phys / sb.ag_blocks, (e.phys + e.len - 1) / sb.ag_blocks);
@@ -224,12 +267,21 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
                 disk.device().read(e.phys + i, &mut b).unwrap();
                 let at = HEADER + 4 * i as usize;
                 let want = u32::from_le_bytes(v[at..at + 4].try_into().unwrap());
-                assert_eq!(crc32c(0, &b[..]), want, "{who} block {}: checksum", e.start + i);
-                f.blocks.insert(e.start + i, seed_of(&b).expect("not a block of ours"));
+                assert_eq!(
+                    crc32c(0, &b[..]),
+                    want,
+                    "{who} block {}: checksum",
+                    e.start + i
+                );
+                f.blocks
+                    .insert(e.start + i, seed_of(&b).expect("not a block of ours"));
             }
         }
         assert_eq!(sum, rec.blocks, "{who}: count of blocks");
-        for (_, v) in w.items(&open(TreeKind::Dir, ino, &rec.dir), &format!("{who} dir tree")) {
+        for (_, v) in w.items(
+            &open(TreeKind::Dir, ino, &rec.dir),
+            &format!("{who} dir tree"),
+        ) {
             if rec.attrs.mode & S_IFMT != S_IFDIR {
                 continue;
             }
@@ -240,22 +292,42 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
             } else {
                 *linked.entry(e.ino).or_default() += 1;
             }
-            assert!(f.names.insert(e.name.to_vec(), e.ino).is_none(), "{who}: a name twice");
+            assert!(
+                f.names.insert(e.name.to_vec(), e.ino).is_none(),
+                "{who}: a name twice"
+            );
         }
-        w.items(&open(TreeKind::Xattr, ino, &rec.xattr), &format!("{who} xattr tree"));
+        w.items(
+            &open(TreeKind::Xattr, ino, &rec.xattr),
+            &format!("{who} xattr tree"),
+        );
         found.insert(ino, f);
     }
     assert_eq!(found.len() as u64, sb.inodes, "count of inodes");
     for (ino, f) in &found {
-        assert_eq!(f.nlink, linked.remove(ino).unwrap_or(0), "inode {ino}: link count");
+        assert_eq!(
+            f.nlink,
+            linked.remove(ino).unwrap_or(0),
+            "inode {ino}: link count"
+        );
     }
-    assert!(linked.is_empty(), "names of inodes that do not exist: {linked:?}");
+    assert!(
+        linked.is_empty(),
+        "names of inodes that do not exist: {linked:?}"
+    );
     let orphans = w.items(&tree_of(ORPHAN_TREE, sb.orphan_root), "orphan tree");
-    assert_eq!(orphans.iter().map(|o| o.0).collect::<BTreeSet<_>>(), must_be_orphans, "orphans");
+    assert_eq!(
+        orphans.iter().map(|o| o.0).collect::<BTreeSet<_>>(),
+        must_be_orphans,
+        "orphans"
+    );
 
     let mut bitmaps = Vec::new();
     for i in 0..sb.ag_count {
-        let items = w.items(&tree_of(Ag::tree_id(i), sb.ag_roots[i as usize]), &format!("ag {i}"));
+        let items = w.items(
+            &tree_of(Ag::tree_id(i), sb.ag_roots[i as usize]),
+            &format!("ag {i}"),
+        );
         bitmaps.push(items);
     }
     let mut used = BTreeSet::new();
@@ -263,7 +335,9 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
     for (i, items) in bitmaps.into_iter().enumerate() {
         let (start, len) = (sb.ag_start(i as u32), sb.ag_len(i as u32));
         let cap = |g: u64| len.saturating_sub(g * GROUP_BLOCKS).min(GROUP_BLOCKS);
-        let mut count: BTreeMap<u64, u64> = (0..len.div_ceil(GROUP_BLOCKS)).map(|g| (g, cap(g))).collect();
+        let mut count: BTreeMap<u64, u64> = (0..len.div_ceil(GROUP_BLOCKS))
+            .map(|g| (g, cap(g)))
+            .collect();
         let mut summary = count.clone();
         for (k, v) in items {
             if k >= SUMMARY_KEY {
@@ -284,7 +358,10 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
                 }
             }
             count.insert(k, cap(k) - n);
-            assert_eq!(u64::from(u32::from_le_bytes(v[..4].try_into().unwrap())), cap(k) - n);
+            assert_eq!(
+                u64::from(u32::from_le_bytes(v[..4].try_into().unwrap())),
+                cap(k) - n
+            );
         }
         assert_eq!(count, summary, "summary of ag {i}");
         free += count.values().sum::<u64>();
