@@ -876,7 +876,9 @@ fn contents(fs: &Fs, inode: &Shared<Inode>) -> BTreeMap<u64, u64> {
         let m = fs
             .map_read(inode, at, MAX_FILE_BLOCKS - at)
             .expect("map_read");
-        for i in (0..m.len).filter(|_| m.kind == MapKind::Written) {
+        // Holes reach to the end of the largest file.
+        let blocks = if m.kind == MapKind::Written { m.len } else { 0 };
+        for i in 0..blocks {
             fs.node_store()
                 .device()
                 .read(m.phys + i, &mut buf)
