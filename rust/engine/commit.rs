@@ -4,7 +4,8 @@
 //!
 //! 1. Under the commit mutex, and for a moment under the exclusive side of the barrier: take the list of
 //!    dirty inodes, snapshot each, turn the running allocation deltas into the commit's, and let the
-//!    next transaction run. No operation waits for I/O of a commit.
+//!    next transaction run. No operation waits for I/O of a commit, but for the last resort of a full
+//!    disk ([`Fs::commit_and_reserve`]).
 //! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,
 //!    write both out.
 //! 3. The allocation trees describe their own nodes: apply deltas and give addresses until nothing
