@@ -16,6 +16,7 @@
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
 //! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
 //! | [`log`] | the fsync log and its replay |
+//! | [`mutant`] | builds with a protection missing, for the tests |
 //! | [`fs`] | the interface that the glue and the tools call |
 //!
 //! The lock order is in docs/DESIGN.md §7.
@@ -36,6 +37,7 @@ pub mod log;
 pub mod maps;
 pub mod mkfs;
 pub mod mount;
+pub mod mutant;
 pub mod namei;
 pub mod node_store;
 pub mod space;
