@@ -8,6 +8,7 @@
 //! extent first and the extent map second. A fast fsync takes the exclusive side while it collects
 //! both. The race it rules out: fsync finds the mapping but not the ordered extent, logs the mapping
 //! without waiting for the I/O, and after a power cut the log replays a mapping of stale blocks.
+//! That there is no other way is a matter of types: see [`starting`].
 //!
 //! Nothing of a write in flight is in the extent tree or in a transaction; [`Fs::finish_write`] puts it
 //! there, in one transaction with the checksums and the on-disk size.
@@ -19,12 +20,15 @@ use crate::engine::extents::Old;
 use crate::engine::format::extent::{Extent, HEADER};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-use crate::engine::maps::ordered::Ordered;
+use crate::engine::maps::ordered::{NewWrite, Ordered};
 use crate::engine::maps::Writable;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
+use starting::Starting;
+
+pub mod starting;
 
 /// The most blocks that one buffered mapping covers.
 const MAX_DELALLOC: u64 = 2048;
@@ -312,7 +316,7 @@ impl Fs {
         direct: bool,
         extra: u64,
     ) -> Result<Option<Started>> {
-        let _shared = inode.ordered_sem.read();
+        let starting = Starting::enter(inode);
         let mut m = inode.maps.write();
         // Ordered extents are inserted with `maps` held for writing, so this stays true.
         let n = match inode.ordered.lock().next(start) {
@@ -362,25 +366,15 @@ impl Fs {
         own.extend_from_slice(bytes, GFP_KERNEL)
             .map_err(|e| undo(e.into()))?;
 
-        // R1: the ordered extent first ...
-        let ordered = inode
-            .ordered
-            .lock()
-            .insert(
-                inode,
-                start,
-                place.len,
-                place.phys,
-                own,
-                place.in_place,
-                direct,
-            )
-            .map_err(undo)?;
-        // ... the extent map second: the type asks for the ordered extent.
-        if let Err(e) = m.ems.insert_pinned(&ordered) {
-            inode.ordered.lock().remove(ordered);
-            return Err(undo(e));
-        }
+        let write = NewWrite {
+            start,
+            len: place.len,
+            phys: place.phys,
+            csums: own,
+            in_place: place.in_place,
+            direct,
+        };
+        let ordered = starting.publish(&mut m, write).map_err(undo)?;
         if direct {
             inode.direct.fetch_add(1, Ordering::AcqRel);
         }

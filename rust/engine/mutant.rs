@@ -6,6 +6,9 @@
 //! module the answer is a constant (`--cfg ordofs_mutant_<name>`, never set in a normal build). The
 //! user-space crates that test the rules are compiled with `ordofs_mutants` and choose at run time,
 //! per thread, so that one build holds the real engine and all of its mutants.
+//!
+//! Some protections are types, and what they forbid cannot be written down. Where a mutant needs it
+//! all the same, a hand-weakened protocol stands beside the real one, under the same cfgs, and says so.
 
 /// Declares the mutants: name, the cfg that makes it in the module, what is missing.
 macro_rules! mutants {
@@ -37,6 +40,7 @@ macro_rules! mutants {
 mutants! {
     R1Order ordofs_mutant_r1_order "R1: the extent map is inserted before the ordered extent",
     R1Lock ordofs_mutant_r1_lock "R1: nobody takes ordered_sem",
+    R1Trust ordofs_mutant_r1_trust "R1: fsync logs mappings that it believes to have waited for at their word",
     R2 ordofs_mutant_r2 "R2: release_folio drops modified extent maps too",
     R3 ordofs_mutant_r3 "R3: page_mkwrite does not take the invalidate lock",
     R4 ordofs_mutant_r4 "R4: delalloc is inserted without a second look",
@@ -50,18 +54,23 @@ mutants! {
 
 #[cfg(ordofs_mutants)]
 std::thread_local! {
-    static CHOSEN: core::cell::Cell<Option<Mutant>> = const { core::cell::Cell::new(None) };
+    static CHOSEN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
 }
 
-/// Is this thread's engine without that protection?
+/// Is this thread's engine without that protection? The models of what is outside of the engine ask too.
 #[cfg(ordofs_mutants)]
-#[allow(dead_code)]
-pub(crate) fn is(m: Mutant) -> bool {
-    CHOSEN.with(|c| c.get() == Some(m))
+pub fn is(m: Mutant) -> bool {
+    CHOSEN.with(|c| c.get() & (1 << m as u32) != 0)
 }
 
 /// Takes a protection away from what this thread does from now on (`None`: the real engine).
 #[cfg(ordofs_mutants)]
 pub fn choose(m: Option<Mutant>) {
-    CHOSEN.with(|c| c.set(m));
+    choose_all(m.as_slice());
+}
+
+/// Takes several protections away.
+#[cfg(ordofs_mutants)]
+pub fn choose_all(all: &[Mutant]) {
+    CHOSEN.with(|c| c.set(all.iter().fold(0, |set, m| set | 1 << *m as u32)));
 }

@@ -34,10 +34,15 @@
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr};
+#[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
+use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Block, Device, Map, Mutex, NoFs, Shared, WaitQueue};
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
+
+#[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
+mod weakened;
 
 /// Nodes per shard for which the number of shards is chosen: few, so that finding one costs little.
 const NODES_PER_SHARD: usize = 32;
@@ -261,6 +266,16 @@ impl NodeStore {
                 continue;
             }
             let read = self.read_copies(ptr, id).and_then(Shared::new);
+            #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
+            let read = match read {
+                Ok(node) if mutant::is(Mutant::R6) => {
+                    let node = self.hand_over(room, node);
+                    room.ended.fetch_add(1, Ordering::Release);
+                    room.wait.wake_all();
+                    return node;
+                }
+                other => other,
+            };
             {
                 let mut shard = self.lock(room);
                 if let Some(Entry::Reading) = shard.nodes.get_mut(&ptr.addr) {

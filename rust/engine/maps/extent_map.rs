@@ -14,6 +14,8 @@
 
 use super::ordered::Ordered;
 use super::range::{Range, RangeMap, RangeValue};
+use crate::engine::data::starting::Collecting;
+use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicI64, Ordering};
 use kernel::prelude::*;
 
@@ -160,8 +162,9 @@ impl ExtentMaps {
     }
 
     /// The first map from `block` on that a fast fsync has to look at: a modified one that none has
-    /// collected yet, or a pinned one, which may have taken the place of one.
-    pub fn unsaved_from(&self, block: u64) -> Option<Range<Em>> {
+    /// collected yet, or a pinned one, which may have taken the place of one. R1: nobody may be
+    /// starting a write.
+    pub fn unsaved_from(&self, _right: &Collecting<'_>, block: u64) -> Option<Range<Em>> {
         let mut at = block;
         loop {
             let r = self.maps.at_or_after(at)?;
@@ -219,7 +222,8 @@ impl ExtentMaps {
         let mut all = true;
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < end) {
             from = r.end();
-            if r.value.clean() && dropped < max {
+            let may_go = r.value.clean() || (mutant::is(Mutant::R2) && r.value.pinned == 0);
+            if may_go && dropped < max {
                 // The whole map goes, also where it reaches beyond the range: no memory is needed.
                 if self.maps.carve(r.start, r.len, |_| ()).is_ok() {
                     dropped += 1;

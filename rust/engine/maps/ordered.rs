@@ -7,6 +7,7 @@
 //! ordered extents and so can wait for the data (R1, from the btrfs races in docs/DESIGN.md).
 //! The set is under `Inode.ordered`.
 
+use crate::engine::data::starting::Starting;
 use crate::engine::inode::Inode;
 use crate::os::{Map, Shared};
 use kernel::prelude::*;
@@ -24,6 +25,22 @@ impl Flight {
     fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
+}
+
+/// A write that is about to be started.
+pub struct NewWrite {
+    /// First file block.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u64,
+    /// First disk block.
+    pub phys: u64,
+    /// Checksums of the blocks, 4 little-endian bytes each.
+    pub csums: KVec<u8>,
+    /// Goes into preallocated blocks.
+    pub in_place: bool,
+    /// Comes from direct I/O.
+    pub direct: bool,
 }
 
 /// The ordered extents of an inode, by first file block.
@@ -100,39 +117,55 @@ impl OrderedSet {
         }
     }
 
-    /// Inserts an ordered extent for `[start, start + len)` → `phys`; EBUSY if one is there.
-    #[allow(clippy::too_many_arguments)]
+    /// R1: inserts an ordered extent; EBUSY if one is there. Only who may start a write can call it.
     pub(in crate::engine) fn insert(
         &mut self,
-        inode: &Shared<Inode>,
-        start: u64,
-        len: u64,
-        phys: u64,
-        csums: KVec<u8>,
-        in_place: bool,
-        direct: bool,
+        right: &Starting<'_>,
+        write: NewWrite,
     ) -> Result<Ordered> {
-        if self.overlaps(start, len) {
+        let o = self.token(right, write)?;
+        // INVARIANT: of the set: `token` has looked.
+        self.map.insert(o.start(), o.flight)?;
+        Ok(o)
+    }
+
+    /// An [`Ordered`] with the next number. Private: it is not in the set yet.
+    fn token(&mut self, right: &Starting<'_>, write: NewWrite) -> Result<Ordered> {
+        if self.overlaps(write.start, write.len) {
             return Err(EBUSY);
         }
         let id = self.next;
-        let flight = Flight {
-            id,
-            start,
-            len,
-            in_place,
-            direct,
-        };
-        // INVARIANT: checked above.
-        self.map.insert(start, flight)?;
         self.next += 1;
         Ok(Ordered {
             id,
-            inode: inode.clone(),
-            flight,
-            phys,
-            csums,
+            inode: right.inode().clone(),
+            flight: Flight {
+                id,
+                start: write.start,
+                len: write.len,
+                in_place: write.in_place,
+                direct: write.direct,
+            },
+            phys: write.phys,
+            csums: write.csums,
         })
+    }
+
+    /// Hand-weakened, for R1's mutants: proof of what is not so.
+    #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
+    pub(in crate::engine) fn unproved(
+        &mut self,
+        right: &Starting<'_>,
+        write: NewWrite,
+    ) -> Result<Ordered> {
+        self.token(right, write)
+    }
+
+    /// Hand-weakened, for R1's mutants: makes [`Self::unproved`] true at last.
+    #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
+    pub(in crate::engine) fn insert_late(&mut self, o: &Ordered) -> Result {
+        self.map.insert(o.start(), o.flight)?;
+        Ok(())
     }
 
     /// Takes it out again.
