@@ -7,6 +7,7 @@
 //! | `ordered_sem` | R1: shared while a write starts, exclusive while a fast fsync collects |
 //! | `maps` | extent tree, extent maps, delalloc; `seq` changes only with it held for writing |
 //! | `dir` | the entries of a directory, or the target of a symbolic link |
+//! | `xattr` | extended attributes |
 //! | `meta` | attributes |
 //! | `ordered` | ordered extents |
 //!

@@ -13,6 +13,7 @@
 //! | [`maps`] | per-inode extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |
 //! | [`inode`], [`itable`] | inodes in memory |
 //! | [`dir`], [`namei`] | directories and the operations on names |
+//! | [`xattr`] | extended attributes |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
 //! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
 //! | [`log`] | the fsync log and its replay |
@@ -43,9 +44,12 @@ pub mod node_store;
 pub mod space;
 pub mod txn;
 pub mod types;
+pub mod xattr;
 
 pub use fs::Fs;
 pub use inode::Inode;
 pub use maps::ordered::Ordered;
 pub use namei::Rename;
 pub use types::*;
+#[allow(unused_imports)] // The glue does not use them yet.
+pub use xattr::{NewXattr, XattrSet};

@@ -13,6 +13,7 @@ use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
+use crate::engine::xattr::NewXattr;
 use crate::os::atomic::Ordering;
 use crate::os::Shared;
 use kernel::prelude::*;
@@ -64,6 +65,7 @@ impl Fs {
         new: &NewInode<'_>,
         nlink: u32,
         parent: u64,
+        xattrs: &[NewXattr<'_>],
     ) -> Result<Shared<Inode>> {
         let t = self.time();
         let attrs = Attrs {
@@ -88,6 +90,7 @@ impl Fs {
             Some(target) => self.put_symlink(txn, &inode, target),
             None => Ok(()),
         };
+        let r = r.and_then(|()| self.put_new_xattrs(txn, &inode, xattrs));
         match r.and_then(|()| txn.dirty(&inode)) {
             Ok(()) => {
                 self.inodes.fetch_add(1, Ordering::Relaxed);
@@ -126,7 +129,19 @@ impl Fs {
         name: &[u8],
         new: &NewInode<'_>,
     ) -> Result<Shared<Inode>> {
+        self.create_with(dir, name, new, &[])
+    }
+
+    /// [`Fs::create`] of an inode with extended attributes: a crash leaves it with them or not at all.
+    pub fn create_with(
+        &self,
+        dir: &Shared<Inode>,
+        name: &[u8],
+        new: &NewInode<'_>,
+        xattrs: &[NewXattr<'_>],
+    ) -> Result<Shared<Inode>> {
         self.check_new(dir, name)?;
+        let nodes = NODES + Self::new_xattrs_cost(xattrs)?;
         let is_dir = new.mode & S_IFMT == S_IFDIR;
         if new
             .symlink
@@ -137,36 +152,55 @@ impl Fs {
         if is_dir {
             self.space.turn();
         }
-        let mut txn = self.begin(NODES, Priority::Normal)?;
+        let mut txn = self.begin(nodes, Priority::Normal)?;
         txn.dirty(dir)?;
-        let inode = self.new_inode(&mut txn, new, if is_dir { 2 } else { 1 }, dir.ino())?;
+        let links = if is_dir { 2 } else { 1 };
+        let inode = self.new_inode(&mut txn, new, links, dir.ino(), xattrs)?;
         let kind = mode_to_kind(new.mode);
         if let Err(e) = self.add_entry(&mut txn, dir, name, inode.ino(), kind) {
             self.drop_new(&inode);
             return Err(e);
         }
         self.touch(dir, i32::from(is_dir));
-        self.log_create(&txn, dir.ino(), &inode, name, new);
+        self.log_create(&txn, dir.ino(), &inode, name, new, xattrs);
         Ok(inode)
     }
 
     /// An inode without a name (O_TMPFILE). A crash frees it.
     pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
-        let mut txn = self.begin(NODES, Priority::Normal)?;
-        let inode = self.new_inode(&mut txn, new, 0, 0)?;
-        self.log_create(&txn, 0, &inode, &[], new);
+        self.tmpfile_with(new, &[])
+    }
+
+    /// [`Fs::tmpfile`] with extended attributes.
+    pub fn tmpfile_with(
+        &self,
+        new: &NewInode<'_>,
+        xattrs: &[NewXattr<'_>],
+    ) -> Result<Shared<Inode>> {
+        let nodes = NODES + Self::new_xattrs_cost(xattrs)?;
+        let mut txn = self.begin(nodes, Priority::Normal)?;
+        let inode = self.new_inode(&mut txn, new, 0, 0, xattrs)?;
+        self.log_create(&txn, 0, &inode, &[], new, xattrs);
         Ok(inode)
     }
 
-    fn log_create(&self, txn: &Txn<'_>, dir: u64, inode: &Inode, name: &[u8], new: &NewInode<'_>) {
-        let target = new.symlink.unwrap_or(&[]);
-        txn.log(&Record::Create {
+    fn log_create(
+        &self,
+        txn: &Txn<'_>,
+        dir: u64,
+        inode: &Inode,
+        name: &[u8],
+        new: &NewInode<'_>,
+        xattrs: &[NewXattr<'_>],
+    ) {
+        let create = Record::Create {
             dir,
             ino: inode.ino(),
             attrs: inode.attrs(),
             name,
-            target,
-        });
+            target: new.symlink.unwrap_or(&[]),
+        };
+        txn.log_all(&create, xattrs.iter().map(|x| x.record(inode.ino())));
     }
 
     /// One more name for `target`.
@@ -264,7 +298,7 @@ impl Fs {
         }
         let kind = mode_to_kind(r.inode.kind());
         let white = match r.whiteout {
-            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0)?),
+            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0, &[])?),
             None => None,
         };
         let step = match r.target {
@@ -307,7 +341,7 @@ impl Fs {
         match (&white, r.whiteout) {
             (Some(w), Some(n)) => {
                 // In the log: an inode without a name, the rename, and the old name for it.
-                self.log_create(&txn, 0, w, &[], n);
+                self.log_create(&txn, 0, w, &[], n, &[]);
                 self.log_rename(&txn, r, target);
                 txn.log(&Record::Link {
                     dir: r.old_dir.ino(),

@@ -42,6 +42,7 @@
 //! split adds a node per level. So one insert makes at most [`Tree::INSERT_COST`] nodes dirty, one
 //! removal at most [`Tree::REMOVE_COST`], for a tree of the greatest depth.
 
+mod checkpoint;
 mod commit;
 mod edit;
 mod find;

@@ -137,6 +137,11 @@ impl Log {
     }
 
     fn append(&self, r: &Record<'_>, generation: u64) {
+        self.append_with(generation, |out, t| r.append(out, generation, t));
+    }
+
+    /// Appends what `put` writes. Nothing gets between several records: they go into the same batch.
+    fn append_with(&self, generation: u64, put: impl FnOnce(&mut KVVec<u8>, Time) -> Result) {
         if self.off.load(Ordering::Acquire) {
             return;
         }
@@ -147,7 +152,7 @@ impl Log {
             return;
         }
         let full = s.pending.len() > MAX_PENDING;
-        if full || r.append(&mut s.pending, generation, t).is_err() {
+        if full || put(&mut s.pending, t).is_err() {
             // From here to this generation's commit the log says nothing.
             s.pending.clear();
             s.frozen = 0;
@@ -161,6 +166,20 @@ impl Txn<'_> {
     /// on the same objects. Cannot fail: a record that cannot be kept makes fsync commit.
     pub(crate) fn log(&self, r: &Record<'_>) {
         self.fs().log.append(r, self.generation());
+    }
+
+    /// As [`Txn::log`], for records of which a crash must leave all or none.
+    pub(crate) fn log_all<'r>(
+        &self,
+        first: &Record<'_>,
+        more: impl IntoIterator<Item = Record<'r>>,
+    ) {
+        let generation = self.generation();
+        self.fs().log.append_with(generation, |out, t| {
+            first.append(out, generation, t)?;
+            more.into_iter()
+                .try_for_each(|r| r.append(out, generation, t))
+        });
     }
 }
 

@@ -17,6 +17,7 @@
 //! | 7 punch | ino, first file block, blocks u64 |
 //! | 8 preallocate | ino, first file block, first disk block, blocks u64 |
 //! | 9 write | ino, first file block, first disk block u64, crc32c of each block |
+//! | 10 xattr | ino u64, namespace u32, bytes of the value u32 (2^32 - 1: removed), name, value |
 
 use crate::engine::format::{le16, le32, le64};
 use crate::engine::types::Attrs;
@@ -25,6 +26,8 @@ use kernel::prelude::*;
 
 /// Bytes before the body.
 pub const HEADER: usize = 32;
+/// In place of the length of an attribute's value: the attribute is removed.
+const REMOVED: u32 = u32::MAX;
 
 /// A record; strings and checksums borrow.
 pub enum Record<'a> {
@@ -69,6 +72,13 @@ pub enum Record<'a> {
         start: u64,
         phys: u64,
         csums: &'a [u8],
+    },
+    /// An extended attribute set, or removed.
+    Xattr {
+        ino: u64,
+        index: u8,
+        name: &'a [u8],
+        value: Option<&'a [u8]>,
     },
 }
 
@@ -132,6 +142,7 @@ impl Record<'_> {
             Record::Punch { .. } => 7,
             Record::Preallocate { .. } => 8,
             Record::Write { .. } => 9,
+            Record::Xattr { .. } => 10,
         };
         w.bytes(&[0, 0, 0, 0, kind, 0, 0, 0])?;
         w.u64s(&[generation])?;
@@ -192,6 +203,18 @@ impl Record<'_> {
             } => {
                 w.u64s(&[*ino, *start, *phys])?;
                 w.bytes(csums)
+            }
+            Record::Xattr {
+                ino,
+                index,
+                name,
+                value,
+            } => {
+                let len = value.map_or(REMOVED, |v| v.len() as u32);
+                w.u64s(&[*ino])?;
+                w.u32s(&[u32::from(*index), len])?;
+                w.text(name)?;
+                w.bytes(value.unwrap_or(&[]))
             }
         }
     }
@@ -314,6 +337,21 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
                 start,
                 phys,
                 csums,
+            }
+        }
+        10 => {
+            let (ino, index, len) = (r.u64()?, r.u32()?, r.u32()?);
+            let name = r.text()?;
+            let value = if len == REMOVED {
+                None
+            } else {
+                Some(b.get(r.at..r.at.checked_add(len as usize)?)?)
+            };
+            Record::Xattr {
+                ino,
+                index: u8::try_from(index).ok()?,
+                name,
+                value,
             }
         }
         _ => return None,

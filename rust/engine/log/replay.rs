@@ -19,6 +19,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::namei::Rename;
 use crate::engine::types::*;
+use crate::engine::xattr::XattrSet;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Block, Shared};
 use kernel::prelude::*;
@@ -257,6 +258,14 @@ impl Fs {
                 csums,
             } => self.with(ino, |i| {
                 self.replay_extent(i, start, phys, csums.len() as u64 / 4, csums)
+            }),
+            Record::Xattr {
+                ino,
+                index,
+                name,
+                value,
+            } => self.with(ino, |i| {
+                self.set_xattr(i, index, name, value, XattrSet::Any)
             }),
         }
     }

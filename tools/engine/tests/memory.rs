@@ -80,6 +80,18 @@ fn bed(disk: &MemDisk) -> Bed {
         write(&fs, &file, 3 * i, 2, i % 2 == 0).expect("write");
     }
     fs.preallocate(&file, 200, 50, None).expect("preallocate");
+    for i in 0..30 {
+        let name = format!("attribute {i}");
+        let value = vec![i; 400 * usize::from(i)];
+        fs.set_xattr(
+            &file,
+            xattr::USER,
+            name.as_bytes(),
+            Some(&value),
+            XattrSet::Any,
+        )
+        .expect("set_xattr");
+    }
     fs.sync().expect("sync");
     Bed {
         fs,
@@ -87,6 +99,10 @@ fn bed(disk: &MemDisk) -> Bed {
         dir,
         file,
     }
+}
+
+fn set(b: &Bed, name: &[u8], value: Option<&[u8]>) -> Result {
+    b.fs.set_xattr(&b.file, xattr::USER, name, value, XattrSet::Any)
 }
 
 type Action = fn(&Bed) -> Result;
@@ -163,6 +179,32 @@ const ACTIONS: &[(&str, Action)] = &[
     }),
     ("buffered write", |b| write(&b.fs, &b.file, 20, 40, false)),
     ("direct write", |b| write(&b.fs, &b.file, 190, 40, true)),
+    ("xattr", |b| set(b, b"new", Some(&[b'v'; 30]))),
+    ("long xattr", |b| set(b, b"new", Some(&[b'v'; 65536]))),
+    ("longer xattr", |b| {
+        set(b, b"attribute 9", Some(&[b'v'; 30_000]))
+    }),
+    ("shorter xattr", |b| {
+        set(b, b"attribute 29", Some(&[b'v'; 5000]))
+    }),
+    ("no xattr", |b| set(b, b"attribute 28", None)),
+    ("acl", |b| {
+        b.fs.set_acl(&b.file, xattr::ACL_ACCESS, Some(b"acl"), Some(0o604))
+    }),
+    ("create with xattrs", |b| {
+        let xattrs = [30, 20_000].map(|n| NewXattr {
+            index: xattr::SECURITY,
+            name: if n == 30 { b"a" } else { b"b" },
+            value: &[7; 20_000][..n],
+        });
+        b.fs.create_with(&b.dir, b"new", &new(S_IFREG), &xattrs)
+            .map(|i| b.fs.iput(i))
+    }),
+    ("get and list xattrs", |b| {
+        let mut buf = [0; 20_000];
+        b.fs.get_xattr(&b.file, xattr::USER, b"attribute 29", &mut buf)?;
+        b.fs.list_xattr(&b.file, &mut |_, _, _| Ok(()))
+    }),
     ("sync", |b| {
         b.fs.set_attrs(
             &b.file,
@@ -186,6 +228,16 @@ fn picture(fs: &Fs) -> String {
         let i = fs.iget(ino).expect("iget");
         let a = i.attrs();
         let _ = writeln!(out, "{:depth$}{ino} {:o} {} {}", "", a.mode, a.nlink, a.uid);
+        fs.list_xattr(&i, &mut |index, name, len| {
+            let mut value = vec![0; len];
+            fs.get_xattr(&i, index, name, &mut value)
+                .expect("get_xattr");
+            let name = String::from_utf8_lossy(name);
+            let crc = crc32c(0, &value);
+            let _ = writeln!(out, "{:depth$}{index} {name} {len} {crc:x}", "");
+            Ok(())
+        })
+        .expect("list_xattr");
         let mut kids = std::vec::Vec::new();
         if a.is_dir() {
             fs.readdir(&i, 0, &mut |n, c, _, _| {

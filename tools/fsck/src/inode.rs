@@ -85,7 +85,7 @@ impl Checker<'_> {
             }
         }
         if let Some(tree) = self.inode_tree(ino, TreeKind::Xattr, &rec.xattr) {
-            self.walk(&tree, |_, _, _| ());
+            self.check_xattrs(ino, kind, a.nlink == 0, &tree);
         }
     }
 

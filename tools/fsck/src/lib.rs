@@ -8,6 +8,7 @@
 //! | [`inode`] | inode records, extents, link targets, data |
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
 //! | [`overlay`] | a device that keeps writes in memory, to try out a recovery |
+//! | [`xattr`] | extended attributes |
 //! | [`space`] | allocation trees against the owners of all blocks |
 //!
 //! Nodes are read and checked by the engine's own code; what the nodes hold is judged here. The
@@ -18,6 +19,7 @@ mod inode;
 mod names;
 mod overlay;
 mod space;
+mod xattr;
 
 pub use claims::{Claim, Claims};
 pub use overlay::Overlay;
@@ -71,6 +73,8 @@ pub struct Stats {
     pub nodes: u64,
     /// Extent records.
     pub extents: u64,
+    /// Extended attributes.
+    pub xattrs: u64,
     /// Data blocks.
     pub data_blocks: u64,
     /// Data blocks that were read and compared.

@@ -142,8 +142,8 @@ fn print(cli: &Cli, r: &Report) {
             println!("{name}: note: {n}");
         }
         println!(
-            "{name}: generation {}, {} tree nodes, {} extents, {} data blocks ({} read and compared), {} orphans",
-            r.generation, s.nodes, s.extents, s.data_blocks, s.verified_blocks, s.orphans
+            "{name}: generation {}, {} tree nodes, {} extents, {} xattrs, {} data blocks ({} read and compared), {} orphans",
+            r.generation, s.nodes, s.extents, s.xattrs, s.data_blocks, s.verified_blocks, s.orphans
         );
     }
     let verdict = match r.count {
