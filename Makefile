@@ -35,6 +35,7 @@ help:
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
 	@echo '  make tools          build mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
+	@echo '  make powercut       power cuts of the VM under load (ROUNDS=200)'
 	@echo '  make shell          a shell in the VM, with an OrdoFS at /mnt/test'
 	@echo '  make chroot-shell   a shell in the build root'
 	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
@@ -60,6 +61,10 @@ modules_install: need-kdir
 	$(MAKE) -C '$(KDIR)' M='$(TOP:/=)' modules_install
 
 # --- the project's own environment -----------------------------------------
+
+.PHONY: powercut
+powercut: module tools
+	@$(SH)/powercut $(or $(ROUNDS),20)
 
 .PHONY: root module tools run test check fmt clippy shell chroot-shell xfstests
 root:

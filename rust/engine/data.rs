@@ -186,7 +186,8 @@ impl Fs {
         let mut n = 0;
         if m.delalloc.carve(start, len, |r| n += r.len).is_err() {
             pr_warn!(
-                "inode {}: no memory to release a reservation\n",
+                "{}: inode {}: no memory to release a reservation\n",
+                self.device_name(),
                 inode.ino()
             );
         }
@@ -384,7 +385,11 @@ impl Fs {
         if !direct {
             let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
             if r.is_err() {
-                pr_warn!("inode {}: delalloc of a started write stays\n", inode.ino());
+                pr_warn!(
+                    "{}: inode {}: delalloc of a started write stays\n",
+                    self.device_name(),
+                    inode.ino()
+                );
             }
             self.delalloc_meta(before, before - paid);
         }
@@ -420,7 +425,7 @@ impl Fs {
             }
             at += e.len;
         }
-        Ok((at - start).clamp(1, n))
+        Ok((at - start).min(n).max(1))
     }
 
     /// Where a file would like its blocks: behind the ones before them.

@@ -16,6 +16,7 @@ use crate::engine::txn::Barrier;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::os::{Mutex, NoFs, RwLock, Shared, WaitQueue};
+use core::num::NonZeroU64;
 use kernel::prelude::*;
 
 /// What never changes while mounted.
@@ -23,7 +24,7 @@ pub struct Geometry {
     /// Blocks of the filesystem.
     pub total: u64,
     /// Blocks of an AG.
-    pub ag_blocks: u64,
+    pub ag_blocks: NonZeroU64,
     /// Inode number of the root directory.
     pub root_ino: u64,
     /// UUID.
@@ -195,11 +196,16 @@ impl Fs {
         self.shutdown.load(Ordering::Acquire)
     }
 
+    /// What messages call the device.
+    pub fn device_name(&self) -> &str {
+        self.st.device().name()
+    }
+
     /// Something failed half-way that must not be committed: nothing is written from now on; what is
     /// on disk stays as the last commit left it.
     pub fn abort(&self, what: &str) {
         if !self.shutdown.swap(true, Ordering::AcqRel) {
-            pr_err!("shutting down: {}\n", what);
+            pr_err!("{}: shutting down: {}\n", self.device_name(), what);
         }
     }
 
@@ -261,7 +267,12 @@ impl Fs {
         let n = m.delalloc.total();
         if n != 0 {
             // R4: every reservation has found its end by now.
-            pr_warn!("inode {}: {} reserved blocks at eviction\n", inode.ino(), n);
+            pr_warn!(
+                "{}: inode {}: {} reserved blocks at eviction\n",
+                self.device_name(),
+                inode.ino(),
+                n
+            );
             if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
                 self.space.unreserve(n + meta_for(n));
             }

@@ -13,6 +13,7 @@ use crate::engine::node_store::NodeStore;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{Device, Shared};
+use core::num::NonZeroU64;
 use kernel::prelude::*;
 
 /// Id of the inode tree.
@@ -83,11 +84,15 @@ impl Fs {
         self.replaying.store(false, Ordering::Release);
         let r = r?;
         if r.disbelieved {
-            pr_info!("the last log batch was cut off before it was acknowledged\n");
+            pr_info!(
+                "{}: the last log batch was cut off before it was acknowledged\n",
+                self.device_name()
+            );
         }
         if r.batches > 0 {
             pr_info!(
-                "replayed {} records of {} log batches\n",
+                "{}: replayed {} records of {} log batches\n",
+                self.device_name(),
                 r.records,
                 r.batches
             );
@@ -107,6 +112,7 @@ impl Fs {
         opts: MountOptions,
     ) -> Result<Shared<Self>> {
         let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), CACHED_NODES)?;
+        let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
             let tree = tree_of(Ag::tree_id(i), *root);
@@ -115,14 +121,14 @@ impl Fs {
         let parts = Parts {
             geometry: Geometry {
                 total: sb.blocks,
-                ag_blocks: sb.ag_blocks,
+                ag_blocks,
                 root_ino: sb.root_ino,
                 uuid: sb.uuid,
                 label: sb.label,
             },
             hash_key: sb.hash_key,
             opts,
-            space: Space::new(ags, sb.ag_blocks, sb.blocks)?,
+            space: Space::new(ags, ag_blocks, sb.blocks)?,
             itree: tree_of(INODE_TREE, sb.inode_root),
             generation: sb.generation,
             next_ino: sb.next_ino,
@@ -172,7 +178,11 @@ impl Fs {
         let r = self.sync();
         let users = self.itable.clear();
         if users > 0 {
-            pr_warn!("{} inodes still in use at unmount\n", users);
+            pr_warn!(
+                "{}: {} inodes still in use at unmount\n",
+                self.device_name(),
+                users
+            );
         }
         r
     }

@@ -66,7 +66,12 @@ impl OrdoFs {
             if self.engine.is_shutdown() {
                 return;
             }
-            pr_warn!("inode {}: could not be deleted: {:?}\n", ino, e);
+            pr_warn!(
+                "{}: inode {}: could not be deleted: {:?}\n",
+                self.engine.device_name(),
+                ino,
+                e
+            );
         }
     }
 

@@ -164,7 +164,11 @@ impl FileSystem for OrdoFs {
         match self.engine.unmount() {
             // After a shutdown there is no last commit, and everybody knows.
             Err(_) if self.engine.is_shutdown() => {}
-            Err(e) => pr_err!("the last commit failed: {:?}\n", e),
+            Err(e) => pr_err!(
+                "{}: the last commit failed: {:?}\n",
+                self.engine.device_name(),
+                e
+            ),
             Ok(()) => {}
         }
     }

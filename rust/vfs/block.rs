@@ -41,6 +41,8 @@ const MAX_VECS: usize = 256;
 /// `bdev` points to a block device that stays open for as long as this exists.
 pub struct Device {
     bdev: NonNull<bindings::block_device>,
+    /// `s_id` of the superblock: what the kernel's messages call the device.
+    name: [u8; 32],
 }
 
 // SAFETY: The block layer's interface may be used from any thread.
@@ -126,8 +128,18 @@ impl Device {
     pub(crate) unsafe fn from_super(sb: *mut bindings::super_block) -> Result<Self> {
         // SAFETY: By the requirements, `sb` is valid.
         let bdev = NonNull::new(unsafe { (*sb).s_bdev }).ok_or(ENODEV)?;
+        // SAFETY: By the requirements, `sb` is valid; the array is as long as `name`, has its final
+        // content before a device is looked at, and `c_char` is a byte.
+        let name = unsafe { core::ptr::addr_of!((*sb).s_id).cast::<[u8; 32]>().read() };
         // INVARIANT: By the requirements, it stays open.
-        Ok(Self { bdev })
+        Ok(Self { bdev, name })
+    }
+
+    /// What the kernel's messages call the device.
+    pub fn name(&self) -> &str {
+        let len = self.name.iter().position(|&b| b == 0);
+        let text = self.name.get(..len.unwrap_or(self.name.len()));
+        core::str::from_utf8(text.unwrap_or(&[])).unwrap_or("?")
     }
 
     /// Size of the device in blocks.
@@ -211,9 +223,10 @@ impl Device {
         let mut plug = core::mem::MaybeUninit::<bindings::blk_plug>::uninit();
         // SAFETY: Initializes the plug, which stays where it is until it is finished below.
         unsafe { bindings::blk_start_plug(plug.as_mut_ptr()) };
-        while !reqs.is_empty() {
-            let (run, rest) = reqs.split_at(run_length(reqs));
-            let bio = self.alloc(run.len(), op, run[0].0 * SECTORS_PER_BLOCK);
+        while let (Some(first), Some((run, rest))) =
+            (reqs.first(), reqs.split_at_checked(run_length(reqs)))
+        {
+            let bio = self.alloc(run.len(), op, first.0 * SECTORS_PER_BLOCK);
             for (_, buf) in run {
                 // SAFETY: The buffer is one page of the direct map that is only read, and the bio
                 // has room. `wait` below returns after the I/O, and until then the buffer is

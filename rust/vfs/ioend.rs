@@ -270,7 +270,7 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
         write: T::Write,
         prepared: Prepared<T>,
     ) -> Option<Self> {
-        let blocks = blocks.clamp(1, self.left.max(1));
+        let blocks = blocks.min(self.left).max(1);
         let max = u32::try_from(blocks * BLOCK).unwrap_or(u32::MAX);
         // SAFETY: By the type invariants the ioend is ours. Split off parts count in it.
         let split = unsafe { bindings::iomap_split_ioend(self.ioend, max, false) };

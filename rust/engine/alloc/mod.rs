@@ -19,6 +19,7 @@ use crate::engine::node_store::NodeStore;
 use crate::os::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::os::Mutex;
 use ag::{Ag, Owner};
+use core::num::NonZeroU64;
 use kernel::prelude::*;
 
 /// How urgent a reservation is.
@@ -33,7 +34,7 @@ pub enum Priority {
 /// All space of a filesystem, in blocks.
 pub struct Space {
     ags: KVec<Mutex<Ag>>,
-    ag_blocks: u64,
+    ag_blocks: NonZeroU64,
     total: u64,
     unreserved: AtomicI64,
     /// Freed, but not yet durably so.
@@ -46,7 +47,7 @@ pub struct Space {
 
 impl Space {
     /// Makes it from loaded AGs; every AG has `ag_blocks` blocks, the last one what is left.
-    pub fn new(ags: KVec<Ag>, ag_blocks: u64, total: u64) -> Result<Self> {
+    pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64) -> Result<Self> {
         let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
         let mut free = 0u64;
         for ag in ags {
@@ -56,7 +57,7 @@ impl Space {
         let pool = (total / 64).clamp(256, 8192) as i64;
         Ok(Self {
             ags: v,
-            ag_blocks: ag_blocks.max(1),
+            ag_blocks,
             total,
             unreserved: AtomicI64::new(free as i64 - pool),
             pinned: AtomicI64::new(0),
@@ -73,7 +74,7 @@ impl Space {
 
     /// First block of AG `i`.
     pub fn ag_start(&self, i: usize) -> u64 {
-        self.ag_blocks.saturating_mul(i as u64)
+        self.ag_blocks.get().saturating_mul(i as u64)
     }
 
     /// AG `i`.
@@ -144,7 +145,7 @@ impl Space {
         let i = (block / self.ag_blocks) as usize;
         let off = block % self.ag_blocks;
         let end = block.checked_add(len).ok_or(EIO)?;
-        if end > self.total || i >= self.ags.len() || off + len > self.ag_blocks {
+        if end > self.total || i >= self.ags.len() || off + len > self.ag_blocks.get() {
             return Err(corrupt(
                 "allocation",
                 block,
@@ -170,7 +171,7 @@ impl Space {
         };
         let n = self.ags.len().max(1);
         for k in 0..n {
-            let i = (first + k) % n;
+            let i = (first + k).checked_rem(n).unwrap_or(0);
             let start = self.ag_start(i);
             let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
             let got = {
@@ -183,7 +184,10 @@ impl Space {
                 return Ok((start + at, u64::from(len)));
             }
             if goal.is_none() && owner != Owner::Committing {
-                self.rotor.store(((i + 1) % n) as u32, Ordering::Relaxed);
+                self.rotor.store(
+                    ((i + 1).checked_rem(n).unwrap_or(0)) as u32,
+                    Ordering::Relaxed,
+                );
             }
         }
         Err(ENOSPC)
@@ -195,7 +199,8 @@ impl Space {
         let n = self.ags.len().max(1) as u32;
         let r = self.rotor.load(Ordering::Relaxed);
         if r >= n {
-            self.rotor.store(r % n, Ordering::Relaxed);
+            self.rotor
+                .store(r.checked_rem(n).unwrap_or(0), Ordering::Relaxed);
         }
     }
 
@@ -204,7 +209,7 @@ impl Space {
         let mut at = block;
         let end = block.saturating_add(len);
         while at < end {
-            let n = end.min((at / self.ag_blocks + 1).saturating_mul(self.ag_blocks)) - at;
+            let n = end.min((at / self.ag_blocks + 1).saturating_mul(self.ag_blocks.get())) - at;
             let (i, off) = self.locate(at, n)?;
             let taken = self.ag(i)?.lock().claim(st, off, n)?;
             self.reserve_forced(taken);
@@ -248,7 +253,7 @@ impl Space {
         let mut at = block;
         let end = block.saturating_add(len).min(self.total);
         while at < end {
-            let ag_end = (at / self.ag_blocks + 1) * self.ag_blocks;
+            let ag_end = (at / self.ag_blocks + 1) * self.ag_blocks.get();
             let n = end.min(ag_end) - at;
             let (i, off) = self.locate(at, n)?;
             self.ag(i)?.lock().reserve_fixed(st, off, n)?;

@@ -82,7 +82,7 @@ impl Maps {
 
     /// The completed mapping at `block`, at most `max` blocks long.
     pub fn completed(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
-        let max = max.clamp(1, MAX_FILE_BLOCKS.saturating_sub(block).max(1));
+        let max = max.min(MAX_FILE_BLOCKS.saturating_sub(block)).max(1);
         let mut v = ValueBuf::new();
         let hole = |len: u64| Mapping {
             start: block,

@@ -59,7 +59,8 @@ pub(super) fn check_block(
             Verdict::Bad(want) => {
                 if message_allowed() {
                     pr_err!(
-                        "inode {}, block {}: bad data in disk block {}: checksum {:#010x}, expected {:#010x}\n",
+                        "{}: inode {}, block {}: bad data in disk block {}: checksum {:#010x}, expected {:#010x}\n",
+                        engine.device_name(),
                         inode.ino(),
                         block,
                         m.phys,

@@ -8,6 +8,10 @@ use std::boxed::Box as StdBox;
 
 /// What is behind a [`Device`]. Block numbers have been checked.
 pub trait Backend: Send + Sync {
+    /// What messages call the device.
+    fn name(&self) -> &str {
+        "image"
+    }
     /// Size in blocks.
     fn blocks(&self) -> u64;
     /// Are writes impossible?
@@ -31,6 +35,11 @@ impl Device {
     /// A device with that behind it.
     pub fn new(backend: impl Backend + 'static) -> Self {
         Self(StdBox::new(backend))
+    }
+
+    /// What messages call the device.
+    pub fn name(&self) -> &str {
+        self.0.name()
     }
 
     /// Size in blocks of 4096 bytes.

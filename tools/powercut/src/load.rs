@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Carries the sequences out and journals what has become durable.
+
+use crate::model::{How, Op, Rng, Sequence, PER_BLOCK, TEMPORARY, UNIT};
+use anyhow::{Context, Result};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+/// Name of a thread's directory.
+pub fn directory(dir: &Path, thread: u32) -> PathBuf {
+    dir.join(format!("thread{thread}"))
+}
+
+/// Name of a file.
+pub fn name(dir: &Path, file: u64) -> PathBuf {
+    dir.join(format!("file{file}"))
+}
+
+/// What `units` units of `stamp` look like.
+fn content(stamp: u64, units: u64) -> Vec<u8> {
+    stamp.to_le_bytes().repeat((units * UNIT / 8) as usize)
+}
+
+/// A result of a system call that returns -1 on failure.
+fn checked(r: libc::c_int) -> io::Result<()> {
+    if r < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+fn open(path: &Path, flags: i32) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .custom_flags(flags)
+        .open(path)
+}
+
+/// Direct I/O wants memory at multiples of a block.
+fn write_direct(file: &File, data: &[u8], at: u64) -> io::Result<()> {
+    let block = (PER_BLOCK * UNIT) as usize;
+    let mut memory = vec![0u8; data.len() + block];
+    let skip = memory.as_ptr().align_offset(block);
+    memory[skip..skip + data.len()].copy_from_slice(data);
+    file.write_all_at(&memory[skip..skip + data.len()], at)
+}
+
+/// Stores through a mapping.
+fn store(file: &File, data: &[u8], at: u64) -> io::Result<()> {
+    let len = at as usize + data.len();
+    // SAFETY: a new shared mapping of an open file, at an address that the kernel chooses.
+    let map = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            len,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        )
+    };
+    if map == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the mapping is `len` long, all of it inside the file, which only this thread changes.
+    unsafe {
+        std::ptr::copy_nonoverlapping(data.as_ptr(), map.cast::<u8>().add(at as usize), data.len());
+    }
+    // SAFETY: the mapping of above.
+    let r = checked(unsafe { libc::msync(map, len, libc::MS_SYNC) });
+    // SAFETY: the mapping of above; nobody uses it any more.
+    checked(unsafe { libc::munmap(map, len) })?;
+    r
+}
+
+fn write(path: &Path, data: &[u8], at: u64, how: How) -> io::Result<()> {
+    let file = open(
+        path,
+        match how {
+            How::Dsync => libc::O_DSYNC,
+            How::Direct => libc::O_DIRECT,
+            _ => 0,
+        },
+    )?;
+    match how {
+        How::Direct => write_direct(&file, data, at)?,
+        How::Msync if !data.is_empty() => store(&file, data, at)?,
+        _ => file.write_all_at(data, at)?,
+    }
+    match how {
+        How::Fsync | How::Msync => file.sync_all(),
+        How::Fdatasync | How::Direct => file.sync_data(),
+        // SAFETY: no pointers; the descriptor is open.
+        How::Syncfs => checked(unsafe { libc::syncfs(file.as_raw_fd()) }),
+        // A new file's name needs more than O_DSYNC.
+        How::Dsync => Ok(()),
+    }
+}
+
+fn fallocate(path: &Path, mode: i32, start: u64, len: u64) -> io::Result<()> {
+    let file = open(path, 0)?;
+    let (at, len) = ((start * UNIT) as i64, (len * UNIT) as i64);
+    let mode = mode | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: no pointers; the descriptor is open.
+    checked(unsafe { libc::fallocate(file.as_raw_fd(), mode, at, len) })?;
+    file.sync_all()
+}
+
+/// Carries out an operation; when it returns, all of it is durable.
+fn perform(dir: &Path, op: &Op, stamp: u64) -> io::Result<()> {
+    let sync_dir = || File::open(dir)?.sync_all();
+    match *op {
+        Op::Write {
+            file,
+            start,
+            len,
+            how,
+        } => write(&name(dir, file), &content(stamp, len), start * UNIT, how),
+        Op::Replace { file, len } => {
+            let temporary = name(dir, TEMPORARY);
+            write(&temporary, &content(stamp, len), 0, How::Fsync)?;
+            fs::rename(temporary, name(dir, file))?;
+            sync_dir()
+        }
+        Op::ReplaceUnsynced { file, len, other } => {
+            let temporary = name(dir, TEMPORARY);
+            open(&temporary, 0)?.write_all_at(&content(stamp, len), 0)?;
+            fs::rename(temporary, name(dir, file))?;
+            open(&name(dir, other), 0)?.sync_all()?;
+            open(&name(dir, file), 0)?.sync_all()
+        }
+        Op::Unlink { file } => {
+            fs::remove_file(name(dir, file))?;
+            sync_dir()
+        }
+        Op::Rename { from, to } => {
+            fs::rename(name(dir, from), name(dir, to))?;
+            open(&name(dir, to), 0)?.sync_all()
+        }
+        Op::Truncate { file, len } => {
+            let file = open(&name(dir, file), 0)?;
+            file.set_len(len * UNIT)?;
+            file.sync_all()
+        }
+        Op::Punch { file, start, len } => {
+            fallocate(&name(dir, file), libc::FALLOC_FL_PUNCH_HOLE, start, len)
+        }
+        Op::Zero { file, start, len } => {
+            fallocate(&name(dir, file), libc::FALLOC_FL_ZERO_RANGE, start, len)
+        }
+    }
+}
+
+/// Disturbs: writes, renames and unlinks without ever waiting for it to be durable, so that there are
+/// always writes on their way which no flush covers.
+fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
+    let mut rng = Rng::new(seed ^ 0x6e6f_6973_6500);
+    let mut data = vec![0; 64 << 10];
+    while !stop() {
+        let path = dir.join(format!("noise{}", rng.below(4)));
+        let file = open(&path, 0)?;
+        data.fill(rng.below(256) as u8);
+        let at = rng.below(32) * data.len() as u64;
+        file.write_all_at(&data, at)?;
+        // SAFETY: no pointers; the descriptor is open. Starts writing, waits for nothing.
+        checked(unsafe {
+            libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
+        })?;
+        match rng.below(8) {
+            0 => fs::remove_file(&path)?,
+            1 => fs::rename(&path, dir.join("noise9"))?,
+            2 => file.set_len(rng.below(64) * UNIT)?,
+            _ => (),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// Works until the end of the time or of the machine.
+pub fn run(
+    dir: &Path,
+    seed: u64,
+    journal: &Path,
+    tag: &str,
+    threads: u32,
+    seconds: Option<u64>,
+) -> Result<()> {
+    let journal: Box<dyn Write + Send> = if journal == Path::new("-") {
+        Box::new(io::stdout())
+    } else {
+        let file = OpenOptions::new().append(true).create(true).open(journal);
+        Box::new(file.with_context(|| format!("cannot open {}", journal.display()))?)
+    };
+    let journal = Mutex::new(journal);
+    for t in 0..threads {
+        let own = directory(dir, t);
+        if own.exists() {
+            fs::remove_dir_all(&own).with_context(|| format!("cannot remove {}", own.display()))?;
+        }
+        fs::create_dir(&own).with_context(|| format!("cannot make {}", own.display()))?;
+    }
+    // The empty directories are acknowledged as operation 0.
+    File::open(dir)?.sync_all()?;
+    let stop = AtomicBool::new(false);
+    let begin = Instant::now();
+    let over = || {
+        stop.load(Ordering::Relaxed)
+            || seconds.is_some_and(|s| begin.elapsed() >= Duration::from_secs(s))
+    };
+    let work = |t: u32| -> Result<u64> {
+        let own = directory(dir, t);
+        let mut sequence = Sequence::new(seed, t);
+        let tell = |n: u64| -> Result<()> {
+            let mut j = journal.lock().expect("nobody panics with the journal");
+            j.write_all(format!("{tag} {t} {n}\n").as_bytes())?;
+            Ok(j.flush()?)
+        };
+        tell(0)?;
+        while !over() {
+            let (op, stamp) = sequence.next();
+            perform(&own, &op, stamp)
+                .with_context(|| format!("thread {t}, operation {}: {op:?}", sequence.number))?;
+            tell(sequence.number)?;
+            sequence.done(&op, stamp);
+        }
+        Ok(sequence.number - 1)
+    };
+    let counts = std::thread::scope(|s| {
+        let disturber = s.spawn(|| noise(dir, seed, over));
+        let handles: Vec<_> = (0..threads)
+            .map(|t| {
+                let work = &work;
+                let stop = &stop;
+                s.spawn(move || {
+                    let r = work(t);
+                    if r.is_err() {
+                        stop.store(true, Ordering::Relaxed);
+                    }
+                    r
+                })
+            })
+            .collect();
+        let counts = handles
+            .into_iter()
+            .map(|h| {
+                h.join()
+                    .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")))
+            })
+            .collect::<Result<Vec<u64>>>();
+        stop.store(true, Ordering::Relaxed);
+        if let Ok(r) = disturber.join() {
+            r.context("noise")?;
+        }
+        counts
+    })?;
+    eprintln!(
+        "load: {} operations made durable",
+        counts.iter().sum::<u64>()
+    );
+    Ok(())
+}

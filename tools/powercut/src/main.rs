@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ordofs-powercut`: power cuts, and whether what was acknowledged is still there.
+//!
+//! `load` runs in the guest. Each thread works in a directory of its own, through a sequence of
+//! operations that a seed determines; each operation ends in a call that makes it durable, and when that
+//! has returned, the thread's number and the operation's go to a journal outside of the machine.
+//! `cut` runs on the host, on the disk's recorded writes: it makes the disk that a power cut would have
+//! left, on which only flushed writes are certain. `verify` runs in the guest again, on that disk: a
+//! thread's directory must be what its sequence makes of it up to the last operation in the journal; the
+//! operation after that may be there, not at all, or in part where it is not atomic.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`model`] | the sequence: operations, and what the directory is after each |
+//! | [`load`] | carries the operations out |
+//! | [`verify`] | compares a directory with the sequence |
+//! | [`cut`] | the disk after a power cut |
+
+mod cut;
+mod load;
+mod model;
+mod verify;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+#[derive(Parser)]
+#[command(
+    version,
+    about = "Power cuts: load, the disk that is left, and what must be on it",
+    after_help = "Exit status: 0 all is as it must be, 1 something acknowledged is lost, 2 the test could not run."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Work until killed (or for so many seconds) and journal what is durable
+    Load {
+        /// Directory on the filesystem under test; emptied first
+        dir: PathBuf,
+        /// Seed of the sequences
+        #[arg(long)]
+        seed: u64,
+        /// File or character device that gets a line per acknowledged operation; - is the output
+        #[arg(long)]
+        journal: PathBuf,
+        /// First word of each line, for several loads with one journal
+        #[arg(long, default_value = "0")]
+        tag: String,
+        /// Threads, each with its own directory
+        #[arg(long, default_value_t = 4)]
+        threads: u32,
+        /// Stop after so many seconds
+        #[arg(long)]
+        seconds: Option<u64>,
+    },
+    /// Check a directory after a power cut
+    Verify {
+        /// The directory that was given to `load`
+        dir: PathBuf,
+        /// Seed of the sequences
+        #[arg(long)]
+        seed: u64,
+        /// What was acknowledged
+        #[arg(long)]
+        journal: PathBuf,
+        /// First word of this load's lines
+        #[arg(long, default_value = "0")]
+        tag: String,
+        /// Threads of the load
+        #[arg(long, default_value_t = 4)]
+        threads: u32,
+    },
+    /// Apply recorded writes (QEMU's blklogwrites) to an image, as far as a power cut lets them arrive
+    Cut {
+        /// The log
+        log: PathBuf,
+        /// The disk as it was when the recording began; changed in place
+        image: PathBuf,
+        /// Seed: which of the unflushed writes arrive
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let run = || -> Result<bool> {
+        match Cli::parse().command {
+            Command::Load {
+                dir,
+                seed,
+                journal,
+                tag,
+                threads,
+                seconds,
+            } => load::run(&dir, seed, &journal, &tag, threads, seconds).map(|()| true),
+            Command::Verify {
+                dir,
+                seed,
+                journal,
+                tag,
+                threads,
+            } => verify::run(&dir, seed, &journal, &tag, threads),
+            Command::Cut { log, image, seed } => cut::run(&log, &image, seed).map(|()| true),
+        }
+    };
+    match run() {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("ordofs-powercut: {e:#}");
+            ExitCode::from(2)
+        }
+    }
+}
