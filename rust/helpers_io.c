@@ -196,6 +196,16 @@ bool ordofs_helper_bdev_readonly(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+/*
+ * Whether the block layer makes FUA of a write and a flush of the whole cache
+ * after it. Drivers that get bios, not requests, see to FUA themselves.
+ */
+bool ordofs_helper_bdev_fua_flushes(struct block_device *bdev)
+{
+	return bdev_write_cache(bdev) && !bdev_fua(bdev) &&
+	       queue_is_mq(bdev_get_queue(bdev));
+}
+
 bool ordofs_helper_bdev_can_discard(struct block_device *bdev)
 {
 	return bdev_max_discard_sectors(bdev) > 0;

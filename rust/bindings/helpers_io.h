@@ -30,6 +30,7 @@ static const blk_opf_t RUST_CONST_HELPER_ORDOFS_OP_WRITE = REQ_OP_WRITE;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_META = REQ_META;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_SYNC = REQ_SYNC;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_FUA = REQ_FUA;
+static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_PREFLUSH = REQ_PREFLUSH;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_NOFS = GFP_NOFS;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_FS = __GFP_FS;
 static const fmode_t RUST_CONST_HELPER_ORDOFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;
@@ -76,6 +77,7 @@ bool ordofs_helper_message_allowed(void);
 void ordofs_helper_hold(unsigned int window);
 u64 ordofs_helper_bdev_bytes(struct block_device *bdev);
 bool ordofs_helper_bdev_readonly(struct block_device *bdev);
+bool ordofs_helper_bdev_fua_flushes(struct block_device *bdev);
 bool ordofs_helper_bdev_can_discard(struct block_device *bdev);
 
 #endif /* ORDOFS_HELPERS_IO_H */

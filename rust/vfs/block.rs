@@ -215,6 +215,40 @@ impl Device {
         self.submit(&[(block, buf)], op)
     }
 
+    /// Writes blocks to stable storage, and with them everything whose write had ended before: one
+    /// request and one flush.
+    ///
+    /// A device with a FUA of its own would make these blocks stable and nothing else: there the
+    /// flush goes before the write. The block layer gives other devices FUA by a flush of all of the
+    /// cache after the write (Documentation/block/writeback_cache_control.rst), which is all that is
+    /// wanted.
+    pub fn write_stable(&self, reqs: &[(u64, &Block)]) -> Result {
+        for &(block, _) in reqs {
+            self.sector(block, 1)?;
+        }
+        let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META | bindings::ORDOFS_REQ_SYNC;
+        // What does not fit into one bio goes before.
+        let mut at = 0;
+        while let Some(rest) = reqs.get(at..) {
+            let n = run_length(rest);
+            if n >= rest.len() {
+                break;
+            }
+            at += n;
+        }
+        let (first, last) = reqs.split_at_checked(at).ok_or(EINVAL)?;
+        if !first.is_empty() {
+            self.submit(first, op)?;
+        }
+        // SAFETY: The device is valid.
+        let flags = if unsafe { bindings::ordofs_helper_bdev_fua_flushes(self.bdev.as_ptr()) } {
+            bindings::ORDOFS_REQ_FUA
+        } else {
+            bindings::ORDOFS_REQ_FUA | bindings::ORDOFS_REQ_PREFLUSH
+        };
+        self.submit(last, op | flags)
+    }
+
     /// Submits `reqs`, whose addresses were checked, and waits.
     fn submit(&self, mut reqs: &[(u64, &Block)], op: bindings::blk_opf_t) -> Result {
         pin_init::stack_pin_init!(let batch = Batch::new());

@@ -336,7 +336,6 @@ impl Fs {
                 Ok(())
             } else if fits {
                 ring::write(&self.st, self.log.area, pos, seq, &batch)
-                    .and_then(|()| self.st.device().flush())
             } else {
                 Err(ENOSPC)
             };

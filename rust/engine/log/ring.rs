@@ -17,6 +17,7 @@
 //! | 64 | .. | payload: records |
 
 use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::node_store::NodeStore;
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
@@ -47,7 +48,7 @@ pub fn blocks_of(payload: usize) -> u64 {
     (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
 }
 
-/// Writes a batch at `pos`. Not durable before the next flush.
+/// Writes a batch at `pos` and flushes: it is durable, with the data that had been written before.
 pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
@@ -73,7 +74,10 @@ pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> 
         reqs.push((area.block(pos + i as u64), b), GFP_KERNEL)?;
     }
     // One sequential write; the wrap-around makes it two.
-    st.device().write(&reqs)
+    if mutant::is(Mutant::LogSkipFlush) {
+        return st.device().write(&reqs);
+    }
+    st.device().write_stable(&reqs)
 }
 
 /// Reads the batch at `pos` with number `seq` into `payload`. False: there is none, or it is not

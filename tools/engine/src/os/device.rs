@@ -89,6 +89,12 @@ impl Device {
         self.0.flush()
     }
 
+    /// Writes blocks and makes all finished writes durable, these among them.
+    pub fn write_stable(&self, reqs: &[(u64, &Block)]) -> Result {
+        self.write(reqs)?;
+        self.flush()
+    }
+
     /// Writes one block; it is durable when this returns.
     pub fn write_fua(&self, block: u64, data: &Block) -> Result {
         self.check_write(block, 1)?;
