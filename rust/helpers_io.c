@@ -6,8 +6,6 @@
  */
 #include "bindings/helpers_io.h"
 
-#include <linux/delay.h>
-#include <linux/moduleparam.h>
 #include <linux/ratelimit.h>
 
 int ordofs_helper_iomap_iter_next(const struct iomap_iter *iter,
@@ -211,32 +209,8 @@ bool ordofs_helper_bdev_can_discard(struct block_device *bdev)
 	return bdev_max_discard_sectors(bdev) > 0;
 }
 
-#ifdef ordofs_debug
-/*
- * Windows of races, held open for tests: /sys/module/ordofs/parameters/hold_N
- * is how many milliseconds who comes to window N is made to wait there, held_N
- * how many have come. The numbers are in rust/vfs/window.rs.
- */
-static unsigned int ordofs_hold[2], ordofs_held[2];
-module_param_named(hold_0, ordofs_hold[0], uint, 0600);
-module_param_named(hold_1, ordofs_hold[1], uint, 0600);
-module_param_named(held_0, ordofs_held[0], uint, 0400);
-module_param_named(held_1, ordofs_held[1], uint, 0400);
-
-void ordofs_helper_hold(unsigned int window)
+/* For kernels without jump labels: elsewhere Rust looks at the key in place. */
+bool ordofs_helper_key_enabled(struct static_key *key)
 {
-	unsigned int ms;
-
-	if (window >= ARRAY_SIZE(ordofs_hold))
-		return;
-	ms = READ_ONCE(ordofs_hold[window]);
-	if (!ms)
-		return;
-	WRITE_ONCE(ordofs_held[window], ordofs_held[window] + 1);
-	msleep(ms);
+	return static_key_count(key) > 0;
 }
-#else
-void ordofs_helper_hold(unsigned int window)
-{
-}
-#endif

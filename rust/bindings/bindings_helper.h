@@ -23,3 +23,6 @@
 
 /* The data path: rust/helpers_io.c */
 #include "helpers_io.h"
+
+/* The tracepoints: rust/trace/points.c */
+#include "../trace/ordofs.h"

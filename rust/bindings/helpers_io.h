@@ -17,6 +17,7 @@
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/iomap.h>
+#include <linux/jump_label.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
 #include <linux/splice.h>
@@ -74,7 +75,7 @@ bool ordofs_helper_queue_work(struct workqueue_struct *wq,
 struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name);
 void ordofs_helper_flush_workqueue(struct workqueue_struct *wq);
 bool ordofs_helper_message_allowed(void);
-void ordofs_helper_hold(unsigned int window);
+bool ordofs_helper_key_enabled(struct static_key *key);
 u64 ordofs_helper_bdev_bytes(struct block_device *bdev);
 bool ordofs_helper_bdev_readonly(struct block_device *bdev);
 bool ordofs_helper_bdev_fua_flushes(struct block_device *bdev);

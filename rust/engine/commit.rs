@@ -26,7 +26,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::{now, Block, NoFs, Shared};
+use crate::os::{now, trace, Block, NoFs, Shared};
 use kernel::prelude::*;
 
 /// Nodes written in one go.
@@ -271,6 +271,7 @@ impl Fs {
 
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
         self.last_commit.store(now().sec as u64, Ordering::Relaxed);
+        trace::commit_start(self.dev(), f.generation, f.snaps.len() as u64);
         let mut sink = Sink {
             fs: self,
             generation: f.generation,
@@ -323,6 +324,7 @@ impl Fs {
             self.space.reserve_forced(diff.unsigned_abs());
         }
         self.durable.store(f.generation, Ordering::Release);
+        trace::commit_durable(self.dev(), f.generation, allocated);
         self.log.committed(f.log.0);
         self.thaw(c, f)
     }

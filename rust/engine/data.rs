@@ -24,7 +24,7 @@ use crate::engine::maps::ordered::{NewWrite, Ordered};
 use crate::engine::maps::Writable;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::{NoFs, Shared};
+use crate::os::{trace, NoFs, Shared, Window};
 use kernel::prelude::*;
 use starting::Starting;
 
@@ -72,6 +72,8 @@ impl Fs {
             if inode.direct.load(Ordering::Acquire) == 0
                 || !inode.ordered.lock().direct(r.start, r.len)
             {
+                let (kind, dev) = (r.kind as u32, self.dev());
+                trace::map_read(dev, inode.ino(), r.start, r.len, kind, r.phys, r.cookie);
                 return Ok(r);
             }
         }
@@ -103,20 +105,25 @@ impl Fs {
                 let m = inode.maps.read();
                 match m.writable(&self.st, block, max)? {
                     Writable::Delalloc(len, under) => {
-                        return Ok(Self::over(inode, block, len, under))
+                        return Ok(self.mapped(inode, Self::over(inode, block, len, under)))
                     }
                     Writable::Unwritten(u) => {
-                        return Ok(WriteMap {
+                        let w = WriteMap {
                             map: Self::with_cookie(inode, u),
                             src: None,
                             new: false,
-                        })
+                        };
+                        return Ok(self.mapped(inode, w));
                     }
                     Writable::Needs(under) => under.len,
                 }
             };
             self.throttle()?;
             let got = self.reserve_data(need)?;
+            if let Err(e) = self.st.device().pass(Window::MapWrite) {
+                self.space.unreserve(got + meta_for(got));
+                return Err(e);
+            }
             let (kept, meta) = {
                 let mut m = inode.maps.write();
                 let before = m.delalloc.total();
@@ -128,10 +135,19 @@ impl Fs {
             };
             // The loser of the race gives its reservation back.
             let used = *kept.as_ref().unwrap_or(&0) + meta;
+            trace::delalloc(self.dev(), inode.ino(), block, got + meta_for(got), used);
             self.space
                 .unreserve((got + meta_for(got)).saturating_sub(used));
             kept?;
         }
+    }
+
+    /// Tells what a write is told.
+    fn mapped(&self, inode: &Inode, w: WriteMap) -> WriteMap {
+        let (m, dev) = (&w.map, self.dev());
+        let kind = m.kind as u32;
+        trace::map_write(dev, inode.ino(), m.start, m.len, kind, m.phys, m.cookie);
+        w
     }
 
     fn over(inode: &Inode, start: u64, len: u64, under: Mapping) -> WriteMap {
@@ -317,7 +333,7 @@ impl Fs {
         direct: bool,
         extra: u64,
     ) -> Result<Option<Started>> {
-        let starting = Starting::enter(inode);
+        let starting = Starting::enter(inode, self.st.device());
         let mut m = inode.maps.write();
         // Ordered extents are inserted with `maps` held for writing, so this stays true.
         let n = match inode.ordered.lock().next(start) {
@@ -466,6 +482,9 @@ impl Fs {
             }
         }
         let direct = o.direct();
+        let error = r.as_ref().err().map_or(0, |e| e.to_errno());
+        let (dev, ino) = (self.dev(), inode.ino());
+        trace::ordered_finish(dev, ino, o.id(), o.start(), o.len(), error);
         inode.ordered.lock().remove(o);
         if direct {
             inode.direct.fetch_sub(1, Ordering::AcqRel);
@@ -598,8 +617,12 @@ impl Fs {
     pub fn release_maps(&self, inode: &Inode, start: u64, len: u64) -> bool {
         let _nofs = NoFs::enter();
         let mut m = inode.maps.write();
-        let (_, all) = m.ems.release(start, len, usize::MAX);
+        let (dropped, kept) = m.ems.release(start, len, usize::MAX);
         m.ems.recount(&self.em_count);
-        all
+        if dropped + kept > 0 {
+            let (dropped, kept) = (dropped as u64, kept as u64);
+            trace::release_maps(self.dev(), inode.ino(), start, len, dropped, kept, false);
+        }
+        kept == 0
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::os::{Mutex, NoFs, RwLock, Shared, WaitQueue};
+use crate::os::{trace, Mutex, NoFs, RwLock, Shared, WaitQueue};
 use core::num::NonZeroU64;
 use kernel::prelude::*;
 
@@ -142,6 +142,12 @@ impl Fs {
     /// The node store, for tools that look at trees.
     pub fn node_store(&self) -> &NodeStore {
         &self.st
+    }
+
+    /// The device's number, for traces.
+    #[inline]
+    pub(crate) fn dev(&self) -> u32 {
+        self.st.device().id()
     }
 
     /// Generation that operations run in.
@@ -291,8 +297,12 @@ impl Fs {
             self.itable.for_each(|i| {
                 let mut m = i.maps.write();
                 let max = usize::try_from(n - done).unwrap_or(usize::MAX);
-                let (k, _) = m.ems.release(0, u64::MAX, max);
+                let (k, kept) = m.ems.release(0, u64::MAX, max);
                 m.ems.recount(&self.em_count);
+                if k + kept > 0 {
+                    let (k, kept, dev) = (k as u64, kept as u64, self.dev());
+                    trace::release_maps(dev, i.ino(), 0, u64::MAX, k, kept, true);
+                }
                 done += k as u64;
                 done < n
             });

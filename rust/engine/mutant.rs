@@ -42,7 +42,7 @@ mutants! {
     R1Lock ordofs_mutant_r1_lock "R1: nobody takes ordered_sem",
     R1Trust ordofs_mutant_r1_trust "R1: fsync logs mappings that it believes to have waited for at their word",
     R2 ordofs_mutant_r2 "R2: release_folio drops modified extent maps too",
-    R3 ordofs_mutant_r3 "R3: page_mkwrite does not take the invalidate lock",
+    R3 ordofs_mutant_r3 "R3: layout changes do not take the invalidate lock",
     R4 ordofs_mutant_r4 "R4: delalloc is inserted without a second look",
     R5 ordofs_mutant_r5 "R5: a mapping's cookie is not compared",
     R6 ordofs_mutant_r6 "R6: I/O on a node holds no reference of its own",

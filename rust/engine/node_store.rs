@@ -37,7 +37,7 @@ use crate::engine::format::{corrupt_fmt, NodePtr};
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, Ordering};
-use crate::os::{Block, Device, Map, Mutex, NoFs, Shared, WaitQueue};
+use crate::os::{trace, Block, Device, Map, Mutex, NoFs, Shared, WaitQueue, Window};
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 
@@ -62,6 +62,16 @@ struct Shard {
     hand: u64,
 }
 
+/// What a sweep did.
+#[derive(Default)]
+struct Swept {
+    dropped: usize,
+    /// Left: somebody has a reference.
+    held: usize,
+    /// Left: markers.
+    reading: usize,
+}
+
 struct Room {
     shard: Mutex<Shard>,
     /// Number of reads that have ended; what waiters watch.
@@ -71,11 +81,11 @@ struct Room {
 
 impl Shard {
     /// Drops up to `want` nodes that nobody else has a reference to; those that were not used
-    /// recently come first. Answers how many it dropped.
-    fn sweep(&mut self, want: usize) -> usize {
-        let mut dropped = 0;
+    /// recently come first.
+    fn sweep(&mut self, want: usize) -> Swept {
+        let mut swept = Swept::default();
         let mut steps = 2 * self.nodes.len() + 2;
-        while dropped < want && steps > 0 {
+        while swept.dropped < want && steps > 0 {
             steps -= 1;
             let Some(addr) = self.nodes.first_ge(self.hand).map(|(a, _)| a) else {
                 self.hand = 0;
@@ -88,14 +98,22 @@ impl Shard {
                     false
                 }
                 // R6: only what nobody else holds.
-                Some(Entry::Ready(node, _)) => Shared::get_mut(node).is_some(),
-                _ => false,
+                Some(Entry::Ready(node, _)) => {
+                    let free = Shared::get_mut(node).is_some();
+                    swept.held += usize::from(!free);
+                    free
+                }
+                Some(Entry::Reading) => {
+                    swept.reading += 1;
+                    false
+                }
+                None => false,
             };
             if drop_it && self.remove_ready(addr) {
-                dropped += 1;
+                swept.dropped += 1;
             }
         }
-        dropped
+        swept
     }
 
     /// Removes the entry, unless it is a marker; whether there was one.
@@ -265,7 +283,10 @@ impl NodeStore {
                     .wait_until(|| room.ended.load(Ordering::Acquire) != seen);
                 continue;
             }
-            let read = self.read_copies(ptr, id).and_then(Shared::new);
+            let read = self
+                .read_copies(ptr, id)
+                .and_then(|node| self.dev.pass(Window::NodeRead).map(|()| node))
+                .and_then(Shared::new);
             #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
             let read = match read {
                 Ok(node) if mutant::is(Mutant::R6) => {
@@ -288,6 +309,10 @@ impl NodeStore {
             }
             room.ended.fetch_add(1, Ordering::Release);
             room.wait.wake_all();
+            let error = read.as_ref().err().map_or(0, |e| e.to_errno());
+            let level = u32::from(ptr.level);
+            trace::node_read(self.dev.id(), ptr.addr, level, id.owner, error);
+            let _ = self.dev.pass(Window::NodeCached);
             return read;
         }
     }
@@ -377,15 +402,20 @@ impl NodeStore {
             .unwrap_or(usize::MAX)
             .div_ceil(rooms.max(1));
         let start = self.next.load(Ordering::Relaxed) as usize;
-        let mut dropped = 0;
+        let mut all = Swept::default();
         let mut visited = 0;
-        while visited < rooms && dropped < want {
+        while visited < rooms && (all.dropped as u64) < want {
             if let Some(room) = self.rooms.get(start.wrapping_add(visited) & (rooms - 1)) {
-                dropped += self.lock(room).sweep(share) as u64;
+                let one = self.lock(room).sweep(share);
+                all.dropped += one.dropped;
+                all.held += one.held;
+                all.reading += one.reading;
             }
             visited += 1;
         }
         self.next.fetch_add(visited as u64, Ordering::Relaxed);
+        let (dropped, held, reading) = (all.dropped as u64, all.held as u64, all.reading as u64);
+        trace::node_shrink(self.dev.id(), dropped, held, reading);
         dropped
     }
 }

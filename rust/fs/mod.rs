@@ -11,6 +11,7 @@
 mod inode;
 mod namei;
 mod params;
+mod stats;
 mod super_;
 
 mod data;
@@ -37,6 +38,8 @@ pub(crate) struct OrdoFs {
     /// What a crash left is still to be cleaned up: mounted read-only so far.
     uncleaned: AtomicBool,
     norecovery: bool,
+    /// The generation that the mount began with.
+    first_generation: u64,
 }
 
 impl OrdoFs {

@@ -12,7 +12,7 @@
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
 
-use super::{InodeData, OrdoFs, Params};
+use super::{stats, InodeData, OrdoFs, Params};
 use crate::{
     engine,
     os::{
@@ -20,8 +20,8 @@ use crate::{
         Device, Mutex, NoFs, Shared,
     },
     vfs::{
-        kthread, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked, MountError,
-        NewNode, Param, Rename, StatFs, SuperBlock,
+        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked,
+        MountError, NewNode, Param, Rename, StatFs, SuperBlock,
     },
 };
 
@@ -46,12 +46,7 @@ impl OrdoFs {
         }
         let engine = self.engine.clone();
         let frozen = self.frozen.clone();
-        let mut id = [0u8; 33];
-        for (to, from) in id.iter_mut().zip(sb.id()) {
-            *to = *from;
-        }
-        let id = CStr::from_bytes_until_nul(&id).unwrap_or(c"?");
-        *committer = Some(kthread::spawn(c"ordofs", id, move || {
+        *committer = Some(kthread::spawn(c"ordofs", sb.id(), move || {
             while !kthread::should_stop() {
                 engine.commit_wait(TICK);
                 if kthread::should_stop() {
@@ -95,6 +90,7 @@ impl FileSystem for OrdoFs {
     const INODE_CACHE: &'static CStr = c"ordofs_inode";
     // "Ordo"
     const MAGIC: u64 = 0x4f72_646f;
+    const FILES: &'static [File<Self>] = stats::FILES;
 
     fn initial_params(current: Option<&SuperBlock<Self>>) -> Params {
         match current {
@@ -118,6 +114,7 @@ impl FileSystem for OrdoFs {
         let frozen = Shared::new(Mutex::new(false)?)?;
         let _nofs = NoFs::enter();
         let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(read_only))?;
+        let first_generation = engine.durable_generation();
         Ok(Self {
             engine,
             io,
@@ -125,6 +122,7 @@ impl FileSystem for OrdoFs {
             frozen,
             uncleaned: AtomicBool::new(read_only),
             norecovery: params.norecovery,
+            first_generation,
         })
     }
 

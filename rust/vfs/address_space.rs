@@ -21,8 +21,8 @@
 use kernel::prelude::*;
 
 use super::file_data::{ExtentKind, FileData};
-use super::iomap::{offset, Tables};
-use super::{ioend, Inode};
+use super::iomap::{offset, Tables, BLOCK};
+use super::{ioend, trace, Inode};
 use crate::bindings;
 
 /// How far ahead writeback looks mappings up.
@@ -121,11 +121,21 @@ unsafe extern "C" fn writeback_range<T: FileData>(
     };
     let start = offset(iomap.offset);
     // R5: the look-up that was kept is good if it covers this and nothing has changed.
-    let known = iomap.length != 0
-        && start <= pos
-        && pos < start.saturating_add(iomap.length)
-        && T::is_current(inode, iomap.validity_cookie);
-    if !known {
+    let known = iomap.length != 0 && start <= pos && pos < start.saturating_add(iomap.length);
+    let stale =
+        known && cfg!(not(ordofs_mutant_r5)) && !T::is_current(inode, iomap.validity_cookie);
+    if stale {
+        let (start, len) = (start / BLOCK, iomap.length / BLOCK);
+        trace::map_stale(
+            inode.sb().dev(),
+            inode.ino(),
+            start,
+            len,
+            iomap.validity_cookie,
+            true,
+        );
+    }
+    if !known || stale {
         match T::map_report(inode, pos, LOOK_AHEAD.max(u64::from(len))) {
             Ok(e) => {
                 let hole = e.kind == ExtentKind::Hole;

@@ -24,6 +24,7 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::sync::Completion;
 
+use super::window::{Tags, Window};
 use crate::bindings;
 use crate::os::Block;
 
@@ -43,6 +44,7 @@ pub struct Device {
     bdev: NonNull<bindings::block_device>,
     /// `s_id` of the superblock: what the kernel's messages call the device.
     name: [u8; 32],
+    tags: Tags,
 }
 
 // SAFETY: The block layer's interface may be used from any thread.
@@ -125,14 +127,14 @@ impl Device {
     ///
     /// `sb` is a valid superblock with an open block device, which stays open until the returned
     /// value is dropped.
-    pub(crate) unsafe fn from_super(sb: *mut bindings::super_block) -> Result<Self> {
+    pub(crate) unsafe fn from_super(sb: *mut bindings::super_block, tags: Tags) -> Result<Self> {
         // SAFETY: By the requirements, `sb` is valid.
         let bdev = NonNull::new(unsafe { (*sb).s_bdev }).ok_or(ENODEV)?;
         // SAFETY: By the requirements, `sb` is valid; the array is as long as `name`, has its final
         // content before a device is looked at, and `c_char` is a byte.
         let name = unsafe { core::ptr::addr_of!((*sb).s_id).cast::<[u8; 32]>().read() };
         // INVARIANT: By the requirements, it stays open.
-        Ok(Self { bdev, name })
+        Ok(Self { bdev, name, tags })
     }
 
     /// What the kernel's messages call the device.
@@ -140,6 +142,19 @@ impl Device {
         let len = self.name.iter().position(|&b| b == 0);
         let text = self.name.get(..len.unwrap_or(self.name.len()));
         core::str::from_utf8(text.unwrap_or(&[])).unwrap_or("?")
+    }
+
+    /// The device's number: tells filesystems apart in traces.
+    pub fn id(&self) -> u32 {
+        // SAFETY: By the type invariant, the device is valid; the number does not change.
+        unsafe { (*self.bdev.as_ptr()).bd_dev }
+    }
+
+    /// The current task has come to a place where tests may hold it or make it fail. Nothing in normal
+    /// builds; else it may sleep.
+    #[inline(always)]
+    pub fn pass(&self, window: Window) -> Result {
+        self.tags.pass(self.id(), window)
     }
 
     /// Size of the device in blocks.

@@ -18,6 +18,7 @@ use kernel::prelude::*;
 
 use super::file_data::FileData;
 use super::iomap::Tables;
+use super::{trace, Inode};
 use crate::bindings;
 
 /// `page_mkwrite`.
@@ -36,6 +37,11 @@ unsafe extern "C" fn page_mkwrite<T: FileData>(
         let inode = (*file).f_inode;
         let lock = &raw mut (*(*inode).i_mapping).invalidate_lock;
         let page = (*vmf).page;
+        let (this, block) = (
+            Inode::<T>::from_raw(inode),
+            (*vmf).__bindgen_anon_1.pgoff as u64,
+        );
+        trace::fault(this.sb().dev(), this.ino(), block, 1);
 
         bindings::ordofs_helper_start_pagefault((*inode).i_sb);
         let ret = match to_result(bindings::file_update_time(file)) {
@@ -43,6 +49,7 @@ unsafe extern "C" fn page_mkwrite<T: FileData>(
                 bindings::down_read(lock);
                 // The page goes to `fault_next`, which waits for its writeback.
                 let ret = bindings::iomap_page_mkwrite(vmf, Tables::<T>::FAULT, page.cast());
+                trace::fault_done(this.sb().dev(), this.ino(), block, 1);
                 bindings::up_read(lock);
                 ret
             }

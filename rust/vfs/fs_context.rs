@@ -14,7 +14,10 @@ use kernel::{
     prelude::*,
 };
 
-use super::{inode::Inode, super_ops, FileSystem, MountError, Param, SuperBlock};
+use super::{
+    inode::Inode, registration::Registration, super_block::Mounted, super_ops, window::Tags,
+    FileSystem, MountError, Param, SuperBlock,
+};
 use crate::{bindings, os::Device, vfs::file_data::FileData};
 
 /// The only block size.
@@ -179,12 +182,13 @@ unsafe fn try_fill_super<T: FileData>(
         (*sb).s_time_min = i64::MIN;
         (*sb).s_time_max = i64::MAX;
         let read_only = bindings::ordofs_sb_rdonly(sb);
-        let dev = Device::from_super(sb)?;
+        let tags = Tags::new()?;
+        let dev = Device::from_super(sb, tags.clone())?;
         let fs = T::mount(dev, params::<T>(fc), read_only).map_err(|e| explain(fc, e))?;
         bindings::ordofs_sb_set_uuid(sb, fs.uuid().as_ptr());
-        let fs = KBox::new(fs, GFP_KERNEL)?;
+        let mounted = KBox::new(Mounted::new(fs, tags)?, GFP_KERNEL)?;
         // INVARIANT: Set once, before any inode is made.
-        (*sb).s_fs_info = KBox::into_raw(fs).cast();
+        (*sb).s_fs_info = KBox::into_raw(mounted).cast();
 
         let sb_ref = SuperBlock::<T>::from_raw(sb);
         let root = Inode::get(sb_ref, sb_ref.fs().root_ino())?;
@@ -204,7 +208,12 @@ unsafe fn try_fill_super<T: FileData>(
         if dentry.is_null() {
             return Err(ENOMEM);
         }
-        if let Err(e) = sb_ref.fs().started(sb_ref, read_only) {
+        let parent = Registration::<T>::directory((*sb).s_type);
+        let started = sb_ref
+            .mounted()
+            .show(parent, sb_ref.id())
+            .and_then(|()| sb_ref.fs().started(sb_ref, read_only));
+        if let Err(e) = started {
             bindings::dput(dentry);
             return Err(e);
         }

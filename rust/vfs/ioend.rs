@@ -35,6 +35,7 @@ use kernel::prelude::*;
 
 use super::file_data::FileData;
 use super::iomap::{offset, BLOCK};
+use super::window::Window;
 use super::Inode;
 use crate::bindings;
 use crate::os::NoFs;
@@ -274,6 +275,7 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
         let max = u32::try_from(blocks * BLOCK).unwrap_or(u32::MAX);
         // SAFETY: By the type invariants the ioend is ours. Split off parts count in it.
         let split = unsafe { bindings::iomap_split_ioend(self.ioend, max, false) };
+        let status = self.inode().sb().pass(Window::DataIo);
         // An error is a pointer into the last page.
         if split as usize >= usize::MAX - 4095 {
             let error = to_result(split as isize as c_int).err().unwrap_or(EIO);
@@ -295,7 +297,14 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
             let bio = &raw mut (*part).io_bio;
             (*bio).bi_iter.bi_sector = addr >> SECTOR_SHIFT;
             bindings::ordofs_helper_bio_init_write(bio, Some(write_end_io::<T>));
-            bindings::submit_bio(bio);
+            match status {
+                Ok(()) => bindings::submit_bio(bio),
+                Err(e) => {
+                    // As if the device had answered with that.
+                    (*bio).bi_status = bindings::errno_to_blk_status(e.to_errno());
+                    bindings::bio_endio(bio);
+                }
+            }
         }
         if split.is_null() {
             return None;

@@ -27,7 +27,8 @@ use kernel::prelude::*;
 
 use super::file_data::{Extent, ExtentKind, FileData};
 use super::ioend::PageSlice;
-use super::window::{self, Window};
+use super::trace;
+use super::window::Window;
 use super::Inode;
 use crate::bindings;
 
@@ -160,8 +161,7 @@ fn fill_write<T: FileData>(
     if w.new {
         iomap.flags |= bindings::IOMAP_F_NEW as u16;
     }
-    window::hold(Window::Mapped);
-    Ok(())
+    inode.sb().pass(Window::Mapped)
 }
 
 /// Punches a range out of the delayed allocations.
@@ -285,9 +285,15 @@ unsafe extern "C" fn iomap_valid<T: FileData>(
     iomap: *const bindings::iomap,
 ) -> bool {
     // SAFETY: By the requirements.
-    let (inode, cookie) = unsafe { (Inode::<T>::from_raw(inode), (*iomap).validity_cookie) };
+    let (inode, iomap) = unsafe { (Inode::<T>::from_raw(inode), &*iomap) };
+    let cookie = iomap.validity_cookie;
     // The mutant shows that the test of R5 can fail.
-    cfg!(ordofs_mutant_r5) || T::is_current(inode, cookie)
+    if cfg!(ordofs_mutant_r5) || T::is_current(inode, cookie) {
+        return true;
+    }
+    let (start, len) = (offset(iomap.offset) / BLOCK, iomap.length / BLOCK);
+    trace::map_stale(inode.sb().dev(), inode.ino(), start, len, cookie, false);
+    false
 }
 
 /// Reads what a write does not cover of its blocks.

@@ -21,6 +21,8 @@ mod address_space;
 pub(crate) mod block;
 pub(crate) mod dentry;
 pub(crate) mod dir;
+#[cfg(ordofs_debug)]
+mod errortag;
 pub(crate) mod export;
 mod fault;
 pub(crate) mod file_data;
@@ -41,6 +43,10 @@ pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;
 pub(crate) mod super_ops;
+pub(crate) mod sysfs;
+#[allow(unreachable_pub, dead_code)]
+pub mod trace;
+#[allow(unreachable_pub)]
 pub(crate) mod window;
 pub(crate) mod workqueue;
 
@@ -123,6 +129,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     const INODE_CACHE: &'static CStr;
     /// What `statfs` calls the type.
     const MAGIC: u64;
+    /// What is in `/sys/fs/<type>/<device>`, for users.
+    const FILES: &'static [sysfs::File<Self>];
 
     // Mounting.
 

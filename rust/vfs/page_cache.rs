@@ -24,7 +24,8 @@ use kernel::prelude::*;
 
 use super::file_data::FileData;
 use super::iomap::Tables;
-use super::window::{self, Window};
+use super::trace;
+use super::window::Window;
 use super::Inode;
 use crate::bindings;
 
@@ -70,6 +71,7 @@ pub(crate) struct LayoutLock<'a, T: FileData> {
 
 impl<T: FileData> Drop for LayoutLock<'_, T> {
     fn drop(&mut self) {
+        trace::layout_done(self.inode.sb().dev(), self.inode.ino());
         // A mutant of R3 has not taken it.
         if cfg!(not(ordofs_mutant_r3)) {
             // SAFETY: Held by the type invariant.
@@ -105,7 +107,8 @@ impl<T: FileData> Inode<T> {
 
     /// Takes the layout lock (R3). The caller holds `i_rwsem` exclusively.
     pub(crate) fn lock_layout(&self) -> LayoutLock<'_, T> {
-        // The mutant shows that the test of R3 can fail.
+        // The mutant shows that the test of R3 can fail. It is this side that goes: for a page that is
+        // not in the cache, the fault handler takes the other one by itself.
         if cfg!(not(ordofs_mutant_r3)) {
             // SAFETY: The inode is valid.
             unsafe { bindings::down_write(&raw mut (*self.mapping()).invalidate_lock) };
@@ -191,7 +194,10 @@ impl<T: FileData> LayoutLock<'_, T> {
         unsafe {
             bindings::truncate_pagecache_range(self.inode.as_ptr(), start as i64, end as i64)
         };
-        window::hold(Window::PagesDropped);
+        let (inode, first) = (self.inode, start / super::iomap::BLOCK);
+        let len = (end / super::iomap::BLOCK).saturating_sub(first) + 1;
+        trace::drop_pages(inode.sb().dev(), inode.ino(), first, len);
+        let _ = inode.sb().pass(Window::PagesDropped);
     }
 
     /// Changes `i_size`, and drops the pages beyond it.

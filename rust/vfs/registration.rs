@@ -5,7 +5,7 @@
 use core::{marker::PhantomData, ptr};
 use kernel::{error::to_result, prelude::*, types::Opaque};
 
-use super::{fs_context, Inode};
+use super::{fs_context, sysfs::TypeDirectory, Inode};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// What is shared with the VFS; it does not move while it is registered.
@@ -15,6 +15,7 @@ use crate::{bindings, vfs::file_data::FileData};
 struct Inner {
     fs_type: Opaque<bindings::file_system_type>,
     inode_cache: *mut bindings::kmem_cache,
+    directory: TypeDirectory,
 }
 
 /// A registered filesystem type. Dropping it unregisters the type; the VFS keeps the module while
@@ -71,6 +72,7 @@ impl<T: FileData> Registration<T> {
             Inner {
                 fs_type: Opaque::zeroed(),
                 inode_cache,
+                directory: TypeDirectory::new(T::NAME)?,
             },
             GFP_KERNEL,
         )?;
@@ -102,6 +104,18 @@ impl<T: FileData> Registration<T> {
     ) -> *mut bindings::kmem_cache {
         // SAFETY: By the caller's promise this is `fs_type` of an `Inner`, its first field.
         unsafe { (*fs_type.cast::<Inner>()).inode_cache }
+    }
+
+    /// The directory in sysfs for superblocks of a type.
+    ///
+    /// # Safety
+    ///
+    /// `fs_type` is the one that a `Registration<T>` registered, and stays so for `'a`.
+    pub(crate) unsafe fn directory<'a>(
+        fs_type: *mut bindings::file_system_type,
+    ) -> &'a TypeDirectory {
+        // SAFETY: As above.
+        unsafe { &(*fs_type.cast::<Inner>()).directory }
     }
 }
 

@@ -2,18 +2,73 @@
 
 //! Superblocks.
 
-use core::{marker::PhantomData, ptr};
-use kernel::types::Opaque;
+use core::{ffi::CStr, marker::PhantomData, ptr};
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
 
-use super::FileSystem;
-use crate::bindings;
+use super::{
+    sysfs::{Directory, TypeDirectory},
+    window::{Tags, Window},
+    FileSystem,
+};
+use crate::{bindings, os::Mutex};
+
+/// A mounted filesystem, and what belongs to each mount whatever the filesystem.
+pub(crate) struct Mounted<T: FileSystem> {
+    fs: T,
+    tags: Tags,
+    directory: Mutex<Option<Directory<T>>>,
+}
+
+impl<T: FileSystem> Mounted<T> {
+    /// Without a directory in sysfs.
+    pub(super) fn new(fs: T, tags: Tags) -> Result<Self> {
+        Ok(Self {
+            fs,
+            tags,
+            directory: Mutex::new(None)?,
+        })
+    }
+
+    /// The filesystem.
+    pub(crate) fn fs(&self) -> &T {
+        &self.fs
+    }
+
+    /// What holds windows open.
+    #[cfg_attr(not(ordofs_debug), allow(dead_code))]
+    pub(crate) fn tags(&self) -> &Tags {
+        &self.tags
+    }
+
+    /// Makes the directory in sysfs.
+    ///
+    /// # Safety
+    ///
+    /// `self` stays where it is, and valid, until [`Mounted::hide`].
+    pub(super) unsafe fn show(&self, parent: &TypeDirectory, name: &CStr) -> Result {
+        // SAFETY: The caller's promise.
+        let directory = unsafe { Directory::new(parent, name, self) }?;
+        *self.directory.lock() = Some(directory);
+        Ok(())
+    }
+
+    /// Removes the directory. Whoever is held in a window goes on, and nobody can be held any more.
+    pub(super) fn hide(&self) {
+        let directory = self.directory.lock().take();
+        drop(directory);
+        self.tags.off();
+    }
+}
 
 /// A mounted filesystem of type `T`.
 ///
 /// # Invariants
 ///
 /// - The superblock's type is the one that a `Registration<T>` registered.
-/// - `s_fs_info` is null or comes from `KBox::<T>::into_raw`. It is set once, before any inode is
+/// - `s_fs_info` is null or comes from `KBox::<Mounted<T>>::into_raw`. It is set once, before any inode is
 ///   made, and is valid until the last inode is gone and `put_super` ran.
 #[repr(transparent)]
 pub(crate) struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
@@ -56,10 +111,27 @@ impl<T: FileSystem> SuperBlock<T> {
 
     /// The filesystem.
     pub(crate) fn fs(&self) -> &T {
-        // SAFETY: By the type invariants `s_fs_info` is a valid `T`; whoever has a reference to the
+        self.mounted().fs()
+    }
+
+    /// The filesystem and what belongs to the mount.
+    pub(super) fn mounted(&self) -> &Mounted<T> {
+        // SAFETY: By the type invariants `s_fs_info` is a valid `Mounted<T>`; whoever has a reference to the
         // superblock in safe code got it while there were inodes, or from a callback that the VFS
         // makes only between mounting and `put_super`.
-        unsafe { &*(*self.as_ptr()).s_fs_info.cast::<T>() }
+        unsafe { &*(*self.as_ptr()).s_fs_info.cast::<Mounted<T>>() }
+    }
+
+    /// The device's number, by which traces tell filesystems apart.
+    pub(super) fn dev(&self) -> u32 {
+        // SAFETY: The pointer is valid by the type invariants; the number does not change.
+        unsafe { (*self.as_ptr()).s_dev }
+    }
+
+    /// The current task has come to a place where tests may hold it.
+    #[inline]
+    pub(super) fn pass(&self, window: Window) -> Result {
+        self.mounted().tags.pass(self.dev(), window)
     }
 
     /// Whether the filesystem is mounted read-only.
@@ -69,11 +141,10 @@ impl<T: FileSystem> SuperBlock<T> {
     }
 
     /// The name of the device, as the kernel's messages show it.
-    pub(crate) fn id(&self) -> &[u8] {
+    pub(crate) fn id(&self) -> &CStr {
         // SAFETY: The pointer is valid by the type invariants; `s_id` is set before the filesystem
         // is told of the superblock and is not changed for filesystems on one block device.
         let id: &[u8; 32] = unsafe { &*ptr::addr_of!((*self.as_ptr()).s_id).cast() };
-        let len = id.iter().position(|&b| b == 0).unwrap_or(id.len());
-        id.get(..len).unwrap_or(&[])
+        CStr::from_bytes_until_nul(id).unwrap_or(c"?")
     }
 }

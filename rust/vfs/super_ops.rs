@@ -14,7 +14,9 @@ use kernel::{
     prelude::*, //
 };
 
-use super::{registration::Registration, setattr::push_attrs, Inode, SuperBlock};
+use super::{
+    registration::Registration, setattr::push_attrs, super_block::Mounted, Inode, SuperBlock,
+};
 use crate::{bindings, vfs::file_data::FileData};
 
 struct Tables<T: FileData>(PhantomData<T>);
@@ -100,16 +102,21 @@ unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
 /// `sb` is a superblock of `T` without inodes, and nothing of the VFS calls into it at this time or
 /// later.
 pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
-    // SAFETY: By the caller's promise nobody else uses the field.
-    let fs = unsafe { (*sb).s_fs_info }.cast::<T>();
-    if fs.is_null() {
+    // SAFETY: By the caller's promise nobody changes the field.
+    let raw = unsafe { (*sb).s_fs_info }.cast::<Mounted<T>>();
+    if raw.is_null() {
         return;
     }
-    // SAFETY: By the superblock's invariants this comes from `KBox::<T>::into_raw`, and by the
-    // caller's promise there are no users any more.
-    let fs = unsafe { KBox::from_raw(fs) };
-    fs.drain();
-    fs.unmount();
+    {
+        // SAFETY: By the superblock's invariants this is valid until we free it below.
+        let mounted = unsafe { &*raw };
+        mounted.hide();
+        mounted.fs().drain();
+        mounted.fs().unmount();
+    }
+    // SAFETY: By the superblock's invariants this comes from `KBox::into_raw`; completions of I/O have
+    // been waited for, so that there are no users any more.
+    drop(unsafe { KBox::from_raw(raw) });
     // SAFETY: As above.
     unsafe { (*sb).s_fs_info = ptr::null_mut() };
 }

@@ -15,22 +15,25 @@ use crate::engine::inode::Inode;
 use crate::engine::maps::ordered::{NewWrite, Ordered};
 use crate::engine::maps::Maps;
 use crate::engine::mutant::{self, Mutant};
-use crate::os::{ReadGuard, Shared, WriteGuard};
+use crate::os::{trace, Device, ReadGuard, Shared, Window, WriteGuard};
 use kernel::prelude::*;
 
 /// The right to start a write: the shared side of `ordered_sem`.
 pub struct Starting<'a> {
     inode: &'a Shared<Inode>,
+    /// For traces.
+    device: &'a Device,
     /// `None` in a mutant only.
     _shared: Option<ReadGuard<'a, ()>>,
 }
 
 impl<'a> Starting<'a> {
     /// Waits for fast fsyncs that collect. Taken before `maps`.
-    pub(super) fn enter(inode: &'a Shared<Inode>) -> Self {
+    pub(super) fn enter(inode: &'a Shared<Inode>, device: &'a Device) -> Self {
         let shared = (!mutant::is(Mutant::R1Lock)).then(|| inode.ordered_sem.read());
         Self {
             inode,
+            device,
             _shared: shared,
         }
     }
@@ -49,12 +52,30 @@ impl<'a> Starting<'a> {
         }
         // The ordered extent first ...
         let ordered = self.inode.ordered.lock().insert(self, write)?;
+        self.tell(&ordered, trace::ordered_insert);
+        let _ = self.device.pass(Window::OrderedInserted);
         // ... the extent map second: the type asks for the ordered extent.
         if let Err(e) = maps.ems.insert_pinned(&ordered) {
             self.inode.ordered.lock().remove(ordered);
             return Err(e);
         }
+        self.tell(&ordered, trace::ordered_mapped);
         Ok(ordered)
+    }
+
+    /// A step in the life of an ordered extent, for traces.
+    #[inline(always)]
+    fn tell(&self, o: &Ordered, event: fn(u32, u64, u64, u64, u64, u64, bool, bool)) {
+        event(
+            self.device.id(),
+            self.inode.ino(),
+            o.id(),
+            o.start(),
+            o.len(),
+            o.phys(),
+            o.in_place(),
+            o.direct(),
+        );
     }
 
     /// Hand-weakened, for R1's mutants: the extent map first. It takes an `Ordered` that is in no set,
@@ -63,7 +84,10 @@ impl<'a> Starting<'a> {
     fn publish_swapped(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
         let ordered = self.inode.ordered.lock().unproved(self, write)?;
         maps.ems.insert_pinned(&ordered)?;
+        self.tell(&ordered, trace::ordered_mapped);
+        let _ = self.device.pass(Window::OrderedInserted);
         self.inode.ordered.lock().insert_late(&ordered)?;
+        self.tell(&ordered, trace::ordered_insert);
         Ok(ordered)
     }
 }

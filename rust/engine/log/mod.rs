@@ -36,7 +36,7 @@ use crate::engine::inode::Inode;
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::txn::Txn;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::os::{now, Mutex, Time};
+use crate::os::{now, trace, Mutex, Time, Window};
 use kernel::prelude::*;
 use record::Record;
 use ring::Area;
@@ -237,21 +237,29 @@ impl Fs {
     /// R1: under the exclusive side of `ordered_sem` nobody is between an ordered extent and its
     /// extent map; the ordered extents found then are waited for before extent maps are collected.
     fn log_inode(&self, inode: &Inode) -> Result {
+        trace::fsync_start(self.dev(), inode.ino());
         let limit = {
             let _collecting = Collecting::enter(inode);
             inode.ordered.lock().next_id()
         };
+        let flying = inode.ordered.lock().count_before(limit);
+        if flying > 0 {
+            trace::fsync_wait(self.dev(), inode.ino(), limit, flying);
+        }
         inode
             .ordered_wait
             .wait_until(|| !inode.ordered.lock().any_before(limit));
+        self.st.device().pass(Window::FsyncCollect)?;
 
         let collecting = Collecting::enter(inode);
         let mut m = inode.maps.write();
         let mut v = ValueBuf::new();
         let mut at = 0;
+        let (mut maps, mut extents) = (0, 0);
         let durable = self.durable_generation();
         while let Some(r) = m.ems.unsaved_from(&collecting, at) {
             at = r.end();
+            maps += 1;
             let pinned = r.value.pinned != 0;
             // R1: what was in flight before the wait is complete; what is in flight now came later.
             let waited_for = pinned && r.value.pinned < limit;
@@ -290,11 +298,13 @@ impl Fs {
                     csums,
                 };
                 self.log.append(&w, generation);
+                extents += 1;
             }
             if !pinned {
                 m.ems.set_logged(r.start);
             }
         }
+        trace::fsync_collect(self.dev(), inode.ino(), maps, extents);
         // Sizes change under `maps` or with a record of their own; the lock orders this one with them.
         let attrs = inode.attrs();
         if attrs.mode != 0 {
@@ -335,7 +345,13 @@ impl Fs {
                 // A commit held it all already.
                 Ok(())
             } else if fits {
-                ring::write(&self.st, self.log.area, pos, seq, &batch)
+                let device = self.st.device();
+                let written = device
+                    .pass(Window::LogBatch)
+                    .and_then(|()| ring::write(&self.st, self.log.area, pos, seq, &batch));
+                let error = written.err().map_or(0, |e| e.to_errno());
+                trace::log_batch(self.dev(), seq, pos, blocks, batch.len() as u64, error);
+                written
             } else {
                 Err(ENOSPC)
             };

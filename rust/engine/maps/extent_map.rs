@@ -214,12 +214,13 @@ impl ExtentMaps {
     }
 
     /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
-    /// (logged ones included) stay: a fast fsync still has to see them. Returns (dropped, everything in the range is gone).
-    pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, bool) {
+    /// (logged ones included) stay: a fast fsync still has to see them. Returns how many were dropped, and
+    /// how many are left in the range.
+    pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, usize) {
         let end = start.saturating_add(len);
         let mut from = start;
         let mut dropped = 0;
-        let mut all = true;
+        let mut kept = 0;
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < end) {
             from = r.end();
             let may_go = r.value.clean() || (mutant::is(Mutant::R2) && r.value.pinned == 0);
@@ -230,8 +231,8 @@ impl ExtentMaps {
                     continue;
                 }
             }
-            all = false;
+            kept += 1;
         }
-        (dropped, all)
+        (dropped, kept)
     }
 }

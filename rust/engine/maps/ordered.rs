@@ -190,6 +190,13 @@ impl OrderedSet {
         hit
     }
 
+    /// How many ordered extents with a smaller id are there?
+    pub fn count_before(&self, id: u64) -> u64 {
+        let mut n = 0;
+        self.map.for_each(|_, f| n += u64::from(f.id < id));
+        n
+    }
+
     /// Is any write in flight in the range?
     pub fn overlaps(&self, start: u64, len: u64) -> bool {
         self.any(start, len, |_| true)

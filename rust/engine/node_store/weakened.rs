@@ -7,7 +7,7 @@
 //! was faster. In C it would go on with freed memory; here it finds nothing, and says so.
 
 use super::{Entry, Node, NodeStore, Room};
-use crate::os::Shared;
+use crate::os::{Shared, Window};
 use kernel::prelude::*;
 
 impl NodeStore {
@@ -21,6 +21,7 @@ impl NodeStore {
             }
             shard.put(node, self.max_per_shard);
         }
+        let _ = self.dev.pass(Window::NodeCached);
         match self.lock(room).nodes.get_mut(&addr) {
             Some(Entry::Ready(node, _)) => Ok(node.clone()),
             _ => {

@@ -25,6 +25,8 @@ pub use shared::Shared;
 pub use wait::WaitQueue;
 
 pub use crate::vfs::block::Device;
+pub use crate::vfs::trace;
+pub use crate::vfs::window::Window;
 
 /// Atomic integers.
 pub mod atomic {

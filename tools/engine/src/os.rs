@@ -8,6 +8,7 @@
 //! | [`atomic`] | atomics |
 //! | [`map`] | ordered map |
 //! | [`block`] | page-aligned block buffers |
+//! | [`trace`], [`window`] | nothing: the kernel's tracepoints and delay points |
 //! | [`device`] | Device and what is behind it: [`file`](mod@file), [`mem`](mod@mem), [`record`] |
 
 pub mod block;
@@ -18,6 +19,8 @@ pub mod mem;
 pub mod misc;
 pub mod record;
 pub mod sync;
+pub mod trace;
+pub mod window;
 
 /// Atomics; one place, so that a model checker's can stand in for them.
 pub mod atomic {
@@ -31,3 +34,4 @@ pub use device::{Backend, Device};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
+pub use window::Window;

@@ -14,6 +14,9 @@ pub mod mem;
 #[path = "../../engine/src/os/misc.rs"]
 pub mod misc;
 pub mod sync;
+#[path = "../../engine/src/os/trace.rs"]
+pub mod trace;
+pub mod window;
 
 /// Atomics whose every access is a point where the schedule may turn.
 pub mod atomic {
@@ -28,3 +31,4 @@ pub use device::{Backend, Device};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
+pub use window::Window;

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `/sys/fs/ordofs/<device>`: what a mount tells about itself, one value a file.
+//!
+//! Nothing here takes a lock that is held across I/O: the files can be read while the filesystem hangs.
+
+use core::fmt;
+
+use super::OrdoFs;
+use crate::{os::atomic::Ordering, vfs::sysfs::File};
+
+/// The files.
+pub(super) const FILES: &[File<OrdoFs>] = &[
+    File::value(c"uuid", uuid),
+    File::value(c"label", |fs, out| {
+        // UTF-8 by convention; what is not is left out.
+        for part in fs.engine().label().utf8_chunks() {
+            out.write_str(part.valid())?;
+        }
+        Ok(())
+    }),
+    File::value(c"generation", |fs, out| {
+        write!(out, "{}", fs.engine().durable_generation())
+    }),
+    File::value(c"commits", |fs, out| {
+        let now = fs.engine().durable_generation();
+        write!(out, "{}", now.saturating_sub(fs.first_generation))
+    }),
+    File::value(c"log_batches", |fs, out| {
+        let n = fs.engine().log.batches.load(Ordering::Relaxed);
+        write!(out, "{n}")
+    }),
+    File::value(c"extent_maps", |fs, out| {
+        let n = fs.engine().em_count.load(Ordering::Relaxed);
+        write!(out, "{}", n.max(0))
+    }),
+    File::value(c"cached_nodes", |fs, out| {
+        write!(out, "{}", fs.engine().node_store().cached())
+    }),
+    File::value(c"shutdown", |fs, out| {
+        write!(out, "{}", u32::from(fs.engine().is_shutdown()))
+    }),
+];
+
+fn uuid(fs: &OrdoFs, out: &mut dyn fmt::Write) -> fmt::Result {
+    for (i, byte) in fs.engine().uuid().iter().enumerate() {
+        if matches!(i, 4 | 6 | 8 | 10) {
+            out.write_str("-")?;
+        }
+        write!(out, "{byte:02x}")?;
+    }
+    Ok(())
+}
