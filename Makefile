@@ -14,7 +14,14 @@ SH  := $(TOP)scripts
 KERNEL  ?= stock
 VARIANT ?=
 RUSTCFG ?=
-export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT RACE_SECONDS
+# make DEBUG=1: with the delay points of docs/TESTING.md.
+ifneq ($(filter 1 y,$(DEBUG)),)
+override RUSTCFG += ordofs_debug
+ifeq ($(VARIANT),)
+override VARIANT := debug
+endif
+endif
+export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS
 
 ifneq ($(KDIR),)
 .DEFAULT_GOAL := kbuild
@@ -34,6 +41,9 @@ help:
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
+	@echo '      DEBUG=1             with error tags (delay points at race windows)'
+	@echo '  make mutants        each rule without its protection must fail its tests'
+	@echo '      LOOPS=100 make test TESTS="vm/04*"   the reproducers, many times over'
 	@echo '  make tools          build mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
 	@echo '  make powercut       power cuts of the VM under load (ROUNDS=200)'
 	@echo '  make shell          a shell in the VM, with an OrdoFS at /mnt/test'
@@ -43,7 +53,7 @@ help:
 	@echo '  make root           only make the environment'
 	@echo '  make clean          remove build products (make clean-cache: everything)'
 	@echo
-	@echo '  make KDIR=/path/to/prepared/build [modules_install]'
+	@echo '  make KDIR=/path/to/prepared/build [DEBUG=1] [modules_install]'
 	@echo '                      conventional build; the tree must carry Rust metadata'
 	@echo
 	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock|debug'
@@ -66,7 +76,7 @@ modules_install: need-kdir
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
-.PHONY: root module tools run test check fmt clippy shell chroot-shell xfstests
+.PHONY: root module tools run test check fmt clippy shell chroot-shell xfstests mutants
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -80,6 +90,8 @@ test:
 	@$(SH)/test
 check:
 	@$(SH)/test check
+mutants:
+	@$(SH)/mutants $(ARGS)
 clippy:
 	@$(SH)/clippy
 # Rewrite all Rust sources in the kernel's style.

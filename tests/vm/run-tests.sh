@@ -7,7 +7,7 @@
 # why) or anything else. It gets TEST_DEV, SCRATCH_DEV, LOG_DEV and the mount
 # points TEST_MNT and SCRATCH_MNT, on disks left in any state, and a directory
 # of its own below /results. Lines that begin with "::" are for scripts/test on
-# the host. The same marker goes to the kernel's log, so that a splat can be
+# the host. LOOPS is how often the reproducers of races go round. The same marker goes to the kernel's log, so that a splat can be
 # laid at the right door.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,22 +30,26 @@ tidy() {
 for name in "$@"; do
 	file=$here/t/$name.sh
 	limit=$(sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$file" | head -n 1)
+	limit=$((${limit:-300} * ${LOOPS:-1}))
 	export RESULT_DIR=/results/$name
 	mkdir -p "$RESULT_DIR"
 	echo "::start $name"
 	echo "ordofs-test: $name" >/dev/kmsg
 	start=$SECONDS
-	timeout -k 10 "${limit:-300}" bash "$file" "${PHASE:-1}" </dev/null >"$RESULT_DIR/output" 2>&1
+	timeout -k 10 "$limit" bash "$file" "${PHASE:-1}" </dev/null >"$RESULT_DIR/output" 2>&1
 	rc=$?
 	tidy >>"$RESULT_DIR/output" 2>&1
 	case $rc in
 	0) verdict=pass ;;
 	77) verdict=skip ;;
-	124 | 137) verdict=fail; echo "time limit of ${limit:-300}s" >>"$RESULT_DIR/output" ;;
+	124 | 137) verdict=fail; echo "time limit of ${limit}s" >>"$RESULT_DIR/output" ;;
 	*) verdict=fail ;;
 	esac
 	if [ "$verdict" != pass ] || [ -n "${VERBOSE-}" ]; then
 		sed 's/^/    /' "$RESULT_DIR/output"
+	else
+		# What a reproducer shows for having entered its window.
+		sed -n 's/^trace: /    &/p' "$RESULT_DIR/output"
 	fi
 	echo "::$verdict $name $((SECONDS - start))"
 done

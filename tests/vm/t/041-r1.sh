@@ -1,0 +1,7 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# R1, ordered before mapped: the window held open, a power cut, replay.
+# timeout: 180
+# variant: debug ordofs_debug
+exec python3 /run/ordofs/tests/race/r1.py
