@@ -27,7 +27,7 @@ impl<T: FileData> Tables<T> {
         iterate_shared: Some(iterate::<T>),
         fsync: Some(fsync::<T>),
         unlocked_ioctl: Some(super::ioctl::ioctl::<T>),
-        compat_ioctl: Some(bindings::compat_ptr_ioctl),
+        compat_ioctl: super::ioctl::COMPAT,
         ..pin_init::zeroed()
     };
 }

@@ -10,6 +10,16 @@ use crate::{bindings, vfs::file_data::FileData};
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
 
+/// `compat_ioctl`.
+type CompatIoctl = unsafe extern "C" fn(*mut bindings::file, c_uint, c_ulong) -> c_long;
+
+/// 32-bit programs pass the same structures; only their pointers are narrower.
+#[cfg(CONFIG_COMPAT)]
+pub(super) const COMPAT: Option<CompatIoctl> = Some(bindings::compat_ptr_ioctl);
+/// There are no 32-bit programs.
+#[cfg(not(CONFIG_COMPAT))]
+pub(super) const COMPAT: Option<CompatIoctl> = None;
+
 /// `unlocked_ioctl`.
 ///
 /// # Safety
