@@ -50,6 +50,7 @@ help:
 	@echo '  make chroot-shell   a shell in the build root'
 	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
 	@echo '                      a tree of upstream xfstests that you have built'
+	@echo '  make debug-kernel   lockdep, KASAN and fault injection, for KERNEL=debug'
 	@echo '  make root           only make the environment'
 	@echo '  make clean          remove build products (make clean-cache: everything)'
 	@echo
@@ -72,7 +73,9 @@ modules_install: need-kdir
 
 # --- the project's own environment -----------------------------------------
 
-.PHONY: powercut
+.PHONY: powercut debug-kernel
+debug-kernel:
+	@$(SH)/kernel-debug
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 

@@ -4,7 +4,7 @@
 # 200,000 files and a file of 100,000 extents survive umount and mount; ordofs
 # dump shows all of them, fsck finds nothing. Memory for it is bounded: the VM
 # has 2 GB, the caches may be dropped on the way.
-# timeout: 900
+# timeout: 1200
 set -euo pipefail
 
 files=${FILES:-200000}
