@@ -11,12 +11,14 @@
 #include <linux/fs_context.h>
 #include <linux/kthread.h>
 #include <linux/pagemap.h>
+#include <linux/posix_acl.h>
 #include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/statfs.h>
 #include <linux/timekeeping.h>
 #include <linux/wait.h>
 #include <linux/writeback.h>
+#include <linux/xattr.h>
 
 /* rust/helpers.c */
 #include "helpers.h"
@@ -26,3 +28,6 @@
 
 /* The tracepoints: rust/trace/points.c */
 #include "../trace/ordofs.h"
+
+/* Extended attributes: rust/helpers_xattr.c */
+#include "helpers_xattr.h"

@@ -51,5 +51,4 @@ pub use inode::Inode;
 pub use maps::ordered::Ordered;
 pub use namei::Rename;
 pub use types::*;
-#[allow(unused_imports)] // The glue does not use them yet.
 pub use xattr::{NewXattr, XattrSet};

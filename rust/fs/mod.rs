@@ -13,6 +13,7 @@ mod namei;
 mod params;
 mod stats;
 mod super_;
+mod xattr;
 
 mod data;
 
@@ -40,6 +41,8 @@ pub(crate) struct OrdoFs {
     norecovery: bool,
     /// The generation that the mount began with.
     first_generation: u64,
+    /// Access control lists are in force.
+    acl: AtomicBool,
 }
 
 impl OrdoFs {

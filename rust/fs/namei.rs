@@ -9,7 +9,7 @@
 
 use kernel::prelude::*;
 
-use super::{InodeData, OrdoFs};
+use super::{xattr::NewXattrs, InodeData, OrdoFs};
 use crate::{
     engine,
     os::NoFs,
@@ -41,15 +41,17 @@ impl OrdoFs {
         new: &NewNode<'_>,
     ) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        let inode = self
-            .engine
-            .create(&dir.data().engine, name, &new_inode(new))?;
+        let xattrs = NewXattrs::of(new);
+        let inode =
+            self.engine
+                .create_with(&dir.data().engine, name, &new_inode(new), xattrs.list())?;
         Ok(InodeData::new(&self.engine, inode))
     }
 
     pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        let inode = self.engine.tmpfile(&new_inode(new))?;
+        let xattrs = NewXattrs::of(new);
+        let inode = self.engine.tmpfile_with(&new_inode(new), xattrs.list())?;
         Ok(InodeData::new(&self.engine, inode))
     }
 

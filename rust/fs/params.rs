@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `commit=SECONDS` | at most so long until what happened is durable by itself (1 to 300; default 5) |
 //! | `discard`, `nodiscard` | tell the device of freed blocks (default: no) |
+//! | `acl`, `noacl` | obey POSIX access control lists (default: yes) |
 //! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
 
 use core::{fmt, str};
@@ -24,15 +25,17 @@ pub(crate) struct Params {
     pub(super) commit_secs: u32,
     pub(super) discard: bool,
     pub(super) norecovery: bool,
+    pub(super) acl: bool,
 }
 
 impl Params {
     /// The options in force, or the defaults.
-    pub(super) fn from_options(o: &MountOptions, norecovery: bool) -> Self {
+    pub(super) fn from_options(o: &MountOptions, norecovery: bool, acl: bool) -> Self {
         Self {
             commit_secs: o.commit_secs,
             discard: o.discard,
             norecovery,
+            acl,
         }
     }
 
@@ -76,6 +79,8 @@ impl Params {
             },
             b"discard" => flag(&mut self.discard, true),
             b"nodiscard" => flag(&mut self.discard, false),
+            b"acl" => flag(&mut self.acl, true),
+            b"noacl" => flag(&mut self.acl, false),
             b"norecovery" => flag(&mut self.norecovery, true),
             _ => Param::Unknown,
         }
@@ -89,6 +94,9 @@ impl Params {
         }
         if self.discard {
             out.write_str(",discard")?;
+        }
+        if !self.acl {
+            out.write_str(",noacl")?;
         }
         if self.norecovery {
             out.write_str(",norecovery")?;

@@ -21,7 +21,7 @@ use crate::{
     },
     vfs::{
         kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked,
-        MountError, NewNode, Param, Rename, StatFs, SuperBlock,
+        MountError, Namespace, NewNode, Param, Rename, StatFs, SuperBlock, XattrSet,
     },
 };
 
@@ -65,6 +65,12 @@ impl OrdoFs {
         Ok(())
     }
 
+    /// The options in force.
+    fn params(&self) -> Params {
+        let acl = self.acl.load(Ordering::Relaxed);
+        Params::from_options(&self.engine.options(), self.norecovery, acl)
+    }
+
     /// Does what mounting read-only left undone.
     fn clean_up(&self) -> Result {
         if self.uncleaned.load(Ordering::Relaxed) {
@@ -96,14 +102,18 @@ impl FileSystem for OrdoFs {
         match current {
             Some(sb) => {
                 let fs = sb.fs();
-                Params::from_options(&fs.engine.options(), fs.norecovery)
+                fs.params()
             }
-            None => Params::from_options(&engine::MountOptions::default(), false),
+            None => Params::from_options(&engine::MountOptions::default(), false, true),
         }
     }
 
     fn parse_param(params: &mut Params, key: &[u8], value: Option<&[u8]>) -> Param {
         params.parse(key, value)
+    }
+
+    fn posix_acls(params: &Params) -> bool {
+        params.acl
     }
 
     #[inline(never)]
@@ -123,6 +133,7 @@ impl FileSystem for OrdoFs {
             uncleaned: AtomicBool::new(read_only),
             norecovery: params.norecovery,
             first_generation,
+            acl: AtomicBool::new(params.acl),
         })
     }
 
@@ -142,6 +153,7 @@ impl FileSystem for OrdoFs {
         params.check(read_only)?;
         fs.engine.set_commit_secs(params.commit_secs);
         fs.engine.set_discard(params.discard);
+        fs.acl.store(params.acl, Ordering::Relaxed);
         if read_only && !sb.read_only() {
             fs.stop_committer();
             fs.sync(true)?;
@@ -172,7 +184,7 @@ impl FileSystem for OrdoFs {
     }
 
     fn show_options(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        Params::from_options(&self.engine.options(), self.norecovery).show(out)
+        self.params().show(out)
     }
 
     fn root_ino(&self) -> u64 {
@@ -258,6 +270,38 @@ impl FileSystem for OrdoFs {
     fn sync_inode(inode: &Inode<Self>) -> Result {
         let _nofs = NoFs::enter();
         inode.fs().engine.sync_inode(&inode.data().engine)
+    }
+
+    fn get_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>> {
+        inode.fs().get_attribute(inode.data(), ns, name, out)
+    }
+
+    fn set_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result {
+        inode.fs().set_attribute(inode.data(), ns, name, value, how)
+    }
+
+    fn list_xattr(inode: &Inode<Self>, emit: &mut dyn FnMut(Namespace, &[u8]) -> Result) -> Result {
+        inode.fs().list_attributes(inode.data(), emit)
+    }
+
+    fn set_acl(
+        inode: &Locked<'_, Self>,
+        ns: Namespace,
+        value: Option<&[u8]>,
+        mode: Option<u32>,
+    ) -> Result {
+        inode.fs().set_list(inode.data(), ns, value, mode)
     }
 
     fn parent(inode: &Inode<Self>) -> Option<u64> {

@@ -133,6 +133,21 @@ unsafe fn explain(fc: *mut bindings::fs_context, e: MountError) -> Error {
     e.error
 }
 
+/// Turns access control lists on or off.
+///
+/// # Safety
+///
+/// `sb` is new, or its `s_umount` is held exclusively.
+unsafe fn use_acls(sb: *mut bindings::super_block, on: bool) {
+    // SAFETY: By the caller's promise.
+    let flags = unsafe { &mut (*sb).s_flags };
+    if on {
+        *flags |= bindings::ORDOFS_SB_POSIXACL;
+    } else {
+        *flags &= !bindings::ORDOFS_SB_POSIXACL;
+    }
+}
+
 unsafe extern "C" fn get_tree<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: The VFS passes a context of ours.
     unsafe { bindings::get_tree_bdev(fc, Some(fill_super::<T>)) }
@@ -175,6 +190,8 @@ unsafe fn try_fill_super<T: FileData>(
             ));
         }
         (*sb).s_op = super_ops::super_ops::<T>();
+        (*sb).s_xattr = super::xattr::handlers::<T>();
+        use_acls(sb, T::posix_acls(params::<T>(fc)));
         (*sb).s_export_op = super::export::export_ops::<T>();
         (*sb).s_maxbytes = i64::MAX;
         (*sb).s_magic = T::MAGIC as c_ulong;
@@ -243,6 +260,8 @@ unsafe extern "C" fn reconfigure<T: FileData>(fc: *mut bindings::fs_context) -> 
         };
         // SAFETY: The context is valid.
         T::reconfigure(sb, params, read_only).map_err(|e| unsafe { explain(fc, e) })?;
+        // SAFETY: As above; `s_umount` is what flags change under.
+        unsafe { use_acls(sb.as_ptr(), T::posix_acls(params)) };
         Ok(0)
     })
 }

@@ -16,6 +16,7 @@
 //! The methods say which of the VFS's locks their caller holds. [`Locked`] carries the proof that
 //! `i_rwsem` is held exclusively.
 
+mod acl;
 mod address_space;
 #[allow(unreachable_pub)]
 pub(crate) mod block;
@@ -49,10 +50,12 @@ pub mod trace;
 #[allow(unreachable_pub)]
 pub(crate) mod window;
 pub(crate) mod workqueue;
+pub(crate) mod xattr;
 
 pub(crate) use dentry::Dentry;
 pub(crate) use inode::{AttrChange, Attrs, Inode, Locked};
 pub(crate) use super_block::{StatFs, SuperBlock};
+pub(crate) use xattr::{Namespace, XattrSet};
 
 use core::ffi::CStr;
 use kernel::prelude::*;
@@ -97,6 +100,10 @@ pub(crate) struct NewNode<'a> {
     pub(crate) rdev: u64,
     /// Target for symbolic links.
     pub(crate) symlink: Option<&'a [u8]>,
+    /// Access control list.
+    pub(crate) access_acl: Option<&'a [u8]>,
+    /// Access control list that is inherited from the new directory.
+    pub(crate) default_acl: Option<&'a [u8]>,
 }
 
 /// A rename. Both directories' `i_rwsem` are held exclusively, as are those of `inode` and `target`
@@ -138,6 +145,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn initial_params(current: Option<&SuperBlock<Self>>) -> Self::Params;
     /// Takes one option.
     fn parse_param(params: &mut Self::Params, key: &[u8], value: Option<&[u8]>) -> Param;
+    /// Whether POSIX access control lists are wanted.
+    fn posix_acls(params: &Self::Params) -> bool;
     /// Reads the filesystem on `dev`.
     fn mount(dev: Device, params: &Self::Params, read_only: bool) -> Result<Self, MountError>;
     /// The mount has succeeded and is about to become visible: start what runs in the background.
@@ -203,6 +212,35 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn parent(inode: &Inode<Self>) -> Option<u64>;
     /// Makes the inode, data excepted, durable.
     fn sync_inode(inode: &Inode<Self>) -> Result;
+
+    // Extended attributes. Names are without the namespace's prefix.
+
+    /// Copies a value to `out`; answers its size, `None` if there is no such attribute. With an empty
+    /// `out` only that; ERANGE if it is too short.
+    fn get_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>>;
+    /// Sets an attribute, or removes it. The caller holds `i_rwsem` exclusively, or nobody else knows the
+    /// inode yet.
+    fn set_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result;
+    /// Calls `emit` for each attribute until it returns an error, which is the answer then.
+    fn list_xattr(inode: &Inode<Self>, emit: &mut dyn FnMut(Namespace, &[u8]) -> Result) -> Result;
+    /// Sets an access control list, or removes it if it is there, together with the permissions.
+    fn set_acl(
+        inode: &Locked<'_, Self>,
+        ns: Namespace,
+        value: Option<&[u8]>,
+        mode: Option<u32>,
+    ) -> Result;
 
     // Names. The directories' `i_rwsem` is held: shared for `lookup` and `readdir`, else exclusively.
 

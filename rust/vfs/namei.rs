@@ -15,7 +15,7 @@
 use core::{ffi::CStr, marker::PhantomData, ptr};
 use kernel::{error::from_result, prelude::*, sync::aref::ARef};
 
-use super::{inode::*, Dentry, FileSystem, NewNode, Rename};
+use super::{acl::Inherited, inode::*, xattr::init_security, Dentry, FileSystem, NewNode, Rename};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// The longest name in bytes.
@@ -40,6 +40,9 @@ impl<T: FileData> Tables<T> {
         tmpfile: Some(tmpfile::<T>),
         getattr: Some(super::setattr::getattr::<T>),
         setattr: Some(super::setattr::setattr::<T>),
+        listxattr: Some(super::xattr::list::<T>),
+        get_inode_acl: Some(super::acl::get::<T>),
+        set_acl: Some(super::acl::set::<T>),
         fileattr_get: Some(super::fileattr::get::<T>),
         fileattr_set: Some(super::fileattr::set::<T>),
         ..pin_init::zeroed()
@@ -73,6 +76,8 @@ unsafe fn new_node<'a, T: FileSystem>(
         gid,
         rdev: 0,
         symlink: None,
+        access_acl: None,
+        default_acl: None,
     }
 }
 
@@ -92,21 +97,41 @@ unsafe fn make<T: FileData>(
     if name.name().len() > NAME_MAX {
         return Err(ENAMETOOLONG);
     }
-    let node = new(dir);
+    let mut node = new(dir);
     // SAFETY: By the caller's promise.
     let dir = unsafe { Locked::new(dir) };
-    let data = T::create(&dir, name.name(), &node)?;
+    let acls = Inherited::new(&dir, &mut node.mode)?;
+    let data = T::create(
+        &dir,
+        name.name(),
+        &NewNode {
+            access_acl: acls.access(),
+            default_acl: acls.default(),
+            ..node
+        },
+    )?;
     dir.refresh();
-    match Inode::install(dir.sb(), data) {
-        // SAFETY: The dentry is negative; the reference goes to the dentry.
-        Ok(inode) => unsafe { bindings::d_instantiate(dentry, into_raw(inode)) },
+    let inode = match Inode::install(dir.sb(), data) {
+        Ok(inode) => inode,
         Err(e) => {
             // The name exists, only the VFS has no memory to show it: forget that there was none.
             // SAFETY: The dentry is valid.
             unsafe { bindings::d_drop(dentry) };
             return Err(e);
         }
+    };
+    if let Err(e) = init_security(&inode, &dir, name) {
+        // It must not be there without its labels.
+        if T::unlink(&dir, name.name(), &inode).is_err() {
+            // SAFETY: As above.
+            unsafe { bindings::d_drop(dentry) };
+        }
+        inode.refresh();
+        dir.refresh();
+        return Err(e);
     }
+    // SAFETY: The dentry is negative; the reference goes to the dentry.
+    unsafe { bindings::d_instantiate(dentry, into_raw(inode)) };
     settle(&dir)
 }
 
@@ -241,9 +266,18 @@ unsafe extern "C" fn tmpfile<T: FileData>(
         // SAFETY: As the VFS calls it.
         let dir = unsafe { Inode::<T>::from_raw(dir) };
         // SAFETY: As the VFS calls it.
-        let node = unsafe { new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16) };
+        let mut node = unsafe { new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16) };
+        let acls = Inherited::new(dir, &mut node.mode)?;
+        let node = NewNode {
+            access_acl: acls.access(),
+            default_acl: acls.default(),
+            ..node
+        };
         let data = T::tmpfile(dir.sb(), &node)?;
         let inode = Inode::install(dir.sb(), data)?;
+        // SAFETY: The file's dentry is new and nobody else's.
+        let name = unsafe { Dentry::<T>::from_raw((*file).__bindgen_anon_1.f_path.dentry) };
+        init_security(&inode, dir, name)?;
         // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call;
         // the reference goes to it. The inode has no names already, so `d_tmpfile`, which would
         // take one away, is not used.

@@ -23,10 +23,16 @@ const DIO_ALIGN: u32 = 4096;
 struct Tables<T: FileData>(PhantomData<T>);
 
 impl<T: FileData> Tables<T> {
-    const SPECIAL: bindings::inode_operations = bindings::inode_operations {
+    const ANY: bindings::inode_operations = bindings::inode_operations {
         getattr: Some(getattr::<T>),
         setattr: Some(setattr::<T>),
+        listxattr: Some(super::xattr::list::<T>),
         ..pin_init::zeroed()
+    };
+    const SPECIAL: bindings::inode_operations = bindings::inode_operations {
+        get_inode_acl: Some(super::acl::get::<T>),
+        set_acl: Some(super::acl::set::<T>),
+        ..Self::ANY
     };
     const REGULAR: bindings::inode_operations = bindings::inode_operations {
         fiemap: Some(super::file_data::fiemap::<T>),
@@ -37,7 +43,7 @@ impl<T: FileData> Tables<T> {
     // `get_link` is for the VFS to know a symbolic link; it takes the target from `i_link`.
     const SYMLINK: bindings::inode_operations = bindings::inode_operations {
         get_link: Some(bindings::simple_get_link),
-        ..Self::SPECIAL
+        ..Self::ANY
     };
 }
 
@@ -153,6 +159,13 @@ pub(crate) unsafe extern "C" fn setattr<T: FileData>(
             // The VFS has the change, the filesystem does not: let writeback try again.
             locked.mark_dirty();
             return Err(e);
+        }
+        if attr.ia_valid & bindings::ATTR_MODE != 0 {
+            // The list, if there is one, says the same as the permissions.
+            // SAFETY: The lock is held, and the inode's mode is set.
+            to_result(unsafe {
+                bindings::ordofs_acl_chmod(idmap, dentry, (*locked.as_ptr()).i_mode)
+            })?;
         }
         Ok(0)
     })

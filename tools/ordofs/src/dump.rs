@@ -3,16 +3,16 @@
 //! What is on disk, decoded.
 
 use crate::at;
-use crate::show::{name, time, uuid};
+use crate::show::{name, time, uuid, xattr_name};
 use anyhow::{anyhow, bail, Result};
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
-use ordofs_engine::engine::dir;
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{le32, NodePtr, Superblock, SB_SLOTS};
 use ordofs_engine::engine::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::node_store::NodeStore;
+use ordofs_engine::engine::{dir, xattr};
 use ordofs_engine::engine::{Attrs, S_IFDIR, S_IFLNK, S_IFMT};
 use ordofs_engine::os::{Block, Device, Shared};
 use serde_json::{json, Value};
@@ -226,11 +226,22 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
             }
         }
     })?;
-    let xattrs = show(
-        TreeKind::Xattr,
-        &rec.xattr,
-        &|key, v| json!({"key": format!("{key:#x}"), "bytes": v.len(), "value": name(v)}),
-    )?;
+    let xattrs = show(TreeKind::Xattr, &rec.xattr, &|key, v| {
+        let mut out = json!({"key": format!("{key:#x}"), "bytes": v.len()});
+        if key & 0xff != 0 {
+            out["piece"] = json!(key & 0xff);
+            return out;
+        }
+        match xattr::decode(ino, v) {
+            Err(_) => out["damaged"] = json!(true),
+            Ok(h) => {
+                out["name"] = json!(xattr_name(h.index, h.name));
+                out["value_bytes"] = json!(h.len);
+                out["value"] = json!(name(h.start));
+            }
+        }
+        out
+    })?;
     let mut out = json!({
         "inode": ino, "attributes": attrs(&rec.attrs), "blocks": rec.blocks, "state": rec.state,
         "generation": rec.generation,

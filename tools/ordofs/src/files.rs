@@ -4,7 +4,7 @@
 
 use crate::at;
 use crate::dump::attrs;
-use crate::show::name;
+use crate::show::{name, xattr_name};
 use anyhow::{bail, Result};
 use ordofs_engine::engine::{
     bytes_to_blocks, Fs, Inode, MapKind, Verdict, BLOCK_SIZE, S_IFDIR, S_IFLNK, S_IFREG,
@@ -12,6 +12,9 @@ use ordofs_engine::engine::{
 use ordofs_engine::os::{crc32c, Block, Shared};
 use serde_json::{json, Value};
 use std::io::Write;
+
+/// Bytes of an attribute's value that are shown.
+const SHOWN: usize = 256;
 
 /// The inode at a path; symbolic links are not followed.
 fn resolve(fs: &Fs, path: &str) -> Result<Shared<Inode>> {
@@ -37,6 +40,24 @@ pub fn stat(fs: &Fs, path: &str) -> Result<Value> {
     let mut out = json!({"path": path, "inode": inode.ino(), "attributes": attrs(&inode.attrs()), "blocks": inode.blocks()});
     if inode.kind() == S_IFLNK {
         out["target"] = json!(name(&fs.readlink(&inode).map_err(|e| at(path, e))?));
+    }
+    let mut xattrs = Vec::new();
+    let listed = fs.list_xattr(&inode, &mut |index, n, len| {
+        xattrs.push((index, n.to_vec(), len));
+        Ok(())
+    });
+    listed.map_err(|e| at(path, e))?;
+    let mut shown = Vec::new();
+    for (index, n, len) in xattrs {
+        let full = xattr_name(index, &n);
+        let mut value = vec![0; len];
+        fs.get_xattr(&inode, index, &n, &mut value)
+            .map_err(|e| at(format!("{path}: {full}"), e))?;
+        value.truncate(SHOWN);
+        shown.push(json!({"name": full, "bytes": len, "value": name(&value)}));
+    }
+    if !shown.is_empty() {
+        out["xattrs"] = json!(shown);
     }
     Ok(out)
 }

@@ -3,6 +3,7 @@
 //! Structured values as JSON, or as indented text.
 
 use anyhow::Result;
+use ordofs_engine::engine::xattr;
 use ordofs_engine::os::Time;
 use serde_json::{json, Value};
 use std::io::Write;
@@ -70,6 +71,19 @@ fn text(out: &mut impl Write, v: &Value, depth: usize) -> std::io::Result<()> {
 /// Bytes as text; what is no UTF-8 becomes a replacement character.
 pub fn name(b: &[u8]) -> String {
     String::from_utf8_lossy(b).into_owned()
+}
+
+/// The full name of an extended attribute.
+pub fn xattr_name(index: u8, rest: &[u8]) -> String {
+    let prefix = match index {
+        xattr::USER => "user.",
+        xattr::TRUSTED => "trusted.",
+        xattr::SECURITY => "security.",
+        xattr::ACL_ACCESS => "system.posix_acl_access",
+        xattr::ACL_DEFAULT => "system.posix_acl_default",
+        _ => "?",
+    };
+    format!("{prefix}{}", name(rest))
 }
 
 /// The usual form of a UUID.

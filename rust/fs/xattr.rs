@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes and access control lists.
+//!
+//! # Locking
+//!
+//! The VFS holds `i_rwsem` exclusively for changes; the engine's lock orders them with readers.
+
+use kernel::prelude::*;
+
+use super::{InodeData, OrdoFs};
+use crate::{
+    engine::{self, xattr, NewXattr},
+    os::NoFs,
+    vfs::{Namespace, NewNode, XattrSet},
+};
+
+/// The byte of a namespace on disk.
+fn index(ns: Namespace) -> u8 {
+    match ns {
+        Namespace::User => xattr::USER,
+        Namespace::Trusted => xattr::TRUSTED,
+        Namespace::Security => xattr::SECURITY,
+        Namespace::AclAccess => xattr::ACL_ACCESS,
+        Namespace::AclDefault => xattr::ACL_DEFAULT,
+    }
+}
+
+/// The attributes that a new inode is made with.
+pub(super) struct NewXattrs<'a>([NewXattr<'a>; 2], usize);
+
+impl<'a> NewXattrs<'a> {
+    /// Those of a node.
+    pub(super) fn of(node: &NewNode<'a>) -> Self {
+        let acl = |index, value: Option<&'a [u8]>| NewXattr {
+            index,
+            name: &[],
+            value: value.unwrap_or(&[]),
+        };
+        let access = acl(xattr::ACL_ACCESS, node.access_acl);
+        let default = acl(xattr::ACL_DEFAULT, node.default_acl);
+        match (node.access_acl.is_some(), node.default_acl.is_some()) {
+            (true, true) => Self([access, default], 2),
+            (false, true) => Self([default, access], 1),
+            (access_only, _) => Self([access, default], usize::from(access_only)),
+        }
+    }
+
+    /// For the engine.
+    pub(super) fn list(&self) -> &[NewXattr<'a>] {
+        self.0.get(..self.1).unwrap_or(&[])
+    }
+}
+
+impl OrdoFs {
+    pub(super) fn get_attribute(
+        &self,
+        data: &InodeData,
+        ns: Namespace,
+        name: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>> {
+        self.engine.get_xattr(&data.engine, index(ns), name, out)
+    }
+
+    pub(super) fn set_attribute(
+        &self,
+        data: &InodeData,
+        ns: Namespace,
+        name: &[u8],
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result {
+        let how = match how {
+            XattrSet::Any => engine::XattrSet::Any,
+            XattrSet::Create => engine::XattrSet::Create,
+            XattrSet::Replace => engine::XattrSet::Replace,
+        };
+        let _nofs = NoFs::enter();
+        self.engine
+            .set_xattr(&data.engine, index(ns), name, value, how)
+    }
+
+    pub(super) fn list_attributes(
+        &self,
+        data: &InodeData,
+        emit: &mut dyn FnMut(Namespace, &[u8]) -> Result,
+    ) -> Result {
+        self.engine.list_xattr(&data.engine, &mut |index, name, _| {
+            let ns = match index {
+                xattr::USER => Namespace::User,
+                xattr::TRUSTED => Namespace::Trusted,
+                xattr::SECURITY => Namespace::Security,
+                xattr::ACL_ACCESS => Namespace::AclAccess,
+                _ => Namespace::AclDefault,
+            };
+            emit(ns, name)
+        })
+    }
+
+    pub(super) fn set_list(
+        &self,
+        data: &InodeData,
+        ns: Namespace,
+        value: Option<&[u8]>,
+        mode: Option<u32>,
+    ) -> Result {
+        let _nofs = NoFs::enter();
+        self.engine.set_acl(&data.engine, index(ns), value, mode)
+    }
+}

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes.
+//!
+//! # Model
+//!
+//! The VFS splits a name into a handler, which stands for a [`Namespace`], and the rest; permissions are
+//! its business. Access control lists do not come this way: see [`super::acl`].
+//!
+//! # Locking
+//!
+//! `i_rwsem` is held exclusively for changes, and not at all for reading and listing.
+
+use core::{ffi::CStr, marker::PhantomData, ptr, slice};
+use kernel::{
+    error::{from_result, to_result},
+    prelude::*,
+};
+
+use super::{dentry::Dentry, FileSystem, Inode};
+use crate::{bindings, vfs::file_data::FileData};
+
+/// What an attribute is for, and who may see it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Namespace {
+    /// `user.`
+    User,
+    /// `trusted.`
+    Trusted,
+    /// `security.`
+    Security,
+    /// `system.posix_acl_access`, which has no further name.
+    AclAccess,
+    /// `system.posix_acl_default`, which has no further name.
+    AclDefault,
+}
+
+impl Namespace {
+    /// What stands before the names.
+    fn prefix(self) -> &'static CStr {
+        match self {
+            Self::User => c"user.",
+            Self::Trusted => c"trusted.",
+            Self::Security => c"security.",
+            Self::AclAccess => c"system.posix_acl_access",
+            Self::AclDefault => c"system.posix_acl_default",
+        }
+    }
+}
+
+/// Whether an attribute that is set may or must exist.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum XattrSet {
+    /// As it may be.
+    Any,
+    /// EEXIST if it exists.
+    Create,
+    /// ENODATA if it does not.
+    Replace,
+}
+
+/// The handlers: one for each namespace.
+struct Tables<T: FileData>(PhantomData<T>);
+
+impl<T: FileData> Tables<T> {
+    const fn handler(ns: Namespace, prefix: &'static CStr) -> bindings::xattr_handler {
+        bindings::xattr_handler {
+            prefix: prefix.as_ptr().cast(),
+            flags: ns as c_int,
+            get: Some(get::<T>),
+            set: Some(set::<T>),
+            ..pin_init::zeroed()
+        }
+    }
+    const USER: bindings::xattr_handler = Self::handler(Namespace::User, c"user.");
+    const TRUSTED: bindings::xattr_handler = Self::handler(Namespace::Trusted, c"trusted.");
+    const SECURITY: bindings::xattr_handler = Self::handler(Namespace::Security, c"security.");
+    const ALL: [*const bindings::xattr_handler; 4] =
+        [&Self::USER, &Self::TRUSTED, &Self::SECURITY, ptr::null()];
+}
+
+/// For `s_xattr`.
+pub(crate) fn handlers<T: FileData>() -> *const *const bindings::xattr_handler {
+    let all: &'static [*const bindings::xattr_handler; 4] = &Tables::<T>::ALL;
+    all.as_ptr()
+}
+
+/// The namespace of a handler of [`handlers`].
+fn namespace(flags: c_int) -> Result<Namespace> {
+    [Namespace::User, Namespace::Trusted, Namespace::Security]
+        .into_iter()
+        .find(|ns| *ns as c_int == flags)
+        .ok_or(EOPNOTSUPP)
+}
+
+impl<T: FileSystem> Inode<T> {
+    /// Copies the change time from the filesystem. The caller holds `i_rwsem` exclusively, or the
+    /// inode is not known to others yet.
+    pub(super) fn refresh_ctime(&self) {
+        let t = T::attrs(self.data()).ctime;
+        // SAFETY: The inode is valid and its attributes are the caller's to change.
+        unsafe { bindings::ordofs_inode_set_ctime(self.as_ptr(), t.sec, t.nsec) };
+    }
+}
+
+/// The buffer of a system call, which may be of size 0.
+///
+/// # Safety
+///
+/// `buffer` is valid for writes of `size` bytes, and nobody else's, during `'a`.
+unsafe fn buffer<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
+    if buffer.is_null() || size == 0 {
+        return &mut [];
+    }
+    // SAFETY: By the caller's promise; what was not initialised is afterwards.
+    unsafe {
+        ptr::write_bytes(buffer, 0, size);
+        slice::from_raw_parts_mut(buffer, size)
+    }
+}
+
+unsafe extern "C" fn get<T: FileData>(
+    handler: *const bindings::xattr_handler,
+    _dentry: *mut bindings::dentry,
+    inode: *mut bindings::inode,
+    name: *const c_char,
+    value: *mut c_void,
+    size: usize,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: The VFS passes a handler of ours, an inode of a superblock that has it, a string, and
+        // a buffer of the kernel's with its size.
+        let (ns, inode, name, out) = unsafe {
+            (
+                namespace((*handler).flags)?,
+                Inode::<T>::from_raw(inode),
+                CStr::from_char_ptr(name).to_bytes(),
+                buffer(value.cast(), size),
+            )
+        };
+        let len = T::get_xattr(inode, ns, name, out)?.ok_or(ENODATA)?;
+        c_int::try_from(len).map_err(|_| E2BIG)
+    })
+}
+
+unsafe extern "C" fn set<T: FileData>(
+    handler: *const bindings::xattr_handler,
+    _idmap: *mut bindings::mnt_idmap,
+    _dentry: *mut bindings::dentry,
+    inode: *mut bindings::inode,
+    name: *const c_char,
+    value: *const c_void,
+    size: usize,
+    flags: c_int,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: As in `get`; the buffer is only read. The VFS holds the inode's `i_rwsem`
+        // exclusively.
+        let (ns, inode, name, value) = unsafe {
+            (
+                namespace((*handler).flags)?,
+                Inode::<T>::from_raw(inode),
+                CStr::from_char_ptr(name).to_bytes(),
+                bytes(value, size),
+            )
+        };
+        let create = flags & bindings::XATTR_CREATE as c_int != 0;
+        let replace = flags & bindings::XATTR_REPLACE as c_int != 0;
+        let how = match (create, replace) {
+            (false, false) => XattrSet::Any,
+            (true, false) => XattrSet::Create,
+            (false, true) => XattrSet::Replace,
+            (true, true) => return Err(EINVAL),
+        };
+        T::set_xattr(inode, ns, name, value, how)?;
+        inode.refresh_ctime();
+        Ok(0)
+    })
+}
+
+/// A value, which may be of size 0; null stands for the removal of the attribute.
+///
+/// # Safety
+///
+/// `value` is null or valid for reads of `size` bytes, which nobody changes, during `'a`.
+unsafe fn bytes<'a>(value: *const c_void, size: usize) -> Option<&'a [u8]> {
+    if value.is_null() {
+        return None;
+    }
+    // SAFETY: By the caller's promise.
+    Some(unsafe { slice::from_raw_parts(value.cast(), size) })
+}
+
+/// `listxattr`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for an inode of `T`.
+pub(crate) unsafe extern "C" fn list<T: FileData>(
+    dentry: *mut bindings::dentry,
+    list: *mut c_char,
+    size: usize,
+) -> isize {
+    let fill = || -> Result<isize> {
+        // SAFETY: The VFS passes a positive dentry and a buffer of the kernel's with its size.
+        let (ptr, out) = unsafe { (bindings::ordofs_d_inode(dentry), buffer(list.cast(), size)) };
+        // SAFETY: The dentry keeps the inode.
+        let inode = unsafe { Inode::<T>::from_raw(ptr) };
+        // SAFETY: The inode is valid.
+        let acls = unsafe { bindings::ordofs_is_posixacl(ptr) };
+        // SAFETY: Sleeping is allowed here.
+        let trusted = unsafe { bindings::ordofs_capable_sys_admin() };
+        let mut at = 0usize;
+        T::list_xattr(inode, &mut |ns, name| {
+            let shown = match ns {
+                Namespace::Trusted => trusted,
+                Namespace::AclAccess | Namespace::AclDefault => acls,
+                Namespace::User | Namespace::Security => true,
+            };
+            if !shown {
+                return Ok(());
+            }
+            for part in [ns.prefix().to_bytes(), name, &[0]] {
+                let end = at.checked_add(part.len()).ok_or(E2BIG)?;
+                if size != 0 {
+                    out.get_mut(at..end).ok_or(ERANGE)?.copy_from_slice(part);
+                }
+                at = end;
+            }
+            Ok(())
+        })?;
+        isize::try_from(at).map_err(|_| E2BIG)
+    };
+    match fill() {
+        Ok(n) => n,
+        Err(e) => e.to_errno() as isize,
+    }
+}
+
+/// Gives a new inode the labels that the security modules want it to have. `dentry` is the one that it
+/// is going to be instantiated with.
+pub(super) fn init_security<T: FileData>(
+    inode: &Inode<T>,
+    dir: &Inode<T>,
+    dentry: &Dentry<T>,
+) -> Result {
+    // SAFETY: All are valid; the callback takes no data.
+    to_result(unsafe {
+        bindings::ordofs_init_security(
+            inode.as_ptr(),
+            dir.as_ptr(),
+            dentry.as_ptr(),
+            Some(set_labels::<T>),
+            ptr::null_mut(),
+        )
+    })
+}
+
+unsafe extern "C" fn set_labels<T: FileData>(
+    inode: *mut bindings::inode,
+    labels: *const bindings::xattr,
+    _data: *mut c_void,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: This is the inode that `init_security` was called for.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        let mut at = labels;
+        loop {
+            // SAFETY: The array ends with an entry without a name.
+            let label = unsafe { &*at };
+            if label.name.is_null() {
+                break;
+            }
+            // SAFETY: The entry has a string and a value with its size.
+            let (name, value) = unsafe {
+                (
+                    CStr::from_char_ptr(label.name).to_bytes(),
+                    bytes(label.value, label.value_len),
+                )
+            };
+            T::set_xattr(inode, Namespace::Security, name, value, XattrSet::Any)?;
+            // SAFETY: This was not the last entry.
+            at = unsafe { at.add(1) };
+        }
+        inode.refresh_ctime();
+        Ok(0)
+    })
+}
