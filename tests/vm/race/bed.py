@@ -126,6 +126,8 @@ class Bed:
 
     def __init__(self, quiet=False):
         self.quiet = quiet
+        # How long something that must wait is watched. The trace's order says the same.
+        self.patience = 0.1 if quiet else 0.7
         self.dev, self.mnt = os.environ["TEST_DEV"], os.environ["TEST_MNT"]
         self.sys = "/sys/fs/ordofs/" + os.path.basename(self.dev)
         self.trace = TRACING + "/instances/ordofs-test"

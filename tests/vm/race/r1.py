@@ -43,14 +43,14 @@ def test(bed):
     syncer = Child("fsync", sync, bed)
     bed.wait_event("fsync_start", unless=syncer, after=window.when)
     early = None
-    if not syncer.runs_for(0.5):
+    if not syncer.runs_for(bed.patience):
         early = "fsync returned while a write was between ordered extent and extent map"
     bed.tag("ordered_inserted", "off")
     bed.wait_held("data_io", writer)
     if early is None:
         # It has to wait now for the ordered extent; or it is through with it, which is wrong.
         bed.wait_event("fsync_wait", unless=syncer, after=window.when)
-        if not syncer.runs_for(0.5):
+        if not syncer.runs_for(bed.patience):
             early = "fsync returned while the data of a mapping was in flight"
     if early is None:
         bed.tag("data_io", "off")

@@ -35,7 +35,7 @@ def test(bed):
     window = bed.wait_event("window", "pages_dropped enter")
     storer = Child("store", store, bed)
     # A read fault waits for the layout lock, too; a store may come as far as page_mkwrite.
-    through = not storer.runs_for(1)
+    through = not storer.runs_for(4 * bed.patience)
     bed.tag("pages_dropped", "off")
     assert puncher.join() == 0 and storer.join() == 0
     if through:

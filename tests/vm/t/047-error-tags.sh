@@ -1,0 +1,14 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Error tags on and off under load leave nothing behind: not in the files, not in the
+# filesystem, not in sysfs, and the module can go.
+# timeout: 240
+# variant: debug ordofs_debug
+set -euo pipefail
+
+LOOPS=1 python3 /run/ordofs/tests/race/tags.py
+[ -z "$(ls /sys/fs/ordofs)" ]
+rmmod ordofs
+[ ! -e /sys/fs/ordofs ]
+insmod /run/ordofs/ordofs.ko
