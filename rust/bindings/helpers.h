@@ -13,12 +13,14 @@
 #include <linux/seq_file.h>
 #include <linux/wait.h>
 
+#ifdef __BINDGEN__
 static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_RDONLY = SB_RDONLY;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_SYNC = S_SYNC;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_NOATIME = S_NOATIME;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_APPEND = S_APPEND;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_IMMUTABLE = S_IMMUTABLE;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_DIRSYNC = S_DIRSYNC;
+#endif
 
 void ordofs_mutex_init(struct mutex *lock, void *key);
 void ordofs_mutex_lock(struct mutex *lock);

@@ -26,6 +26,7 @@
 #include <linux/workqueue.h>
 #include <linux/writeback.h>
 
+#ifdef __BINDGEN__
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_OP_READ = REQ_OP_READ;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_OP_WRITE = REQ_OP_WRITE;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_META = REQ_META;
@@ -38,6 +39,7 @@ static const fmode_t RUST_CONST_HELPER_ORDOFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIR
 static const fop_flags_t RUST_CONST_HELPER_ORDOFS_FOP_DIO_PARALLEL_WRITE =
 	FOP_DIO_PARALLEL_WRITE;
 static const vm_fault_t RUST_CONST_HELPER_ORDOFS_VM_FAULT_LOCKED = VM_FAULT_LOCKED;
+#endif
 
 typedef void (*ordofs_work_fn)(struct work_struct *work);
 

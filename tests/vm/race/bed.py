@@ -161,13 +161,15 @@ class Bed:
         return os.open(self.path(name), os.O_RDWR | os.O_CREAT | flags, 0o600)
 
     def spoil(self, name, content):
-        """Writes to the device where the first blocks of a file are, behind the filesystem's back:
-        what lay there before the file got them."""
+        """Writes to the device where the first blocks of a file are: what lay there before the file
+        got them. Unmounts for that, since not every kernel lets anybody write to a device in use."""
         lines = self.run("filefrag", "-v", self.path(name)).split("\n")
         first = next(int(line.split()[3].rstrip(".")) for line in lines if line.strip().startswith("0:"))
+        self.umount()
         fd = os.open(self.dev, os.O_WRONLY | os.O_DIRECT)
         assert os.pwritev(fd, [aligned(content)], first * BLOCK) == len(content)
         os.close(fd)
+        self.mount()
 
     # Error tags.
 

@@ -29,8 +29,9 @@ def sync(bed):
 def test(bed):
     fd = bed.open("file")
     fallocate(fd, 0, 0, 16 * BLOCK)
-    os.fsync(fd)
+    os.close(fd)
     bed.spoil("file", STALE)
+    fd = bed.open("file")
     # What the fsync below has to make durable whatever becomes of the direct write.
     os.pwrite(fd, SAFE, 8 * BLOCK)
     write_back(fd)
