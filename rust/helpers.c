@@ -291,6 +291,55 @@ int ordofs_get_user_u32(unsigned long from, u32 *to)
 	return get_user(*to, (u32 __user *)from);
 }
 
+/* ---- Filesystem types --------------------------------------------------- */
+
+/*
+ * Lockdep knows the keys of static types by their address; a type that lies in
+ * allocated memory has to announce its keys.
+ */
+static void for_each_key(struct file_system_type *type,
+			 void (*f)(struct lock_class_key *))
+{
+	int i;
+
+	f(&type->s_lock_key);
+	f(&type->s_umount_key);
+	f(&type->s_vfs_rename_key);
+	for (i = 0; i < SB_FREEZE_LEVELS; i++)
+		f(&type->s_writers_key[i]);
+	f(&type->i_lock_key);
+	f(&type->i_mutex_key);
+	f(&type->invalidate_lock_key);
+	f(&type->i_mutex_dir_key);
+}
+
+static void register_key(struct lock_class_key *key)
+{
+	lockdep_register_key(key);
+}
+
+static void unregister_key(struct lock_class_key *key)
+{
+	lockdep_unregister_key(key);
+}
+
+int ordofs_register_filesystem(struct file_system_type *type)
+{
+	int error;
+
+	for_each_key(type, register_key);
+	error = register_filesystem(type);
+	if (error)
+		for_each_key(type, unregister_key);
+	return error;
+}
+
+void ordofs_unregister_filesystem(struct file_system_type *type)
+{
+	unregister_filesystem(type);
+	for_each_key(type, unregister_key);
+}
+
 /* ---- Names -------------------------------------------------------------- */
 
 struct inode *ordofs_d_inode(struct dentry *dentry)

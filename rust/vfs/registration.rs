@@ -85,7 +85,7 @@ impl<T: FileData> Registration<T> {
             (*fs_type).fs_flags = (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as c_int;
             (*fs_type).init_fs_context = Some(fs_context::init::<T>);
             (*fs_type).kill_sb = Some(fs_context::kill_sb);
-            to_result(bindings::register_filesystem(fs_type))?;
+            to_result(bindings::ordofs_register_filesystem(fs_type))?;
         }
         // INVARIANT: Registered above; the cache is by the caller.
         Ok(Self {
@@ -125,7 +125,7 @@ impl<T: FileData> Drop for Registration<T> {
         // is being unloaded, so there are no superblocks; inodes that wait for RCU to be freed are
         // gone after the barrier.
         unsafe {
-            bindings::unregister_filesystem(self.inner.fs_type.get());
+            bindings::ordofs_unregister_filesystem(self.inner.fs_type.get());
             bindings::rcu_barrier();
             bindings::kmem_cache_destroy(self.inner.inode_cache);
         }
