@@ -144,7 +144,7 @@ pub(super) fn file_operations<T: FileData>() -> &'static bindings::file_operatio
             mmap_prepare: Some(fault::mmap_prepare::<T>),
             get_unmapped_area: Some(bindings::thp_get_unmapped_area),
             unlocked_ioctl: Some(super::ioctl::ioctl::<T>),
-        compat_ioctl: super::ioctl::COMPAT,
+            compat_ioctl: super::ioctl::COMPAT,
             fsync: Some(fsync::<T>),
             fallocate: Some(fallocate::<T>),
             setlease: Some(bindings::generic_setlease),
