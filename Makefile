@@ -21,7 +21,8 @@ ifeq ($(VARIANT),)
 override VARIANT := debug
 endif
 endif
-export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS
+export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS \
+	ITER RULE CASE SCHEDULE
 
 ifneq ($(KDIR),)
 .DEFAULT_GOAL := kbuild
@@ -37,6 +38,8 @@ help:
 	@echo '  make test           everything: static checks, tools, VM tests'
 	@echo '      TESTS="a b*"        only tests whose names match'
 	@echo '  make check          static checks only'
+	@echo '  make model          the rules of order, schedule by schedule'
+	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...   (scripts/model)'
 	@echo '  make clippy         what clippy says (the kernel'"'"'s lints); for reading'
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
@@ -79,7 +82,7 @@ debug-kernel:
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
-.PHONY: root module tools run test check fmt clippy shell chroot-shell xfstests mutants
+.PHONY: root module tools run test check model mutants fmt clippy shell chroot-shell xfstests
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -93,6 +96,8 @@ test:
 	@$(SH)/test
 check:
 	@$(SH)/test check
+model:
+	@$(SH)/model
 mutants:
 	@$(SH)/mutants $(ARGS)
 clippy:

@@ -228,6 +228,13 @@ impl Fs {
         }
     }
 
+    /// Blocks that operations have promised the next commit: they are reserved, and [`Fs::statfs`] does
+    /// not count them as free.
+    pub fn promised(&self) -> u64 {
+        let n = self.commit_reserved.load(Ordering::Relaxed) + self.space.promised();
+        n.max(0) as u64
+    }
+
     /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.
     pub fn iget(&self, ino: u64) -> Result<Shared<Inode>> {
         let _nofs = NoFs::enter();

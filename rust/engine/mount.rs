@@ -40,8 +40,8 @@ pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
     Superblock::read_boxed(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
-/// Nodes that the cache keeps (64 MiB); a shrinker may take them.
-const CACHED_NODES: usize = 16384;
+/// Nodes that the cache keeps (64 MiB); a shrinker may take them. A small filesystem has fewer.
+const CACHED_NODES: u64 = 16384;
 
 impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
@@ -111,7 +111,8 @@ impl Fs {
         sb: KBox<Superblock>,
         opts: MountOptions,
     ) -> Result<Shared<Self>> {
-        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), CACHED_NODES)?;
+        let nodes = CACHED_NODES.min(sb.blocks / 8) as usize;
+        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes)?;
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {

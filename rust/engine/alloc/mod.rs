@@ -136,6 +136,11 @@ impl Space {
         }
     }
 
+    /// Nodes of allocation trees that the next commit has been promised.
+    pub fn promised(&self) -> i64 {
+        self.promised.load(Ordering::Relaxed)
+    }
+
     /// Barrier: what was promised to the commit, which pays back what it does not need.
     pub fn take_promised(&self) -> i64 {
         self.promised.swap(0, Ordering::Relaxed)

@@ -27,6 +27,39 @@ use range::{Range, RangeMap};
 /// Records that one look-up joins when they are neighbours on disk.
 const JOIN: usize = 64;
 
+/// Delalloc ranges. Anybody who holds `maps` may look and take away; only [`DelallocGuard`] adds (R4).
+pub struct Delalloc(RangeMap<()>);
+
+impl Delalloc {
+    /// The number of blocks.
+    pub fn total(&self) -> u64 {
+        self.0.total()
+    }
+
+    /// The range that contains `block`.
+    pub fn at(&self, block: u64) -> Option<Range<()>> {
+        self.0.at(block)
+    }
+
+    /// The first range that ends after `block`: it contains `block` or lies behind it.
+    pub fn at_or_after(&self, block: u64) -> Option<Range<()>> {
+        self.0.at_or_after(block)
+    }
+
+    /// Takes `[start, start + len)` out; see [`RangeMap::carve`].
+    pub fn carve(&mut self, start: u64, len: u64, gone: impl FnMut(Range<()>)) -> Result {
+        self.0.carve(start, len, gone)
+    }
+
+    fn insert(&mut self, r: Range<()>) -> Result {
+        self.0.insert(r)
+    }
+
+    fn extend(&mut self, start: u64, by: u64) {
+        self.0.extend(start, by);
+    }
+}
+
 /// The layers.
 pub struct Maps {
     /// Completed mappings.
@@ -34,7 +67,7 @@ pub struct Maps {
     /// Extent maps.
     pub ems: ExtentMaps,
     /// Delalloc ranges; each block has one block reserved.
-    pub delalloc: RangeMap<()>,
+    pub delalloc: Delalloc,
     /// Allocated data blocks in the tree.
     pub blocks: u64,
 }
@@ -45,7 +78,7 @@ impl Maps {
         Self {
             tree,
             ems: ExtentMaps::new(),
-            delalloc: RangeMap::new(),
+            delalloc: Delalloc(RangeMap::new()),
             blocks,
         }
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The OS contract (docs/DESIGN.md §1) for model checking: locks, wait queues and atomics are
-//! shuttle's, everything else is that of `ordofs-engine`.
+//! shuttle's, time stands still and randomness is constant ([`still`]), everything else is that of
+//! `ordofs-engine`.
 
 #[path = "../../engine/src/os/block.rs"]
 pub mod block;
@@ -13,6 +14,7 @@ pub mod map;
 pub mod mem;
 #[path = "../../engine/src/os/misc.rs"]
 pub mod misc;
+pub mod still;
 pub mod sync;
 #[path = "../../engine/src/os/trace.rs"]
 pub mod trace;
@@ -29,6 +31,7 @@ pub mod atomic {
 pub use block::Block;
 pub use device::{Backend, Device};
 pub use map::Map;
-pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
+pub use misc::{cond_resched, crc32c, siphash, NoFs, Time};
+pub use still::{now, random_u64};
 pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
 pub use window::Window;

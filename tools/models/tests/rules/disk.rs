@@ -1,0 +1,314 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A device with a volatile cache, and what a power cut leaves of it.
+//!
+//! # Model
+//!
+//! What was written is volatile until a flush that began after the write has ended (or until it was
+//! written with FUA). A power cut leaves, of each block, the durable version or any volatile one.
+//! Blocks that nobody ever wrote hold [`STALE`]: what somebody deleted long ago, and nobody may see.
+//!
+//! Operations take a while: the schedule may turn before and in the middle of each. Before every
+//! operation that changes something the device notes some of the states in which a power cut at
+//! this moment could leave it ([`Cut`]).
+
+use kernel::prelude::Result;
+use ordofs_models::os::atomic::{AtomicU64, Ordering};
+use shuttle::rand::Rng;
+use shuttle::thread;
+use std::collections::hash_map::DefaultHasher;
+use std::collections::BTreeMap;
+use std::hash::Hasher;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// Size of all devices in blocks: the smallest that mkfs accepts.
+pub const BLOCKS: u64 = 4096;
+/// The bytes of blocks that were never written.
+pub const STALE: u8 = 0xEE;
+
+type Data = [u8; 4096];
+
+/// The content of a block, with its hash.
+#[derive(Clone)]
+pub struct Content {
+    hash: u64,
+    data: Arc<Data>,
+}
+
+impl Content {
+    fn new(data: &Data) -> Self {
+        let mut h = DefaultHasher::new();
+        h.write(data);
+        Self {
+            hash: h.finish(),
+            data: Arc::new(*data),
+        }
+    }
+}
+
+/// The content of a device; cheap to copy.
+#[derive(Clone, Default)]
+pub struct Image {
+    base: Arc<BTreeMap<u64, Content>>,
+    delta: BTreeMap<u64, Content>,
+}
+
+impl Image {
+    /// The same content as one piece.
+    pub fn flat(&self) -> Self {
+        let mut all = (*self.base).clone();
+        all.extend(self.delta.iter().map(|(b, c)| (*b, c.clone())));
+        Self {
+            base: Arc::new(all),
+            delta: BTreeMap::new(),
+        }
+    }
+
+    /// A number that equal images of one base share.
+    pub fn hash(&self) -> u64 {
+        let mut h = DefaultHasher::new();
+        for (b, c) in &self.delta {
+            h.write_u64(*b);
+            h.write_u64(c.hash);
+        }
+        h.finish()
+    }
+
+    fn read(&self, block: u64, buf: &mut Data) {
+        match self.delta.get(&block).or_else(|| self.base.get(&block)) {
+            Some(c) => buf.copy_from_slice(&c.data[..]),
+            None => buf.fill(STALE),
+        }
+    }
+}
+
+/// A device after a power cut, for the engine without shuttle.
+pub struct Remains(Mutex<Image>);
+
+impl Remains {
+    /// A device with that content.
+    pub fn device(image: Image) -> ordofs_engine::os::Device {
+        ordofs_engine::os::Device::new(Self(Mutex::new(image)))
+    }
+}
+
+impl ordofs_engine::os::Backend for Remains {
+    fn blocks(&self) -> u64 {
+        BLOCKS
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut Data) -> Result {
+        self.0.lock().expect("image").read(block, buf);
+        Ok(())
+    }
+    fn write(&self, block: u64, data: &Data) -> Result {
+        let mut image = self.0.lock().expect("image");
+        image.delta.insert(block, Content::new(data));
+        Ok(())
+    }
+    fn flush(&self) -> Result {
+        Ok(())
+    }
+    fn write_fua(&self, block: u64, data: &Data) -> Result {
+        self.write(block, data)
+    }
+    fn discard(&self, _start: u64, _len: u64) -> Result {
+        Ok(())
+    }
+}
+
+/// A state in which a power cut could leave the device.
+#[derive(Clone)]
+pub struct Cut {
+    /// What is on it.
+    pub image: Image,
+    /// How many events of the scenario had happened.
+    pub events: usize,
+}
+
+struct State {
+    durable: Image,
+    volatile: Vec<(u64, Content)>,
+    reading: Vec<u64>,
+    read_twice: Option<u64>,
+    cuts: Vec<Cut>,
+}
+
+struct Inner {
+    state: Mutex<State>,
+    /// Touched where the schedule may turn.
+    turn: AtomicU64,
+    events: Mutex<usize>,
+    slow: AtomicBool,
+}
+
+/// The device; clones share it.
+#[derive(Clone)]
+pub struct Disk(Arc<Inner>);
+
+impl Disk {
+    /// A device with that content, and as fast as can be.
+    pub fn new(image: Image) -> Self {
+        Self(Arc::new(Inner {
+            state: Mutex::new(State {
+                durable: image,
+                volatile: Vec::new(),
+                reading: Vec::new(),
+                read_twice: None,
+                cuts: Vec::new(),
+            }),
+            turn: AtomicU64::new(0),
+            events: Mutex::new(0),
+            slow: AtomicBool::new(false),
+        }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().expect("a task panicked")
+    }
+
+    /// The schedule may turn here.
+    fn turn(&self) {
+        self.0.turn.load(Ordering::SeqCst);
+    }
+
+    /// From now on some operations take very long.
+    pub fn slow_down(&self) {
+        self.0.slow.store(true, Relaxed);
+    }
+
+    /// The device works; now and then it takes so long that others get far.
+    fn work(&self) {
+        if !self.0.slow.load(Relaxed) {
+            return;
+        }
+        self.turn();
+        if shuttle::rand::thread_rng().gen_range(0..4u8) == 0 {
+            let n = shuttle::rand::thread_rng().gen_range(0..60u8);
+            for _ in 0..n {
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Something happened that the scenario wants to know the order of.
+    pub fn event(&self) {
+        *self.0.events.lock().expect("events") += 1;
+    }
+
+    /// What is on it if nothing is lost.
+    pub fn image(&self) -> Image {
+        let s = self.state();
+        let mut image = s.durable.clone();
+        image.delta.extend(s.volatile.iter().cloned());
+        image
+    }
+
+    /// A block that two read at the same time, if there was one.
+    pub fn read_twice(&self) -> Option<u64> {
+        self.state().read_twice
+    }
+
+    /// Notes states in which a power cut could leave the device now: nothing volatile survives, all
+    /// of it does, and some.
+    pub fn may_fail_now(&self) {
+        let events = *self.0.events.lock().expect("events");
+        let mut s = self.state();
+        let mut images = vec![s.durable.clone()];
+        if !s.volatile.is_empty() {
+            let mut all = s.durable.clone();
+            all.delta.extend(s.volatile.iter().cloned());
+            images.push(all);
+        }
+        if s.volatile.len() > 1 {
+            let bits: u64 = shuttle::rand::thread_rng().gen();
+            let mut some = s.durable.clone();
+            for (i, (b, c)) in s.volatile.iter().enumerate() {
+                if bits >> (i % 64) & 1 != 0 {
+                    some.delta.insert(*b, c.clone());
+                }
+            }
+            images.push(some);
+        }
+        s.cuts
+            .extend(images.into_iter().map(|image| Cut { image, events }));
+    }
+
+    /// All that was noted so far.
+    pub fn cuts(&self) -> Vec<Cut> {
+        self.may_fail_now();
+        std::mem::take(&mut self.state().cuts)
+    }
+}
+
+impl ordofs_models::os::Backend for Disk {
+    fn blocks(&self) -> u64 {
+        BLOCKS
+    }
+
+    fn readonly(&self) -> bool {
+        false
+    }
+
+    fn read(&self, block: u64, buf: &mut Data) -> Result {
+        {
+            let mut s = self.state();
+            if s.reading.contains(&block) {
+                s.read_twice = Some(block);
+            }
+            s.reading.push(block);
+        }
+        self.work();
+        let mut s = self.state();
+        match s.volatile.iter().rev().find(|(b, _)| *b == block) {
+            Some((_, c)) => buf.copy_from_slice(&c.data[..]),
+            None => s.durable.read(block, buf),
+        }
+        if let Some(i) = s.reading.iter().position(|b| *b == block) {
+            s.reading.swap_remove(i);
+        }
+        Ok(())
+    }
+
+    fn write(&self, block: u64, data: &Data) -> Result {
+        self.work();
+        self.may_fail_now();
+        self.state().volatile.push((block, Content::new(data)));
+        self.turn();
+        Ok(())
+    }
+
+    fn flush(&self) -> Result {
+        let n = self.state().volatile.len();
+        self.work();
+        self.may_fail_now();
+        {
+            let mut s = self.state();
+            // Only what was written before the flush began; another flush may have been faster.
+            let n = n.min(s.volatile.len());
+            let done: Vec<_> = s.volatile.drain(..n).collect();
+            s.durable.delta.extend(done);
+        }
+        self.turn();
+        Ok(())
+    }
+
+    fn write_fua(&self, block: u64, data: &Data) -> Result {
+        self.work();
+        self.may_fail_now();
+        {
+            let mut s = self.state();
+            s.volatile.retain(|(b, _)| *b != block);
+            s.durable.delta.insert(block, Content::new(data));
+        }
+        self.turn();
+        Ok(())
+    }
+
+    fn discard(&self, _start: u64, _len: u64) -> Result {
+        Ok(())
+    }
+}

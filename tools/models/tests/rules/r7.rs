@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! R7, freed is not free: overwrites || commits || power cut. Blocks that were freed are not used again
+//! before the commit that freed them is durable, so whatever the superblock refers to is whole.
+
+use crate::bed::{mount, prepare, Base};
+use crate::explore::{holds, Rule};
+use crate::judge::{judge, Found};
+use shuttle::thread;
+use std::sync::Arc;
+
+/// Two neighbours. What replaces the second would like to be where it is: as close to the first as can
+/// be. So a block that is freed is the next to be used, as soon as it may be.
+const BASE: Base = Base {
+    name: "r7",
+    make: |b| b.write(0, &[[1, 1]; 2], false).expect("write"),
+};
+
+const RULE: Rule = Rule {
+    name: "r7",
+    cases: &["overwrite"],
+    run,
+    prepare: || drop(prepare(&BASE)),
+};
+
+fn run(_: usize) {
+    let b = Arc::new(mount(prepare(&BASE)));
+    let b2 = b.clone();
+    let writer = thread::spawn(move || {
+        for tag in 2..5 {
+            b2.write(1, &[[tag, tag]], true).expect("write");
+        }
+    });
+    for _ in 0..2 {
+        b.fs.sync().expect("sync");
+    }
+    writer.join().expect("writer");
+    for cut in b.disk.cuts() {
+        let r = judge(BASE.name, &cut.image);
+        assert!(r.problems.is_empty(), "after a power cut: {:?}", r.problems);
+        let good = matches!(r.blocks[1], Found::Data([1..5, _]));
+        assert!(good, "after a power cut: {:?}", r.blocks[1]);
+    }
+}
+
+#[test]
+fn r7_freed_is_not_free() {
+    holds(&RULE);
+}
