@@ -19,6 +19,8 @@ pub struct Node {
     pub entries: BTreeMap<Vec<u8>, u64>,
     pub parent: u64,
     pub target: Vec<u8>,
+    /// Namespace and name to tag and length of the value.
+    pub xattrs: BTreeMap<(u8, Vec<u8>), (u64, u32)>,
 }
 
 impl Node {

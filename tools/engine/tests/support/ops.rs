@@ -2,6 +2,7 @@
 
 //! The operations of a test run and how they are generated.
 
+use ordofs_engine::engine::XattrSet;
 use proptest::prelude::*;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,6 +95,16 @@ pub enum Op {
         fail: bool,
         sync: bool,
     },
+    SetXattr {
+        target: u8,
+        name: u8,
+        len: u32,
+        how: XattrSet,
+    },
+    RemoveXattr {
+        target: u8,
+        name: u8,
+    },
     Sync,
     SyncFile {
         file: u8,
@@ -131,6 +142,14 @@ fn how() -> impl Strategy<Value = How> {
     prop_oneof![5 => Just(How::Plain), 1 => Just(How::NoReplace), 2 => Just(How::Exchange), 1 => Just(How::Whiteout)]
 }
 
+fn value_len() -> impl Strategy<Value = u32> {
+    prop_oneof![8 => 0..100u32, 3 => 100..1500u32, 3 => 1200..6000u32, 1 => 20_000..=65_536u32]
+}
+
+fn set_how() -> impl Strategy<Value = XattrSet> {
+    prop_oneof![8 => Just(XattrSet::Any), 1 => Just(XattrSet::Create), 1 => Just(XattrSet::Replace)]
+}
+
 prop_compose! {
     fn place()(file: u8, start in start(), len in len()) -> (u8, u64, u64) { (file, start, len) }
 }
@@ -155,6 +174,9 @@ pub fn op() -> impl Strategy<Value = Op> {
         6 => (any::<u8>(), prop::bool::weighted(0.1)).prop_map(|(file, fail)| Op::Writeback { file, fail }),
         6 => (place(), prop::bool::weighted(0.15), prop::bool::weighted(0.2))
             .prop_map(|((file, start, len), fail, sync)| Op::Direct { file, start, len, fail, sync }),
+        7 => (any::<(u8, u8)>(), value_len(), set_how())
+            .prop_map(|((target, name), len, how)| Op::SetXattr { target, name, len, how }),
+        3 => any::<(u8, u8)>().prop_map(|(target, name)| Op::RemoveXattr { target, name }),
         3 => Just(Op::Sync),
         2 => any::<u8>().prop_map(|file| Op::SyncFile { file }),
         2 => any::<u8>().prop_map(|file| Op::Open { file }),

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Extended attributes.
+
+use super::{pick, Driver};
+use kernel::prelude::{EEXIST, ENODATA};
+use ordofs_engine::engine::xattr::{ACL_ACCESS, SECURITY, TRUSTED, USER};
+use ordofs_engine::engine::{XattrSet, NAME_MAX};
+use std::vec::Vec as StdVec;
+
+/// Namespaces and names to choose from.
+fn name_of(n: u8) -> (u8, StdVec<u8>) {
+    match n % 8 {
+        0 => (ACL_ACCESS, StdVec::new()),
+        1 => (SECURITY, b"label".to_vec()),
+        2 => (TRUSTED, b"same".to_vec()),
+        3 => (USER, b"same".to_vec()),
+        4 => (USER, std::vec![b'n'; NAME_MAX]),
+        _ => (USER, std::format!("name{}", n % 32).into_bytes()),
+    }
+}
+
+/// The bytes of a value.
+pub fn value(tag: u64, len: usize) -> StdVec<u8> {
+    let words = (tag << 16..).flat_map(|w| w.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+    words.take(len).collect()
+}
+
+impl Driver {
+    pub(super) fn set_xattr(&mut self, target: u8, name: u8, len: u32, how: XattrSet) {
+        let Some(ino) = pick(&self.model.select(|_| true), target) else {
+            return;
+        };
+        let (index, name) = name_of(name);
+        let tag = self.next_tag();
+        let bytes = value(tag, len as usize);
+        let r = self.with(ino, |fs, i| {
+            fs.set_xattr(i, index, &name, Some(&bytes), how)
+        });
+        let key = (index, name);
+        match (how, self.model.get(ino).xattrs.contains_key(&key)) {
+            (XattrSet::Create, true) => return assert_eq!(r, Err(EEXIST)),
+            (XattrSet::Replace, false) => return assert_eq!(r, Err(ENODATA)),
+            _ => {}
+        }
+        if self.check("set_xattr", r).is_some() {
+            self.model.get_mut(ino).xattrs.insert(key, (tag, len));
+        }
+    }
+
+    pub(super) fn remove_xattr(&mut self, target: u8, name: u8) {
+        let with = self.model.select(|n| !n.xattrs.is_empty());
+        let Some(ino) = pick(&with, target) else {
+            return;
+        };
+        // One that is there, or any.
+        let there: StdVec<_> = self.model.get(ino).xattrs.keys().cloned().collect();
+        let key = match name % 8 {
+            0 => name_of(name),
+            _ => there[usize::from(name) % there.len()].clone(),
+        };
+        let r = self.with(ino, |fs, i| {
+            fs.set_xattr(i, key.0, &key.1, None, XattrSet::Any)
+        });
+        match self.model.get_mut(ino).xattrs.remove(&key) {
+            Some(_) => r.expect("removing an attribute must not fail"),
+            None => assert_eq!(r, Err(ENODATA)),
+        }
+    }
+}
