@@ -6,6 +6,7 @@
 mod support;
 
 use ordofs_engine::engine::format::{Superblock, SB_SLOTS};
+use ordofs_engine::engine::XattrSet;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Block;
 use support::driver::Driver;
@@ -16,6 +17,7 @@ const BLOCKS: u64 = 8192;
 const INODE: u8 = 1;
 const EXTENT: u8 = 3;
 const DIR: u8 = 4;
+const XATTR: u8 = 5;
 const ALLOC: u8 = 6;
 
 /// Twenty files and two directories with long names, so that the trees are not inline.
@@ -51,6 +53,15 @@ fn disk() -> MemDisk {
             len: 1,
             fail: false,
             sync: false,
+        });
+    }
+    for name in 0..8 {
+        d.step(&Op::SetXattr {
+            target: 5,
+            name,
+            // Fills the pieces of the attributes `same` to the last byte.
+            len: 1270 + 1280,
+            how: XattrSet::Any,
         });
     }
     d.remount();
@@ -239,4 +250,46 @@ fn wrong_counts_in_the_superblock() {
     change(|sb| sb.inodes += 1, "inodes, there are");
     change(|sb| sb.orphan_root = sb.inode_root, "unreadable");
     change(|sb| sb.ag_roots[0] = None, "marked free");
+}
+
+/// The name of the attribute whose head this is.
+fn xattr_name<'a>(d: &'a [u8; 4096], i: &Item) -> Option<&'a [u8]> {
+    let n = usize::from(d[i.at + 1]);
+    (i.key & 0xff == 0).then(|| &d[i.at + 6..i.at + 6 + n])
+}
+
+#[test]
+fn an_attribute_at_the_wrong_hash() {
+    expect(XATTR, "does not belong at this hash", |d, i| {
+        xattr_name(d, i).is_some_and(|n| !n.is_empty()) && add(d, i.at + 6, 1)
+    });
+}
+
+#[test]
+fn an_attribute_without_its_last_piece() {
+    expect(XATTR, "missing; 1 bytes of a value are lost", |d, i| {
+        xattr_name(d, i) == Some(b"same") && add(d, i.at + 2, 1)
+    });
+}
+
+#[test]
+fn an_attribute_with_a_piece_too_many() {
+    expect(XATTR, "a piece that does not belong there", |d, i| {
+        // Half the length: the second piece has too much.
+        xattr_name(d, i) == Some(b"same") && add(d, i.at + 3, 0xff)
+    });
+}
+
+#[test]
+fn an_attribute_of_an_unknown_namespace() {
+    expect(XATTR, "malformed", |d, i| {
+        xattr_name(d, i).is_some() && add(d, i.at, 100)
+    });
+}
+
+#[test]
+fn a_default_list_of_a_file() {
+    expect(XATTR, "a default ACL, but no directory", |d, i| {
+        xattr_name(d, i) == Some(b"") && add(d, i.at, 1)
+    });
 }

@@ -5,7 +5,9 @@
 
 mod support;
 
-use ordofs_engine::engine::{Fs, MapKind, MountOptions, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use ordofs_engine::engine::{
+    Fs, MapKind, MountOptions, XattrSet, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
+};
 use ordofs_engine::os::mem::{Image, MemDisk};
 use ordofs_engine::os::{Block, Shared};
 use support::driver::Driver;
@@ -59,6 +61,14 @@ fn image() -> Image {
             sync: false,
         });
     }
+    for i in 0..60u8 {
+        d.step(&Op::SetXattr {
+            target: i % 20,
+            name: i,
+            len: [20, 700, 5000][usize::from(i) % 3],
+            how: XattrSet::Any,
+        });
+    }
     d.remount();
     drop(d);
     disk.image()
@@ -67,6 +77,15 @@ fn image() -> Image {
 /// Uses the filesystem in every way that reads; errors are fine.
 fn explore(fs: &Shared<Fs>, ino: u64, depth: u32) {
     let Ok(inode) = fs.iget(ino) else { return };
+    let mut names = Vec::new();
+    let _ = fs.list_xattr(&inode, &mut |index, name, _| {
+        names.push((index, name.to_vec()));
+        Ok(())
+    });
+    let mut value = vec![0; 6000];
+    for (index, name) in names {
+        let _ = fs.get_xattr(&inode, index, &name, &mut value);
+    }
     let mut kids = Vec::new();
     match inode.attrs().mode & S_IFMT {
         S_IFDIR => {
