@@ -138,6 +138,17 @@ fn errors_change_nothing() {
     assert_eq!(fs.get_xattr(&f, USER, b"n", &mut short), Err(ERANGE));
     assert_eq!(short, [7; 3]);
     assert_eq!(fs.get_xattr(&f, TRUSTED, b"n", &mut short), Ok(None));
+    // A change, and only that, touches the change time.
+    let old = Time { sec: 1, nsec: 2 };
+    let back = AttrChange {
+        ctime: Some(old),
+        ..AttrChange::default()
+    };
+    fs.set_attrs(&f, &back).expect("set_attrs");
+    assert_eq!(how(b"n", XattrSet::Create), Err(EEXIST));
+    assert_eq!(f.attrs().ctime, old);
+    set(&fs, &f, USER, b"n", b"four").expect("set");
+    assert!(f.attrs().ctime.sec > 1);
     // The namespaces are apart.
     set(&fs, &f, TRUSTED, b"n", b"t").expect("set");
     set(&fs, &f, SECURITY, b"n", b"s").expect("set");
@@ -165,6 +176,21 @@ fn an_acl_and_its_mode_change_together() {
         .expect("remove");
     fs.set_acl(&f, ACL_ACCESS, None, Some(0o604)).expect("none");
     assert_eq!(f.attrs().mode, S_IFREG | 0o604);
+    fs.set_acl(&f, ACL_ACCESS, Some(b"acl"), Some(0o664))
+        .expect("set");
+    // An fsync of another inode records nothing of this one: its mode came with the list.
+    let root = fs.iget(fs.root_ino()).expect("root");
+    fs.sync_inode(&root).expect("fsync");
+    let after = mount(&disk.fork());
+    let g = after.iget(f.ino()).expect("iget");
+    assert_eq!(g.attrs().mode, S_IFREG | 0o664);
+    assert_eq!(
+        get(&after, &g, ACL_ACCESS, b"").as_deref(),
+        Some(&b"acl"[..])
+    );
+    drop((g, after));
+    fs.set_acl(&f, ACL_ACCESS, None, Some(0o604))
+        .expect("remove");
     fs.sync_inode(&f).expect("fsync");
     let fs = mount(&disk.fork());
     let f = fs.iget(f.ino()).expect("iget");
