@@ -254,8 +254,8 @@ fn wrong_counts_in_the_superblock() {
 
 /// The name of the attribute whose head this is.
 fn xattr_name<'a>(d: &'a [u8; 4096], i: &Item) -> Option<&'a [u8]> {
-    let n = usize::from(d[i.at + 1]);
-    (i.key & 0xff == 0).then(|| &d[i.at + 6..i.at + 6 + n])
+    let head = i.key & 0xff == 0;
+    head.then(|| &d[i.at + 6..i.at + 6 + usize::from(d[i.at + 1])])
 }
 
 #[test]
