@@ -8,7 +8,7 @@
 //! `parse_param` to `get_tree` or `reconfigure`. Whatever fails says why in the context's log, which
 //! mount(8) shows.
 
-use core::{ffi::CStr, marker::PhantomData};
+use core::{ffi::CStr, marker::PhantomData, ptr};
 use kernel::{
     error::{from_result, to_result},
     prelude::*,
@@ -139,12 +139,13 @@ unsafe fn explain(fc: *mut bindings::fs_context, e: MountError) -> Error {
 ///
 /// `sb` is new, or its `s_umount` is held exclusively.
 unsafe fn use_acls(sb: *mut bindings::super_block, on: bool) {
-    // SAFETY: By the caller's promise.
-    let flags = unsafe { &mut (*sb).s_flags };
-    if on {
-        *flags |= bindings::ORDOFS_SB_POSIXACL;
-    } else {
-        *flags &= !bindings::ORDOFS_SB_POSIXACL;
+    // SAFETY: The field is valid, and nobody else writes it, by the caller's promise; others read it
+    // without a lock, and see the old word or the new one.
+    unsafe {
+        let flags = ptr::addr_of_mut!((*sb).s_flags);
+        let rest = flags.read() & !bindings::ORDOFS_SB_POSIXACL;
+        let acl = if on { bindings::ORDOFS_SB_POSIXACL } else { 0 };
+        flags.write_volatile(rest | acl);
     }
 }
 
