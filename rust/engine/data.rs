@@ -529,7 +529,7 @@ impl Fs {
             .inspect_err(|_| self.abort("mapping a completed write"))?;
         m.ems.completed(o, txn.generation());
         inode.bump();
-        drop(m);
+        // Under `maps`: an fsync that finds the extents finds the size.
         let mut meta = inode.meta.lock();
         meta.attrs.size = meta.attrs.size.max(new_size);
         Ok(())

@@ -97,8 +97,20 @@ impl Fs {
                 r.batches
             );
         }
+        if let Some(seq) = r.damaged {
+            pr_warn!(
+                "{}: log batch {} is cut off or damaged: the log ends before it\n",
+                self.device_name(),
+                seq
+            );
+        }
         if r.batches > 0 || r.disbelieved {
             self.commit_upto(self.running_generation(), true)?;
+            if self.opts.lock().read_only {
+                // Nothing was committed: should the filesystem become writable, a batch behind those that
+                // were replayed would be in no sequence with them.
+                self.break_log();
+            }
         }
         self.log.start();
         Ok(())

@@ -49,6 +49,11 @@ impl Fs {
             return Err(EFBIG);
         }
         let mut from = bytes_to_blocks(bytes);
+        if log && bytes % BLOCK_SIZE as u64 != 0 && bytes < inode.meta.lock().attrs.size {
+            // The caller has written the last block with zeroes behind the new end. The log must not
+            // have the size without it: what was cut off would come back when the file grows again.
+            self.log_data(inode);
+        }
         {
             // A truncation that an error cut off: what it left behind must not become visible again
             // by growing the file.
@@ -166,16 +171,26 @@ impl Fs {
             at += n;
             hint = Some(next);
         }
-        if let Some(size) = new_size {
-            let mut txn = self.begin(4, Priority::Reclaim)?;
-            txn.dirty(inode)?;
-            let mut meta = inode.meta.lock();
-            meta.attrs.size = meta.attrs.size.max(size);
-            txn.log(&Record::Size {
-                ino: inode.ino(),
-                bytes: meta.attrs.size,
-            });
+        match new_size {
+            Some(size) => self.raise_size(inode, size),
+            None => Ok(()),
         }
+    }
+
+    /// Makes the on-disk size at least `bytes`. For fallocate, and for dirty pages that are dropped before
+    /// they were written (punch): with them goes the write that would have brought the size along.
+    pub fn raise_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
+        if inode.meta.lock().attrs.size >= bytes {
+            return Ok(());
+        }
+        let mut txn = self.begin(4, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let mut meta = inode.meta.lock();
+        meta.attrs.size = meta.attrs.size.max(bytes);
+        txn.log(&Record::Grow {
+            ino: inode.ino(),
+            bytes,
+        });
         Ok(())
     }
 

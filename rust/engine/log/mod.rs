@@ -24,7 +24,7 @@
 pub mod record;
 pub mod replay;
 pub mod ring;
-#[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
+#[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust, ordofs_mutant_log_nowait))]
 mod weakened;
 
 use crate::engine::btree::ValueBuf;
@@ -32,13 +32,14 @@ use crate::engine::data::starting::Collecting;
 use crate::engine::format::Superblock;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-#[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
+#[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust, ordofs_mutant_log_nowait))]
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::txn::Txn;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{now, trace, Mutex, Time, Window};
 use kernel::prelude::*;
 use record::Record;
+use replay::Replayed;
 use ring::Area;
 
 /// More pending bytes than that are dropped, and the next fsync is a commit.
@@ -52,6 +53,8 @@ struct State {
     frozen: usize,
     /// fsync needs this generation to be durable: records of it were lost.
     broken: u64,
+    /// The newest generation that a record was appended for.
+    newest: u64,
     /// Where the next batch goes.
     pos: u64,
     seq: u64,
@@ -69,6 +72,8 @@ pub struct Log {
     /// Records are not kept: replay is under way, or the mount does not log.
     off: AtomicBool,
     replay_time: Mutex<Option<Time>>,
+    /// What the replay of this mount did.
+    replayed: Mutex<Replayed>,
     /// Batches written.
     pub batches: AtomicU64,
 }
@@ -81,6 +86,7 @@ impl Log {
             ticket: 0,
             frozen: 0,
             broken: 0,
+            newest: 0,
             pos: sb.log_pos,
             seq: sb.log_seq,
             live: sb.log_pos,
@@ -95,11 +101,12 @@ impl Log {
             durable: AtomicU64::new(0),
             off: AtomicBool::new(true),
             replay_time: Mutex::new(None)?,
+            replayed: Mutex::new(Replayed::default())?,
             batches: AtomicU64::new(0),
         })
     }
 
-    /// From now on operations are recorded; the log continues at `pos` with number `seq`.
+    /// From now on operations are recorded.
     pub fn start(&self) {
         self.off.store(false, Ordering::Release);
     }
@@ -148,15 +155,17 @@ impl Log {
         let t = now();
         let mut s = self.state.lock();
         s.ticket += 1;
+        s.newest = s.newest.max(generation);
         if s.broken >= generation {
             return;
         }
         let full = s.pending.len() > MAX_PENDING;
         if full || put(&mut s.pending, t).is_err() {
-            // From here to this generation's commit the log says nothing.
+            // From here to this generation's commit the log says nothing. Among what is lost may be
+            // records of a newer one: data that an older transaction completed is recorded late.
             s.pending.clear();
             s.frozen = 0;
-            s.broken = generation;
+            s.broken = s.broken.max(s.newest);
         }
     }
 }
@@ -221,7 +230,8 @@ impl Fs {
 
     /// From now on until the running transaction is durable, fsync is a commit.
     pub(crate) fn break_log(&self) {
-        self.log.state.lock().broken = self.running_generation();
+        let mut s = self.log.state.lock();
+        s.broken = s.broken.max(self.running_generation());
     }
 
     /// Records what an inode has, without making anything durable. Not inside a Txn: it waits for the
@@ -230,6 +240,17 @@ impl Fs {
         if !self.log.off.load(Ordering::Acquire) && self.log_inode(inode).is_err() {
             self.break_log();
         }
+    }
+
+    /// What the replay of this mount did.
+    pub fn replayed(&self) -> Replayed {
+        *self.log.replayed.lock()
+    }
+
+    /// Blocks of the log that the newest superblock needs, and all blocks of the log.
+    pub fn log_space(&self) -> (u64, u64) {
+        let s = self.log.state.lock();
+        (s.pos.saturating_sub(s.live), self.log.area.len)
     }
 
     /// Records the modified extents and the attributes of an inode.
@@ -253,6 +274,20 @@ impl Fs {
 
         let collecting = Collecting::enter(inode);
         let mut m = inode.maps.write();
+        // The size goes before the extents: another fsync may write the one without the others, and
+        // what is mapped must not lie behind the end of the file. Writes that complete change it under
+        // `maps`; everything else has a record of its own, which `meta` orders with this one.
+        {
+            let meta = inode.meta.lock();
+            let generation = inode.changed.load(Ordering::Acquire);
+            self.log.append(
+                &Record::Attrs {
+                    ino: inode.ino(),
+                    attrs: meta.attrs,
+                },
+                generation,
+            );
+        }
         let mut v = ValueBuf::new();
         let mut at = 0;
         let (mut maps, mut extents) = (0, 0);
@@ -305,18 +340,6 @@ impl Fs {
             }
         }
         trace::fsync_collect(self.dev(), inode.ino(), maps, extents);
-        // Sizes change under `maps` or with a record of their own; the lock orders this one with them.
-        let attrs = inode.attrs();
-        if attrs.mode != 0 {
-            let generation = inode.changed.load(Ordering::Acquire);
-            self.log.append(
-                &Record::Attrs {
-                    ino: inode.ino(),
-                    attrs,
-                },
-                generation,
-            );
-        }
         Ok(())
     }
 
@@ -326,7 +349,7 @@ impl Fs {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
                 return Ok(!self.log_broken());
             }
-            let _writer = self.log.writer.lock();
+            let writer = self.log.writer.lock();
             if self.log.durable.load(Ordering::Acquire) >= ticket {
                 return Ok(!self.log_broken());
             }
@@ -341,6 +364,11 @@ impl Fs {
             };
             let blocks = ring::blocks_of(batch.len());
             let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= live + self.log.area.len;
+            #[cfg(any(ordofs_mutants, ordofs_mutant_log_nowait))]
+            if fits && !batch.is_empty() && mutant::is(Mutant::LogNoWait) {
+                self.flush_late(writer, &batch, (pos, seq), upto)?;
+                continue;
+            }
             let written = if batch.is_empty() {
                 // A commit held it all already.
                 Ok(())
@@ -348,7 +376,7 @@ impl Fs {
                 let device = self.st.device();
                 let written = device
                     .pass(Window::LogBatch)
-                    .and_then(|()| ring::write(&self.st, self.log.area, pos, seq, &batch));
+                    .and_then(|()| ring::write(&self.st, self.log.area, pos, seq, &batch, true));
                 let error = written.err().map_or(0, |e| e.to_errno());
                 trace::log_batch(self.dev(), seq, pos, blocks, batch.len() as u64, error);
                 written
@@ -358,7 +386,7 @@ impl Fs {
             let mut s = self.log.state.lock();
             if let Err(e) = written {
                 // The records are lost: everything up to now needs a commit.
-                s.broken = self.running_generation();
+                s.broken = s.broken.max(self.running_generation());
                 return if e.to_errno() == EIO.to_errno() {
                     Err(e)
                 } else {
@@ -372,6 +400,8 @@ impl Fs {
             }
             drop(s);
             self.log.durable.store(upto, Ordering::Release);
+            // Not before: the next batch is written when this one, and its data, are durable.
+            drop(writer);
         }
     }
 }

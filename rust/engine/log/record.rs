@@ -18,6 +18,7 @@
 //! | 8 preallocate | ino, first file block, first disk block, blocks u64 |
 //! | 9 write | ino, first file block, first disk block u64, crc32c of each block |
 //! | 10 xattr | ino u64, namespace u32, bytes of the value u32 (2^32 - 1: removed), name, value |
+//! | 11 grow | ino, bytes u64 |
 
 use crate::engine::format::{le16, le32, le64};
 use crate::engine::types::Attrs;
@@ -55,8 +56,10 @@ pub enum Record<'a> {
     },
     /// All attributes but the link count.
     Attrs { ino: u64, attrs: Attrs },
-    /// Truncation or extension.
+    /// Truncation or extension: what is mapped behind the new end goes.
     Size { ino: u64, bytes: u64 },
+    /// The size is at least that; what is preallocated behind it stays.
+    Grow { ino: u64, bytes: u64 },
     /// Blocks unmapped.
     Punch { ino: u64, start: u64, len: u64 },
     /// Unwritten blocks mapped.
@@ -143,6 +146,7 @@ impl Record<'_> {
             Record::Preallocate { .. } => 8,
             Record::Write { .. } => 9,
             Record::Xattr { .. } => 10,
+            Record::Grow { .. } => 11,
         };
         w.bytes(&[0, 0, 0, 0, kind, 0, 0, 0])?;
         w.u64s(&[generation])?;
@@ -187,7 +191,7 @@ impl Record<'_> {
                     .iter()
                     .try_for_each(|t| w.time(*t))
             }
-            Record::Size { ino, bytes } => w.u64s(&[*ino, *bytes]),
+            Record::Size { ino, bytes } | Record::Grow { ino, bytes } => w.u64s(&[*ino, *bytes]),
             Record::Punch { ino, start, len } => w.u64s(&[*ino, *start, *len]),
             Record::Preallocate {
                 ino,
@@ -354,6 +358,10 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
                 value,
             }
         }
+        11 => Record::Grow {
+            ino: r.u64()?,
+            bytes: r.u64()?,
+        },
         _ => return None,
     };
     Some((

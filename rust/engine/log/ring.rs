@@ -48,8 +48,16 @@ pub fn blocks_of(payload: usize) -> u64 {
     (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
 }
 
-/// Writes a batch at `pos` and flushes: it is durable, with the data that had been written before.
-pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> Result {
+/// Writes a batch at `pos`; `stable`: and flushes, so that it is durable, with the data that had been
+/// written before.
+pub fn write(
+    st: &NodeStore,
+    area: Area,
+    pos: u64,
+    seq: u64,
+    payload: &[u8],
+    stable: bool,
+) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
     let mut rest = payload;
@@ -74,21 +82,31 @@ pub fn write(st: &NodeStore, area: Area, pos: u64, seq: u64, payload: &[u8]) -> 
         reqs.push((area.block(pos + i as u64), b), GFP_KERNEL)?;
     }
     // One sequential write; the wrap-around makes it two.
-    if mutant::is(Mutant::LogSkipFlush) {
+    if !stable || mutant::is(Mutant::LogSkipFlush) {
         return st.device().write(&reqs);
     }
     st.device().write_stable(&reqs)
 }
 
-/// Reads the batch at `pos` with number `seq` into `payload`. False: there is none, or it is not
-/// whole, which is how a log ends.
+/// What is at a position of the log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    /// No batch of that number: the log has ended.
+    Nothing,
+    /// A batch that was cut off, or damaged.
+    Damaged,
+    /// A batch.
+    Whole,
+}
+
+/// Reads the batch at `pos` with number `seq` into `payload`.
 pub fn read(
     st: &NodeStore,
     area: Area,
     pos: u64,
     seq: u64,
     payload: &mut KVVec<u8>,
-) -> Result<bool> {
+) -> Result<Found> {
     payload.clear();
     let mut b = Block::zeroed()?;
     st.device().read(area.block(pos), &mut b)?;
@@ -96,9 +114,12 @@ pub fn read(
         && le64(&b[..], 8) == Some(st.fsid())
         && le64(&b[..], 16) == Some(seq)
         && le64(&b[..], 24) == Some(pos);
+    if !ours {
+        return Ok(Found::Nothing);
+    }
     let len = le32(&b[..], 32).unwrap_or(0) as usize;
-    if !ours || len > MAX_PAYLOAD || blocks_of(len) > area.len {
-        return Ok(false);
+    if len > MAX_PAYLOAD || blocks_of(len) > area.len {
+        return Ok(Found::Damaged);
     }
     let want = le32(&b[..], 4);
     let head = crc32c(0, b.get(8..HEADER).unwrap_or(&[]));
@@ -111,5 +132,23 @@ pub fn read(
             st.device().read(area.block(pos + i), &mut b)?;
         }
     }
-    Ok(want == Some(crc32c(head, payload)))
+    let right = want == Some(crc32c(head, payload)) || mutant::is(Mutant::LogSkipCsum);
+    // What cannot be decoded would not be carried out whole.
+    Ok(if right && decodes(payload) {
+        Found::Whole
+    } else {
+        Found::Damaged
+    })
+}
+
+/// Is it all records?
+fn decodes(payload: &[u8]) -> bool {
+    let mut rest = payload;
+    while !rest.is_empty() {
+        let Some((_, next)) = super::record::decode(rest) else {
+            return false;
+        };
+        rest = next;
+    }
+    true
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hand-weakened, for R1's mutants: a fast fsync that believes its extent maps, as btrfs's does.
+//! Hand-weakened, for mutants.
+//!
+//! For R1's: a fast fsync that believes its extent maps, as btrfs's does.
 //!
 //! The real one never looks at a mapping in flight: it logs what the extent tree says, and a write is
 //! there only after it has ended. That is a third line of defence behind order and lock, and it would
@@ -13,6 +15,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::maps::extent_map::Em;
 use crate::engine::maps::range::Range;
+use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
 
@@ -32,6 +35,26 @@ impl Fs {
             csums: &csums,
         };
         self.log.append(&w, self.running_generation());
+        Ok(())
+    }
+
+    /// LogNoWait: a batch makes room for the next one before it is flushed.
+    pub(super) fn flush_late(
+        &self,
+        writer: impl Sized,
+        batch: &KVVec<u8>,
+        (pos, seq): (u64, u64),
+        upto: u64,
+    ) -> Result {
+        super::ring::write(&self.st, self.log.area, pos, seq, batch, false)?;
+        {
+            let mut s = self.log.state.lock();
+            s.pos = pos + super::ring::blocks_of(batch.len());
+            s.seq = seq + 1;
+        }
+        drop(writer);
+        self.st.device().flush()?;
+        self.log.durable.fetch_max(upto, Ordering::AcqRel);
         Ok(())
     }
 }

@@ -24,7 +24,7 @@ fn sequence(seed: u8, len: usize) -> Vec<Op> {
     let tree = prop::collection::vec(op(), len)
         .new_tree(&mut runner)
         .expect("operations");
-    // Remounts and crashes are this test's own; the log has a test of its own (logcrash.rs).
+    // Remounts and crashes are this test's own; the log is for tools/crash.
     tree.current()
         .into_iter()
         .filter(|o| !matches!(o, Op::Remount | Op::Crash | Op::SyncFile { .. }))

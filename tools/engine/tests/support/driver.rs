@@ -53,8 +53,8 @@ pub struct Driver {
     fuzzy: BTreeSet<u64>,
     /// What the log made durable since the last commit: the model at the last fsync, and its `fuzzy`.
     logged: Option<(Model, BTreeSet<u64>)>,
-    /// Files as they were at their last fsync since the last commit.
-    fsynced: BTreeMap<u64, Node>,
+    /// Files as the log may have recorded them since the last commit.
+    fsynced: BTreeMap<u64, StdVec<Node>>,
 }
 
 /// The content of a block.
@@ -301,7 +301,7 @@ impl Driver {
                 } else {
                     // The log: this file, and every operation on names, attributes and space so far.
                     self.fuzzy.remove(&ino);
-                    self.fsynced.insert(ino, self.model.get(ino).clone());
+                    self.recorded(ino);
                     self.logged = Some((self.model.clone(), self.fuzzy.clone()));
                 }
             }
@@ -390,10 +390,12 @@ impl Driver {
         let old = self.durable.nodes.get(&ino);
         let new = newest.nodes.get(&ino);
         for (block, tag) in &found {
-            let known = [old, new, self.fsynced.get(&ino)];
+            let fsynced = self.fsynced.get(&ino).into_iter().flatten();
+            let known = [old, new];
             let known = known
-                .iter()
+                .into_iter()
                 .flatten()
+                .chain(fsynced)
                 .any(|n| n.blocks.get(block) == Some(tag));
             assert!(
                 known,

@@ -46,12 +46,20 @@ impl Driver {
         }
     }
 
+    /// The log has, or may have, the file as it is now.
+    pub(super) fn recorded(&mut self, ino: u64) {
+        let node = self.model.get(ino).clone();
+        self.fsynced.entry(ino).or_default().push(node);
+    }
+
     pub(super) fn set_size(&mut self, file: u8, bytes: u64) {
         let Some(ino) = pick(&self.files(), file) else {
             return;
         };
         let from = bytes_to_blocks(bytes);
         self.forget_pages(ino, from, u64::MAX);
+        // A truncation inside of a block brings the file's data along into the log.
+        self.recorded(ino);
         let r = self.with(ino, |fs, i| fs.set_size(i, bytes));
         r.expect("truncate must not fail");
         self.erase(ino, from, u64::MAX);
