@@ -152,6 +152,25 @@ fn zero_part(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, part: Range
     Ok(())
 }
 
+/// Drops the pages of blocks `[first, last)`. Among them may be pages of an append that nobody has written
+/// back: the size on disk, which their writeback would have raised, is raised now.
+fn drop_blocks(
+    inode: &Inode<OrdoFs>,
+    layout: &LayoutLock<'_, OrdoFs>,
+    first: u64,
+    last: u64,
+) -> Result {
+    {
+        let _nofs = NoFs::enter();
+        inode
+            .fs()
+            .engine()
+            .raise_size(&inode.data().engine, inode.size())?;
+    }
+    layout.drop_pages(first * BLOCK, last * BLOCK - 1);
+    Ok(())
+}
+
 /// Makes a hole.
 fn punch(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, range: Range<u64>) -> Result {
     let mut range = range;
@@ -163,7 +182,7 @@ fn punch(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, range: Range<u6
     // The whole blocks first: on a full disk they make room for copies of the others.
     if !parts.blocks.is_empty() {
         let (first, last) = (parts.blocks.start, parts.blocks.end);
-        layout.drop_pages(first * BLOCK, last * BLOCK - 1);
+        drop_blocks(inode, layout, first, last)?;
         let _nofs = NoFs::enter();
         inode
             .fs()
@@ -184,7 +203,7 @@ fn zero(
     let parts = parts(&range);
     if !parts.blocks.is_empty() {
         let (first, last) = (parts.blocks.start, parts.blocks.end);
-        layout.drop_pages(first * BLOCK, last * BLOCK - 1);
+        drop_blocks(inode, layout, first, last)?;
         let _nofs = NoFs::enter();
         inode
             .fs()
