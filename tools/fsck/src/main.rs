@@ -3,6 +3,7 @@
 //! `fsck.ordofs`: checks an OrdoFS, with the options and exit codes of fsck(8).
 
 use clap::Parser;
+use ordofs_engine::engine::log::replay::Replayed;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Device;
@@ -83,10 +84,25 @@ fn open(cli: &Cli, write: bool) -> Result<Device, String> {
     Ok(disk.device())
 }
 
-/// Mounts and unmounts: replays the log, finishes what a crash left to do.
-fn recover(dev: Device) -> Result<(), String> {
+/// Mounts and unmounts: replays the log, finishes what a crash left to do. What was in the log?
+fn recover(dev: Device) -> Result<Replayed, String> {
     let fs = Fs::mount(dev, MountOptions::default()).map_err(|e| describe(&e))?;
-    fs.unmount().map_err(|e| format!("cannot write: {e:?}"))
+    let log = fs.replayed();
+    fs.unmount().map_err(|e| format!("cannot write: {e:?}"))?;
+    Ok(log)
+}
+
+/// Says how the log ended, when it did not end as usual.
+fn log_end(log: &Replayed) -> Option<String> {
+    let n = log.batches;
+    if let Some(seq) = log.damaged {
+        return Some(format!(
+            "the log ends after {n} batches: number {seq} is cut off or damaged, and is left out"
+        ));
+    }
+    log.disbelieved.then(|| {
+        format!("the log ends after {n} batches: the data of the next one is not there, and it is left out")
+    })
 }
 
 fn run(cli: &Cli) -> Result<u8, String> {
@@ -99,10 +115,16 @@ fn run(cli: &Cli) -> Result<u8, String> {
     }
     // What would the next mount do? Tried out in memory first.
     let trial = Overlay::new(open(cli, false)?);
-    if let Err(e) = recover(trial.device()) {
-        print(cli, &report);
-        println!("{name}: recovery fails: {e}");
-        return Ok(ERRORS_LEFT);
+    let log = match recover(trial.device()) {
+        Ok(log) => log,
+        Err(e) => {
+            print(cli, &report);
+            println!("{name}: recovery fails: {e}");
+            return Ok(ERRORS_LEFT);
+        }
+    };
+    if let Some(end) = log_end(&log) {
+        println!("{name}: {end}");
     }
     if !trial.changed() {
         print(cli, &report);
