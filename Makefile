@@ -48,6 +48,7 @@ help:
 	@echo '  make mutants        each rule without its protection must fail its tests'
 	@echo '      LOOPS=100 make test TESTS="vm/04*"   the reproducers, many times over'
 	@echo '  make tools          build mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
+	@echo '  make crash N=100000 power cuts of the engine in user space, state by state (SEED=1)'
 	@echo '  make powercut       power cuts of the VM under load (ROUNDS=200)'
 	@echo '  make shell          a shell in the VM, with an OrdoFS at /mnt/test'
 	@echo '  make chroot-shell   a shell in the build root'
@@ -75,6 +76,10 @@ modules_install: need-kdir
 	$(MAKE) -C '$(KDIR)' M='$(TOP:/=)' modules_install
 
 # --- the project's own environment -----------------------------------------
+
+.PHONY: crash
+crash:
+	@$(SH)/crash $(if $(N),--sampled $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: powercut debug-kernel
 debug-kernel:

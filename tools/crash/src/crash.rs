@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The crash states of a record: what may be on the medium when the power goes.
+//!
+//! What a completed flush covers is there, and FUA writes that are done. Each of the others may be
+//! missing, whatever came after it, or be there in part: a sector of 512 bytes is written or not. So the
+//! states of the time between two flushes are the subsets of the writes that are not durable before the
+//! second one has ended; the time within is the latest that the subset allows (for what had been
+//! promised) and the earliest (for what can have begun).
+//!
+//! For few writes all subsets are tried; for more the prefixes, each write missing alone or there alone, and
+//! random ones. Each write is torn in several ways, among complete ones.
+
+use crate::disk::{Blocks, Data, Image, Io, Tick, What, SECTOR, SIZE};
+use crate::oracle::Cut;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+/// All sectors of a block.
+const WHOLE: u8 = 0xff;
+/// Up to so many writes all subsets are tried.
+const SUBSETS: usize = 5;
+/// Random subsets of more.
+const RANDOM: usize = 24;
+
+/// A time without a completed flush.
+struct Epoch {
+    /// Just before it ended.
+    end: Tick,
+    /// Writes that are durable, in order.
+    durable: Vec<usize>,
+    /// Writes that may be missing, in order.
+    open: Vec<usize>,
+}
+
+/// A crash state: an epoch, and which sectors of its open writes arrived.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct State {
+    epoch: usize,
+    kept: Vec<(usize, u8)>,
+}
+
+/// All crash states of a record.
+pub struct Crashes {
+    ios: Vec<Io>,
+    epochs: Vec<Epoch>,
+    /// The medium at each epoch without its open writes, and the hash of that.
+    images: Vec<(Image, u64)>,
+    hashes: Vec<u64>,
+    base: Image,
+}
+
+fn hash_of(block: u64, data: &[u8; SIZE]) -> u64 {
+    let mut h = DefaultHasher::new();
+    block.hash(&mut h);
+    h.write(data);
+    h.finish()
+}
+
+impl Crashes {
+    /// Of a record over this image.
+    pub fn new(base: Image, ios: Vec<Io>) -> Self {
+        let hashes = ios.iter().map(|io| match &io.what {
+            What::Write { block, data, .. } => hash_of(*block, data),
+            What::Flush => 0,
+        });
+        let mut c = Self {
+            hashes: hashes.collect(),
+            epochs: Vec::new(),
+            images: Vec::new(),
+            ios,
+            base,
+        };
+        let mut ends: Vec<Tick> = c
+            .ios
+            .iter()
+            .filter(|io| io.ends())
+            .map(|io| io.done - 1)
+            .collect();
+        ends.push(Tick::MAX - 1);
+        ends.sort_unstable();
+        ends.dedup();
+        for end in ends {
+            c.add_epoch(end);
+        }
+        c
+    }
+
+    fn add_epoch(&mut self, end: Tick) {
+        let flushes = self
+            .ios
+            .iter()
+            .filter(|io| matches!(io.what, What::Flush) && io.done <= end);
+        let covered = flushes.map(|io| io.issued).max().unwrap_or(0);
+        let (mut durable, mut open) = (Vec::new(), Vec::new());
+        for (i, io) in self.ios.iter().enumerate() {
+            let What::Write { fua, .. } = io.what else {
+                continue;
+            };
+            if io.done < covered || (fua && io.done <= end) {
+                durable.push(i);
+            } else if io.issued <= end {
+                open.push(i);
+            }
+        }
+        let mut blocks = Blocks::default();
+        let mut hash = 0;
+        for i in &durable {
+            if let What::Write { block, data, .. } = &self.ios[*i].what {
+                if let Some(old) = blocks.insert(*block, data.clone()) {
+                    hash ^= hash_of(*block, &old);
+                }
+                hash ^= self.hashes[*i];
+            }
+        }
+        self.images.push((self.base.with(blocks), hash));
+        self.epochs.push(Epoch { end, durable, open });
+    }
+
+    /// The states to be tried, the most telling ones first, at most `max`.
+    pub fn states(&self, max: usize, r: &mut fastrand::Rng) -> Vec<State> {
+        let (mut first, mut rest) = (Vec::new(), Vec::new());
+        for (epoch, e) in self.epochs.iter().enumerate() {
+            let state = |kept| State { epoch, kept };
+            let n = e.open.len();
+            let some = |f: &dyn Fn(usize) -> bool| -> Vec<(usize, u8)> {
+                let kept = (0..n).filter(|k| f(*k));
+                kept.map(|k| (e.open[k], WHOLE)).collect()
+            };
+            for k in 0..=n {
+                first.push(state(some(&|i| i < k)));
+                if n <= SUBSETS {
+                    continue;
+                }
+                if k < n {
+                    first.push(state(some(&|i| i != k)));
+                    rest.push(state(some(&|i| i == k)));
+                }
+            }
+            if n <= SUBSETS {
+                rest.extend((0..1usize << n).map(|m| state(some(&|i| m >> i & 1 != 0))));
+            } else {
+                for _ in 0..RANDOM {
+                    let m = r.u64(..);
+                    rest.push(state(some(&|i| m >> (i % 64) & 1 != 0)));
+                }
+            }
+            for (k, io) in e.open.iter().enumerate() {
+                for mask in [0x01, 0x0f, 0x7f, 0xfe, r.u8(1..WHOLE)] {
+                    let mut all = some(&|_| true);
+                    all[k].1 = mask;
+                    rest.push(state(all));
+                    let mut before = some(&|i| i < k);
+                    before.push((*io, mask));
+                    rest.push(state(before));
+                }
+            }
+        }
+        // The last of an epoch is the first of the next but for what was promised: keep both.
+        r.shuffle(&mut rest);
+        if first.len() > max / 2 {
+            r.shuffle(&mut first);
+        }
+        let keep = first.len().min(max.saturating_sub(rest.len().min(max / 3)));
+        first.truncate(keep);
+        first.extend(rest);
+        let mut seen = std::collections::HashSet::new();
+        first.retain(|s| seen.insert(s.clone()));
+        first.truncate(max);
+        first
+    }
+
+    /// When the power went, so that the medium can be in this state: as late and as early as possible.
+    pub fn cut(&self, s: &State) -> Cut {
+        let e = &self.epochs[s.epoch];
+        let there = s.kept.iter().map(|k| k.0).chain(e.durable.iter().copied());
+        Cut {
+            returned: e.end,
+            begun: there.map(|i| self.ios[i].issued).max().unwrap_or(0),
+        }
+    }
+
+    /// The medium, and a hash of its content.
+    pub fn image(&self, s: &State) -> (Image, u64) {
+        let (image, mut hash) = self.images[s.epoch].clone();
+        let mut over = Blocks::default();
+        for (i, mask) in &s.kept {
+            let What::Write { block, data, .. } = &self.ios[*i].what else {
+                continue;
+            };
+            let old = over.get(block).or_else(|| image.get(*block)).cloned();
+            if let Some(old) = &old {
+                // What the base has is in no hash; a block back at its base content stays in it.
+                let was = over.contains_key(block) || self.changed(s.epoch, *block);
+                hash ^= if was { hash_of(*block, old) } else { 0 };
+            }
+            let (data, h) = if *mask == WHOLE {
+                (data.clone(), self.hashes[*i])
+            } else {
+                let torn = torn(old.as_ref(), data, *mask);
+                let h = hash_of(*block, &torn);
+                (torn, h)
+            };
+            hash ^= h;
+            over.insert(*block, data);
+        }
+        (image.with(over), hash)
+    }
+
+    /// Was the block written by a durable write of the epoch?
+    fn changed(&self, epoch: usize, block: u64) -> bool {
+        let wrote =
+            |i: &usize| matches!(self.ios[*i].what, What::Write { block: b, .. } if b == block);
+        self.epochs[epoch].durable.iter().any(wrote)
+    }
+
+    /// What a state is, in words.
+    pub fn describe(&self, s: &State) -> String {
+        let e = &self.epochs[s.epoch];
+        let name = |i: &usize| match &self.ios[*i].what {
+            What::Write { block, fua, .. } => format!("{i}:{block}{}", if *fua { "!" } else { "" }),
+            What::Flush => format!("{i}:flush"),
+        };
+        let kept: Vec<String> = s
+            .kept
+            .iter()
+            .map(|(i, m)| match *m {
+                WHOLE => name(i),
+                m => format!("{} (sectors {m:08b})", name(i)),
+            })
+            .collect();
+        let lost: Vec<String> = e
+            .open
+            .iter()
+            .filter(|i| s.kept.iter().all(|k| k.0 != **i))
+            .map(name)
+            .collect();
+        format!(
+            "{} of {} writes and flushes durable; arrived: [{}]; lost: [{}]",
+            e.durable.len(),
+            self.ios.len(),
+            kept.join(" "),
+            lost.join(" ")
+        )
+    }
+}
+
+impl Io {
+    /// Does something become durable when it is done?
+    fn ends(&self) -> bool {
+        self.done != Tick::MAX && !matches!(self.what, What::Write { fua: false, .. })
+    }
+}
+
+/// The new sectors of `mask` over the old block.
+fn torn(old: Option<&Data>, new: &Data, mask: u8) -> Data {
+    let mut data = old.map_or([0; SIZE], |d| **d);
+    for (i, (to, from)) in data
+        .chunks_exact_mut(SECTOR)
+        .zip(new.chunks_exact(SECTOR))
+        .enumerate()
+    {
+        if mask >> i & 1 != 0 {
+            to.copy_from_slice(from);
+        }
+    }
+    Arc::new(data)
+}

@@ -1,0 +1,362 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices in memory: one that records, and one that holds a crash state.
+//!
+//! Both lie over an immutable [`Image`] whose blocks are shared, so that making one costs nothing.
+//!
+//! **Time** is counted in ticks: an operation of the device is issued at one and done at a later one. A
+//! flush covers the writes that were done when it was issued. So several operations may be under way at
+//! once: a write that was issued before a flush and done after it is not covered by it.
+
+use kernel::prelude::Result;
+use ordofs_engine::os::{Backend, Device};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of a block.
+pub const SIZE: usize = 4096;
+/// Bytes of a sector: what a device writes all or nothing of.
+pub const SECTOR: usize = 512;
+
+/// The content of a block.
+pub type Data = Arc<[u8; SIZE]>;
+
+/// Block numbers hash to themselves.
+#[derive(Default)]
+pub struct Plain(u64);
+
+impl Hasher for Plain {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {}
+    fn write_u64(&mut self, n: u64) {
+        self.0 = n.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+/// Block number to content.
+pub type Blocks = HashMap<u64, Data, BuildHasherDefault<Plain>>;
+
+/// What is on a medium: the first layer that has a block counts; what none has is zero.
+#[derive(Clone, Default)]
+pub struct Image {
+    /// Size in blocks.
+    pub blocks: u64,
+    /// From new to old.
+    layers: Vec<Arc<Blocks>>,
+}
+
+impl Image {
+    /// A medium of zeroes.
+    pub fn new(blocks: u64) -> Self {
+        Self {
+            blocks,
+            layers: Vec::new(),
+        }
+    }
+
+    /// With `over` written.
+    pub fn with(&self, over: Blocks) -> Self {
+        let mut layers = vec![Arc::new(over)];
+        layers.extend(self.layers.iter().cloned());
+        Self {
+            blocks: self.blocks,
+            layers,
+        }
+    }
+
+    /// All in one layer.
+    pub fn flat(&self) -> Self {
+        let mut all = Blocks::default();
+        for layer in self.layers.iter().rev() {
+            all.extend(layer.iter().map(|(k, v)| (*k, v.clone())));
+        }
+        Self {
+            blocks: self.blocks,
+            layers: vec![Arc::new(all)],
+        }
+    }
+
+    /// A block, if it was ever written.
+    pub fn get(&self, block: u64) -> Option<&Data> {
+        self.layers.iter().find_map(|l| l.get(&block))
+    }
+
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) {
+        match self.get(block) {
+            Some(d) => *buf = **d,
+            None => buf.fill(0),
+        }
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// When.
+pub type Tick = u64;
+
+/// One recorded operation.
+#[derive(Clone, Debug)]
+pub struct Io {
+    /// When it was issued.
+    pub issued: Tick,
+    /// When it was done; [`Tick::MAX`] while it is under way.
+    pub done: Tick,
+    /// What it is.
+    pub what: What,
+}
+
+/// What an operation is.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A write of a block.
+    Write {
+        /// Which one.
+        block: u64,
+        /// What.
+        data: Data,
+        /// Durable when it is done.
+        fua: bool,
+    },
+    /// A flush.
+    Flush,
+}
+
+/// Called when an operation has been issued and is not done: is it a flush?
+pub type Hook = Box<dyn FnMut(bool) + Send>;
+
+struct Record {
+    base: Image,
+    ios: Vec<Io>,
+    now: Blocks,
+    ticks: Tick,
+}
+
+impl Record {
+    fn issue(&mut self, what: What) -> usize {
+        self.ticks += 1;
+        self.ios.push(Io {
+            issued: self.ticks,
+            done: Tick::MAX,
+            what,
+        });
+        self.ios.len() - 1
+    }
+}
+
+struct Inner {
+    blocks: u64,
+    record: Mutex<Record>,
+    hook: Mutex<Option<Hook>>,
+}
+
+/// A device that records; clones share the record.
+#[derive(Clone)]
+pub struct Recorder(Arc<Inner>);
+
+impl Recorder {
+    /// Records what happens to this image from now on.
+    pub fn new(base: Image) -> Self {
+        let blocks = base.blocks;
+        let record = Record {
+            base,
+            ios: Vec::new(),
+            now: Blocks::default(),
+            ticks: 0,
+        };
+        Self(Arc::new(Inner {
+            blocks,
+            record: Mutex::new(record),
+            hook: Mutex::new(None),
+        }))
+    }
+
+    /// A device on it.
+    pub fn device(&self) -> Device {
+        Device::new(self.clone())
+    }
+
+    /// The time.
+    pub fn ticks(&self) -> Tick {
+        lock(&self.0.record).ticks
+    }
+
+    /// What was recorded.
+    pub fn take(&self) -> Vec<Io> {
+        lock(&self.0.record).ios.clone()
+    }
+
+    /// What was there at the beginning.
+    pub fn base(&self) -> Image {
+        lock(&self.0.record).base.clone()
+    }
+
+    /// What was recorded is durable, and the record begins anew.
+    pub fn rebase(&self) {
+        let mut r = lock(&self.0.record);
+        let now = std::mem::take(&mut r.now);
+        r.base = r.base.with(now).flat();
+        r.ios.clear();
+        r.ticks = 0;
+    }
+
+    /// What a reader sees now.
+    pub fn image(&self) -> Image {
+        let r = lock(&self.0.record);
+        r.base.with(r.now.clone())
+    }
+
+    /// From now on `hook` is called whenever an operation has been issued and is not done. It may use
+    /// the device, and is not called for what happens meanwhile.
+    pub fn set_hook(&self, hook: Option<Hook>) {
+        *lock(&self.0.hook) = hook;
+    }
+
+    fn hooked(&self, flush: bool) {
+        let taken = lock(&self.0.hook).take();
+        if let Some(mut hook) = taken {
+            hook(flush);
+            lock(&self.0.hook).get_or_insert(hook);
+        }
+    }
+
+    /// Issues the write of a block, which stays under way until [`Recorder::done`].
+    pub fn issue(&self, block: u64, data: &[u8; SIZE], fua: bool) -> usize {
+        let mut r = lock(&self.0.record);
+        let data = Arc::new(*data);
+        r.now.insert(block, data.clone());
+        r.issue(What::Write { block, data, fua })
+    }
+
+    /// An operation is done.
+    pub fn done(&self, index: usize) {
+        let mut r = lock(&self.0.record);
+        r.ticks += 1;
+        let t = r.ticks;
+        if let Some(io) = r.ios.get_mut(index) {
+            io.done = t;
+        }
+    }
+
+    fn write_any(&self, block: u64, data: &[u8; SIZE], fua: bool) -> Result {
+        let i = self.issue(block, data, fua);
+        self.hooked(false);
+        self.done(i);
+        Ok(())
+    }
+}
+
+impl Backend for Recorder {
+    fn blocks(&self) -> u64 {
+        self.0.blocks
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        let r = lock(&self.0.record);
+        match r.now.get(&block) {
+            Some(d) => *buf = **d,
+            None => r.base.read(block, buf),
+        }
+        Ok(())
+    }
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.write_any(block, data, false)
+    }
+    fn flush(&self) -> Result {
+        let i = lock(&self.0.record).issue(What::Flush);
+        self.hooked(true);
+        self.done(i);
+        Ok(())
+    }
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.write_any(block, data, true)
+    }
+    fn discard(&self, _start: u64, _len: u64) -> Result {
+        Ok(())
+    }
+}
+
+struct ScratchInner {
+    base: Image,
+    over: Mutex<Blocks>,
+    readonly: bool,
+}
+
+/// A device with the content of an image; writes stay in memory. Clones share the content.
+#[derive(Clone)]
+pub struct Scratch(Arc<ScratchInner>);
+
+impl Scratch {
+    /// On this image.
+    pub fn new(base: Image) -> Self {
+        Self::with(base, false)
+    }
+
+    /// On this image, and nothing can be written.
+    pub fn readonly(base: Image) -> Self {
+        Self::with(base, true)
+    }
+
+    fn with(base: Image, readonly: bool) -> Self {
+        Self(Arc::new(ScratchInner {
+            base,
+            over: Mutex::new(Blocks::default()),
+            readonly,
+        }))
+    }
+
+    /// A device on it.
+    pub fn device(&self) -> Device {
+        Device::new(self.clone())
+    }
+
+    /// Was anything written?
+    pub fn changed(&self) -> bool {
+        !lock(&self.0.over).is_empty()
+    }
+
+    /// The present content.
+    pub fn image(&self) -> Image {
+        self.0.base.with(lock(&self.0.over).clone())
+    }
+
+    /// Reads a block.
+    pub fn block(&self, block: u64, buf: &mut [u8; SIZE]) {
+        match lock(&self.0.over).get(&block) {
+            Some(d) => *buf = **d,
+            None => self.0.base.read(block, buf),
+        }
+    }
+}
+
+impl Backend for Scratch {
+    fn blocks(&self) -> u64 {
+        self.0.base.blocks
+    }
+    fn readonly(&self) -> bool {
+        self.0.readonly
+    }
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        self.block(block, buf);
+        Ok(())
+    }
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        lock(&self.0.over).insert(block, Arc::new(*data));
+        Ok(())
+    }
+    fn flush(&self) -> Result {
+        Ok(())
+    }
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.write(block, data)
+    }
+    fn discard(&self, _start: u64, _len: u64) -> Result {
+        Ok(())
+    }
+}

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! `ordofs-crash`: the crash simulator (see the library for what it does).
+
+use clap::{Args, Parser, Subcommand};
+use indicatif::{ProgressBar, ProgressStyle};
+use ordofs_crash::base::Bases;
+use ordofs_crash::engine::mutant::{Mutant, ALL};
+use ordofs_crash::run::{run, Effort, Violation};
+use ordofs_crash::workload::{Plan, Workload};
+use std::collections::HashSet;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+#[derive(Parser)]
+#[command(
+    name = "ordofs-crash",
+    version,
+    about = "Cut the power of an OrdoFS at every point and see what is left"
+)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Common {
+    /// What random choices are made of
+    #[arg(long, default_value_t = 1, global = true)]
+    seed: u64,
+    /// Sampled workloads, beside all sequences of length 1 and 2
+    #[arg(short = 'n', long, default_value_t = 36_000, global = true)]
+    sampled: u64,
+    /// The most crash states of one workload
+    #[arg(long, default_value_t = 120, global = true)]
+    states: usize,
+    /// Every N-th state is mounted read-only too, and has its recovery cut off
+    #[arg(long, value_name = "N", default_value_t = 16, global = true)]
+    deep: usize,
+    /// Threads
+    #[arg(short, long, global = true)]
+    jobs: Option<usize>,
+    /// Stop after so many seconds
+    #[arg(long, global = true)]
+    seconds: Option<u64>,
+    /// Only this workload
+    #[arg(long, global = true)]
+    workload: Option<u64>,
+    /// Only this state of it
+    #[arg(long, global = true, requires = "workload")]
+    state: Option<usize>,
+    /// With this protection of the engine taken away
+    #[arg(long, global = true)]
+    mutant: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Shows that the simulator notices when a protection of the log is taken away
+    Mutants {
+        /// Give up after so many states each
+        #[arg(long, default_value_t = 300_000)]
+        limit: u64,
+    },
+}
+
+/// What all threads do together.
+struct Run<'a> {
+    bases: &'a Bases,
+    plan: &'a Plan,
+    effort: Effort,
+    mutant: Option<Mutant>,
+    only: Option<usize>,
+    /// Workloads in the order in which they are tried.
+    next: AtomicU64,
+    last: u64,
+    shuffle: bool,
+    /// Stop after so many states.
+    limit: u64,
+    /// Stop then.
+    until: Option<Instant>,
+    states: AtomicU64,
+    recoveries: AtomicU64,
+    stop: AtomicBool,
+    images: Mutex<HashSet<u64>>,
+    found: Mutex<Option<(u64, Violation)>>,
+}
+
+impl Run<'_> {
+    /// Takes workloads until there are none left, or one violates a promise.
+    fn work(&self, bar: &ProgressBar) {
+        loop {
+            let n = self.next.fetch_add(1, Ordering::Relaxed);
+            if n >= self.last || self.stop.load(Ordering::Relaxed) {
+                return;
+            }
+            // A fixed walk through all of them, so that the first ones are a fair sample.
+            let number = match self.shuffle {
+                true => (n.wrapping_mul(0x9e37_79b1)) % self.plan.len(),
+                false => n,
+            };
+            let w = self.plan.workload(number);
+            let out = run(self.bases, &w, self.effort, self.mutant, self.only);
+            let states = self.states.fetch_add(out.states, Ordering::Relaxed) + out.states;
+            self.recoveries.fetch_add(out.recoveries, Ordering::Relaxed);
+            lock(&self.images).extend(out.images);
+            if let Some(v) = out.violation {
+                lock(&self.found).get_or_insert((number, v));
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            if states >= self.limit || self.until.is_some_and(|t| Instant::now() > t) {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            bar.inc(1);
+            bar.set_message(format!("{states} states"));
+        }
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    m.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Damage is what this is about: the engine need not tell of it. Panics are reported as violations.
+    kernel::print::set_level(kernel::print::SILENT);
+    std::panic::set_hook(Box::new(|_| ()));
+    match simulate(&cli) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            eprintln!("ordofs-crash: {e}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn named(name: &str) -> Result<Mutant, String> {
+    let found = ALL.iter().find(|m| m.1 == name).map(|m| m.0);
+    found.ok_or_else(|| format!("there is no mutant {name}"))
+}
+
+fn simulate(cli: &Cli) -> Result<bool, String> {
+    let bases = Bases::new()?;
+    let plan = Plan::new(cli.common.seed, cli.common.sampled);
+    match &cli.command {
+        Some(Command::Mutants { limit }) => mutants(cli, &bases, &plan, *limit),
+        None => {
+            let m = cli.common.mutant.as_deref().map(named).transpose()?;
+            if let (Some(n), Some(_)) = (cli.common.workload, cli.common.state) {
+                println!("{}", plan.workload(n));
+            }
+            Ok(all(cli, &bases, &plan, m))
+        }
+    }
+}
+
+fn make<'a>(cli: &Cli, bases: &'a Bases, plan: &'a Plan, mutant: Option<Mutant>) -> Run<'a> {
+    let one = cli.common.workload;
+    Run {
+        bases,
+        plan,
+        effort: Effort {
+            states: cli.common.states,
+            deep: cli.common.deep,
+        },
+        mutant,
+        only: cli.common.state,
+        next: AtomicU64::new(one.unwrap_or(0)),
+        last: one.map_or(plan.len(), |n| n + 1),
+        shuffle: one.is_none(),
+        limit: u64::MAX,
+        until: cli
+            .common
+            .seconds
+            .map(|s| Instant::now() + Duration::from_secs(s)),
+        states: AtomicU64::new(0),
+        recoveries: AtomicU64::new(0),
+        stop: AtomicBool::new(false),
+        images: Mutex::new(HashSet::new()),
+        found: Mutex::new(None),
+    }
+}
+
+fn jobs(cli: &Cli) -> usize {
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    cli.common.jobs.unwrap_or(cpus).max(1)
+}
+
+fn go(cli: &Cli, r: &Run<'_>) {
+    let bar = ProgressBar::new(r.last - r.next.load(Ordering::Relaxed));
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} workloads, {msg}, {eta}")
+    {
+        bar.set_style(style);
+    }
+    std::thread::scope(|s| {
+        for _ in 0..jobs(cli) {
+            s.spawn(|| r.work(&bar));
+        }
+    });
+    bar.finish_and_clear();
+}
+
+fn show(cli: &Cli, number: u64, w: &Workload, v: &Violation) {
+    println!("VIOLATION in workload {number}");
+    println!("  {w}");
+    println!("  {}", v.what);
+    println!("  {}", v.text);
+    let c = &cli.common;
+    let state = v.state.map_or(String::new(), |s| format!(" --state {s}"));
+    println!(
+        "  again: ordofs-crash --seed {} --sampled {} --states {} --deep {} --workload {number}{state}",
+        c.seed, c.sampled, c.states, c.deep
+    );
+}
+
+fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
+    let r = make(cli, bases, plan, mutant);
+    let start = Instant::now();
+    go(cli, &r);
+    let done = r.next.load(Ordering::Relaxed).min(r.last);
+    if done < r.last {
+        println!("stopped after {done} of {} workloads", r.last);
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let states = r.states.load(Ordering::Relaxed);
+    if cli.common.workload.is_none() {
+        println!(
+            "sequences: {} of length 1, {} of length 2 (each with two ends), {} sampled; seed {}",
+            plan.sequences(1),
+            plan.sequences(2),
+            plan.sampled,
+            cli.common.seed
+        );
+    }
+    println!(
+        "{states} crash states, {} distinct media, {} recoveries cut off; {seconds:.0} s, {:.0} states/s",
+        lock(&r.images).len(),
+        r.recoveries.load(Ordering::Relaxed),
+        states as f64 / seconds.max(0.001)
+    );
+    let found = lock(&r.found).take();
+    if let Some((number, v)) = &found {
+        show(cli, *number, &plan.workload(*number), v);
+    } else {
+        println!("none violates docs/GUARANTEES.md");
+    }
+    found.is_none()
+}
+
+/// The mutants of the log, each until it is caught.
+fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
+    let mut good = true;
+    let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
+        Some(name) => m.1 == name,
+        None => m.1.starts_with("Log"),
+    });
+    for (m, name, what) in wanted {
+        let mut r = make(cli, bases, plan, Some(*m));
+        r.limit = limit;
+        go(cli, &r);
+        let states = r.states.load(Ordering::Relaxed);
+        let found = lock(&r.found).take();
+        match found {
+            Some((number, v)) => {
+                println!("{name} ({what}): caught after {states} states");
+                println!("    {}", plan.workload(number));
+                println!("    {}", v.what);
+                println!("    {}", v.text.lines().next().unwrap_or(""));
+            }
+            None => {
+                println!("{name} ({what}): NOT CAUGHT in {states} states");
+                good = false;
+            }
+        }
+    }
+    Ok(good)
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Mounts a crash state, reads everything back and checks it: what a user sees, and what fsck.ordofs says.
+
+use crate::disk::{Image, Recorder, Scratch, SIZE};
+use crate::engine::{Fs, Inode, MapKind, MountOptions, Verdict, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use crate::oracle::{Seen, View};
+use crate::os::{crc32c, Block, Device};
+use ordofs_fsck::{check, Options};
+
+/// Directories deeper than that are a loop.
+const DEPTH: usize = 8;
+
+/// fsck.ordofs on a device.
+fn fsck(dev: Device, data: bool, what: &str) -> Result<ordofs_fsck::Report, String> {
+    let r = check(dev, Options { data }).map_err(|e| format!("fsck {what}: {}", e.reason))?;
+    if r.is_clean() {
+        return Ok(r);
+    }
+    let problems: Vec<String> = r.problems.iter().map(ToString::to_string).collect();
+    Err(format!("fsck {what}: {}", problems.join("; ")))
+}
+
+/// The medium as the power cut left it: nothing is replayed.
+pub fn untouched(image: &Image) -> Result<(), String> {
+    let disk = Scratch::readonly(image.clone());
+    fsck(disk.device(), false, "before recovery").map(|_| ())
+}
+
+/// Mounts, reads everything, unmounts and checks.
+pub fn recovered(image: &Image) -> Result<(View, Image), String> {
+    let disk = Scratch::new(image.clone());
+    let view = mounted(disk.device(), &MountOptions::default())?;
+    let r = fsck(disk.device(), true, "after recovery")?;
+    let (seen, root) = (view.inodes.len() as u64, 1);
+    if r.stats.orphans != 0 || r.stats.inodes != seen + root {
+        return Err(format!(
+            "{} inodes have names, {} are there, {} of them orphans",
+            seen + root,
+            r.stats.inodes,
+            r.stats.orphans
+        ));
+    }
+    Ok((view, disk.image()))
+}
+
+/// Mounts read-only, on a device that refuses to be written, and reads everything.
+pub fn read_only(image: &Image) -> Result<View, String> {
+    let disk = Scratch::readonly(image.clone());
+    let options = MountOptions {
+        read_only: true,
+        ..MountOptions::default()
+    };
+    let view = mounted(disk.device(), &options)?;
+    if disk.changed() {
+        return Err("a read-only mount wrote".to_owned());
+    }
+    Ok(view)
+}
+
+/// The record of a mount.
+pub fn record(image: &Image) -> Result<Recorder, String> {
+    let rec = Recorder::new(image.clone());
+    let fs = Fs::mount(rec.device(), MountOptions::default())
+        .map_err(|e| format!("mount: {}", e.reason))?;
+    fs.unmount().map_err(|e| format!("unmount: {e:?}"))?;
+    Ok(rec)
+}
+
+fn mounted(dev: Device, options: &MountOptions) -> Result<View, String> {
+    let fs =
+        Fs::mount(dev, *options).map_err(|e| format!("mount: {} ({:?})", e.reason, e.error))?;
+    let mut view = View::default();
+    read_dir(&fs, fs.root_ino(), "", 0, &mut view)?;
+    view.names.sort_unstable();
+    fs.unmount().map_err(|e| format!("unmount: {e:?}"))?;
+    Ok(view)
+}
+
+fn read_dir(fs: &Fs, ino: u64, path: &str, depth: usize, view: &mut View) -> Result<(), String> {
+    let say = |what: &str, e| format!("{what} {path}: {e:?}");
+    if depth > DEPTH {
+        return Err(format!("{path}: directories form a loop"));
+    }
+    let dir = fs.iget(ino).map_err(|e| say("iget", e))?;
+    let mut entries = Vec::new();
+    fs.readdir(&dir, 0, &mut |name, ino, kind, _| {
+        entries.push((String::from_utf8_lossy(name).into_owned(), ino, kind));
+        true
+    })
+    .map_err(|e| say("readdir", e))?;
+    for (name, child, kind) in entries {
+        let path = format!("{path}/{name}");
+        let found = fs
+            .lookup(&dir, name.as_bytes())
+            .map_err(|e| say("lookup", e))?;
+        if found.is_none_or(|e| e.ino != child || e.kind != kind) {
+            return Err(format!("{path}: readdir and lookup disagree"));
+        }
+        let seen = read_inode(fs, child, kind, &path)?;
+        let dir = seen.mode & S_IFMT == S_IFDIR;
+        view.names.push((ino, name, child));
+        view.inodes.insert(child, seen);
+        if dir {
+            read_dir(fs, child, &path, depth + 1, view)?;
+        }
+    }
+    fs.iput(dir);
+    Ok(())
+}
+
+fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
+    let say = |what: &str, e| format!("{what} {path}: {e:?}");
+    let inode = fs.iget(ino).map_err(|e| say("iget", e))?;
+    let a = inode.attrs();
+    if (a.mode >> 12) as u8 != kind {
+        return Err(format!(
+            "{path}: type {:o} in the inode, {kind} in the entry",
+            a.mode
+        ));
+    }
+    let mut seen = Seen {
+        mode: a.mode,
+        size: a.size,
+        mtime: a.mtime,
+        ..Seen::default()
+    };
+    seen.xattrs = read_xattrs(fs, &inode).map_err(|e| say("xattrs of", e))?;
+    if a.mode & S_IFMT == S_IFLNK {
+        let target = fs.readlink(&inode).map_err(|e| say("readlink", e))?;
+        seen.target = Some(target.as_slice().to_vec());
+    }
+    if a.mode & S_IFMT == S_IFREG {
+        let end = a.size.div_ceil(SIZE as u64);
+        let mut b = 0;
+        while b < end {
+            let m = fs.map_read(&inode, b, end - b).map_err(|e| say("map", e))?;
+            for i in 0..if m.kind == MapKind::Written { m.len } else { 0 } {
+                let mut buf = Block::zeroed().map_err(|e| say("memory for", e))?;
+                fs.node_store()
+                    .device()
+                    .read(m.phys + i, &mut buf)
+                    .map_err(|e| say("read", e))?;
+                let crc = crc32c(0, &buf[..]);
+                let v = fs
+                    .verify(&inode, b + i, m.phys + i, crc)
+                    .map_err(|e| say("verify", e))?;
+                if v != Verdict::Good {
+                    return Err(format!("{path}: block {}: {v:?}", b + i));
+                }
+                seen.blocks.push((b + i, *buf));
+            }
+            b += m.len;
+        }
+    }
+    fs.iput(inode);
+    Ok(seen)
+}
+
+/// Extended attributes, sorted.
+fn read_xattrs(fs: &Fs, inode: &Inode) -> Result<Vec<(Vec<u8>, Vec<u8>)>, kernel::prelude::Error> {
+    let mut all = Vec::new();
+    fs.list_xattr(inode, &mut |index, name, len| {
+        all.push((index, name.to_vec(), vec![0; len]));
+        Ok(())
+    })?;
+    for (index, name, value) in &mut all {
+        let n = fs.get_xattr(inode, *index, name, value)?;
+        if n != Some(value.len()) {
+            return Err(kernel::prelude::EIO);
+        }
+    }
+    let mut all: Vec<_> = all.into_iter().map(|(_, n, v)| (n, v)).collect();
+    all.sort();
+    Ok(all)
+}

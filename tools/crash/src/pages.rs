@@ -1,0 +1,397 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A file as the kernel glue drives it: page cache, writeback, direct I/O, truncation, fallocate.
+//!
+//! The order of the engine's calls is that of rust/fs/data and rust/vfs; what the kernel's iomap code does
+//! in between (reading a page before a part of it is changed, zeroing behind the end of the file at
+//! writeback) is done here in a few lines.
+
+use crate::disk::{Recorder, SIZE};
+use crate::engine::{Fs, Inode, MapKind, Started, Verdict};
+use crate::os::{crc32c, Block, Device, Shared};
+use kernel::prelude::{Result, EIO};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// Bytes of a block.
+const BLOCK: u64 = SIZE as u64;
+
+struct Page {
+    data: Box<[u8; SIZE]>,
+    dirty: bool,
+}
+
+/// A direct write whose data has been submitted and that has not ended.
+struct Flight {
+    ordered: crate::engine::Ordered,
+    reach: u64,
+    issued: Vec<usize>,
+}
+
+/// A regular file in use.
+#[derive(Default)]
+pub struct File {
+    /// What stat shows; the size on disk may be behind.
+    pub size: u64,
+    pages: BTreeMap<u64, Page>,
+    flights: Vec<Flight>,
+}
+
+/// What the operations on a file need.
+pub struct Io<'a> {
+    /// The filesystem.
+    pub fs: &'a Fs,
+    /// Its device.
+    pub dev: &'a Device,
+    /// The same, for writes that stay in flight.
+    pub rec: &'a Recorder,
+    /// The engine's inode of the file.
+    pub inode: &'a Shared<Inode>,
+}
+
+fn blocks(range: &Range<u64>) -> Range<u64> {
+    range.start / BLOCK..range.end.div_ceil(BLOCK)
+}
+
+impl File {
+    /// A file of this size, nothing of it cached.
+    pub fn new(size: u64) -> Self {
+        Self {
+            size,
+            ..Self::default()
+        }
+    }
+
+    /// Reads a page into the cache: what a reader of the file sees.
+    fn page(&mut self, io: &Io<'_>, b: u64) -> Result<&mut Page> {
+        if !self.pages.contains_key(&b) {
+            let m = io.fs.map_read(io.inode, b, 1)?;
+            let mut data = Block::zeroed()?;
+            if m.kind == MapKind::Written {
+                io.dev.read(m.phys, &mut data)?;
+                let crc = crc32c(0, &data[..]);
+                if io.fs.verify(io.inode, b, m.phys, crc)? != Verdict::Good {
+                    return Err(EIO);
+                }
+            }
+            let page = Page {
+                data: Box::new(*data),
+                dirty: false,
+            };
+            self.pages.insert(b, page);
+        }
+        self.pages.get_mut(&b).ok_or(EIO)
+    }
+
+    /// Changes bytes through the page cache.
+    fn modify(
+        &mut self,
+        io: &Io<'_>,
+        range: Range<u64>,
+        f: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result {
+        let all = blocks(&range);
+        let mut at = all.start;
+        while at < all.end {
+            at += io.fs.map_write(io.inode, at, all.end - at)?.map.len;
+        }
+        for b in all {
+            let start = (b * BLOCK).max(range.start);
+            let end = ((b + 1) * BLOCK).min(range.end);
+            let page = self.page(io, b)?;
+            let from = (start - b * BLOCK) as usize;
+            f(start, &mut page.data[from..from + (end - start) as usize]);
+            page.dirty = true;
+        }
+        Ok(())
+    }
+
+    /// Makes bytes zero through the page cache; holes and preallocated blocks stay what they are. Was
+    /// anything changed?
+    fn zero(&mut self, io: &Io<'_>, range: Range<u64>) -> Result<bool> {
+        let mut any = false;
+        for b in blocks(&range) {
+            let dirty = self.pages.get(&b).is_some_and(|p| p.dirty);
+            let kind = io.fs.map_report(io.inode, b, 1)?.kind;
+            if dirty || matches!(kind, MapKind::Written | MapKind::Delalloc) {
+                let part = (b * BLOCK).max(range.start)..((b + 1) * BLOCK).min(range.end);
+                self.modify(io, part, &mut |_, bytes| bytes.fill(0))?;
+                any = true;
+            }
+        }
+        Ok(any)
+    }
+
+    /// write(2) without O_DIRECT.
+    pub fn write(
+        &mut self,
+        io: &Io<'_>,
+        pos: u64,
+        len: u64,
+        f: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result {
+        self.finish_flights(io)?;
+        if pos > self.size {
+            self.zero(io, self.size..pos)?;
+        }
+        self.modify(io, pos..pos + len, f)?;
+        self.size = self.size.max(pos + len);
+        Ok(())
+    }
+
+    /// A store through a shared mapping, inside of the file.
+    pub fn store(
+        &mut self,
+        io: &Io<'_>,
+        pos: u64,
+        len: u64,
+        f: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result {
+        self.finish_flights(io)?;
+        self.modify(io, pos..pos + len, f)
+    }
+
+    /// Writes back the dirty pages of a range of blocks and waits.
+    pub fn writeback(&mut self, io: &Io<'_>, range: Range<u64>) -> Result {
+        let mut at = range.start;
+        while let Some(first) = self.dirty_from(at).filter(|b| *b < range.end) {
+            let mut data = Vec::new();
+            while let Some(p) = self.pages.get_mut(&(first + data.len() as u64)) {
+                let b = first + data.len() as u64;
+                if !p.dirty || b >= range.end {
+                    break;
+                }
+                // Nothing behind the end of the file reaches the disk.
+                let inside = self.size.saturating_sub(b * BLOCK).min(BLOCK) as usize;
+                p.data[inside..].fill(0);
+                p.dirty = false;
+                data.push(*p.data);
+            }
+            at = first + data.len() as u64;
+            self.submit(io, first, &data, false)?;
+        }
+        Ok(())
+    }
+
+    fn dirty_from(&self, at: u64) -> Option<u64> {
+        self.pages.range(at..).find(|(_, p)| p.dirty).map(|p| *p.0)
+    }
+
+    /// Starts, carries out and ends the write of a run of blocks, in as many parts as it takes.
+    fn submit(&mut self, io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result {
+        let mut done = 0;
+        while done < data.len() {
+            let rest = &data[done..];
+            let s = Self::start(io, first + done as u64, rest, direct)?;
+            let n = s.len as usize;
+            for (i, d) in rest[..n].iter().enumerate() {
+                let mut b = Block::zeroed()?;
+                *b = *d;
+                io.dev.write(&[(s.phys + i as u64, &b)])?;
+            }
+            done += n;
+            let end = (first + done as u64) * BLOCK;
+            let reach = if direct { end } else { end.min(self.size) };
+            io.fs.finish_write(s.ordered, reach, Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn start(io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result<Started> {
+        let crcs: Vec<u32> = data.iter().map(|d| crc32c(0, d)).collect();
+        io.fs.start_write(io.inode, first, &crcs, direct)
+    }
+
+    fn direct_data(pos: u64, len: u64, f: &mut dyn FnMut(u64, &mut [u8])) -> Vec<[u8; SIZE]> {
+        let mut data = vec![[0; SIZE]; (len / BLOCK) as usize];
+        for (i, d) in data.iter_mut().enumerate() {
+            f(pos + i as u64 * BLOCK, d);
+        }
+        data
+    }
+
+    /// What comes before a direct write: no page of the range stays.
+    fn prepare_direct(&mut self, io: &Io<'_>, pos: u64, len: u64) -> Result {
+        if pos > self.size {
+            self.zero(io, self.size..pos)?;
+        }
+        let range = blocks(&(pos..pos + len));
+        self.writeback(io, range.clone())?;
+        self.drop_pages(range);
+        Ok(())
+    }
+
+    /// write(2) with O_DIRECT; position and length in whole blocks.
+    pub fn direct(
+        &mut self,
+        io: &Io<'_>,
+        pos: u64,
+        len: u64,
+        f: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result {
+        self.finish_flights(io)?;
+        self.prepare_direct(io, pos, len)?;
+        self.submit(io, pos / BLOCK, &Self::direct_data(pos, len, f), true)?;
+        self.size = self.size.max(pos + len);
+        Ok(())
+    }
+
+    /// The first half of an asynchronous direct write inside of the file: it is in flight.
+    pub fn start_direct(
+        &mut self,
+        io: &Io<'_>,
+        pos: u64,
+        len: u64,
+        f: &mut dyn FnMut(u64, &mut [u8]),
+    ) -> Result {
+        self.finish_flights(io)?;
+        self.prepare_direct(io, pos, len)?;
+        let data = Self::direct_data(pos, len, f);
+        let first = pos / BLOCK;
+        let mut done = 0;
+        while done < data.len() {
+            let s = Self::start(io, first + done as u64, &data[done..], true)?;
+            let n = s.len as usize;
+            let part = &data[done..done + n];
+            let issue = |(i, d): (usize, &[u8; SIZE])| io.rec.issue(s.phys + i as u64, d, false);
+            done += n;
+            self.flights.push(Flight {
+                issued: part.iter().enumerate().map(issue).collect(),
+                ordered: s.ordered,
+                reach: (first + done as u64) * BLOCK,
+            });
+        }
+        Ok(())
+    }
+
+    /// Are writes in flight?
+    pub fn in_flight(&self) -> bool {
+        !self.flights.is_empty()
+    }
+
+    /// The writes in flight end.
+    pub fn finish_flights(&mut self, io: &Io<'_>) -> Result {
+        for f in std::mem::take(&mut self.flights) {
+            f.issued.iter().for_each(|i| io.rec.done(*i));
+            io.fs.finish_write(f.ordered, f.reach, Ok(()))?;
+        }
+        Ok(())
+    }
+
+    /// Drops pages, dirty or not.
+    fn drop_pages(&mut self, range: Range<u64>) {
+        self.pages.retain(|b, _| !range.contains(b));
+    }
+
+    /// Drops clean pages.
+    pub fn drop_clean(&mut self) {
+        self.pages.retain(|_, p| p.dirty);
+    }
+
+    /// Is there anything that only the page cache has?
+    pub fn is_clean(&self) -> bool {
+        self.flights.is_empty() && self.pages.values().all(|p| !p.dirty)
+    }
+
+    fn set_size_pages(&mut self, size: u64) {
+        let keep = size.div_ceil(BLOCK);
+        self.pages.retain(|b, _| *b < keep);
+        if size < self.size {
+            // truncate_setsize zeroes the rest of the page.
+            if let Some(p) = self.pages.get_mut(&(size / BLOCK)) {
+                p.data[(size % BLOCK) as usize..].fill(0);
+            }
+        }
+        self.size = size;
+    }
+
+    /// truncate(2), as rust/fs/data/space.rs.
+    pub fn truncate(&mut self, io: &Io<'_>, size: u64) -> Result {
+        self.finish_flights(io)?;
+        if size >= self.size {
+            self.zero(io, self.size..size)?;
+            self.set_size_pages(size);
+            return io.fs.set_size(io.inode, size);
+        }
+        let tail = size..size.next_multiple_of(BLOCK);
+        let zeroed = !tail.is_empty() && self.zero(io, tail)?;
+        self.set_size_pages(size);
+        if zeroed {
+            self.writeback(io, blocks(&(size..size + 1)))?;
+        }
+        io.fs.set_size(io.inode, size)
+    }
+
+    /// fallocate(2) without a mode, or with FALLOC_FL_KEEP_SIZE.
+    pub fn allocate(&mut self, io: &Io<'_>, range: Range<u64>, keep_size: bool) -> Result {
+        self.finish_flights(io)?;
+        self.reserve(io, range.clone(), new_size(&range, keep_size, self.size))
+    }
+
+    fn reserve(&mut self, io: &Io<'_>, range: Range<u64>, new_size: Option<u64>) -> Result {
+        if new_size.is_some() {
+            let size = self.size;
+            self.zero(io, size..size.next_multiple_of(BLOCK))?;
+        }
+        let b = blocks(&range);
+        io.fs
+            .preallocate(io.inode, b.start, b.end - b.start, new_size)?;
+        self.size = new_size.unwrap_or(self.size);
+        Ok(())
+    }
+
+    /// FALLOC_FL_PUNCH_HOLE.
+    pub fn punch(&mut self, io: &Io<'_>, range: Range<u64>) -> Result {
+        self.finish_flights(io)?;
+        let mut range = range;
+        if range.end >= self.size {
+            range.end = range.end.next_multiple_of(BLOCK);
+        }
+        let (head, whole, tail) = parts(&range);
+        if !whole.is_empty() {
+            io.fs.raise_size(io.inode, self.size)?;
+            self.drop_pages(whole.clone());
+            io.fs
+                .punch(io.inode, whole.start, whole.end - whole.start)?;
+        }
+        self.zero_part(io, head)?;
+        self.zero_part(io, tail)
+    }
+
+    /// FALLOC_FL_ZERO_RANGE.
+    pub fn zero_range(&mut self, io: &Io<'_>, range: Range<u64>, keep_size: bool) -> Result {
+        self.finish_flights(io)?;
+        let new_size = new_size(&range, keep_size, self.size);
+        let (head, whole, tail) = parts(&range);
+        if !whole.is_empty() {
+            io.fs.raise_size(io.inode, self.size)?;
+            self.drop_pages(whole.clone());
+            io.fs
+                .zero_range(io.inode, whole.start, whole.end - whole.start, None)?;
+        }
+        self.zero_part(io, head)?;
+        self.zero_part(io, tail)?;
+        self.reserve(io, range, new_size)
+    }
+
+    fn zero_part(&mut self, io: &Io<'_>, part: Range<u64>) -> Result {
+        let end = part.end.min(self.size);
+        if part.start < end {
+            self.zero(io, part.start..end)?;
+        }
+        Ok(())
+    }
+}
+
+fn new_size(range: &Range<u64>, keep_size: bool, size: u64) -> Option<u64> {
+    (!keep_size && range.end > size).then_some(range.end)
+}
+
+/// The part of a block before, the whole blocks, and the part of a block after.
+fn parts(r: &Range<u64>) -> (Range<u64>, Range<u64>, Range<u64>) {
+    let (first, last) = (r.start.div_ceil(BLOCK), r.end / BLOCK);
+    if first > last {
+        return (r.clone(), 0..0, 0..0);
+    }
+    (r.start..first * BLOCK, first..last, last * BLOCK..r.end)
+}

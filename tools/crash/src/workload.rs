@@ -1,0 +1,359 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The operations and their enumeration (after ACE, the automatic crash explorer of CrashMonkey).
+//!
+//! The stage: directories `A` (with the file `f`, the empty directory `d`) and `B` (with the file `g`).
+//! `A/f` has two and a half written blocks; `B/g` has a written block and three preallocated ones.
+//! An operation that makes no sense where it comes (its file is gone) does nothing.
+
+use std::fmt;
+
+/// A path from the root.
+pub type Path = &'static str;
+
+/// An operation. Positions and lengths are bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Op {
+    /// creat(2)
+    Create(Path),
+    /// mkdir(2)
+    Mkdir(Path),
+    /// rmdir(2)
+    Rmdir(Path),
+    /// link(2): existing, new
+    Link(Path, Path),
+    /// unlink(2), and nobody has the file open
+    Unlink(Path),
+    /// unlink(2) of an open file
+    UnlinkOpen(Path),
+    /// rename(2)
+    Rename(Path, Path),
+    /// renameat2(2) with RENAME_EXCHANGE
+    Exchange(Path, Path),
+    /// renameat2(2) with RENAME_WHITEOUT
+    Whiteout(Path, Path),
+    /// symlink(2) with a target of so many bytes
+    Symlink(Path, usize),
+    /// open(2) with O_TMPFILE, and a write
+    Tmpfile,
+    /// linkat(2) of the newest O_TMPFILE
+    LinkTmp(Path),
+    /// write(2) at the end
+    Append(Path, u64),
+    /// write(2): position, length
+    Write(Path, u64, u64),
+    /// write(2) with O_DIRECT
+    Direct(Path, u64, u64),
+    /// write(2) with O_DIRECT at the end, rounded up to a block
+    DirectAppend(Path, u64),
+    /// An asynchronous direct write is submitted and stays in flight
+    Submit(Path, u64, u64),
+    /// ... and ends
+    Complete(Path),
+    /// A store through a shared mapping
+    Mmap(Path, u64, u64),
+    /// fallocate(2): position, length, FALLOC_FL_KEEP_SIZE
+    Allocate(Path, u64, u64, bool),
+    /// fallocate(2) with FALLOC_FL_ZERO_RANGE
+    Zero(Path, u64, u64, bool),
+    /// fallocate(2) with FALLOC_FL_PUNCH_HOLE
+    Punch(Path, u64, u64),
+    /// truncate(2)
+    Truncate(Path, u64),
+    /// The kernel writes dirty pages back by itself
+    Writeback(Path),
+    /// chmod(2)
+    Chmod(Path, u32),
+    /// setxattr(2): number of the name, bytes of the value
+    SetXattr(Path, usize, usize),
+    /// removexattr(2): number of the name
+    RemoveXattr(Path, usize),
+    /// fsync(2), of a directory too
+    Fsync(Path),
+    /// fdatasync(2)
+    Fdatasync(Path),
+    /// fsync(2) of two files at once
+    FsyncBoth(Path, Path),
+    /// sync(2)
+    Sync,
+    /// The commit thread's commit; the next operation happens when it has issued so many writes
+    Commit(usize),
+    /// Memory is short: caches are dropped
+    Reclaim,
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", format!("{self:?}").replace('"', ""))
+    }
+}
+
+impl Op {
+    /// May it happen while a commit is under way, without waiting for it?
+    pub fn beside_commit(&self) -> bool {
+        !matches!(
+            self,
+            Op::Sync | Op::Commit(_) | Op::FsyncBoth(..) | Op::Reclaim
+        )
+    }
+}
+
+/// The operations on one file.
+fn on_file(f: Path, out: &mut Vec<Op>) {
+    out.extend([
+        Op::Append(f, 5000),
+        Op::Write(f, 0, 4096),
+        Op::Write(f, 100, 5000),
+        Op::Direct(f, 4096, 8192),
+        Op::DirectAppend(f, 4096),
+        Op::Submit(f, 0, 8192),
+        Op::Complete(f),
+        Op::Mmap(f, 4000, 200),
+        Op::Allocate(f, 8192, 16384, false),
+        Op::Allocate(f, 8192, 16384, true),
+        Op::Zero(f, 1000, 9000, false),
+        Op::Zero(f, 4096, 20480, true),
+        Op::Punch(f, 0, 4096),
+        Op::Punch(f, 2000, 7000),
+        Op::Truncate(f, 0),
+        Op::Truncate(f, 5000),
+        Op::Truncate(f, 20000),
+        Op::Writeback(f),
+        Op::Chmod(f, 0o600),
+        Op::SetXattr(f, 0, 20),
+        Op::SetXattr(f, 1, 5000),
+        Op::RemoveXattr(f, 0),
+        Op::Fsync(f),
+        Op::Fdatasync(f),
+    ]);
+}
+
+/// Every operation that the exhaustive sequences are made of.
+pub fn alphabet() -> Vec<Op> {
+    let mut v = vec![
+        Op::Create("A/g"),
+        Op::Create("A/d/h"),
+        Op::Mkdir("B/d"),
+        Op::Rmdir("A/d"),
+        Op::Link("A/f", "B/f"),
+        Op::Link("B/g", "A/g"),
+        Op::Unlink("A/f"),
+        Op::Unlink("B/g"),
+        Op::UnlinkOpen("A/f"),
+        Op::Rename("A/f", "A/g"),
+        Op::Rename("A/f", "B/f"),
+        Op::Rename("A/f", "B/g"),
+        Op::Rename("B/g", "A/f"),
+        Op::Rename("A/d", "B/d"),
+        Op::Exchange("A/f", "B/g"),
+        Op::Exchange("A/d", "B/g"),
+        Op::Whiteout("A/f", "B/f"),
+        Op::Whiteout("A/f", "B/g"),
+        Op::Symlink("A/s", 10),
+        Op::Symlink("B/s", 3000),
+        Op::Tmpfile,
+        Op::LinkTmp("B/f"),
+        Op::Fsync("A"),
+        Op::Fsync("B"),
+        Op::FsyncBoth("A/f", "B/g"),
+        Op::Sync,
+    ];
+    on_file("A/f", &mut v);
+    on_file("B/g", &mut v);
+    v
+}
+
+const FILES: [Path; 6] = ["A/f", "A/g", "B/f", "B/g", "A/d/h", "B/d/h"];
+const DIRS: [Path; 4] = ["A", "B", "A/d", "B/d"];
+
+/// A random operation, of more kinds and with more arguments than the alphabet has.
+fn random(r: &mut fastrand::Rng) -> Op {
+    let many = if r.u8(..4) == 0 { 6 } else { 4 };
+    let f = FILES[r.usize(..many)];
+    let g = FILES[r.usize(..FILES.len())];
+    let pos = if r.bool() {
+        r.u64(..8) * 4096
+    } else {
+        r.u64(..30000)
+    };
+    let len = if r.bool() {
+        r.u64(1..5) * 4096
+    } else {
+        r.u64(1..12000)
+    };
+    let (bpos, blen) = (r.u64(..8) * 4096, r.u64(1..5) * 4096);
+    match r.u8(..52) {
+        0 | 1 => Op::Create(f),
+        2 => Op::Mkdir(DIRS[r.usize(2..4)]),
+        3 => Op::Rmdir(DIRS[r.usize(2..4)]),
+        4 | 5 => Op::Link(f, g),
+        6 | 7 => Op::Unlink(f),
+        8 => Op::UnlinkOpen(f),
+        9 | 10 => Op::Rename(f, g),
+        11 => Op::Rename(DIRS[r.usize(2..4)], DIRS[r.usize(2..4)]),
+        12 => Op::Exchange(f, g),
+        13 => Op::Exchange(DIRS[r.usize(2..4)], f),
+        14 => Op::Whiteout(f, g),
+        15 => Op::Symlink(["A/s", "B/s", "A/g"][r.usize(..3)], r.usize(1..4096)),
+        16 => Op::Tmpfile,
+        17 => Op::LinkTmp(f),
+        18 | 19 => Op::Append(f, len),
+        20..=22 => Op::Write(f, pos, len),
+        23 | 24 => Op::Direct(f, bpos, blen),
+        25 => Op::DirectAppend(f, blen),
+        26 => Op::Submit(f, bpos, blen),
+        27 => Op::Complete(f),
+        28 => Op::Mmap(f, pos, len.min(300)),
+        29 => Op::Allocate(f, pos, len, r.bool()),
+        30 => Op::Zero(f, pos, len, r.bool()),
+        31 => Op::Punch(f, pos, len),
+        32 => Op::Truncate(f, pos),
+        33 => Op::Truncate(f, bpos),
+        34 | 35 => Op::Writeback(f),
+        36 => Op::Chmod(f, 0o400 | r.u32(..0o400)),
+        37..=40 => Op::Fsync(f),
+        41 => Op::Fdatasync(f),
+        42 => Op::Fsync(DIRS[r.usize(..4)]),
+        43 => Op::FsyncBoth(f, g),
+        44 => Op::Sync,
+        45 | 46 => Op::Commit(r.usize(..12)),
+        47 | 48 => Op::SetXattr(f, r.usize(..4), r.usize(..3000)),
+        49 => Op::SetXattr(DIRS[r.usize(..4)], r.usize(..4), r.usize(..300)),
+        50 => Op::RemoveXattr(f, r.usize(..4)),
+        _ => Op::Reclaim,
+    }
+}
+
+/// Where a workload starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// The log is empty, at the beginning of its area.
+    Fresh,
+    /// The log is empty, a few blocks before the end of its area.
+    Wrap,
+    /// The log is full but for a few blocks.
+    Full,
+}
+
+/// How a workload ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// The commit thread commits.
+    Commit,
+    /// fsync of `A/f`, then of `B/g`.
+    Fsync,
+}
+
+/// A workload.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Workload {
+    /// What its random choices are made of.
+    pub seed: u64,
+    /// Where it starts.
+    pub start: Start,
+    /// What it does.
+    pub ops: Vec<Op>,
+    /// How it ends.
+    pub end: End,
+}
+
+impl fmt::Display for Workload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}:", self.start)?;
+        for (i, op) in (1..).zip(&self.ops) {
+            write!(f, " {i}:{op}")?;
+        }
+        write!(f, "; {:?}", self.end)
+    }
+}
+
+/// All workloads of a run, by number: those of length 1, those of length 2, each with both ends, then
+/// sampled ones.
+pub struct Plan {
+    alphabet: Vec<Op>,
+    seed: u64,
+    /// Sampled workloads.
+    pub sampled: u64,
+}
+
+impl Plan {
+    /// Of this seed, with so many sampled workloads.
+    pub fn new(seed: u64, sampled: u64) -> Self {
+        Self {
+            alphabet: alphabet(),
+            seed,
+            sampled,
+        }
+    }
+
+    /// Sequences of exactly this length (1 or 2).
+    pub fn sequences(&self, len: u32) -> u64 {
+        (self.alphabet.len() as u64).pow(len)
+    }
+
+    /// Workloads that are not sampled.
+    pub fn exhaustive(&self) -> u64 {
+        2 * (self.sequences(1) + self.sequences(2))
+    }
+
+    /// All workloads.
+    pub fn len(&self) -> u64 {
+        self.exhaustive() + self.sampled
+    }
+
+    /// None?
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// A workload.
+    pub fn workload(&self, number: u64) -> Workload {
+        let seed = self
+            .seed
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .wrapping_add(number);
+        if number >= self.exhaustive() {
+            return self.sample(seed);
+        }
+        let end = [End::Commit, End::Fsync][(number % 2) as usize];
+        let n = self.sequences(1);
+        let mut at = number / 2;
+        let op = |i: u64| self.alphabet[i as usize];
+        let ops = if at < n {
+            vec![op(at)]
+        } else {
+            at -= n;
+            vec![op(at / n), op(at % n)]
+        };
+        Workload {
+            seed,
+            start: Start::Fresh,
+            ops,
+            end,
+        }
+    }
+
+    /// Length 3 over the alphabet, or 4 to 30 of everything.
+    fn sample(&self, seed: u64) -> Workload {
+        let mut r = fastrand::Rng::with_seed(seed);
+        let ops: Vec<_> = if r.u8(..4) != 0 {
+            (0..3)
+                .map(|_| self.alphabet[r.usize(..self.alphabet.len())])
+                .collect()
+        } else {
+            let n = r.usize(4..=30);
+            (0..n).map(|_| random(&mut r)).collect()
+        };
+        let start = match r.u8(..32) {
+            0 => Start::Full,
+            1..=5 => Start::Wrap,
+            _ => Start::Fresh,
+        };
+        Workload {
+            seed,
+            start,
+            ops,
+            end: [End::Commit, End::Fsync][usize::from(r.bool())],
+        }
+    }
+}

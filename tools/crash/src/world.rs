@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Carries a workload out: the VFS' part of the calls, in the order of rust/fs, and word to the oracle of
+//! what happened.
+//!
+//! One thread, but for three operations in which two calls meet: a commit with something else happening
+//! while its I/O is under way, two fsyncs at once, and an fsync that waits for a write in flight. The two
+//! threads take turns at points that the device gives, so that a workload gives the same record every
+//! time.
+
+use crate::base::Base;
+use crate::disk::Recorder;
+use crate::engine::mutant::Mutant;
+use crate::engine::xattr::{XattrSet, USER};
+use crate::engine::*;
+use crate::oracle::{Id, Oracle};
+use crate::os::{now, Device, Shared};
+use crate::pages::{File, Io};
+use crate::workload::{End, Op, Path, Start, Workload};
+use kernel::prelude::Result;
+use std::collections::BTreeMap;
+
+mod names;
+mod sync;
+
+/// Names of extended attributes.
+const XATTRS: [&str; 4] = ["a", "bc", "long-name-of-an-attribute", "x"];
+
+/// An inode that the VFS has in memory.
+struct Handle {
+    inode: Shared<Inode>,
+    file: Option<File>,
+    /// Times that the engine has not been told.
+    times: Option<Time>,
+}
+
+/// A mounted filesystem and its users.
+pub struct World {
+    fs: Shared<Fs>,
+    dev: Device,
+    rec: Recorder,
+    /// What is expected.
+    pub oracle: Oracle,
+    handles: BTreeMap<Id, Handle>,
+    /// O_TMPFILE without a name.
+    tmp: Option<Id>,
+    /// Every write has its own content.
+    stamp: u64,
+    mutant: Option<Mutant>,
+    start: Start,
+}
+
+/// The content of a write: no two have a byte run in common.
+fn fill(stamp: u64, at: u64, bytes: &mut [u8]) {
+    for (i, b) in bytes.iter_mut().enumerate() {
+        let at = at + i as u64;
+        let word = (stamp << 32 | at >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // Never zero.
+        *b = (word >> (8 * (at & 7))) as u8 | 1;
+    }
+}
+
+impl World {
+    /// Mounts what `base` has on `rec`.
+    pub fn new(base: &Base, rec: &Recorder, mutant: Option<Mutant>) -> Result<Self, String> {
+        let fs = Fs::mount(rec.device(), MountOptions::default())
+            .map_err(|e| format!("mount before the workload: {}", e.reason))?;
+        let mut w = Self {
+            fs,
+            dev: rec.device(),
+            rec: rec.clone(),
+            oracle: base.oracle.clone(),
+            handles: BTreeMap::new(),
+            tmp: None,
+            stamp: base.stamp,
+            mutant,
+            start: Start::Fresh,
+        };
+        for id in 0..w.oracle.objects.len() {
+            let inode = w.fs.iget(w.oracle.objects[id].ino);
+            w.hold(id, inode.map_err(|e| format!("iget: {e:?}"))?);
+        }
+        Ok(w)
+    }
+
+    /// The number that the next write's content is made of.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
+    /// The filesystem.
+    pub fn fs(&self) -> &Shared<Fs> {
+        &self.fs
+    }
+
+    fn hold(&mut self, id: Id, inode: Shared<Inode>) {
+        let a = inode.attrs();
+        let file = (a.mode & S_IFMT == S_IFREG).then(|| File::new(a.size));
+        self.handles.insert(
+            id,
+            Handle {
+                inode,
+                file,
+                times: None,
+            },
+        );
+    }
+
+    /// Carries all of it out, the end included.
+    pub fn run(&mut self, w: &Workload) -> Result<(), String> {
+        self.start = w.start;
+        if w.start == Start::Full {
+            self.fill_log()?;
+        }
+        let end: &[Op] = match w.end {
+            End::Commit => &[Op::Commit(usize::MAX)],
+            End::Fsync => &[Op::Fsync("A/f"), Op::Fsync("B/g")],
+        };
+        let ops: Vec<Op> = w.ops.iter().chain(end).copied().collect();
+        self.steps(&ops)
+    }
+
+    /// Carries operations out.
+    pub fn steps(&mut self, ops: &[Op]) -> Result<(), String> {
+        let mut at = 0;
+        while at < ops.len() {
+            at += self
+                .step(ops, at)
+                .map_err(|e| format!("operation {} ({}): {e:?}", self.oracle.now(), ops[at]))?;
+        }
+        Ok(())
+    }
+
+    /// fsyncs until only a few blocks of the log are left, and calls that the beginning.
+    fn fill_log(&mut self) -> Result<(), String> {
+        for i in 0..1000 {
+            let (used, len) = self.fs.log_space();
+            if used + 4 >= len {
+                break;
+            }
+            let ops = [Op::Chmod("A/f", 0o400 | i % 0o400), Op::Fsync("A/f")];
+            self.steps(&ops)?;
+        }
+        self.rec.rebase();
+        self.oracle.settle();
+        Ok(())
+    }
+
+    /// Carries out the operation at `at`, and those that happen while it does. How many?
+    fn step(&mut self, ops: &[Op], at: usize) -> Result<usize> {
+        let op = ops[at];
+        self.oracle.begin(self.rec.ticks());
+        match op {
+            Op::Commit(reach) => {
+                let beside = ops[at + 1..].iter().take(2);
+                let n = beside.take_while(|o| o.beside_commit()).count();
+                // On a full log an fsync waits for the commit.
+                let n = if self.start == Start::Full { 0 } else { n };
+                return Ok(1 + self.commit(reach, &ops[at + 1..at + 1 + n])?);
+            }
+            Op::Create(p) => self.create(p, S_IFREG | 0o644, None)?,
+            Op::Mkdir(p) => self.create(p, S_IFDIR | 0o755, None)?,
+            Op::Symlink(p, n) => {
+                self.stamp += 1;
+                let mut target = vec![0; n];
+                fill(self.stamp, 0, &mut target);
+                target.iter_mut().for_each(|b| *b = b'a' + *b % 26);
+                self.create(p, S_IFLNK | 0o777, Some(target))?;
+            }
+            Op::Link(a, b) => self.link(a, b)?,
+            Op::Unlink(p) => self.unlink(p, false, false)?,
+            Op::UnlinkOpen(p) => self.unlink(p, true, false)?,
+            Op::Rmdir(p) => self.unlink(p, false, true)?,
+            Op::Rename(a, b) => self.rename(a, b, false)?,
+            Op::Whiteout(a, b) => self.rename(a, b, true)?,
+            Op::Exchange(a, b) => self.exchange(a, b)?,
+            Op::Tmpfile => self.tmpfile()?,
+            Op::LinkTmp(p) => self.link_tmp(p)?,
+            Op::Fsync(p) => self.fsync(p, true)?,
+            Op::Fdatasync(p) => self.fsync(p, false)?,
+            Op::FsyncBoth(a, b) => self.fsync_both(a, b)?,
+            Op::Sync => self.sync()?,
+            Op::Chmod(p, mode) => self.chmod(p, mode)?,
+            Op::Reclaim => self.reclaim()?,
+            Op::SetXattr(p, name, len) => self.set_xattr(p, name, Some(len))?,
+            Op::RemoveXattr(p, name) => self.set_xattr(p, name, None)?,
+            _ => self.data(op)?,
+        }
+        Ok(1)
+    }
+
+    // --- data --------------------------------------------------------------
+
+    fn with_file(&mut self, id: Id, f: impl FnOnce(&mut File, &Io<'_>) -> Result) -> Result {
+        let Some(h) = self.handles.get_mut(&id) else {
+            return Ok(());
+        };
+        let io = Io {
+            fs: &self.fs,
+            dev: &self.dev,
+            rec: &self.rec,
+            inode: &h.inode,
+        };
+        let Some(file) = &mut h.file else {
+            return Ok(());
+        };
+        let before = file.in_flight();
+        f(file, &io)?;
+        if before && !file.in_flight() {
+            self.oracle.landed(id);
+        }
+        Ok(())
+    }
+
+    /// Are writes to it in flight?
+    fn flying(&self, id: Id) -> bool {
+        let file = self.handles.get(&id).and_then(|h| h.file.as_ref());
+        file.is_some_and(File::in_flight)
+    }
+
+    fn size(&self, id: Id) -> u64 {
+        self.oracle.objects[id].size
+    }
+
+    /// The VFS notes a new modification time; the engine hears of it later.
+    fn modified(&mut self, id: Id) {
+        let t = now();
+        self.oracle.set_mtime(id, t);
+        if let Some(h) = self.handles.get_mut(&id) {
+            h.times = Some(t);
+        }
+    }
+
+    fn write(&mut self, id: Id, pos: u64, len: u64) -> Result {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        self.modified(id);
+        let now = self.oracle.now();
+        self.oracle
+            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
+        self.oracle.grow(id, pos + len);
+        self.with_file(id, |f, io| {
+            f.write(io, pos, len, &mut |at, b| fill(stamp, at, b))
+        })
+    }
+
+    /// Operations on the data of one file.
+    fn data(&mut self, op: Op) -> Result {
+        let path = match op {
+            Op::Append(p, ..)
+            | Op::Write(p, ..)
+            | Op::Direct(p, ..)
+            | Op::DirectAppend(p, ..)
+            | Op::Submit(p, ..)
+            | Op::Complete(p)
+            | Op::Mmap(p, ..)
+            | Op::Allocate(p, ..)
+            | Op::Zero(p, ..)
+            | Op::Punch(p, ..)
+            | Op::Truncate(p, ..)
+            | Op::Writeback(p) => p,
+            _ => return Ok(()),
+        };
+        let Some(id) = self.find(path) else {
+            return Ok(());
+        };
+        if self.handles.get(&id).is_none_or(|h| h.file.is_none()) {
+            return Ok(());
+        }
+        let size = self.size(id);
+        match op {
+            Op::Append(_, len) => self.write(id, size, len),
+            Op::Write(_, pos, len) => self.write(id, pos, len),
+            Op::Direct(_, pos, len) => self.direct(id, pos, len),
+            Op::DirectAppend(_, len) => self.direct(id, size.next_multiple_of(4096), len),
+            Op::Submit(_, pos, len) if pos + len <= size => self.submit(id, pos, len),
+            Op::Complete(_) => self.with_file(id, |f, io| f.finish_flights(io)),
+            Op::Mmap(_, pos, len) if pos < size => self.store(id, pos, len.min(size - pos)),
+            Op::Writeback(_) => self.with_file(id, |f, io| {
+                f.finish_flights(io)?;
+                f.writeback(io, 0..u64::MAX)
+            }),
+            Op::Allocate(_, pos, len, keep) => {
+                self.modified(id);
+                if !keep && pos + len > size {
+                    self.oracle.resize(id, pos + len);
+                }
+                self.with_file(id, |f, io| f.allocate(io, pos..pos + len, keep))
+            }
+            Op::Zero(_, pos, len, keep) => {
+                self.modified(id);
+                self.zeroed(id, pos, len);
+                if !keep && pos + len > size {
+                    self.oracle.resize(id, pos + len);
+                }
+                self.with_file(id, |f, io| f.zero_range(io, pos..pos + len, keep))
+            }
+            Op::Punch(_, pos, len) => {
+                self.modified(id);
+                self.zeroed(id, pos, len);
+                self.with_file(id, |f, io| f.punch(io, pos..pos + len))
+            }
+            Op::Truncate(_, to) => {
+                self.modified(id);
+                self.oracle.resize(id, to);
+                self.with_file(id, |f, io| f.truncate(io, to))?;
+                self.push_times(id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Bytes inside of the file become zero.
+    fn zeroed(&mut self, id: Id, pos: u64, len: u64) {
+        let (now, end) = (self.oracle.now(), (pos + len).min(self.size(id)));
+        if pos < end {
+            self.oracle
+                .change(id, pos, end - pos, now, |_, b| b.fill(0));
+        }
+    }
+
+    fn direct(&mut self, id: Id, pos: u64, len: u64) -> Result {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        self.modified(id);
+        let now = self.oracle.now();
+        self.oracle
+            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
+        self.oracle.grow(id, pos + len);
+        self.with_file(id, |f, io| {
+            f.direct(io, pos, len, &mut |at, b| fill(stamp, at, b))
+        })
+    }
+
+    fn submit(&mut self, id: Id, pos: u64, len: u64) -> Result {
+        self.with_file(id, |f, io| f.finish_flights(io))?;
+        self.stamp += 1;
+        let stamp = self.stamp;
+        self.modified(id);
+        self.oracle
+            .change(id, pos, len, crate::oracle::NEVER, |at, b| {
+                fill(stamp, at, b)
+            });
+        self.with_file(id, |f, io| {
+            f.start_direct(io, pos, len, &mut |at, b| fill(stamp, at, b))
+        })
+    }
+
+    fn store(&mut self, id: Id, pos: u64, len: u64) -> Result {
+        self.stamp += 1;
+        let stamp = self.stamp;
+        self.modified(id);
+        let now = self.oracle.now();
+        self.oracle
+            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
+        self.with_file(id, |f, io| {
+            f.store(io, pos, len, &mut |at, b| fill(stamp, at, b))
+        })
+    }
+
+    // --- attributes ----------------------------------------------------------
+
+    /// Hands times over that only the VFS knows.
+    fn push_times(&mut self, id: Id) -> Result {
+        let Some(h) = self.handles.get_mut(&id) else {
+            return Ok(());
+        };
+        let Some(t) = h.times.take() else {
+            return Ok(());
+        };
+        self.fs.set_attrs(
+            &h.inode,
+            &AttrChange {
+                mtime: Some(t),
+                ctime: Some(t),
+                ..AttrChange::default()
+            },
+        )
+    }
+
+    fn chmod(&mut self, path: Path, mode: u32) -> Result {
+        let Some(id) = self.find(path) else {
+            return Ok(());
+        };
+        if self.oracle.objects[id].mode & S_IFMT == S_IFLNK {
+            return Ok(());
+        }
+        let mode = self.oracle.objects[id].mode & S_IFMT | mode;
+        self.oracle.set_mode(id, mode);
+        self.fs.set_attrs(
+            &self.inode(id),
+            &AttrChange {
+                mode: Some(mode),
+                ctime: Some(now()),
+                ..AttrChange::default()
+            },
+        )
+    }
+
+    fn set_xattr(&mut self, path: Path, name: usize, len: Option<usize>) -> Result {
+        let Some(id) = self.find(path) else {
+            return Ok(());
+        };
+        if !matches!(self.oracle.objects[id].mode & S_IFMT, S_IFREG | S_IFDIR) {
+            return Ok(());
+        }
+        let name = XATTRS[name % XATTRS.len()];
+        let mut all = self.oracle.xattrs(id).clone();
+        let value = len.map(|n| {
+            self.stamp += 1;
+            let mut v = vec![0; n];
+            fill(self.stamp, 0, &mut v);
+            v
+        });
+        let there = match &value {
+            Some(v) => all.insert(name, v.clone()).is_some(),
+            None => all.remove(name).is_some(),
+        };
+        if value.is_none() && !there {
+            return Ok(());
+        }
+        self.oracle.set_xattrs(id, all);
+        let inode = self.inode(id);
+        self.fs.set_xattr(
+            &inode,
+            USER,
+            name.as_bytes(),
+            value.as_deref(),
+            XattrSet::Any,
+        )
+    }
+
+    fn reclaim(&mut self) -> Result {
+        let ids: Vec<Id> = self.handles.keys().copied().collect();
+        for id in ids {
+            let Some(h) = self.handles.get_mut(&id) else {
+                continue;
+            };
+            if let Some(f) = &mut h.file {
+                f.drop_clean();
+            }
+            self.fs.release_maps(&h.inode, 0, u64::MAX);
+            let idle = h.file.as_ref().is_none_or(File::is_clean);
+            if idle && self.oracle.links(id) > 0 {
+                self.push_times(id)?;
+                if let Some(h) = self.handles.remove(&id) {
+                    self.fs.iput(h.inode);
+                    let inode = self.fs.iget(self.oracle.objects[id].ino)?;
+                    let size = self.size(id);
+                    self.hold(id, inode);
+                    if let Some(f) = self.handles.get_mut(&id).and_then(|h| h.file.as_mut()) {
+                        f.size = size;
+                    }
+                }
+            }
+        }
+        self.fs.shrink_scan(1 << 20);
+        Ok(())
+    }
+}

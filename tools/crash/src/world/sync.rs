@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! fsync, sync and commits, and what happens beside them.
+
+use super::World;
+use crate::engine::mutant;
+use crate::engine::*;
+use crate::oracle::Id;
+use crate::os::{self, now};
+use crate::workload::{Op, Path};
+use kernel::prelude::{Result, EIO};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// How long an fsync may take to show that it overtakes another; only mutants do.
+const OVERTAKE: Duration = Duration::from_micros(300);
+
+/// What the other thread says.
+pub(super) enum Beside {
+    /// It has come to the point and waits.
+    Reached,
+    Ended,
+}
+
+/// See [`World::pause_at`].
+pub(super) struct Pause {
+    say: mpsc::Sender<Beside>,
+    hear: mpsc::Receiver<Beside>,
+    go: mpsc::Sender<()>,
+}
+
+impl World {
+    pub(super) fn fsync(&mut self, path: Path, times: bool) -> Result {
+        let Some(id) = self.find(path) else {
+            return Ok(());
+        };
+        // Promised is what had happened before the call.
+        let time = self.oracle.now();
+        self.with_file(id, |f, io| f.writeback(io, 0..u64::MAX))?;
+        let flying = self.flying(id);
+        if times || flying {
+            self.push_times(id)?;
+        }
+        let h = &self.handles[&id];
+        if flying {
+            // That the inode has changed is for the fsync to know, whichever thread is faster.
+            self.fs.set_attrs(
+                &h.inode,
+                &AttrChange {
+                    ctime: Some(now()),
+                    ..AttrChange::default()
+                },
+            )?;
+            // It waits for the write in flight, which ends meanwhile.
+            let (fs, inode) = (self.fs.clone(), h.inode.clone());
+            let r = std::thread::scope(|s| {
+                let other = self.beside(s, None, move || fs.sync_inode(&inode));
+                let r = self.with_file(id, |f, io| f.finish_flights(io));
+                other.join().unwrap_or(Err(EIO)).and(r)
+            });
+            r?;
+        } else {
+            self.fs.sync_inode(&h.inode)?;
+        }
+        self.oracle.ack(self.rec.ticks(), time, Some(id), times);
+        Ok(())
+    }
+
+    /// Runs `f` in a thread that is like this one; says when it has ended.
+    pub(super) fn beside<'s, R: Send + 's>(
+        &self,
+        s: &'s std::thread::Scope<'s, '_>,
+        say: Option<mpsc::Sender<Beside>>,
+        f: impl FnOnce() -> Result<R> + Send + 's,
+    ) -> std::thread::ScopedJoinHandle<'s, Result<R>> {
+        let (m, clock) = (self.mutant, os::clock());
+        s.spawn(move || {
+            mutant::choose(m);
+            os::set_clock(clock);
+            let r = std::panic::catch_unwind(std::panic::AssertUnwindSafe(f));
+            if let Some(say) = say {
+                let _ = say.send(Beside::Ended);
+            }
+            r.unwrap_or_else(|p| std::panic::resume_unwind(p))
+        })
+    }
+
+    /// The next operation of the device for which `point` is true waits, once, after it was issued: the
+    /// receiver hears of it, and it goes on when the last sender is gone.
+    pub(super) fn pause_at(&self, mut point: impl FnMut(bool) -> bool + Send + 'static) -> Pause {
+        let (say, hear) = mpsc::channel();
+        let (go, wait) = mpsc::channel::<()>();
+        let said = say.clone();
+        self.rec.set_hook(Some(Box::new(move |flush| {
+            if point(flush) && said.send(Beside::Reached).is_ok() {
+                let _ = wait.recv();
+            }
+        })));
+        Pause { say, hear, go }
+    }
+
+    /// Two fsyncs: the second comes while the first waits for its flush.
+    pub(super) fn fsync_both(&mut self, a: Path, b: Path) -> Result {
+        let (Some(ia), Some(ib)) = (self.find(a), self.find(b)) else {
+            return Ok(());
+        };
+        if ia == ib || self.flying(ia) || self.flying(ib) {
+            return Ok(());
+        }
+        let time = self.oracle.now();
+        for id in [ia, ib] {
+            self.with_file(id, |f, io| f.writeback(io, 0..u64::MAX))?;
+            self.push_times(id)?;
+        }
+        let (first, second) = (self.inode(ia), self.inode(ib));
+        let (fs1, fs2) = (self.fs.clone(), self.fs.clone());
+        let mut flushes = 0;
+        let Pause { say, hear, go } = self.pause_at(move |flush| {
+            flushes += usize::from(flush);
+            flush && flushes == 1
+        });
+        let (r1, r2) = std::thread::scope(|s| {
+            let one = self.beside(s, Some(say), move || fs1.sync_inode(&first));
+            let reached = matches!(hear.recv(), Ok(Beside::Reached));
+            let before = self.rec.ticks();
+            let two = self.beside(s, None, move || fs2.sync_inode(&second));
+            let until = Instant::now() + OVERTAKE;
+            while reached
+                && self.rec.ticks() == before
+                && !two.is_finished()
+                && Instant::now() < until
+            {
+                std::thread::yield_now();
+            }
+            drop(go);
+            (one.join(), two.join())
+        });
+        self.rec.set_hook(None);
+        r1.unwrap_or(Err(EIO))?;
+        r2.unwrap_or(Err(EIO))?;
+        let tick = self.rec.ticks();
+        self.oracle.ack(tick, time, Some(ia), true);
+        self.oracle.ack(tick, time, Some(ib), true);
+        Ok(())
+    }
+
+    pub(super) fn sync(&mut self) -> Result {
+        let time = self.oracle.now();
+        let ids: Vec<Id> = self.handles.keys().copied().collect();
+        for id in ids {
+            self.with_file(id, |f, io| {
+                f.finish_flights(io)?;
+                f.writeback(io, 0..u64::MAX)
+            })?;
+            self.push_times(id)?;
+        }
+        self.fs.sync()?;
+        self.oracle.ack(self.rec.ticks(), time, None, true);
+        Ok(())
+    }
+
+    /// The commit thread's commit. When it has issued `reach` writes or flushes, `ops` happen. How many
+    /// did?
+    pub(super) fn commit(&mut self, reach: usize, ops: &[Op]) -> Result<usize> {
+        let mut left = reach;
+        let Pause { say, hear, go } = self.pause_at(move |_| {
+            let here = left == 0;
+            left = left.wrapping_sub(1);
+            here
+        });
+        let fs = self.fs.clone();
+        let (r, n) = std::thread::scope(|s| {
+            let other = self.beside(s, Some(say), move || fs.sync());
+            let mut n = Ok(0);
+            if matches!(hear.recv(), Ok(Beside::Reached)) {
+                let each = (0..ops.len()).try_for_each(|i| self.step(ops, i).map(|_| ()));
+                n = each.map(|()| ops.len());
+            }
+            drop(go);
+            (other.join(), n)
+        });
+        self.rec.set_hook(None);
+        r.unwrap_or(Err(EIO))?;
+        n
+    }
+}
