@@ -4,8 +4,9 @@
 //! there after it returned, whoever's commit or batch carried it.
 
 use crate::bed::{mount, prepare, Base};
-use crate::explore::{holds, Rule};
+use crate::explore::{caught, holds, Rule};
 use crate::judge::{judge, Found};
+use ordofs_models::engine::mutant::Mutant;
 use ordofs_models::engine::AttrChange;
 use shuttle::thread;
 use std::sync::{Arc, Mutex};
@@ -66,4 +67,9 @@ fn run(case: usize) {
 #[test]
 fn r8_acknowledged_is_durable() {
     holds(&RULE);
+}
+
+#[test]
+fn r8_mutant_is_caught() {
+    caught(&RULE, "two fsyncs", &[Mutant::LogSkipFlush]);
 }
