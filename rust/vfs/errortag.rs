@@ -183,12 +183,13 @@ impl Tags {
             if s.set.times > 0 && s.held >= s.set.times {
                 return Ok(());
             }
+            // Before `waiting` says so: who reads that and then does something comes later in the trace.
+            trace::window(dev, window as u32, true, 0);
             s.held = s.held.saturating_add(1);
             s.hits = s.hits.saturating_add(1);
             s.waiting = s.waiting.saturating_add(1);
             (s.set.delay, tag.writes.load(Ordering::Acquire))
         };
-        trace::window(dev, window as u32, true, 0);
         if delay > 0 {
             tag.wait.wait_timeout(u64::from(delay), || {
                 tag.writes.load(Ordering::Acquire) != seen
