@@ -16,7 +16,7 @@ make_fs() {
 	case $1 in
 	xfs | btrfs) "mkfs.$1" -q -f "$TEST_DEV" ;;
 	ext4) mkfs.ext4 -q -F -E lazy_itable_init=0,lazy_journal_init=0 "$TEST_DEV" ;;
-	ordofs) mkfs.ordofs "$TEST_DEV" >/dev/null ;;
+	ordofs) mkfs.ordofs -f "$TEST_DEV" >/dev/null ;;
 	esac
 	mount -t "$1" "$TEST_DEV" "$TEST_MNT"
 }

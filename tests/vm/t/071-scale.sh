@@ -15,7 +15,7 @@ many() {
 	echo "$1: $((SECONDS - begin)) s"
 }
 
-mkfs.ordofs "$TEST_DEV" >/dev/null
+mkfs.ordofs -f "$TEST_DEV" >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 many make
 echo 2 >/proc/sys/vm/drop_caches
