@@ -19,7 +19,17 @@ def text(number):
 
 
 def make(folder, files, extents):
-    for first in range(0, files, PER_DIRECTORY):
+    # Two processes, each with every second directory.
+    child = os.fork()
+    make_files(folder, files, 0 if child else 1)
+    if not child:
+        os._exit(0)
+    make_extents(folder, extents)
+    assert os.waitpid(child, 0)[1] == 0, "the other process failed"
+
+
+def make_files(folder, files, part):
+    for first in range(part * PER_DIRECTORY, files, 2 * PER_DIRECTORY):
         name = "%s/d%04d" % (folder, first // PER_DIRECTORY)
         os.mkdir(name)
         fd = os.open(name, os.O_RDONLY)
@@ -32,6 +42,9 @@ def make(folder, files, extents):
             os.write(file, text(number))
             os.close(file)
         os.close(fd)
+
+
+def make_extents(folder, extents):
     file = os.open(folder + "/extents", os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600)
     for number in range(extents):
         if number // WRITTEN % 2:
