@@ -4,7 +4,7 @@
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`sync`](mod@sync) | Mutex, RwLock, WaitQueue, Shared |
+//! | [`sync`](mod@sync) | Mutex, RwLock, WaitQueue, Shared; made of `primitives` |
 //! | [`atomic`] | atomics |
 //! | [`map`] | ordered map |
 //! | [`block`] | page-aligned block buffers |
@@ -17,6 +17,7 @@ pub mod file;
 pub mod map;
 pub mod mem;
 pub mod misc;
+mod primitives;
 pub mod record;
 pub mod sync;
 pub mod trace;

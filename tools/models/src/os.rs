@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The OS contract (docs/DESIGN.md §1) for model checking: locks, wait queues and atomics are
-//! shuttle's, time stands still and randomness is constant ([`still`]), everything else is that of
-//! `ordofs-engine`.
+//! The OS contract (docs/DESIGN.md §1) for model checking: atomics and what locks and wait queues are made
+//! of (`primitives`) are shuttle's, time stands still and randomness is constant ([`still`]), everything
+//! else is that of `ordofs-engine`.
 
 #[path = "../../engine/src/os/block.rs"]
 pub mod block;
@@ -14,7 +14,9 @@ pub mod map;
 pub mod mem;
 #[path = "../../engine/src/os/misc.rs"]
 pub mod misc;
+mod primitives;
 pub mod still;
+#[path = "../../engine/src/os/sync.rs"]
 pub mod sync;
 #[path = "../../engine/src/os/trace.rs"]
 pub mod trace;

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sleeping locks, wait queues and reference counts over `std`.
+//! Sleeping locks, wait queues and reference counts over `primitives`: those of `std`, or those that a model
+//! checker puts in their place.
 //!
 //! A panic while a lock is held does not poison it: the panic already fails the test.
 
+use super::primitives as raw;
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
-use std::sync::{Arc, Condvar, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
 
 /// Fails like an allocation of the kernel's would.
 fn allocation() -> Result {
@@ -18,30 +19,21 @@ fn allocation() -> Result {
 }
 
 /// A sleeping mutual exclusion lock.
-pub struct Mutex<T>(std::sync::Mutex<T>);
+pub struct Mutex<T>(raw::Mutex<T>);
 
 /// Access to what a [`Mutex`] protects.
-pub struct MutexGuard<'a, T>(std::sync::MutexGuard<'a, T>);
+pub struct MutexGuard<'a, T>(raw::MutexGuard<'a, T>);
 
 impl<T> Mutex<T> {
     /// A mutex that protects `v`.
     pub fn new(v: T) -> Result<Self> {
         allocation()?;
-        Ok(Self(std::sync::Mutex::new(v)))
+        Ok(Self(raw::Mutex::new(v)))
     }
 
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Takes the lock if nobody has it.
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
-        match self.0.try_lock() {
-            Ok(g) => Some(MutexGuard(g)),
-            Err(std::sync::TryLockError::Poisoned(p)) => Some(MutexGuard(p.into_inner())),
-            Err(std::sync::TryLockError::WouldBlock) => None,
-        }
     }
 }
 
@@ -59,19 +51,19 @@ impl<T> DerefMut for MutexGuard<'_, T> {
 }
 
 /// A sleeping readers-writer lock; as in the kernel, a waiting writer holds up new readers.
-pub struct RwLock<T>(std::sync::RwLock<T>);
+pub struct RwLock<T>(raw::RwLock<T>);
 
 /// Shared access to what a [`RwLock`] protects.
-pub struct ReadGuard<'a, T>(std::sync::RwLockReadGuard<'a, T>);
+pub struct ReadGuard<'a, T>(raw::RwLockReadGuard<'a, T>);
 
 /// Exclusive access to what a [`RwLock`] protects.
-pub struct WriteGuard<'a, T>(std::sync::RwLockWriteGuard<'a, T>);
+pub struct WriteGuard<'a, T>(raw::RwLockWriteGuard<'a, T>);
 
 impl<T> RwLock<T> {
     /// A lock that protects `v`.
     pub fn new(v: T) -> Result<Self> {
         allocation()?;
-        Ok(Self(std::sync::RwLock::new(v)))
+        Ok(Self(raw::RwLock::new(v)))
     }
 
     /// Waits for shared access.
@@ -108,8 +100,8 @@ impl<T> DerefMut for WriteGuard<'_, T> {
 /// Threads that wait for a condition. No lock is held while a condition is looked at.
 pub struct WaitQueue {
     /// Number of wake-ups so far: one that comes between the look and the sleep is not lost.
-    wakes: std::sync::Mutex<u64>,
-    cond: Condvar,
+    wakes: raw::Mutex<u64>,
+    cond: raw::Condvar,
 }
 
 impl WaitQueue {
@@ -117,12 +109,12 @@ impl WaitQueue {
     pub fn new() -> Result<Self> {
         allocation()?;
         Ok(Self {
-            wakes: std::sync::Mutex::new(0),
-            cond: Condvar::new(),
+            wakes: raw::Mutex::new(0),
+            cond: raw::Condvar::new(),
         })
     }
 
-    fn wakes(&self) -> std::sync::MutexGuard<'_, u64> {
+    fn wakes(&self) -> raw::MutexGuard<'_, u64> {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -142,7 +134,7 @@ impl WaitQueue {
 
     /// Waits until `cond` is true or `ms` milliseconds have passed; returns the last answer.
     pub fn wait_timeout(&self, ms: u64, mut cond: impl FnMut() -> bool) -> bool {
-        let end = Instant::now() + Duration::from_millis(ms);
+        let end = raw::Deadline::after(ms);
         loop {
             let seen = *self.wakes();
             if cond() {
@@ -150,16 +142,10 @@ impl WaitQueue {
             }
             let mut now = self.wakes();
             while *now == seen {
-                let left = end.saturating_duration_since(Instant::now());
-                if left.is_zero() {
-                    drop(now);
-                    return cond();
+                match end.wait(&self.cond, now) {
+                    Some(again) => now = again,
+                    None => return cond(),
                 }
-                now = self
-                    .cond
-                    .wait_timeout(now, left)
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .0;
             }
         }
     }
