@@ -177,29 +177,39 @@ impl File {
         self.pages.range(at..).find(|(_, p)| p.dirty).map(|p| *p.0)
     }
 
-    /// Starts, carries out and ends the write of a run of blocks, in as many parts as it takes.
-    fn submit(&mut self, io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result {
+    /// Starts the write of a run of blocks, in as many parts as it takes. `issue` gets each part, its
+    /// blocks, and the byte of the file that it ends before.
+    fn start(
+        io: &Io<'_>,
+        first: u64,
+        data: &[[u8; SIZE]],
+        direct: bool,
+        mut issue: impl FnMut(Started, &[[u8; SIZE]], u64) -> Result,
+    ) -> Result {
         let mut done = 0;
         while done < data.len() {
             let rest = &data[done..];
-            let s = Self::start(io, first + done as u64, rest, direct)?;
-            let n = s.len as usize;
-            for (i, d) in rest[..n].iter().enumerate() {
-                let mut b = Block::zeroed()?;
-                *b = *d;
-                io.dev.write(&[(s.phys + i as u64, &b)])?;
-            }
-            done += n;
-            let end = (first + done as u64) * BLOCK;
-            let reach = if direct { end } else { end.min(self.size) };
-            io.fs.finish_write(s.ordered, reach, Ok(()))?;
+            let crcs: Vec<u32> = rest.iter().map(|d| crc32c(0, d)).collect();
+            let at = first + done as u64;
+            let s = io.fs.start_write(io.inode, at, &crcs, direct)?;
+            let part = &rest[..s.len as usize];
+            done += part.len();
+            issue(s, part, (first + done as u64) * BLOCK)?;
         }
         Ok(())
     }
 
-    fn start(io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result<Started> {
-        let crcs: Vec<u32> = data.iter().map(|d| crc32c(0, d)).collect();
-        io.fs.start_write(io.inode, first, &crcs, direct)
+    /// Starts, carries out and ends the write of a run of blocks.
+    fn submit(&self, io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result {
+        Self::start(io, first, data, direct, |s, part, end| {
+            for (i, d) in part.iter().enumerate() {
+                let mut b = Block::zeroed()?;
+                *b = *d;
+                io.dev.write(&[(s.phys + i as u64, &b)])?;
+            }
+            let reach = if direct { end } else { end.min(self.size) };
+            io.fs.finish_write(s.ordered, reach, Ok(()))
+        })
     }
 
     fn direct_data(pos: u64, len: u64, f: &mut dyn FnMut(u64, &mut [u8])) -> Vec<[u8; SIZE]> {
@@ -247,21 +257,15 @@ impl File {
         self.finish_flights(io)?;
         self.prepare_direct(io, pos, len)?;
         let data = Self::direct_data(pos, len, f);
-        let first = pos / BLOCK;
-        let mut done = 0;
-        while done < data.len() {
-            let s = Self::start(io, first + done as u64, &data[done..], true)?;
-            let n = s.len as usize;
-            let part = &data[done..done + n];
+        Self::start(io, pos / BLOCK, &data, true, |s, part, reach| {
             let issue = |(i, d): (usize, &[u8; SIZE])| io.rec.issue(s.phys + i as u64, d, false);
-            done += n;
             self.flights.push(Flight {
                 issued: part.iter().enumerate().map(issue).collect(),
                 ordered: s.ordered,
-                reach: (first + done as u64) * BLOCK,
+                reach,
             });
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Are writes in flight?

@@ -13,7 +13,7 @@ use crate::disk::Recorder;
 use crate::engine::mutant::Mutant;
 use crate::engine::xattr::{XattrSet, USER};
 use crate::engine::*;
-use crate::oracle::{Id, Oracle};
+use crate::oracle::{Id, Oracle, When, NEVER};
 use crate::os::{now, Device, Shared};
 use crate::pages::{File, Io};
 use crate::workload::{End, Op, Path, Start, Workload};
@@ -231,17 +231,21 @@ impl World {
         }
     }
 
-    fn write(&mut self, id: Id, pos: u64, len: u64) -> Result {
+    /// What a write of a range puts there, in a content of its own, and word to the oracle of it. `sure`: see
+    /// [`Oracle::change`].
+    fn stamped(&mut self, id: Id, pos: u64, len: u64, sure: When) -> impl FnMut(u64, &mut [u8]) {
         self.stamp += 1;
         let stamp = self.stamp;
         self.modified(id);
-        let now = self.oracle.now();
-        self.oracle
-            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
+        let content = move |at: u64, b: &mut [u8]| fill(stamp, at, b);
+        self.oracle.change(id, pos, len, sure, content);
         self.oracle.grow(id, pos + len);
-        self.with_file(id, |f, io| {
-            f.write(io, pos, len, &mut |at, b| fill(stamp, at, b))
-        })
+        content
+    }
+
+    fn write(&mut self, id: Id, pos: u64, len: u64) -> Result {
+        let mut f = self.stamped(id, pos, len, self.oracle.now());
+        self.with_file(id, |file, io| file.write(io, pos, len, &mut f))
     }
 
     /// Operations on the data of one file.
@@ -320,42 +324,19 @@ impl World {
     }
 
     fn direct(&mut self, id: Id, pos: u64, len: u64) -> Result {
-        self.stamp += 1;
-        let stamp = self.stamp;
-        self.modified(id);
-        let now = self.oracle.now();
-        self.oracle
-            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
-        self.oracle.grow(id, pos + len);
-        self.with_file(id, |f, io| {
-            f.direct(io, pos, len, &mut |at, b| fill(stamp, at, b))
-        })
+        let mut f = self.stamped(id, pos, len, self.oracle.now());
+        self.with_file(id, |file, io| file.direct(io, pos, len, &mut f))
     }
 
     fn submit(&mut self, id: Id, pos: u64, len: u64) -> Result {
-        self.with_file(id, |f, io| f.finish_flights(io))?;
-        self.stamp += 1;
-        let stamp = self.stamp;
-        self.modified(id);
-        self.oracle
-            .change(id, pos, len, crate::oracle::NEVER, |at, b| {
-                fill(stamp, at, b)
-            });
-        self.with_file(id, |f, io| {
-            f.start_direct(io, pos, len, &mut |at, b| fill(stamp, at, b))
-        })
+        self.with_file(id, |file, io| file.finish_flights(io))?;
+        let mut f = self.stamped(id, pos, len, NEVER);
+        self.with_file(id, |file, io| file.start_direct(io, pos, len, &mut f))
     }
 
     fn store(&mut self, id: Id, pos: u64, len: u64) -> Result {
-        self.stamp += 1;
-        let stamp = self.stamp;
-        self.modified(id);
-        let now = self.oracle.now();
-        self.oracle
-            .change(id, pos, len, now, |at, b| fill(stamp, at, b));
-        self.with_file(id, |f, io| {
-            f.store(io, pos, len, &mut |at, b| fill(stamp, at, b))
-        })
+        let mut f = self.stamped(id, pos, len, self.oracle.now());
+        self.with_file(id, |file, io| file.store(io, pos, len, &mut f))
     }
 
     // --- attributes ----------------------------------------------------------

@@ -3,6 +3,7 @@
 //! Carries the sequences out and journals what has become durable.
 
 use crate::model::{How, Op, Rng, Sequence, PER_BLOCK, TEMPORARY, UNIT};
+use crate::Work;
 use anyhow::{Context, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -188,14 +189,14 @@ fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
 }
 
 /// Works until the end of the time or of the machine.
-pub fn run(
-    dir: &Path,
-    seed: u64,
-    journal: &Path,
-    tag: &str,
-    threads: u32,
-    seconds: Option<u64>,
-) -> Result<()> {
+pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
+    let &Work {
+        ref dir,
+        seed,
+        ref journal,
+        ref tag,
+        threads,
+    } = work;
     let journal: Box<dyn Write + Send> = if journal == Path::new("-") {
         Box::new(io::stdout())
     } else {

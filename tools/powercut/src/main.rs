@@ -23,7 +23,7 @@ mod model;
 mod verify;
 
 use anyhow::Result;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -38,44 +38,39 @@ struct Cli {
     command: Command,
 }
 
+/// What a load and its check have to agree on.
+#[derive(Args)]
+struct Work {
+    /// Directory on the filesystem under test; `load` empties it first
+    dir: PathBuf,
+    /// Seed of the sequences
+    #[arg(long)]
+    seed: u64,
+    /// File or character device with a line per acknowledged operation; `load` may have - for the output
+    #[arg(long)]
+    journal: PathBuf,
+    /// First word of each line, for several loads with one journal
+    #[arg(long, default_value = "0")]
+    tag: String,
+    /// Threads, each with its own directory
+    #[arg(long, default_value_t = 4)]
+    threads: u32,
+}
+
 #[derive(Subcommand)]
 enum Command {
     /// Work until killed (or for so many seconds) and journal what is durable
     Load {
-        /// Directory on the filesystem under test; emptied first
-        dir: PathBuf,
-        /// Seed of the sequences
-        #[arg(long)]
-        seed: u64,
-        /// File or character device that gets a line per acknowledged operation; - is the output
-        #[arg(long)]
-        journal: PathBuf,
-        /// First word of each line, for several loads with one journal
-        #[arg(long, default_value = "0")]
-        tag: String,
-        /// Threads, each with its own directory
-        #[arg(long, default_value_t = 4)]
-        threads: u32,
+        #[command(flatten)]
+        work: Work,
         /// Stop after so many seconds
         #[arg(long)]
         seconds: Option<u64>,
     },
     /// Check a directory after a power cut
     Verify {
-        /// The directory that was given to `load`
-        dir: PathBuf,
-        /// Seed of the sequences
-        #[arg(long)]
-        seed: u64,
-        /// What was acknowledged
-        #[arg(long)]
-        journal: PathBuf,
-        /// First word of this load's lines
-        #[arg(long, default_value = "0")]
-        tag: String,
-        /// Threads of the load
-        #[arg(long, default_value_t = 4)]
-        threads: u32,
+        #[command(flatten)]
+        work: Work,
     },
     /// Apply recorded writes (QEMU's blklogwrites) to an image, as far as a power cut lets them arrive
     Cut {
@@ -92,21 +87,8 @@ enum Command {
 fn main() -> ExitCode {
     let run = || -> Result<bool> {
         match Cli::parse().command {
-            Command::Load {
-                dir,
-                seed,
-                journal,
-                tag,
-                threads,
-                seconds,
-            } => load::run(&dir, seed, &journal, &tag, threads, seconds).map(|()| true),
-            Command::Verify {
-                dir,
-                seed,
-                journal,
-                tag,
-                threads,
-            } => verify::run(&dir, seed, &journal, &tag, threads),
+            Command::Load { work, seconds } => load::run(&work, seconds).map(|()| true),
+            Command::Verify { work } => verify::run(&work),
             Command::Cut { log, image, seed } => cut::run(&log, &image, seed).map(|()| true),
         }
     };

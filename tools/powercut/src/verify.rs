@@ -4,6 +4,7 @@
 
 use crate::load::directory;
 use crate::model::{interrupted, Content, Dir, Sequence, UNIT};
+use crate::Work;
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeMap;
 use std::fs;
@@ -66,14 +67,14 @@ fn read_dir(dir: &Path) -> Result<Dir> {
 }
 
 /// Checks all threads' directories. False: something is lost; what, is printed.
-pub fn run(dir: &Path, seed: u64, journal: &Path, tag: &str, threads: u32) -> Result<bool> {
-    let last = acknowledged(journal, tag)?;
+pub fn run(work: &Work) -> Result<bool> {
+    let last = acknowledged(&work.journal, &work.tag)?;
     let (mut operations, mut good) = (0, true);
-    for t in 0..threads {
+    for t in 0..work.threads {
         // Without a line not even the empty directory is promised.
         let Some(n) = last.get(&t) else { continue };
         operations += n;
-        let mut sequence = Sequence::new(seed, t);
+        let mut sequence = Sequence::new(work.seed, t);
         for _ in 0..*n {
             let (op, stamp) = sequence.next();
             sequence.done(&op, stamp);
@@ -81,7 +82,7 @@ pub fn run(dir: &Path, seed: u64, journal: &Path, tag: &str, threads: u32) -> Re
         let before = sequence.dir.clone();
         let (op, stamp) = sequence.next();
         sequence.done(&op, stamp);
-        let verdict = read_dir(&directory(dir, t))
+        let verdict = read_dir(&directory(&work.dir, t))
             .map_err(|e| format!("{e:#}"))
             .and_then(|now| interrupted(&now, &before, &sequence.dir, &op));
         if let Err(what) = verdict {
