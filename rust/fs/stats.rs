@@ -30,6 +30,12 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
         let n = fs.engine().log.batches.load(Ordering::Relaxed);
         write!(out, "{n}")
     }),
+    File::value(c"log_used", |fs, out| {
+        write!(out, "{}", fs.engine().log_space().0)
+    }),
+    File::value(c"log_blocks", |fs, out| {
+        write!(out, "{}", fs.engine().log_space().1)
+    }),
     File::value(c"extent_maps", |fs, out| {
         let n = fs.engine().em_count.load(Ordering::Relaxed);
         write!(out, "{}", n.max(0))

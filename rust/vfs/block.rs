@@ -197,18 +197,32 @@ impl Device {
 
     /// Reads one block.
     pub fn read(&self, block: u64, buf: &mut Block) -> Result {
-        let sector = self.sector(block, 1)?;
+        self.read_run(block, core::slice::from_mut(buf))
+    }
+
+    /// Reads blocks that lie one behind the other, from `first` on. After an error, what the buffers
+    /// hold is not said.
+    pub fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+        let mut sector = self.sector(first, bufs.len() as u64)?;
         let op = bindings::ORDOFS_OP_READ | bindings::ORDOFS_REQ_META;
-        let bio = self.alloc(1, op, sector);
-        // SAFETY: The buffer is one page of the direct map, the bio has room for it and is ours. The
-        // call waits, and meanwhile the buffer is borrowed (R6).
-        let error = unsafe {
-            bindings::bio_add_virt_nofail(bio, buf.as_mut_ptr().cast(), BLOCK_SIZE as u32);
-            bindings::submit_bio_wait(bio)
-        };
-        // SAFETY: The I/O has ended; the reference is ours.
-        unsafe { bindings::bio_put(bio) };
-        to_result(error)
+        for run in bufs.chunks_mut(MAX_VECS) {
+            let bio = self.alloc(run.len(), op, sector);
+            sector += run.len() as u64 * SECTORS_PER_BLOCK;
+            for buf in run {
+                // SAFETY: The buffer is one page of the direct map, and the bio, which is ours, has
+                // room for all of the run. The I/O ends before the call below returns, and meanwhile
+                // the buffers are borrowed (R6).
+                unsafe {
+                    bindings::bio_add_virt_nofail(bio, buf.as_mut_ptr().cast(), BLOCK_SIZE as u32)
+                };
+            }
+            // SAFETY: The bio is ours and complete; the call waits for its end.
+            let error = unsafe { bindings::submit_bio_wait(bio) };
+            // SAFETY: The I/O has ended; the reference is ours.
+            unsafe { bindings::bio_put(bio) };
+            to_result(error)?;
+        }
+        Ok(())
     }
 
     /// Writes blocks: submits all, merges neighbours, waits for all; returns the first error.

@@ -11,7 +11,8 @@
 //! written next to it; one flush then makes both durable, and only then is the fsync acknowledged and
 //! the next batch written. Hence a batch that a later one follows was flushed. The last batch of a log may
 //! have overtaken its data: replay believes it only if the data blocks that it names have the checksums
-//! that it names.
+//! that it names. So that this costs a mount little, a batch that names much data is written after a flush
+//! of its own and says so: what two flushes add to the time of that much I/O is nothing.
 //!
 //! Every record carries the generation of its transaction; replay skips what a commit already holds.
 //! A commit notes where the log stood when it froze its transaction, and what lies before that is free
@@ -21,6 +22,7 @@
 //! Locking: `writer` is held while a batch is written and flushed, so those who come meanwhile share the
 //! next batch (group commit). `state` is never held across I/O; it nests inside all locks of the engine.
 
+mod ahead;
 pub mod record;
 pub mod replay;
 pub mod ring;
@@ -40,10 +42,12 @@ use crate::os::{now, trace, Mutex, Time, Window};
 use kernel::prelude::*;
 use record::Record;
 use replay::Replayed;
-use ring::Area;
+use ring::{Area, Batch};
 
 /// More pending bytes than that are dropped, and the next fsync is a commit.
 const MAX_PENDING: usize = 2 << 20;
+/// Blocks of data of one batch that replay may have to read (8 MiB): more are flushed before.
+pub const MAX_UNFLUSHED: u64 = 2048;
 
 struct State {
     pending: KVVec<u8>,
@@ -129,17 +133,12 @@ impl Log {
     pub fn committed(&self, pos: u64) {
         let mut s = self.state.lock();
         s.live = pos;
-        let n = s.frozen;
+        let n = s.frozen.min(s.pending.len());
         s.frozen = 0;
-        if n > 0 && n == s.pending.len() {
-            s.pending.clear();
-        } else if n > 0 {
-            // Keep the tail; without memory the old records stay, which replay skips.
-            let mut tail = KVVec::new();
-            let rest = s.pending.get(n..).unwrap_or(&[]);
-            if tail.extend_from_slice(rest, GFP_KERNEL).is_ok() {
-                s.pending = tail;
-            }
+        let rest = s.pending.len().saturating_sub(n);
+        if n > 0 {
+            s.pending.copy_within(n.., 0);
+            s.pending.truncate(rest);
         }
     }
 
@@ -269,7 +268,7 @@ impl Fs {
         }
         inode
             .ordered_wait
-            .wait_until(|| !inode.ordered.lock().any_before(limit));
+            .wait_until(|| inode.ordered.lock().count_before(limit) == 0);
         self.st.device().pass(Window::FsyncCollect)?;
 
         let collecting = Collecting::enter(inode);
@@ -366,17 +365,19 @@ impl Fs {
             let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= live + self.log.area.len;
             #[cfg(any(ordofs_mutants, ordofs_mutant_log_nowait))]
             if fits && !batch.is_empty() && mutant::is(Mutant::LogNoWait) {
-                self.flush_late(writer, &batch, (pos, seq), upto)?;
+                let at = Batch {
+                    pos,
+                    seq,
+                    data_durable: false,
+                };
+                self.flush_late(writer, &batch, at, upto)?;
                 continue;
             }
             let written = if batch.is_empty() {
                 // A commit held it all already.
                 Ok(())
             } else if fits {
-                let device = self.st.device();
-                let written = device
-                    .pass(Window::LogBatch)
-                    .and_then(|()| ring::write(&self.st, self.log.area, pos, seq, &batch, true));
+                let written = self.write_batch(&batch, pos, seq);
                 let error = written.err().map_or(0, |e| e.to_errno());
                 trace::log_batch(self.dev(), seq, pos, blocks, batch.len() as u64, error);
                 written
@@ -403,5 +404,21 @@ impl Fs {
             // Not before: the next batch is written when this one, and its data, are durable.
             drop(writer);
         }
+    }
+
+    /// Writes one batch, and makes it and its data durable.
+    fn write_batch(&self, batch: &[u8], pos: u64, seq: u64) -> Result {
+        let device = self.st.device();
+        device.pass(Window::LogBatch)?;
+        let data_durable = record::data_blocks(batch) > MAX_UNFLUSHED;
+        if data_durable {
+            device.flush()?;
+        }
+        let at = Batch {
+            pos,
+            seq,
+            data_durable,
+        };
+        ring::write(&self.st, self.log.area, at, batch, true)
     }
 }

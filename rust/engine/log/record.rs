@@ -373,3 +373,15 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
         rest,
     ))
 }
+
+/// How many blocks of data the records of a batch name.
+pub fn data_blocks(payload: &[u8]) -> u64 {
+    let (mut n, mut rest) = (0, payload);
+    while let Some((r, next)) = decode(rest) {
+        if let Record::Write { csums, .. } = r.record {
+            n += csums.len() as u64 / 4;
+        }
+        rest = next;
+    }
+    n
+}

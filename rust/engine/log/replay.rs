@@ -3,13 +3,14 @@
 //! Replay at mount: from the newest superblock over the log behind it.
 //!
 //! 1. Find the end: batches in sequence with right checksums, and of the last one only if the data it
-//!    names is there (see [`super`]).
-//! 2. Claim every block that a record maps, so that nothing of the replay allocates it.
-//! 3. Carry out the records, in order, through the functions that did the operations in the first
+//!    names is there (see [`super`]). Claim every block that a record maps, so that nothing of the
+//!    replay allocates it.
+//! 2. Carry out the records, in order, through the functions that did the operations in the first
 //!    place, all in memory and in one transaction.
-//! 4. Commit (unless the mount is read-only). Until that is durable nothing on disk has changed, so a
+//! 3. Commit (unless the mount is read-only). Until that is durable nothing on disk has changed, so a
 //!    replay that is cut off is simply done again.
 
+use super::ahead::Ahead;
 use super::record::{decode, Record, Stamped};
 use super::ring::{self, Area, Found};
 use crate::engine::extents::Old;
@@ -22,7 +23,7 @@ use crate::engine::namei::Rename;
 use crate::engine::types::*;
 use crate::engine::xattr::XattrSet;
 use crate::os::atomic::Ordering;
-use crate::os::{crc32c, Block, Shared};
+use crate::os::{crc32c, Shared};
 use kernel::prelude::*;
 
 /// Sequence numbers are advanced by this after a replay, so that nothing left in the ring can follow.
@@ -59,27 +60,26 @@ impl Fs {
         Ok(())
     }
 
-    /// Is the data of a batch's write records on disk?
+    /// Is the data of a batch's write records on disk? Reads at most [`super::MAX_UNFLUSHED`] blocks of
+    /// a batch that was written by this code.
     fn data_is_there(&self, payload: &[u8], generation: u64) -> Result<bool> {
-        let mut good = true;
-        let mut b = Block::zeroed()?;
         if mutant::is(Mutant::LogTrustData) {
             return Ok(true);
         }
+        let mut good = true;
+        let mut ahead = Ahead::new(self.st.device())?;
         Self::each(payload, generation, |r| {
             let Record::Write { phys, csums, .. } = r.record else {
                 return Ok(());
             };
-            for (i, c) in csums.chunks_exact(4).enumerate() {
-                if !good {
-                    break;
-                }
-                let at = phys.saturating_add(i as u64);
-                if at >= self.geometry.total || self.st.device().read(at, &mut b).is_err() {
-                    good = false;
-                    break;
-                }
-                good = crc32c(0, &b[..]).to_le_bytes() == c;
+            let end = phys.saturating_add(csums.len() as u64 / 4);
+            good &= end <= self.geometry.total;
+            for (at, c) in (phys..end).zip(csums.chunks_exact(4)) {
+                // What cannot be read is not there.
+                good = good
+                    && ahead
+                        .get(at, end)
+                        .is_ok_and(|b| crc32c(0, &b[..]).to_le_bytes() == c);
             }
             Ok(())
         })?;
@@ -91,22 +91,29 @@ impl Fs {
         let durable = self.durable_generation();
         let mut done = Replayed::default();
         let mut payload = KVVec::new();
+        let mut ahead = Ahead::new(self.st.device())?;
+        let mut read = |p, s, payload: &mut KVVec<u8>| {
+            ring::read(&self.st, self.area(), &mut ahead, (p, s), payload)
+        };
         // 1: how far.
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
         let mut next = KVVec::new();
-        let mut have = ring::read(&self.st, self.area(), p, s, &mut payload)?;
-        while have == Found::Whole && p - pos < self.area().len {
+        let mut have = read(p, s, &mut payload)?;
+        while let Found::Whole { data_durable } = have {
+            if p - pos >= self.area().len {
+                break;
+            }
             let len = ring::blocks_of(payload.len());
-            let follows = ring::read(&self.st, self.area(), p + len, s + 1, &mut next)?;
-            let last = follows != Found::Whole;
-            if last && !self.data_is_there(&payload, durable)? {
+            let follows = read(p + len, s + 1, &mut next)?;
+            let flushed = data_durable || matches!(follows, Found::Whole { .. });
+            if !flushed && !self.data_is_there(&payload, durable)? {
                 done.disbelieved = true;
                 break;
             }
             Self::each(&payload, durable, |r| {
                 newest = newest.max(r.generation);
-                Ok(())
+                self.claim(&r.record)
             })?;
             done.batches += 1;
             p += len;
@@ -118,28 +125,23 @@ impl Fs {
             done.damaged = Some(s);
         }
         let end = p;
-        // 2 and 3. What is replayed belongs to a generation after all that the log knows, and to one whose
+        // 2. What is replayed belongs to a generation after all that the log knows, and to one whose
         // superblock goes to the other slot: a power cut in the middle of writing it must leave the one
         // that is there now.
         let gap = (newest - durable) & 1;
         self.running.store(newest + 1 + gap, Ordering::Release);
-        for claim in [true, false] {
-            (p, s) = (pos, seq);
-            while p < end {
-                if ring::read(&self.st, self.area(), p, s, &mut payload)? != Found::Whole {
-                    return Err(corrupt("log", p, "a batch changed while it was replayed"));
-                }
-                Self::each(&payload, durable, |r| {
-                    if claim {
-                        return self.claim(&r.record);
-                    }
-                    done.records += 1;
-                    *self.log.replay_time.lock() = Some(r.time);
-                    self.apply(&r.record)
-                })?;
-                p += ring::blocks_of(payload.len());
-                s += 1;
+        (p, s) = (pos, seq);
+        while p < end {
+            if !matches!(read(p, s, &mut payload)?, Found::Whole { .. }) {
+                return Err(corrupt("log", p, "a batch changed while it was replayed"));
             }
+            Self::each(&payload, durable, |r| {
+                done.records += 1;
+                *self.log.replay_time.lock() = Some(r.time);
+                self.apply(&r.record)
+            })?;
+            p += ring::blocks_of(payload.len());
+            s += 1;
         }
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;

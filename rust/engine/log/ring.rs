@@ -13,9 +13,11 @@
 //! | 16 | 8 | sequence number |
 //! | 24 | 8 | position |
 //! | 32 | 4 | bytes of payload |
-//! | 36 | 28 | zero |
+//! | 36 | 4 | flags: 1: the data that the records name was durable before |
+//! | 40 | 24 | zero |
 //! | 64 | .. | payload: records |
 
+use super::ahead::Ahead;
 use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::node_store::NodeStore;
@@ -27,6 +29,19 @@ pub const HEADER: usize = 64;
 /// The longest payload: what does not fit is for a full commit.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 const MAGIC: u32 = u32::from_le_bytes(*b"ORDL");
+/// Flag of a batch: its data had been flushed when it was written.
+const DATA_DURABLE: u32 = 1;
+
+/// Which batch, where, and what is true of it.
+#[derive(Clone, Copy)]
+pub struct Batch {
+    /// Position of its first block.
+    pub pos: u64,
+    /// Its number.
+    pub seq: u64,
+    /// The data that its records name was durable before it was written.
+    pub data_durable: bool,
+}
 
 /// Where the log is.
 #[derive(Clone, Copy)]
@@ -48,16 +63,9 @@ pub fn blocks_of(payload: usize) -> u64 {
     (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
 }
 
-/// Writes a batch at `pos`; `stable`: and flushes, so that it is durable, with the data that had been
-/// written before.
-pub fn write(
-    st: &NodeStore,
-    area: Area,
-    pos: u64,
-    seq: u64,
-    payload: &[u8],
-    stable: bool,
-) -> Result {
+/// Writes a batch; `stable`: and flushes, so that it is durable, with the data that had been written
+/// before.
+pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: bool) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
     let mut rest = payload;
@@ -70,16 +78,18 @@ pub fn write(
         blocks.push(b, GFP_KERNEL)?;
     }
     let first = blocks.first_mut().ok_or(EIO)?;
-    for (at, v) in [(8, st.fsid()), (16, seq), (24, pos)] {
+    for (at, v) in [(8, st.fsid()), (16, batch.seq), (24, batch.pos)] {
         put(&mut first[..], at, &v.to_le_bytes()).ok_or(EIO)?;
     }
     put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or(EIO)?;
     put(&mut first[..], 32, &(payload.len() as u32).to_le_bytes()).ok_or(EIO)?;
+    let flags = if batch.data_durable { DATA_DURABLE } else { 0 };
+    put(&mut first[..], 36, &flags.to_le_bytes()).ok_or(EIO)?;
     let crc = crc32c(crc32c(0, first.get(8..HEADER).unwrap_or(&[])), payload);
     put(&mut first[..], 4, &crc.to_le_bytes()).ok_or(EIO)?;
     let mut reqs = KVec::with_capacity(n, GFP_KERNEL)?;
     for (i, b) in blocks.iter().enumerate() {
-        reqs.push((area.block(pos + i as u64), b), GFP_KERNEL)?;
+        reqs.push((area.block(batch.pos + i as u64), b), GFP_KERNEL)?;
     }
     // One sequential write; the wrap-around makes it two.
     if !stable || mutant::is(Mutant::LogSkipFlush) {
@@ -96,20 +106,23 @@ pub enum Found {
     /// A batch that was cut off, or damaged.
     Damaged,
     /// A batch.
-    Whole,
+    Whole {
+        /// As [`Batch::data_durable`].
+        data_durable: bool,
+    },
 }
 
 /// Reads the batch at `pos` with number `seq` into `payload`.
 pub fn read(
     st: &NodeStore,
     area: Area,
-    pos: u64,
-    seq: u64,
+    ahead: &mut Ahead<'_>,
+    (pos, seq): (u64, u64),
     payload: &mut KVVec<u8>,
 ) -> Result<Found> {
     payload.clear();
-    let mut b = Block::zeroed()?;
-    st.device().read(area.block(pos), &mut b)?;
+    let end = area.start + area.len;
+    let b = ahead.get(area.block(pos), end)?;
     let ours = le32(&b[..], 0) == Some(MAGIC)
         && le64(&b[..], 8) == Some(st.fsid())
         && le64(&b[..], 16) == Some(seq)
@@ -122,20 +135,19 @@ pub fn read(
         return Ok(Found::Damaged);
     }
     let want = le32(&b[..], 4);
+    let data_durable = le32(&b[..], 36).unwrap_or(0) & DATA_DURABLE != 0;
     let head = crc32c(0, b.get(8..HEADER).unwrap_or(&[]));
     let mut at = HEADER;
-    for i in 1..=blocks_of(len) {
+    for i in 0..blocks_of(len) {
+        let b = ahead.get(area.block(pos + i), end)?;
         let n = (len - payload.len()).min(BLOCK_SIZE - at);
         payload.extend_from_slice(b.get(at..at + n).unwrap_or(&[]), GFP_KERNEL)?;
         at = 0;
-        if i < blocks_of(len) {
-            st.device().read(area.block(pos + i), &mut b)?;
-        }
     }
     let right = want == Some(crc32c(head, payload)) || mutant::is(Mutant::LogSkipCsum);
     // What cannot be decoded would not be carried out whole.
     Ok(if right && decodes(payload) {
-        Found::Whole
+        Found::Whole { data_durable }
     } else {
         Found::Damaged
     })

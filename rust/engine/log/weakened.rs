@@ -11,6 +11,7 @@
 //! file's data, checksum and all.
 
 use super::record::Record;
+use super::ring::{self, Batch};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::maps::extent_map::Em;
@@ -43,14 +44,14 @@ impl Fs {
         &self,
         writer: impl Sized,
         batch: &KVVec<u8>,
-        (pos, seq): (u64, u64),
+        at: Batch,
         upto: u64,
     ) -> Result {
-        super::ring::write(&self.st, self.log.area, pos, seq, batch, false)?;
+        ring::write(&self.st, self.log.area, at, batch, false)?;
         {
             let mut s = self.log.state.lock();
-            s.pos = pos + super::ring::blocks_of(batch.len());
-            s.seq = seq + 1;
+            s.pos = at.pos + ring::blocks_of(batch.len());
+            s.seq = at.seq + 1;
         }
         drop(writer);
         self.st.device().flush()?;

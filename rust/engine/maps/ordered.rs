@@ -183,13 +183,6 @@ impl OrderedSet {
         self.map.for_each(|_, x| f(x.start, x.len));
     }
 
-    /// Is an ordered extent with a smaller id still there?
-    pub fn any_before(&self, id: u64) -> bool {
-        let mut hit = false;
-        self.map.for_each(|_, f| hit |= f.id < id);
-        hit
-    }
-
     /// How many ordered extents with a smaller id are there?
     pub fn count_before(&self, id: u64) -> u64 {
         let mut n = 0;

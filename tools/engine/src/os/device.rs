@@ -84,6 +84,14 @@ impl Device {
         self.0.read(block, buf)
     }
 
+    /// Reads blocks that lie one behind the other, from `first` on.
+    pub fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+        self.check(first, bufs.len() as u64)?;
+        bufs.iter_mut()
+            .zip(first..)
+            .try_for_each(|(b, at)| self.0.read(at, b))
+    }
+
     /// Writes blocks and waits for all of them.
     pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
         let mut result = Ok(());
