@@ -201,7 +201,7 @@ fn the_commit_of_an_older_transaction_brings_no_lost_record_back() {
     }
 }
 
-/// The records that a commit makes superfluous may be in a batch by then: those that came after them stay.
+/// The records that a commit makes superfluous may be in a batch by then: those that came after stay.
 #[test]
 fn records_behind_a_batch_survive_the_commit_that_it_met() {
     let b = bed();
@@ -219,8 +219,8 @@ fn records_behind_a_batch_survive_the_commit_that_it_met() {
     assert!(!commit);
 }
 
-/// A batch that does not fit into the log is lost, and its fsync commits. Another fsync, whose own batch would
-/// fit, must not be acknowledged before that commit is durable.
+/// A batch that does not fit into the log is lost, and its fsync commits. Another fsync, whose own batch
+/// would fit, must not be acknowledged before that commit is durable.
 #[test]
 fn an_fsync_beside_one_that_has_to_commit_waits_for_it() {
     let b = bed();

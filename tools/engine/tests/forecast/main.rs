@@ -22,9 +22,9 @@ use proptest::prelude::*;
 use std::sync::OnceLock;
 
 const BLOCKS: u64 = 1 << 17;
-/// What an operation on names leaves for each tree that it changes, since it does not ask for the height: the
-/// trees here have up to three levels, the directories of this world up to six, and a change may dirty two nodes on
-/// each.
+/// What an operation on names leaves for each tree that it changes, since it does not ask for the height:
+/// the trees here have up to three levels, a directory of a hundred million names has six, and a change
+/// may dirty two nodes on each.
 const ROOM: i64 = 2 * 3;
 /// Names in each directory of the large filesystem.
 const NAMES: u64 = 2500;
