@@ -40,7 +40,7 @@ help:
 	@echo '  make check          static checks only'
 	@echo '  make model          the rules of order, schedule by schedule'
 	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...   (scripts/model)'
-	@echo '  make clippy         what clippy says (the kernel'"'"'s lints); for reading'
+	@echo '  make clippy         what clippy says of the module and, for reading, of the tools'
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
@@ -106,7 +106,7 @@ model:
 mutants:
 	@$(SH)/mutants $(ARGS)
 clippy:
-	@$(SH)/clippy
+	@$(SH)/clippy tools
 # Rewrite all Rust sources in the kernel's style.
 fmt:
 	@FIX=1 $(SH)/static-checks rustfmt

@@ -36,6 +36,9 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
 }
 
+/// Takes the entries of a directory, one by one: name, inode number, `DT_*`, cookie. False ends it.
+pub type Emit<'a> = &'a mut dyn FnMut(&[u8], u64, u8, u64) -> bool;
+
 /// Decodes an entry.
 pub fn decode(owner: u64, v: &[u8]) -> Result<Entry<'_>> {
     let bad = || corrupt("directory entry", owner, "malformed");
@@ -192,12 +195,7 @@ impl Fs {
 
     /// Calls `emit(name, ino, kind, cookie)` for the entries with a cookie of at least `cookie`, in
     /// order of cookies, until it returns false. The directory's lock is not held while it runs.
-    pub fn readdir(
-        &self,
-        dir: &Inode,
-        cookie: u64,
-        emit: &mut dyn FnMut(&[u8], u64, u8, u64) -> bool,
-    ) -> Result {
+    pub fn readdir(&self, dir: &Inode, cookie: u64, emit: Emit<'_>) -> Result {
         let mut at = cookie.max(FIRST_COOKIE);
         let mut v = ValueBuf::new();
         loop {

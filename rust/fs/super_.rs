@@ -20,8 +20,8 @@ use crate::{
         Device, Mutex, NoFs, Shared,
     },
     vfs::{
-        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, FileSystem, Inode, Locked,
-        MountError, Namespace, NewNode, Param, Rename, StatFs, SuperBlock, XattrSet,
+        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, Emit, FileSystem, Inode,
+        Locked, MountError, Namespace, NewNode, Param, Rename, StatFs, SuperBlock, XattrSet,
     },
 };
 
@@ -332,11 +332,7 @@ impl FileSystem for OrdoFs {
         rename.inode.fs().rename_names(rename)
     }
 
-    fn readdir(
-        dir: &Inode<Self>,
-        pos: u64,
-        emit: &mut dyn FnMut(&[u8], u64, u8, u64) -> bool,
-    ) -> Result {
+    fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result {
         // `emit` copies to user memory and may fault, which may write back pages: no NOFS scope.
         dir.fs().engine.readdir(&dir.data().engine, pos, emit)
     }

@@ -37,6 +37,11 @@ pub(crate) fn dir_file_ops<T: FileData>() -> *const bindings::file_operations {
     &Tables::<T>::DIR
 }
 
+/// `iterate_shared`.
+///
+/// # Safety
+///
+/// As the VFS calls it for an open directory of `T`, with its `i_rwsem` held.
 unsafe extern "C" fn iterate<T: FileData>(
     file: *mut bindings::file,
     ctx: *mut bindings::dir_context,
@@ -77,6 +82,11 @@ unsafe extern "C" fn iterate<T: FileData>(
     })
 }
 
+/// `fsync`.
+///
+/// # Safety
+///
+/// Called by the VFS for an open directory of `T`.
 unsafe extern "C" fn fsync<T: FileData>(
     file: *mut bindings::file,
     _start: bindings::loff_t,

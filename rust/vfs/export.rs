@@ -35,6 +35,11 @@ pub(crate) fn export_ops<T: FileData>() -> *const bindings::export_operations {
     &Tables::<T>::EXPORT
 }
 
+/// `encode_fh`.
+///
+/// # Safety
+///
+/// As exportfs calls it: `inode` is of `T`, `fh` has `*max_len` words.
 unsafe extern "C" fn encode_fh<T: FileData>(
     inode: *mut bindings::inode,
     fh: *mut u32,
@@ -55,6 +60,11 @@ unsafe extern "C" fn encode_fh<T: FileData>(
     FILEID_INO64_GEN
 }
 
+/// `fh_to_dentry`.
+///
+/// # Safety
+///
+/// As exportfs calls it, for a mounted superblock of `T`; `fid` has `fh_len` words.
 unsafe extern "C" fn fh_to_dentry<T: FileData>(
     sb: *mut bindings::super_block,
     fid: *mut bindings::fid,
@@ -91,6 +101,11 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
     }
 }
 
+/// `get_parent`.
+///
+/// # Safety
+///
+/// As exportfs calls it, for the dentry of a directory of `T`.
 unsafe extern "C" fn get_parent<T: FileData>(
     child: *mut bindings::dentry,
 ) -> *mut bindings::dentry {
@@ -107,6 +122,11 @@ unsafe extern "C" fn get_parent<T: FileData>(
     }
 }
 
+/// `commit_metadata`.
+///
+/// # Safety
+///
+/// As nfsd calls it, for an inode of `T`.
 unsafe extern "C" fn commit_metadata<T: FileData>(inode: *mut bindings::inode) -> c_int {
     from_result(|| {
         // SAFETY: The NFS server passes an inode that it holds.

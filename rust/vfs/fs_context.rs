@@ -12,6 +12,7 @@ use core::{ffi::CStr, marker::PhantomData, ptr};
 use kernel::{
     error::{from_result, to_result},
     prelude::*,
+    str::CStrExt,
 };
 
 use super::{
@@ -61,6 +62,11 @@ pub(crate) unsafe extern "C" fn init<T: FileData>(fc: *mut bindings::fs_context)
     })
 }
 
+/// `free`.
+///
+/// # Safety
+///
+/// As the VFS calls it, once, for a context after [`init`] of the same `T`.
 unsafe extern "C" fn free<T: FileSystem>(fc: *mut bindings::fs_context) {
     // SAFETY: `fs_private` is null or was set by `init`; this is the last use of the context.
     unsafe {
@@ -81,6 +87,11 @@ unsafe fn params<'a, T: FileSystem>(fc: *mut bindings::fs_context) -> &'a mut T:
     unsafe { &mut *(*fc).fs_private.cast() }
 }
 
+/// `parse_param`.
+///
+/// # Safety
+///
+/// As the VFS calls it for a context after [`init`] of the same `T`, with its lock held; `param` is valid.
 unsafe extern "C" fn parse_param<T: FileData>(
     fc: *mut bindings::fs_context,
     param: *mut bindings::fs_parameter,
@@ -107,7 +118,7 @@ unsafe extern "C" fn parse_param<T: FileData>(
                 unsafe {
                     bindings::ordofs_fc_error_param(
                         fc,
-                        key.as_ptr().cast(),
+                        key.as_char_ptr(),
                         expected.as_ptr().cast(),
                         expected.len() as c_int,
                     );
@@ -149,11 +160,21 @@ unsafe fn use_acls(sb: *mut bindings::super_block, on: bool) {
     }
 }
 
+/// `get_tree`.
+///
+/// # Safety
+///
+/// As the VFS calls it for a context after [`init`] of the same `T`.
 unsafe extern "C" fn get_tree<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: The VFS passes a context of ours.
     unsafe { bindings::get_tree_bdev(fc, Some(fill_super::<T>)) }
 }
 
+/// Fills a new superblock.
+///
+/// # Safety
+///
+/// As `get_tree_bdev` calls it: `sb` is new, its device is open, `fc` is a context after [`init`] of the same `T`.
 unsafe extern "C" fn fill_super<T: FileData>(
     sb: *mut bindings::super_block,
     fc: *mut bindings::fs_context,
@@ -240,6 +261,11 @@ unsafe fn try_fill_super<T: FileData>(
     Ok(())
 }
 
+/// `reconfigure`: a remount.
+///
+/// # Safety
+///
+/// As the VFS calls it: `fc` is a context for a mounted superblock of `T`, whose `s_umount` is held exclusively.
 unsafe extern "C" fn reconfigure<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
     from_result(|| {
         // SAFETY: The VFS passes a context of ours for a mounted superblock, whose `s_umount` it

@@ -31,8 +31,8 @@ pub(crate) unsafe extern "C" fn ioctl<T: FileData>(
     arg: c_ulong,
 ) -> c_long {
     let result = match cmd {
-        // SAFETY: The file keeps the superblock mounted.
         FS_IOC_SHUTDOWN => shutdown(
+            // SAFETY: The file keeps the superblock mounted.
             unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) },
             arg,
         ),

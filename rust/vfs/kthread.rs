@@ -3,7 +3,7 @@
 //! Kernel threads.
 
 use core::{ffi::CStr, ptr};
-use kernel::prelude::*;
+use kernel::{prelude::*, str::CStrExt};
 
 use crate::bindings;
 
@@ -30,6 +30,11 @@ pub(crate) fn should_stop() -> bool {
     unsafe { bindings::ordofs_kthread_should_stop() }
 }
 
+/// What a thread runs.
+///
+/// # Safety
+///
+/// `closure` comes from `KBox::<F>::into_raw`, and nobody else uses it.
 unsafe extern "C" fn run<F: FnOnce()>(closure: *mut c_void) -> c_int {
     // SAFETY: `spawn` passes a pointer from `KBox::into_raw`, once.
     let closure = unsafe { KBox::<F>::from_raw(closure.cast()) };
@@ -37,6 +42,11 @@ unsafe extern "C" fn run<F: FnOnce()>(closure: *mut c_void) -> c_int {
     0
 }
 
+/// Frees what no thread came to run.
+///
+/// # Safety
+///
+/// As for [`run`].
 unsafe fn free<F>(closure: *mut c_void) {
     // SAFETY: As the caller promises, the pointer comes from `KBox::into_raw` and the thread did
     // not take it.
@@ -51,8 +61,8 @@ pub(crate) fn spawn<F: FnOnce() + Send + 'static>(name: &CStr, id: &CStr, f: F) 
         bindings::ordofs_kthread_create(
             Some(run::<F>),
             closure,
-            name.as_ptr().cast(),
-            id.as_ptr().cast(),
+            name.as_char_ptr(),
+            id.as_char_ptr(),
         )
     };
     match kernel::error::from_err_ptr(task).map(ptr::NonNull::new) {

@@ -106,6 +106,9 @@ pub(crate) struct NewNode<'a> {
     pub(crate) default_acl: Option<&'a [u8]>,
 }
 
+/// Takes the entries of a directory, one by one: name, inode number, `DT_*`, cookie. False ends it.
+pub(crate) type Emit<'a> = &'a mut dyn FnMut(&[u8], u64, u8, u64) -> bool;
+
 /// A rename. Both directories' `i_rwsem` are held exclusively, as are those of `inode` and `target`
 /// where the VFS's rules for renames say so.
 pub(crate) struct Rename<'a, T: FileSystem> {
@@ -258,11 +261,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn rename(rename: &Rename<'_, Self>) -> Result;
     /// Lists entries with cookies from `pos` on (cookies 0 and 1 are `.` and `..`, which the caller
     /// emits): name, inode number, `DT_*`, cookie. Stops when `emit` returns false.
-    fn readdir(
-        dir: &Inode<Self>,
-        pos: u64,
-        emit: &mut dyn FnMut(&[u8], u64, u8, u64) -> bool,
-    ) -> Result;
+    fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result;
 }
 
 /// Wall clock time as the VFS keeps it.

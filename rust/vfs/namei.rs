@@ -148,6 +148,11 @@ fn into_raw<T: FileSystem>(inode: ARef<Inode<T>>) -> *mut bindings::inode {
     ARef::into_raw(inode).as_ptr().cast()
 }
 
+/// `lookup`.
+///
+/// # Safety
+///
+/// As the VFS calls it for a directory of `T`: `dir`'s `i_rwsem` is held, `dentry` is in look-up.
 unsafe extern "C" fn lookup<T: FileData>(
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
@@ -178,6 +183,12 @@ unsafe extern "C" fn lookup<T: FileData>(
     }
 }
 
+/// `create`.
+///
+/// # Safety
+///
+/// As the VFS calls it for a directory of `T`: `dir`'s `i_rwsem` is held exclusively, `dentry` is a negative
+/// child of it, `idmap` is the mount's.
 unsafe extern "C" fn create<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
@@ -195,6 +206,11 @@ unsafe extern "C" fn create<T: FileData>(
     })
 }
 
+/// `mkdir`.
+///
+/// # Safety
+///
+/// As for `create`.
 unsafe extern "C" fn mkdir<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
@@ -214,6 +230,11 @@ unsafe extern "C" fn mkdir<T: FileData>(
     }
 }
 
+/// `mknod`.
+///
+/// # Safety
+///
+/// As for `create`.
 unsafe extern "C" fn mknod<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
@@ -233,6 +254,11 @@ unsafe extern "C" fn mknod<T: FileData>(
     })
 }
 
+/// `symlink`.
+///
+/// # Safety
+///
+/// As for `create`; `target` is a string that ends with a zero byte.
 unsafe extern "C" fn symlink<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
@@ -256,6 +282,11 @@ unsafe extern "C" fn symlink<T: FileData>(
     })
 }
 
+/// `tmpfile`.
+///
+/// # Safety
+///
+/// As the VFS calls it for a directory of `T`: `file` is being opened and has a negative dentry without a name.
 unsafe extern "C" fn tmpfile<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
@@ -295,6 +326,12 @@ unsafe extern "C" fn tmpfile<T: FileData>(
     unsafe { bindings::ordofs_finish_open_simple(file, err) }
 }
 
+/// `link`.
+///
+/// # Safety
+///
+/// As the VFS calls it: `dir`'s `i_rwsem` and that of `old`'s inode, both of one `T`, are held exclusively, `dentry`
+/// is a negative child of `dir`.
 unsafe extern "C" fn link<T: FileData>(
     old: *mut bindings::dentry,
     dir: *mut bindings::inode,
@@ -323,7 +360,12 @@ unsafe extern "C" fn link<T: FileData>(
     })
 }
 
-// Also `rmdir`: the filesystem refuses directories that are not empty.
+/// `unlink`, and `rmdir`: the filesystem refuses directories that are not empty.
+///
+/// # Safety
+///
+/// As the VFS calls them for a directory of `T`: `dir`'s `i_rwsem` and the victim's are held exclusively, `dentry`
+/// is a positive child of `dir`.
 unsafe extern "C" fn unlink<T: FileData>(
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
@@ -345,6 +387,12 @@ unsafe extern "C" fn unlink<T: FileData>(
     })
 }
 
+/// `rename`.
+///
+/// # Safety
+///
+/// As the VFS calls it: both directories are of one `T`, their `i_rwsem` and those of what is moved or replaced are
+/// held exclusively as Documentation/filesystems/directory-locking.rst says.
 unsafe extern "C" fn rename<T: FileData>(
     idmap: *mut bindings::mnt_idmap,
     old_dir: *mut bindings::inode,

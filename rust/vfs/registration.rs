@@ -3,7 +3,7 @@
 //! Registering a filesystem type.
 
 use core::{marker::PhantomData, ptr};
-use kernel::{error::to_result, prelude::*, types::Opaque};
+use kernel::{error::to_result, prelude::*, str::CStrExt, types::Opaque};
 
 use super::{fs_context, sysfs::TypeDirectory, Inode};
 use crate::{bindings, vfs::file_data::FileData};
@@ -35,6 +35,10 @@ unsafe impl<T: FileData> Send for Registration<T> {}
 unsafe impl<T: FileData> Sync for Registration<T> {}
 
 /// Runs once for every object of the cache, when its memory comes from the page allocator.
+///
+/// # Safety
+///
+/// `object` is memory for an inode of `T`, of the cache that was made with this constructor.
 unsafe extern "C" fn construct<T: FileData>(object: *mut c_void) {
     // SAFETY: The cache's objects are `Inode<T>`, which begin with a `struct inode`.
     unsafe { bindings::inode_init_once(object.cast()) };
@@ -46,7 +50,7 @@ impl<T: FileData> Registration<T> {
         // SAFETY: The constructor fits the objects' layout; the name is static.
         let inode_cache = unsafe {
             bindings::ordofs_inode_cache_create(
-                T::INODE_CACHE.as_ptr().cast(),
+                T::INODE_CACHE.as_char_ptr(),
                 size_of::<Inode<T>>() as c_uint,
                 align_of::<Inode<T>>() as c_uint,
                 Some(construct::<T>),
@@ -80,7 +84,7 @@ impl<T: FileData> Registration<T> {
         // SAFETY: The structure is zeroed and nobody else knows it yet. It stays where it is, in the
         // memory of the box, until it is unregistered.
         unsafe {
-            (*fs_type).name = T::NAME.as_ptr().cast();
+            (*fs_type).name = T::NAME.as_char_ptr();
             (*fs_type).owner = module.as_ptr().cast();
             (*fs_type).fs_flags = (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as c_int;
             (*fs_type).init_fs_context = Some(fs_context::init::<T>);

@@ -45,6 +45,11 @@ pub(crate) fn super_ops<T: FileData>() -> *const bindings::super_operations {
     &Tables::<T>::SUPER
 }
 
+/// `alloc_inode`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for a superblock of `T` whose slab cache is there.
 unsafe extern "C" fn alloc_inode<T: FileData>(
     sb: *mut bindings::super_block,
 ) -> *mut bindings::inode {
@@ -62,7 +67,11 @@ unsafe extern "C" fn alloc_inode<T: FileData>(
     }
 }
 
-// Called after a grace period of RCU: path walks are over. The superblock may be gone.
+/// `free_inode`: called after a grace period of RCU, path walks are over. The superblock may be gone.
+///
+/// # Safety
+///
+/// `inode` comes from [`alloc_inode`] of the same `T`, and nobody uses it any more.
 unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
     let inode = inode.cast::<Inode<T>>();
     // SAFETY: The VFS is done with the inode, which `alloc_inode` made. `kfree` frees objects of
@@ -73,6 +82,11 @@ unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
     }
 }
 
+/// `write_inode`.
+///
+/// # Safety
+///
+/// As writeback calls it, for an inode of `T` that is neither new nor being freed.
 unsafe extern "C" fn write_inode<T: FileData>(
     inode: *mut bindings::inode,
     _wbc: *mut bindings::writeback_control,
@@ -84,11 +98,22 @@ unsafe extern "C" fn write_inode<T: FileData>(
     })
 }
 
+/// `evict_inode`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for an inode of `T` that is being freed and has no users.
 unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
     // SAFETY: As the VFS calls it.
     unsafe { Inode::<T>::evict(inode) };
 }
 
+/// `put_super`.
+///
+/// # Safety
+///
+/// As the VFS calls it at the end of a mount: `sb` is a superblock of `T` without inodes, `s_umount` is held
+/// exclusively.
 unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: The VFS calls this once for a superblock that was mounted, after the last inode is
     // gone.
@@ -121,6 +146,11 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
     unsafe { (*sb).s_fs_info = ptr::null_mut() };
 }
 
+/// `sync_fs`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for a mounted superblock of `T`, with `s_umount` held.
 unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
@@ -131,6 +161,11 @@ unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: 
     })
 }
 
+/// `freeze_fs`.
+///
+/// # Safety
+///
+/// As for [`sync_fs`], with `s_umount` held exclusively.
 unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
@@ -139,6 +174,11 @@ unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c
     })
 }
 
+/// `unfreeze_fs`.
+///
+/// # Safety
+///
+/// As for [`freeze_fs`].
 unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
@@ -147,6 +187,11 @@ unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) ->
     })
 }
 
+/// `statfs`.
+///
+/// # Safety
+///
+/// `dentry` is of a mounted superblock of `T`; `buf` is the caller's.
 unsafe extern "C" fn statfs<T: FileData>(
     dentry: *mut bindings::dentry,
     buf: *mut bindings::kstatfs,
@@ -182,6 +227,11 @@ impl fmt::Write for SeqWriter {
     }
 }
 
+/// `show_options`.
+///
+/// # Safety
+///
+/// `root` is the root of a mounted superblock of `T`; `seq` is open and the caller's.
 unsafe extern "C" fn show_options<T: FileData>(
     seq: *mut bindings::seq_file,
     root: *mut bindings::dentry,
@@ -194,6 +244,11 @@ unsafe extern "C" fn show_options<T: FileData>(
     }
 }
 
+/// `nr_cached_objects`.
+///
+/// # Safety
+///
+/// As the superblock's shrinker calls it: `sb` is born, of `T`, and does not die meanwhile.
 unsafe extern "C" fn nr_cached_objects<T: FileData>(
     sb: *mut bindings::super_block,
     _sc: *mut bindings::shrink_control,
@@ -203,6 +258,11 @@ unsafe extern "C" fn nr_cached_objects<T: FileData>(
     c_long::try_from(count).unwrap_or(c_long::MAX)
 }
 
+/// `free_cached_objects`.
+///
+/// # Safety
+///
+/// As for [`nr_cached_objects`]; `sc` is valid.
 unsafe extern "C" fn free_cached_objects<T: FileData>(
     sb: *mut bindings::super_block,
     sc: *mut bindings::shrink_control,
@@ -212,6 +272,11 @@ unsafe extern "C" fn free_cached_objects<T: FileData>(
     c_long::try_from(fs.shrink_scan(n as u64)).unwrap_or(c_long::MAX)
 }
 
+/// `shutdown`: the device is gone.
+///
+/// # Safety
+///
+/// As the block layer's holder operations call it, for a mounted superblock of `T`.
 unsafe extern "C" fn shutdown<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: The block layer passes a mounted superblock whose device is gone.
     unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shutdown();

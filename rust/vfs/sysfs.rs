@@ -21,6 +21,7 @@ use core::ptr::{self, NonNull};
 
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::str::CStrExt;
 use kernel::sync::Completion;
 use kernel::types::Opaque;
 
@@ -54,6 +55,10 @@ pub(crate) struct File<T: FileSystem> {
 unsafe impl<T: FileSystem> Sync for File<T> {}
 
 impl<T: FileSystem> File<T> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`as_char_ptr` is not for constants; the cast says that chars are bytes"
+    )]
     const fn make(name: &'static CStr, mode: u16, content: Content<T>) -> Self {
         let mut attr: bindings::attribute = pin_init::zeroed();
         attr.name = name.as_ptr().cast();
@@ -127,7 +132,7 @@ impl TypeDirectory {
     pub(crate) fn new(name: &CStr) -> Result<Self> {
         // SAFETY: The name is copied; `fs_kobj` is there since boot.
         let raw =
-            unsafe { bindings::kobject_create_and_add(name.as_ptr().cast(), bindings::fs_kobj) };
+            unsafe { bindings::kobject_create_and_add(name.as_char_ptr(), bindings::fs_kobj) };
         // INVARIANT: The reference of a new kobject is ours.
         Ok(Self(NonNull::new(raw).ok_or(ENOMEM)?))
     }
@@ -202,8 +207,8 @@ impl<T: FileSystem> Directory<T> {
                 kobj,
                 Self::KIND,
                 parent.0.as_ptr(),
-                c"%s".as_ptr().cast(),
-                name.as_ptr(),
+                c"%s".as_char_ptr(),
+                name.as_char_ptr(),
             )
         });
         // INVARIANT: Initialised, also when it could not be added. From here on, drop undoes it all.

@@ -63,6 +63,10 @@ pub(crate) enum XattrSet {
 struct Tables<T: FileData>(PhantomData<T>);
 
 impl<T: FileData> Tables<T> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "`as_char_ptr` is not for constants; the cast says that chars are bytes"
+    )]
     const fn handler(ns: Namespace, prefix: &'static CStr) -> bindings::xattr_handler {
         bindings::xattr_handler {
             prefix: prefix.as_ptr().cast(),
@@ -119,6 +123,11 @@ unsafe fn buffer<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
     }
 }
 
+/// `get` of a handler.
+///
+/// # Safety
+///
+/// As the VFS calls it for an inode of `T`: `name` is a string, `value` is null or has `size` bytes.
 unsafe extern "C" fn get<T: FileData>(
     handler: *const bindings::xattr_handler,
     _dentry: *mut bindings::dentry,
@@ -143,6 +152,12 @@ unsafe extern "C" fn get<T: FileData>(
     })
 }
 
+/// `set` of a handler.
+///
+/// # Safety
+///
+/// As the VFS calls it for an inode of `T` whose `i_rwsem` is held exclusively: `name` is a string, `value` is null
+/// or has `size` bytes.
 unsafe extern "C" fn set<T: FileData>(
     handler: *const bindings::xattr_handler,
     _idmap: *mut bindings::mnt_idmap,
@@ -256,6 +271,12 @@ pub(super) fn init_security<T: FileData>(
     })
 }
 
+/// What security modules give to a new inode.
+///
+/// # Safety
+///
+/// As `security_inode_init_security` calls it: `inode` is a new one of `T`, `labels` ends with an entry without a
+/// name.
 unsafe extern "C" fn set_labels<T: FileData>(
     inode: *mut bindings::inode,
     labels: *const bindings::xattr,

@@ -214,14 +214,11 @@ impl Tree {
         let root = edit.root(&mut self.root, &id)?;
         remove_path(root, key, KeyRange::ALL, &mut edit)?;
         // The root may have become empty, or have only one child left.
-        loop {
-            let next = match &mut self.root {
-                Some(Link::Mem(n)) => match Shared::get_mut(n) {
-                    Some(m) if m.is_written() => break,
-                    Some(m) if m.is_empty() => None,
-                    Some(m) if m.level() > 0 && m.len() == 1 => Some(m.remove_link(0)?),
-                    _ => break,
-                },
+        while let Some(Link::Mem(n)) = &mut self.root {
+            let next = match Shared::get_mut(n) {
+                Some(m) if m.is_written() => break,
+                Some(m) if m.is_empty() => None,
+                Some(m) if m.level() > 0 && m.len() == 1 => Some(m.remove_link(0)?),
                 _ => break,
             };
             if let Some(old) = core::mem::replace(&mut self.root, next) {

@@ -168,7 +168,7 @@ impl NodePtr {
     }
 
     /// The encoded pointer.
-    pub fn to_bytes(&self) -> [u8; NODE_PTR_LEN] {
+    pub fn to_bytes(self) -> [u8; NODE_PTR_LEN] {
         let mut b = [0; NODE_PTR_LEN];
         let _ = put(&mut b, 0, &self.addr.to_le_bytes());
         let _ = put(&mut b, 8, &self.addr2.to_le_bytes());

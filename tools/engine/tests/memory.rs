@@ -402,7 +402,8 @@ fn every_allocation_of_a_replay_may_fail() {
                 Ok(fs) => {
                     assert!(fs.replayed().records > 0, "{place}");
                     assert_eq!(picture(&fs), before, "{place}");
-                    fs.unmount().unwrap_or_else(|e| panic!("{place}: unmount: {e:?}"));
+                    fs.unmount()
+                        .unwrap_or_else(|e| panic!("{place}: unmount: {e:?}"));
                 }
                 // The log is what it was, and the next mount replays it.
                 Err(_) => assert!(fired, "{place}"),
@@ -410,7 +411,8 @@ fn every_allocation_of_a_replay_may_fail() {
             let fs = Fs::mount(disk.device(), MountOptions::default())
                 .unwrap_or_else(|e| panic!("{place}: again: {}", e.reason));
             assert_eq!(picture(&fs), before, "{place}: again");
-            fs.unmount().unwrap_or_else(|e| panic!("{place}: unmount: {e:?}"));
+            fs.unmount()
+                .unwrap_or_else(|e| panic!("{place}: unmount: {e:?}"));
             drop(fs);
             clean(disk.device(), true, &place);
             if !fired {
