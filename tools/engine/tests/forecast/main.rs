@@ -5,13 +5,15 @@
 //!
 //! The engine is compiled into this test once more, on locks that watch the reservations ([`os`]). Random
 //! operations run on small trees and on trees of several levels with few, long items to a node, where a
-//! change dirties most. Commits between the operations make nodes clean again.
+//! change dirties most. Commits between the operations make nodes clean again, and write no more than they
+//! were promised, but for a few.
 
 #[path = "../../../../rust/engine/mod.rs"]
 #[allow(dead_code, clippy::all)]
 mod engine;
 mod os;
 
+use engine::alloc::Priority;
 use engine::mkfs::{format, FormatOptions};
 use engine::xattr::{ACL_ACCESS, USER, VALUE_MAX};
 use engine::*;
@@ -26,6 +28,9 @@ const BLOCKS: u64 = 1 << 17;
 /// the trees here have up to three levels, a directory of a hundred million names has six, and a change
 /// may dirty two nodes on each.
 const ROOM: i64 = 2 * 3;
+/// Nodes that a commit may write without a promise, out of what is kept for it: of the upper levels of the
+/// inode tree, the orphan tree and the allocation trees. In these tests there are five at most.
+const UNPROMISED: u64 = 16;
 /// Names in each directory of the large filesystem.
 const NAMES: u64 = 2500;
 /// Blocks of its file: records of the greatest length, and of single blocks.
@@ -368,7 +373,18 @@ impl World {
             Op::Truncate(size) => {
                 self.measured("truncate", 0, || self.fs.set_size(&self.file, *size))
             }
-            Op::Commit => self.fs.sync(),
+            Op::Commit => {
+                let promised = self.fs.promised();
+                os::committed();
+                self.fs.sync()?;
+                if let Some(written) = os::committed() {
+                    assert!(
+                        written <= promised + UNPROMISED,
+                        "a commit wrote {written} nodes and was promised {promised}"
+                    );
+                }
+                Ok(())
+            }
         }
     }
 
@@ -453,6 +469,36 @@ proptest! {
     fn on_trees_of_several_levels(ops in prop::collection::vec(op(), 1..60)) {
         let w = World::large();
         ops.iter().for_each(|o| w.apply(o));
+    }
+}
+
+fn removal() -> impl Strategy<Value = Op> {
+    let few = (0..LONG + SINGLE, prop_oneof![1u64..4, 1u64..400]);
+    prop_oneof![
+        few.prop_map(|(s, n)| Op::Punch(s, n)),
+        range().prop_map(|(s, n)| Op::Punch(s, n)),
+        (0..(LONG + SINGLE) * 4096).prop_map(Op::Truncate),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    /// Making room goes on, in smaller steps, when there is next to nothing left to reserve.
+    #[test]
+    fn on_a_full_disk(ops in prop::collection::vec((removal(), 16u64..40), 1..20)) {
+        let w = World::large();
+        for (op, left) in &ops {
+            let mut held = 0;
+            for n in (0..20).rev().map(|bit| 1 << bit) {
+                while w.fs.space.reserve(n, Priority::Reclaim).is_ok() {
+                    held += n;
+                }
+            }
+            w.fs.space.unreserve(*left);
+            w.apply(op);
+            w.fs.space.unreserve(held - left);
+        }
     }
 }
 

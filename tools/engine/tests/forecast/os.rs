@@ -19,11 +19,14 @@ use std::cell::{Cell, RefCell};
 struct Scope {
     before: i64,
     inside: Option<i64>,
+    /// It is a commit's, which spends what others have reserved.
+    commit: bool,
 }
 
 std::thread_local! {
     static WATCHED: RefCell<Option<Shared<Fs>>> = const { RefCell::new(None) };
     static SCOPES: RefCell<std::vec::Vec<Scope>> = const { RefCell::new(std::vec::Vec::new()) };
+    static COMMITTED: Cell<Option<u64>> = const { Cell::new(None) };
     static TIGHTEST: Cell<Option<(i64, i64)>> = const { Cell::new(None) };
 }
 
@@ -57,6 +60,22 @@ fn weigh() {
     });
 }
 
+/// No events but one.
+pub mod trace {
+    pub use ordofs_engine::os::trace::*;
+
+    /// A commit has written so many nodes.
+    pub fn commit_durable(_device: u32, _generation: u64, nodes: u64) {
+        super::COMMITTED.set(Some(nodes));
+        super::SCOPES.with_borrow_mut(|s| s.last_mut().map(|scope| scope.commit = true));
+    }
+}
+
+/// Nodes that the last commit since this was last asked has written.
+pub fn committed() -> Option<u64> {
+    COMMITTED.take()
+}
+
 /// As the other one.
 pub struct NoFs(());
 
@@ -68,6 +87,7 @@ impl NoFs {
             s.push(Scope {
                 before,
                 inside: None,
+                commit: false,
             })
         });
         Self(())
@@ -82,9 +102,13 @@ impl Drop for NoFs {
         let (Some(after), Some(inside)) = (free(), scope.inside) else {
             return;
         };
+        // A commit may have come before the reservation: then only the difference says something.
         let (used, reserved) = (scope.before - after, scope.before - inside);
         // Others reserve nothing.
-        if reserved > 0 && TIGHTEST.get().is_none_or(|(u, r)| r - u > reserved - used) {
+        if !scope.commit
+            && (reserved > 0 || used > reserved)
+            && TIGHTEST.get().is_none_or(|(u, r)| r - u > reserved - used)
+        {
             TIGHTEST.set(Some((used, reserved)));
         }
     }
