@@ -104,7 +104,7 @@ impl Fs {
                 seq
             );
         }
-        if r.batches > 0 || r.disbelieved {
+        if r.changes() {
             self.commit_upto(self.running_generation(), true)?;
             if self.opts.lock().read_only {
                 // Nothing was committed: should the filesystem become writable, a batch behind those that

@@ -49,6 +49,7 @@ mutants! {
     LogSkipFlush ordofs_mutant_log_flush "log: fsync is acknowledged without a flush",
     LogSkipCsum ordofs_mutant_log_csum "log: a batch's checksum is not compared at replay",
     LogTrustData ordofs_mutant_log_trust "log: the last batch is believed without looking at its data",
+    LogFlagOnly ordofs_mutant_log_flag "log: a batch says that its data was flushed before, and it was not",
     LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last",
 }
 

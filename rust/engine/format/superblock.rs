@@ -306,6 +306,8 @@ impl Superblock {
         let (label, padding) = self.label.split_at_checked(label_end)?;
         Some(if self.generation == 0 || self.generation > 1 << 63 {
             "impossible generation"
+        } else if self.log_pos > 1 << 62 || self.log_seq > 1 << 62 {
+            "impossible position of the log"
         } else if self.blocks < MIN_BLOCKS || self.blocks > MAX_BLOCKS {
             "impossible size of the filesystem"
         } else if self.ag_blocks == 0 || self.ag_blocks % GROUP_BLOCKS != 0 {

@@ -20,6 +20,8 @@ pub struct Ahead<'a> {
     /// How many of `blocks` were read.
     len: u64,
     blocks: KVVec<Block>,
+    /// There is a bad block before this one: up to here blocks are read singly.
+    singly: u64,
 }
 
 impl<'a> Ahead<'a> {
@@ -34,6 +36,7 @@ impl<'a> Ahead<'a> {
             first: 0,
             len: 0,
             blocks,
+            singly: 0,
         })
     }
 
@@ -48,19 +51,21 @@ impl<'a> Ahead<'a> {
     fn fill(&mut self, at: u64, end: u64) -> Result {
         self.len = 0;
         let n = end.saturating_sub(at).clamp(1, AHEAD as u64);
-        // A block that cannot be read matters to those who want that one.
-        for n in [n, 1] {
-            let run = self.blocks.get_mut(..n as usize).ok_or(EIO)?;
-            let read = self.dev.read_run(at, run);
-            if read.is_ok() {
-                self.first = at;
-                self.len = n;
+        if at >= self.singly {
+            if self.read(at, n).is_ok() {
                 return Ok(());
             }
-            if n == 1 {
-                return read;
-            }
+            // A block that cannot be read matters only to those who want that one.
+            self.singly = at.saturating_add(n);
         }
-        Err(EIO)
+        self.read(at, 1)
+    }
+
+    fn read(&mut self, at: u64, n: u64) -> Result {
+        let run = self.blocks.get_mut(..n as usize).ok_or(EIO)?;
+        self.dev.read_run(at, run)?;
+        self.first = at;
+        self.len = n;
+        Ok(())
     }
 }

@@ -27,6 +27,8 @@ use kernel::prelude::*;
 
 /// Bytes before the body.
 pub const HEADER: usize = 32;
+/// No filesystem gets as far; what comes after it can still be counted.
+const MAX_GENERATION: u64 = 1 << 62;
 /// In place of the length of an attribute's value: the attribute is removed.
 const REMOVED: u32 = u32::MAX;
 
@@ -260,6 +262,9 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
     let kind = *b.get(4)?;
     let mut r = Reader { b, at: 8 };
     let generation = r.u64()?;
+    if generation > MAX_GENERATION {
+        return None;
+    }
     let time = r.time()?;
     r.u32()?;
     let record = match kind {

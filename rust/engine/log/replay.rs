@@ -42,6 +42,14 @@ pub struct Replayed {
     pub damaged: Option<u64>,
 }
 
+impl Replayed {
+    /// Must the log go on elsewhere? Also behind a batch that was only damaged: one of the same number
+    /// would make what follows it there part of the new log.
+    pub fn changes(&self) -> bool {
+        self.batches > 0 || self.disbelieved || self.damaged.is_some()
+    }
+}
+
 impl Fs {
     fn area(&self) -> Area {
         self.log.area
@@ -145,7 +153,7 @@ impl Fs {
         }
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;
-        if done.batches > 0 || done.disbelieved {
+        if done.changes() {
             self.log.resume(end, s.saturating_add(SEQ_GAP));
         }
         Ok(done)

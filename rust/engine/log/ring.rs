@@ -64,7 +64,8 @@ pub fn blocks_of(payload: usize) -> u64 {
 }
 
 /// Writes a batch; `stable`: and flushes, so that it is durable, with the data that had been written
-/// before.
+/// before. Errors of the device are EIO, whatever it calls them: after a failed flush it may have
+/// dropped what it had taken, and a flush that works later says nothing of that.
 pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: bool) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
@@ -93,9 +94,9 @@ pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: b
     }
     // One sequential write; the wrap-around makes it two.
     if !stable || mutant::is(Mutant::LogSkipFlush) {
-        return st.device().write(&reqs);
+        return st.device().write(&reqs).map_err(|_| EIO);
     }
-    st.device().write_stable(&reqs)
+    st.device().write_stable(&reqs).map_err(|_| EIO)
 }
 
 /// What is at a position of the log.

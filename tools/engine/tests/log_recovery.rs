@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The log where things go wrong: devices whose flush fails, damaged and forged batches, blocks that
+//! cannot be read, and replays that are longer than a transaction may be.
+
+mod common;
+
+use common::*;
+use kernel::prelude::{KBox, Result, EIO, ENODEV};
+use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::*;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::record::{Op, Recorder};
+use ordofs_engine::os::{crc32c, Backend, Block, Device, Shared};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+const SIZE: usize = 4096;
+
+fn superblock(disk: &MemDisk) -> KBox<Superblock> {
+    read_superblock(&disk.device()).unwrap_or_else(|e| panic!("{}", e.reason))
+}
+
+/// Where batches begin, in the order of their positions.
+fn batches(disk: &MemDisk) -> Vec<u64> {
+    let sb = superblock(disk);
+    let log = sb.log_start..sb.log_start + sb.log_len;
+    let mut found = BTreeMap::new();
+    for (at, b) in disk.image().range(log) {
+        if b.starts_with(b"ORDL") {
+            found.insert(u64::from_le_bytes(b[24..32].try_into().unwrap()), *at);
+        }
+    }
+    found.into_values().collect()
+}
+
+/// Changes the first block of a batch, and makes its checksum right.
+fn forge(disk: &MemDisk, from: u64, to: u64, change: impl FnOnce(&mut [u8; SIZE])) {
+    let mut b = Block::zeroed().unwrap();
+    disk.device().read(from, &mut b).unwrap();
+    change(&mut b);
+    let len = u32::from_le_bytes(b[32..36].try_into().unwrap()) as usize;
+    let crc = crc32c(0, &b[8..64 + len]);
+    b[4..8].copy_from_slice(&crc.to_le_bytes());
+    disk.device().write(&[(to, &b)]).unwrap();
+}
+
+/// A file of one block, made durable by a batch of its own: the file, and where the block is.
+fn synced(disk: &MemDisk, fs: &Shared<Fs>, name: &[u8], seed: u64) -> u64 {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, name, &regular()).unwrap();
+    write(&disk.device(), fs, &f, 0, &[seed]).unwrap();
+    fs.sync_inode(&f).unwrap();
+    let at = fs.map_read(&f, 0, 1).unwrap().phys;
+    fs.iput(f);
+    fs.iput(root);
+    at
+}
+
+/// A device with a volatile cache. A flush that fails loses what is in it.
+#[derive(Clone)]
+struct Lossy(Arc<LossyState>);
+
+struct LossyState {
+    disk: MemDisk,
+    cache: Mutex<BTreeMap<u64, Box<[u8; SIZE]>>>,
+    fail: AtomicBool,
+    error: kernel::error::Error,
+}
+
+impl Backend for Lossy {
+    fn blocks(&self) -> u64 {
+        self.0.disk.blocks()
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        match self.0.cache.lock().unwrap().get(&block) {
+            Some(b) => *buf = **b,
+            None => self.0.disk.read(block, buf)?,
+        }
+        Ok(())
+    }
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.0.cache.lock().unwrap().insert(block, Box::new(*data));
+        Ok(())
+    }
+    fn flush(&self) -> Result {
+        let cache = std::mem::take(&mut *self.0.cache.lock().unwrap());
+        if self.0.fail.swap(false, Ordering::SeqCst) {
+            return Err(self.0.error);
+        }
+        cache.iter().try_for_each(|(b, d)| self.0.disk.write(*b, d))
+    }
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.0.disk.write(block, data)
+    }
+    fn discard(&self, _: u64, _: u64) -> Result {
+        Ok(())
+    }
+}
+
+/// Whatever a device calls its error, and whichever flush it was: no fsync that lost its data succeeds.
+#[test]
+fn a_flush_that_fails_is_an_error() {
+    for error in [EIO, ENODEV] {
+        for blocks in [1, log::MAX_UNFLUSHED + 1] {
+            let lossy = Lossy(Arc::new(LossyState {
+                disk: make(1 << 14),
+                cache: Mutex::default(),
+                fail: AtomicBool::new(false),
+                error,
+            }));
+            let dev = Device::new(lossy.clone());
+            let fs = mount_on(Device::new(lossy.clone()));
+            let root = fs.iget(fs.root_ino()).unwrap();
+            let f = fs.create(&root, b"f", &regular()).unwrap();
+            fs.sync().unwrap();
+            let seeds: Vec<u64> = (0..blocks).map(|i| 1000 + i).collect();
+            write(&dev, &fs, &f, 0, &seeds).unwrap();
+            lossy.0.fail.store(true, Ordering::SeqCst);
+            let answer = fs.sync_inode(&f);
+            assert!(answer.is_err(), "{error:?}, {blocks} blocks");
+            assert!(fs.is_shutdown(), "{error:?}, {blocks} blocks");
+        }
+    }
+}
+
+/// A damaged batch ends the log for good: what lies behind it must not become part of the next log.
+#[test]
+fn behind_a_damaged_batch_nothing_comes_back() {
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    for (name, seed) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
+        synced(&disk, &fs, name, seed);
+    }
+    let crashed = disk.fork();
+    crashed.corrupt(batches(&crashed)[0], 100, 1);
+    let fs = mount(&crashed);
+    let r = fs.replayed();
+    assert!(r.batches == 0 && r.damaged.is_some(), "{r:?}");
+    // A batch of the same length as the damaged one, with a block that the old life had used.
+    synced(&crashed, &fs, b"x", 11);
+    let again = crashed.fork();
+    let fs = mount(&again);
+    assert_eq!(fs.replayed().batches, 1);
+    fs.unmount().unwrap();
+    let root = &fsck(&again)[&fs.root_ino()];
+    assert_eq!(root.names.keys().collect::<Vec<_>>(), [b"x"]);
+}
+
+/// A mount either replays or refuses; it does not overflow.
+#[test]
+fn forged_numbers() {
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    synced(&disk, &fs, b"f", 1);
+    let at = batches(&disk)[0];
+    for generation in [u64::MAX, u64::MAX - 1, 1 << 63] {
+        let d = disk.fork();
+        forge(&d, at, at, |b| {
+            b[64 + 8..64 + 16].copy_from_slice(&generation.to_le_bytes());
+        });
+        let fs = mount(&d);
+        assert!(fs.replayed().damaged.is_some(), "{generation:x}");
+        fs.unmount().unwrap();
+        fsck(&d);
+    }
+    for (pos, seq) in [(u64::MAX, 7), (7, u64::MAX)] {
+        let d = disk.fork();
+        let mut sb = superblock(&d);
+        (sb.log_pos, sb.log_seq) = (pos, seq);
+        sb.write(&d.device()).unwrap();
+        forge(&d, at, sb.log_start + pos % sb.log_len, |b| {
+            b[16..24].copy_from_slice(&seq.to_le_bytes());
+            b[24..32].copy_from_slice(&pos.to_le_bytes());
+        });
+        let refused = Fs::mount(d.device(), MountOptions::default()).err();
+        let reason = refused.map(|e| e.reason);
+        assert_eq!(reason, Some("impossible position of the log"));
+    }
+}
+
+/// Counts how often its bad block is asked for.
+struct Bad {
+    disk: MemDisk,
+    bad: u64,
+    asked: Arc<AtomicU64>,
+}
+
+impl Backend for Bad {
+    fn blocks(&self) -> u64 {
+        self.disk.blocks()
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        if block == self.bad {
+            self.asked.fetch_add(1, Ordering::SeqCst);
+            return Err(EIO);
+        }
+        self.disk.read(block, buf)
+    }
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.disk.write(block, data)
+    }
+    fn flush(&self) -> Result {
+        Ok(())
+    }
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.disk.write(block, data)
+    }
+    fn discard(&self, _: u64, _: u64) -> Result {
+        Ok(())
+    }
+}
+
+/// Reading ahead meets a bad block behind the end of the log: nobody wants it, and drives take seconds
+/// to give up on one.
+#[test]
+fn a_bad_block_behind_the_end_is_asked_for_seldom() {
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    for i in 0..58u64 {
+        synced(&disk, &fs, format!("f{i}").as_bytes(), i);
+    }
+    let asked = Arc::new(AtomicU64::new(0));
+    let fs = mount_on(Device::new(Bad {
+        disk: disk.fork(),
+        bad: superblock(&disk).log_start + 63,
+        asked: asked.clone(),
+    }));
+    assert_eq!(fs.replayed().batches, 58);
+    assert!(asked.load(Ordering::SeqCst) <= 4, "{asked:?}");
+}
+
+/// Holds superblocks back.
+struct Gate {
+    disk: MemDisk,
+    closed: Arc<AtomicBool>,
+    waiting: Arc<AtomicBool>,
+}
+
+impl Backend for Gate {
+    fn blocks(&self) -> u64 {
+        self.disk.blocks()
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        self.disk.read(block, buf)
+    }
+    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        self.disk.write(block, data)
+    }
+    fn flush(&self) -> Result {
+        Ok(())
+    }
+    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
+        while self.closed.load(Ordering::SeqCst) {
+            self.waiting.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.disk.write(block, data)
+    }
+    fn discard(&self, _: u64, _: u64) -> Result {
+        Ok(())
+    }
+}
+
+/// A log holds what two transactions did, which together change more nodes than operations may before
+/// they commit. Replay must not: a superblock in the middle of it would make the rest look old.
+#[test]
+fn a_long_replay_is_one_transaction() {
+    let disk = make(1 << 18);
+    let (closed, waiting) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let fs = mount_on(Device::new(Gate {
+        disk: disk.clone(),
+        closed: closed.clone(),
+        waiting: waiting.clone(),
+    }));
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let mut made = 0;
+    let mut fill = || loop {
+        let name = format!("file-{made:06}");
+        let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();
+        made += 1;
+        let enough = fs.promised() > 12_000;
+        if made % 500 == 0 || enough {
+            fs.sync_inode(&f).unwrap();
+        }
+        fs.iput(f);
+        if enough {
+            return made;
+        }
+    };
+    fill();
+    closed.store(true, Ordering::SeqCst);
+    let (left, all) = std::thread::scope(|s| {
+        s.spawn(|| fs.sync().unwrap());
+        while !waiting.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let all = fill();
+        let left = disk.fork();
+        closed.store(false, Ordering::SeqCst);
+        (left, all)
+    });
+    let rec = Recorder::new(left);
+    let again = mount_on(rec.device());
+    assert!(again.replayed().records >= all, "{:?}", again.replayed());
+    let superblocks: Vec<usize> = (0..)
+        .zip(rec.ops())
+        .filter(|(_, op)| matches!(op, Op::Write { fua: true, .. }))
+        .map(|(i, _)| i)
+        .collect();
+    assert_eq!(superblocks.len(), 1, "the replay committed on the way");
+    for cut in [superblocks[0], superblocks[0] + 1] {
+        let fs = mount(&rec.crash_image(cut, |_| true));
+        let root = fs.iget(fs.root_ino()).unwrap();
+        for i in 0..all {
+            let name = format!("file-{i:06}");
+            assert!(
+                fs.lookup(&root, name.as_bytes()).unwrap().is_some(),
+                "{name}"
+            );
+        }
+    }
+}
