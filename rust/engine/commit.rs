@@ -307,6 +307,7 @@ impl Fs {
         c.sb.committed = now();
         // R8: data and nodes first, then the superblock that refers to them.
         self.st.device().flush()?;
+        self.nothing_lost()?;
         c.sb.write(self.st.device())?;
 
         if self.opts.lock().discard {

@@ -215,6 +215,15 @@ impl Fs {
         }
     }
 
+    /// EIO if the device may have dropped something that it had taken: asked after a flush, whose
+    /// success says nothing of what an earlier one, of another task, has lost.
+    pub(crate) fn nothing_lost(&self) -> Result {
+        if self.st.device().lost() {
+            return Err(EIO);
+        }
+        Ok(())
+    }
+
     /// Numbers for statfs(2).
     pub fn statfs(&self) -> StatFs {
         let (free, pinned, pool) = self.space.counts();

@@ -18,7 +18,7 @@
 //! when memory is short.
 
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 
 use kernel::error::to_result;
 use kernel::prelude::*;
@@ -45,6 +45,8 @@ pub struct Device {
     /// `s_id` of the superblock: what the kernel's messages call the device.
     name: [u8; 32],
     tags: Tags,
+    /// See [`Device::lost`].
+    lost: AtomicBool,
 }
 
 // SAFETY: The block layer's interface may be used from any thread.
@@ -52,9 +54,11 @@ unsafe impl Send for Device {}
 // SAFETY: The block layer's interface may be used from many threads at once.
 unsafe impl Sync for Device {}
 
-/// Several bios and the one who waits for them all.
+/// Several writing bios and the one who waits for them all.
 #[pin_data]
-struct Batch {
+struct Batch<'a> {
+    /// The device's [`Device::lost`].
+    lost: &'a AtomicBool,
     /// Bios in flight, and one for the submitter.
     pending: AtomicU32,
     /// The first error, or 0.
@@ -63,9 +67,10 @@ struct Batch {
     done: Completion,
 }
 
-impl Batch {
-    fn new() -> impl PinInit<Self> {
+impl<'a> Batch<'a> {
+    fn new(lost: &'a AtomicBool) -> impl PinInit<Self> {
         pin_init!(Self {
+            lost,
             pending: AtomicU32::new(1),
             error: AtomicI32::new(0),
             done <- Completion::new(),
@@ -75,6 +80,8 @@ impl Batch {
     /// One of those that are pending has ended. After the last one, `self` may be gone.
     fn ended(&self, error: i32) {
         if error != 0 {
+            // Before anybody hears of it, and so before a flush that comes later can end.
+            self.lost.store(true, Ordering::Release);
             let _ = self
                 .error
                 .compare_exchange(0, error, Ordering::Relaxed, Ordering::Relaxed);
@@ -99,7 +106,7 @@ impl Batch {
 /// `bio` has completed, and its `bi_private` is a [`Batch`] in which it is counted as pending.
 unsafe extern "C" fn batch_end_io(bio: *mut bindings::bio) {
     // SAFETY: By the requirements, `bio` is valid.
-    let (batch, status) = unsafe { ((*bio).bi_private.cast::<Batch>(), (*bio).bi_status) };
+    let (batch, status) = unsafe { ((*bio).bi_private.cast::<Batch<'_>>(), (*bio).bi_status) };
     // SAFETY: Only computes.
     let error = unsafe { bindings::blk_status_to_errno(status) };
     // SAFETY: The submitter's reference was given to the bio layer, which passes it on to us.
@@ -134,7 +141,12 @@ impl Device {
         // content before a device is looked at, and `c_char` is a byte.
         let name = unsafe { core::ptr::addr_of!((*sb).s_id).cast::<[u8; 32]>().read() };
         // INVARIANT: By the requirements, it stays open.
-        Ok(Self { bdev, name, tags })
+        Ok(Self {
+            bdev,
+            name,
+            tags,
+            lost: AtomicBool::new(false),
+        })
     }
 
     /// What the kernel's messages call the device.
@@ -280,9 +292,9 @@ impl Device {
 
     /// Submits `reqs`, whose addresses were checked, and waits.
     fn submit(&self, mut reqs: &[(u64, &Block)], op: bindings::blk_opf_t) -> Result {
-        pin_init::stack_pin_init!(let batch = Batch::new());
-        let batch: Pin<&mut Batch> = batch;
-        let batch: &Batch = &batch;
+        pin_init::stack_pin_init!(let batch = Batch::new(&self.lost));
+        let batch: Pin<&mut Batch<'_>> = batch;
+        let batch: &Batch<'_> = &batch;
         let mut plug = core::mem::MaybeUninit::<bindings::blk_plug>::uninit();
         // SAFETY: Initializes the plug, which stays where it is until it is finished below.
         unsafe { bindings::blk_start_plug(plug.as_mut_ptr()) };
@@ -320,7 +332,17 @@ impl Device {
     /// Makes everything that was written (and has ended) before stable.
     pub fn flush(&self) -> Result {
         // SAFETY: The device is valid.
-        to_result(unsafe { bindings::blkdev_issue_flush(self.bdev.as_ptr()) })
+        let flushed = to_result(unsafe { bindings::blkdev_issue_flush(self.bdev.as_ptr()) });
+        if flushed.is_err() {
+            self.lost.store(true, Ordering::Release);
+        }
+        flushed
+    }
+
+    /// Has a write or a flush of this mount failed? Then the device may have dropped what it had taken
+    /// from anybody, and a flush that succeeds later proves nothing.
+    pub fn lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     /// Tells the device that `[start, start + len)` is not needed any more. A device that cannot

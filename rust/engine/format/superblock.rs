@@ -304,7 +304,7 @@ impl Superblock {
         let used_ags = usize::try_from(self.ag_count).unwrap_or(usize::MAX);
         let label_end = self.label.iter().position(|&c| c == 0).unwrap_or(LABEL_LEN);
         let (label, padding) = self.label.split_at_checked(label_end)?;
-        Some(if self.generation == 0 || self.generation > 1 << 63 {
+        Some(if self.generation == 0 || self.generation > 1 << 62 {
             "impossible generation"
         } else if self.log_pos > 1 << 62 || self.log_seq > 1 << 62 {
             "impossible position of the log"

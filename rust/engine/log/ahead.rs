@@ -7,6 +7,7 @@
 //! meanwhile. Replay changes nothing on the device.
 
 use crate::os::{Block, Device};
+use core::ops::Range;
 use kernel::prelude::*;
 
 /// Blocks of one request.
@@ -20,8 +21,8 @@ pub struct Ahead<'a> {
     /// How many of `blocks` were read.
     len: u64,
     blocks: KVVec<Block>,
-    /// There is a bad block before this one: up to here blocks are read singly.
-    singly: u64,
+    /// Among these is one that cannot be read: they are read singly.
+    bad: Range<u64>,
 }
 
 impl<'a> Ahead<'a> {
@@ -36,7 +37,7 @@ impl<'a> Ahead<'a> {
             first: 0,
             len: 0,
             blocks,
-            singly: 0,
+            bad: 0..0,
         })
     }
 
@@ -51,12 +52,14 @@ impl<'a> Ahead<'a> {
     fn fill(&mut self, at: u64, end: u64) -> Result {
         self.len = 0;
         let n = end.saturating_sub(at).clamp(1, AHEAD as u64);
-        if at >= self.singly {
+        if !self.bad.contains(&at) {
+            let before = self.bad.start.checked_sub(at).filter(|b| *b > 0);
+            let n = n.min(before.unwrap_or(n));
             if self.read(at, n).is_ok() {
                 return Ok(());
             }
             // A block that cannot be read matters only to those who want that one.
-            self.singly = at.saturating_add(n);
+            self.bad = at..at.saturating_add(n);
         }
         self.read(at, 1)
     }

@@ -423,6 +423,7 @@ impl Fs {
             seq,
             data_durable,
         };
-        ring::write(&self.st, self.log.area, at, batch, true)
+        ring::write(&self.st, self.log.area, at, batch, true)?;
+        self.nothing_lost()
     }
 }

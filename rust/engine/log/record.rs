@@ -28,7 +28,7 @@ use kernel::prelude::*;
 /// Bytes before the body.
 pub const HEADER: usize = 32;
 /// No filesystem gets as far; what comes after it can still be counted.
-const MAX_GENERATION: u64 = 1 << 62;
+const MAX_GENERATION: u64 = 1 << 63;
 /// In place of the length of an attribute's value: the attribute is removed.
 const REMOVED: u32 = u32::MAX;
 

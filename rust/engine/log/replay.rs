@@ -94,42 +94,67 @@ impl Fs {
         Ok(good)
     }
 
+    fn batch(
+        &self,
+        ahead: &mut Ahead<'_>,
+        pos: u64,
+        seq: u64,
+        payload: &mut KVVec<u8>,
+    ) -> Result<Found> {
+        ring::read(&self.st, self.area(), ahead, (pos, seq), payload)
+    }
+
+    /// Is there a batch behind a first one that is not there? It has lost its head, then, and what
+    /// follows it would follow the next batch that is written in its place. Looks as far as the longest
+    /// batch goes.
+    fn ghosts(&self, ahead: &mut Ahead<'_>, pos: u64, seq: u64) -> bool {
+        let n = ring::blocks_of(ring::MAX_PAYLOAD).min(self.area().len.saturating_sub(1));
+        (pos + 1..=pos + n)
+            .any(|p| ring::begins(&self.st, self.area(), ahead, p).is_some_and(|s| s > seq))
+    }
+
     /// Replays the log. `durable` is the generation of the superblock.
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
         let durable = self.durable_generation();
         let mut done = Replayed::default();
         let mut payload = KVVec::new();
         let mut ahead = Ahead::new(self.st.device())?;
-        let mut read = |p, s, payload: &mut KVVec<u8>| {
-            ring::read(&self.st, self.area(), &mut ahead, (p, s), payload)
-        };
         // 1: how far.
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
         let mut next = KVVec::new();
-        let mut have = read(p, s, &mut payload)?;
+        let mut have = self.batch(&mut ahead, p, s, &mut payload)?;
         while let Found::Whole { data_durable } = have {
             if p - pos >= self.area().len {
                 break;
             }
             let len = ring::blocks_of(payload.len());
-            let follows = read(p + len, s + 1, &mut next)?;
+            let follows = self.batch(&mut ahead, p + len, s + 1, &mut next)?;
             let flushed = data_durable || matches!(follows, Found::Whole { .. });
             if !flushed && !self.data_is_there(&payload, durable)? {
                 done.disbelieved = true;
                 break;
             }
+            let mut top = newest;
             Self::each(&payload, durable, |r| {
-                newest = newest.max(r.generation);
-                self.claim(&r.record)
+                top = top.max(r.generation);
+                Ok(())
             })?;
+            // Nobody logs for a transaction after the one that runs beside a commit.
+            if top > durable.saturating_add(2) {
+                have = Found::Damaged;
+                break;
+            }
+            newest = top;
+            Self::each(&payload, durable, |r| self.claim(&r.record))?;
             done.batches += 1;
             p += len;
             s += 1;
             core::mem::swap(&mut payload, &mut next);
             have = follows;
         }
-        if have == Found::Damaged && !done.disbelieved {
+        let cut = done.batches == 0 && have == Found::Nothing && self.ghosts(&mut ahead, pos, seq);
+        if (have == Found::Damaged || cut) && !done.disbelieved {
             done.damaged = Some(s);
         }
         let end = p;
@@ -140,7 +165,10 @@ impl Fs {
         self.running.store(newest + 1 + gap, Ordering::Release);
         (p, s) = (pos, seq);
         while p < end {
-            if !matches!(read(p, s, &mut payload)?, Found::Whole { .. }) {
+            if !matches!(
+                self.batch(&mut ahead, p, s, &mut payload)?,
+                Found::Whole { .. }
+            ) {
                 return Err(corrupt("log", p, "a batch changed while it was replayed"));
             }
             Self::each(&payload, durable, |r| {

@@ -113,6 +113,15 @@ pub enum Found {
     },
 }
 
+/// The number of the batch that begins at `pos`, if one seems to.
+pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Option<u64> {
+    let b = ahead.get(area.block(pos), area.start + area.len).ok()?;
+    let ours = le32(&b[..], 0) == Some(MAGIC)
+        && le64(&b[..], 8) == Some(st.fsid())
+        && le64(&b[..], 24) == Some(pos);
+    le64(&b[..], 16).filter(|_| ours)
+}
+
 /// Reads the batch at `pos` with number `seq` into `payload`.
 pub fn read(
     st: &NodeStore,

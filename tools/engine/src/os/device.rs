@@ -6,6 +6,7 @@ use super::block::{Block, SIZE};
 use super::window::Window;
 use kernel::prelude::*;
 use std::boxed::Box as StdBox;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What is behind a [`Device`]. Block numbers have been checked.
 pub trait Backend: Send + Sync {
@@ -30,12 +31,12 @@ pub trait Backend: Send + Sync {
 }
 
 /// A block device.
-pub struct Device(StdBox<dyn Backend>);
+pub struct Device(StdBox<dyn Backend>, AtomicBool);
 
 impl Device {
     /// A device with that behind it.
     pub fn new(backend: impl Backend + 'static) -> Self {
-        Self(StdBox::new(backend))
+        Self(StdBox::new(backend), AtomicBool::new(false))
     }
 
     /// What messages call the device.
@@ -99,14 +100,27 @@ impl Device {
             let r = self
                 .check_write(*block, 1)
                 .and_then(|()| self.0.write(*block, data));
-            result = result.and(r);
+            result = result.and(self.note(r));
         }
         result
     }
 
     /// Makes all finished writes durable.
     pub fn flush(&self) -> Result {
-        self.0.flush()
+        self.note(self.0.flush())
+    }
+
+    /// Has a write or a flush failed? Then the device may have dropped what it had taken from anybody,
+    /// and a flush that succeeds later proves nothing.
+    pub fn lost(&self) -> bool {
+        self.1.load(Ordering::Acquire)
+    }
+
+    fn note(&self, r: Result) -> Result {
+        if r.is_err() {
+            self.1.store(true, Ordering::Release);
+        }
+        r
     }
 
     /// Writes blocks and makes all finished writes durable, these among them.
@@ -118,7 +132,7 @@ impl Device {
     /// Writes one block; it is durable when this returns.
     pub fn write_fua(&self, block: u64, data: &Block) -> Result {
         self.check_write(block, 1)?;
-        self.0.write_fua(block, data)
+        self.note(self.0.write_fua(block, data))
     }
 
     /// Discards a range.

@@ -1,0 +1,19 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Every allocation and every bio of every operation fails once: the operation
+# answers, nothing acknowledged is lost, and fsck finds nothing. Only where the
+# kernel can inject faults (KERNEL=debug).
+# timeout: 3600
+set -euo pipefail
+
+[ -e /proc/self/fail-nth ] || { echo "this kernel injects no faults"; exit 77; }
+mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
+for what in memory io; do
+	mkfs.ordofs -f "$TEST_DEV" >/dev/null
+	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what"
+	echo 0 >"/sys/block/${TEST_DEV#/dev/}/make-it-fail"
+	umount "$TEST_MNT"
+	fsck.ordofs -n "$TEST_DEV"
+done
