@@ -309,6 +309,8 @@ impl Fs {
         self.st.device().flush()?;
         self.nothing_lost()?;
         c.sb.write(self.st.device())?;
+        // A device without FUA of its own had it in its cache: the flush behind it is one like any other.
+        self.nothing_lost()?;
 
         if self.opts.lock().discard {
             // Advice only: what fails here fails nobody.

@@ -331,12 +331,23 @@ impl Device {
 
     /// Makes everything that was written (and has ended) before stable.
     pub fn flush(&self) -> Result {
-        // SAFETY: The device is valid.
-        let flushed = to_result(unsafe { bindings::blkdev_issue_flush(self.bdev.as_ptr()) });
-        if flushed.is_err() {
-            self.lost.store(true, Ordering::Release);
+        pin_init::stack_pin_init!(let batch = Batch::new(&self.lost));
+        let batch: Pin<&mut Batch<'_>> = batch;
+        let batch: &Batch<'_> = &batch;
+        // Not `blkdev_issue_flush`: who waits for it hears of a failure when somebody else's later flush
+        // may have ended already.
+        let op =
+            bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_SYNC | bindings::ORDOFS_REQ_PREFLUSH;
+        let bio = self.alloc(0, op, 0);
+        batch.pending.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: The bio is ours and has no data. It is counted as pending in the batch, which lives
+        // until `wait` has seen it end.
+        unsafe {
+            (*bio).bi_private = core::ptr::from_ref(batch).cast_mut().cast();
+            (*bio).bi_end_io = Some(batch_end_io);
+            bindings::submit_bio(bio);
         }
-        flushed
+        batch.wait()
     }
 
     /// Has a write or a flush of this mount failed? Then the device may have dropped what it had taken

@@ -109,8 +109,11 @@ impl Fs {
     /// batch goes.
     fn ghosts(&self, ahead: &mut Ahead<'_>, pos: u64, seq: u64) -> bool {
         let n = ring::blocks_of(ring::MAX_PAYLOAD).min(self.area().len.saturating_sub(1));
-        (pos + 1..=pos + n)
-            .any(|p| ring::begins(&self.st, self.area(), ahead, p).is_some_and(|s| s > seq))
+        (pos + 1..=pos + n).any(|p| {
+            // Each batch between the two takes a block at least.
+            ring::begins(&self.st, self.area(), ahead, p)
+                .is_some_and(|s| s > seq && s - seq <= p - pos)
+        })
     }
 
     /// Replays the log. `durable` is the generation of the superblock.

@@ -7,6 +7,7 @@ mod common;
 
 use common::*;
 use kernel::prelude::{KBox, Result, EIO, ENODEV};
+use ordofs_engine::engine::format::superblock::SB_MAGIC;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::mount::read_superblock;
 use ordofs_engine::engine::*;
@@ -106,10 +107,10 @@ impl Backend for Lossy {
             let mut m = self.0.meanwhile.lock().unwrap();
             m.take_if(|m| data.starts_with(m.0))
         };
+        self.0.cache.lock().unwrap().insert(block, Box::new(*data));
         if let Some((_, call)) = meanwhile {
             call();
         }
-        self.0.cache.lock().unwrap().insert(block, Box::new(*data));
         Ok(())
     }
     fn flush(&self) -> Result {
@@ -119,8 +120,10 @@ impl Backend for Lossy {
         }
         cache.iter().try_for_each(|(b, d)| self.0.disk.write(*b, d))
     }
+    /// As the block layer does it for devices that have none.
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.0.disk.write(block, data)
+        self.write(block, data)?;
+        self.flush()
     }
     fn discard(&self, _: u64, _: u64) -> Result {
         Ok(())
@@ -152,8 +155,12 @@ fn a_flush_that_fails_is_an_error() {
 /// flush of the first one succeeds, and proves nothing.
 #[test]
 fn a_flush_that_fails_elsewhere_is_an_error() {
-    // A batch of the log; a node of a commit.
-    for (what, magic) in [("fsync", &b"ORDL"[..]), ("commit", b"")] {
+    // In the cache is a batch of the log; a node of a commit; its superblock.
+    for (what, magic) in [
+        ("fsync", &b"ORDL"[..]),
+        ("commit", b""),
+        ("superblock", &SB_MAGIC),
+    ] {
         let lossy = Lossy::new(EIO);
         let fs = Arc::new(mount_on(Device::new(lossy.clone())));
         let root = fs.iget(fs.root_ino()).unwrap();
