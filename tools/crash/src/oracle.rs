@@ -409,7 +409,8 @@ impl Oracle {
 
     /// Is what was found allowed? Else what is wrong.
     pub fn judge(&self, cut: Cut, view: &View) -> Result<(), String> {
-        let (floor, ceiling) = (self.floor(cut, |_| true), self.ceiling(cut));
+        let floor = self.floor(cut, |_| true);
+        let ceiling = self.ceiling(cut).max(floor);
         let from = self
             .moments
             .iter()
@@ -456,7 +457,9 @@ impl Oracle {
         let mine = |a: &Ack| a.who.is_none_or(|w| w == id);
         let floor = self.floor(cut, mine);
         let timely = self.floor(cut, |a| mine(a) && a.times);
-        let ceiling = self.ceiling(cut);
+        // What changed nothing (zeroes over a hole) leaves nothing on the medium and is promised all the
+        // same: what is there is what it was before, and what it is after.
+        let ceiling = self.ceiling(cut).max(self.floor(cut, |_| true));
         if seen.mode & 0o170000 != o.mode & 0o170000 || seen.target != o.target {
             return Err(format!("is something else: mode {:o}", seen.mode));
         }

@@ -50,6 +50,7 @@ impl Checker<'_> {
                 let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
                 if first >= groups || value.len() != 2 * SUMMARY_GROUPS as usize {
                     c.problem(place, "malformed free counts");
+                    return;
                 }
                 for (g, n) in (first..).zip(value.chunks_exact(2)) {
                     out.summary.insert(g, u16::from_le_bytes([n[0], n[1]]));
