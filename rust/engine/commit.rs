@@ -200,11 +200,11 @@ impl Fs {
         }
     }
 
-    /// Commits unless generation `target` is durable; never during replay. Group commit: whoever waited for the mutex while
-    /// somebody else's commit took its changes along finds that out here.
+    /// Commits unless generation `target` is durable; never during replay. Group commit: whoever waited
+    /// for the mutex while somebody else's commit took its changes along finds that out here.
     pub(crate) fn commit_upto(&self, target: u64, even_if_clean: bool) -> Result {
         self.readable()?;
-        // Replay is one transaction: a commit in the middle of it would make the half of the log
+        // Replay is one transaction: a commit in the middle of it would make half of the log
         // durable, and the rest look as if it were older.
         if self.read_only.load(Ordering::Acquire) || self.replaying.load(Ordering::Acquire) {
             return Ok(());

@@ -112,6 +112,8 @@ impl Fs {
         (pos + 1..=pos + n).any(|p| {
             // Each batch between the two takes a block at least.
             ring::begins(&self.st, self.area(), ahead, p)
+                .ok()
+                .flatten()
                 .is_some_and(|s| s > seq && s - seq <= p - pos)
         })
     }

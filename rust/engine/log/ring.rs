@@ -113,13 +113,13 @@ pub enum Found {
     },
 }
 
-/// The number of the batch that begins at `pos`, if one seems to.
-pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Option<u64> {
-    let b = ahead.get(area.block(pos), area.start + area.len).ok()?;
+/// The number of the batch whose header is at `pos`, if there is one.
+pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Result<Option<u64>> {
+    let b = ahead.get(area.block(pos), area.start + area.len)?;
     let ours = le32(&b[..], 0) == Some(MAGIC)
         && le64(&b[..], 8) == Some(st.fsid())
         && le64(&b[..], 24) == Some(pos);
-    le64(&b[..], 16).filter(|_| ours)
+    Ok(le64(&b[..], 16).filter(|_| ours))
 }
 
 /// Reads the batch at `pos` with number `seq` into `payload`.
@@ -131,15 +131,11 @@ pub fn read(
     payload: &mut KVVec<u8>,
 ) -> Result<Found> {
     payload.clear();
-    let end = area.start + area.len;
-    let b = ahead.get(area.block(pos), end)?;
-    let ours = le32(&b[..], 0) == Some(MAGIC)
-        && le64(&b[..], 8) == Some(st.fsid())
-        && le64(&b[..], 16) == Some(seq)
-        && le64(&b[..], 24) == Some(pos);
-    if !ours {
+    if begins(st, area, ahead, pos)? != Some(seq) {
         return Ok(Found::Nothing);
     }
+    let end = area.start + area.len;
+    let b = ahead.get(area.block(pos), end)?;
     let len = le32(&b[..], 32).unwrap_or(0) as usize;
     if len > MAX_PAYLOAD || blocks_of(len) > area.len {
         return Ok(Found::Damaged);

@@ -34,6 +34,16 @@ struct Bed {
     file: Shared<Inode>,
 }
 
+impl Bed {
+    /// Nobody uses the inodes any more.
+    fn close(self) -> Shared<Fs> {
+        for i in [self.root, self.dir, self.file] {
+            self.fs.iput(i);
+        }
+        self.fs
+    }
+}
+
 fn write(fs: &Fs, file: &Shared<Inode>, start: u64, n: u64, direct: bool) -> Result {
     let data = Block::zeroed()?;
     let sums = [crc32c(0, &data[..]); 64];
@@ -321,16 +331,8 @@ fn one(name: &str, action: Action, n: u64, mode: Mode) -> bool {
                 "{place}: it failed, yet something changed"
             );
         }
-        let Bed {
-            fs,
-            root,
-            dir,
-            file,
-        } = b;
-        fs.release_delalloc(&file, 0, 1 << 40);
-        for i in [root, dir, file] {
-            fs.iput(i);
-        }
+        b.fs.release_delalloc(&b.file, 0, 1 << 40);
+        let fs = b.close();
         let now = picture(&fs);
         fs.unmount()
             .unwrap_or_else(|e| panic!("{place}: unmount: {e:?}"));
@@ -372,16 +374,7 @@ fn left_behind() -> (MemDisk, String) {
     b.fs.sync_inode(&b.file).expect("fsync");
     let left = disk.fork();
     let before = picture(&b.fs);
-    let Bed {
-        fs,
-        root,
-        dir,
-        file,
-    } = b;
-    for i in [root, dir, file] {
-        fs.iput(i);
-    }
-    fs.unmount().expect("unmount");
+    b.close().unmount().expect("unmount");
     (left, before)
 }
 

@@ -4,6 +4,8 @@
 //! consistency walker that compares the allocation trees with every reference there is.
 #![allow(dead_code)]
 
+mod rng;
+
 use kernel::prelude::Result;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
@@ -19,21 +21,7 @@ use ordofs_engine::os::{crc32c, Block, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
-/// A small generator of pseudo-random numbers.
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-}
+pub use rng::Rng;
 
 pub fn format_on(dev: Device) {
     let o = FormatOptions {

@@ -4,6 +4,9 @@
 //! allocator that hands freed blocks out again as soon as it may.
 #![allow(dead_code)]
 
+#[path = "../common/rng.rs"]
+mod rng;
+
 use kernel::prelude::*;
 use ordofs_engine::engine::btree::{
     NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
@@ -15,29 +18,14 @@ use ordofs_engine::os::{Block, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
+pub use rng::Rng;
+
 pub const BLOCKS: u64 = 1 << 20;
 pub const FSID: u64 = 0x1122_3344_5566_7788;
 pub const ID: TreeId = TreeId::new(TreeKind::Extent, 77);
 
 pub fn store(disk: &MemDisk, nodes: usize) -> NodeStore {
     NodeStore::new(Shared::new(disk.device()).unwrap(), FSID, nodes).unwrap()
-}
-
-/// A pseudo-random sequence (SplitMix64).
-pub struct Rng(pub u64);
-
-impl Rng {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
 }
 
 /// Blocks in use, with the lowest free ones handed out first: freed blocks are reused soon.
