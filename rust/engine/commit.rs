@@ -5,7 +5,7 @@
 //! 1. Under the commit mutex, and for a moment under the exclusive side of the barrier: take the list of
 //!    dirty inodes, snapshot each, turn the running allocation deltas into the commit's, and let the
 //!    next transaction run. No operation waits for I/O of a commit, but for the last resort of a full
-//!    disk ([`Fs::commit_and_reserve`]).
+//!    disk ([`Fs::commit_and_enter`]).
 //! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,
 //!    write both out.
 //! 3. The allocation trees describe their own nodes: apply deltas and give addresses until nothing
@@ -248,18 +248,21 @@ impl Fs {
         })
     }
 
-    /// Commits with operations locked out all the while, and reserves before they come back: for
-    /// operations that make room and must not be refused because of what others may need, have
-    /// promised, or have freed and not committed. Answers whether there was enough.
-    pub(crate) fn commit_and_reserve(&self, n: u64, prio: Priority) -> Result<bool> {
+    /// Commits with operations locked out all the while, and enters the barrier with `n` blocks reserved
+    /// before they come back: for operations that make room and must not be refused because of what
+    /// others may need, have promised, or have freed and not committed. Answers whether there was enough.
+    pub(crate) fn commit_and_enter(&self, n: u64) -> Result<bool> {
         let mut c = self.commit.lock();
         self.readable()?;
         let _nofs = NoFs::enter();
-        let r = self.barrier.exclusive(|| {
-            let f = self.freeze()?;
-            self.commit_frozen(&mut c, f)?;
-            Ok(self.space.reserve(n, prio).is_ok())
-        });
+        let r = self.barrier.exclusive_then(
+            || {
+                let f = self.freeze()?;
+                self.commit_frozen(&mut c, f)?;
+                Ok(self.space.reserve(n, Priority::Reclaim).is_ok())
+            },
+            |r| *r == Ok(true),
+        );
         if r.is_err() {
             self.abort("commit failed");
         }

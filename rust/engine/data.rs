@@ -179,7 +179,7 @@ impl Fs {
         }
         let mut n = want;
         loop {
-            match self.reserve(n + meta_for(n), Priority::Normal) {
+            match self.reserve(n + meta_for(n)) {
                 Ok(()) => return Ok(n),
                 Err(e) if n == 1 => return Err(e),
                 Err(_) => n = (n / 8).max(1),
@@ -260,7 +260,7 @@ impl Fs {
             // Blocks that nothing pays for yet are reserved here, before any lock.
             let extra = self.uncovered(inode, start, n, direct);
             if extra > 0 {
-                let r = self.reserve(extra, Priority::Normal);
+                let r = self.reserve(extra);
                 if direct {
                     r?;
                 } else if r.is_err() {

@@ -163,7 +163,7 @@ impl Fs {
             if hole > free + pinned {
                 return Err(ENOSPC);
             }
-            self.reserve(want, Priority::Normal)?;
+            self.reserve(want)?;
             let done = self.preallocate_run(inode, at, want, goal);
             self.space
                 .unreserve(want - *done.as_ref().map_or(&0, |(n, _)| n));

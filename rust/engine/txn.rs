@@ -15,7 +15,7 @@ use crate::os::{NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
-/// How often an operation that makes room tries to get its reservation.
+/// How often a reservation is tried with a commit in between.
 const TRIES: usize = 3;
 /// Promised nodes (of 4 KiB) at which operations commit.
 const HARD_LIMIT: i64 = 16384;
@@ -61,11 +61,22 @@ impl Barrier {
 
     /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex).
     pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
+        self.exclusive_then(f, |_| false)
+    }
+
+    /// [`Barrier::exclusive`]; where `stay` says so, the caller is inside when it opens again, before
+    /// anybody else can be.
+    pub(crate) fn exclusive_then<R>(
+        &self,
+        f: impl FnOnce() -> R,
+        stay: impl FnOnce(&R) -> bool,
+    ) -> R {
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         self.wait
             .wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
         let r = f();
-        self.state.fetch_and(!CLOSED, Ordering::AcqRel);
+        // Closed and empty, it is changed by nobody else.
+        self.state.store(u64::from(stay(&r)), Ordering::Release);
         self.wait.wake_all();
         r
     }
@@ -144,19 +155,31 @@ impl Drop for Txn<'_> {
 
 impl Fs {
     /// Starts an operation that dirties at most `blocks` nodes. ENOSPC, EROFS, EIO after a shutdown.
+    ///
+    /// What it reserves it reserves inside the barrier: whoever waits there has nothing that the last
+    /// resort of another one, a commit with everybody locked out, would need.
     pub fn begin(&self, blocks: u64, prio: Priority) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
         self.throttle()?;
-        self.reserve(blocks, prio)?;
-        self.barrier.enter();
-        Ok(Txn {
-            fs: self,
-            generation: self.running_generation(),
-            reserved: blocks,
-            used: 0,
-            _nofs: nofs,
-        })
+        if self.replaying.load(Ordering::Acquire) {
+            // Replay is one transaction: no commit may come in between.
+            self.barrier.enter();
+            self.space.reserve_forced(blocks);
+            return Ok(self.entered(blocks, nofs));
+        }
+        if self.with_commits(|| self.enter(blocks, prio))? {
+            return Ok(self.entered(blocks, nofs));
+        }
+        // Making room has to work.
+        if prio == Priority::Reclaim {
+            for _ in 0..TRIES {
+                if self.commit_and_enter(blocks)? {
+                    return Ok(self.entered(blocks, nofs));
+                }
+            }
+        }
+        Err(ENOSPC)
     }
 
     /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
@@ -164,20 +187,35 @@ impl Fs {
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
-        if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+        if !self.enter(blocks, Priority::Reclaim) {
             self.sync()?;
-            if self.space.reserve(blocks, Priority::Reclaim).is_err() {
+            if !self.enter(blocks, Priority::Reclaim) {
+                self.barrier.enter();
                 self.space.reserve_forced(blocks);
             }
         }
+        Ok(self.entered(blocks, nofs))
+    }
+
+    /// Enters the barrier with a reservation of `n` blocks, or not at all.
+    fn enter(&self, n: u64, prio: Priority) -> bool {
         self.barrier.enter();
-        Ok(Txn {
+        let r = self.space.reserve(n, prio).is_ok();
+        if !r {
+            self.barrier.leave();
+        }
+        r
+    }
+
+    /// The caller is inside the barrier and has reserved `reserved` blocks.
+    fn entered(&self, reserved: u64, nofs: NoFs) -> Txn<'_> {
+        Txn {
             fs: self,
             generation: self.running_generation(),
-            reserved: blocks,
+            reserved,
             used: 0,
             _nofs: nofs,
-        })
+        }
     }
 
     /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
@@ -190,34 +228,28 @@ impl Fs {
     }
 
     /// Reserves blocks; commits when that can free some. Never called inside a Txn.
-    pub fn reserve(&self, n: u64, prio: Priority) -> Result {
+    pub fn reserve(&self, n: u64) -> Result {
         if self.replaying.load(Ordering::Acquire) {
-            // Replay is one transaction: no commit may come in between.
             self.space.reserve_forced(n);
             return Ok(());
         }
-        for _ in 0..3 {
-            match self.space.reserve(n, prio) {
-                Ok(()) => return Ok(()),
-                Err(_)
-                    if self.space.pinned() == 0
-                        && self.commit_reserved.load(Ordering::Relaxed) == 0 =>
-                {
-                    break
-                }
-                Err(_) => self.sync()?,
-            }
+        match self.with_commits(|| self.space.reserve(n, Priority::Normal).is_ok())? {
+            true => Ok(()),
+            false => Err(ENOSPC),
         }
-        let last = self.space.reserve(n, prio);
-        if last.is_ok() || prio == Priority::Normal {
-            return last;
-        }
-        // Making room has to work.
+    }
+
+    /// Tries `f`, and again after commits while one can free space. Answers what `f` did last.
+    fn with_commits(&self, f: impl Fn() -> bool) -> Result<bool> {
         for _ in 0..TRIES {
-            if self.commit_and_reserve(n, prio)? {
-                return Ok(());
+            if f() {
+                return Ok(true);
             }
+            if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 {
+                return Ok(false);
+            }
+            self.sync()?;
         }
-        last
+        Ok(f())
     }
 }
