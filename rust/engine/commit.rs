@@ -253,7 +253,7 @@ impl Fs {
     /// others may need, have promised, or have freed and not committed. Answers whether there was enough.
     pub(crate) fn commit_and_enter(&self, n: u64) -> Result<bool> {
         let mut c = self.commit.lock();
-        self.readable()?;
+        self.writable()?;
         let _nofs = NoFs::enter();
         let r = self.barrier.exclusive_then(
             || {

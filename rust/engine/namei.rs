@@ -284,7 +284,8 @@ impl Fs {
             // What the file has goes into the log before the name that replaces another file.
             self.log_data(r.inode);
         }
-        let prio = if r.target.is_some() {
+        // A whiteout is a new inode.
+        let prio = if r.target.is_some() && r.whiteout.is_none() {
             Priority::Reclaim
         } else {
             Priority::Normal

@@ -245,8 +245,11 @@ impl Fs {
             if f() {
                 return Ok(true);
             }
-            if self.space.pinned() == 0 && self.commit_reserved.load(Ordering::Relaxed) == 0 {
-                return Ok(false);
+            // A commit under way gives back what it was promised and does not need; `sync` waits for it.
+            let committing = self.durable_generation() + 1 < self.running_generation();
+            let promised = self.commit_reserved.load(Ordering::Relaxed) > 0;
+            if !committing && !promised && self.space.pinned() == 0 {
+                break;
             }
             self.sync()?;
         }

@@ -85,7 +85,7 @@ pub struct AttrChange {
 }
 
 /// What a new inode looks like.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub struct NewInode<'a> {
     /// Type and permission bits.
     pub mode: u32,

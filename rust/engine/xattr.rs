@@ -147,7 +147,7 @@ enum Place {
 struct Plan {
     old: u64,
     key: u64,
-    /// The tree gets no more items.
+    /// The tree gets no larger: space need not be refused.
     shrinks: bool,
     nodes: u64,
 }
@@ -384,16 +384,19 @@ impl Fs {
         let mut v = ValueBuf::new();
         let place = self.find_xattr(inode, tree, change.index, change.name, &mut v)?;
         let new = change.pieces();
-        let (key, old) = match place {
+        let (key, old, shrinks) = match place {
             Place::Found(_, _) if change.how == XattrSet::Create => return Err(EEXIST),
-            Place::Found(key, len) => (key, pieces(change.name, len)),
+            Place::Found(key, len) => {
+                let shrinks = change.value.is_none_or(|v| v.len() <= len);
+                (key, pieces(change.name, len), shrinks)
+            }
             Place::Free(_) if new == 0 || change.how == XattrSet::Replace => return Err(ENODATA),
-            Place::Free(key) => (key.ok_or(ENOSPC)?, 0),
+            Place::Free(key) => (key.ok_or(ENOSPC)?, 0, false),
         };
         Ok(Plan {
             old,
             key,
-            shrinks: new <= old,
+            shrinks,
             nodes: cost(tree.height(), old, new),
         })
     }

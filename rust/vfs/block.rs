@@ -91,6 +91,23 @@ impl<'a> Batch<'a> {
         }
     }
 
+    /// Submits a bio as one of the batch.
+    ///
+    /// # Safety
+    ///
+    /// `bio` is complete and the caller's, who gives it away. Before the batch or the bio's buffers end,
+    /// the caller calls [`Batch::wait`].
+    unsafe fn start(&self, bio: *mut bindings::bio) {
+        self.pending.fetch_add(1, Ordering::Relaxed);
+        // SAFETY: By the requirements, the bio is valid, and the batch lives until `wait` has seen the
+        // end of the bio, which is counted as pending.
+        unsafe {
+            (*bio).bi_private = core::ptr::from_ref(self).cast_mut().cast();
+            (*bio).bi_end_io = Some(batch_end_io);
+            bindings::submit_bio(bio);
+        }
+    }
+
     /// Waits for all that were submitted.
     fn wait(&self) -> Result {
         self.ended(0);
@@ -314,14 +331,8 @@ impl Device {
                     )
                 };
             }
-            batch.pending.fetch_add(1, Ordering::Relaxed);
-            // SAFETY: The bio is ours and complete. It is counted as pending in the batch, which
-            // lives until `wait` has seen it end.
-            unsafe {
-                (*bio).bi_private = core::ptr::from_ref(batch).cast_mut().cast();
-                (*bio).bi_end_io = Some(batch_end_io);
-                bindings::submit_bio(bio);
-            }
+            // SAFETY: The bio is ours and complete; `wait` follows below.
+            unsafe { batch.start(bio) };
             reqs = rest;
         }
         // SAFETY: Started above, in this task.
@@ -338,15 +349,8 @@ impl Device {
         // may have ended already.
         let op =
             bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_SYNC | bindings::ORDOFS_REQ_PREFLUSH;
-        let bio = self.alloc(0, op, 0);
-        batch.pending.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: The bio is ours and has no data. It is counted as pending in the batch, which lives
-        // until `wait` has seen it end.
-        unsafe {
-            (*bio).bi_private = core::ptr::from_ref(batch).cast_mut().cast();
-            (*bio).bi_end_io = Some(batch_end_io);
-            bindings::submit_bio(bio);
-        }
+        // SAFETY: The bio is ours and has no data; `wait` follows.
+        unsafe { batch.start(self.alloc(0, op, 0)) };
         batch.wait()
     }
 

@@ -298,7 +298,8 @@ impl Space {
         for ag in self.ags.iter() {
             n += ag.lock().finish_commit();
         }
-        self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
+        // In this order: nobody may find nothing free and nothing pinned in between.
         self.unreserve(n);
+        self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
     }
 }

@@ -473,8 +473,14 @@ impl Oracle {
         };
         // They have their place in the order of names (promise 7): any promise covers them.
         let ordered = self.floor(cut, |_| true);
-        allowed(&o.xattrs, ordered, ceiling, same)
-            .map_err(|v| format!("xattrs {:?}, allowed {v:?}", seen.xattrs))?;
+        allowed(&o.xattrs, ordered, ceiling, same).map_err(|v| {
+            let seen = values(seen.xattrs.iter().map(|(n, v)| (&n[..], &v[..])));
+            let v = v.iter().map(|(t, x)| {
+                let x = x.iter().map(|(n, v)| (n.as_bytes(), &v[..]));
+                (*t, values(x))
+            });
+            format!("xattrs {seen:?}, allowed {:?}", v.collect::<Vec<_>>())
+        })?;
         let oldest = o.mtimes.iter().rev().find(|m| m.0 <= timely);
         if oldest.is_some_and(|m| seen.mtime < m.1) {
             return Err(format!("mtime {:?} is older than {:?}", seen.mtime, oldest));
@@ -572,6 +578,15 @@ fn allowed<T: Clone>(
         return Ok(());
     }
     Err(all.cloned().collect())
+}
+
+/// Extended attributes in few characters.
+fn values<'a>(x: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<String> {
+    x.map(|(name, value)| {
+        let name = String::from_utf8_lossy(name);
+        format!("{name}: {} bytes, {}", value.len(), text(value))
+    })
+    .collect()
 }
 
 /// A block in few characters: where its content changes kind.

@@ -5,68 +5,40 @@
 
 mod common;
 
+use common::hooked::{hooked, Ask};
 use common::{file, make, mount, mount_on, regular, write};
 use kernel::fault::{self, Mode};
 use kernel::prelude::Result;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Device, Shared};
+use ordofs_engine::os::{Device, Shared};
 use std::sync::{mpsc, Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// A device that runs something before the next write: when a commit writes, its transaction is frozen
-/// and the next one runs. The commit's mutex is held then, so nothing in it may need another commit.
-#[derive(Clone)]
-struct Gate {
-    disk: MemDisk,
-    hook: Arc<Mutex<Option<Hook>>>,
-}
+/// What a device does before the next write: when a commit writes, its transaction is frozen and the
+/// next one runs. The commit's mutex is held then, so nothing in it may need another commit.
+#[derive(Clone, Default)]
+struct Gate(Arc<Mutex<Option<Hook>>>);
 
 impl Gate {
-    fn new(disk: &MemDisk) -> Self {
-        Self {
-            disk: disk.clone(),
-            hook: Arc::default(),
-        }
-    }
-
     fn before_the_next_write(&self, f: impl FnOnce() + Send + 'static) {
-        *self.hook.lock().unwrap() = Some(Box::new(f));
+        *self.0.lock().unwrap() = Some(Box::new(f));
     }
 
-    fn pass(&self) {
-        let hook = self.hook.lock().unwrap().take();
-        if let Some(f) = hook {
-            f();
-        }
-    }
-}
-
-impl Backend for Gate {
-    fn blocks(&self) -> u64 {
-        self.disk.blocks()
-    }
-    fn readonly(&self) -> bool {
-        false
-    }
-    fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
-        Backend::read(&self.disk, block, buf)
-    }
-    fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
-        self.pass();
-        Backend::write(&self.disk, block, data)
-    }
-    fn flush(&self) -> Result {
-        Backend::flush(&self.disk)
-    }
-    fn write_fua(&self, block: u64, data: &[u8; 4096]) -> Result {
-        self.pass();
-        Backend::write_fua(&self.disk, block, data)
-    }
-    fn discard(&self, start: u64, len: u64) -> Result {
-        Backend::discard(&self.disk, start, len)
+    fn on(&self, disk: &MemDisk) -> Device {
+        let gate = self.clone();
+        hooked(disk, move |ask| {
+            let hook = match ask {
+                Ask::Read(_) => None,
+                Ask::Write | Ask::Fua => gate.0.lock().unwrap().take(),
+            };
+            if let Some(f) = hook {
+                f();
+            }
+            Ok(())
+        })
     }
 }
 
@@ -91,8 +63,8 @@ fn bed() -> Bed {
     // The same for all: an operation makes as many allocations in each.
     static DISK: OnceLock<MemDisk> = OnceLock::new();
     let disk = DISK.get_or_init(|| make(8192)).fork();
-    let gate = Gate::new(&disk);
-    let fs = mount_on(Device::new(gate.clone()));
+    let gate = Gate::default();
+    let fs = mount_on(gate.on(&disk));
     let root = fs.iget(fs.root_ino()).expect("root");
     let f = fs.create(&root, b"f", &regular()).expect("create");
     fs.sync().expect("sync");

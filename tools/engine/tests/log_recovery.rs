@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::hooked::{hooked, Ask};
 use common::*;
 use kernel::prelude::{KBox, Result, EIO, ENODEV};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
@@ -249,41 +250,6 @@ fn forged_numbers() {
     }
 }
 
-/// Counts how often its bad block is asked for.
-struct Bad {
-    disk: MemDisk,
-    bad: u64,
-    asked: Arc<AtomicU64>,
-}
-
-impl Backend for Bad {
-    fn blocks(&self) -> u64 {
-        self.disk.blocks()
-    }
-    fn readonly(&self) -> bool {
-        false
-    }
-    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
-        if block == self.bad {
-            self.asked.fetch_add(1, Ordering::SeqCst);
-            return Err(EIO);
-        }
-        self.disk.read(block, buf)
-    }
-    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.disk.write(block, data)
-    }
-    fn flush(&self) -> Result {
-        Ok(())
-    }
-    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.disk.write(block, data)
-    }
-    fn discard(&self, _: u64, _: u64) -> Result {
-        Ok(())
-    }
-}
-
 /// Reading ahead meets a bad block behind the end of the log: nobody wants it, and drives take seconds
 /// to give up on one.
 #[test]
@@ -293,49 +259,18 @@ fn a_bad_block_behind_the_end_is_asked_for_seldom() {
     for i in 0..58u64 {
         synced(&disk, &fs, format!("f{i}").as_bytes(), i);
     }
+    let bad = superblock(&disk).log_start + 63;
     let asked = Arc::new(AtomicU64::new(0));
-    let fs = mount_on(Device::new(Bad {
-        disk: disk.fork(),
-        bad: superblock(&disk).log_start + 63,
-        asked: asked.clone(),
+    let count = asked.clone();
+    let fs = mount_on(hooked(&disk.fork(), move |ask| match ask {
+        Ask::Read(block) if block == bad => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Err(EIO)
+        }
+        _ => Ok(()),
     }));
     assert_eq!(fs.replayed().batches, 58);
     assert!(asked.load(Ordering::SeqCst) <= 4, "{asked:?}");
-}
-
-/// Holds superblocks back.
-struct Gate {
-    disk: MemDisk,
-    closed: Arc<AtomicBool>,
-    waiting: Arc<AtomicBool>,
-}
-
-impl Backend for Gate {
-    fn blocks(&self) -> u64 {
-        self.disk.blocks()
-    }
-    fn readonly(&self) -> bool {
-        false
-    }
-    fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
-        self.disk.read(block, buf)
-    }
-    fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.disk.write(block, data)
-    }
-    fn flush(&self) -> Result {
-        Ok(())
-    }
-    fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        while self.closed.load(Ordering::SeqCst) {
-            self.waiting.store(true, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        self.disk.write(block, data)
-    }
-    fn discard(&self, _: u64, _: u64) -> Result {
-        Ok(())
-    }
 }
 
 /// A log holds what two transactions did, which together change more nodes than operations may before
@@ -344,10 +279,14 @@ impl Backend for Gate {
 fn a_long_replay_is_one_transaction() {
     let disk = make(1 << 18);
     let (closed, waiting) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let fs = mount_on(Device::new(Gate {
-        disk: disk.clone(),
-        closed: closed.clone(),
-        waiting: waiting.clone(),
+    let (shut, here) = (closed.clone(), waiting.clone());
+    // Holds superblocks back.
+    let fs = mount_on(hooked(&disk, move |ask| {
+        while matches!(ask, Ask::Fua) && shut.load(Ordering::SeqCst) {
+            here.store(true, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }));
     let root = fs.iget(fs.root_ino()).unwrap();
     let mut made = 0;
@@ -362,17 +301,18 @@ fn a_long_replay_is_one_transaction() {
         }
         fs.iput(f);
         if enough {
-            return made;
+            return (made, fs.promised());
         }
     };
-    fill();
+    let (_, before) = fill();
     closed.store(true, Ordering::SeqCst);
     let (left, all) = std::thread::scope(|s| {
         s.spawn(|| fs.sync().unwrap());
         while !waiting.load(Ordering::SeqCst) {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let all = fill();
+        let (all, after) = fill();
+        assert!(before + after > 16_384, "replay has no reason to commit");
         let left = disk.fork();
         closed.store(false, Ordering::SeqCst);
         (left, all)

@@ -5,6 +5,7 @@
 
 mod common;
 
+use common::rng::Rng;
 use common::*;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::Shared;

@@ -30,9 +30,7 @@ fn file(mode: u32) -> NewInode<'static> {
         mode,
         uid: 1,
         gid: 2,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..Default::default()
     }
 }
 

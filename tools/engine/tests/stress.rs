@@ -4,6 +4,7 @@
 
 mod common;
 
+use common::rng::Rng;
 use common::*;
 use kernel::prelude::{Result, EIO, ENOSPC};
 use ordofs_engine::engine::*;

@@ -19,11 +19,7 @@ const WORKERS: u64 = 4;
 fn new(mode: u32) -> NewInode<'static> {
     NewInode {
         mode,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..Default::default()
     }
 }
 

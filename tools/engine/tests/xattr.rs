@@ -4,7 +4,8 @@
 
 mod common;
 
-use common::{file, make, mount, mount_on, regular, Rng};
+use common::rng::Rng;
+use common::{file, make, mount, mount_on, regular};
 use kernel::prelude::{Result, E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE};
 use ordofs_engine::engine::mount::read_superblock;
 use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, SECURITY, TRUSTED, USER, VALUE_MAX};
@@ -301,6 +302,46 @@ fn a_full_disk_refuses_honestly() {
     }
     common::at_rest(&disk, &fs);
     set(&fs, &f, USER, b"n", &bytes(1, VALUE_MAX)).expect("room again");
+}
+
+/// A longer value is no way to make room: done to many inodes on a full disk, it would use up what is
+/// kept for removing.
+#[test]
+fn a_value_that_grows_may_be_refused() {
+    let disk = make(4096);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let files: Vec<_> = (0..400)
+        .map(|i| {
+            let f = fs.create(&root, format!("f{i}").as_bytes(), &regular());
+            let f = f.unwrap();
+            set(&fs, &f, USER, b"n", &bytes(i, 8)).unwrap();
+            f
+        })
+        .collect();
+    let filler = fs.create(&root, b"filler", &regular()).unwrap();
+    let mut at = 0;
+    for n in [256, 16, 1, 1] {
+        while fs.preallocate(&filler, at, n, None).is_ok() {
+            at += n;
+        }
+        fs.sync().unwrap();
+    }
+    let grown = files
+        .iter()
+        .filter(|f| set(&fs, f, USER, b"n", &bytes(1, 1000)).is_ok());
+    assert!(grown.count() < files.len(), "the disk was not full");
+    for f in &files {
+        set(&fs, f, USER, b"n", &bytes(2, 7)).expect("a shorter value");
+    }
+    for (i, f) in files.into_iter().enumerate() {
+        fs.unlink(&root, format!("f{i}").as_bytes(), &f)
+            .expect("unlink on a full disk");
+        fs.delete_inode(f).expect("delete");
+    }
+    fs.iput(filler);
+    fs.iput(root);
+    common::at_rest(&disk, &fs);
 }
 
 /// Replacing a value over and over reserves no more than doing it once.

@@ -13,11 +13,8 @@ use kernel::prelude::{Result, ENOENT};
 fn new_inode(mode: u32, symlink: Option<&[u8]>) -> NewInode<'_> {
     NewInode {
         mode,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        flags: 0,
         symlink,
+        ..Default::default()
     }
 }
 

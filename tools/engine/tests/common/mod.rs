@@ -4,7 +4,8 @@
 //! consistency walker that compares the allocation trees with every reference there is.
 #![allow(dead_code)]
 
-mod rng;
+pub mod hooked;
+pub mod rng;
 
 use kernel::prelude::Result;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
@@ -20,8 +21,6 @@ use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Block, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
-
-pub use rng::Rng;
 
 pub fn format_on(dev: Device) {
     let o = FormatOptions {
@@ -52,9 +51,7 @@ pub fn file(mode: u32) -> NewInode<'static> {
         mode,
         uid: 1,
         gid: 2,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..Default::default()
     }
 }
 

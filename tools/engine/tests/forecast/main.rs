@@ -87,11 +87,7 @@ struct World {
 fn new(mode: u32) -> NewInode<'static> {
     NewInode {
         mode,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..Default::default()
     }
 }
 

@@ -201,11 +201,7 @@ impl Driver {
             Op::Tmpfile => {
                 let new = NewInode {
                     mode: S_IFREG | 0o600,
-                    uid: 0,
-                    gid: 0,
-                    rdev: 0,
-                    flags: 0,
-                    symlink: None,
+                    ..Default::default()
                 };
                 let r = self.fs().tmpfile(&new);
                 if let Some(i) = self.check("tmpfile", r) {

@@ -90,11 +90,7 @@ pub fn prepare(base: &Base) -> Image {
 pub fn new_file() -> NewInode<'static> {
     NewInode {
         mode: S_IFREG | 0o644,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..Default::default()
     }
 }
 

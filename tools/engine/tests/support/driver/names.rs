@@ -31,9 +31,8 @@ impl Driver {
             mode,
             uid: 7,
             gid: 8,
-            rdev: 0,
-            flags: 0,
             symlink,
+            ..Default::default()
         };
         let r = self.with(d, |fs, i| fs.create(i, name, &new));
         if self.model.get(d).entries.contains_key(name) {
@@ -152,11 +151,7 @@ impl Driver {
         };
         let white = NewInode {
             mode: S_IFCHR,
-            uid: 0,
-            gid: 0,
-            rdev: 0,
-            flags: 0,
-            symlink: None,
+            ..Default::default()
         };
         let whiteout = (how == How::Whiteout).then_some(&white);
         let fs = self.fs();
