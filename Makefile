@@ -41,6 +41,7 @@ help:
 	@echo '  make model          the rules of order, schedule by schedule'
 	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...   (scripts/model)'
 	@echo '  make clippy         what clippy says of the module and, for reading, of the tools'
+	@echo '  make rustdoc        documentation of the module and the tools, private items included'
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
@@ -87,7 +88,7 @@ debug-kernel:
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
-.PHONY: root module tools run test check model mutants fmt clippy shell chroot-shell xfstests
+.PHONY: root module tools run test check model mutants fmt clippy rustdoc shell chroot-shell xfstests
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -107,6 +108,8 @@ mutants:
 	@$(SH)/mutants $(ARGS)
 clippy:
 	@$(SH)/clippy tools
+rustdoc:
+	@$(SH)/rustdoc
 # Rewrite all Rust sources in the kernel's style.
 fmt:
 	@FIX=1 $(SH)/static-checks rustfmt

@@ -7,7 +7,7 @@
 //!
 //! | room | what is in it |
 //! |---|---|
-//! | [`format`] | encoding and checking of everything that is on disk |
+//! | [`mod@format`] | encoding and checking of everything that is on disk |
 //! | [`btree`], [`node_store`] | persistent B+trees and the cache of clean nodes |
 //! | [`alloc`] | allocation groups, bitmaps, reservations |
 //! | [`maps`] | per-inode extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |

@@ -66,7 +66,7 @@ pub(crate) unsafe extern "C" fn init<T: FileData>(fc: *mut bindings::fs_context)
 ///
 /// # Safety
 ///
-/// As the VFS calls it, once, for a context after [`init`] of the same `T`.
+/// As the VFS calls it, once, for a context after [`init()`] of the same `T`.
 unsafe extern "C" fn free<T: FileSystem>(fc: *mut bindings::fs_context) {
     // SAFETY: `fs_private` is null or was set by `init`; this is the last use of the context.
     unsafe {
@@ -91,7 +91,7 @@ unsafe fn params<'a, T: FileSystem>(fc: *mut bindings::fs_context) -> &'a mut T:
 ///
 /// # Safety
 ///
-/// As the VFS calls it for a context after [`init`] of the same `T`, with its lock held; `param` is valid.
+/// As the VFS calls it for a context after [`init()`] of the same `T`, with its lock held; `param` is valid.
 unsafe extern "C" fn parse_param<T: FileData>(
     fc: *mut bindings::fs_context,
     param: *mut bindings::fs_parameter,
@@ -164,7 +164,7 @@ unsafe fn use_acls(sb: *mut bindings::super_block, on: bool) {
 ///
 /// # Safety
 ///
-/// As the VFS calls it for a context after [`init`] of the same `T`.
+/// As the VFS calls it for a context after [`init()`] of the same `T`.
 unsafe extern "C" fn get_tree<T: FileData>(fc: *mut bindings::fs_context) -> c_int {
     // SAFETY: The VFS passes a context of ours.
     unsafe { bindings::get_tree_bdev(fc, Some(fill_super::<T>)) }
@@ -174,7 +174,7 @@ unsafe extern "C" fn get_tree<T: FileData>(fc: *mut bindings::fs_context) -> c_i
 ///
 /// # Safety
 ///
-/// As `get_tree_bdev` calls it: `sb` is new, its device is open, `fc` is a context after [`init`] of the same `T`.
+/// As `get_tree_bdev` calls it: `sb` is new, its device is open, `fc` is a context after [`init()`] of the same `T`.
 unsafe extern "C" fn fill_super<T: FileData>(
     sb: *mut bindings::super_block,
     fc: *mut bindings::fs_context,
