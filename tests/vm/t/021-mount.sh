@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Mounting: options, remounting, freezing, shutting down, unloading.
+# Mounting: options, remounting, freezing, shutting down.
 # timeout: 300
 set -euo pipefail
 
@@ -65,11 +65,3 @@ mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 [ "$(cat "$TEST_MNT/late")" = text ]
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
-
-for i in $(seq 10); do
-	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
-	mkdir "$TEST_MNT/d$i"
-	umount "$TEST_MNT"
-	rmmod ordofs
-	insmod /run/ordofs/ordofs.ko
-done

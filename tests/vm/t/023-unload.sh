@@ -1,0 +1,44 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# A hundred times mount, work, unmount, rmmod, insmod: slab and memory are where they were.
+#
+# Measured between the 20th and the last time, with caches dropped: what grew by the module's size or by
+# an inode each time is far above the limits, what the rest of the system does is below.
+# timeout: 600
+set -euo pipefail
+
+# Unreclaimable slab, vmalloc, per-CPU memory: KiB. Then free memory.
+measure() {
+	sync
+	for _ in 1 2 3; do
+		echo 3 >/proc/sys/vm/drop_caches
+		sleep 0.2
+	done
+	awk '/^(SUnreclaim|VmallocUsed|Percpu):/ { kernel += $2 } /^MemFree:/ { free = $2 }
+		END { print kernel, free }' /proc/meminfo
+}
+
+mkfs.ordofs -f "$TEST_DEV" >/dev/null
+for i in $(seq 100); do
+	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+	# Without a process of its own each: those are slow here.
+	for f in a b c; do
+		printf '%100000s' "$f" >"$TEST_MNT/$f$i"
+	done
+	[ "$((i % 10))" -ne 0 ] || rm "$TEST_MNT"/a*
+	umount "$TEST_MNT"
+	rmmod ordofs
+	[ "$i" -ne 20 ] || read -r kernel free < <(measure)
+	if [ "$i" -eq 100 ]; then
+		read -r kernel_then free_then < <(measure)
+	fi
+	insmod /run/ordofs/ordofs.ko
+done
+echo "trace: 80 times: kernel memory $kernel to $kernel_then KiB, free memory $free to $free_then KiB"
+[ $((kernel_then - kernel)) -lt 1024 ]
+[ $((free - free_then)) -lt 16384 ]
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+[ "$(find "$TEST_MNT" -type f -size 100000c | wc -l)" = 200 ]
+umount "$TEST_MNT"
+fsck.ordofs -n "$TEST_DEV"
