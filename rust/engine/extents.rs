@@ -135,10 +135,15 @@ impl Fs {
                 return Ok(());
             }
         }
-        // Records with checksums are short: cut.
+        // Records with checksums are short, and blocks next to each other may lie in two AGs (a write in
+        // place over two records): cut.
         let mut from = e.start;
         while from < e.end() {
-            let part = e.slice(from, from.saturating_add(max));
+            let rest = e.slice(from, e.end());
+            let part = e.slice(
+                from,
+                from.saturating_add(max.min(self.to_border(rest.phys))),
+            );
             let a = 4 * (from - e.start) as usize;
             let bytes = if e.csums {
                 csums.get(a..a + 4 * part.len as usize).ok_or(EINVAL)?
@@ -158,6 +163,11 @@ impl Fs {
             from = part.end();
         }
         Ok(())
+    }
+
+    /// Number of blocks from this one to the end of its AG.
+    fn to_border(&self, phys: u64) -> u64 {
+        self.geometry.ag_blocks.get() - phys % self.geometry.ag_blocks
     }
 
     /// Are both blocks in one AG? Extents never cross a border, so that freeing one takes one lock.

@@ -7,6 +7,7 @@ mod common;
 use common::*;
 use kernel::fault;
 use kernel::prelude::{EIO, ENOMEM};
+use ordofs_engine::engine::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{crc32c, Shared};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -344,4 +345,41 @@ fn a_cut_off_truncation_is_finished_before_the_file_grows() {
     fs.iput(f);
     at_rest(&disk, &fs);
     fs.iput(root);
+}
+
+/// Unwritten blocks of two allocation groups that lie next to each other on disk and in the file are
+/// one mapping to a writer; the records that the write leaves stay in their groups all the same.
+#[test]
+fn a_write_in_place_over_the_border_of_two_groups() {
+    for direct in [false, true] {
+        let disk = make(131_072);
+        let dev = disk.device();
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        fs.preallocate(&f, 0, 100_000, None).unwrap();
+        fs.sync().unwrap();
+        let border = read_superblock(&dev).unwrap().ag_blocks;
+        let mut at = 0;
+        let before = loop {
+            let m = fs.map_read(&f, at, u64::MAX).unwrap();
+            assert!(at < 100_000 && m.len > 0, "nothing lies on the border");
+            if m.phys < border && m.phys + m.len > border {
+                break m.start + (border - m.phys);
+            }
+            at += m.len;
+        };
+        let seeds: Vec<u64> = (0..16).collect();
+        if !direct {
+            dirty(&fs, &f, before - 8, 16).unwrap();
+        }
+        flush(&dev, &fs, &f, before - 8, &seeds, direct).unwrap();
+        for (b, s) in (before - 8..).zip(&seeds) {
+            assert_eq!(read(&dev, &fs, &f, b).unwrap(), Some(*s));
+        }
+        fs.iput(f);
+        // The walker looks at every record.
+        at_rest(&disk, &fs);
+        fs.iput(root);
+    }
 }
