@@ -2,10 +2,10 @@
 
 //! Transactions, seen from the operations.
 //!
-//! An operation runs inside a [`Txn`]: it has reserved its worst case and holds the shared side of
-//! the barrier, so all it does lands in one transaction. The commit holds the exclusive side only
+//! An operation runs inside a [`Txn`]: it holds the shared side of the barrier, so all it does lands in
+//! one transaction, and has reserved its worst case there. The commit holds the exclusive side only
 //! while it takes its snapshot. A Txn never waits for I/O completions, ordered extents, folio locks
-//! or commits; waiting for space (which may run a commit) happens before the barrier is entered.
+//! or commits; who has to wait for space (which may run a commit) leaves the barrier for that.
 
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;

@@ -36,7 +36,7 @@ grep " $mnt " /proc/self/mounts
 df -h "$mnt"
 
 step "ordofs-race: mmap writers against write, direct I/O, hole punching and fsync"
-ordofs-race --seconds "${RACE_SECONDS:-1}" --size 4M "$mnt"
+ordofs-race --seconds "${RACE_SECONDS:-2}" "$mnt"
 
 step "unmount"
 df "$mnt" | tail -n 1

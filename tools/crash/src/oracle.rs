@@ -459,7 +459,8 @@ impl Oracle {
         let timely = self.floor(cut, |a| mine(a) && a.times);
         // What changed nothing (zeroes over a hole) leaves nothing on the medium and is promised all the
         // same: what is there is what it was before, and what it is after.
-        let ceiling = self.ceiling(cut).max(self.floor(cut, |_| true));
+        let promised = self.floor(cut, |_| true);
+        let ceiling = self.ceiling(cut).max(promised);
         if seen.mode & 0o170000 != o.mode & 0o170000 || seen.target != o.target {
             return Err(format!("is something else: mode {:o}", seen.mode));
         }
@@ -472,8 +473,7 @@ impl Oracle {
                     .all(|(a, b)| a.0.as_bytes() == b.0 && *a.1 == b.1)
         };
         // They have their place in the order of names (promise 7): any promise covers them.
-        let ordered = self.floor(cut, |_| true);
-        allowed(&o.xattrs, ordered, ceiling, same).map_err(|v| {
+        allowed(&o.xattrs, promised, ceiling, same).map_err(|v| {
             let seen = values(seen.xattrs.iter().map(|(n, v)| (&n[..], &v[..])));
             let v = v.iter().map(|(t, x)| {
                 let x = x.iter().map(|(n, v)| (n.as_bytes(), &v[..]));

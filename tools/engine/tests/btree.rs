@@ -4,6 +4,7 @@
 
 mod trees;
 
+use fastrand::Rng;
 use kernel::fault;
 use kernel::prelude::*;
 use ordofs_engine::engine::btree::{Tree, ValueBuf};
@@ -158,32 +159,32 @@ proptest! {
 
 #[test]
 fn long_random_run() {
-    let mut rng = Rng(1);
+    let mut rng = Rng::with_seed(1);
     let mut w = World::new(2048);
     for n in 0..300_000u64 {
         // Phases that grow and phases that shrink.
         let grow = (n / 50_000) % 2 == 0;
-        let k = rng.below(60_000);
-        if rng.below(10) < if grow { 7 } else { 2 } {
-            let len = match rng.below(20) {
+        let k = rng.u64(..60_000);
+        if rng.u64(..10) < if grow { 7 } else { 2 } {
+            let len = match rng.u64(..20) {
                 0 => 1280,
-                1..=4 => 200 + rng.below(700) as usize,
-                _ => 1 + rng.below(60) as usize,
+                1..=4 => 200 + rng.u64(..700) as usize,
+                _ => 1 + rng.u64(..60) as usize,
             };
             w.insert(k, &value(k, len));
         } else {
             w.remove(k);
         }
         if n % 64 == 0 {
-            w.look(rng.below(60_000));
+            w.look(rng.u64(..60_000));
         }
         if n % 4096 == 0 {
             w.check();
             let snap = w.tree.snapshot().unwrap();
             let model = w.model.clone();
             for _ in 0..500 {
-                let k = rng.below(60_000);
-                match rng.below(2) {
+                let k = rng.u64(..60_000);
+                match rng.u64(..2) {
                     0 => w.insert(k, &value(k, 100)),
                     _ => w.remove(k),
                 }
@@ -234,9 +235,9 @@ fn sparse_trees_shrink() {
     for k in 0..40_000u64 {
         w.insert(k * 3, &value(k, 50));
     }
-    let mut rng = Rng(5);
+    let mut rng = Rng::with_seed(5);
     while w.model.len() > 4_000 {
-        let k = rng.below(40_000) * 3;
+        let k = rng.u64(..40_000) * 3;
         w.remove(k);
     }
     w.check();
@@ -252,21 +253,21 @@ fn sparse_trees_shrink() {
 #[test]
 fn snapshots_stay_as_they_were() {
     let mut w = World::new(1024);
-    let mut rng = Rng(9);
+    let mut rng = Rng::with_seed(9);
     for k in 0..3_000 {
         w.insert(k, &value(k, 40));
     }
     w.commit();
     for round in 0..20u64 {
         for _ in 0..200 {
-            let k = rng.below(4_000);
+            let k = rng.u64(..4_000);
             w.insert(k, &value(k ^ round, 30));
         }
         let snap = w.tree.snapshot().unwrap();
         let model = w.model.clone();
         for _ in 0..1_000 {
-            let k = rng.below(4_000);
-            match rng.below(3) {
+            let k = rng.u64(..4_000);
+            match rng.u64(..3) {
                 0 => w.insert(k, &value(k ^ round, 700)),
                 _ => w.remove(k),
             }
@@ -385,10 +386,10 @@ fn the_cache_is_bounded_and_shared() {
         for seed in 0..4 {
             let (st, t, model) = (&st, &t, &w.model);
             s.spawn(move || {
-                let mut rng = Rng(seed);
+                let mut rng = Rng::with_seed(seed);
                 let mut v = ValueBuf::new();
                 for n in 0..20_000 {
-                    let k = rng.below(20_000);
+                    let k = rng.u64(..20_000);
                     assert!(t.get(st, k, &mut v).unwrap());
                     assert!(v[..] == model[&k][..]);
                     if n % 500 == 0 {
@@ -417,7 +418,7 @@ fn speed() {
     let st = store(&disk, 1 << 16);
     let mut tree = Tree::empty(ID);
     let n = 1_000_000u64;
-    let mut rng = Rng(2);
+    let mut rng = Rng::with_seed(2);
     let say = |what: &str, n: u64, t: u64| {
         let s = (cpu() - t) as f64 / 1e9;
         println!(
@@ -433,13 +434,13 @@ fn speed() {
     say("insert ascending", n, t);
     let t = cpu();
     for _ in 0..n {
-        tree.insert(&st, rng.below(2 * n), &[8; 40]).unwrap();
+        tree.insert(&st, rng.u64(..2 * n), &[8; 40]).unwrap();
     }
     say("insert random", n, t);
     let mut v = ValueBuf::new();
     let t = cpu();
     for _ in 0..n {
-        tree.get(&st, rng.below(2 * n), &mut v).unwrap();
+        tree.get(&st, rng.u64(..2 * n), &mut v).unwrap();
     }
     say("get, dirty tree", n, t);
     let snap = tree.snapshot().unwrap();
@@ -459,12 +460,12 @@ fn speed() {
     say("demote, nodes", space.used.len() as u64, t);
     let t = cpu();
     for _ in 0..n {
-        tree.get(&st, rng.below(2 * n), &mut v).unwrap();
+        tree.get(&st, rng.u64(..2 * n), &mut v).unwrap();
     }
     say("get, cached tree", n, t);
     let t = cpu();
     for _ in 0..n {
-        tree.find_ge(&st, rng.below(2 * n), &mut v).unwrap();
+        tree.find_ge(&st, rng.u64(..2 * n), &mut v).unwrap();
     }
     say("find_ge, cached tree", n, t);
     let t = cpu();

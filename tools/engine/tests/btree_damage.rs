@@ -5,6 +5,7 @@
 
 mod trees;
 
+use fastrand::Rng;
 use kernel::prelude::*;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::NodePtr;
@@ -42,19 +43,19 @@ fn damage_is_found() {
         }
     }
     // Checksums are not trusted either: damage under a right checksum never panics.
-    let mut rng = Rng(3);
+    let mut rng = Rng::with_seed(3);
     for _ in 0..20_000 {
         let disk = w.disk.fork();
         let mut b = Block::zeroed().unwrap();
         disk.device().read(root.addr, &mut b).unwrap();
-        for _ in 0..=rng.below(3) {
+        for _ in 0..=rng.u64(..3) {
             // Mostly where the structure is.
-            let at = if rng.below(4) == 0 {
-                rng.below(4096)
+            let at = if rng.u64(..4) == 0 {
+                rng.u64(..4096)
             } else {
-                40 + rng.below(200)
+                40 + rng.u64(..200)
             };
-            b[at as usize] = rng.next() as u8;
+            b[at as usize] = rng.u64(..) as u8;
         }
         let crc = crc32c(0, &b[8..]);
         b[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -64,11 +65,11 @@ fn damage_is_found() {
         let mut v = ValueBuf::new();
         let _ = t.walk_tolerant(&st, &mut |_| Ok(()));
         for _ in 0..8 {
-            let k = rng.below(400);
+            let k = rng.u64(..400);
             let _ = t.find_ge(&st, k, &mut v);
             let _ = t.find_le(&st, k, &mut v);
             let _ = t.insert(&st, k, &value(k, 300));
-            let _ = t.remove(&st, rng.below(400));
+            let _ = t.remove(&st, rng.u64(..400));
         }
     }
 }
@@ -83,14 +84,14 @@ fn damaged_leaves_do_no_harm() {
     w.commit();
     let root = w.durable.0.unwrap();
     assert_eq!(root.level, 0);
-    let mut rng = Rng(4);
+    let mut rng = Rng::with_seed(4);
     let mut accepted = 0;
     for _ in 0..50_000 {
         let disk = w.disk.fork();
         let mut b = Block::zeroed().unwrap();
         disk.device().read(root.addr, &mut b).unwrap();
-        for _ in 0..=rng.below(3) {
-            b[40 + rng.below(600) as usize] = rng.next() as u8;
+        for _ in 0..=rng.u64(..3) {
+            b[40 + rng.u64(..600) as usize] = rng.u64(..) as u8;
         }
         let crc = crc32c(0, &b[8..]);
         b[4..8].copy_from_slice(&crc.to_le_bytes());
@@ -100,10 +101,10 @@ fn damaged_leaves_do_no_harm() {
         if t.walk(&st, &mut |_| Ok(())).is_ok() {
             accepted += 1;
             for _ in 0..60 {
-                let k = rng.below(300);
-                t.insert(&st, k, &value(k, 1 + rng.below(1280) as usize))
+                let k = rng.u64(..300);
+                t.insert(&st, k, &value(k, 1 + rng.u64(..1280) as usize))
                     .unwrap();
-                t.remove(&st, rng.below(300)).unwrap();
+                t.remove(&st, rng.u64(..300)).unwrap();
             }
         }
     }

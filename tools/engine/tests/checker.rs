@@ -230,6 +230,23 @@ fn wrong_free_counts() {
     });
 }
 
+/// Free counts of groups that no device can have: a complaint, and nothing is computed from them.
+#[test]
+fn free_counts_of_impossible_groups() {
+    for key in [u64::MAX, u64::MAX - 1, 1 << 32 | 1 << 20] {
+        expect(ALLOC, "malformed free counts", |d, i| {
+            if i.key < 1 << 32 {
+                return false;
+            }
+            let was = i.key.to_le_bytes();
+            let slot = (64..).step_by(12).find(|s| d[*s..*s + 8] == was);
+            let slot = slot.expect("an item has a slot");
+            d[slot..slot + 8].copy_from_slice(&key.to_le_bytes());
+            true
+        });
+    }
+}
+
 #[test]
 fn wrong_counts_in_the_superblock() {
     kernel::print::set_level(kernel::print::SILENT);

@@ -5,6 +5,7 @@
 
 mod support;
 
+use fastrand::Rng;
 use ordofs_engine::engine::{
     Fs, MapKind, MountOptions, XattrSet, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG,
 };
@@ -138,29 +139,17 @@ fn use_it(disk: &MemDisk) {
     }
 }
 
-/// A small generator, so that failures repeat.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-}
-
 #[test]
 fn every_flipped_bit_of_metadata_is_seen() {
     kernel::print::set_level(kernel::print::SILENT);
     let image = image();
     let fs_blocks = metadata(&image);
     assert!(fs_blocks.len() > 10, "only {} nodes", fs_blocks.len());
-    let mut rng = Rng(88172645463325252);
+    let mut rng = Rng::with_seed(88172645463325252);
     for block in fs_blocks {
         for _ in 0..6 {
             let disk = MemDisk::from_image(BLOCKS, image.clone());
-            let (at, bit) = ((rng.next() % 4096) as usize, 1u8 << (rng.next() % 8));
+            let (at, bit) = (rng.u64(..4096) as usize, 1u8 << rng.u64(..8));
             disk.corrupt(block, at, bit);
             let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default());
             let seen = report.map_or(true, |r| !r.is_clean());
@@ -193,22 +182,22 @@ fn damage_with_right_checksums_does_no_harm() {
     kernel::print::set_level(kernel::print::SILENT);
     let image = image();
     let nodes = metadata(&image);
-    let mut rng = Rng(42);
+    let mut rng = Rng::with_seed(42);
     for round in 0..400 {
         let disk = MemDisk::from_image(BLOCKS, image.clone());
-        let block = nodes[(rng.next() % nodes.len() as u64) as usize];
+        let block = nodes[rng.u64(..nodes.len() as u64) as usize];
         let mut data = **image.get(&block).expect("block");
-        for _ in 0..=rng.next() % 4 {
+        for _ in 0..=rng.u64(..4) {
             // Counts, keys, offsets, values; seldom the header.
             let at = match round % 4 {
-                0 => 40 + rng.next() % 4,
-                1 => 64 + rng.next() % 256,
-                _ => rng.next() % 4096,
+                0 => 40 + rng.u64(..4),
+                1 => 64 + rng.u64(..256),
+                _ => rng.u64(..4096),
             };
-            data[at as usize] = match rng.next() % 3 {
+            data[at as usize] = match rng.u64(..3) {
                 0 => 0,
                 1 => 0xff,
-                _ => rng.next() as u8,
+                _ => rng.u64(..) as u8,
             };
         }
         forge(&disk, block, data);

@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::rng::Rng;
 use common::*;
+use fastrand::Rng;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::Shared;
 use std::time::Instant;
@@ -76,12 +76,12 @@ fn random_overwrite() {
         pretend(&fs, &f, i * 256, &[7; 256]);
     }
     fs.sync().unwrap();
-    let mut rng = Rng(1);
+    let mut rng = Rng::with_seed(1);
     let mut sync = std::time::Duration::ZERO;
     for part in 0..4u64 {
         let t = Instant::now();
         for i in 1..=50_000u64 {
-            pretend(&fs, &f, rng.below(262_144), &[i as u32]);
+            pretend(&fs, &f, rng.u64(..262_144), &[i as u32]);
             if i % 1000 == 0 {
                 let s = Instant::now();
                 fs.sync().unwrap();

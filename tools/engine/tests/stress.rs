@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::rng::Rng;
 use common::*;
+use fastrand::Rng;
 use kernel::prelude::{Result, EIO, ENOSPC};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
@@ -45,8 +45,8 @@ impl Handle {
     }
 
     fn range(&self, rng: &mut Rng) -> (u64, u64) {
-        let start = rng.below(SPAN - 1);
-        (start, 1 + rng.below((SPAN - start).min(24)))
+        let start = rng.u64(..SPAN - 1);
+        (start, 1 + rng.u64(..(SPAN - start).min(24)))
     }
 
     /// One operation; errors other than ENOSPC fail.
@@ -56,10 +56,10 @@ impl Handle {
             .map(|_| seeds.fetch_add(1, Ordering::Relaxed))
             .collect();
         let at = start as usize..(start + len) as usize;
-        match rng.below(24) {
+        match rng.u64(..24) {
             // Buffered: i_rwsem, or a page fault under the invalidate lock.
             0..6 => {
-                let fault = rng.below(3) == 0;
+                let fault = rng.u64(..3) == 0;
                 let _sem = (!fault).then(|| self.sem.write().unwrap());
                 let _inval = fault.then(|| self.inval.read().unwrap());
                 let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
@@ -67,7 +67,7 @@ impl Handle {
                     fs.release_delalloc(&self.inode, start, len);
                     return Err(e);
                 }
-                if rng.below(8) == 0 {
+                if rng.u64(..8) == 0 {
                     // A short write.
                     fs.release_delalloc(&self.inode, start, len);
                     return Ok(());
@@ -138,7 +138,7 @@ impl Handle {
             15 => {
                 let _sem = self.sem.write().unwrap();
                 let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                let direct = rng.below(2) == 0;
+                let direct = rng.u64(..2) == 0;
                 if !direct {
                     if let Err(e) = dirty(fs, &self.inode, start, len) {
                         fs.release_delalloc(&self.inode, start, len);
@@ -207,14 +207,14 @@ fn names(
     me: u64,
 ) -> Result {
     let name = |n: u64| format!("t{me}-{n}").into_bytes();
-    let n = rng.below(40);
+    let n = rng.u64(..40);
     let find = |d: &Shared<Inode>, n: &[u8]| -> Result<Option<Shared<Inode>>> {
         fs.lookup(d, n)?.map(|e| fs.iget(e.ino)).transpose()
     };
     let here = find(dir, &name(n))?;
-    match (rng.below(6), here) {
+    match (rng.u64(..6), here) {
         (0..3, None) => {
-            let new = match rng.below(6) {
+            let new = match rng.u64(..6) {
                 0 => file(S_IFDIR | 0o755),
                 1 => NewInode {
                     symlink: Some(&[b'y'; 700]),
@@ -245,7 +245,7 @@ fn names(
             r?;
         }
         (2, Some(i)) => {
-            let m = rng.below(40);
+            let m = rng.u64(..40);
             let r = match find(dir, &name(m))? {
                 None if i.kind() != S_IFDIR => fs.link(dir, &name(m), &i),
                 None => Ok(()),
@@ -258,8 +258,8 @@ fn names(
             r?;
         }
         (_, Some(i)) => {
-            let new_dir = if rng.below(2) == 0 { dir } else { other };
-            let m = name(rng.below(40));
+            let new_dir = if rng.u64(..2) == 0 { dir } else { other };
+            let m = name(rng.u64(..40));
             let target = find(new_dir, &m)?;
             let same = |t: &Shared<Inode>| (t.kind() == S_IFDIR) == (i.kind() == S_IFDIR);
             let empty = |t: &Shared<Inode>| t.kind() != S_IFDIR || t.attrs().nlink == 2;
@@ -272,7 +272,7 @@ fn names(
                     new_name: &m,
                     target: target.as_ref(),
                     flags: RenameFlags {
-                        exchange: target.is_some() && rng.below(3) == 0,
+                        exchange: target.is_some() && rng.u64(..3) == 0,
                         ..Default::default()
                     },
                     whiteout: None,
@@ -347,9 +347,9 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
             .map(|t| {
                 let (dev, fs, files, seeds, report) = (&dev, &fs, &files, &seeds, &report);
                 s.spawn(move || {
-                    let mut rng = Rng(seed * 1000 + t);
+                    let mut rng = Rng::with_seed(seed * 1000 + t);
                     while Instant::now() < end {
-                        let f = &files[rng.below(3) as usize];
+                        let f = &files[rng.u64(..3) as usize];
                         report(f.step(dev, fs, &mut rng, seeds));
                     }
                 })
@@ -357,10 +357,10 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
             .chain((0..2).map(|t| {
                 let (dev, fs, dirs, report, dir_sem) = (&dev, &fs, &dirs, &report, &dir_sem);
                 s.spawn(move || {
-                    let mut rng = Rng(seed * 2000 + t);
+                    let mut rng = Rng::with_seed(seed * 2000 + t);
                     while Instant::now() < end {
                         let _sem = dir_sem.lock().unwrap();
-                        let a = rng.below(2) as usize;
+                        let a = rng.u64(..2) as usize;
                         report(names(dev, fs, &dirs[a], &dirs[1 - a], &mut rng, t));
                     }
                 })
@@ -449,31 +449,31 @@ fn crashes_at_every_write() {
         let fs = mount_on(rec.device());
         let dev = rec.device();
         let root = fs.iget(fs.root_ino()).unwrap();
-        let mut rng = Rng(seed);
+        let mut rng = Rng::with_seed(seed);
         // After which operation of the device which state was durable: names with first block.
         let mut model: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         let mut history: Vec<(usize, BTreeMap<Vec<u8>, u64>)> = Vec::from([(0, model.clone())]);
         for step in 0..250u64 {
-            let name = format!("n{}", rng.below(12)).into_bytes();
+            let name = format!("n{}", rng.u64(..12)).into_bytes();
             let old = fs
                 .lookup(&root, &name)
                 .unwrap()
                 .map(|e| fs.iget(e.ino).unwrap());
-            match (rng.below(10), old) {
+            match (rng.u64(..10), old) {
                 (0..3, Some(i)) => {
                     fs.unlink(&root, &name, &i).unwrap();
                     fs.delete_inode(i).unwrap();
                     model.remove(&name);
                 }
                 (3..6, Some(i)) => {
-                    let k = rng.below(30);
+                    let k = rng.u64(..30);
                     let seeds: Vec<u64> = (0..=k).map(|b| step * 1000 + b).collect();
                     write(&dev, &fs, &i, 0, &seeds).unwrap();
                     model.insert(name, step * 1000);
                     fs.iput(i);
                 }
                 (6, Some(i)) => {
-                    fs.punch(&i, 1 + rng.below(10), 7).unwrap();
+                    fs.punch(&i, 1 + rng.u64(..10), 7).unwrap();
                     fs.iput(i);
                 }
                 (7, Some(i)) => {
@@ -482,7 +482,7 @@ fn crashes_at_every_write() {
                     fs.iput(i);
                 }
                 (8, Some(i)) => {
-                    fs.set_size(&i, 4096 + rng.below(20) * 4096).unwrap();
+                    fs.set_size(&i, 4096 + rng.u64(..20) * 4096).unwrap();
                     fs.iput(i);
                 }
                 (_, Some(i)) => fs.iput(i),
@@ -493,7 +493,7 @@ fn crashes_at_every_write() {
                     model.insert(name, step * 1000);
                 }
             }
-            if rng.below(6) == 0 {
+            if rng.u64(..6) == 0 {
                 // Commits that overlap nothing: exact states.
                 fs.sync().unwrap();
                 history.push((rec.len(), model.clone()));
@@ -501,15 +501,15 @@ fn crashes_at_every_write() {
         }
         let total = rec.len();
         for cut in 0..=total {
-            if cut > 200 && rng.below(4) != 0 {
+            if cut > 200 && rng.u64(..4) != 0 {
                 continue;
             }
-            let keep = rng.next();
-            let mut coin = Rng(keep);
+            let keep = rng.u64(..);
+            let mut coin = Rng::with_seed(keep);
             let disk = rec.crash_image(cut, |_| match keep % 4 {
                 0 => false,
                 1 => true,
-                _ => coin.below(2) == 0,
+                _ => coin.u64(..2) == 0,
             });
             let found = fsck(&disk);
             let names = &found[&fs.root_ino()].names;
@@ -523,7 +523,7 @@ fn crashes_at_every_write() {
                 ok,
                 "seed {seed} cut {cut} of {total}: {state:?} is neither before nor after a sync"
             );
-            if rng.below(20) == 0 {
+            if rng.u64(..20) == 0 {
                 // It mounts, goes on, and is consistent again.
                 let again = mount(&disk);
                 let root = again.iget(again.root_ino()).unwrap();

@@ -4,6 +4,7 @@
 
 mod support;
 
+use fastrand::Rng;
 use kernel::prelude::*;
 use ordofs_engine::engine::namei::Rename;
 use ordofs_engine::engine::*;
@@ -20,17 +21,6 @@ fn new(mode: u32) -> NewInode<'static> {
     NewInode {
         mode,
         ..Default::default()
-    }
-}
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
     }
 }
 
@@ -95,7 +85,7 @@ fn read(fs: &Fs, file: &Inode, block: u64) {
 
 /// One worker with files of its own; the shared directory is under a lock, like i_rwsem.
 fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u64 {
-    let mut rng = Rng(me * 7919 + 12345);
+    let mut rng = Rng::with_seed(me * 7919 + 12345);
     let mine = {
         let dir = shared.lock().expect("lock");
         fs.create(
@@ -110,9 +100,9 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
     while !stop.load(Ordering::Relaxed) {
         ops += 1;
         let file = files
-            .get(rng.below(files.len().max(1) as u64) as usize)
+            .get(rng.u64(..files.len().max(1) as u64) as usize)
             .map(|(_, i)| i.clone());
-        match (rng.below(12), file) {
+        match (rng.u64(..12), file) {
             (0 | 1, _) | (_, None) if files.len() < 40 => {
                 let name = format!("f{ops}");
                 if let Some(i) = ok("create", fs.create(&mine, name.as_bytes(), &new(S_IFREG))) {
@@ -120,25 +110,25 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
                 }
             }
             (2, Some(_)) => {
-                let (name, i) = files.swap_remove(rng.below(files.len() as u64) as usize);
+                let (name, i) = files.swap_remove(rng.u64(..files.len() as u64) as usize);
                 fs.unlink(&mine, name.as_bytes(), &i).expect("unlink");
                 fs.delete_inode(i).expect("delete");
             }
             (3, Some(f)) => {
                 ok(
                     "preallocate",
-                    fs.preallocate(&f, rng.below(64), 1 + rng.below(40), None),
+                    fs.preallocate(&f, rng.u64(..64), 1 + rng.u64(..40), None),
                 );
             }
             (4, Some(f)) => {
-                fs.punch(&f, rng.below(64), 1 + rng.below(20))
+                fs.punch(&f, rng.u64(..64), 1 + rng.u64(..20))
                     .expect("punch");
             }
-            (5, Some(f)) => fs.set_size(&f, rng.below(100 * 4096)).expect("truncate"),
+            (5, Some(f)) => fs.set_size(&f, rng.u64(..100 * 4096)).expect("truncate"),
             (6, Some(f)) => fs.sync_inode(&f).expect("fsync"),
             (7, _) => {
                 let dir = shared.lock().expect("lock");
-                let name = format!("s{me}-{}", rng.below(8));
+                let name = format!("s{me}-{}", rng.u64(..8));
                 if let Some(e) = fs.lookup(&dir, name.as_bytes()).expect("lookup") {
                     let i = fs.iget(e.ino).expect("iget");
                     fs.unlink(&dir, name.as_bytes(), &i).expect("unlink");
@@ -152,7 +142,7 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
             }
             (8, Some(_)) => {
                 // Into the shared directory and back.
-                let n = rng.below(files.len() as u64) as usize;
+                let n = rng.u64(..files.len() as u64) as usize;
                 let (name, i) = files.swap_remove(n);
                 let away = format!("moved{me}");
                 let dir = shared.lock().expect("lock");
@@ -179,8 +169,8 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
                 files.push((name, i));
             }
             (k, Some(f)) => {
-                let start = rng.below(80);
-                write(fs, &f, start, 1 + rng.below(20), ops, k % 2 == 0);
+                let start = rng.u64(..80);
+                write(fs, &f, start, 1 + rng.u64(..20), ops, k % 2 == 0);
                 read(fs, &f, start);
             }
             _ => {}

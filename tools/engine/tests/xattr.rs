@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::rng::Rng;
 use common::{file, make, mount, mount_on, regular};
+use fastrand::Rng;
 use kernel::prelude::{Result, E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE};
 use ordofs_engine::engine::mount::read_superblock;
 use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, SECURITY, TRUSTED, USER, VALUE_MAX};
@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 type Values = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
 
 fn bytes(seed: u64, len: usize) -> Vec<u8> {
-    let mut rng = Rng(seed);
-    let words = (0..len.div_ceil(8)).flat_map(|_| rng.next().to_le_bytes());
+    let mut rng = Rng::with_seed(seed);
+    let words = (0..len.div_ceil(8)).flat_map(|_| rng.u64(..).to_le_bytes());
     words.take(len).collect()
 }
 
@@ -248,10 +248,10 @@ fn thousands_on_one_inode() {
     let disk = make(16384);
     let (fs, f) = with_file(&disk);
     let mut want = Values::new();
-    let mut rng = Rng(5);
+    let mut rng = Rng::with_seed(5);
     for i in 0..3000u64 {
-        let name = format!("{i}-{}", "y".repeat(rng.below(60) as usize)).into_bytes();
-        let len = if i % 100 == 0 { 5000 } else { rng.below(90) };
+        let name = format!("{i}-{}", "y".repeat(rng.u64(..60) as usize)).into_bytes();
+        let len = if i % 100 == 0 { 5000 } else { rng.u64(..90) };
         let v = bytes(i, len as usize);
         set(&fs, &f, USER, &name, &v).expect("set");
         want.insert((USER, name), v);
@@ -274,11 +274,11 @@ fn a_full_disk_refuses_honestly() {
     let disk = make(4096);
     let (mut fs, mut f) = with_file(&disk);
     let mut want = Values::new();
-    let mut rng = Rng(3);
+    let mut rng = Rng::with_seed(3);
     let mut refused = 0;
     for i in 0..4000u64 {
         let name = format!("{}", i % 1600).into_bytes();
-        let len = [3, 700, 20_000, VALUE_MAX][rng.below(4) as usize];
+        let len = [3, 700, 20_000, VALUE_MAX][rng.u64(..4) as usize];
         let v = bytes(i, len);
         match set(&fs, &f, USER, &name, &v) {
             Ok(()) => {
@@ -423,11 +423,11 @@ impl World {
 
     fn step(&mut self, rng: &mut Rng, seed: u64) {
         let mut now = self.states.last().expect("a state").clone();
-        let name = vec![b'a' + rng.below(4) as u8];
-        let attr = (USER, vec![b'0' + rng.below(5) as u8]);
-        let len = [0, 5, 200, 1300, 5000, 30_000, VALUE_MAX][rng.below(7) as usize];
+        let name = vec![b'a' + rng.u64(..4) as u8];
+        let attr = (USER, vec![b'0' + rng.u64(..5) as u8]);
+        let len = [0, 5, 200, 1300, 5000, 30_000, VALUE_MAX][rng.u64(..7) as usize];
         let value = bytes(seed, len);
-        match (rng.below(12), self.files.get(&name)) {
+        match (rng.u64(..12), self.files.get(&name)) {
             (0 | 1, None) => {
                 let xattrs = [
                     NewXattr {
@@ -468,7 +468,7 @@ impl World {
                 self.fs.sync_inode(f).expect("fsync");
                 self.acks.push((self.rec.len(), self.states.len()));
             }
-            (11, _) if rng.below(3) == 0 => {
+            (11, _) if rng.u64(..3) == 0 => {
                 self.fs.sync().expect("sync");
                 self.acks.push((self.rec.len(), self.states.len()));
             }
@@ -503,14 +503,14 @@ fn found(fs: &Fs) -> State {
 fn power_cuts() {
     let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok());
     for seed in 1..=seeds.unwrap_or(40u64) {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::with_seed(seed);
         let mut w = World::new(make(8192));
         for i in 0..60 {
             w.step(&mut rng, seed * 1000 + i);
         }
         for cut in 0..40 {
-            let at = rng.below(w.rec.len() as u64 + 1) as usize;
-            let (mode, salt) = (rng.below(3), rng.next());
+            let at = rng.u64(..w.rec.len() as u64 + 1) as usize;
+            let (mode, salt) = (rng.u64(..3), rng.u64(..));
             let disk = w.rec.crash_image(at, |i| match mode {
                 0 => true,
                 1 => false,

@@ -159,34 +159,39 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
         );
         bad += 1;
     }
-    let mut one = |offset: u64, unit: Unit| {
-        let page = offset / PAGE as u64;
-        let slot = (offset % PAGE as u64) as usize / plan.cell();
-        let cell = table.cell(table.index(page, slot));
+    // What holds for a page or a cell is looked up once for all of its units.
+    let mut check = |page: u64, unit_at: &dyn Fn(usize) -> Unit| {
         let contested = plan.zone(page) == Zone::Contested;
-        if let Some(fault) = judge(unit, offset, plan.file, cell, contested) {
-            bad += 1;
-            if bad <= SHOWN as u64 {
-                eprintln!(
-                    "{} by {view:?}: page {page} byte {offset}: {fault}\n  cell: {cell:?}, found {unit:?}",
-                    path.display()
-                );
+        for slot in 0..plan.per_page {
+            let cell = table.cell(table.index(page, slot));
+            let begin = slot * plan.cell();
+            for at in (begin..begin + plan.cell()).step_by(UNIT) {
+                let offset = page * PAGE as u64 + at as u64;
+                let unit = unit_at(at);
+                let Some(fault) = judge(unit, offset, plan.file, cell, contested) else {
+                    continue;
+                };
+                bad += 1;
+                if bad <= SHOWN as u64 {
+                    eprintln!(
+                        "{} by {view:?}: page {page} byte {offset}: {fault}\n  cell: {cell:?}, found {unit:?}",
+                        path.display()
+                    );
+                }
             }
         }
     };
     if view == View::Mmap {
         let map = Mapping::new(&file, plan.bytes() as usize)?;
-        for offset in (0..plan.bytes()).step_by(UNIT) {
-            one(offset, map.load(offset));
+        for page in 0..plan.pages {
+            check(page, &|at| map.load(page * PAGE as u64 + at as u64));
         }
     } else {
         if view == View::Reread {
             sys::drop_cache(&file);
         }
         read_pages(&file, plan.pages, |page, data| {
-            for (i, u) in data.chunks_exact(UNIT).enumerate() {
-                one(page * PAGE as u64 + (i * UNIT) as u64, Unit::from_bytes(u));
-            }
+            check(page, &|at| Unit::from_bytes(&data[at..at + UNIT]));
         })?;
     }
     if bad > SHOWN as u64 {

@@ -24,13 +24,14 @@ mod worker;
 
 use anyhow::{bail, Context, Result};
 use clap::{Args, Parser, Subcommand};
+use fastrand::Rng;
 use manifest::Manifest;
 use plan::{Phase, Plan, Role, PHASES};
 use round::Flavour;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use sys::{Falloc, Rng, PAGE};
+use sys::{Falloc, PAGE};
 use table::OPS;
 
 #[derive(Parser)]
@@ -204,7 +205,7 @@ fn run(o: &Run) -> Result<bool> {
     let seed = o
         .seed
         .unwrap_or_else(|| clock.map_or(1, |d| d.as_nanos() as u64));
-    let mut rng = Rng::new(seed);
+    let mut rng = Rng::with_seed(seed);
     let support = Support::probe(&o.dir)?;
     println!(
         "ordofs-race: {} | {} writers, files of {} KiB, {} s per phase | seed {seed}",
@@ -213,7 +214,7 @@ fn run(o: &Run) -> Result<bool> {
         o.size / 1024,
         o.seconds
     );
-    stain(&o.dir, 2 * o.size, rng.next() as u32)?;
+    stain(&o.dir, 2 * o.size, rng.u64(..) as u32)?;
     let mut manifest = Manifest::new();
     let mut good = true;
     let flavours = match o.flavour {

@@ -2,7 +2,8 @@
 
 //! The phases, and the plan of one round: who works where in the file.
 
-use crate::sys::{Rng, PAGE};
+use crate::sys::PAGE;
+use fastrand::Rng;
 
 /// What a worker does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -200,24 +201,24 @@ impl Plan {
             .iter()
             .filter(|r| r.writes() && **r != Direct)
             .count();
-        let mut stride = if rng.one_in(2) {
+        let mut stride = if rng.u64(..2) == 0 {
             1
         } else {
-            1 + rng.below(pages)
+            1 + rng.u64(..pages)
         };
         while gcd(stride, pages) != 1 {
             stride += 1;
         }
         Self {
-            file: rng.next() as u32,
+            file: rng.u64(..) as u32,
             pages,
             per_page: cached.max(2).next_power_of_two().min(PAGE / 64),
             workers,
             prealloc,
-            paced: !rng.one_in(3),
+            paced: rng.u64(..3) != 0,
             stride,
             passes: 2,
-            seed: rng.next(),
+            seed: rng.u64(..),
         }
     }
 

@@ -78,7 +78,7 @@ impl Unit {
     pub fn from_bytes(b: &[u8]) -> Self {
         let mut w = [0; WORDS];
         for (w, c) in w.iter_mut().zip(b.chunks_exact(8)) {
-            *w = c.iter().rev().fold(0, |acc, x| acc << 8 | u64::from(*x));
+            *w = c.try_into().map_or(0, u64::from_le_bytes);
         }
         Self::decode(w)
     }

@@ -149,32 +149,3 @@ pub fn report_sigbus() {
     // SAFETY: the handler only makes calls that are allowed in a signal handler.
     unsafe { libc::signal(libc::SIGBUS, handler as *const () as libc::sighandler_t) };
 }
-
-/// A small generator of pseudo-random numbers (splitmix64).
-pub struct Rng(u64);
-
-impl Rng {
-    /// Starts with a seed.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// The next number.
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n`.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-
-    /// True once in `n` times.
-    pub fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}

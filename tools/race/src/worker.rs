@@ -6,9 +6,10 @@ use crate::check::judge_live;
 use crate::mapping::Mapping;
 use crate::plan::{Plan, Role, Zone, RUN};
 use crate::stamp::{self, Unit, UNIT};
-use crate::sys::{self, Aligned, Falloc, Rng, PAGE};
+use crate::sys::{self, Aligned, Falloc, PAGE};
 use crate::table::{Op, Table};
 use anyhow::{bail, Context, Result};
+use fastrand::Rng;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -38,7 +39,7 @@ pub fn run(
         w,
         plan,
         table,
-        rng: Rng::new(seed),
+        rng: Rng::with_seed(seed),
         file: sys::open(path, false, false)?,
         direct: if direct {
             Some(sys::open(path, false, true)?)
@@ -93,7 +94,7 @@ impl Worker<'_> {
 
     /// Leaves the processor to the writers for a random moment.
     fn rest(&mut self) {
-        std::thread::sleep(std::time::Duration::from_micros(self.rng.below(400)));
+        std::thread::sleep(std::time::Duration::from_micros(self.rng.u64(..400)));
     }
 
     fn offset(&self, page: u64, slot: usize) -> u64 {
@@ -142,7 +143,7 @@ impl Worker<'_> {
                 self.table.count(Op::CopyFault);
             } else {
                 // Sometimes the page is mapped for reading before it is for writing.
-                if self.rng.one_in(2) {
+                if self.rng.u64(..2) == 0 {
                     std::hint::black_box(map.load(at));
                 }
                 let seq = self.table.begin(i);
@@ -150,8 +151,8 @@ impl Worker<'_> {
                 self.table.end(i, seq);
                 self.table.count(Op::Fault);
             }
-            if self.rng.one_in(16) {
-                let n = self.rng.below(16).min(self.plan.pages - page - 1) + 1;
+            if self.rng.u64(..16) == 0 {
+                let n = self.rng.u64(..16).min(self.plan.pages - page - 1) + 1;
                 map.refault(page * PAGE as u64, n as usize * PAGE)
                     .context("madvise")?;
             }
@@ -204,7 +205,7 @@ impl Worker<'_> {
                 continue;
             }
             let end = (page + RUN).min(self.plan.pages);
-            let cut = page + self.rng.below(end - page);
+            let cut = page + self.rng.u64(..end - page);
             for (from, to) in [(cut, end), (page, cut)] {
                 if from < to {
                     self.direct_write(&mut buf, from, to)?;
@@ -242,19 +243,19 @@ impl Worker<'_> {
         let (me, of) = self.plan.rank(self.w, Role::removes);
         let runs = self.plan.pages.div_ceil(RUN);
         while !self.over() {
-            let run = self.rng.below(runs) / of as u64 * of as u64 + me as u64;
+            let run = self.rng.u64(..runs) / of as u64 * of as u64 + me as u64;
             if run >= runs {
                 continue;
             }
             let first = self.table.index(run * RUN, 0);
             let end = self.table.index(((run + 1) * RUN).min(self.plan.pages), 0);
-            let (from, to) = if self.rng.one_in(2) {
+            let (from, to) = if self.rng.u64(..2) == 0 {
                 (first, end)
             } else {
-                let from = first + self.rng.below((end - first) as u64) as usize;
+                let from = first + self.rng.u64(..(end - first) as u64) as usize;
                 (
                     from,
-                    from + 1 + self.rng.below((end - from) as u64) as usize,
+                    from + 1 + self.rng.u64(..(end - from) as u64) as usize,
                 )
             };
             let cell = self.plan.cell() as u64;
@@ -280,12 +281,12 @@ impl Worker<'_> {
     fn truncate(&mut self) -> Result<()> {
         let all = self.table.index(self.plan.pages, 0);
         while !self.over() {
-            let from = self.rng.below(all as u64) as usize;
+            let from = self.rng.u64(..all as u64) as usize;
             let floors = self.table.removing(from..all);
             self.file
                 .set_len(from as u64 * self.plan.cell() as u64)
                 .context("truncate")?;
-            if self.rng.one_in(2) {
+            if self.rng.u64(..2) == 0 {
                 std::thread::yield_now();
             }
             self.file.set_len(self.plan.bytes()).context("extend")?;
@@ -298,8 +299,8 @@ impl Worker<'_> {
 
     fn falloc(&mut self) -> Result<()> {
         while !self.over() {
-            let page = self.rng.below(self.plan.pages);
-            let n = 1 + self.rng.below((self.plan.pages - page).min(64));
+            let page = self.rng.u64(..self.plan.pages);
+            let n = 1 + self.rng.u64(..(self.plan.pages - page).min(64));
             sys::fallocate(
                 &self.file,
                 Falloc::Reserve,
@@ -316,7 +317,7 @@ impl Worker<'_> {
     fn sync(&mut self) -> Result<()> {
         let map = Mapping::new(&self.file, self.plan.bytes() as usize).context("mmap")?;
         while !self.over() {
-            match self.rng.below(3) {
+            match self.rng.u64(..3) {
                 0 => self.plan.sync(|| self.file.sync_all()).context("fsync")?,
                 1 => self
                     .plan
@@ -335,11 +336,11 @@ impl Worker<'_> {
         let mut buf = Aligned::new(1);
         let removes = self.plan.removes();
         while !self.over() {
-            let page = self.rng.below(self.plan.pages);
+            let page = self.rng.u64(..self.plan.pages);
             let at = page * PAGE as u64;
             let cells = self.table.index(page, 0)..self.table.index(page + 1, 0);
             let before: Vec<_> = cells.clone().map(|c| self.table.cell(c)).collect();
-            let direct = self.direct.as_ref().filter(|_| self.rng.one_in(2));
+            let direct = self.direct.as_ref().filter(|_| self.rng.u64(..2) == 0);
             let n = direct
                 .unwrap_or(&self.file)
                 .read_at(buf.bytes_mut(), at)

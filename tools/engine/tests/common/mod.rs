@@ -5,7 +5,6 @@
 #![allow(dead_code)]
 
 pub mod hooked;
-pub mod rng;
 
 use kernel::prelude::Result;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};

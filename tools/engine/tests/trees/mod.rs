@@ -4,9 +4,6 @@
 //! allocator that hands freed blocks out again as soon as it may.
 #![allow(dead_code)]
 
-#[path = "../common/rng.rs"]
-mod rng;
-
 use kernel::prelude::*;
 use ordofs_engine::engine::btree::{
     NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
@@ -17,8 +14,6 @@ use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
-
-pub use rng::Rng;
 
 pub const BLOCKS: u64 = 1 << 20;
 pub const FSID: u64 = 0x1122_3344_5566_7788;
