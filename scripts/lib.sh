@@ -34,10 +34,14 @@ root_key() {
 	} | sha256sum | cut -c1-12
 }
 
+# Names what is built of this source tree: others share the cache.
+tree_id() { printf '%s' "$ORDOFS_TOP" | sha256sum | cut -c1-8; }
+
 ORDOFS_ROOT=${ORDOFS_ROOT:-$ORDOFS_CACHE/root-$(root_key)}
 export ORDOFS_ROOT
 
-# Which kernel: the archive's own, or the same source with the kernel's checks.
+# Which kernel: the archive's own, or the same source with the kernel's checks
+# (debug), or with those for data races (kcsan).
 KERNEL=${KERNEL:-stock}
 export KERNEL
 
