@@ -10,11 +10,13 @@ use crate::table::{Cell, Table};
 use anyhow::{Context, Result};
 use std::fmt;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Mismatches that are printed per file.
-const SHOWN: usize = 6;
+const SHOWN: u64 = 6;
 
 /// What is wrong with a unit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,12 +130,12 @@ pub enum View {
     Reread,
 }
 
-fn read_pages(file: &File, pages: u64, mut f: impl FnMut(u64, &[u8])) -> Result<()> {
+fn read_pages(file: &File, pages: Range<u64>, mut f: impl FnMut(u64, &[u8])) -> Result<()> {
     const BATCH: u64 = 32;
     let mut buf = Aligned::new(BATCH as usize);
-    let mut page = 0;
-    while page < pages {
-        let n = BATCH.min(pages - page) as usize * PAGE;
+    let mut page = pages.start;
+    while page < pages.end {
+        let n = BATCH.min(pages.end - page) as usize * PAGE;
         let at = page * PAGE as u64;
         let part = &mut buf.bytes_mut()[..n];
         file.read_exact_at(part, at)
@@ -146,24 +148,30 @@ fn read_pages(file: &File, pages: u64, mut f: impl FnMut(u64, &[u8])) -> Result<
     Ok(())
 }
 
-/// Checks the whole file through `view`; returns the number of bad units.
-pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result<u64> {
-    let file = sys::open(path, false, view == View::Direct)?;
-    let size = file.metadata()?.len();
-    let mut bad = 0u64;
-    if size != plan.bytes() {
-        eprintln!(
-            "{}: size is {size}, must be {}",
-            path.display(),
-            plan.bytes()
-        );
-        bad += 1;
-    }
-    // What holds for a page or a cell is looked up once for all of its units.
-    let mut check = |page: u64, unit_at: &dyn Fn(usize) -> Unit| {
+/// The pages `0..pages` in as many parts as there are processors.
+fn parts(pages: u64) -> impl Iterator<Item = Range<u64>> {
+    let n = std::thread::available_parallelism().map_or(1, |n| n.get() as u64);
+    (0..n).map(move |i| pages * i / n..pages * (i + 1) / n)
+}
+
+/// A look at a whole file, shared by those who do it together.
+struct Look<'a> {
+    path: &'a Path,
+    file: File,
+    plan: &'a Plan,
+    table: &'a Table,
+    view: View,
+    /// Bad units.
+    bad: AtomicU64,
+}
+
+impl Look<'_> {
+    /// What holds for the page or for a cell is looked up once for all of its units.
+    fn page(&self, page: u64, unit_at: impl Fn(usize) -> Unit) {
+        let (plan, path, view) = (self.plan, self.path.display(), self.view);
         let contested = plan.zone(page) == Zone::Contested;
         for slot in 0..plan.per_page {
-            let cell = table.cell(table.index(page, slot));
+            let cell = self.table.cell(self.table.index(page, slot));
             let begin = slot * plan.cell();
             for at in (begin..begin + plan.cell()).step_by(UNIT) {
                 let offset = page * PAGE as u64 + at as u64;
@@ -171,43 +179,72 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
                 let Some(fault) = judge(unit, offset, plan.file, cell, contested) else {
                     continue;
                 };
-                bad += 1;
-                if bad <= SHOWN as u64 {
-                    eprintln!(
-                        "{} by {view:?}: page {page} byte {offset}: {fault}\n  cell: {cell:?}, found {unit:?}",
-                        path.display()
-                    );
+                if self.bad.fetch_add(1, Ordering::Relaxed) < SHOWN {
+                    eprintln!("{path} by {view:?}: page {page} byte {offset}: {fault}");
+                    eprintln!("  cell: {cell:?}, found {unit:?}");
                 }
             }
         }
+    }
+
+    fn pages(&self, pages: Range<u64>, map: Option<&Mapping>) -> Result<()> {
+        match map {
+            Some(map) => {
+                for page in pages {
+                    self.page(page, |at| map.load(page * PAGE as u64 + at as u64));
+                }
+                Ok(())
+            }
+            None => read_pages(&self.file, pages, |page, data| {
+                self.page(page, |at| Unit::from_bytes(&data[at..at + UNIT]));
+            }),
+        }
+    }
+}
+
+/// Checks the whole file through `view`; returns the number of bad units.
+pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result<u64> {
+    let look = Look {
+        path,
+        file: sys::open(path, false, view == View::Direct)?,
+        plan,
+        table,
+        view,
+        bad: AtomicU64::new(0),
     };
-    if view == View::Mmap {
-        let map = Mapping::new(&file, plan.bytes() as usize)?;
-        for page in 0..plan.pages {
-            check(page, &|at| map.load(page * PAGE as u64 + at as u64));
-        }
-    } else {
-        if view == View::Reread {
-            sys::drop_cache(&file);
-        }
-        read_pages(&file, plan.pages, |page, data| {
-            check(page, &|at| Unit::from_bytes(&data[at..at + UNIT]));
-        })?;
+    let (size, want) = (look.file.metadata()?.len(), plan.bytes());
+    let wrong_size = u64::from(size != want);
+    if wrong_size != 0 {
+        eprintln!("{}: size is {size}, must be {want}", path.display());
     }
-    if bad > SHOWN as u64 {
-        eprintln!(
-            "{} by {view:?}: {} more bad units",
-            path.display(),
-            bad - SHOWN as u64
-        );
+    let map = match view {
+        View::Mmap => Some(Mapping::new(&look.file, want as usize)?),
+        _ => None,
+    };
+    if view == View::Reread {
+        sys::drop_cache(&look.file);
     }
-    Ok(bad)
+    std::thread::scope(|s| {
+        let all: Vec<_> = parts(plan.pages)
+            .map(|part| s.spawn(|| look.pages(part, map.as_ref())))
+            .collect();
+        all.into_iter().try_for_each(|t| match t.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })?;
+    let bad = look.bad.into_inner();
+    if bad > SHOWN {
+        let more = bad - SHOWN;
+        eprintln!("{} by {view:?}: {more} more bad units", path.display());
+    }
+    Ok(bad + wrong_size)
 }
 
 /// Checksum of every page and sequence number at the start of every cell, as they are on disk.
 pub fn observe(file: &File, pages: u64, per_page: usize) -> Result<(Vec<u32>, Vec<u64>)> {
     let (mut sums, mut seqs) = (Vec::new(), Vec::new());
-    read_pages(file, pages, |_, data| {
+    read_pages(file, 0..pages, |_, data| {
         sums.push(crc32c::crc32c(data));
         for cell in data.chunks_exact(PAGE / per_page) {
             seqs.push(match Unit::from_bytes(&cell[..UNIT]) {

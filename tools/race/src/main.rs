@@ -328,15 +328,21 @@ fn variant(
 fn verify(dir: &Path) -> Result<bool> {
     let manifest = Manifest::load(dir)?;
     let mut bad = 0;
-    for e in &manifest.files {
-        let n = manifest::verify(dir, e)?;
-        println!(
-            "{:<40} {} pages {}",
-            e.name,
-            e.pages.len(),
-            if n == 0 { "ok" } else { "FAIL" }
-        );
-        bad += n;
+    let together = std::thread::available_parallelism().map_or(1, |n| n.get());
+    for files in manifest.files.chunks(together) {
+        let found: Vec<_> = std::thread::scope(|s| {
+            let all: Vec<_> = files
+                .iter()
+                .map(|e| s.spawn(|| manifest::verify(dir, e)))
+                .collect();
+            all.into_iter().map(|t| t.join()).collect()
+        });
+        for (e, n) in files.iter().zip(found) {
+            let n = n.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            let verdict = if n == 0 { "ok" } else { "FAIL" };
+            println!("{:<40} {} pages {verdict}", e.name, e.pages.len());
+            bad += n;
+        }
     }
     println!(
         "ordofs-race: {} files, {bad} pages differ",
