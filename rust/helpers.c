@@ -297,7 +297,7 @@ int ordofs_get_user_u32(unsigned long from, u32 *to)
  * Lockdep knows the keys of static types by their address; a type that lies in
  * allocated memory has to announce its keys.
  */
-static void for_each_key(struct file_system_type *type,
+static void with_each_key(struct file_system_type *type,
 			 void (*f)(struct lock_class_key *))
 {
 	int i;
@@ -327,17 +327,17 @@ int ordofs_register_filesystem(struct file_system_type *type)
 {
 	int error;
 
-	for_each_key(type, register_key);
+	with_each_key(type, register_key);
 	error = register_filesystem(type);
 	if (error)
-		for_each_key(type, unregister_key);
+		with_each_key(type, unregister_key);
 	return error;
 }
 
 void ordofs_unregister_filesystem(struct file_system_type *type)
 {
 	unregister_filesystem(type);
-	for_each_key(type, unregister_key);
+	with_each_key(type, unregister_key);
 }
 
 /* ---- Names -------------------------------------------------------------- */
