@@ -21,7 +21,7 @@ ifeq ($(VARIANT),)
 override VARIANT := debug
 endif
 endif
-export KERNEL VARIANT RUSTCFG TESTS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS \
+export KERNEL VARIANT RUSTCFG TESTS LANE XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS \
 	ITER RULE CASE SCHEDULE
 
 ifneq ($(KDIR),)
@@ -55,14 +55,17 @@ help:
 	@echo '  make chroot-shell   a shell in the build root'
 	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
 	@echo '                      a tree of upstream xfstests that you have built'
-	@echo '  make debug-kernel   lockdep, KASAN and fault injection, for KERNEL=debug'
+	@echo '  make debug-kernel   lockdep, KASAN, KMEMLEAK and fault injection, for KERNEL=debug;'
+	@echo '                      with KERNEL=kcsan, KCSAN for that'
+	@echo '      make test KERNEL=debug     the VM tests on it, and bugs on purpose'
+	@echo '      make test LANE=1           all the tests, and the core of that'
 	@echo '  make root           only make the environment'
 	@echo '  make clean          remove build products (make clean-cache: everything)'
 	@echo
 	@echo '  make KDIR=/path/to/prepared/build [DEBUG=1] [modules_install]'
 	@echo '                      conventional build; the tree must carry Rust metadata'
 	@echo
-	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock|debug'
+	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock|debug|kcsan'
 	@echo '          DEBIAN_MIRROR=url  XDG_CACHE_HOME=dir   (docs/TESTING.md)'
 
 # --- conventional out-of-tree build ----------------------------------------

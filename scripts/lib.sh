@@ -57,8 +57,8 @@ kernel_release() {
 	release=$(stock_release)
 	case $KERNEL in
 	stock) echo "$release" ;;
-	debug) echo "${release%%[-+]*}-ordofs-debug" ;;
-	*) die "KERNEL is stock or debug, not $KERNEL" ;;
+	debug | kcsan) echo "${release%%[-+]*}-ordofs-$KERNEL" ;;
+	*) die "KERNEL is stock, debug or kcsan, not $KERNEL" ;;
 	esac
 }
 
@@ -67,17 +67,17 @@ kernel_source() { printf '/usr/src/linux-source-%s' "$KERNEL_SERIES"; }
 kernel_build()  { printf '/usr/src/linux-build-%s' "$(kernel_release)"; }
 kernel_image() {
 	case $KERNEL in
-	debug) printf '%s/arch/x86/boot/bzImage' "$(kernel_build)" ;;
-	*) printf '/usr/lib/modules/%s/vmlinuz' "$(kernel_release)" ;;
+	stock) printf '/usr/lib/modules/%s/vmlinuz' "$(kernel_release)" ;;
+	*) printf '%s/arch/x86/boot/bzImage' "$(kernel_build)" ;;
 	esac
 }
 
 # Whatever has to be there before a module can be built for the chosen kernel.
 kernel_ready() {
-	if [ "$KERNEL" = debug ]; then
-		"$ORDOFS_TOP/scripts/kernel-debug"
-	else
+	if [ "$KERNEL" = stock ]; then
 		"$ORDOFS_TOP/scripts/kernel-prep"
+	else
+		"$ORDOFS_TOP/scripts/kernel-debug"
 	fi
 }
 

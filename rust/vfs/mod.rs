@@ -40,6 +40,8 @@ pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
 pub(crate) mod os;
 pub(crate) mod page_cache;
+#[cfg(ordofs_planted)]
+mod planted;
 pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;

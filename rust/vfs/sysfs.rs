@@ -42,6 +42,9 @@ enum Content<T: FileSystem> {
     /// A delay point.
     #[cfg(ordofs_debug)]
     Tag(Window),
+    /// Bugs on purpose.
+    #[cfg(ordofs_planted)]
+    Planted,
 }
 
 /// One file of the directory.
@@ -73,6 +76,10 @@ impl<T: FileSystem> File<T> {
     ) -> Self {
         Self::make(name, 0o444, Content::Value(show))
     }
+
+    /// The file that makes bugs happen.
+    #[cfg(ordofs_planted)]
+    const PLANTED: &'static Self = &Self::make(c"planted", 0o200, Content::Planted);
 
     /// The file of a delay point.
     #[cfg(ordofs_debug)]
@@ -218,6 +225,11 @@ impl<T: FileSystem> Directory<T> {
             // SAFETY: The directory is there; the attribute is static.
             to_result(unsafe { bindings::sysfs_create_file_ns(kobj, &file.attr, ptr::null()) })?;
         }
+        #[cfg(ordofs_planted)]
+        // SAFETY: As above.
+        to_result(unsafe {
+            bindings::sysfs_create_file_ns(kobj, &File::<T>::PLANTED.attr, ptr::null())
+        })?;
         #[cfg(ordofs_debug)]
         directory.add_tags()?;
         Ok(directory)
@@ -290,6 +302,8 @@ unsafe extern "C" fn show<T: FileSystem>(
         Content::Value(show) => show(mounted.fs(), &mut text),
         #[cfg(ordofs_debug)]
         Content::Tag(window) => mounted.tags().show(*window, &mut text),
+        #[cfg(ordofs_planted)]
+        Content::Planted => Ok(()),
     };
     match written.and_then(|()| text.write_str("\n")) {
         Ok(()) => text.len as isize,
@@ -324,6 +338,8 @@ unsafe extern "C" fn store<T: FileSystem>(
         }
         #[cfg(ordofs_debug)]
         Content::Tag(window) => mounted.tags().store(*window, text),
+        #[cfg(ordofs_planted)]
+        Content::Planted => super::planted::plant(text),
     };
     match result {
         Ok(()) => len as isize,

@@ -7,10 +7,13 @@
 # why) or anything else. It gets TEST_DEV, SCRATCH_DEV, LOG_DEV and the mount
 # points TEST_MNT and SCRATCH_MNT, on disks left in any state, and a directory
 # of its own below /results. Lines that begin with "::" are for scripts/test on
-# the host. LOOPS is how often the reproducers of races go round. The same marker goes to the kernel's log, so that a splat can be
-# laid at the right door.
+# the host. LOOPS is how often the reproducers of races go round, SLOW by how much limits of time are
+# longer. The same marker goes to the kernel's log, so that a splat can be laid at the right door.
+# What a kernel has to find races and leaks is turned on here, after the boot.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=tests/vm/leaks.sh
+. "$here/leaks.sh"
 export TEST_DEV=/dev/vdb SCRATCH_DEV=/dev/vdc LOG_DEV=/dev/vdd
 export TEST_MNT=/mnt/test SCRATCH_MNT=/mnt/scratch
 export TESTS_DIR=$here
@@ -27,10 +30,11 @@ tidy() {
 	losetup -D
 }
 
+[ ! -e /sys/kernel/debug/kcsan ] || echo on >/sys/kernel/debug/kcsan
 for name in "$@"; do
 	file=$here/t/$name.sh
 	limit=$(sed -n 's/^# timeout: *\([0-9]*\).*/\1/p' "$file" | head -n 1)
-	limit=$((${limit:-300} * ${LOOPS:-1}))
+	limit=$((${limit:-300} * ${LOOPS:-1} * ${SLOW:-1}))
 	export RESULT_DIR=/results/$name
 	mkdir -p "$RESULT_DIR"
 	echo "::start $name"
@@ -53,5 +57,6 @@ for name in "$@"; do
 	fi
 	echo "::$verdict $name $((SECONDS - start))"
 done
+find_leaks
 echo "ordofs-test: end" >/dev/kmsg
 exit 0
