@@ -227,6 +227,8 @@ impl Fs {
 
     /// The snapshot. The caller holds the exclusive side of the barrier.
     fn freeze(&self) -> Result<Frozen> {
+        // Who aborts does so before he leaves the barrier: what is half done may be here, and stays here.
+        self.readable()?;
         let dirty = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
         let mut snaps = KVVec::with_capacity(dirty.len(), GFP_KERNEL)?;
         for inode in dirty {

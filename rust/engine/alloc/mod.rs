@@ -146,6 +146,18 @@ impl Space {
         self.promised.swap(0, Ordering::Relaxed)
     }
 
+    /// The blocks `[block, block + len)` as `(block, len)` of runs that each lie in one AG.
+    fn pieces(&self, block: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
+        let (ag_blocks, end) = (self.ag_blocks, block.saturating_add(len));
+        let mut at = block;
+        core::iter::from_fn(move || {
+            let n = (ag_blocks.get() - at % ag_blocks).min(end - at);
+            let piece = (at, n);
+            at += n;
+            (n > 0).then_some(piece)
+        })
+    }
+
     fn locate(&self, block: u64, len: u64) -> Result<(usize, u64)> {
         let i = (block / self.ag_blocks) as usize;
         let off = block % self.ag_blocks;
@@ -211,14 +223,10 @@ impl Space {
 
     /// Replay: takes blocks that a log record maps, before anything could allocate them.
     pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
-        let mut at = block;
-        let end = block.saturating_add(len);
-        while at < end {
-            let n = end.min((at / self.ag_blocks + 1).saturating_mul(self.ag_blocks.get())) - at;
+        for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             let taken = self.ag(i)?.lock().claim(st, off, n)?;
             self.reserve_forced(taken);
-            at += n;
         }
         Ok(())
     }
@@ -242,28 +250,26 @@ impl Space {
 
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`].
     pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
-        let (i, off) = self.locate(block, len)?;
-        {
-            let mut ag = self.ag(i)?.lock();
-            let r = ag.free(st, off, len, committing);
-            self.promise(&mut ag);
-            r?;
+        for (at, n) in self.pieces(block, len) {
+            let (i, off) = self.locate(at, n)?;
+            {
+                let mut ag = self.ag(i)?.lock();
+                let r = ag.free(st, off, n, committing);
+                self.promise(&mut ag);
+                r?;
+            }
+            self.pinned.fetch_add(n as i64, Ordering::Relaxed);
         }
-        self.pinned.fetch_add(len as i64, Ordering::Relaxed);
         Ok(())
     }
 
     /// Marks blocks used (mkfs).
     pub fn reserve_fixed(&self, st: &NodeStore, block: u64, len: u64) -> Result {
-        let mut at = block;
-        let end = block.saturating_add(len).min(self.total);
-        while at < end {
-            let ag_end = (at / self.ag_blocks + 1) * self.ag_blocks.get();
-            let n = end.min(ag_end) - at;
+        let len = len.min(self.total.saturating_sub(block));
+        for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             self.ag(i)?.lock().reserve_fixed(st, off, n)?;
             self.reserve_forced(n);
-            at += n;
         }
         Ok(())
     }

@@ -369,16 +369,24 @@ fn a_write_in_place_over_the_border_of_two_groups() {
             }
             at += m.len;
         };
-        let seeds: Vec<u64> = (0..16).collect();
+        // Longer than a record with checksums may be, on both sides.
+        let seeds: Vec<u64> = (0..700).collect();
+        let start = before - 350;
         if !direct {
-            dirty(&fs, &f, before - 8, 16).unwrap();
+            dirty(&fs, &f, start, 700).unwrap();
         }
-        flush(&dev, &fs, &f, before - 8, &seeds, direct).unwrap();
-        for (b, s) in (before - 8..).zip(&seeds) {
+        flush(&dev, &fs, &f, start, &seeds, direct).unwrap();
+        for (b, s) in (start..).zip(&seeds) {
             assert_eq!(read(&dev, &fs, &f, b).unwrap(), Some(*s));
         }
-        fs.iput(f);
+        fs.sync().unwrap();
         // The walker looks at every record.
+        fsck(&disk);
+        fs.punch(&f, before - 5, 10).unwrap();
+        fs.sync().unwrap();
+        fsck(&disk);
+        fs.unlink(&root, b"f", &f).unwrap();
+        fs.delete_inode(f).unwrap();
         at_rest(&disk, &fs);
         fs.iput(root);
     }
