@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every allocation, or every bio, of every system call fails once.
 
-  nth.py DEVICE MOUNTPOINT memory|io
+  nth.py DEVICE MOUNTPOINT memory|io [STEP]
 
 The kernel fails the n-th attempt of a task that wrote n to its fail-nth file
 (Documentation/fault-injection), if it was built for that.  Each operation is
-done with n = 1, 2, ... until it ends before the n-th attempt.  It must answer
+done with n = 1, 2, ... until it ends before the n-th attempt; with a STEP only
+with every STEP-th n, from a random one on.  It must answer
 with success or one of a few errors; the filesystem goes on or has shut itself
 down, and then it is mounted again.  What an fsync acknowledged is compared in
 the end.  Prints how many failures were injected.
@@ -16,10 +17,12 @@ import errno
 import fcntl
 import mmap
 import os
+import random
 import struct
 import sys
 
-DEVICE, TOP, MODE = sys.argv[1:]
+DEVICE, TOP, MODE = sys.argv[1:4]
+STEP = int(sys.argv[4] or 1) if len(sys.argv) > 4 else 1
 DEBUG = "/sys/kernel/debug/"
 BLOCK = 4096
 ALLOWED = {errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EUCLEAN}
@@ -222,15 +225,15 @@ class Run:
         return came
 
     def operation(self, name, before, action):
-        n = 1
+        n, count = random.randint(1, STEP), 0
         while self.one(name, before, action, n):
-            n += 1
+            n, count = n + STEP, count + 1
             assert n < 5000, "%s never ends" % name
-        print("%s: %d" % (name, n - 1), flush=True)
+        print("%s: %d" % (name, count), flush=True)
 
     def mounts(self):
         """Mounting, with a log to replay."""
-        n, came = 1, True
+        n, count, came = random.randint(1, STEP), -1, True
         while came:
             self.number += 1
             bed = Bed(self.number)
@@ -243,8 +246,8 @@ class Run:
             assert error == 0 or error in ALLOWED, "mount, attempt %d: %s" % (n, os.strerror(error))
             if error:
                 mount()
-            n += 1
-        print("mount: %d" % (n - 2), flush=True)
+            n, count = n + STEP, count + 1
+        print("mount: %d" % count, flush=True)
 
     def compare(self):
         self.again()
