@@ -93,14 +93,14 @@ fn open(cli: &Cli) -> Result<FileDisk> {
 
 /// Reads the answer to a question from standard input, terminal or not.
 fn yes(question: &str) -> Result<bool> {
-    eprint!("{question} [y/N] ");
-    io::stderr().flush().context("standard error")?;
+    print!("{question} [y/N] ");
+    io::stdout().flush().context("standard output")?;
     let mut line = String::new();
     io::stdin()
         .read_line(&mut line)
         .context("cannot read the answer from standard input")?;
     if !line.ends_with('\n') {
-        eprintln!();
+        println!();
     }
     Ok(line.trim_start().starts_with(['y', 'Y']))
 }
