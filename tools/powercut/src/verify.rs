@@ -3,7 +3,7 @@
 //! Compares what is there after a power cut with what was acknowledged.
 
 use crate::load::directory;
-use crate::model::{interrupted, Content, Dir, Sequence, UNIT};
+use crate::model::{interrupted, Content, Dir, How, Op, Sequence, UNIT};
 use crate::Work;
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeMap;
@@ -31,26 +31,34 @@ fn acknowledged(journal: &Path, tag: &str) -> Result<BTreeMap<u32, u64>> {
     Ok(last)
 }
 
-/// Reads a file as units; a unit that holds more than one writer's number is an error.
-fn read(path: &Path) -> Result<Content> {
+/// Units that hold two writers' numbers: file, unit, the numbers.
+type Mixed = Vec<(u64, usize, [u64; 2])>;
+
+/// Reads a file as units. Of a mixed one the first number is in the content.
+fn read(path: &Path, number: u64, mixed: &mut Mixed) -> Result<Content> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     if bytes.len() as u64 % UNIT != 0 {
         bail!("{} has {} bytes", path.display(), bytes.len());
     }
-    bytes
-        .chunks(UNIT as usize)
-        .enumerate()
-        .map(|(i, unit)| {
-            let (first, _) = unit.split_at(8);
-            if unit.chunks(8).any(|w| w != first) {
-                bail!("{}: unit {i} is mixed", path.display());
+    let mut content = Content::new();
+    for (i, unit) in bytes.chunks(UNIT as usize).enumerate() {
+        let words = unit
+            .chunks_exact(8)
+            .map(|w| w.try_into().map(u64::from_le_bytes));
+        let words = words.collect::<Result<Vec<u64>, _>>()?;
+        let first = words[0];
+        if let Some(other) = words.iter().find(|w| **w != first) {
+            if words.iter().any(|w| w != other && *w != first) {
+                bail!("{}: unit {i} is neither one thing nor two", path.display());
             }
-            Ok(u64::from_le_bytes(first.try_into()?))
-        })
-        .collect()
+            mixed.push((number, i, [first, *other]));
+        }
+        content.push(first);
+    }
+    Ok(content)
 }
 
-fn read_dir(dir: &Path) -> Result<Dir> {
+fn read_dir(dir: &Path, mixed: &mut Mixed) -> Result<Dir> {
     let mut found = Dir::new();
     for entry in fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
         let path = entry?.path();
@@ -59,11 +67,28 @@ fn read_dir(dir: &Path) -> Result<Dir> {
         let Some(number) = number else {
             bail!("{} is not of this test", path.display());
         };
-        if found.insert(number, read(&path)?).is_some() {
+        if found.insert(number, read(&path, number, mixed)?).is_some() {
             bail!("{} is listed twice", path.display());
         }
     }
     Ok(found)
+}
+
+/// A page that others' syncs write out while stores through a mapping go on has some of those stores, in
+/// no order: only so may a unit be of two writers.
+fn torn_by_stores(mixed: &Mixed, before: &Dir, after: &Dir, op: &Op) -> Result<(), String> {
+    for &(number, unit, found) in mixed {
+        let at = |d: &Dir| d.get(&number).and_then(|c| c.get(unit)).copied();
+        let (b, a) = (at(before), at(after));
+        let stores = matches!(op, Op::Write { file, how: How::Msync, .. } if *file == number);
+        let both = found.iter().all(|w| Some(*w) == b || Some(*w) == a);
+        if !stores || !both {
+            return Err(format!(
+                "file {number}: unit {unit} holds {found:x?}, {op:?}"
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// Checks all threads' directories. False: something is lost; what, is printed.
@@ -82,9 +107,11 @@ pub fn run(work: &Work) -> Result<bool> {
         let before = sequence.dir.clone();
         let (op, stamp) = sequence.next();
         sequence.done(&op, stamp);
-        let verdict = read_dir(&directory(&work.dir, t))
+        let mut mixed = Mixed::new();
+        let verdict = read_dir(&directory(&work.dir, t), &mut mixed)
             .map_err(|e| format!("{e:#}"))
-            .and_then(|now| interrupted(&now, &before, &sequence.dir, &op));
+            .and_then(|now| interrupted(&now, &before, &sequence.dir, &op))
+            .and_then(|()| torn_by_stores(&mixed, &before, &sequence.dir, &op));
         if let Err(what) = verdict {
             println!("thread {t}, {n} operations acknowledged: {what}");
             good = false;
@@ -99,4 +126,26 @@ pub fn run(work: &Work) -> Result<bool> {
         }
     );
     Ok(good)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_stores_may_tear_a_unit() {
+        let op = |how| Op::Write {
+            file: 1,
+            start: 0,
+            len: 2,
+            how,
+        };
+        let (before, after) = (Dir::from([(1, vec![7, 7])]), Dir::from([(1, vec![9, 9])]));
+        let check = |how, mixed| torn_by_stores(&mixed, &before, &after, &op(how));
+        check(How::Msync, vec![(1, 1, [9, 7])]).expect("stores");
+        check(How::Fsync, vec![(1, 1, [9, 7])]).expect_err("a write is whole in its page");
+        check(How::Msync, vec![(1, 1, [9, 8])]).expect_err("from nowhere");
+        check(How::Msync, vec![(2, 1, [9, 7])]).expect_err("another file");
+        check(How::Msync, vec![(1, 2, [9, 7])]).expect_err("behind the end");
+    }
 }
