@@ -10,7 +10,9 @@
 #include <linux/security.h>
 #include <linux/xattr.h>
 
+#ifdef __BINDGEN__
 static const unsigned long RUST_CONST_HELPER_ORDOFS_SB_POSIXACL = SB_POSIXACL;
+#endif
 
 bool ordofs_is_posixacl(struct inode *inode);
 void ordofs_acl_release(struct posix_acl *acl);
