@@ -211,6 +211,9 @@ unsafe fn try_fill_super<T: FileData>(
                 },
             ));
         }
+        // We read past the device's page cache. What somebody wrote there is not on the disk yet if the
+        // device stayed open, be it in udev's hands (as in XFS).
+        to_result(bindings::sync_blockdev((*sb).s_bdev))?;
         (*sb).s_op = super_ops::super_ops::<T>();
         (*sb).s_xattr = super::xattr::handlers::<T>();
         use_acls(sb, T::posix_acls(params::<T>(fc)));

@@ -139,6 +139,9 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
         mounted.fs().drain();
         mounted.fs().unmount();
     }
+    // SAFETY: The device is open. We wrote past its page cache, and as long as somebody else has it open
+    // (udev) what is cached there stays: fsck would see the disk as it was before (as in XFS).
+    unsafe { bindings::invalidate_bdev((*sb).s_bdev) };
     // SAFETY: By the superblock's invariants this comes from `KBox::into_raw`; completions of I/O have
     // been waited for, so that there are no users any more.
     drop(unsafe { KBox::from_raw(raw) });
