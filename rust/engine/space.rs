@@ -9,6 +9,7 @@
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
+use crate::engine::data::starting::Collecting;
 use crate::engine::extents::Old;
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
@@ -38,6 +39,20 @@ impl Fs {
         Err(last)
     }
 
+    /// The log must not have a size without the data that was written below it: another file's fsync
+    /// takes along the record of the size, and after a crash there would be a hole. Nor without the
+    /// zeroes behind the new end of a file that the caller has just written into its last block: what
+    /// was cut off would come back when the file grows again. Not inside a Txn.
+    fn log_before_size(&self, inode: &Inode) {
+        let unsaved = {
+            let right = Collecting::enter(inode);
+            inode.maps.read().ems.unsaved_from(&right, 0).is_some()
+        };
+        if unsaved {
+            self.log_data(inode);
+        }
+    }
+
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         self.resize(inode, bytes, true)
@@ -49,10 +64,8 @@ impl Fs {
             return Err(EFBIG);
         }
         let mut from = bytes_to_blocks(bytes);
-        if log && bytes % BLOCK_SIZE as u64 != 0 && bytes < inode.meta.lock().attrs.size {
-            // The caller has written the last block with zeroes behind the new end. The log must not
-            // have the size without it: what was cut off would come back when the file grows again.
-            self.log_data(inode);
+        if log && bytes > 0 {
+            self.log_before_size(inode);
         }
         {
             // A truncation that an error cut off: what it left behind must not become visible again
@@ -183,6 +196,7 @@ impl Fs {
         if inode.meta.lock().attrs.size >= bytes {
             return Ok(());
         }
+        self.log_before_size(inode);
         let mut txn = self.begin(4, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut meta = inode.meta.lock();

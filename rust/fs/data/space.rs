@@ -26,6 +26,18 @@ use crate::{
     vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode},
 };
 
+/// Writes what was appended below byte `end` and has not been written back. An operation that raises
+/// the size on disk comes after it: what the file has lost after a crash is its end, not its middle (XFS
+/// calls it the problem of NULL files).
+fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
+    let on_disk = inode.data().engine.attrs().size;
+    let end = end.min(inode.size());
+    if on_disk < end {
+        inode.write_and_wait(on_disk, end - 1)?;
+    }
+    Ok(())
+}
+
 /// `truncate(2)`.
 pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
     let engine = inode.fs().engine();
@@ -33,6 +45,7 @@ pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
     inode.wait_direct_io();
     let layout = inode.lock_layout();
     let old = inode.size();
+    write_appended(inode, size)?;
     if size >= old {
         layout.zero(old, size - old)?;
         layout.set_size(size);
@@ -101,6 +114,7 @@ fn reserve(
     new_size: Option<u64>,
 ) -> Result {
     if new_size.is_some() {
+        write_appended(inode, inode.size())?;
         layout.zero_tail(inode.size())?;
     }
     let first = range.start / BLOCK;
@@ -153,13 +167,21 @@ fn zero_part(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, part: Range
 }
 
 /// Drops the pages of blocks `[first, last)`. Among them may be pages of an append that nobody has written
-/// back: the size on disk, which their writeback would have raised, is raised now.
+/// back: the size on disk, which their writeback would have raised, is raised now, after the others of
+/// that append have been written.
 fn drop_blocks(
     inode: &Inode<OrdoFs>,
     layout: &LayoutLock<'_, OrdoFs>,
     first: u64,
     last: u64,
 ) -> Result {
+    let (on_disk, size) = (inode.data().engine.attrs().size, inode.size());
+    if on_disk < size {
+        write_appended(inode, first * BLOCK)?;
+        if last * BLOCK < size {
+            inode.write_and_wait((last * BLOCK).max(on_disk), size - 1)?;
+        }
+    }
     {
         let _nofs = NoFs::enter();
         inode

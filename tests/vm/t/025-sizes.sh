@@ -1,0 +1,52 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# Operations that raise the size on disk of a file that was written but not fsynced: after a crash its
+# size may be an old one, but below the size there is data, not a hole.
+# timeout: 60
+set -euo pipefail
+
+mkfs.ordofs -f "$TEST_DEV" >/dev/null
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
+cd "$TEST_MNT"
+tr '\0' x </dev/zero | head -c 64K >/tmp/x || :
+
+for name in same longer shorter odd reserved punched zeroed; do cat /tmp/x >$name; done
+truncate -s 64K same
+truncate -s 100K longer
+truncate -s 20K shorter
+truncate -s 20001 odd
+fallocate -o 64K -l 16K reserved
+fallocate -p -o 16K -l 16K punched
+fallocate -z -o 16K -l 16K zeroed
+# The fsync of another file has to come after these, and takes their records along.
+echo other >other
+sync other
+python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+cd /
+umount "$TEST_MNT"
+fsck.ordofs -n "$TEST_DEV"
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+cd "$TEST_MNT"
+[ "$(cat other)" = other ]
+# has NAME FROM TO: so many bytes of the file are data, as far as the file goes.
+bad=0
+has() {
+	local size
+	size=$(stat -c %s "$1")
+	local to=$((size < $3 ? size : $3))
+	[ "$2" -ge "$to" ] || cmp -n $((to - $2)) -i "$2" "$1" /tmp/x || { echo "$1: $size bytes"; bad=1; }
+}
+has same 0 65536
+has longer 0 65536
+has shorter 0 20480
+has odd 0 20001
+has reserved 0 65536
+has punched 0 16384
+has punched 32768 65536
+has zeroed 0 16384
+has zeroed 32768 65536
+echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed | tr '\n' ' ')"
+cd /
+exit $bad
