@@ -44,6 +44,8 @@ export ORDOFS_ROOT
 # (debug), or with those for data races (kcsan).
 KERNEL=${KERNEL:-stock}
 export KERNEL
+# By how much limits of time are longer on it.
+kernel_slowness() { if [ "$KERNEL" = stock ]; then echo 1; else echo 6; fi; }
 
 # The release of the stock kernel that the root carries (written by bootstrap).
 stock_release() {

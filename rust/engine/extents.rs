@@ -119,8 +119,7 @@ impl Fs {
                 && l.phys + l.len == e.phys
                 && l.unwritten == e.unwritten
                 && l.csums == e.csums
-                && l.len + e.len <= max
-                && self.same_ag(l.phys, e.phys + e.len - 1);
+                && l.len + e.len <= max.min(self.space.to_border(l.phys));
             if fits {
                 let mut all = KVec::new();
                 all.extend_from_slice(l.csum_slice(v.as_slice(), l.start, l.end()), GFP_KERNEL)?;
@@ -142,7 +141,7 @@ impl Fs {
             let rest = e.slice(from, e.end());
             let part = e.slice(
                 from,
-                from.saturating_add(max.min(self.to_border(rest.phys))),
+                from.saturating_add(max.min(self.space.to_border(rest.phys))),
             );
             let a = 4 * (from - e.start) as usize;
             let bytes = if e.csums {
@@ -163,15 +162,5 @@ impl Fs {
             from = part.end();
         }
         Ok(())
-    }
-
-    /// Number of blocks from this one to the end of its AG.
-    fn to_border(&self, phys: u64) -> u64 {
-        self.geometry.ag_blocks.get() - phys % self.geometry.ag_blocks
-    }
-
-    /// Are both blocks in one AG? Extents never cross a border, so that freeing one takes one lock.
-    fn same_ag(&self, a: u64, b: u64) -> bool {
-        a / self.geometry.ag_blocks == b / self.geometry.ag_blocks
     }
 }

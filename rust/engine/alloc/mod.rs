@@ -146,12 +146,18 @@ impl Space {
         self.promised.swap(0, Ordering::Relaxed)
     }
 
+    /// Number of blocks from this one to the end of its AG, which no extent crosses: freeing one takes
+    /// one lock.
+    pub fn to_border(&self, block: u64) -> u64 {
+        self.ag_blocks.get() - block % self.ag_blocks
+    }
+
     /// The blocks `[block, block + len)` as `(block, len)` of runs that each lie in one AG.
-    fn pieces(&self, block: u64, len: u64) -> impl Iterator<Item = (u64, u64)> {
-        let (ag_blocks, end) = (self.ag_blocks, block.saturating_add(len));
+    fn pieces(&self, block: u64, len: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let end = block.saturating_add(len);
         let mut at = block;
         core::iter::from_fn(move || {
-            let n = (ag_blocks.get() - at % ag_blocks).min(end - at);
+            let n = self.to_border(at).min(end - at);
             let piece = (at, n);
             at += n;
             (n > 0).then_some(piece)

@@ -102,7 +102,7 @@ pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
         .open(image)
         .with_context(|| format!("cannot open {}", image.display()))?;
 
-    let mut rng = crate::model::Rng::new(seed);
+    let mut rng = fastrand::Rng::with_seed(seed);
     let (mut flushed, mut lost, mut torn) = (0u64, 0u64, 0u64);
     let mut open: Vec<Entry> = Vec::new();
     while let Some(e) = next(&mut r, unit)? {
@@ -124,13 +124,13 @@ pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
     }
     let unflushed = open.len();
     // None arrive, all arrive, or each as it likes.
-    let mode = rng.below(4);
+    let mode = rng.u64(..4);
     for e in &open {
-        match (mode, rng.below(8)) {
+        match (mode, rng.u64(..8)) {
             (0, _) | (2.., 0..=2) => lost += 1,
             (3, 3) => {
                 torn += 1;
-                apply(&image, e, || rng.below(2) == 0)?;
+                apply(&image, e, || rng.u64(..2) == 0)?;
             }
             _ => apply(&image, e, || true)?,
         }

@@ -2,9 +2,10 @@
 
 //! Carries the sequences out and journals what has become durable.
 
-use crate::model::{How, Op, Rng, Sequence, PER_BLOCK, TEMPORARY, UNIT};
+use crate::model::{How, Op, Sequence, PER_BLOCK, TEMPORARY, UNIT};
 use crate::Work;
 use anyhow::{Context, Result};
+use fastrand::Rng;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -165,22 +166,22 @@ fn perform(dir: &Path, op: &Op, stamp: u64) -> io::Result<()> {
 /// Disturbs: writes, renames and unlinks without ever waiting for it to be durable, so that there are
 /// always writes on their way which no flush covers.
 fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
-    let mut rng = Rng::new(seed ^ 0x6e6f_6973_6500);
+    let mut rng = Rng::with_seed(seed ^ 0x6e6f_6973_6500);
     let mut data = vec![0; 64 << 10];
     while !stop() {
-        let path = dir.join(format!("noise{}", rng.below(4)));
+        let path = dir.join(format!("noise{}", rng.u64(..4)));
         let file = open(&path, 0)?;
-        data.fill(rng.below(256) as u8);
-        let at = rng.below(32) * data.len() as u64;
+        data.fill(rng.u64(..256) as u8);
+        let at = rng.u64(..32) * data.len() as u64;
         file.write_all_at(&data, at)?;
         // SAFETY: no pointers; the descriptor is open. Starts writing, waits for nothing.
         checked(unsafe {
             libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE)
         })?;
-        match rng.below(8) {
+        match rng.u64(..8) {
             0 => fs::remove_file(&path)?,
             1 => fs::rename(&path, dir.join("noise9"))?,
-            2 => file.set_len(rng.below(64) * UNIT)?,
+            2 => file.set_len(rng.u64(..64) * UNIT)?,
             _ => (),
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -5,6 +5,7 @@
 //! All of it follows from (seed, thread): the host needs to know only how far a thread got. Content is
 //! counted in units of 1 KiB; a unit holds its writer's number over and over, 0 stands for a hole.
 
+use fastrand::Rng;
 use std::collections::BTreeMap;
 
 /// Bytes of a unit of content.
@@ -14,27 +15,6 @@ pub const PER_BLOCK: u64 = 4;
 /// Most units of a file.
 const MAX_UNITS: u64 = 256;
 const FILES: u64 = 10;
-
-/// Xorshift, seeded through SplitMix.
-pub struct Rng(u64);
-
-impl Rng {
-    /// A generator of its own for each seed.
-    pub fn new(seed: u64) -> Self {
-        let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        Self((z ^ (z >> 31)) | 1)
-    }
-
-    /// Below `n`, which is not 0.
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-}
 
 /// A file: the writer of each unit.
 pub type Content = Vec<u64>;
@@ -101,7 +81,7 @@ impl Sequence {
     /// The sequence of a thread, from its beginning: an empty directory.
     pub fn new(seed: u64, thread: u32) -> Self {
         Self {
-            rng: Rng::new(seed.wrapping_mul(1000) + u64::from(thread)),
+            rng: Rng::with_seed(seed.wrapping_mul(1000) + u64::from(thread)),
             stamp: u64::from(thread + 1) << 40 | (seed & 0xff) << 32,
             number: 1,
             dir: Dir::new(),
@@ -114,7 +94,7 @@ impl Sequence {
             *self
                 .dir
                 .keys()
-                .nth(self.rng.below(n) as usize)
+                .nth(self.rng.u64(..n) as usize)
                 .unwrap_or(&0)
         })
     }
@@ -123,14 +103,14 @@ impl Sequence {
     pub fn next(&mut self) -> (Op, u64) {
         self.stamp += 1;
         let stamp = self.stamp;
-        let any = self.rng.below(FILES);
+        let any = self.rng.u64(..FILES);
         let old = self.file();
         let size = |f: u64, d: &Dir| d.get(&f).map_or(0, |c| c.len() as u64);
-        let op = match (self.rng.below(20), old) {
+        let op = match (self.rng.u64(..20), old) {
             (0..=4, Some(file)) if size(file, &self.dir) < MAX_UNITS - 16 => Op::Write {
                 file,
                 start: size(file, &self.dir),
-                len: 1 + self.rng.below(16),
+                len: 1 + self.rng.u64(..16),
                 how: How::Fsync,
             },
             (5..=9, Some(file)) => {
@@ -142,8 +122,8 @@ impl Sequence {
                     How::Msync,
                     How::Syncfs,
                 ];
-                let how = hows[self.rng.below(hows.len() as u64) as usize];
-                let (mut start, mut len) = (self.rng.below(128), 1 + self.rng.below(24));
+                let how = hows[self.rng.u64(..hows.len() as u64) as usize];
+                let (mut start, mut len) = (self.rng.u64(..128), 1 + self.rng.u64(..24));
                 if how == How::Direct {
                     start -= start % PER_BLOCK;
                     len = len.next_multiple_of(PER_BLOCK);
@@ -163,23 +143,23 @@ impl Sequence {
             }
             (10 | 11, Some(file)) => Op::Replace {
                 file,
-                len: 1 + self.rng.below(32),
+                len: 1 + self.rng.u64(..32),
             },
             (12, Some(file)) => Op::ReplaceUnsynced {
                 file,
-                len: 1 + self.rng.below(32),
+                len: 1 + self.rng.u64(..32),
                 other: self.file().unwrap_or(file),
             },
             (13, Some(file)) if self.dir.len() > 3 => Op::Unlink { file },
             (14 | 15, Some(from)) if from != any => Op::Rename { from, to: any },
             (16, Some(file)) => Op::Truncate {
                 file,
-                len: self.rng.below(MAX_UNITS),
+                len: self.rng.u64(..MAX_UNITS),
             },
             (17 | 18, Some(file)) => {
-                let start = self.rng.below(24) * PER_BLOCK;
-                let len = (1 + self.rng.below(6)) * PER_BLOCK;
-                if self.rng.below(2) == 0 {
+                let start = self.rng.u64(..24) * PER_BLOCK;
+                let len = (1 + self.rng.u64(..6)) * PER_BLOCK;
+                if self.rng.u64(..2) == 0 {
                     Op::Punch { file, start, len }
                 } else {
                     Op::Zero { file, start, len }
@@ -188,7 +168,7 @@ impl Sequence {
             _ => Op::Write {
                 file: any,
                 start: 0,
-                len: 1 + self.rng.below(16),
+                len: 1 + self.rng.u64(..16),
                 how: How::Fsync,
             },
         };
