@@ -473,9 +473,9 @@ impl Fs {
                 self.abort("no memory to undo a failed write");
             }
             inode.bump();
-            drop(m);
             // Its extent map may have taken the place of a modified one, which no fsync finds now.
             self.break_log();
+            drop(m);
             if !o.in_place() {
                 let freed = self.space.release_busy(&self.st, o.phys(), o.len());
                 freed.unwrap_or_else(|_| self.abort("releasing blocks of a failed write"));

@@ -10,7 +10,7 @@ use crate::engine::alloc::Priority;
 use crate::engine::dir::check_name;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-use crate::engine::log::record::Record;
+use crate::engine::log::record::{Record, SAME_SIZE};
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::engine::xattr::NewXattr;
@@ -434,7 +434,10 @@ impl Fs {
         t.flags = a.flags.unwrap_or(t.flags);
         txn.log(&Record::Attrs {
             ino: inode.ino(),
-            attrs: *t,
+            attrs: Attrs {
+                size: SAME_SIZE,
+                ..*t
+            },
         });
         Ok(())
     }

@@ -22,7 +22,7 @@ use crate::engine::btree::{Tree, ValueBuf, MAX_VALUE};
 use crate::engine::format::{corrupt, le32};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-use crate::engine::log::record::Record;
+use crate::engine::log::record::{Record, SAME_SIZE};
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
@@ -366,7 +366,10 @@ impl Fs {
                 meta.attrs.mode = (meta.attrs.mode & S_IFMT) | (m & !S_IFMT);
                 Record::Attrs {
                     ino: inode.ino(),
-                    attrs: meta.attrs,
+                    attrs: Attrs {
+                        size: SAME_SIZE,
+                        ..meta.attrs
+                    },
                 }
             });
             let xattr = Record::Xattr {

@@ -137,12 +137,18 @@ impl<T: FileData> Inode<T> {
         unsafe { bindings::ordofs_helper_is_nosec(self.as_ptr()) }
     }
 
-    /// Writes the dirty pages of bytes `start..=end` and waits.
+    /// Writes the dirty pages of bytes `start..=end` and waits. Its error is one of this time: an earlier
+    /// one is for fsync to report, and no reason to refuse an operation whose own I/O is well.
     pub(crate) fn write_and_wait(&self, start: u64, end: u64) -> Result {
+        let (mapping, start, end) = (self.mapping(), start as i64, end as i64);
         // SAFETY: The mapping is valid.
-        to_result(unsafe {
-            bindings::filemap_write_and_wait_range(self.mapping(), start as i64, end as i64)
-        })
+        unsafe {
+            let since = bindings::ordofs_helper_sample_wb_err(mapping);
+            let started = to_result(bindings::filemap_fdatawrite_range(mapping, start, end));
+            bindings::filemap_fdatawait_range_keep_errors(mapping, start, end);
+            started?;
+            to_result(bindings::ordofs_helper_check_wb_err(mapping, since))
+        }
     }
 
     /// Has the VFS's own changes of attributes handed over to the filesystem. With `datasync` only

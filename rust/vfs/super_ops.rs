@@ -129,12 +129,8 @@ unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
 pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: By the caller's promise nobody changes the field.
     let raw = unsafe { (*sb).s_fs_info }.cast::<Mounted<T>>();
-    if raw.is_null() {
-        return;
-    }
-    {
-        // SAFETY: By the superblock's invariants this is valid until we free it below.
-        let mounted = unsafe { &*raw };
+    // SAFETY: By the superblock's invariants this is null or valid until we free it below.
+    if let Some(mounted) = unsafe { raw.as_ref() } {
         mounted.hide();
         mounted.fs().drain();
         mounted.fs().unmount();
@@ -142,6 +138,9 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: The device is open. We wrote past its page cache, and as long as somebody else has it open
     // (udev) what is cached there stays: fsck would see the disk as it was before (as in XFS).
     unsafe { bindings::invalidate_bdev((*sb).s_bdev) };
+    if raw.is_null() {
+        return;
+    }
     // SAFETY: By the superblock's invariants this comes from `KBox::into_raw`; completions of I/O have
     // been waited for, so that there are no users any more.
     drop(unsafe { KBox::from_raw(raw) });

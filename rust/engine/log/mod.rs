@@ -146,7 +146,8 @@ impl Log {
         self.append_with(generation, |out, t| r.append(out, generation, t));
     }
 
-    /// Appends what `put` writes. Nothing gets between several records: they go into the same batch.
+    /// Appends what `put` writes. Nothing gets between several records: they go into the same batch. Of
+    /// several generations, `generation` is the newest.
     fn append_with(&self, generation: u64, put: impl FnOnce(&mut KVVec<u8>, Time) -> Result) {
         if self.off.load(Ordering::Acquire) {
             return;
@@ -273,20 +274,9 @@ impl Fs {
 
         let collecting = Collecting::enter(inode);
         let mut m = inode.maps.write();
-        // The size goes before the extents: another fsync may write the one without the others, and
-        // what is mapped must not lie behind the end of the file. Writes that complete change it under
-        // `maps`; everything else has a record of its own, which `meta` orders with this one.
-        {
-            let meta = inode.meta.lock();
-            let generation = inode.changed.load(Ordering::Acquire);
-            self.log.append(
-                &Record::Attrs {
-                    ino: inode.ino(),
-                    attrs: meta.attrs,
-                },
-                generation,
-            );
-        }
+        // Together with the attributes, below.
+        let mut writes = KVVec::new();
+        let mut newest = 0;
         let mut v = ValueBuf::new();
         let mut at = 0;
         let (mut maps, mut extents) = (0, 0);
@@ -299,7 +289,7 @@ impl Fs {
             let waited_for = pinned && r.value.pinned < limit;
             #[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
             if waited_for && mutant::is(Mutant::R1Trust) {
-                self.log_on_trust(inode, &r)?;
+                self.log_on_trust(inode, &r, &mut writes)?;
                 continue;
             }
             debug_assert!(!waited_for, "R1: fsync missed a write in flight");
@@ -331,13 +321,32 @@ impl Fs {
                     phys: part.phys,
                     csums,
                 };
-                self.log.append(&w, generation);
+                newest = newest.max(generation);
+                if writes.len() > MAX_PENDING || w.append(&mut writes, generation, now()).is_err() {
+                    self.break_log();
+                    return Ok(());
+                }
                 extents += 1;
             }
             if !pinned {
                 m.ems.set_logged(r.start);
             }
         }
+        // Another fsync takes the size along with all of the extents or without: else a crash could leave
+        // a hole below the new size. The size goes first, nothing may be mapped behind it. Writes that
+        // complete change it under `maps`; everything else has a record of its own, which `meta` orders
+        // with this one.
+        let meta = inode.meta.lock();
+        let generation = inode.changed.load(Ordering::Acquire);
+        let attrs = Record::Attrs {
+            ino: inode.ino(),
+            attrs: meta.attrs,
+        };
+        self.log.append_with(newest.max(generation), |out, t| {
+            attrs.append(out, generation, t)?;
+            Ok(out.extend_from_slice(&writes, GFP_KERNEL)?)
+        });
+        drop(meta);
         trace::fsync_collect(self.dev(), inode.ino(), maps, extents);
         Ok(())
     }

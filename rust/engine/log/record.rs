@@ -32,6 +32,10 @@ const MAX_GENERATION: u64 = 1 << 63;
 /// In place of the length of an attribute's value: the attribute is removed.
 const REMOVED: u32 = u32::MAX;
 
+/// In a record of attributes: the size stays what it is. A size that writes have raised goes into the
+/// log only beside their extents, or a crash could leave a hole below it.
+pub const SAME_SIZE: u64 = u64::MAX;
+
 /// A record; strings and checksums borrow.
 pub enum Record<'a> {
     /// A new inode, with a name unless `dir` is 0.
@@ -56,7 +60,7 @@ pub enum Record<'a> {
         old_name: &'a [u8],
         new_name: &'a [u8],
     },
-    /// All attributes but the link count.
+    /// All attributes but the link count; [`SAME_SIZE`] is no size.
     Attrs { ino: u64, attrs: Attrs },
     /// Truncation or extension: what is mapped behind the new end goes.
     Size { ino: u64, bytes: u64 },

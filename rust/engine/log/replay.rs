@@ -11,7 +11,7 @@
 //!    replay that is cut off is simply done again.
 
 use super::ahead::Ahead;
-use super::record::{decode, Record, Stamped};
+use super::record::{decode, Record, Stamped, SAME_SIZE};
 use super::ring::{self, Area, Found};
 use crate::engine::extents::Old;
 use crate::engine::format::corrupt;
@@ -297,7 +297,9 @@ impl Fs {
                         flags: Some(a.flags),
                     },
                 )?;
-                i.meta.lock().attrs.size = a.size;
+                if a.size != SAME_SIZE {
+                    i.meta.lock().attrs.size = a.size;
+                }
                 Ok(())
             }),
             Record::Size { ino, bytes } => self.with(ino, |i| self.set_size(i, bytes)),

@@ -17,12 +17,17 @@ use crate::engine::inode::Inode;
 use crate::engine::maps::extent_map::Em;
 use crate::engine::maps::range::Range;
 use crate::os::atomic::Ordering;
-use crate::os::{crc32c, Block};
+use crate::os::{crc32c, now, Block};
 use kernel::prelude::*;
 
 impl Fs {
     /// Logs a mapping in flight as if its write had ended.
-    pub(super) fn log_on_trust(&self, inode: &Inode, r: &Range<Em>) -> Result {
+    pub(super) fn log_on_trust(
+        &self,
+        inode: &Inode,
+        r: &Range<Em>,
+        writes: &mut KVVec<u8>,
+    ) -> Result {
         let mut csums = KVec::new();
         let mut b = Block::zeroed()?;
         for i in 0..r.len {
@@ -35,8 +40,7 @@ impl Fs {
             phys: r.value.phys,
             csums: &csums,
         };
-        self.log.append(&w, self.running_generation());
-        Ok(())
+        w.append(writes, self.running_generation(), now())
     }
 
     /// LogNoWait: a batch makes room for the next one before it is flushed.

@@ -139,6 +139,10 @@ fn direct_write(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> Result<us
     // which is not for the queue of completions to do.
     let extends = iocb.pos().saturating_add(count) > inode.size();
     let wait = extends || iocb.is_dsync();
+    if extends {
+        // Its end, or its failure, sets the size on disk.
+        super::space::write_appended(inode, inode.size())?;
+    }
     iocb.direct_write(from, &lock, wait)
 }
 

@@ -29,7 +29,7 @@ use crate::{
 /// Writes what was appended below byte `end` and has not been written back. An operation that raises
 /// the size on disk comes after it: what the file has lost after a crash is its end, not its middle (XFS
 /// calls it the problem of NULL files).
-fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
+pub(super) fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
     let on_disk = inode.data().engine.attrs().size;
     let end = end.min(inode.size());
     if on_disk < end {
@@ -45,9 +45,10 @@ pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
     inode.wait_direct_io();
     let layout = inode.lock_layout();
     let old = inode.size();
-    write_appended(inode, size)?;
     if size >= old {
+        // Zeroes first: what has never been written needs no space for a copy.
         layout.zero(old, size - old)?;
+        write_appended(inode, old)?;
         layout.set_size(size);
         let _nofs = NoFs::enter();
         return engine.set_size(target, size);
@@ -60,10 +61,10 @@ pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
     layout.set_size(size);
     // The new tail must be zero on disk before the size is: or a crash in between would let what
     // was cut off come back when the file grows again. The pages behind it are gone already.
-    let flushed = match zeroed {
-        Some(true) => inode.write_and_wait(size, size),
-        _ => Ok(()),
-    };
+    let mut flushed = write_appended(inode, size);
+    if zeroed == Some(true) {
+        flushed = flushed.and(inode.write_and_wait(size, size));
+    }
     {
         let _nofs = NoFs::enter();
         engine.set_size(target, size)?;
@@ -114,8 +115,8 @@ fn reserve(
     new_size: Option<u64>,
 ) -> Result {
     if new_size.is_some() {
-        write_appended(inode, inode.size())?;
         layout.zero_tail(inode.size())?;
+        write_appended(inode, inode.size())?;
     }
     let first = range.start / BLOCK;
     let last = range.end.div_ceil(BLOCK);

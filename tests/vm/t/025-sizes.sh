@@ -12,7 +12,7 @@ trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
 cd "$TEST_MNT"
 tr '\0' x </dev/zero | head -c 64K >/tmp/x || :
 
-for name in same longer shorter odd reserved punched zeroed; do cat /tmp/x >$name; done
+for name in same longer shorter odd reserved punched zeroed appended modes; do cat /tmp/x >$name; done
 truncate -s 64K same
 truncate -s 100K longer
 truncate -s 20K shorter
@@ -20,6 +20,14 @@ truncate -s 20001 odd
 fallocate -o 64K -l 16K reserved
 fallocate -p -o 16K -l 16K punched
 fallocate -z -o 16K -l 16K zeroed
+dd if=/tmp/x of=appended bs=64K count=1 seek=1 conv=notrunc oflag=direct status=none
+# The data is on disk, the size of it is in no log: the mode must not take it along.
+python3 - modes <<'END'
+import ctypes, os, sys
+fd = os.open(sys.argv[1], os.O_RDWR)
+assert ctypes.CDLL(None).sync_file_range(fd, ctypes.c_long(0), ctypes.c_long(0), 7) == 0
+os.fchmod(fd, 0o600)
+END
 # The fsync of another file has to come after these, and takes their records along.
 echo other >other
 sync other
@@ -47,6 +55,8 @@ has punched 0 16384
 has punched 32768 65536
 has zeroed 0 16384
 has zeroed 32768 65536
-echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed | tr '\n' ' ')"
+has appended 0 65536
+has modes 0 65536
+echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed appended modes | tr '\n' ' ')"
 cd /
 exit $bad

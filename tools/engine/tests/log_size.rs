@@ -46,6 +46,42 @@ fn grown() {
     assert_eq!(found, (size, BLOCKS));
 }
 
+/// The record of other attributes says nothing of a size that only the write has raised.
+#[test]
+fn other_attributes() {
+    let found = after_crash(|fs, a| {
+        let mode = Some(0o600);
+        fs.set_attrs(
+            a,
+            &AttrChange {
+                mode,
+                ..AttrChange::default()
+            },
+        )
+        .unwrap();
+    });
+    assert_eq!(found, (0, 0));
+}
+
+/// Nor takes it a size back that is in the log.
+#[test]
+fn other_attributes_after_an_fsync() {
+    let size = BLOCKS * BLOCK;
+    let found = after_crash(|fs, a| {
+        fs.sync_inode(a).unwrap();
+        let mode = Some(0o600);
+        fs.set_attrs(
+            a,
+            &AttrChange {
+                mode,
+                ..AttrChange::default()
+            },
+        )
+        .unwrap();
+    });
+    assert_eq!(found, (size, BLOCKS));
+}
+
 #[test]
 fn to_the_size_it_has() {
     let size = BLOCKS * BLOCK;
