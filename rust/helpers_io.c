@@ -8,16 +8,6 @@
 
 #include <linux/ratelimit.h>
 
-errseq_t ordofs_helper_sample_wb_err(struct address_space *mapping)
-{
-	return filemap_sample_wb_err(mapping);
-}
-
-int ordofs_helper_check_wb_err(struct address_space *mapping, errseq_t since)
-{
-	return filemap_check_wb_err(mapping, since);
-}
-
 int ordofs_helper_iomap_iter_next(const struct iomap_iter *iter,
 		struct iomap *iomap, struct iomap *srcmap,
 		iomap_iter_begin_fn begin, iomap_iter_end_fn end)

@@ -43,8 +43,6 @@ static const vm_fault_t RUST_CONST_HELPER_ORDOFS_VM_FAULT_LOCKED = VM_FAULT_LOCK
 
 typedef void (*ordofs_work_fn)(struct work_struct *work);
 
-errseq_t ordofs_helper_sample_wb_err(struct address_space *mapping);
-int ordofs_helper_check_wb_err(struct address_space *mapping, errseq_t since);
 int ordofs_helper_iomap_iter_next(const struct iomap_iter *iter,
 		struct iomap *iomap, struct iomap *srcmap,
 		iomap_iter_begin_fn begin, iomap_iter_end_fn end);

@@ -140,14 +140,24 @@ impl<T: FileData> Inode<T> {
     /// Writes the dirty pages of bytes `start..=end` and waits. Its error is one of this time: an earlier
     /// one is for fsync to report, and no reason to refuse an operation whose own I/O is well.
     pub(crate) fn write_and_wait(&self, start: u64, end: u64) -> Result {
-        let (mapping, start, end) = (self.mapping(), start as i64, end as i64);
-        // SAFETY: The mapping is valid.
+        let mapping = self.mapping();
+        // SAFETY: The mapping is valid. Its error is a number that others change, with atomic operations.
         unsafe {
-            let since = bindings::ordofs_helper_sample_wb_err(mapping);
-            let started = to_result(bindings::filemap_fdatawrite_range(mapping, start, end));
-            bindings::filemap_fdatawait_range_keep_errors(mapping, start, end);
-            started?;
-            to_result(bindings::ordofs_helper_check_wb_err(mapping, since))
+            let error = || (&raw const (*mapping).wb_err).read_volatile();
+            let before = error();
+            // What earlier errors left in the flags goes; what is in them afterwards is ours.
+            bindings::filemap_check_errors(mapping);
+            to_result(bindings::filemap_write_and_wait_range(
+                mapping,
+                start as i64,
+                end as i64,
+            ))?;
+            // Or an fsync has taken it from there meanwhile.
+            let after = error();
+            if after != before {
+                to_result(-((after & bindings::MAX_ERRNO) as c_int))?;
+            }
+            Ok(())
         }
     }
 

@@ -298,7 +298,9 @@ impl Fs {
             // modified list.
             let mut from = r.start;
             while from < r.end() {
-                let Some(e) = m.extent_at_or_after(&self.st, from, &mut v)? else {
+                let found = m.extent_at_or_after(&self.st, from, &mut v);
+                // The maps that count as logged by now are in no record.
+                let Some(e) = found.inspect_err(|_| self.break_log())? else {
                     break;
                 };
                 if e.start >= r.end() {

@@ -12,7 +12,7 @@
 //! | 2 link | dir, ino u64, name |
 //! | 3 unlink | dir, ino u64, name |
 //! | 4 rename | old dir, new dir, ino, target ino (0: none) u64, exchange u32, old name, new name |
-//! | 5 attrs | ino, size u64, mode, uid, gid, flags u32, atime, mtime, ctime (12 bytes each) |
+//! | 5 attrs | ino, size (2^64 - 1: stays) u64, mode, uid, gid, flags u32, atime, mtime, ctime (12 bytes each) |
 //! | 6 size | ino, bytes u64 |
 //! | 7 punch | ino, first file block, blocks u64 |
 //! | 8 preallocate | ino, first file block, first disk block, blocks u64 |

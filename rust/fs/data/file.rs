@@ -25,7 +25,7 @@
 
 use kernel::prelude::*;
 
-use super::{OrdoFs, BLOCK};
+use super::{space::write_appended, OrdoFs, BLOCK};
 use crate::{
     os::NoFs,
     vfs::{
@@ -73,6 +73,10 @@ pub(super) fn write_iter(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> 
         let lock = iocb.inode().lock(true);
         if prepare_write(iocb, from, &lock)? == 0 {
             return Ok(0);
+        }
+        if iocb.is_direct() {
+            // As in `direct_write`.
+            write_appended(lock.inode(), iocb.pos())?;
         }
         iocb.buffered_write(from, &lock)?
     };
@@ -139,10 +143,8 @@ fn direct_write(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> Result<us
     // which is not for the queue of completions to do.
     let extends = iocb.pos().saturating_add(count) > inode.size();
     let wait = extends || iocb.is_dsync();
-    if extends {
-        // Its end, or its failure, sets the size on disk.
-        super::space::write_appended(inode, inode.size())?;
-    }
+    // Its end, or its failure, sets the size on disk.
+    write_appended(inode, iocb.pos())?;
     iocb.direct_write(from, &lock, wait)
 }
 
@@ -172,6 +174,8 @@ pub(super) fn direct_write_ended(
 /// `fsync(2)` and `fdatasync(2)`: R8.
 pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, datasync: bool) -> Result {
     let inode = file.inode();
+    // A synchronous write brings the size on disk along.
+    write_appended(inode, u64::try_from(start).unwrap_or(0))?;
     // First the data, and the errors of earlier writeback.
     file.write_and_wait(start, end)?;
     // Then what only the VFS knows.

@@ -12,7 +12,7 @@ trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
 cd "$TEST_MNT"
 tr '\0' x </dev/zero | head -c 64K >/tmp/x || :
 
-for name in same longer shorter odd reserved punched zeroed appended modes; do cat /tmp/x >$name; done
+for name in same longer shorter odd reserved punched zeroed appended modes last synced; do cat /tmp/x >$name; done
 truncate -s 64K same
 truncate -s 100K longer
 truncate -s 20K shorter
@@ -21,6 +21,9 @@ fallocate -o 64K -l 16K reserved
 fallocate -p -o 16K -l 16K punched
 fallocate -z -o 16K -l 16K zeroed
 dd if=/tmp/x of=appended bs=64K count=1 seek=1 conv=notrunc oflag=direct status=none
+dd if=/tmp/x of=last bs=4K count=1 seek=15 conv=notrunc oflag=direct status=none
+truncate -s 64K last
+dd if=/tmp/x of=synced bs=4K count=1 seek=16 conv=notrunc oflag=dsync status=none
 # The data is on disk, the size of it is in no log: the mode must not take it along.
 python3 - modes <<'END'
 import ctypes, os, sys
@@ -57,6 +60,9 @@ has zeroed 0 16384
 has zeroed 32768 65536
 has appended 0 65536
 has modes 0 65536
-echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed appended modes | tr '\n' ' ')"
+has last 0 65536
+has synced 0 65536
+[ "$(stat -c %s synced)" = 69632 ]
+echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed appended modes last synced | tr '\n' ' ')"
 cd /
 exit $bad

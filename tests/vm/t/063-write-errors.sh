@@ -61,3 +61,22 @@ fsck.ordofs -n $dev
 mount -t ordofs $dev "$TEST_MNT"
 cmp /tmp/a "$TEST_MNT/a"
 cmp /tmp/b "$TEST_MNT/b"
+
+# An error of writeback is fsync's to report: it is no reason for truncate to fail, whose own I/O is well.
+mount -o remount,commit=300 "$TEST_MNT"
+sync
+dd if=/tmp/a of="$TEST_MNT/a" bs=64K count=1 oflag=append conv=notrunc status=none
+table "0 $sectors flakey $TEST_DEV 0 0 1000 1 error_writes"
+python3 - "$TEST_MNT/a" <<'END'
+import ctypes, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR)
+assert ctypes.CDLL(None).sync_file_range(fd, ctypes.c_long(0), ctypes.c_long(0), 2) == 0
+time.sleep(1)
+END
+table "0 $sectors linear $TEST_DEV 0"
+truncate -s +4K "$TEST_MNT/a"
+if sync "$TEST_MNT/a"; then
+	echo "nobody was told of the failed write"
+	exit 1
+fi
+sync "$TEST_MNT/a"
