@@ -11,6 +11,7 @@
 #include <linux/fs_context.h>
 #include <linux/iversion.h>
 #include <linux/kthread.h>
+#include <linux/lockdep.h>
 #include <linux/mm.h>
 #include <linux/mnt_idmapping.h>
 #include <linux/mutex.h>
@@ -38,9 +39,38 @@ void ordofs_mutex_lock(struct mutex *lock)
 	mutex_lock(lock);
 }
 
+bool ordofs_mutex_trylock(struct mutex *lock)
+{
+	return mutex_trylock(lock);
+}
+
 void ordofs_rwsem_init(struct rw_semaphore *sem, void *key)
 {
 	__init_rwsem(sem, "ordofs_rwsem", key);
+}
+
+void ordofs_lockmap_init(struct lockdep_map *map, void *key)
+{
+	lockdep_init_map(map, "ordofs_wait", key, 0);
+}
+
+/* As a rwsem: a task that holds the shared side must not ask for it again. */
+void ordofs_lockmap_acquire(struct lockdep_map *map, bool exclusive, bool try)
+{
+	if (exclusive)
+		rwsem_acquire(map, 0, try, _RET_IP_);
+	else
+		rwsem_acquire_read(map, 0, try, _RET_IP_);
+}
+
+void ordofs_lockmap_release(struct lockdep_map *map)
+{
+	rwsem_release(map, _RET_IP_);
+}
+
+void ordofs_inode_assert_locked(struct inode *inode)
+{
+	lockdep_assert_held_write(&inode->i_rwsem);
 }
 
 void ordofs_waitqueue_init(struct wait_queue_head *wq)

@@ -8,6 +8,7 @@
 #include <linux/fs.h>
 #include <linux/fileattr.h>
 #include <linux/fs_context.h>
+#include <linux/lockdep.h>
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/seq_file.h>
@@ -24,7 +25,12 @@ static const unsigned int RUST_CONST_HELPER_ORDOFS_S_DIRSYNC = S_DIRSYNC;
 
 void ordofs_mutex_init(struct mutex *lock, void *key);
 void ordofs_mutex_lock(struct mutex *lock);
+bool ordofs_mutex_trylock(struct mutex *lock);
 void ordofs_rwsem_init(struct rw_semaphore *sem, void *key);
+void ordofs_lockmap_init(struct lockdep_map *map, void *key);
+void ordofs_lockmap_acquire(struct lockdep_map *map, bool exclusive, bool try);
+void ordofs_lockmap_release(struct lockdep_map *map);
+void ordofs_inode_assert_locked(struct inode *inode);
 void ordofs_waitqueue_init(struct wait_queue_head *wq);
 void ordofs_wake_all(struct wait_queue_head *wq);
 void ordofs_wait_begin(struct wait_queue_head *wq,

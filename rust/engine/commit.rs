@@ -225,7 +225,7 @@ impl Fs {
         r
     }
 
-    /// The snapshot. The caller holds the exclusive side of the barrier.
+    /// The snapshot. Runs on the exclusive side of the barrier.
     fn freeze(&self) -> Result<Frozen> {
         // Who aborts does so before he leaves the barrier: what is half done may be here, and stays here.
         self.readable()?;

@@ -62,9 +62,7 @@ impl Fs {
         loop {
             if inode.direct.load(Ordering::Acquire) != 0 {
                 let end = max.min(MAX_DELALLOC);
-                inode
-                    .ordered_wait
-                    .wait_until(|| !inode.ordered.lock().direct(block, end));
+                self.ordered_until(inode, || !inode.ordered.lock().direct(block, end));
             }
             let m = inode.maps.read();
             let r = Self::with_cookie(inode, m.readable(&self.st, block, max)?);
@@ -96,9 +94,7 @@ impl Fs {
         }
         let max = max.clamp(1, MAX_DELALLOC).min(MAX_FILE_BLOCKS - block);
         if inode.direct.load(Ordering::Acquire) != 0 {
-            inode
-                .ordered_wait
-                .wait_until(|| !inode.ordered.lock().direct(block, max));
+            self.ordered_until(inode, || !inode.ordered.lock().direct(block, max));
         }
         loop {
             let need = {
@@ -276,9 +272,7 @@ impl Fs {
                     // the loser's blocks would be freed and mapped at once, and in place they would
                     // leave a checksum that is true of neither.
                     self.space.unreserve(extra);
-                    inode
-                        .ordered_wait
-                        .wait_until(|| !inode.ordered.lock().overlaps(start, 1));
+                    self.ordered_until(inode, || !inode.ordered.lock().overlaps(start, 1));
                 }
                 Err(e) => {
                     self.space.unreserve(extra);
@@ -462,6 +456,7 @@ impl Fs {
     /// the data of this I/O reaches into the file. Process context; may wait for space, never for I/O.
     pub fn finish_write(&self, o: Ordered, new_size: u64, status: Result) -> Result {
         let _nofs = NoFs::enter();
+        self.ordered_map.acquired(false);
         let r = match status {
             Ok(()) => self.complete(&o, new_size),
             Err(e) => Err(e),
@@ -490,6 +485,7 @@ impl Fs {
             inode.direct.fetch_sub(1, Ordering::AcqRel);
         }
         inode.ordered_wait.wake_all();
+        self.ordered_map.release();
         r
     }
 
@@ -535,11 +531,16 @@ impl Fs {
         Ok(())
     }
 
+    /// Waits until `cond` is true of the ordered extents of an inode. Not with any lock held that
+    /// [`Fs::finish_write`] takes, nor inside a Txn.
+    pub(crate) fn ordered_until(&self, inode: &Inode, cond: impl FnMut() -> bool) {
+        self.ordered_map.might_wait();
+        inode.ordered_wait.wait_until(cond);
+    }
+
     /// Waits until no write is in flight in the range. Never call with a Txn or a lock of the inode.
     pub fn wait_ordered(&self, inode: &Inode, start: u64, len: u64) {
-        inode
-            .ordered_wait
-            .wait_until(|| !inode.ordered.lock().overlaps(start, len));
+        self.ordered_until(inode, || !inode.ordered.lock().overlaps(start, len));
     }
 
     /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.

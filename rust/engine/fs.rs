@@ -15,7 +15,7 @@ use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::os::{trace, Mutex, NoFs, RwLock, Shared, WaitQueue};
+use crate::os::{trace, LockMap, Mutex, NoFs, RwLock, Shared, WaitQueue};
 use core::num::NonZeroU64;
 use kernel::prelude::*;
 
@@ -45,6 +45,8 @@ pub struct Fs {
     pub(crate) itree: RwLock<Tree>,
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) barrier: Barrier,
+    /// Had by those who complete ordered extents.
+    pub(crate) ordered_map: LockMap,
     /// Inodes that the running transaction changed.
     pub(crate) dirty: Mutex<KVVec<Shared<Inode>>>,
     /// The generation that operations run in; the one before is committed or being committed.
@@ -107,6 +109,7 @@ impl Fs {
             itree: RwLock::new(p.itree)?,
             commit: Mutex::new(p.commit)?,
             barrier: Barrier::new()?,
+            ordered_map: LockMap::new()?,
             dirty: Mutex::new(KVVec::new())?,
             running: AtomicU64::new(p.generation + 1),
             durable: AtomicU64::new(p.generation),
@@ -306,21 +309,35 @@ impl Fs {
         self.em_count.load(Ordering::Relaxed).max(0) as u64 + self.st.cached()
     }
 
-    /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs).
+    /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs), of both
+    /// their share. Waits for no lock whose holder may be waiting for memory.
     pub fn shrink_scan(&self, n: u64) -> u64 {
-        let mut done = self.st.shrink(n);
-        if done < n && self.em_count.load(Ordering::Relaxed) > 0 {
-            self.itable.for_each(|i| {
-                let mut m = i.maps.write();
-                let max = usize::try_from(n - done).unwrap_or(usize::MAX);
-                let (k, kept) = m.ems.release(0, u64::MAX, max);
+        let maps = self.em_count.load(Ordering::Relaxed).max(0) as u64;
+        let all = maps.saturating_add(self.st.cached()).max(1);
+        let share = if n < all {
+            n.saturating_mul(maps).div_ceil(all)
+        } else {
+            maps
+        };
+        let done = self.shrink_maps(share);
+        done + self.st.shrink(n.saturating_sub(done))
+    }
+
+    fn shrink_maps(&self, want: u64) -> u64 {
+        let mut done = 0;
+        if want > 0 {
+            self.itable.sweep(|i| {
+                let Some(mut m) = i.maps.try_write() else {
+                    return true;
+                };
+                let (k, kept) = m.ems.shrink(want - done);
                 m.ems.recount(&self.em_count);
                 if k + kept > 0 {
-                    let (k, kept, dev) = (k as u64, kept as u64, self.dev());
-                    trace::release_maps(dev, i.ino(), 0, u64::MAX, k, kept, true);
+                    let (dev, kept) = (self.dev(), kept as u64);
+                    trace::release_maps(dev, i.ino(), 0, u64::MAX, k as u64, kept, true);
                 }
                 done += k as u64;
-                done < n
+                done < want
             });
         }
         done

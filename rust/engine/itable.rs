@@ -7,6 +7,7 @@
 //! the table. Shards with a mutex each; only the look-up is under it.
 
 use crate::engine::inode::Inode;
+use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
 use kernel::prelude::*;
 
@@ -37,6 +38,8 @@ impl Shard {
 /// Inode number to inode.
 pub struct InodeTable {
     shards: KVec<Mutex<Shard>>,
+    /// The inode with which the next [`InodeTable::sweep`] begins.
+    hand: AtomicU64,
 }
 
 /// Answer of [`InodeTable::get`].
@@ -60,7 +63,10 @@ impl InodeTable {
                 GFP_KERNEL,
             )?;
         }
-        Ok(Self { shards })
+        Ok(Self {
+            shards,
+            hand: AtomicU64::new(0),
+        })
     }
 
     fn shard(&self, ino: u64) -> Result<&Mutex<Shard>> {
@@ -132,18 +138,27 @@ impl InodeTable {
         self.shard(ino).ok()?.lock().remove_idle(ino)
     }
 
-    /// Calls `f` for inodes until it returns false. Each is called without the shard's lock.
-    pub fn for_each(&self, mut f: impl FnMut(&Shared<Inode>) -> bool) {
-        for shard in self.shards.iter() {
-            let mut from = 0;
+    /// Calls `f` for inodes until it returns false, beginning with the one at which it did so the last
+    /// time. Each is called without the shard's lock. For the shrinker: it does not wait for locks.
+    pub fn sweep(&self, mut f: impl FnMut(&Shared<Inode>) -> bool) {
+        let hand = self.hand.load(Ordering::Relaxed);
+        let first = (hand % SHARDS as u64) as usize;
+        // The first shard twice: from the hand on, and up to it.
+        for turn in 0..=SHARDS {
+            let Some(shard) = self.shards.get((first + turn) % SHARDS) else {
+                return;
+            };
+            let mut from = if turn == 0 { hand } else { 0 };
             loop {
-                let next = shard
-                    .lock()
-                    .map
-                    .first_ge(from)
-                    .map(|(k, e)| (k, e.inode.clone()));
+                let Some(shard) = shard.try_lock() else { break };
+                let next = shard.map.first_ge(from).map(|(k, e)| (k, e.inode.clone()));
+                drop(shard);
                 let Some((ino, inode)) = next else { break };
+                if turn == SHARDS && ino >= hand {
+                    break;
+                }
                 if !f(&inode) {
+                    self.hand.store(ino, Ordering::Relaxed);
                     return;
                 }
                 from = ino.saturating_add(1);

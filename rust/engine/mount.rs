@@ -40,9 +40,6 @@ pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
     Superblock::read_boxed(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
-/// Nodes that the cache keeps (64 MiB); a shrinker may take them. A small filesystem has fewer.
-const CACHED_NODES: u64 = 16384;
-
 impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
@@ -123,7 +120,8 @@ impl Fs {
         sb: KBox<Superblock>,
         opts: MountOptions,
     ) -> Result<Shared<Self>> {
-        let nodes = CACHED_NODES.min(sb.blocks / 8) as usize;
+        // A small filesystem has few nodes.
+        let nodes = usize::try_from(opts.cache_nodes.min(sb.blocks / 4)).map_err(|_| EINVAL)?;
         let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes)?;
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();

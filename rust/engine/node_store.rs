@@ -29,7 +29,7 @@
 //! # Locking
 //!
 //! A shard's lock is innermost: nothing is read or waited for under it, and memory is allocated in a
-//! NOFS scope, because the shrinker takes this lock.
+//! NOFS scope. The shrinker takes it only if it is free.
 
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
@@ -191,7 +191,7 @@ impl NodeStore {
     /// (of 4 KiB).
     pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
         let shards = (max_nodes / NODES_PER_SHARD)
-            .clamp(16, 2048)
+            .clamp(16, 512)
             .next_power_of_two();
         let mut rooms = KVVec::with_capacity(shards, GFP_KERNEL)?;
         for _ in 0..shards {
@@ -242,7 +242,13 @@ impl NodeStore {
     }
 
     fn lock<'a>(&'a self, room: &'a Room) -> impl DerefMut<Target = Shard> + 'a {
-        let shard = room.shard.lock();
+        self.locked(room.shard.lock())
+    }
+
+    fn locked<'a, G: DerefMut<Target = Shard> + 'a>(
+        &'a self,
+        shard: G,
+    ) -> impl DerefMut<Target = Shard> + 'a {
         Locked {
             before: shard.ready,
             shard,
@@ -394,8 +400,8 @@ impl NodeStore {
         self.cached.load(Ordering::Relaxed)
     }
 
-    /// Drops up to about `want` nodes; answers how many. For the shrinker, which must not run in a
-    /// NOFS allocation: it takes the shards' locks.
+    /// Drops up to about `want` nodes; answers how many. For the shrinker: a shard whose lock is held is
+    /// left alone, its holder may be waiting for memory.
     pub fn shrink(&self, want: u64) -> u64 {
         let rooms = self.rooms.len();
         let share = usize::try_from(want)
@@ -406,10 +412,12 @@ impl NodeStore {
         let mut visited = 0;
         while visited < rooms && (all.dropped as u64) < want {
             if let Some(room) = self.rooms.get(start.wrapping_add(visited) & (rooms - 1)) {
-                let one = self.lock(room).sweep(share);
-                all.dropped += one.dropped;
-                all.held += one.held;
-                all.reading += one.reading;
+                if let Some(shard) = room.shard.try_lock() {
+                    let one = self.locked(shard).sweep(share);
+                    all.dropped += one.dropped;
+                    all.held += one.held;
+                    all.reading += one.reading;
+                }
             }
             visited += 1;
         }

@@ -11,7 +11,7 @@ use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::os::atomic::{AtomicU64, Ordering};
-use crate::os::{NoFs, Shared, WaitQueue};
+use crate::os::{LockMap, NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
@@ -24,6 +24,7 @@ const HARD_LIMIT: i64 = 16384;
 pub struct Barrier {
     state: AtomicU64,
     wait: WaitQueue,
+    map: LockMap,
 }
 
 impl Barrier {
@@ -32,10 +33,12 @@ impl Barrier {
         Ok(Self {
             state: AtomicU64::new(0),
             wait: WaitQueue::new()?,
+            map: LockMap::new()?,
         })
     }
 
     fn enter(&self) {
+        self.map.acquire(false);
         loop {
             let cur = self.state.load(Ordering::Acquire);
             if cur & CLOSED != 0 {
@@ -54,6 +57,7 @@ impl Barrier {
     }
 
     fn leave(&self) {
+        self.map.release();
         if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
             self.wait.wake_all();
         }
@@ -71,12 +75,18 @@ impl Barrier {
         f: impl FnOnce() -> R,
         stay: impl FnOnce(&R) -> bool,
     ) -> R {
+        self.map.acquire(true);
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         self.wait
             .wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
         let r = f();
+        self.map.release();
+        let stay = stay(&r);
+        if stay {
+            self.map.acquired(false);
+        }
         // Closed and empty, it is changed by nobody else.
-        self.state.store(u64::from(stay(&r)), Ordering::Release);
+        self.state.store(u64::from(stay), Ordering::Release);
         self.wait.wake_all();
         r
     }

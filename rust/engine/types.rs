@@ -206,6 +206,9 @@ pub struct MountOptions {
     pub discard: bool,
     /// Replay the log (and record operations in it).
     pub recovery: bool,
+    /// Nodes (of 4 KiB) that the cache keeps at most. In the kernel the shrinker sees to it that they are
+    /// not too many, in user space there is none.
+    pub cache_nodes: u64,
 }
 
 impl Default for MountOptions {
@@ -215,6 +218,7 @@ impl Default for MountOptions {
             commit_secs: 5,
             discard: false,
             recovery: true,
+            cache_nodes: 16384,
         }
     }
 }

@@ -46,6 +46,8 @@ impl Params {
             commit_secs: self.commit_secs,
             discard: self.discard,
             recovery: !self.norecovery,
+            // All: the shrinker takes what is wanted elsewhere.
+            cache_nodes: u64::MAX,
         }
     }
 

@@ -198,8 +198,21 @@ impl<T: FileSystem> Inode<T> {
         u64::try_from(size).unwrap_or(0)
     }
 
-    /// Sets `i_size`. For regular files the caller holds `i_rwsem` exclusively.
+    /// The caller holds `i_rwsem` exclusively: lockdep, where it is there, knows.
+    pub(super) fn assert_locked(&self) {
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: The inode is valid.
+            unsafe { bindings::ordofs_inode_assert_locked(self.as_ptr()) };
+        }
+    }
+
+    /// Sets `i_size`. The caller holds `i_rwsem` exclusively.
     pub(crate) fn set_size(&self, size: u64) {
+        self.assert_locked();
+        self.store_size(size);
+    }
+
+    fn store_size(&self, size: u64) {
         let size = i64::try_from(size).unwrap_or(i64::MAX);
         // SAFETY: The inode is valid. 64-bit sizes are written in one piece.
         unsafe { bindings::ordofs_i_size_write(self.as_ptr(), size) };
@@ -255,7 +268,7 @@ impl<T: FileSystem> Inode<T> {
             bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
             if self.is_dir() {
                 bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
-                self.set_size(attrs.size);
+                self.store_size(attrs.size);
             }
         }
     }
@@ -278,7 +291,7 @@ impl<T: FileSystem> Inode<T> {
             bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
             bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
         }
-        self.set_size(attrs.size);
+        self.store_size(attrs.size);
         self.apply_flags(attrs.flags);
     }
 }
@@ -480,6 +493,7 @@ impl<'a, T: FileSystem> Locked<'a, T> {
     ///
     /// The caller's context holds `i_rwsem` of the inode exclusively during `'a`.
     pub(crate) unsafe fn new(inode: &'a Inode<T>) -> Self {
+        inode.assert_locked();
         // INVARIANT: The caller's promise.
         Self(inode)
     }

@@ -350,6 +350,7 @@ unsafe extern "C" fn link<T: FileData>(
         if name.name().len() > NAME_MAX {
             return Err(ENAMETOOLONG);
         }
+        target.assert_locked();
         T::link(&dir, name.name(), target)?;
         target.refresh();
         dir.refresh();
@@ -379,6 +380,7 @@ unsafe extern "C" fn unlink<T: FileData>(
             )
         };
         let victim = name.inode().ok_or(ENOENT)?;
+        victim.assert_locked();
         T::unlink(&dir, name.name(), victim)?;
         victim.refresh();
         dir.refresh();
@@ -433,6 +435,14 @@ unsafe extern "C" fn rename<T: FileData>(
             None
         };
         // RENAME_NOREPLACE is the VFS's business: there is no target then.
+        old_dir.assert_locked();
+        new_dir.assert_locked();
+        // Directories that stay in their parent are not locked.
+        for file in [Some(inode), target].into_iter().flatten() {
+            if !file.is_dir() {
+                file.assert_locked();
+            }
+        }
         T::rename(&Rename {
             old_dir,
             old_name: old.name(),

@@ -107,6 +107,7 @@ impl<T: FileData> Inode<T> {
 
     /// Takes the layout lock (R3). The caller holds `i_rwsem` exclusively.
     pub(crate) fn lock_layout(&self) -> LayoutLock<'_, T> {
+        self.assert_locked();
         // The mutant shows that the test of R3 can fail. It is this side that goes: for a page that is
         // not in the cache, the fault handler takes the other one by itself.
         if cfg!(not(ordofs_mutant_r3)) {
@@ -120,6 +121,7 @@ impl<T: FileData> Inode<T> {
     /// Waits until no direct I/O is in flight. New one needs `i_rwsem`, which the caller holds
     /// exclusively.
     pub(crate) fn wait_direct_io(&self) {
+        self.assert_locked();
         // SAFETY: The inode is valid.
         unsafe { bindings::inode_dio_wait(self.as_ptr()) };
     }

@@ -187,6 +187,7 @@ unsafe extern "C" fn set<T: FileData>(
             (false, true) => XattrSet::Replace,
             (true, true) => return Err(EINVAL),
         };
+        inode.assert_locked();
         T::set_xattr(inode, ns, name, value, how)?;
         inode.refresh_ctime();
         Ok(0)

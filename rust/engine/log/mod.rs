@@ -267,9 +267,7 @@ impl Fs {
         if flying > 0 {
             trace::fsync_wait(self.dev(), inode.ino(), limit, flying);
         }
-        inode
-            .ordered_wait
-            .wait_until(|| inode.ordered.lock().count_before(limit) == 0);
+        self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
         self.st.device().pass(Window::FsyncCollect)?;
 
         let collecting = Collecting::enter(inode);

@@ -213,6 +213,16 @@ impl ExtentMaps {
         self.maps = RangeMap::new();
     }
 
+    /// R2: drops clean maps, at most `max`, for the shrinker; returns as [`ExtentMaps::release`]. Of more
+    /// than a few maps nearly all are modified, and the next commit drops the others: those are not
+    /// looked through.
+    pub fn shrink(&mut self, max: u64) -> (usize, usize) {
+        if self.maps.len() > KEEP {
+            return (0, self.maps.len());
+        }
+        self.release(0, u64::MAX, usize::try_from(max).unwrap_or(usize::MAX))
+    }
+
     /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
     /// (logged ones included) stay: a fast fsync still has to see them. Returns how many were dropped, and
     /// how many are left in the range.

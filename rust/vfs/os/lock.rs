@@ -30,7 +30,7 @@ use crate::bindings;
 
 /// The lockdep key of the caller's place in the source.
 #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
-fn class() -> *mut c_void {
+pub(super) fn class() -> *mut c_void {
     if cfg!(CONFIG_LOCKDEP) {
         ptr::from_ref(Location::caller()).cast_mut().cast()
     } else {
@@ -80,6 +80,20 @@ impl<T> Mutex<T> {
             lock: self,
             _task: PhantomData,
         }
+    }
+
+    /// Takes the mutex if it is free: for reclaim, on which its holder may be waiting for memory.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        // SAFETY: By the type invariant the mutex is initialised.
+        let taken = unsafe { bindings::ordofs_mutex_trylock(self.raw.get()) };
+        if !taken {
+            return None;
+        }
+        // INVARIANT: Taken above, by this task.
+        Some(MutexGuard {
+            lock: self,
+            _task: PhantomData,
+        })
     }
 }
 
@@ -170,6 +184,19 @@ impl<T> RwLock<T> {
             lock: self,
             _task: PhantomData,
         }
+    }
+
+    /// Takes the lock exclusively if nobody holds it: for reclaim, as [`Mutex::try_lock`].
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        // SAFETY: By the type invariant the semaphore is initialised.
+        if unsafe { bindings::down_write_trylock(self.raw.get()) } == 0 {
+            return None;
+        }
+        // INVARIANT: Taken above, by this task.
+        Some(WriteGuard {
+            lock: self,
+            _task: PhantomData,
+        })
     }
 }
 

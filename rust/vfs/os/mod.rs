@@ -11,6 +11,7 @@
 
 mod block;
 mod lock;
+mod lockmap;
 mod map;
 mod misc;
 mod shared;
@@ -19,6 +20,7 @@ mod wait;
 pub use block::Block;
 #[allow(unused_imports)]
 pub use lock::{Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
+pub use lockmap::LockMap;
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};
 pub use shared::Shared;

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: GPL-2.0
 """Every allocation, or every bio, of every system call fails once.
 
-  nth.py DEVICE MOUNTPOINT memory|io [STEP]
+  nth.py DEVICE MOUNTPOINT memory|io [STEP [FIRST]]
 
 The kernel fails the n-th attempt of a task that wrote n to its fail-nth file
 (Documentation/fault-injection), if it was built for that.  Each operation is
 done with n = 1, 2, ... until it ends before the n-th attempt; with a STEP only
-with every STEP-th n, from a random one on.  It must answer
+with every STEP-th n, from FIRST or a random one on.  It must answer
 with success or one of a few errors; the filesystem goes on or has shut itself
 down, and then it is mounted again.  What an fsync acknowledged is compared in
 the end.  Prints how many failures were injected.
@@ -23,6 +23,7 @@ import sys
 
 DEVICE, TOP, MODE = sys.argv[1:4]
 STEP = int(sys.argv[4] or 1) if len(sys.argv) > 4 else 1
+FIRST = int(sys.argv[5]) if len(sys.argv) > 5 else random.randint(1, STEP)
 DEBUG = "/sys/kernel/debug/"
 BLOCK = 4096
 ALLOWED = {errno.ENOMEM, errno.EIO, errno.ENOSPC, errno.EROFS, errno.EUCLEAN}
@@ -225,7 +226,7 @@ class Run:
         return came
 
     def operation(self, name, before, action):
-        n, count = random.randint(1, STEP), 0
+        n, count = FIRST, 0
         while self.one(name, before, action, n):
             n, count = n + STEP, count + 1
             assert n < 5000, "%s never ends" % name
@@ -233,7 +234,7 @@ class Run:
 
     def mounts(self):
         """Mounting, with a log to replay."""
-        n, count, came = random.randint(1, STEP), -1, True
+        n, count, came = FIRST, -1, True
         while came:
             self.number += 1
             bed = Bed(self.number)
@@ -257,6 +258,7 @@ class Run:
                 assert f.read(len(data)) == data, "%s: acknowledged, and lost" % name
 
 
+print("trace: the n-th of them, n = %d, %d ..." % (FIRST, FIRST + STEP), flush=True)
 prepare()
 run = Run()
 for entry in OPERATIONS:

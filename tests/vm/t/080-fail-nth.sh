@@ -12,7 +12,7 @@ mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 for what in memory io; do
 	mkfs.ordofs -f "$TEST_DEV" >/dev/null
 	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
-	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what" "${CORE:+12}"
+	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what" "${CORE:+24}"
 	echo 0 >"/sys/block/${TEST_DEV#/dev/}/make-it-fail"
 	umount "$TEST_MNT"
 	fsck.ordofs -n "$TEST_DEV"

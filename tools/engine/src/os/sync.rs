@@ -8,7 +8,7 @@
 use super::primitives as raw;
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
 
 /// Fails like an allocation of the kernel's would.
 fn allocation() -> Result {
@@ -16,6 +16,15 @@ fn allocation() -> Result {
         return Err(ENOMEM);
     }
     Ok(())
+}
+
+/// What was taken, if it was free.
+fn free<G>(taken: TryLockResult<G>) -> Option<G> {
+    match taken {
+        Ok(guard) => Some(guard),
+        Err(TryLockError::Poisoned(e)) => Some(e.into_inner()),
+        Err(TryLockError::WouldBlock) => None,
+    }
 }
 
 /// A sleeping mutual exclusion lock.
@@ -34,6 +43,11 @@ impl<T> Mutex<T> {
     /// Waits for the lock.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         MutexGuard(self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the lock if it is free.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        free(self.0.try_lock()).map(MutexGuard)
     }
 }
 
@@ -74,6 +88,11 @@ impl<T> RwLock<T> {
     /// Waits for exclusive access.
     pub fn write(&self) -> WriteGuard<'_, T> {
         WriteGuard(self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the lock exclusively if nobody has it.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        free(self.0.try_write()).map(WriteGuard)
     }
 }
 

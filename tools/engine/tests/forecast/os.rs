@@ -128,6 +128,11 @@ impl<T> Mutex<T> {
         weigh();
         self.0.lock()
     }
+
+    /// Takes the lock if it is free; nothing that a transaction does.
+    pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        self.0.try_lock()
+    }
 }
 
 /// A readers-writer lock that is also a scale.
@@ -148,5 +153,10 @@ impl<T> RwLock<T> {
     pub fn write(&self) -> WriteGuard<'_, T> {
         weigh();
         self.0.write()
+    }
+
+    /// Takes the lock exclusively if nobody has it; nothing that a transaction does.
+    pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
+        self.0.try_write()
     }
 }

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Waits that are no lock's, told to lockdep as if they were (after btrfs' wait event maps).
+//!
+//! # Model
+//!
+//! Whoever must do something before others can go on has the map; whoever waits for that acquires it. So
+//! lockdep finds a deadlock of such a wait with locks in the first run that takes them in both orders,
+//! also when nobody had to wait. Without lockdep all of this is nothing.
+
+use super::lock::class;
+use crate::bindings;
+use kernel::{
+    prelude::*,
+    types::Opaque, //
+};
+
+/// Lockdep's view of a wait.
+///
+/// # Invariants
+///
+/// `raw` is initialised and does not move.
+pub struct LockMap {
+    raw: KBox<Opaque<bindings::lockdep_map>>,
+}
+
+// SAFETY: lockdep itself sees to it that a map can be used from any thread.
+unsafe impl Send for LockMap {}
+// SAFETY: As above.
+unsafe impl Sync for LockMap {}
+
+impl LockMap {
+    /// A map; its class is the caller's place in the source.
+    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
+    pub fn new() -> Result<Self> {
+        let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
+        // SAFETY: The memory is valid for a `struct lockdep_map` and nobody else knows it; with lockdep
+        // the key is in the module's static data.
+        unsafe { bindings::ordofs_lockmap_init(raw.get(), class()) };
+        // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
+        Ok(Self { raw })
+    }
+
+    /// This task waits for the map, shared or exclusively, and has it then. Call it before the wait. A
+    /// task that has one of the sides must not ask for any.
+    pub fn acquire(&self, exclusive: bool) {
+        self.note(exclusive, false);
+    }
+
+    /// As [`LockMap::acquire`] for what is had without waiting.
+    pub fn acquired(&self, exclusive: bool) {
+        self.note(exclusive, true);
+    }
+
+    fn note(&self, exclusive: bool, at_once: bool) {
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: By the type invariant the map is initialised.
+            unsafe { bindings::ordofs_lockmap_acquire(self.raw.get(), exclusive, at_once) };
+        }
+    }
+
+    /// This task has the map no longer.
+    pub fn release(&self) {
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: By the type invariant the map is initialised. lockdep complains of a task that
+            // does not have it, and no more.
+            unsafe { bindings::ordofs_lockmap_release(self.raw.get()) };
+        }
+    }
+
+    /// This task may wait for those who have the map. Call it before, whether or not it has to wait.
+    pub fn might_wait(&self) {
+        self.acquire(true);
+        self.release();
+    }
+}
