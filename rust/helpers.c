@@ -12,6 +12,7 @@
 #include <linux/iversion.h>
 #include <linux/kthread.h>
 #include <linux/lockdep.h>
+#include <linux/memcontrol.h>
 #include <linux/mm.h>
 #include <linux/mnt_idmapping.h>
 #include <linux/mutex.h>
@@ -20,6 +21,7 @@
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
 #include <linux/seq_file.h>
+#include <linux/shrinker.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
@@ -151,6 +153,21 @@ struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
 bool ordofs_kthread_should_stop(void)
 {
 	return (current->flags & PF_KTHREAD) && kthread_should_stop();
+}
+
+bool ordofs_shrink_is_global(struct shrink_control *sc)
+{
+	return mem_cgroup_shrink_is_root(sc);
+}
+
+void *ordofs_page_alloc(void)
+{
+	return (void *)get_zeroed_page(GFP_KERNEL);
+}
+
+void ordofs_page_free(void *page)
+{
+	free_page((unsigned long)page);
 }
 
 /* ---- Superblocks and mounting ------------------------------------------- */

@@ -12,6 +12,7 @@
 #include <linux/mutex.h>
 #include <linux/rwsem.h>
 #include <linux/seq_file.h>
+#include <linux/shrinker.h>
 #include <linux/wait.h>
 
 #ifdef __BINDGEN__
@@ -42,6 +43,9 @@ void ordofs_nofs_restore(unsigned int flags);
 u64 ordofs_siphash(u64 k0, u64 k1, const void *data, size_t len);
 u64 ordofs_random_u64(void);
 void ordofs_cond_resched(void);
+bool ordofs_shrink_is_global(struct shrink_control *sc);
+void *ordofs_page_alloc(void);
+void ordofs_page_free(void *page);
 struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
 					  const char *name, const char *id);
 bool ordofs_kthread_should_stop(void);

@@ -376,6 +376,8 @@ impl Fs {
 
     fn free_dead(&self, snap: &Snapshot) -> Result {
         for addr in snap.dead() {
+            // Nobody asks for it any more.
+            self.st.forget(addr);
             self.space.free(&self.st, addr, 1, true)?;
         }
         Ok(())
@@ -439,6 +441,7 @@ impl Fs {
                     (ag.tree.take_dead(), ag.tree.dirty_nodes())
                 };
                 for addr in dead.iter().filter_map(|d| d.addr()) {
+                    self.st.forget(addr);
                     self.space.free(&self.st, addr, 1, true)?;
                     changed = true;
                 }

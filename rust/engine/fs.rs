@@ -11,6 +11,7 @@ use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
 use crate::engine::itable::{InodeTable, Lookup};
 use crate::engine::log::Log;
+use crate::engine::maps::extent_map::Counts;
 use crate::engine::node_store::NodeStore;
 use crate::engine::txn::Barrier;
 use crate::engine::types::*;
@@ -32,6 +33,9 @@ pub struct Geometry {
     /// Label, NUL-padded.
     pub label: [u8; 64],
 }
+
+/// Inodes without a clean extent map that the shrinker looks at in one go.
+const SWEEP: u64 = 1024;
 
 /// A mounted filesystem.
 pub struct Fs {
@@ -57,7 +61,7 @@ pub struct Fs {
     pub(crate) inodes: AtomicI64,
     /// Blocks that the next commit has been promised.
     pub(crate) commit_reserved: AtomicI64,
-    pub(crate) em_count: AtomicI64,
+    pub(crate) em_count: Counts,
     pub(crate) last_commit: AtomicU64,
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
@@ -116,7 +120,7 @@ impl Fs {
             next_ino: AtomicU64::new(p.next_ino),
             inodes: AtomicI64::new(p.inodes as i64),
             commit_reserved: AtomicI64::new(0),
-            em_count: AtomicI64::new(0),
+            em_count: Counts::new(),
             last_commit: AtomicU64::new(crate::os::now().sec as u64),
             wake: WaitQueue::new()?,
             woken: AtomicBool::new(false),
@@ -306,13 +310,17 @@ impl Fs {
 
     /// Clean extent maps and cached nodes: what a shrinker could free.
     pub fn shrink_count(&self) -> u64 {
-        self.em_count.load(Ordering::Relaxed).max(0) as u64 + self.st.cached()
+        self.clean_maps() + self.st.cached()
+    }
+
+    fn clean_maps(&self) -> u64 {
+        self.em_count.clean.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs), of both
     /// their share. Waits for no lock whose holder may be waiting for memory.
     pub fn shrink_scan(&self, n: u64) -> u64 {
-        let maps = self.em_count.load(Ordering::Relaxed).max(0) as u64;
+        let maps = self.clean_maps();
         let all = maps.saturating_add(self.st.cached()).max(1);
         let share = if n < all {
             n.saturating_mul(maps).div_ceil(all)
@@ -324,12 +332,13 @@ impl Fs {
     }
 
     fn shrink_maps(&self, want: u64) -> u64 {
-        let mut done = 0;
-        if want > 0 {
-            self.itable.sweep(|i| {
-                let Some(mut m) = i.maps.try_write() else {
-                    return true;
-                };
+        if want == 0 {
+            return 0;
+        }
+        let (mut done, mut seen) = (0, 0);
+        self.itable.sweep(|i| {
+            seen += 1;
+            if let Some(mut m) = i.maps.try_write() {
                 let (k, kept) = m.ems.shrink(want - done);
                 m.ems.recount(&self.em_count);
                 if k + kept > 0 {
@@ -337,9 +346,10 @@ impl Fs {
                     trace::release_maps(dev, i.ino(), 0, u64::MAX, k as u64, kept, true);
                 }
                 done += k as u64;
-                done < want
-            });
-        }
+            }
+            // Most inodes may have none: the next call goes on here.
+            done < want && seen < want.saturating_add(SWEEP)
+        });
         done
     }
 }

@@ -40,6 +40,14 @@ pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
     Superblock::read_boxed(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
+/// Nodes (of 4 KiB) that the cache keeps while it is mounted: the kernel's shrinker does not work yet.
+const MOUNTING: usize = 16384;
+
+/// Nodes that the cache keeps when it is mounted. A filesystem of few blocks has few nodes.
+fn cache_limit(opts: &MountOptions, blocks: u64) -> usize {
+    usize::try_from(opts.cache_nodes.min(blocks / 8)).unwrap_or(usize::MAX)
+}
+
 impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
@@ -67,6 +75,7 @@ impl Fs {
         if !opts.read_only {
             fs.clean_orphans().map_err(damaged)?;
         }
+        fs.st.set_max(cache_limit(&opts, fs.geometry.total));
         Ok(fs)
     }
 
@@ -120,9 +129,8 @@ impl Fs {
         sb: KBox<Superblock>,
         opts: MountOptions,
     ) -> Result<Shared<Self>> {
-        // A small filesystem has few nodes.
-        let nodes = usize::try_from(opts.cache_nodes.min(sb.blocks / 4)).map_err(|_| EINVAL)?;
-        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes)?;
+        let nodes = cache_limit(&opts, sb.blocks);
+        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?;
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {

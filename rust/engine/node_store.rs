@@ -12,8 +12,8 @@
 //!
 //! Nodes by address, in shards with a lock each. A cached node is used only if generation and
 //! checksum are those of the pointer: an entry left over from before a block was reused is not taken
-//! for the new node. Replacement is by the clock algorithm: a use since the last round of the hand
-//! saves an entry.
+//! for the new node. Replacement is by the clock algorithm: a use, beyond the one that it was read for, since the
+//! last round of the hand saves an entry.
 //!
 //! While a node is read, its entry is a marker; others who want it wait for the reader, and look
 //! again.
@@ -36,7 +36,7 @@ use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr};
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
-use crate::os::atomic::{AtomicU64, Ordering};
+use crate::os::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::os::{trace, Block, Device, Map, Mutex, NoFs, Shared, WaitQueue, Window};
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
@@ -84,7 +84,8 @@ impl Shard {
     /// recently come first.
     fn sweep(&mut self, want: usize) -> Swept {
         let mut swept = Swept::default();
-        let mut steps = 2 * self.nodes.len() + 2;
+        // At most twice around, and no longer than it takes to find a few: the hand stays where it is.
+        let mut steps = (2 * self.nodes.len() + 2).min(want.saturating_mul(16).saturating_add(64));
         while swept.dropped < want && steps > 0 {
             steps -= 1;
             let Some(addr) = self.nodes.first_ge(self.hand).map(|(a, _)| a) else {
@@ -132,7 +133,7 @@ impl Shard {
             self.sweep(self.ready - max + 1);
         }
         let addr = node.addr();
-        match self.nodes.insert(addr, Entry::Ready(node, true)) {
+        match self.nodes.insert(addr, Entry::Ready(node, false)) {
             Ok(Some(Entry::Ready(..))) => {}
             Ok(_) => self.ready += 1,
             // Without memory it is not cached.
@@ -179,7 +180,7 @@ pub struct NodeStore {
     blocks: u64,
     /// A power of two of them.
     rooms: KVVec<Room>,
-    max_per_shard: usize,
+    max_per_shard: AtomicUsize,
     /// Number of cached nodes in all shards.
     cached: AtomicU64,
     /// The shard with which the next [`Self::shrink`] starts.
@@ -212,10 +213,16 @@ impl NodeStore {
             fsid,
             blocks,
             rooms,
-            max_per_shard: (max_nodes / shards).max(4),
+            max_per_shard: AtomicUsize::new((max_nodes / shards).max(4)),
             cached: AtomicU64::new(0),
             next: AtomicU64::new(0),
         })
+    }
+
+    /// From now on it caches up to about `max_nodes` nodes.
+    pub fn set_max(&self, max_nodes: usize) {
+        let max = (max_nodes / self.rooms.len().max(1)).max(4);
+        self.max_per_shard.store(max, Ordering::Relaxed);
     }
 
     /// The device.
@@ -310,7 +317,7 @@ impl NodeStore {
                 }
                 if let Ok(node) = &read {
                     // R6: our own reference exists before the entry does.
-                    shard.put(node.clone(), self.max_per_shard);
+                    shard.put(node.clone(), self.max_per_shard.load(Ordering::Relaxed));
                 }
             }
             room.ended.fetch_add(1, Ordering::Release);
@@ -383,11 +390,11 @@ impl NodeStore {
         let mut shard = self.lock(room);
         // A reader of an older node at this address must find its marker.
         if !matches!(shard.nodes.get_mut(&node.addr()), Some(Entry::Reading)) {
-            shard.put(node, self.max_per_shard);
+            shard.put(node, self.max_per_shard.load(Ordering::Relaxed));
         }
     }
 
-    /// Drops the node at `addr`: its block was freed. Only saves memory: see the module's
+    /// Drops the node at `addr`: its block is being freed, or used anew. Only saves memory: see the module's
     /// description.
     pub fn forget(&self, addr: u64) {
         if let Ok(room) = self.room(addr) {

@@ -37,7 +37,7 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
         write!(out, "{}", fs.engine().log_space().1)
     }),
     File::value(c"extent_maps", |fs, out| {
-        let n = fs.engine().em_count.load(Ordering::Relaxed);
+        let n = fs.engine().em_count.all.load(Ordering::Relaxed);
         write!(out, "{}", n.max(0))
     }),
     File::value(c"cached_nodes", |fs, out| {

@@ -88,7 +88,7 @@ impl<T: FileData> Registration<T> {
             (*fs_type).owner = module.as_ptr().cast();
             (*fs_type).fs_flags = (bindings::FS_REQUIRES_DEV | bindings::FS_ALLOW_IDMAP) as c_int;
             (*fs_type).init_fs_context = Some(fs_context::init::<T>);
-            (*fs_type).kill_sb = Some(fs_context::kill_sb);
+            (*fs_type).kill_sb = Some(fs_context::kill_sb::<T>);
             to_result(bindings::ordofs_register_filesystem(fs_type))?;
         }
         // INVARIANT: Registered above; the cache is by the caller.

@@ -120,6 +120,20 @@ unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
     unsafe { stop::<T>(sb) };
 }
 
+/// The superblock is about to be shut down. Its shrinker is gone already: what is left to be written may
+/// need the memory of what is cached.
+///
+/// # Safety
+///
+/// `sb` is a superblock of `T`, in `kill_sb`.
+pub(crate) unsafe fn dying<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: In `kill_sb` nobody changes the field. By the superblock's invariants it is null or valid until
+    // `stop`.
+    if let Some(mounted) = unsafe { (*sb).s_fs_info.cast::<Mounted<T>>().as_ref() } {
+        mounted.fs().shrink_scan(u64::MAX);
+    }
+}
+
 /// Stops and frees the filesystem behind a superblock, if there is one.
 ///
 /// # Safety
@@ -253,8 +267,13 @@ unsafe extern "C" fn show_options<T: FileData>(
 /// As the superblock's shrinker calls it: `sb` is born, of `T`, and does not die meanwhile.
 unsafe extern "C" fn nr_cached_objects<T: FileData>(
     sb: *mut bindings::super_block,
-    _sc: *mut bindings::shrink_control,
+    sc: *mut bindings::shrink_control,
 ) -> c_long {
+    // These caches are charged to no control group: one at its limit gains nothing by them.
+    // SAFETY: `sc` is valid during the call.
+    if !unsafe { bindings::ordofs_shrink_is_global(sc) } {
+        return 0;
+    }
     // SAFETY: The superblock is born and its shrinker registered, so the filesystem is there.
     let count = unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shrink_count();
     c_long::try_from(count).unwrap_or(c_long::MAX)

@@ -55,10 +55,32 @@ impl Em {
     }
 }
 
+/// The extent maps of a filesystem's inodes.
+pub struct Counts {
+    /// All of them.
+    pub all: AtomicI64,
+    /// Those that a shrinker could free; a few more at times.
+    pub clean: AtomicI64,
+}
+
+impl Counts {
+    /// None.
+    pub fn new() -> Self {
+        Self {
+            all: AtomicI64::new(0),
+            clean: AtomicI64::new(0),
+        }
+    }
+}
+
 /// The extent maps of an inode.
 pub struct ExtentMaps {
     maps: RangeMap<Em>,
-    counted: usize,
+    /// Clean maps: set by commits, which make them. What takes some of them away may leave it too high;
+    /// the shrinker puts that right.
+    clean: usize,
+    /// What the filesystem's counts have of `maps` and `clean`.
+    counted: (usize, usize),
 }
 
 impl ExtentMaps {
@@ -66,17 +88,22 @@ impl ExtentMaps {
     pub fn new() -> Self {
         Self {
             maps: RangeMap::new(),
-            counted: 0,
+            clean: 0,
+            counted: (0, 0),
         }
     }
 
-    /// Brings the filesystem's count of extent maps up to date.
-    pub fn recount(&mut self, all: &AtomicI64) {
-        all.fetch_add(
-            self.maps.len() as i64 - self.counted as i64,
-            Ordering::Relaxed,
-        );
-        self.counted = self.maps.len();
+    /// Brings the filesystem's counts of extent maps up to date.
+    pub fn recount(&mut self, counts: &Counts) {
+        let now = (self.maps.len(), self.clean.min(self.maps.len()));
+        let (all, clean) = self.counted;
+        counts
+            .all
+            .fetch_add(now.0 as i64 - all as i64, Ordering::Relaxed);
+        counts
+            .clean
+            .fetch_add(now.1 as i64 - clean as i64, Ordering::Relaxed);
+        self.counted = now;
     }
 
     /// The number of maps.
@@ -191,6 +218,7 @@ impl ExtentMaps {
     /// only a few are kept: else each commit would have to look at all that were ever written.
     pub fn committed(&mut self, durable: u64) {
         let keep = self.maps.len() <= KEEP;
+        self.clean = 0;
         let mut from = 0;
         while let Some(r) = self.maps.at_or_after(from) {
             from = r.end();
@@ -200,10 +228,9 @@ impl ExtentMaps {
             if em.modified && em.generation <= durable {
                 em.modified = false;
             }
-            // R2 holds here as well.
-            if !keep && em.clean() {
-                // A whole map: no memory is needed.
-                let _ = self.maps.carve(r.start, r.len, |_| ());
+            // R2 holds here as well. A whole map goes: no memory is needed.
+            if em.clean() && (keep || self.maps.carve(r.start, r.len, |_| ()).is_err()) {
+                self.clean += 1;
             }
         }
     }
@@ -211,6 +238,7 @@ impl ExtentMaps {
     /// The inode leaves memory.
     pub fn forget_all(&mut self) {
         self.maps = RangeMap::new();
+        self.clean = 0;
     }
 
     /// R2: drops clean maps, at most `max`, for the shrinker; returns as [`ExtentMaps::release`]. Of more
@@ -218,9 +246,15 @@ impl ExtentMaps {
     /// looked through.
     pub fn shrink(&mut self, max: u64) -> (usize, usize) {
         if self.maps.len() > KEEP {
+            self.clean = 0;
             return (0, self.maps.len());
         }
-        self.release(0, u64::MAX, usize::try_from(max).unwrap_or(usize::MAX))
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        let (dropped, kept) = self.release(0, u64::MAX, max);
+        if dropped < max {
+            self.clean = 0;
+        }
+        (dropped, kept)
     }
 
     /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
@@ -243,6 +277,7 @@ impl ExtentMaps {
             }
             kept += 1;
         }
+        self.clean = self.clean.saturating_sub(dropped);
         (dropped, kept)
     }
 }

@@ -1,28 +1,44 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Buffers of one filesystem block.
+//!
+//! Each is a page of its own rather than a piece of a slab: what reclaim frees are pages, and a slab is
+//! free only when all its pieces are.
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+};
 use kernel::prelude::*;
 
-/// Memory of one block; the alignment makes it exactly one page.
-#[repr(C, align(4096))]
-struct Buffer([u8; 4096]);
-
-// SAFETY: All zeroes is a valid array of bytes, and the size is a multiple of the alignment, so
-// that there is no padding.
-unsafe impl Zeroable for Buffer {}
+use crate::bindings;
 
 /// One 4096-byte, page-aligned, physically contiguous buffer that devices can be given.
-pub struct Block(KBox<Buffer>);
+///
+/// # Invariants
+///
+/// The pointer is to a page of the page allocator, which belongs to this alone.
+pub struct Block(NonNull<[u8; 4096]>);
+
+// SAFETY: It owns its bytes, and any thread may free a page.
+unsafe impl Send for Block {}
+// SAFETY: A shared reference can only read.
+unsafe impl Sync for Block {}
 
 impl Block {
     /// Allocates a buffer of zeroes.
     pub fn zeroed() -> Result<Self> {
-        Ok(Self(KBox::init(
-            pin_init::init_zeroed::<Buffer>(),
-            GFP_KERNEL,
-        )?))
+        // SAFETY: No requirements; it may sleep, which the contract of this module allows.
+        let page = unsafe { bindings::ordofs_page_alloc() };
+        // INVARIANT: Just allocated, and known to nobody else.
+        Ok(Self(NonNull::new(page.cast()).ok_or(ENOMEM)?))
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant it is ours, and comes from the page allocator.
+        unsafe { bindings::ordofs_page_free(self.0.as_ptr().cast()) };
     }
 }
 
@@ -30,12 +46,14 @@ impl Deref for Block {
     type Target = [u8; 4096];
 
     fn deref(&self) -> &[u8; 4096] {
-        &self.0 .0
+        // SAFETY: By the type invariant a page of ours, and initialised: it was zeroed.
+        unsafe { self.0.as_ref() }
     }
 }
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8; 4096] {
-        &mut self.0 .0
+        // SAFETY: As above; this reference is exclusive.
+        unsafe { self.0.as_mut() }
     }
 }

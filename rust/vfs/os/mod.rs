@@ -32,5 +32,5 @@ pub use crate::vfs::window::Window;
 
 /// Atomic integers.
 pub mod atomic {
-    pub use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+    pub use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
