@@ -332,7 +332,9 @@ impl Fs {
     }
 
     fn shrink_maps(&self, want: u64) -> u64 {
-        if want == 0 {
+        // One at least: the count of the clean ones is not exact.
+        let want = want.max(1);
+        if self.em_count.all.load(Ordering::Relaxed) <= 0 {
             return 0;
         }
         let (mut done, mut seen) = (0, 0);

@@ -219,6 +219,10 @@ impl NodeStore {
         })
     }
 
+    fn max_per_shard(&self) -> usize {
+        self.max_per_shard.load(Ordering::Relaxed)
+    }
+
     /// From now on it caches up to about `max_nodes` nodes.
     pub fn set_max(&self, max_nodes: usize) {
         let max = (max_nodes / self.rooms.len().max(1)).max(4);
@@ -317,7 +321,7 @@ impl NodeStore {
                 }
                 if let Ok(node) = &read {
                     // R6: our own reference exists before the entry does.
-                    shard.put(node.clone(), self.max_per_shard.load(Ordering::Relaxed));
+                    shard.put(node.clone(), self.max_per_shard());
                 }
             }
             room.ended.fetch_add(1, Ordering::Release);
@@ -390,7 +394,7 @@ impl NodeStore {
         let mut shard = self.lock(room);
         // A reader of an older node at this address must find its marker.
         if !matches!(shard.nodes.get_mut(&node.addr()), Some(Entry::Reading)) {
-            shard.put(node, self.max_per_shard.load(Ordering::Relaxed));
+            shard.put(node, self.max_per_shard());
         }
     }
 

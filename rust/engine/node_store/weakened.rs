@@ -19,7 +19,7 @@ impl NodeStore {
             if let Some(Entry::Reading) = shard.nodes.get_mut(&addr) {
                 shard.nodes.remove(&addr);
             }
-            shard.put(node, self.max_per_shard);
+            shard.put(node, self.max_per_shard());
         }
         let _ = self.dev.pass(Window::NodeCached);
         match self.lock(room).nodes.get_mut(&addr) {

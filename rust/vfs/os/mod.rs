@@ -32,5 +32,7 @@ pub use crate::vfs::window::Window;
 
 /// Atomic integers.
 pub mod atomic {
-    pub use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+    pub use core::sync::atomic::{
+        AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+    };
 }

@@ -3,7 +3,7 @@
 #
 # Every allocation and every bio of every operation fails once: the operation
 # answers, nothing acknowledged is lost, and fsck finds nothing. Only where the
-# kernel can inject faults (KERNEL=debug). With CORE set, a sample.
+# kernel can inject faults (KERNEL=debug). With CORE set, a sample, always the same.
 # timeout: 1800
 set -euo pipefail
 
@@ -12,7 +12,7 @@ mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
 for what in memory io; do
 	mkfs.ordofs -f "$TEST_DEV" >/dev/null
 	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
-	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what" "${CORE:+24}"
+	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what" ${CORE:+24 1}
 	echo 0 >"/sys/block/${TEST_DEV#/dev/}/make-it-fail"
 	umount "$TEST_MNT"
 	fsck.ordofs -n "$TEST_DEV"
