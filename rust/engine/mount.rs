@@ -12,7 +12,7 @@ use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::node_store::NodeStore;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::{Device, Shared};
+use crate::os::{cond_resched, Device, Shared};
 use core::num::NonZeroU64;
 use kernel::prelude::*;
 
@@ -188,6 +188,16 @@ impl Fs {
                 return Ok(());
             };
             at = after;
+        }
+    }
+
+    /// Before an unmount, during which no shrinker works: drops what is cached, and keeps little from now on.
+    pub fn stop_caching(&self) {
+        self.st
+            .set_max(cache_limit(&self.options(), self.geometry.total).min(MOUNTING));
+        // Some at a time: others may run.
+        while self.shrink_scan(8192) > 0 {
+            cond_resched();
         }
     }
 

@@ -238,6 +238,10 @@ impl FileSystem for OrdoFs {
         self.engine.shrink_scan(n)
     }
 
+    fn stop_caching(&self) {
+        self.engine.stop_caching();
+    }
+
     fn shutdown(&self) {
         self.engine.abort("the device is gone, or was declared so");
     }

@@ -302,7 +302,7 @@ unsafe extern "C" fn reconfigure<T: FileData>(fc: *mut bindings::fs_context) -> 
 ///
 /// As the VFS calls it, for a superblock of the type that a `Registration<T>` registered.
 pub(crate) unsafe extern "C" fn kill_sb<T: FileData>(sb: *mut bindings::super_block) {
-    // SAFETY: Nobody uses the superblock any more but us.
+    // SAFETY: `stop`, which frees what is behind `s_fs_info`, has not run, or it has cleared that.
     unsafe { super_ops::dying::<T>(sb) };
     // SAFETY: The superblock comes from `get_tree_bdev`.
     unsafe { bindings::kill_block_super(sb) };

@@ -190,6 +190,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     fn shrink_count(&self) -> u64 {
         0
     }
+    /// The shrinker will not be called any more.
+    fn stop_caching(&self) {}
     /// Frees up to `n` objects; returns how many.
     fn shrink_scan(&self, _n: u64) -> u64 {
         0

@@ -127,10 +127,10 @@ unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
 ///
 /// `sb` is a superblock of `T`, in `kill_sb`.
 pub(crate) unsafe fn dying<T: FileData>(sb: *mut bindings::super_block) {
-    // SAFETY: In `kill_sb` nobody changes the field. By the superblock's invariants it is null or valid until
-    // `stop`.
+    // SAFETY: Only `fill_super` and `stop` change the field, both in this task. By the superblock's invariants
+    // it is null or valid until `stop`.
     if let Some(mounted) = unsafe { (*sb).s_fs_info.cast::<Mounted<T>>().as_ref() } {
-        mounted.fs().shrink_scan(u64::MAX);
+        mounted.fs().stop_caching();
     }
 }
 
