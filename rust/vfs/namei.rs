@@ -434,7 +434,6 @@ unsafe extern "C" fn rename<T: FileData>(
         } else {
             None
         };
-        // RENAME_NOREPLACE is the VFS's business: there is no target then.
         old_dir.assert_locked();
         new_dir.assert_locked();
         // Directories that stay in their parent are not locked.
@@ -443,6 +442,7 @@ unsafe extern "C" fn rename<T: FileData>(
                 file.assert_locked();
             }
         }
+        // RENAME_NOREPLACE is the VFS's business: there is no target then.
         T::rename(&Rename {
             old_dir,
             old_name: old.name(),

@@ -3,7 +3,8 @@
 //! Buffers of one filesystem block.
 //!
 //! Each is a page of its own rather than a piece of a slab: what reclaim frees are pages, and a slab is
-//! free only when all its pieces are.
+//! free only when all its pieces are. The kernel crate's `Page` can be copied to and from, but not be lent as
+//! a slice.
 
 use core::{
     ops::{Deref, DerefMut},

@@ -17,7 +17,7 @@ maps() { cat "$counters/extent_maps"; }
 nodes() { cat "$counters/cached_nodes"; }
 killed() { awk '$1 == "oom_kill" { print $2 }' /proc/vmstat; }
 left() { echo "trace: $1: $(maps) extent maps, $(nodes) nodes, $((SECONDS - begin)) s"; }
-scale() { python3 /run/ordofs/tests/scale/caches.py "$1" "$TEST_MNT" "$extents" "$files"; }
+caches() { python3 /run/ordofs/tests/scale/caches.py "$1" "$TEST_MNT" "$extents" "$files"; }
 
 begin=$SECONDS before=$(killed)
 mkfs.ordofs -f "$TEST_DEV" >/dev/null
@@ -25,9 +25,9 @@ ordofs-populate --attributes "$files" "$TEST_DEV"
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 trap 'umount "$TEST_MNT"' EXIT
 left "mounted"
-scale attributes
+caches attributes
 left "attributes read"
-scale write
+caches write
 left "extents written"
 many_maps=$(maps) many_nodes=$(nodes)
 [ "$many_maps" -ge "$extents" ]
@@ -46,4 +46,4 @@ left "all dropped"
 [ "$(nodes)" -lt $((many_nodes / 10)) ]
 [ "$(maps)" -lt $((many_maps / 10)) ]
 echo 3 >/proc/sys/vm/drop_caches
-scale check
+caches check
