@@ -33,7 +33,7 @@ struct Common {
     #[arg(long, default_value_t = 1, global = true)]
     seed: u64,
     /// Sampled workloads, beside all sequences of length 1 and 2
-    #[arg(short = 'n', long, default_value_t = 36_000, global = true)]
+    #[arg(short = 'n', long, default_value_t = 24_000, global = true)]
     sampled: u64,
     /// The most crash states of one workload
     #[arg(long, default_value_t = 120, global = true)]
