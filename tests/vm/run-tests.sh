@@ -8,7 +8,8 @@
 # points TEST_MNT and SCRATCH_MNT, on disks left in any state, and a directory
 # of its own below /results. Lines that begin with "::" are for scripts/test on
 # the host. LOOPS is how often the reproducers of races go round, SLOW by how much limits of time are
-# longer. The same marker goes to the kernel's log, so that a splat can be laid at the right door.
+# longer, MEMCG what memory a test and all it starts may have; that it is killed for want of it, is a
+# failure. The same marker goes to the kernel's log, so that a splat can be laid at the right door.
 # What a kernel has to find races and leaks is turned on here, after the boot.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -30,6 +31,19 @@ tidy() {
 	losetup -D
 }
 
+group=/sys/fs/cgroup/ordofs-test
+if [ -n "${MEMCG-}" ]; then
+	echo +memory >/sys/fs/cgroup/cgroup.subtree_control
+	mkdir -p "$group"
+	echo "$MEMCG" >"$group/memory.max"
+fi
+# Run a command in the control group, if there is one.
+confined() {
+	[ -z "${MEMCG-}" ] || echo "$BASHPID" >"$group/cgroup.procs"
+	exec "$@"
+}
+kills() { awk '$1 == "oom_kill" { print $2 }' "$group/memory.events" 2>/dev/null || echo 0; }
+
 [ ! -e /sys/kernel/debug/kcsan ] || echo on >/sys/kernel/debug/kcsan
 for name in "$@"; do
 	file=$here/t/$name.sh
@@ -40,8 +54,13 @@ for name in "$@"; do
 	echo "::start $name"
 	echo "ordofs-test: $name" >/dev/kmsg
 	start=$SECONDS
-	timeout -k 10 "$limit" bash "$file" "${PHASE:-1}" </dev/null >"$RESULT_DIR/output" 2>&1
+	killed=$(kills)
+	(confined timeout -k 10 "$limit" bash "$file" "${PHASE:-1}") </dev/null >"$RESULT_DIR/output" 2>&1
 	rc=$?
+	if [ "$(kills)" != "$killed" ]; then
+		echo "killed for want of memory: $(($(kills) - killed))" >>"$RESULT_DIR/output"
+		rc=1
+	fi
 	tidy >>"$RESULT_DIR/output" 2>&1
 	case $rc in
 	0) verdict=pass ;;
