@@ -34,6 +34,8 @@ esac
 # shellcheck disable=SC2086 # options are words
 mkfs -t "$FSTYP" "${force[@]}" ${MKFS_OPTIONS-} "$TEST_DEV" >/dev/null
 
+# The races of the boot are not ours.
+[ ! -e /sys/kernel/debug/kcsan ] || echo on >/sys/kernel/debug/kcsan
 args=()
 if [ "$FSTYP" = ordofs ]; then
 	# Only names; upstream's parser takes comments, but names are simplest.
