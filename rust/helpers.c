@@ -76,6 +76,24 @@ void ordofs_inode_assert_locked(struct inode *inode)
 	lockdep_assert_held_write(&inode->i_rwsem);
 }
 
+void ordofs_inode_assert_shared(struct inode *inode)
+{
+	lockdep_assert_held(&inode->i_rwsem);
+}
+
+void ordofs_layout_assert_locked(struct inode *inode)
+{
+	lockdep_assert_held_write(&inode->i_mapping->invalidate_lock);
+}
+
+void ordofs_sb_assert_locked(struct super_block *sb, bool exclusive)
+{
+	if (exclusive)
+		lockdep_assert_held_write(&sb->s_umount);
+	else
+		lockdep_assert_held(&sb->s_umount);
+}
+
 void ordofs_waitqueue_init(struct wait_queue_head *wq)
 {
 	init_waitqueue_head(wq);

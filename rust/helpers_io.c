@@ -145,11 +145,6 @@ void ordofs_helper_bio_init_write(struct bio *bio, bio_end_io_t end_io)
 	bio_clear_flag(bio, BIO_COMPLETE_IN_TASK);
 }
 
-bool ordofs_helper_bio_is_read(const struct bio *bio)
-{
-	return bio_op(bio) == REQ_OP_READ;
-}
-
 void ordofs_helper_init_work(struct work_struct *work, ordofs_work_fn fn)
 {
 	INIT_WORK(work, fn);

@@ -32,6 +32,9 @@ void ordofs_lockmap_init(struct lockdep_map *map, void *key);
 void ordofs_lockmap_acquire(struct lockdep_map *map, bool exclusive, bool try);
 void ordofs_lockmap_release(struct lockdep_map *map);
 void ordofs_inode_assert_locked(struct inode *inode);
+void ordofs_inode_assert_shared(struct inode *inode);
+void ordofs_layout_assert_locked(struct inode *inode);
+void ordofs_sb_assert_locked(struct super_block *sb, bool exclusive);
 void ordofs_waitqueue_init(struct wait_queue_head *wq);
 void ordofs_wake_all(struct wait_queue_head *wq);
 void ordofs_wait_begin(struct wait_queue_head *wq,

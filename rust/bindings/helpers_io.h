@@ -70,7 +70,6 @@ loff_t ordofs_helper_folio_pos(const struct folio *folio);
 size_t ordofs_helper_folio_size(const struct folio *folio);
 void *ordofs_helper_bvec_virt(struct bio_vec *bvec);
 void ordofs_helper_bio_init_write(struct bio *bio, bio_end_io_t end_io);
-bool ordofs_helper_bio_is_read(const struct bio *bio);
 void ordofs_helper_init_work(struct work_struct *work, ordofs_work_fn fn);
 bool ordofs_helper_queue_work(struct workqueue_struct *wq,
 		struct work_struct *work);

@@ -125,7 +125,7 @@ impl Fs {
                 let before = m.delalloc.total();
                 let r = m.delalloc_guard().insert(&self.st, block, got);
                 if matches!(r, Ok(n) if n > 0) {
-                    inode.bump();
+                    inode.bump(&mut m);
                 }
                 (r, meta_for(m.delalloc.total()) - meta_for(before))
             };
@@ -205,7 +205,7 @@ impl Fs {
         }
         self.delalloc_meta(before, before - n);
         if n > 0 {
-            inode.bump();
+            inode.bump(&mut m);
         }
         drop(m);
         self.space.unreserve(n);
@@ -403,7 +403,7 @@ impl Fs {
             }
             self.delalloc_meta(before, before - paid);
         }
-        inode.bump();
+        inode.bump(&mut m);
         let spent = if place.in_place {
             0
         } else {
@@ -467,7 +467,7 @@ impl Fs {
             if m.ems.failed(&o).is_err() {
                 self.abort("no memory to undo a failed write");
             }
-            inode.bump();
+            inode.bump(&mut m);
             // Its extent map may have taken the place of a modified one, which no fsync finds now.
             self.break_log();
             drop(m);
@@ -524,7 +524,7 @@ impl Fs {
         self.add_extent(&mut txn, &mut m, &e, o.csums())
             .inspect_err(|_| self.abort("mapping a completed write"))?;
         m.ems.completed(o, txn.generation());
-        inode.bump();
+        inode.bump(&mut m);
         // Under `maps`: an fsync that finds the extents finds the size.
         let mut meta = inode.meta.lock();
         meta.attrs.size = meta.attrs.size.max(new_size);

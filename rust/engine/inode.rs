@@ -151,8 +151,8 @@ impl Inode {
         self.dirty.load(Ordering::Acquire) || self.committing.load(Ordering::Acquire)
     }
 
-    /// R5: something about the maps changed. Call with `maps` held for writing.
-    pub(crate) fn bump(&self) -> u64 {
+    /// R5: something about the maps changed, which are held for writing: they are the proof.
+    pub(crate) fn bump(&self, _maps: &mut Maps) -> u64 {
         self.seq.fetch_add(1, Ordering::Release).wrapping_add(1)
     }
 

@@ -85,7 +85,7 @@ impl Fs {
             m.ems
                 .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
-            inode.bump();
+            inode.bump(&mut m);
             m.ems.recount(&self.em_count);
             let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
@@ -129,7 +129,7 @@ impl Fs {
             let mut m = inode.maps.write();
             m.ems.invalidate(at, end - at)?;
             let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
-            inode.bump();
+            inode.bump(&mut m);
             m.ems.recount(&self.em_count);
             // Under `maps`, which orders it with the extents that an fsync records.
             txn.log(&Record::Punch {
@@ -250,7 +250,7 @@ impl Fs {
             phys,
             len: n,
         });
-        inode.bump();
+        inode.bump(&mut m);
         Ok((n, phys + n))
     }
 

@@ -55,6 +55,7 @@ unsafe extern "C" fn iterate<T: FileData>(
             }
             Inode::<T>::from_raw((*file).f_inode)
         };
+        dir.assert_shared();
         // SAFETY: As above.
         let pos = u64::try_from(unsafe { (*ctx).pos }).map_err(|_| EINVAL)?;
         T::readdir(dir, pos, &mut |name, ino, kind, cookie| {

@@ -8,7 +8,7 @@
 
 use kernel::{error::from_result, prelude::*};
 
-use super::{AttrChange, FileSystem, Inode};
+use super::{AttrChange, FileSystem, Inode, Locked};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// The flags that can be set: what the VFS obeys, and `d`, which is for dump(8).
@@ -72,7 +72,7 @@ pub(crate) unsafe extern "C" fn set<T: FileData>(
         // SAFETY: The VFS passes a positive dentry whose inode's `i_rwsem` it holds exclusively.
         let (inode, flags, extended) = unsafe {
             (
-                Inode::<T>::from_raw(bindings::ordofs_d_inode(dentry)),
+                Locked::new(Inode::<T>::from_raw(bindings::ordofs_d_inode(dentry))),
                 (*fa).flags,
                 bindings::ordofs_fileattr_has_fsx(fa),
             )
@@ -90,7 +90,7 @@ pub(crate) unsafe extern "C" fn set<T: FileData>(
         }
         let now = crate::os::now();
         T::set_attrs(
-            inode,
+            &inode,
             &AttrChange {
                 flags: Some(flags),
                 ctime: Some(now),

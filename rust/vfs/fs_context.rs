@@ -148,8 +148,10 @@ unsafe fn explain(fc: *mut bindings::fs_context, e: MountError) -> Error {
 ///
 /// # Safety
 ///
-/// `sb` is new, or its `s_umount` is held exclusively.
+/// `sb` is valid and its `s_umount` held exclusively, as it is while it is filled.
 unsafe fn use_acls(sb: *mut bindings::super_block, on: bool) {
+    // SAFETY: By the caller's promise.
+    unsafe { super::super_ops::assert_locked(sb, true) };
     // SAFETY: The field is valid, and nobody else writes it, by the caller's promise; others read it
     // without a lock, and see the old word or the new one.
     unsafe {

@@ -206,6 +206,23 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
+    /// The caller holds `i_rwsem` at least shared.
+    pub(super) fn assert_shared(&self) {
+        if cfg!(CONFIG_LOCKDEP) {
+            // SAFETY: The inode is valid.
+            unsafe { bindings::ordofs_inode_assert_shared(self.as_ptr()) };
+        }
+    }
+
+    /// R3: the caller holds the invalidate lock exclusively.
+    pub(super) fn assert_layout_locked(&self) {
+        // The mutant of R3 takes no such lock.
+        if cfg!(all(CONFIG_LOCKDEP, not(ordofs_mutant_r3))) {
+            // SAFETY: The inode is valid.
+            unsafe { bindings::ordofs_layout_assert_locked(self.as_ptr()) };
+        }
+    }
+
     /// Sets `i_size`. The caller holds `i_rwsem` exclusively.
     pub(crate) fn set_size(&self, size: u64) {
         self.assert_locked();
@@ -254,7 +271,8 @@ impl<T: FileSystem> Inode<T> {
     }
 
     /// Copies what an operation on names changes from the filesystem into the VFS inode: number of
-    /// names and ctime; of directories also size and mtime. The caller holds `i_rwsem` exclusively.
+    /// names and ctime; of directories also size and mtime. The caller holds `i_rwsem` exclusively, which it
+    /// has asserted: a directory that is renamed in its parent is changed under the parent's.
     ///
     /// Other times stay, because those that the VFS has may be newer.
     pub(crate) fn refresh(&self) {

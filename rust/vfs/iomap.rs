@@ -210,6 +210,10 @@ unsafe extern "C" fn write_end<T: FileData>(
     // R3: nobody may dirty a page of the range while it is looked for dirty pages. Who zeroes holds
     // the lock already.
     let take = flags & bindings::IOMAP_ZERO == 0;
+    if !take {
+        // SAFETY: The inode is one of `T`.
+        unsafe { Inode::<T>::from_raw(inode) }.assert_layout_locked();
+    }
     // SAFETY: The inode is valid; `release` walks its page cache with the lock held that it wants.
     unsafe {
         let lock = &raw mut (*(*inode).i_mapping).invalidate_lock;

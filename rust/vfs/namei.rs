@@ -161,6 +161,7 @@ unsafe extern "C" fn lookup<T: FileData>(
     // SAFETY: The VFS holds `dir`'s `i_rwsem` at least shared, and `dentry` is a child of it that
     // is being looked up, which nobody renames.
     let (dir, name) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
+    dir.assert_shared();
     let find = || -> Result<*mut bindings::inode> {
         if name.name().len() > NAME_MAX {
             return Err(ENAMETOOLONG);

@@ -108,6 +108,18 @@ unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
     unsafe { Inode::<T>::evict(inode) };
 }
 
+/// `s_umount` is held, exclusively if so said: lockdep, where it is there, knows.
+///
+/// # Safety
+///
+/// `sb` is valid.
+pub(super) unsafe fn assert_locked(sb: *mut bindings::super_block, exclusive: bool) {
+    if cfg!(CONFIG_LOCKDEP) {
+        // SAFETY: By the caller's promise.
+        unsafe { bindings::ordofs_sb_assert_locked(sb, exclusive) };
+    }
+}
+
 /// `put_super`.
 ///
 /// # Safety
@@ -117,7 +129,10 @@ unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
 unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: The VFS calls this once for a superblock that was mounted, after the last inode is
     // gone.
-    unsafe { stop::<T>(sb) };
+    unsafe {
+        assert_locked(sb, true);
+        stop::<T>(sb);
+    }
 }
 
 /// The superblock is about to be shut down. Its shrinker is gone already: what is left to be written may
@@ -168,6 +183,8 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
 ///
 /// As the VFS calls it, for a mounted superblock of `T`, with `s_umount` held.
 unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, false) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }
@@ -183,6 +200,8 @@ unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: 
 ///
 /// As for [`sync_fs`], with `s_umount` held exclusively.
 unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, true) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }.fs().freeze()?;
@@ -196,6 +215,8 @@ unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c
 ///
 /// As for [`freeze_fs`].
 unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, true) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }.fs().unfreeze()?;

@@ -383,7 +383,7 @@ impl Fs {
             };
             self.add_extent(&mut txn, &mut m, &e, part)?;
         }
-        inode.bump();
+        inode.bump(&mut m);
         Ok(())
     }
 }
