@@ -244,7 +244,7 @@ impl<T: FileSystem> Directory<T> {
             *to = (&raw const file.attr).cast_mut();
         }
         let mut group: bindings::attribute_group = pin_init::zeroed();
-        group.name = c"errortag".as_ptr().cast();
+        group.name = c"errortag".as_char_ptr();
         group.__bindgen_anon_2.attrs = list.as_mut_ptr();
         // SAFETY: The directory is there; the attributes are static; group and list are only read
         // during the call.

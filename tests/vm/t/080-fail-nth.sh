@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Every allocation and every bio of every operation fails once: the operation
-# answers, nothing acknowledged is lost, and fsck finds nothing. Only where the
-# kernel can inject faults (KERNEL=debug). With CORE set, a sample, always the same.
+# answers, nothing acknowledged is lost, and fsck finds nothing; then those of the
+# kernel's workers behind the operation. Only where the kernel can inject faults (KERNEL=debug).
+# With CORE set, a sample, always the same; OPERATIONS, a regular expression, takes some of them.
 # timeout: 1800
 set -euo pipefail
 
 [ -e /proc/self/fail-nth ] || { echo "this kernel injects no faults"; exit 77; }
 mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug
-for what in memory io; do
+for what in memory io memory/workers io/workers; do
 	mkfs.ordofs -f "$TEST_DEV" >/dev/null
 	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 	python3 /run/ordofs/tests/fault/nth.py "$TEST_DEV" "$TEST_MNT" "$what" ${CORE:+24 1}
