@@ -8,6 +8,11 @@
 # vm: --disks 1:24G
 set -euo pipefail
 
+# The nodes alone are 200 MiB, and whoever wants all of the memory must be allowed to have it.
+if [ -n "${MEMCG:-}" ] || [ "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)" -lt 1000000 ]; then
+	echo "fills caches with more than there is"
+	exit 77
+fi
 scale=1
 [ -z "${FULL:-}" ] || scale=10
 extents=$((100000 * scale))
@@ -37,8 +42,8 @@ many_maps=$(maps) many_nodes=$(nodes)
 want=$(($(awk '$1 == "MemFree:" { print $2 }' /proc/meminfo) / 1024 + many_nodes / 256))
 python3 /run/ordofs/tests/scale/caches.py hog $want
 left "$want MiB were wanted"
-[ "$(nodes)" -lt $((many_nodes * 9 / 10)) ]
-[ "$(maps)" -lt $((many_maps * 9 / 10)) ]
+[ "$(nodes)" -lt $((many_nodes * 3 / 4)) ]
+[ "$(maps)" -lt $((many_maps * 3 / 4)) ]
 [ "$(killed)" = "$before" ]
 
 echo 2 >/proc/sys/vm/drop_caches
