@@ -39,17 +39,22 @@ MADV_POPULATE_WRITE = 23
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+def wanted(name):
+    return re.search(os.environ.get("OPERATIONS", ""), "%s: %s" % (sys.argv[3], name))
+
+
 def put(path, value):
     with open(path, "w", encoding="ascii") as f:
         f.write(value)
 
 
 def prepare():
-    memory = "N" if MODE == "memory" else "Y"
     for kind in "failslab", "fail_page_alloc":
         put(DEBUG + kind + "/verbose", "0")
-        put(DEBUG + kind + "/ignore-gfp-wait", memory)
-    put(DEBUG + "fail_page_alloc/min-order", "0")
+        put(DEBUG + kind + "/ignore-gfp-wait", "N")
+    # Those that cannot wait would still count as attempts: no cache is marked, no order so large.
+    put(DEBUG + "failslab/cache-filter", "N" if MODE == "memory" else "Y")
+    put(DEBUG + "fail_page_alloc/min-order", "0" if MODE == "memory" else "100")
     put(DEBUG + "fail_make_request/verbose", "0")
     put("/sys/block/%s/make-it-fail" % os.path.basename(DEVICE), "0" if MODE == "memory" else "1")
 
@@ -481,9 +486,9 @@ print("trace: the n-th of them, n = %d, %d ..." % (FIRST, FIRST + STEP), flush=T
 prepare()
 run = Run()
 for entry in OPERATIONS:
-    if re.search(os.environ.get("OPERATIONS", ""), entry.name) and not (WHO and entry.alone):
+    if wanted(entry.name) and not (WHO and entry.alone):
         run.operation(entry)
-if not WHO and re.search(os.environ.get("OPERATIONS", ""), "mount"):
+if wanted("mount") and not WHO:
     run.mounts()
 run.compare()
 print("trace: %d failures of %s%s injected, %d operations failed, %d shutdowns, %d files are as they were" % (
