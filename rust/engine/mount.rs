@@ -66,7 +66,11 @@ impl Fs {
         }
         let damaged = |error| MountError {
             error,
-            reason: "damaged metadata; see the kernel log, run fsck.ordofs",
+            reason: if error == ENOMEM {
+                "out of memory"
+            } else {
+                "damaged metadata; see the kernel log, run fsck.ordofs"
+            },
         };
         let fs = Self::from_superblock(dev, sb, opts).map_err(damaged)?;
         if opts.recovery {
