@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Whoever adds an operation to the engine is reminded of this test.
+
+use std::path::Path;
+use std::string::String;
+use std::vec::Vec;
+
+/// What every operation does, so that nobody has to call it here.
+const INSIDE: &[&str] = &["begin", "reserve"];
+
+fn sources(dir: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    files
+        .map(|f| f.expect("file").path())
+        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
+        .map(|p| std::fs::read_to_string(p).expect("source"))
+        .collect()
+}
+
+/// The methods of `Fs` that others can call and that can fail.
+fn operations(source: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for part in source.split("\nimpl Fs {\n").skip(1) {
+        let body = part.split("\n}\n").next().expect("body");
+        for f in body.split("\n    pub fn ").skip(1) {
+            let head = f.split(" {\n").next().expect("head");
+            if head.contains("-> Result") {
+                found.push(head.split(['(', '<']).next().expect("name").to_string());
+            }
+        }
+    }
+    found
+}
+
+pub fn check() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let engine = sources(&here.join("../../rust/engine"));
+    let engine: Vec<String> = engine.iter().flat_map(|s| operations(s)).collect();
+    assert!(
+        engine.len() > 30,
+        "only {} operations: {engine:?}",
+        engine.len()
+    );
+    let tests = sources(&here.join("tests/memory")).concat();
+    for name in engine.iter().filter(|n| !INSIDE.contains(&n.as_str())) {
+        let called = [".", "Fs::"].map(|by| format!("{by}{name}("));
+        assert!(
+            called.iter().any(|c| tests.contains(c)),
+            "the operation {name} is not tried"
+        );
+    }
+}
