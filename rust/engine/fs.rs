@@ -66,6 +66,7 @@ pub struct Fs {
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
     pub(crate) read_only: AtomicBool,
+    forbidden: Option<MountError>,
     /// The fsync log.
     pub(crate) log: Log,
     pub(crate) replaying: AtomicBool,
@@ -82,6 +83,8 @@ pub struct Parts {
     pub hash_key: [u64; 2],
     /// Options.
     pub opts: MountOptions,
+    /// Why it must stay read-only.
+    pub forbidden: Option<MountError>,
     /// Space.
     pub space: Space,
     /// Inode tree.
@@ -105,6 +108,7 @@ impl Fs {
             geometry: p.geometry,
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
+            forbidden: p.forbidden,
             log: Log::new(&p.commit.sb)?,
             replaying: AtomicBool::new(false),
             opts: Mutex::new(p.opts)?,
@@ -187,6 +191,11 @@ impl Fs {
     /// Remount: nothing is written any more, or again. The caller synced before going read-only.
     pub fn set_read_only(&self, ro: bool) {
         self.read_only.store(ro, Ordering::Release);
+    }
+
+    /// Why it must not be made writable, if so.
+    pub fn forbidden(&self) -> Option<MountError> {
+        self.forbidden
     }
 
     /// Seconds between commits.

@@ -54,7 +54,7 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     let failed = |error| MountError::new(error, "writing failed");
     wipe(&dev).map_err(failed)?;
     let sb = KBox::new(superblock(o, total), GFP_KERNEL).map_err(|e| failed(e.into()))?;
-    let fs = Fs::from_superblock(dev, sb, MountOptions::default()).map_err(failed)?;
+    let fs = Fs::from_superblock(dev, sb, MountOptions::default(), None).map_err(failed)?;
     populate(&fs, o).map_err(failed)
 }
 

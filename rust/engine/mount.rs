@@ -7,6 +7,7 @@ use crate::engine::alloc::Space;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::format::inode::STATE_TRUNCATE;
+use crate::engine::format::superblock::Found;
 use crate::engine::format::{NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::node_store::NodeStore;
@@ -35,9 +36,28 @@ pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
     }
 }
 
-/// The newest valid superblock, or why there is none.
+/// The newest valid superblock that can be read, or why there is none.
 pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
-    Superblock::read_boxed(dev).map_err(|r| MountError::new(r.error, r.reason))
+    find_superblock(dev).map(|found| found.sb)
+}
+
+fn find_superblock(dev: &Device) -> Result<Found, MountError> {
+    Superblock::find(dev).map_err(|r| MountError::new(r.error, r.reason))
+}
+
+/// Why a filesystem must not be written to, whoever asks.
+fn forbidden(found: &Found) -> Option<MountError> {
+    if found.sb.read_only_features() {
+        let reason = "unknown features allow reading only; mount with -o ro";
+        return Some(MountError::new(EROFS, reason));
+    }
+    // Going on from the other one would undo what a commit had acknowledged.
+    found.unread.map(|_| {
+        MountError::new(
+            EIO,
+            "a superblock cannot be read, which may be the newest; mount with -o ro to see the other",
+        )
+    })
 }
 
 /// Nodes (of 4 KiB) that the cache keeps while it is mounted: the kernel's shrinker does not work yet.
@@ -51,12 +71,17 @@ fn cache_limit(opts: &MountOptions, blocks: u64) -> usize {
 impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
-        let sb = read_superblock(&dev)?;
-        if sb.read_only_features() && !opts.read_only {
-            return Err(MountError::new(
-                EROFS,
-                "unknown features allow reading only; mount with -o ro",
-            ));
+        let found = find_superblock(&dev)?;
+        let forbidden = forbidden(&found);
+        if let (false, Some(why)) = (opts.read_only, forbidden) {
+            return Err(why);
+        }
+        if let Some(block) = found.unread {
+            pr_warn!(
+                "{}: the superblock in block {} cannot be read: the last commit may not be seen\n",
+                dev.name(),
+                block
+            );
         }
         if dev.readonly() && !opts.read_only {
             return Err(MountError::new(
@@ -72,7 +97,7 @@ impl Fs {
                 "damaged metadata; see the kernel log, run fsck.ordofs"
             },
         };
-        let fs = Self::from_superblock(dev, sb, opts).map_err(damaged)?;
+        let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(damaged)?;
         if opts.recovery {
             fs.recover().map_err(damaged)?;
         }
@@ -132,6 +157,7 @@ impl Fs {
         dev: Device,
         sb: KBox<Superblock>,
         opts: MountOptions,
+        forbidden: Option<MountError>,
     ) -> Result<Shared<Self>> {
         let nodes = cache_limit(&opts, sb.blocks);
         let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?;
@@ -151,6 +177,7 @@ impl Fs {
             },
             hash_key: sb.hash_key,
             opts,
+            forbidden,
             space: Space::new(ags, ag_blocks, sb.blocks)?,
             itree: tree_of(INODE_TREE, sb.inode_root),
             generation: sb.generation,

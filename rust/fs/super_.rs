@@ -151,6 +151,9 @@ impl FileSystem for OrdoFs {
     ) -> Result<(), MountError> {
         let fs = sb.fs();
         params.check(read_only)?;
+        if let (false, Some(why)) = (read_only, fs.engine.forbidden()) {
+            return Err(why.into());
+        }
         fs.engine.set_commit_secs(params.commit_secs);
         fs.engine.set_discard(params.discard);
         fs.acl.store(params.acl, Ordering::Relaxed);

@@ -106,6 +106,14 @@ pub struct Refusal {
     pub reason: &'static str,
 }
 
+/// What [`Superblock::find`] has found.
+pub struct Found {
+    /// The newest that could be read.
+    pub sb: KBox<Superblock>,
+    /// Where one could not be read, which may be newer (a block).
+    pub unread: Option<u64>,
+}
+
 const fn refuse(error: Error, reason: &'static str) -> Refusal {
     Refusal { error, reason }
 }
@@ -400,26 +408,33 @@ impl Superblock {
         let _ = put(b, O_CSUM, &crc.to_le_bytes());
     }
 
+    /// As [`Superblock::find`], for those who only look.
+    pub fn read(dev: &Device) -> Result<Self, Refusal> {
+        Ok((*Self::find(dev)?.sb).clone())
+    }
+
     /// Reads the superblock with the greatest generation among the slots that are intact.
     ///
     /// A slot whose checksum is wrong was torn by a power cut, and the other one is good. An intact
-    /// one that cannot be accepted is refused: going back to the older one would undo a commit.
-    pub fn read(dev: &Device) -> Result<Self, Refusal> {
-        Ok((*Self::read_boxed(dev)?).clone())
-    }
-
-    /// As `read`, into the heap.
-    pub fn read_boxed(dev: &Device) -> Result<KBox<Self>, Refusal> {
+    /// one that cannot be accepted is refused: going back to the older one would undo a commit. So would
+    /// writing when a slot cannot be read: [`Found::unread`].
+    pub fn find(dev: &Device) -> Result<Found, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
             return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
         }
         let mut best: Option<(u64, Block)> = None;
+        let mut unread = None;
         let mut why = refuse(EINVAL, NOT_OURS);
         for (slot, &addr) in SB_SLOTS.iter().enumerate() {
             let mut b = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
             let intact = match dev.read(addr, &mut b) {
                 Ok(()) => is_intact(&b[..]),
-                Err(e) => Err(refuse(e, "cannot read a superblock")),
+                // It says nothing of the device.
+                Err(e) if e == ENOMEM => return Err(refuse(e, "out of memory")),
+                Err(e) => {
+                    unread = Some(addr);
+                    Err(refuse(e, "cannot read a superblock"))
+                }
             };
             let generation = le64(&b[..], O_GENERATION).unwrap_or(0);
             match intact {
@@ -442,7 +457,7 @@ impl Superblock {
             let reason = "the device is smaller than the filesystem on it";
             return Err(refuse(EINVAL, reason));
         }
-        Ok(sb)
+        Ok(Found { sb, unread })
     }
 
     /// Writes the superblock to its slot, durably. Everything it refers to must be durable.

@@ -3,8 +3,8 @@
 #
 # Blocks that the device cannot give back: dm-error for one of a file's and one node of the inode tree,
 # dm-dust (debug kernels) until somebody writes. An error for those who want them and for nobody else, and
-# it is not remembered: when the device has the blocks again, so has everybody. Then the whole device
-# goes away under load, and comes back.
+# it is not remembered: when the device has the blocks again, so has everybody. A superblock that cannot be read
+# may be the newest: nobody writes then. In the end the whole device goes away under load, and comes back.
 # timeout: 200
 set -euo pipefail
 
@@ -87,6 +87,24 @@ print("trace: without one node %d files can be read, %d cannot" % (good, bad))
 assert bad > 0 and good > 400
 END
 without | swap_table
+intact
+umount "$TEST_MNT"
+fsck.ordofs -n $dev
+
+echo "a superblock"
+for slot in 16 128; do
+	without $slot | swap_table
+	if mount -t ordofs $dev "$TEST_MNT"; then
+		exit 1
+	fi
+	mount -t ordofs -o ro $dev "$TEST_MNT"
+	if mount -o remount,rw "$TEST_MNT"; then
+		exit 1
+	fi
+	umount "$TEST_MNT"
+done
+without | swap_table
+mount -t ordofs $dev "$TEST_MNT"
 intact
 umount "$TEST_MNT"
 fsck.ordofs -n $dev
