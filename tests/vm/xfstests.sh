@@ -52,4 +52,6 @@ fi
 rc=0
 ./check "${args[@]}" "$@" || rc=$?
 umount "$SCRATCH_MNT" "$TEST_DIR" 2>/dev/null || true
+# That it looked, and how often.
+[ ! -e /sys/kernel/debug/kcsan ] || sed -n 's/^\(enabled\|setup_watchpoints\|data_races\):/kcsan: &/p' /sys/kernel/debug/kcsan
 exit "$rc"
