@@ -32,9 +32,9 @@
 
 /* ---- Locks, waiting, memory, clocks (rust/vfs/os) ---------------------- */
 
-void ordofs_mutex_init(struct mutex *lock, void *key)
+void ordofs_mutex_init(struct mutex *lock, const char *name, void *key)
 {
-	__mutex_init(lock, "ordofs_mutex", key);
+	__mutex_init(lock, name, key);
 }
 
 void ordofs_mutex_lock(struct mutex *lock)
@@ -47,14 +47,14 @@ bool ordofs_mutex_trylock(struct mutex *lock)
 	return mutex_trylock(lock);
 }
 
-void ordofs_rwsem_init(struct rw_semaphore *sem, void *key)
+void ordofs_rwsem_init(struct rw_semaphore *sem, const char *name, void *key)
 {
-	__init_rwsem(sem, "ordofs_rwsem", key);
+	__init_rwsem(sem, name, key);
 }
 
-void ordofs_lockmap_init(struct lockdep_map *map, void *key)
+void ordofs_lockmap_init(struct lockdep_map *map, const char *name, void *key)
 {
-	lockdep_init_map(map, "ordofs_wait", key, 0);
+	lockdep_init_map(map, name, key, 0);
 }
 
 /* As a rwsem: a task that holds the shared side must not ask for it again. */

@@ -24,11 +24,11 @@ static const unsigned int RUST_CONST_HELPER_ORDOFS_S_IMMUTABLE = S_IMMUTABLE;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_DIRSYNC = S_DIRSYNC;
 #endif
 
-void ordofs_mutex_init(struct mutex *lock, void *key);
+void ordofs_mutex_init(struct mutex *lock, const char *name, void *key);
 void ordofs_mutex_lock(struct mutex *lock);
 bool ordofs_mutex_trylock(struct mutex *lock);
-void ordofs_rwsem_init(struct rw_semaphore *sem, void *key);
-void ordofs_lockmap_init(struct lockdep_map *map, void *key);
+void ordofs_rwsem_init(struct rw_semaphore *sem, const char *name, void *key);
+void ordofs_lockmap_init(struct lockdep_map *map, const char *name, void *key);
 void ordofs_lockmap_acquire(struct lockdep_map *map, bool exclusive, bool try);
 void ordofs_lockmap_release(struct lockdep_map *map);
 void ordofs_inode_assert_locked(struct inode *inode);

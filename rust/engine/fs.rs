@@ -10,6 +10,7 @@ use crate::engine::data::meta_for;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
 use crate::engine::itable::{InodeTable, Lookup};
+use crate::engine::lock_class;
 use crate::engine::log::Log;
 use crate::engine::maps::extent_map::Counts;
 use crate::engine::node_store::NodeStore;
@@ -111,14 +112,14 @@ impl Fs {
             forbidden: p.forbidden,
             log: Log::new(&p.commit.sb)?,
             replaying: AtomicBool::new(false),
-            opts: Mutex::new(p.opts)?,
+            opts: Mutex::new(&lock_class::OPTIONS, p.opts)?,
             space: p.space,
             itable: InodeTable::new()?,
-            itree: RwLock::new(p.itree)?,
-            commit: Mutex::new(p.commit)?,
+            itree: RwLock::new(&lock_class::INODE_TREE, p.itree)?,
+            commit: Mutex::new(&lock_class::COMMIT, p.commit)?,
             barrier: Barrier::new()?,
-            ordered_map: LockMap::new()?,
-            dirty: Mutex::new(KVVec::new())?,
+            ordered_map: LockMap::new(&lock_class::ORDERED_WAIT)?,
+            dirty: Mutex::new(&lock_class::DIRTY, KVVec::new())?,
             running: AtomicU64::new(p.generation + 1),
             durable: AtomicU64::new(p.generation),
             next_ino: AtomicU64::new(p.next_ino),

@@ -15,6 +15,7 @@
 
 use crate::engine::btree::{Tree, TreeId, TreeKind};
 use crate::engine::format::inode::{InodeRecord, RootForm};
+use crate::engine::lock_class;
 use crate::engine::maps::ordered::OrderedSet;
 use crate::engine::maps::Maps;
 use crate::engine::types::{Attrs, S_IFMT};
@@ -76,12 +77,12 @@ impl Inode {
         Ok(Self {
             ino,
             kind: meta.attrs.mode & S_IFMT,
-            ordered_sem: RwLock::new(())?,
-            maps: RwLock::new(Maps::new(extents, blocks))?,
-            dir: RwLock::new(dir)?,
-            xattr: RwLock::new(xattr)?,
-            meta: Mutex::new(meta)?,
-            ordered: Mutex::new(OrderedSet::new())?,
+            ordered_sem: RwLock::new(&lock_class::ORDERED_SEM, ())?,
+            maps: RwLock::new(&lock_class::MAPS, Maps::new(extents, blocks))?,
+            dir: RwLock::new(&lock_class::DIR, dir)?,
+            xattr: RwLock::new(&lock_class::XATTR, xattr)?,
+            meta: Mutex::new(&lock_class::META, meta)?,
+            ordered: Mutex::new(&lock_class::ORDERED, OrderedSet::new())?,
             ordered_wait: WaitQueue::new()?,
             seq: AtomicU64::new(1),
             direct: AtomicU64::new(0),

@@ -7,6 +7,7 @@
 //! the table. Shards with a mutex each; only the look-up is under it.
 
 use crate::engine::inode::Inode;
+use crate::engine::lock_class;
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
 use kernel::prelude::*;
@@ -56,10 +57,13 @@ impl InodeTable {
         let mut shards = KVec::with_capacity(SHARDS, GFP_KERNEL)?;
         for _ in 0..SHARDS {
             shards.push(
-                Mutex::new(Shard {
-                    map: Map::new(),
-                    removed: 0,
-                })?,
+                Mutex::new(
+                    &lock_class::INODE_SHARD,
+                    Shard {
+                        map: Map::new(),
+                        removed: 0,
+                    },
+                )?,
                 GFP_KERNEL,
             )?;
         }

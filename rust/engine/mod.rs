@@ -20,7 +20,7 @@
 //! | [`mutant`] | builds with a protection missing, for the tests |
 //! | [`fs`] | the interface that the glue and the tools call |
 //!
-//! The lock order is in docs/DESIGN.md §7.
+//! The lock order is in docs/DESIGN.md §7 and in [`lock_class`].
 
 #![forbid(unsafe_code)]
 
@@ -34,6 +34,7 @@ pub mod format;
 pub mod fs;
 pub mod inode;
 pub mod itable;
+pub mod lock_class;
 pub mod log;
 pub mod maps;
 pub mod mkfs;

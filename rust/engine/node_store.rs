@@ -34,6 +34,7 @@
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr};
+use crate::engine::lock_class;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -197,11 +198,14 @@ impl NodeStore {
         let mut rooms = KVVec::with_capacity(shards, GFP_KERNEL)?;
         for _ in 0..shards {
             let room = Room {
-                shard: Mutex::new(Shard {
-                    nodes: Map::new(),
-                    ready: 0,
-                    hand: 0,
-                })?,
+                shard: Mutex::new(
+                    &lock_class::NODE_SHARD,
+                    Shard {
+                        nodes: Map::new(),
+                        ready: 0,
+                        hand: 0,
+                    },
+                )?,
                 ended: AtomicU64::new(0),
                 wait: WaitQueue::new()?,
             };

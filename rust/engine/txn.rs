@@ -10,6 +10,7 @@
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::lock_class;
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{LockMap, NoFs, Shared, WaitQueue};
 use kernel::prelude::*;
@@ -33,7 +34,7 @@ impl Barrier {
         Ok(Self {
             state: AtomicU64::new(0),
             wait: WaitQueue::new()?,
-            map: LockMap::new()?,
+            map: LockMap::new(&lock_class::BARRIER)?,
         })
     }
 

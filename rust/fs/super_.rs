@@ -17,13 +17,16 @@ use crate::{
     engine,
     os::{
         atomic::{AtomicBool, Ordering},
-        Device, Mutex, NoFs, Shared,
+        Device, LockClass, Mutex, NoFs, Shared,
     },
     vfs::{
         kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, Emit, FileSystem, Inode,
         Locked, MountError, Namespace, NewNode, Param, Rename, StatFs, SuperBlock, XattrSet,
     },
 };
+
+static COMMITTER: LockClass = LockClass::new(c"ordofs_committer");
+static FROZEN: LockClass = LockClass::new(c"ordofs_frozen");
 
 /// How long the commit thread sleeps at most, in milliseconds.
 const TICK: u64 = 1000;
@@ -120,8 +123,8 @@ impl FileSystem for OrdoFs {
     fn mount(dev: Device, params: &Params, read_only: bool) -> Result<Self, MountError> {
         params.check(read_only)?;
         let io = IoQueues::new()?;
-        let committer = Mutex::new(None)?;
-        let frozen = Shared::new(Mutex::new(false)?)?;
+        let committer = Mutex::new(&COMMITTER, None)?;
+        let frozen = Shared::new(Mutex::new(&FROZEN, false)?)?;
         let _nofs = NoFs::enter();
         let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(read_only))?;
         let first_generation = engine.durable_generation();

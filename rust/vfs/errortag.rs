@@ -30,7 +30,9 @@ use kernel::prelude::*;
 use super::trace;
 use super::window::Window;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::os::{Mutex, Shared, WaitQueue};
+use crate::os::{LockClass, Mutex, Shared, WaitQueue};
+
+static STATE: LockClass = LockClass::new(c"ordofs_errortag");
 
 /// The longest delay in milliseconds: less than what the kernel takes for a hung task.
 const MAX_DELAY: u32 = 60_000;
@@ -142,12 +144,15 @@ impl Tags {
         for _ in Window::ALL {
             let tag = Tag {
                 on: AtomicBool::new(false),
-                state: Mutex::new(State {
-                    set: Setting::default(),
-                    held: 0,
-                    hits: 0,
-                    waiting: 0,
-                })?,
+                state: Mutex::new(
+                    &STATE,
+                    State {
+                        set: Setting::default(),
+                        held: 0,
+                        hits: 0,
+                        waiting: 0,
+                    },
+                )?,
                 writes: AtomicU64::new(0),
                 wait: WaitQueue::new()?,
             };

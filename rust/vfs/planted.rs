@@ -19,7 +19,7 @@ use core::cell::UnsafeCell;
 use kernel::prelude::*;
 
 use super::kthread;
-use crate::os::{cond_resched, now, Mutex};
+use crate::os::{cond_resched, now, LockClass, Mutex};
 
 /// How long the race lasts at least, in seconds. KCSAN looks at one access in some thousands.
 const RACE: i64 = 5;
@@ -43,9 +43,10 @@ pub(super) fn plant(name: &[u8]) -> Result {
 }
 
 fn inversion() -> Result {
-    // Made at two places in the source: two classes.
-    let one = Mutex::new(1u32)?;
-    let two = Mutex::new(2u32)?;
+    static ONE: LockClass = LockClass::new(c"ordofs_planted_one");
+    static TWO: LockClass = LockClass::new(c"ordofs_planted_two");
+    let one = Mutex::new(&ONE, 1u32)?;
+    let two = Mutex::new(&TWO, 2u32)?;
     {
         let _one = one.lock();
         let _two = two.lock();

@@ -13,7 +13,12 @@ use super::{
     window::{Tags, Window},
     FileSystem,
 };
-use crate::{bindings, os::Mutex};
+use crate::{
+    bindings,
+    os::{LockClass, Mutex},
+};
+
+static DIRECTORY: LockClass = LockClass::new(c"ordofs_sysfs_directory");
 
 /// A mounted filesystem, and what belongs to each mount whatever the filesystem.
 pub(crate) struct Mounted<T: FileSystem> {
@@ -28,7 +33,7 @@ impl<T: FileSystem> Mounted<T> {
         Ok(Self {
             fs,
             tags,
-            directory: Mutex::new(None)?,
+            directory: Mutex::new(&DIRECTORY, None)?,
         })
     }
 

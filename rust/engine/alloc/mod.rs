@@ -15,6 +15,7 @@ pub mod ag;
 pub mod bits;
 
 use crate::engine::format::corrupt;
+use crate::engine::lock_class;
 use crate::engine::node_store::NodeStore;
 use crate::os::atomic::{AtomicI64, AtomicU32, Ordering};
 use crate::os::Mutex;
@@ -52,7 +53,7 @@ impl Space {
         let mut free = 0u64;
         for ag in ags {
             free = free.saturating_add(ag.free_blocks());
-            v.push(Mutex::new(ag)?, GFP_KERNEL)?;
+            v.push(Mutex::new(&lock_class::AG, ag)?, GFP_KERNEL)?;
         }
         let pool = (total / 64).clamp(256, 8192) as i64;
         Ok(Self {

@@ -34,6 +34,7 @@ use crate::engine::data::starting::Collecting;
 use crate::engine::format::Superblock;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::lock_class;
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::txn::Txn;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -100,12 +101,12 @@ impl Log {
                 start: sb.log_start,
                 len: sb.log_len,
             },
-            state: Mutex::new(state)?,
-            writer: Mutex::new(())?,
+            state: Mutex::new(&lock_class::LOG_STATE, state)?,
+            writer: Mutex::new(&lock_class::LOG_WRITER, ())?,
             durable: AtomicU64::new(0),
             off: AtomicBool::new(true),
-            replay_time: Mutex::new(None)?,
-            replayed: Mutex::new(Replayed::default())?,
+            replay_time: Mutex::new(&lock_class::REPLAY_TIME, None)?,
+            replayed: Mutex::new(&lock_class::REPLAYED, Replayed::default())?,
             batches: AtomicU64::new(0),
         })
     }

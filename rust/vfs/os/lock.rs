@@ -9,17 +9,17 @@
 //!
 //! # Lock classes
 //!
-//! On kernels with lockdep every place in the source that makes locks is a class: its `Location`,
-//! which lies in the module's read-only data, is the class's key, of which lockdep uses the address
-//! only. Two locks made at one place (of two inodes, say) are of one class; holding both would need
-//! subclasses and is not done.
+//! Every lock is made with its [`LockClass`], a static: lockdep, where it is there, takes the address
+//! for the key and shows the name. The locks of two inodes, say, are of one class; holding both would
+//! need subclasses and is not done. Two kinds of lock must not share a class, or lockdep would miss
+//! what their order says.
 
 use core::{
     cell::UnsafeCell,
+    ffi::CStr,
     marker::PhantomData,
     ops::{Deref, DerefMut},
-    panic::Location,
-    ptr,
+    ptr, //
 };
 use kernel::{
     prelude::*,
@@ -28,13 +28,21 @@ use kernel::{
 
 use crate::bindings;
 
-/// The lockdep key of the caller's place in the source.
-#[cfg_attr(CONFIG_LOCKDEP, track_caller)]
-pub(super) fn class() -> *mut c_void {
-    if cfg!(CONFIG_LOCKDEP) {
-        ptr::from_ref(Location::caller()).cast_mut().cast()
-    } else {
-        ptr::null_mut()
+/// What lockdep tells a kind of lock by. It has to be a `static`, so that it has an address of its own.
+pub struct LockClass {
+    name: &'static CStr,
+}
+
+impl LockClass {
+    /// A class; `name` is what lockdep's reports call it.
+    pub const fn new(name: &'static CStr) -> Self {
+        Self { name }
+    }
+
+    /// The name and the key, both in the module's static data: lockdep forgets the class when the
+    /// module goes.
+    pub(super) fn raw(&'static self) -> (*const c_char, *mut c_void) {
+        (self.name.as_char_ptr(), ptr::from_ref(self).cast_mut().cast())
     }
 }
 
@@ -58,12 +66,12 @@ unsafe impl<T: Send> Sync for Mutex<T> {}
 
 impl<T> Mutex<T> {
     /// Makes an unlocked mutex.
-    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
-    pub fn new(value: T) -> Result<Self> {
+    pub fn new(class: &'static LockClass, value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. With lockdep
-        // the key is in the module's static data, without it is not looked at.
-        unsafe { bindings::ordofs_mutex_init(raw.get(), class()) };
+        let (name, key) = class.raw();
+        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. Name and key
+        // are static; of the key, lockdep looks at the address only.
+        unsafe { bindings::ordofs_mutex_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self {
             raw,
@@ -151,12 +159,12 @@ unsafe impl<T: Send + Sync> Sync for RwLock<T> {}
 
 impl<T> RwLock<T> {
     /// Makes an unlocked lock.
-    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
-    pub fn new(value: T) -> Result<Self> {
+    pub fn new(class: &'static LockClass, value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. With
-        // lockdep the key is in the module's static data, without it is not looked at.
-        unsafe { bindings::ordofs_rwsem_init(raw.get(), class()) };
+        let (name, key) = class.raw();
+        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. Name and
+        // key are static; of the key, lockdep looks at the address only.
+        unsafe { bindings::ordofs_rwsem_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self {
             raw,

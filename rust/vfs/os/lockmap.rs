@@ -8,7 +8,7 @@
 //! lockdep finds a deadlock of such a wait with locks in the first run that takes them in both orders,
 //! also when nobody had to wait. Without lockdep all of this is nothing.
 
-use super::lock::class;
+use super::lock::LockClass;
 use crate::bindings;
 use kernel::{
     prelude::*,
@@ -30,13 +30,13 @@ unsafe impl Send for LockMap {}
 unsafe impl Sync for LockMap {}
 
 impl LockMap {
-    /// A map; its class is the caller's place in the source.
-    #[cfg_attr(CONFIG_LOCKDEP, track_caller)]
-    pub fn new() -> Result<Self> {
+    /// A map of this class.
+    pub fn new(class: &'static LockClass) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct lockdep_map` and nobody else knows it; with lockdep
-        // the key is in the module's static data.
-        unsafe { bindings::ordofs_lockmap_init(raw.get(), class()) };
+        let (name, key) = class.raw();
+        // SAFETY: The memory is valid for a `struct lockdep_map` and nobody else knows it. Name and key
+        // are static; of the key, lockdep looks at the address only.
+        unsafe { bindings::ordofs_lockmap_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self { raw })
     }

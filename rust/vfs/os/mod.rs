@@ -19,7 +19,7 @@ mod wait;
 
 pub use block::Block;
 #[allow(unused_imports)]
-pub use lock::{Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
+pub use lock::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
 pub use lockmap::LockMap;
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, NoFs, Time};

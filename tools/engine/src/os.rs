@@ -34,5 +34,5 @@ pub use block::Block;
 pub use device::{Backend, Device};
 pub use map::Map;
 pub use misc::{cond_resched, crc32c, now, random_u64, siphash, LockMap, NoFs, Time};
-pub use sync::{Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
+pub use sync::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
 pub use window::Window;

@@ -68,7 +68,7 @@ pub struct LockMap(());
 
 impl LockMap {
     /// A map.
-    pub fn new() -> kernel::prelude::Result<Self> {
+    pub fn new(_class: &'static super::LockClass) -> kernel::prelude::Result<Self> {
         Ok(Self(()))
     }
 

@@ -6,6 +6,7 @@
 //! A panic while a lock is held does not poison it: the panic already fails the test.
 
 use super::primitives as raw;
+use core::ffi::CStr;
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
@@ -27,6 +28,16 @@ fn free<G>(taken: TryLockResult<G>) -> Option<G> {
     }
 }
 
+/// In the kernel: what lockdep tells a kind of lock by.
+pub struct LockClass(());
+
+impl LockClass {
+    /// A class.
+    pub const fn new(_name: &'static CStr) -> Self {
+        Self(())
+    }
+}
+
 /// A sleeping mutual exclusion lock.
 pub struct Mutex<T>(raw::Mutex<T>);
 
@@ -35,7 +46,7 @@ pub struct MutexGuard<'a, T>(raw::MutexGuard<'a, T>);
 
 impl<T> Mutex<T> {
     /// A mutex that protects `v`.
-    pub fn new(v: T) -> Result<Self> {
+    pub fn new(_class: &'static LockClass, v: T) -> Result<Self> {
         allocation()?;
         Ok(Self(raw::Mutex::new(v)))
     }
@@ -75,7 +86,7 @@ pub struct WriteGuard<'a, T>(raw::RwLockWriteGuard<'a, T>);
 
 impl<T> RwLock<T> {
     /// A lock that protects `v`.
-    pub fn new(v: T) -> Result<Self> {
+    pub fn new(_class: &'static LockClass, v: T) -> Result<Self> {
         allocation()?;
         Ok(Self(raw::RwLock::new(v)))
     }

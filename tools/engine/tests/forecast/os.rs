@@ -119,8 +119,8 @@ pub struct Mutex<T>(ordofs_engine::os::Mutex<T>);
 
 impl<T> Mutex<T> {
     /// A mutex that protects `v`.
-    pub fn new(v: T) -> Result<Self> {
-        ordofs_engine::os::Mutex::new(v).map(Self)
+    pub fn new(class: &'static LockClass, v: T) -> Result<Self> {
+        ordofs_engine::os::Mutex::new(class, v).map(Self)
     }
 
     /// Waits for the lock.
@@ -140,8 +140,8 @@ pub struct RwLock<T>(ordofs_engine::os::RwLock<T>);
 
 impl<T> RwLock<T> {
     /// A lock that protects `v`.
-    pub fn new(v: T) -> Result<Self> {
-        ordofs_engine::os::RwLock::new(v).map(Self)
+    pub fn new(class: &'static LockClass, v: T) -> Result<Self> {
+        ordofs_engine::os::RwLock::new(class, v).map(Self)
     }
 
     /// Waits for shared access.

@@ -19,9 +19,12 @@ use kernel::prelude::Result;
 use ordofs_models::engine::mutant::{is, Mutant};
 use ordofs_models::engine::{MapKind, Mapping, WriteMap};
 use ordofs_models::os::atomic::{AtomicU64, Ordering};
-use ordofs_models::os::{crc32c, Block, Mutex, RwLock, WaitQueue, WriteGuard};
+use ordofs_models::os::{crc32c, Block, LockClass, Mutex, RwLock, WaitQueue, WriteGuard};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// Nobody looks at it here.
+static CLASS: LockClass = LockClass::new(c"page cache");
 
 /// What a folio is at a moment.
 #[derive(Clone, Copy, Default)]
@@ -49,7 +52,7 @@ impl Folio {
     fn new(index: u64) -> Self {
         Self {
             index,
-            lock: Mutex::new(()).expect("memory"),
+            lock: Mutex::new(&CLASS, ()).expect("memory"),
             state: Default::default(),
             written: WaitQueue::new().expect("memory"),
         }
@@ -111,10 +114,10 @@ impl File {
         let size = bed.file.attrs().size / HALF as u64;
         Self {
             bed,
-            i_rwsem: RwLock::new(()).expect("memory"),
-            invalidate: RwLock::new(()).expect("memory"),
+            i_rwsem: RwLock::new(&CLASS, ()).expect("memory"),
+            invalidate: RwLock::new(&CLASS, ()).expect("memory"),
             size: AtomicU64::new(size),
-            pages: Mutex::new(BTreeMap::new()).expect("memory"),
+            pages: Mutex::new(&CLASS, BTreeMap::new()).expect("memory"),
             table: Default::default(),
         }
     }
