@@ -36,7 +36,7 @@ use std::fmt::{self, Display};
 
 /// Problems that are kept; more are only counted.
 const KEPT: usize = 200;
-const CACHED_NODES: usize = 16384;
+const CACHED_NODES: usize = 1024;
 
 /// What to check beyond the metadata.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,8 +3,9 @@
 //! What is on disk, decoded.
 
 use crate::at;
-use crate::show::{name, time, uuid, xattr_name};
+use crate::show::{name, time, uuid, xattr_name, Doc};
 use anyhow::{anyhow, bail, Result};
+use kernel::prelude::EIO;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
@@ -16,6 +17,7 @@ use ordofs_engine::engine::{dir, xattr};
 use ordofs_engine::engine::{Attrs, S_IFDIR, S_IFLNK, S_IFMT};
 use ordofs_engine::os::{Block, Device, Shared};
 use serde_json::{json, Value};
+use std::rc::Rc;
 
 fn newest(dev: &Device) -> Result<Superblock> {
     Superblock::read(dev).map_err(|r| anyhow!("{} ({:?})", r.reason, r.error))
@@ -79,42 +81,73 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
     }))
 }
 
-fn store(dev: Device, sb: &Superblock) -> Result<NodeStore> {
+/// Nodes that are kept: each walk comes to a node once.
+const CACHED_NODES: usize = 256;
+
+fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
     let memory = |e| at("memory", e);
-    NodeStore::new(Shared::new(dev).map_err(memory)?, sb.fsid(), 16384).map_err(memory)
+    let dev = Shared::new(dev).map_err(memory)?;
+    let st = NodeStore::new(dev, sb.fsid(), CACHED_NODES).map_err(memory)?;
+    Ok(Rc::new(st))
 }
 
-/// Nodes and records of a tree; damaged nodes are listed, not fatal.
-fn walk(st: &NodeStore, tree: &Tree, item: &dyn Fn(u64, &[u8]) -> Value) -> Result<Value> {
-    let (mut nodes, mut records, mut bad) = (Vec::new(), Vec::new(), Vec::new());
-    let r = tree.walk_tolerant(st, &mut |w| {
-        match w {
-            WalkItem::Node(n) => nodes.push(json!({
-                "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
-                "entries": n.entries,
-            })),
-            WalkItem::Item(key, value) => records.push(item(key, value)),
-            WalkItem::Bad(b) => bad.push(json!({
-                "block": b.ptr.map(|p| p.addr), "first_key": b.first_key, "last_key": b.last_key,
-                "error": format!("{:?}", b.error),
-            })),
+/// What a walk meets, as far as `pick` wants it; damaged nodes are not fatal.
+fn each(
+    st: &Rc<NodeStore>,
+    tree: &Rc<Tree>,
+    pick: impl Fn(WalkItem<'_>) -> Option<Value> + 'static,
+) -> Doc {
+    let (st, tree) = (st.clone(), tree.clone());
+    Doc::List(Box::new(move |f| {
+        let mut unwritten = None;
+        let walked = tree.walk_tolerant(&st, &mut |w| match pick(w).map(&mut *f) {
+            Some(Err(e)) => {
+                unwritten = Some(e);
+                Err(EIO)
+            }
+            _ => Ok(()),
+        });
+        if let Some(e) = unwritten {
+            return Err(e.into());
         }
-        Ok(())
+        walked.map_err(|e| at("tree", e))
+    }))
+}
+
+/// Nodes and records of a tree, and its damaged nodes: a walk for each.
+fn walk(
+    st: &Rc<NodeStore>,
+    tree: Tree,
+    item: impl Fn(u64, &[u8]) -> Value + 'static,
+) -> Vec<(&'static str, Doc)> {
+    let tree = Rc::new(tree);
+    let nodes = each(st, &tree, |w| match w {
+        WalkItem::Node(n) => Some(json!({
+            "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
+            "entries": n.entries,
+        })),
+        _ => None,
     });
-    r.map_err(|e| at("tree", e))?;
-    let mut out = json!({"nodes": nodes, "records": records});
-    if !bad.is_empty() {
-        out["damaged"] = json!(bad);
-    }
-    Ok(out)
+    let records = each(st, &tree, move |w| match w {
+        WalkItem::Item(key, value) => Some(item(key, value)),
+        _ => None,
+    });
+    let damaged = each(st, &tree, |w| match w {
+        WalkItem::Bad(b) => Some(json!({
+            "block": b.ptr.map(|p| p.addr), "first_key": b.first_key, "last_key": b.last_key,
+            "error": format!("{:?}", b.error),
+        })),
+        _ => None,
+    });
+    vec![("nodes", nodes), ("records", records), ("damaged", damaged)]
 }
 
 /// One of the trees that the superblock points to.
-pub fn tree(dev: Device, which: &str) -> Result<Value> {
+pub fn tree(dev: Device, which: &str) -> Result<Doc> {
     let sb = newest(&dev)?;
     let st = store(dev, &sb)?;
-    match which {
-        "inode" => walk(&st, &tree_of(INODE_TREE, sb.inode_root), &|ino, v| {
+    let fields = match which {
+        "inode" => walk(&st, tree_of(INODE_TREE, sb.inode_root), |ino, v| {
             InodeRecord::decode(ino, v).map_or_else(
                 |_| json!({"inode": ino, "damaged": true}),
                 |r| brief(ino, &r),
@@ -122,8 +155,8 @@ pub fn tree(dev: Device, which: &str) -> Result<Value> {
         }),
         "orphan" => walk(
             &st,
-            &tree_of(ORPHAN_TREE, sb.orphan_root),
-            &|ino, _| json!({"inode": ino}),
+            tree_of(ORPHAN_TREE, sb.orphan_root),
+            |ino, _| json!({"inode": ino}),
         ),
         n => {
             let ag: u32 = n
@@ -135,24 +168,22 @@ pub fn tree(dev: Device, which: &str) -> Result<Value> {
                     sb.ag_count
                 );
             }
-            walk(
-                &st,
-                &tree_of(Ag::tree_id(ag), sb.ag_roots[ag as usize]),
-                &|key, v| {
-                    if key >= SUMMARY_KEY {
-                        let counts: Vec<u16> = v
-                            .chunks_exact(2)
-                            .map(|c| u16::from_le_bytes([c[0], c[1]]))
-                            .collect();
-                        json!({"free_counts_of_groups_from": (key - SUMMARY_KEY) * 512, "counts": counts})
-                    } else {
-                        let used: u32 = v.iter().skip(4).map(|b| b.count_ones()).sum();
-                        json!({"group": key, "free": le32(v, 0), "used": used})
-                    }
-                },
-            )
+            let tree = tree_of(Ag::tree_id(ag), sb.ag_roots[ag as usize]);
+            walk(&st, tree, |key, v| {
+                if key >= SUMMARY_KEY {
+                    let counts: Vec<u16> = v
+                        .chunks_exact(2)
+                        .map(|c| u16::from_le_bytes([c[0], c[1]]))
+                        .collect();
+                    json!({"free_counts_of_groups_from": (key - SUMMARY_KEY) * 512, "counts": counts})
+                } else {
+                    let used: u32 = v.iter().skip(4).map(|b| b.count_ones()).sum();
+                    json!({"group": key, "free": le32(v, 0), "used": used})
+                }
+            })
         }
-    }
+    };
+    Ok(Doc::Fields(fields))
 }
 
 fn brief(ino: u64, r: &InodeRecord<'_>) -> Value {
@@ -184,7 +215,7 @@ fn open_root(ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Result<(Tree, &'s
 }
 
 /// An inode with all that hangs on it.
-pub fn inode(dev: Device, ino: u64) -> Result<Value> {
+pub fn inode(dev: Device, ino: u64) -> Result<Doc> {
     let sb = newest(&dev)?;
     let st = store(dev, &sb)?;
     let place = format!("inode {ino}");
@@ -196,67 +227,76 @@ pub fn inode(dev: Device, ino: u64) -> Result<Value> {
         bail!("{place} does not exist");
     }
     let rec = InodeRecord::decode(ino, &v).map_err(|e| at(&place, e))?;
-    let limit = sb.blocks;
-    let show = |kind, root, item: &dyn Fn(u64, &[u8]) -> Value| -> Result<Value> {
-        let (tree, form) = open_root(ino, kind, root)?;
-        let mut out = walk(&st, &tree, item)?;
-        out["form"] = json!(form);
-        Ok(out)
-    };
-    let extents = show(
-        TreeKind::Extent,
-        &rec.extents,
-        &|key, v| match Extent::decode(key, v, limit) {
-            Err(_) => json!({"file_block": key, "damaged": true}),
-            Ok(e) => json!({
-                "file_block": key, "block": e.phys, "blocks": e.len, "unwritten": e.unwritten,
-                "checksums": e.csums, "generation": e.generation,
-            }),
-        },
-    )?;
-    let kind = rec.attrs.mode & S_IFMT;
-    let entries = show(TreeKind::Dir, &rec.dir, &|key, v| {
-        if kind == S_IFLNK {
-            return json!({"target": name(v)});
-        }
-        match dir::decode(ino, v) {
-            Err(_) => json!({"cookie": format!("{key:#x}"), "damaged": true}),
-            Ok(e) => {
-                json!({"cookie": format!("{key:#x}"), "inode": e.ino, "type": e.kind, "name": name(e.name)})
-            }
-        }
-    })?;
-    let xattrs = show(TreeKind::Xattr, &rec.xattr, &|key, v| {
-        let mut out = json!({"key": format!("{key:#x}"), "bytes": v.len()});
-        if key & 0xff != 0 {
-            out["piece"] = json!(key & 0xff);
-            return out;
-        }
-        match xattr::decode(ino, v) {
-            Err(_) => out["damaged"] = json!(true),
-            Ok(h) => {
-                out["name"] = json!(xattr_name(h.index, h.name));
-                out["value_bytes"] = json!(h.len);
-                out["value"] = json!(name(h.start));
-            }
-        }
-        out
-    })?;
-    let mut out = json!({
-        "inode": ino, "attributes": attrs(&rec.attrs), "blocks": rec.blocks, "state": rec.state,
-        "generation": rec.generation,
-    });
+    let (limit, kind) = (sb.blocks, rec.attrs.mode & S_IFMT);
+    let mut out: Vec<(&'static str, Doc)> = vec![
+        ("inode", json!(ino).into()),
+        ("attributes", attrs(&rec.attrs).into()),
+        ("blocks", json!(rec.blocks).into()),
+        ("state", json!(rec.state).into()),
+        ("generation", json!(rec.generation).into()),
+    ];
     if kind == S_IFDIR {
-        out["parent"] = json!(rec.parent);
+        out.push(("parent", json!(rec.parent).into()));
     }
-    for (key, root, value) in [
-        ("extents", &rec.extents, extents),
-        ("entries", &rec.dir, entries),
-        ("xattrs", &rec.xattr, xattrs),
-    ] {
-        if !matches!(root, RootForm::Empty) {
-            out[key] = value;
+    if !matches!(rec.extents, RootForm::Empty) {
+        let (tree, form) = open_root(ino, TreeKind::Extent, &rec.extents)?;
+        let fields = walk(&st, tree, move |key, v| extent(key, v, limit));
+        out.push(("extents", formed(form, fields)));
+    }
+    if !matches!(rec.dir, RootForm::Empty) {
+        let (tree, form) = open_root(ino, TreeKind::Dir, &rec.dir)?;
+        let fields = walk(&st, tree, move |key, v| entry(ino, kind, key, v));
+        out.push(("entries", formed(form, fields)));
+    }
+    if !matches!(rec.xattr, RootForm::Empty) {
+        let (tree, form) = open_root(ino, TreeKind::Xattr, &rec.xattr)?;
+        let fields = walk(&st, tree, move |key, v| attribute(ino, key, v));
+        out.push(("xattrs", formed(form, fields)));
+    }
+    Ok(Doc::Fields(out))
+}
+
+/// With the form of the tree's root.
+fn formed(form: &'static str, mut fields: Vec<(&'static str, Doc)>) -> Doc {
+    fields.insert(0, ("form", json!(form).into()));
+    Doc::Fields(fields)
+}
+
+fn extent(key: u64, v: &[u8], limit: u64) -> Value {
+    match Extent::decode(key, v, limit) {
+        Err(_) => json!({"file_block": key, "damaged": true}),
+        Ok(e) => json!({
+            "file_block": key, "block": e.phys, "blocks": e.len, "unwritten": e.unwritten,
+            "checksums": e.csums, "generation": e.generation,
+        }),
+    }
+}
+
+fn entry(ino: u64, kind: u32, key: u64, v: &[u8]) -> Value {
+    if kind == S_IFLNK {
+        return json!({"target": name(v)});
+    }
+    match dir::decode(ino, v) {
+        Err(_) => json!({"cookie": format!("{key:#x}"), "damaged": true}),
+        Ok(e) => {
+            json!({"cookie": format!("{key:#x}"), "inode": e.ino, "type": e.kind, "name": name(e.name)})
         }
     }
-    Ok(out)
+}
+
+fn attribute(ino: u64, key: u64, v: &[u8]) -> Value {
+    let mut out = json!({"key": format!("{key:#x}"), "bytes": v.len()});
+    if key & 0xff != 0 {
+        out["piece"] = json!(key & 0xff);
+        return out;
+    }
+    match xattr::decode(ino, v) {
+        Err(_) => out["damaged"] = json!(true),
+        Ok(h) => {
+            out["name"] = json!(xattr_name(h.index, h.name));
+            out["value_bytes"] = json!(h.len);
+            out["value"] = json!(name(h.start));
+        }
+    }
+    out
 }

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | [`dump`] | superblock, trees and inodes as they are on disk |
 //! | [`files`] | files by path: ls, stat, cat |
-//! | [`show`] | structured values as text or JSON |
+//! | [`show`] | structured values, printed as they are made, as text or JSON |
 
 mod dump;
 mod files;
@@ -128,21 +128,21 @@ fn mount(path: &Path) -> Result<Shared<Fs>> {
 }
 
 fn run(cli: &Cli) -> Result<()> {
-    let value = match &cli.command {
+    let doc = match &cli.command {
         Command::Dump(Dump::Superblock { device, slot }) => {
-            dump::superblock(&open(device)?, *slot)?
+            dump::superblock(&open(device)?, *slot)?.into()
         }
         Command::Dump(Dump::Tree { device, tree }) => dump::tree(open(device)?, tree)?,
         Command::Dump(Dump::Inode { device, ino }) => dump::inode(open(device)?, *ino)?,
-        Command::Stat { device, path } => files::stat(&*mount(device)?, path)?,
+        Command::Stat { device, path } => files::stat(&*mount(device)?, path)?.into(),
         Command::Ls { device, path } => {
             let list = files::list(&*mount(device)?, path)?;
             if !cli.json {
                 return files::print_list(&list);
             }
-            list
+            list.into()
         }
         Command::Cat { device, path } => return files::cat(&*mount(device)?, path),
     };
-    show::print(&value, cli.json)
+    show::print(&doc, cli.json)
 }

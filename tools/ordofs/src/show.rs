@@ -1,22 +1,113 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Structured values as JSON, or as indented text.
+//!
+//! # Model
+//!
+//! What grows with the filesystem, the nodes and records of a tree, is a list that is made one element at a time
+//! while it is printed, so that memory does not grow with it.
 
 use anyhow::Result;
 use ordofs_engine::engine::xattr;
 use ordofs_engine::os::Time;
 use serde_json::{json, Value};
-use std::io::Write;
+use std::io::{self, BufWriter, Write};
+
+/// Hands the elements of a list, one by one, to whoever wants them.
+pub type Each = Box<dyn Fn(&mut dyn FnMut(Value) -> io::Result<()>) -> Result<()>>;
+
+/// A value, parts of which may be made while it is printed.
+pub enum Doc {
+    /// What fits into memory.
+    Value(Value),
+    /// Fields, in this order.
+    Fields(Vec<(&'static str, Doc)>),
+    /// Any number of elements.
+    List(Each),
+}
+
+impl From<Value> for Doc {
+    fn from(v: Value) -> Self {
+        Self::Value(v)
+    }
+}
 
 /// Prints a value to standard output.
-pub fn print(v: &Value, as_json: bool) -> Result<()> {
-    let mut out = std::io::stdout().lock();
+pub fn print(doc: &Doc, as_json: bool) -> Result<()> {
+    let mut out = BufWriter::new(io::stdout().lock());
     if as_json {
-        serde_json::to_writer_pretty(&mut out, v)?;
+        json_of(&mut out, doc, 0)?;
         writeln!(out)?;
-        return Ok(());
+    } else {
+        text_of(&mut out, doc, 0)?;
     }
-    Ok(text(&mut out, v, 0)?)
+    Ok(out.flush()?)
+}
+
+/// Pretty JSON, with two blanks of indentation a level.
+fn json_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
+    let pad = "  ".repeat(depth);
+    match doc {
+        Doc::Value(v) => json_value(out, v, &pad)?,
+        Doc::Fields(fields) => {
+            let mut before = "{";
+            for (key, value) in fields {
+                write!(out, "{before}\n{pad}  {}: ", Value::from(*key))?;
+                json_of(out, value, depth + 1)?;
+                before = ",";
+            }
+            write!(out, "\n{pad}}}")?;
+        }
+        Doc::List(each) => {
+            let mut before = "[";
+            let inner = "  ".repeat(depth + 1);
+            each(&mut |v| {
+                write!(out, "{before}\n{inner}")?;
+                before = ",";
+                json_value(out, &v, &inner)
+            })?;
+            match before {
+                "[" => write!(out, "[]")?,
+                _ => write!(out, "\n{pad}]")?,
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A string has no line breaks in JSON: what breaks lines is the form.
+fn json_value(out: &mut impl Write, v: &Value, pad: &str) -> io::Result<()> {
+    let pretty = serde_json::to_string_pretty(v)?;
+    write!(out, "{}", pretty.replace('\n', &format!("\n{pad}")))
+}
+
+fn text_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
+    let pad = "  ".repeat(depth);
+    match doc {
+        Doc::Value(v) => text(out, v, depth)?,
+        Doc::Fields(fields) => {
+            let width = fields.iter().map(|(k, _)| k.len()).max().unwrap_or(0);
+            for (key, value) in fields {
+                match value {
+                    Doc::Value(v) if is_flat(v) => writeln!(out, "{pad}{key:width$}  {}", flat(v))?,
+                    v => {
+                        writeln!(out, "{pad}{key}")?;
+                        text_of(out, v, depth + 1)?;
+                    }
+                }
+            }
+        }
+        Doc::List(each) => each(&mut |v| element(out, &v, &pad, depth))?,
+    }
+    Ok(())
+}
+
+/// An element of a list as text.
+fn element(out: &mut impl Write, v: &Value, pad: &str, depth: usize) -> io::Result<()> {
+    if is_flat(v) {
+        return writeln!(out, "{pad}{}", flat(v));
+    }
+    text(out, v, depth)
 }
 
 fn is_flat(v: &Value) -> bool {
@@ -40,7 +131,7 @@ fn flat(v: &Value) -> String {
     }
 }
 
-fn text(out: &mut impl Write, v: &Value, depth: usize) -> std::io::Result<()> {
+fn text(out: &mut impl Write, v: &Value, depth: usize) -> io::Result<()> {
     let pad = "  ".repeat(depth);
     match v {
         Value::Object(m) => {
@@ -56,11 +147,7 @@ fn text(out: &mut impl Write, v: &Value, depth: usize) -> std::io::Result<()> {
         }
         Value::Array(a) => {
             for x in a {
-                if is_flat(x) {
-                    writeln!(out, "{pad}{}", flat(x))?;
-                } else {
-                    text(out, x, depth)?;
-                }
+                element(out, x, &pad, depth)?;
             }
         }
         v => writeln!(out, "{pad}{}", flat(v))?,
@@ -102,4 +189,51 @@ pub fn uuid(b: &[u8; 16]) -> String {
 /// Seconds since 1970 with nanoseconds.
 pub fn time(t: Time) -> Value {
     json!(format!("{}.{:09}", t.sec, t.nsec))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A list of these elements.
+    fn list(of: &[Value]) -> Doc {
+        let of = of.to_vec();
+        Doc::List(Box::new(move |f| {
+            Ok(of.iter().cloned().try_for_each(&mut *f)?)
+        }))
+    }
+
+    #[test]
+    fn what_comes_one_by_one_looks_like_what_is_at_once() {
+        let some = [json!({"a": 1, "b": [1, "two\nlines"]}), json!(3)];
+        let whole = json!({"none": [], "some": some, "deep": {"text": "\"", "nothing": {}}});
+        let doc = Doc::Fields(vec![
+            ("none", list(&[])),
+            ("some", list(&some)),
+            (
+                "deep",
+                Doc::Fields(vec![
+                    ("text", json!("\"").into()),
+                    ("nothing", json!({}).into()),
+                ]),
+            ),
+        ]);
+        let mut out = Vec::new();
+        json_of(&mut out, &doc, 0).unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            serde_json::to_string_pretty(&whole).unwrap()
+        );
+    }
+
+    #[test]
+    fn a_list_that_fails_fails_the_print() {
+        let doc = Doc::Fields(vec![(
+            "list",
+            Doc::List(Box::new(|_| anyhow::bail!("no more of it"))),
+        )]);
+        let failed = json_of(&mut Vec::new(), &doc, 0).unwrap_err();
+        assert_eq!(failed.to_string(), "no more of it");
+        assert!(text_of(&mut Vec::new(), &doc, 0).is_err());
+    }
 }
