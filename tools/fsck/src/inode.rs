@@ -220,7 +220,7 @@ impl Checker<'_> {
                     format_args!("{:?} is there twice, also at {other:#x}", show(e.name)),
                 );
             }
-            if let Some(seen) = c.inodes.get_mut(&dir) {
+            if let Some(seen) = c.inodes.get_mut(dir) {
                 seen.entries += 1;
             }
             c.edges.push(Edge {

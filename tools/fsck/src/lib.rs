@@ -31,7 +31,7 @@ use ordofs_engine::engine::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_
 use ordofs_engine::engine::node_store::NodeStore;
 use ordofs_engine::engine::MountError;
 use ordofs_engine::os::{Device, Shared};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 /// Problems that are kept; more are only counted.
@@ -123,6 +123,40 @@ struct Seen {
     subdirs: u64,
 }
 
+/// What is known of the inodes, by number. They are met in ascending order, so that nothing has to move, and a
+/// vector takes half of a map's memory.
+#[derive(Default)]
+struct Inodes(Vec<(u64, Seen)>);
+
+impl Inodes {
+    fn find(&self, ino: u64) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&ino, |(i, _)| *i)
+    }
+
+    fn insert(&mut self, ino: u64, seen: Seen) {
+        match self.find(ino) {
+            Ok(i) => self.0[i].1 = seen,
+            Err(i) => self.0.insert(i, (ino, seen)),
+        }
+    }
+
+    fn get(&self, ino: u64) -> Option<&Seen> {
+        self.find(ino).ok().map(|i| &self.0[i].1)
+    }
+
+    fn get_mut(&mut self, ino: u64) -> Option<&mut Seen> {
+        self.find(ino).ok().map(|i| &mut self.0[i].1)
+    }
+
+    fn iter(&self) -> impl Iterator<Item = (u64, &Seen)> {
+        self.0.iter().map(|(ino, seen)| (*ino, seen))
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
 /// A directory entry, judged when all inodes have been seen.
 struct Edge {
     dir: u64,
@@ -138,7 +172,7 @@ struct Checker<'a> {
     options: Options,
     report: Report,
     claims: Claims,
-    inodes: BTreeMap<u64, Seen>,
+    inodes: Inodes,
     edges: Vec<Edge>,
     orphans: BTreeSet<u64>,
 }
@@ -160,7 +194,7 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
             ..Report::default()
         },
         claims: Claims::default(),
-        inodes: BTreeMap::new(),
+        inodes: Inodes::default(),
         edges: Vec::new(),
         orphans: BTreeSet::new(),
     };

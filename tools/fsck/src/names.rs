@@ -18,7 +18,7 @@ impl Checker<'_> {
     fn check_edges(&mut self) {
         for e in std::mem::take(&mut self.edges) {
             let place = format!("directory {}, entry {:#x}", e.dir, e.cookie);
-            let Some(child) = self.inodes.get_mut(&e.child) else {
+            let Some(child) = self.inodes.get_mut(e.child) else {
                 self.problem(
                     place,
                     format_args!("points to inode {}, which does not exist", e.child),
@@ -40,7 +40,7 @@ impl Checker<'_> {
                 );
             }
             if mode & S_IFMT == S_IFDIR {
-                if let Some(dir) = self.inodes.get_mut(&e.dir) {
+                if let Some(dir) = self.inodes.get_mut(e.dir) {
                     dir.subdirs += 1;
                 }
             }
@@ -49,7 +49,7 @@ impl Checker<'_> {
 
     fn check_links(&mut self) {
         let root = self.sb.root_ino;
-        match self.inodes.get(&root) {
+        match self.inodes.get(root) {
             None => self.problem(
                 format_args!("inode {root}"),
                 "the root directory does not exist",
@@ -60,8 +60,8 @@ impl Checker<'_> {
             Some(_) => {}
         }
         let mut found = Vec::new();
-        for (ino, i) in &self.inodes {
-            let mut say = |what: String| found.push((*ino, what));
+        for (ino, i) in self.inodes.iter() {
+            let mut say = |what: String| found.push((ino, what));
             if i.mode & S_IFMT != S_IFDIR {
                 if u64::from(i.nlink) != i.names {
                     say(format!(
@@ -71,7 +71,7 @@ impl Checker<'_> {
                 }
                 continue;
             }
-            if *ino == root {
+            if ino == root {
                 if i.names != 0 {
                     say("the root directory has a name".into());
                 }
@@ -110,7 +110,7 @@ impl Checker<'_> {
     fn check_orphan_list(&mut self) {
         let mut found = Vec::new();
         for ino in &self.orphans {
-            match self.inodes.get(ino) {
+            match self.inodes.get(*ino) {
                 None => found.push((*ino, "does not exist")),
                 Some(i) if i.nlink != 0 && i.state & STATE_TRUNCATE == 0 => {
                     found.push((*ino, "has names and nothing left to do"));
@@ -121,9 +121,9 @@ impl Checker<'_> {
         for (ino, what) in found.drain(..) {
             self.problem(format_args!("orphan {ino}"), what);
         }
-        for (ino, i) in &self.inodes {
-            if (i.nlink == 0 || i.state & STATE_TRUNCATE != 0) && !self.orphans.contains(ino) {
-                found.push((*ino, "must be on the orphan list and is not"));
+        for (ino, i) in self.inodes.iter() {
+            if (i.nlink == 0 || i.state & STATE_TRUNCATE != 0) && !self.orphans.contains(&ino) {
+                found.push((ino, "must be on the orphan list and is not"));
             }
         }
         for (ino, what) in found {
@@ -136,18 +136,18 @@ impl Checker<'_> {
         let root = self.sb.root_ino;
         let mut good: BTreeSet<u64> = BTreeSet::from([root]);
         let mut lost = Vec::new();
-        for (ino, i) in &self.inodes {
+        for (ino, i) in self.inodes.iter() {
             if i.mode & S_IFMT != S_IFDIR || i.nlink == 0 {
                 continue;
             }
             let mut path = Vec::new();
-            let mut at = *ino;
+            let mut at = ino;
             while !good.contains(&at) {
                 if path.contains(&at) {
                     break;
                 }
                 path.push(at);
-                match self.inodes.get(&at) {
+                match self.inodes.get(at) {
                     Some(x) if x.names > 0 => at = x.named_in,
                     _ => break,
                 }
@@ -155,7 +155,7 @@ impl Checker<'_> {
             if good.contains(&at) {
                 good.extend(path);
             } else {
-                lost.push(*ino);
+                lost.push(ino);
             }
         }
         for ino in lost {
