@@ -132,12 +132,14 @@ long ordofs_ms_to_jiffies(u64 ms)
 
 unsigned int ordofs_nofs_save(void)
 {
-	return memalloc_nofs_save();
+	/* Only the task itself writes its flags; the scheduler looks at other bits. */
+	return data_race(memalloc_nofs_save());
 }
 
 void ordofs_nofs_restore(unsigned int flags)
 {
-	memalloc_nofs_restore(flags);
+	/* As above. */
+	data_race(({ memalloc_nofs_restore(flags); 0; }));
 }
 
 u64 ordofs_siphash(u64 k0, u64 k1, const void *data, size_t len)
