@@ -15,12 +15,12 @@ use crate::os::LockClass;
 /// The one commit at a time, and what only commits work on.
 pub(crate) static COMMIT: LockClass = LockClass::new(c"ordofs_commit");
 
-/// No lock: the barrier between operations (shared) and the snapshot of a commit (exclusive).
-pub(crate) static BARRIER: LockClass = LockClass::new(c"ordofs_barrier");
-
 /// No lock: the wait for an ordered extent, which folio locks may be held in, but no transaction and no
 /// `maps`. Whoever has to finish one has it.
 pub(crate) static ORDERED_WAIT: LockClass = LockClass::new(c"ordofs_ordered_wait");
+
+/// No lock: the barrier between operations (shared) and the snapshot of a commit (exclusive).
+pub(crate) static BARRIER: LockClass = LockClass::new(c"ordofs_barrier");
 
 /// The one batch of the log at a time; never taken inside a transaction.
 pub(crate) static LOG_WRITER: LockClass = LockClass::new(c"ordofs_log_writer");

@@ -17,6 +17,7 @@
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
 //! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
 //! | [`log`] | the fsync log and its replay |
+//! | [`lock_class`] | what the locks are called, in lock order |
 //! | [`mutant`] | builds with a protection missing, for the tests |
 //! | [`fs`] | the interface that the glue and the tools call |
 //!
