@@ -31,7 +31,7 @@ use crate::{
         iocb::{Destination, Iocb, OpenFile, Source},
         ioend::{PageSlice, WriteIoend},
         workqueue::IoQueues,
-        Inode,
+        Inode, Locked,
     },
 };
 
@@ -99,8 +99,8 @@ impl FileData for OrdoFs {
         file::write_iter(iocb, from)
     }
 
-    fn direct_write_ended(inode: &Inode<Self>, pos: u64, size: u64, status: Result) -> Result {
-        file::direct_write_ended(inode, pos, size, status)
+    fn direct_write_grew(inode: &Locked<'_, Self>, end: u64, status: Result) -> Result {
+        file::direct_write_grew(inode, end, status)
     }
 
     fn fsync(file: &OpenFile<Self>, start: i64, end: i64, datasync: bool) -> Result {
@@ -117,7 +117,7 @@ impl FileData for OrdoFs {
         space::fallocate(file, what, keep_size, pos, len)
     }
 
-    fn set_size(inode: &Inode<Self>, size: u64) -> Result {
+    fn set_size(inode: &Locked<'_, Self>, size: u64) -> Result {
         space::set_size(inode, size)
     }
 }

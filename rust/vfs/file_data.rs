@@ -22,7 +22,7 @@ use kernel::prelude::*;
 use super::iocb::{Destination, Iocb, OpenFile, Source};
 use super::ioend::{PageSlice, WriteIoend};
 use super::workqueue::IoQueues;
-use super::{address_space, file_ops, FileSystem, Inode};
+use super::{address_space, file_ops, FileSystem, Inode, Locked};
 use crate::bindings;
 
 /// What a range of a file is made of.
@@ -126,9 +126,9 @@ pub(crate) trait FileData: FileSystem {
     fn read_iter(iocb: &mut Iocb<'_, Self>, to: &mut Destination<'_>) -> Result<usize>;
     /// `write(2)`; as above.
     fn write_iter(iocb: &mut Iocb<'_, Self>, from: &mut Source<'_>) -> Result<usize>;
-    /// A direct write of `size` bytes at `pos` has ended; `i_size` may have to grow. The writer waits
-    /// with `i_rwsem` held exclusively if the write goes beyond `i_size`.
-    fn direct_write_ended(inode: &Inode<Self>, pos: u64, size: u64, status: Result) -> Result;
+    /// A direct write that goes beyond `i_size`, to `end`, has ended, with this status; `i_size` has to
+    /// grow if it is good.
+    fn direct_write_grew(inode: &Locked<'_, Self>, end: u64, status: Result) -> Result;
     /// `fsync(2)`, for bytes `start..=end`.
     fn fsync(file: &OpenFile<Self>, start: i64, end: i64, datasync: bool) -> Result;
     /// `fallocate(2)`.
@@ -139,8 +139,8 @@ pub(crate) trait FileData: FileSystem {
         pos: u64,
         len: u64,
     ) -> Result;
-    /// `truncate(2)`: `setattr_prepare` was called, `i_rwsem` is held exclusively.
-    fn set_size(inode: &Inode<Self>, size: u64) -> Result;
+    /// `truncate(2)`: `setattr_prepare` was called.
+    fn set_size(inode: &Locked<'_, Self>, size: u64) -> Result;
 }
 
 /// Sets the operations of a regular file and the properties of its page cache.

@@ -22,7 +22,7 @@ use core::{cell::UnsafeCell, mem::MaybeUninit, ops::Deref, ptr, ptr::NonNull};
 use kernel::{
     prelude::*,
     sync::aref::{ARef, AlwaysRefCounted},
-    types::Opaque, //
+    types::{NotThreadSafe, Opaque}, //
 };
 
 use super::{FileSystem, SuperBlock, Timestamp};
@@ -221,12 +221,6 @@ impl<T: FileSystem> Inode<T> {
             // SAFETY: The inode is valid.
             unsafe { bindings::ordofs_layout_assert_locked(self.as_ptr()) };
         }
-    }
-
-    /// Sets `i_size`. The caller holds `i_rwsem` exclusively.
-    pub(crate) fn set_size(&self, size: u64) {
-        self.assert_locked();
-        self.store_size(size);
     }
 
     fn store_size(&self, size: u64) {
@@ -503,17 +497,34 @@ impl<T: FileData> Inode<T> {
 ///
 /// # Invariants
 ///
-/// `i_rwsem` is held exclusively for `'a`.
-pub(crate) struct Locked<'a, T: FileSystem>(&'a Inode<T>);
+/// The current task holds `i_rwsem` exclusively for `'a`.
+pub(crate) struct Locked<'a, T: FileSystem> {
+    inode: &'a Inode<T>,
+    // Another task does not hold the lock.
+    _not_send: NotThreadSafe,
+}
 
 impl<'a, T: FileSystem> Locked<'a, T> {
     /// # Safety
     ///
-    /// The caller's context holds `i_rwsem` of the inode exclusively during `'a`.
+    /// The current task holds `i_rwsem` of the inode exclusively during `'a`.
     pub(crate) unsafe fn new(inode: &'a Inode<T>) -> Self {
         inode.assert_locked();
         // INVARIANT: The caller's promise.
-        Self(inode)
+        Self {
+            inode,
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// The inode.
+    pub(crate) fn inode(&self) -> &'a Inode<T> {
+        self.inode
+    }
+
+    /// Sets `i_size`.
+    pub(crate) fn set_size(&self, size: u64) {
+        self.store_size(size);
     }
 }
 
@@ -521,6 +532,6 @@ impl<T: FileSystem> Deref for Locked<'_, T> {
     type Target = Inode<T>;
 
     fn deref(&self) -> &Inode<T> {
-        self.0
+        self.inode
     }
 }

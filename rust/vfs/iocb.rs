@@ -6,13 +6,15 @@
 //!
 //! An [`Iocb`] is one read or write in progress. Buffered I/O and direct I/O are iomap's; which of
 //! them, with which locks, is the filesystem's choice ([`FileData::read_iter`],
-//! [`FileData::write_iter`]). The methods want the guard of the lock that they need.
+//! [`FileData::write_iter`]). What needs `i_rwsem` is a method of [`LockedIocb`], which holds the lock of
+//! the very inode that is read or written.
 //!
 //! Direct I/O always goes through bounce buffers: checksums must be of bytes that do not change, and
 //! what was read must not be seen before it has been checked. That also means that the memory may be
 //! of any alignment.
 
 use core::marker::PhantomData;
+use core::ops::Deref;
 use core::ptr::NonNull;
 
 use kernel::error::to_result;
@@ -20,8 +22,11 @@ use kernel::prelude::*;
 
 use super::file_data::FileData;
 use super::iomap::{offset, Tables};
-use super::page_cache::InodeLock;
-use super::{ioend, Inode};
+use super::page_cache::{
+    side::{Exclusive, Shared, Side},
+    InodeLock, //
+};
+use super::{ioend, Inode, Locked};
 use crate::bindings;
 
 /// From a C `ssize_t`.
@@ -125,17 +130,37 @@ impl<T: FileData> OpenFile<T> {
         to_result(unsafe { bindings::file_write_and_wait_range(self.as_ptr(), start, end) })
     }
 
-    /// What every modification does: takes away setuid bits and the like, sets the times. The caller
-    /// holds `i_rwsem` exclusively.
-    pub(crate) fn modified(&self, _lock: &InodeLock<'_, T>) -> Result {
-        // SAFETY: The file is valid.
-        to_result(unsafe { bindings::file_modified(self.as_ptr()) })
+    /// Takes `i_rwsem` exclusively for an operation on the file.
+    pub(crate) fn lock_exclusive(&self) -> LockedFile<'_, T> {
+        LockedFile {
+            file: self,
+            lock: self.inode().lock_exclusive(),
+        }
     }
 
     /// Whether every operation on it is to be durable when it returns.
     pub(crate) fn is_sync(&self) -> bool {
         // SAFETY: The file is valid.
         unsafe { bindings::ordofs_helper_file_is_sync(self.as_ptr()) }
+    }
+}
+
+/// An open file, with `i_rwsem` of its inode held exclusively until this is dropped.
+pub(crate) struct LockedFile<'a, T: FileData> {
+    file: &'a OpenFile<T>,
+    lock: InodeLock<'a, T, Exclusive>,
+}
+
+impl<T: FileData> LockedFile<'_, T> {
+    /// The inode, for what else needs the lock.
+    pub(crate) fn inode(&self) -> Locked<'_, T> {
+        self.lock.locked()
+    }
+
+    /// What every modification does: takes away setuid bits and the like, sets the times.
+    pub(crate) fn modified(&self) -> Result {
+        // SAFETY: The file is valid.
+        to_result(unsafe { bindings::file_modified(self.file.as_ptr()) })
     }
 }
 
@@ -198,21 +223,19 @@ impl<'a, T: FileData> Iocb<'a, T> {
         unsafe { bindings::ordofs_helper_iocb_is_dsync(self.ptr.as_ptr()) }
     }
 
-    /// The checks before a write: limits, and the position of an append. Cuts `from` to what may be
-    /// written; returns how much that is.
-    pub(crate) fn write_checks(
-        &mut self,
-        from: &mut Source<'_>,
-        _lock: &InodeLock<'_, T>,
-    ) -> Result<usize> {
-        // SAFETY: Both are valid by their invariants.
-        from_ssize(unsafe { bindings::generic_write_checks(self.ptr.as_ptr(), from.0.as_ptr()) })
+    /// Takes `i_rwsem` shared.
+    pub(crate) fn lock_shared(&mut self) -> LockedIocb<'_, 'a, T, Shared> {
+        self.with_lock()
     }
 
-    /// What every write does: takes away setuid bits and the like, sets the times.
-    pub(crate) fn modified(&self, _lock: &InodeLock<'_, T>) -> Result {
-        // SAFETY: Valid by the type invariants.
-        to_result(unsafe { bindings::kiocb_modified(self.ptr.as_ptr()) })
+    /// Takes `i_rwsem` exclusively.
+    pub(crate) fn lock_exclusive(&mut self) -> LockedIocb<'_, 'a, T, Exclusive> {
+        self.with_lock()
+    }
+
+    fn with_lock<S: Side>(&mut self) -> LockedIocb<'_, 'a, T, S> {
+        let lock = InodeLock::take(self.inode());
+        LockedIocb { iocb: self, lock }
     }
 
     /// Notes the access time.
@@ -225,72 +248,6 @@ impl<'a, T: FileData> Iocb<'a, T> {
     pub(crate) fn buffered_read(&mut self, to: &mut Destination<'_>) -> Result<usize> {
         // SAFETY: Both are valid by their invariants.
         from_ssize(unsafe { bindings::filemap_read(self.ptr.as_ptr(), to.0.as_ptr(), 0) })
-    }
-
-    /// Reads directly. Position and length are block aligned. `Err(EIOCBQUEUED)`: it goes on without us.
-    pub(crate) fn direct_read(
-        &mut self,
-        to: &mut Destination<'_>,
-        _lock: &InodeLock<'_, T>,
-    ) -> Result<usize> {
-        let flags = bindings::IOMAP_DIO_BOUNCE | bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
-        // SAFETY: All are valid by their invariants; the tables are static.
-        from_ssize(unsafe {
-            bindings::iomap_dio_rw(
-                self.ptr.as_ptr(),
-                to.0.as_ptr(),
-                Tables::<T>::READ,
-                direct_read_ops::<T>(),
-                flags,
-                core::ptr::null_mut(),
-                0,
-            )
-        })
-    }
-
-    /// Writes into the page cache.
-    pub(crate) fn buffered_write(
-        &mut self,
-        from: &mut Source<'_>,
-        _lock: &InodeLock<'_, T>,
-    ) -> Result<usize> {
-        // SAFETY: All are valid by their invariants; the tables are static.
-        from_ssize(unsafe {
-            bindings::iomap_file_buffered_write(
-                self.ptr.as_ptr(),
-                from.0.as_ptr(),
-                Tables::<T>::WRITE,
-                Tables::<T>::WRITE_OPS,
-                core::ptr::null_mut(),
-            )
-        })
-    }
-
-    /// Writes directly. Position and length are block aligned. With `wait` the write has ended when
-    /// this returns. `Err(EIOCBQUEUED)`: it goes on without us; `Err(ENOTBLK)`: pages of the range could not
-    /// be dropped from the page cache, write through it.
-    pub(crate) fn direct_write(
-        &mut self,
-        from: &mut Source<'_>,
-        _lock: &InodeLock<'_, T>,
-        wait: bool,
-    ) -> Result<usize> {
-        let mut flags = bindings::IOMAP_DIO_BOUNCE | bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
-        if wait {
-            flags |= bindings::IOMAP_DIO_FORCE_WAIT;
-        }
-        // SAFETY: All are valid by their invariants; the tables are static.
-        from_ssize(unsafe {
-            bindings::iomap_dio_rw(
-                self.ptr.as_ptr(),
-                from.0.as_ptr(),
-                Tables::<T>::DIRECT_WRITE,
-                direct_write_ops::<T>(),
-                flags,
-                core::ptr::null_mut(),
-                0,
-            )
-        })
     }
 
     /// After a direct write went through the page cache: writes the pages and drops them.
@@ -323,6 +280,98 @@ impl<'a, T: FileData> Iocb<'a, T> {
     }
 }
 
+/// A read or write in progress, with `i_rwsem` of its inode held until this is dropped.
+pub(crate) struct LockedIocb<'l, 'a, T: FileData, S: Side> {
+    iocb: &'l mut Iocb<'a, T>,
+    lock: InodeLock<'a, T, S>,
+}
+
+impl<'a, T: FileData, S: Side> Deref for LockedIocb<'_, 'a, T, S> {
+    type Target = Iocb<'a, T>;
+
+    fn deref(&self) -> &Iocb<'a, T> {
+        self.iocb
+    }
+}
+
+impl<T: FileData, S: Side> LockedIocb<'_, '_, T, S> {
+    /// The checks before a write: limits, and the position of an append. Cuts `from` to what may be
+    /// written; returns how much that is.
+    pub(crate) fn write_checks(&mut self, from: &mut Source<'_>) -> Result<usize> {
+        let iocb = self.iocb.ptr.as_ptr();
+        // SAFETY: Both are valid by their invariants.
+        from_ssize(unsafe { bindings::generic_write_checks(iocb, from.0.as_ptr()) })
+    }
+
+    /// What every write does: takes away setuid bits and the like, which needs the lock exclusively
+    /// ([`Inode::is_nosec`] says that there are none), and sets the times.
+    pub(crate) fn modified(&self) -> Result {
+        // SAFETY: Valid by the type invariants.
+        to_result(unsafe { bindings::kiocb_modified(self.iocb.ptr.as_ptr()) })
+    }
+
+    /// Reads directly. Position and length are block aligned. `Err(EIOCBQUEUED)`: it goes on without us.
+    pub(crate) fn direct_read(&mut self, to: &mut Destination<'_>) -> Result<usize> {
+        let flags = bindings::IOMAP_DIO_BOUNCE | bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
+        // SAFETY: All are valid by their invariants; the tables are static.
+        from_ssize(unsafe {
+            bindings::iomap_dio_rw(
+                self.iocb.ptr.as_ptr(),
+                to.0.as_ptr(),
+                Tables::<T>::READ,
+                direct_read_ops::<T>(),
+                flags,
+                core::ptr::null_mut(),
+                0,
+            )
+        })
+    }
+
+    /// Writes directly. Position and length are block aligned. A write that goes beyond `i_size` needs
+    /// the lock exclusively and `wait`, with which the write has ended when this returns.
+    /// `Err(EIOCBQUEUED)`: it goes on without us; `Err(ENOTBLK)`: pages of the range could not
+    /// be dropped from the page cache, write through it.
+    pub(crate) fn direct_write(&mut self, from: &mut Source<'_>, wait: bool) -> Result<usize> {
+        let mut flags = bindings::IOMAP_DIO_BOUNCE | bindings::IOMAP_DIO_FSBLOCK_ALIGNED;
+        if wait {
+            flags |= bindings::IOMAP_DIO_FORCE_WAIT;
+        }
+        // SAFETY: All are valid by their invariants; the tables are static.
+        from_ssize(unsafe {
+            bindings::iomap_dio_rw(
+                self.iocb.ptr.as_ptr(),
+                from.0.as_ptr(),
+                Tables::<T>::DIRECT_WRITE,
+                direct_write_ops::<T>(),
+                flags,
+                core::ptr::null_mut(),
+                0,
+            )
+        })
+    }
+}
+
+impl<T: FileData> LockedIocb<'_, '_, T, Exclusive> {
+    /// The inode, for what else needs the lock.
+    pub(crate) fn locked(&self) -> Locked<'_, T> {
+        self.lock.locked()
+    }
+
+    /// Writes into the page cache.
+    pub(crate) fn buffered_write(&mut self, from: &mut Source<'_>) -> Result<usize> {
+        // SAFETY: All are valid by their invariants; the tables are static.
+        from_ssize(unsafe {
+            bindings::iomap_file_buffered_write(
+                self.iocb.ptr.as_ptr(),
+                from.0.as_ptr(),
+                Tables::<T>::WRITE,
+                Tables::<T>::WRITE_OPS,
+                core::ptr::null_mut(),
+            )
+        })
+    }
+}
+
 /// `end_io` of direct writes: all parts have been finished.
 ///
 /// # Safety
@@ -341,9 +390,15 @@ unsafe extern "C" fn direct_write_end<T: FileData>(
             offset((*iocb).ki_pos),
         )
     };
-    let size = u64::try_from(size).unwrap_or(0);
+    let end = pos.saturating_add(u64::try_from(size).unwrap_or(0));
     let result = to_result(error);
-    match T::direct_write_ended(inode, pos, size, result).and(to_result(error)) {
+    if size <= 0 || end <= inode.size() {
+        return error;
+    }
+    // SAFETY: Only a writer that waits for its end, with the lock held exclusively, goes beyond
+    // `i_size`; iomap calls this in that task then.
+    let inode = unsafe { Locked::new(inode) };
+    match T::direct_write_grew(&inode, end, result).and(result) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
     }

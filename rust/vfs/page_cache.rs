@@ -6,7 +6,9 @@
 //!
 //! Two locks order operations on a file's data: `i_rwsem`, held by everything that comes from a
 //! system call, and the mapping's `invalidate_lock`, which page faults hold, too. A guard of this
-//! module stands for each; what needs a lock is a method of its guard.
+//! module stands for each. Its type says which side is held, and what needs the lock is a method of
+//! the guard (of [`Locked`] where the exclusive side is needed, of `LockedIocb` for reads and writes), so
+//! that the lock of one inode cannot be shown for another. Guards stay with their task.
 //!
 //! # Rules
 //!
@@ -19,43 +21,98 @@
 //!
 //! `i_rwsem`, then `invalidate_lock`, then folio locks.
 
+use core::marker::PhantomData;
 use kernel::error::to_result;
 use kernel::prelude::*;
+use kernel::types::NotThreadSafe;
 
 use super::file_data::FileData;
 use super::iomap::Tables;
 use super::trace;
 use super::window::Window;
-use super::Inode;
+use super::{Inode, Locked};
 use crate::bindings;
+use side::Side;
 
-/// `i_rwsem`, held by the current task from construction to drop.
-///
-/// # Invariants
-///
-/// The lock is held, exclusively if `exclusive`.
-pub(crate) struct InodeLock<'a, T: FileData> {
-    inode: &'a Inode<T>,
-    exclusive: bool,
-}
+/// The sides of `i_rwsem`, as parameters of [`InodeLock`].
+pub(crate) mod side {
+    mod sealed {
+        pub(crate) trait Sealed {}
+    }
 
-impl<'a, T: FileData> InodeLock<'a, T> {
-    /// The inode.
-    pub(crate) fn inode(&self) -> &'a Inode<T> {
-        self.inode
+    /// A side of `i_rwsem`.
+    pub(crate) trait Side: sealed::Sealed {
+        /// Whether it is the exclusive one.
+        const EXCLUSIVE: bool;
+    }
+
+    /// Held shared.
+    pub(crate) enum Shared {}
+    /// Held exclusively.
+    pub(crate) enum Exclusive {}
+
+    impl sealed::Sealed for Shared {}
+    impl sealed::Sealed for Exclusive {}
+
+    impl Side for Shared {
+        const EXCLUSIVE: bool = false;
+    }
+    impl Side for Exclusive {
+        const EXCLUSIVE: bool = true;
     }
 }
 
-impl<T: FileData> Drop for InodeLock<'_, T> {
+/// `i_rwsem`, held by the current task from construction to drop. The type says which side.
+///
+/// # Invariants
+///
+/// The current task holds that side of the inode's `i_rwsem`.
+pub(crate) struct InodeLock<'a, T: FileData, S: Side> {
+    inode: &'a Inode<T>,
+    _side: PhantomData<S>,
+    // A lock is released by the task that took it.
+    _not_send: NotThreadSafe,
+}
+
+impl<'a, T: FileData, S: Side> InodeLock<'a, T, S> {
+    /// Waits for the lock.
+    pub(super) fn take(inode: &'a Inode<T>) -> Self {
+        // SAFETY: The inode is valid, and the lock is part of it.
+        let lock = unsafe { &raw mut (*inode.as_ptr()).i_rwsem };
+        if S::EXCLUSIVE {
+            // SAFETY: The lock is initialised.
+            unsafe { bindings::down_write(lock) };
+        } else {
+            // SAFETY: The lock is initialised.
+            unsafe { bindings::down_read(lock) };
+        }
+        // INVARIANT: Just taken.
+        Self {
+            inode,
+            _side: PhantomData,
+            _not_send: NotThreadSafe,
+        }
+    }
+}
+
+impl<T: FileData> InodeLock<'_, T, side::Exclusive> {
+    /// What needs the lock held exclusively is a method of this.
+    pub(crate) fn locked(&self) -> Locked<'_, T> {
+        // SAFETY: Held by the type invariant, for as long as the result borrows the guard.
+        unsafe { Locked::new(self.inode) }
+    }
+}
+
+impl<T: FileData, S: Side> Drop for InodeLock<'_, T, S> {
     fn drop(&mut self) {
-        // SAFETY: Held by the type invariant.
-        unsafe {
-            let lock = &raw mut (*self.inode.as_ptr()).i_rwsem;
-            if self.exclusive {
-                bindings::up_write(lock);
-            } else {
-                bindings::up_read(lock);
-            }
+        // SAFETY: The inode is valid, and the lock is part of it.
+        let lock = unsafe { &raw mut (*self.inode.as_ptr()).i_rwsem };
+        if S::EXCLUSIVE {
+            // SAFETY: Held exclusively, by the type invariant.
+            unsafe { bindings::up_write(lock) };
+        } else {
+            // SAFETY: Held shared, by the type invariant.
+            unsafe { bindings::up_read(lock) };
         }
     }
 }
@@ -67,6 +124,8 @@ impl<T: FileData> Drop for InodeLock<'_, T> {
 /// The lock is held by the current task.
 pub(crate) struct LayoutLock<'a, T: FileData> {
     inode: &'a Inode<T>,
+    // A lock is released by the task that took it.
+    _not_send: NotThreadSafe,
 }
 
 impl<T: FileData> Drop for LayoutLock<'_, T> {
@@ -87,43 +146,9 @@ impl<T: FileData> Inode<T> {
         unsafe { (*self.as_ptr()).i_mapping }
     }
 
-    /// Takes `i_rwsem`.
-    pub(crate) fn lock(&self, exclusive: bool) -> InodeLock<'_, T> {
-        // SAFETY: The inode is valid.
-        unsafe {
-            let lock = &raw mut (*self.as_ptr()).i_rwsem;
-            if exclusive {
-                bindings::down_write(lock);
-            } else {
-                bindings::down_read(lock);
-            }
-        }
-        // INVARIANT: Just taken.
-        InodeLock {
-            inode: self,
-            exclusive,
-        }
-    }
-
-    /// Takes the layout lock (R3). The caller holds `i_rwsem` exclusively.
-    pub(crate) fn lock_layout(&self) -> LayoutLock<'_, T> {
-        self.assert_locked();
-        // The mutant shows that the test of R3 can fail. It is this side that goes: for a page that is
-        // not in the cache, the fault handler takes the other one by itself.
-        if cfg!(not(ordofs_mutant_r3)) {
-            // SAFETY: The inode is valid.
-            unsafe { bindings::down_write(&raw mut (*self.mapping()).invalidate_lock) };
-        }
-        // INVARIANT: Just taken.
-        LayoutLock { inode: self }
-    }
-
-    /// Waits until no direct I/O is in flight. New one needs `i_rwsem`, which the caller holds
-    /// exclusively.
-    pub(crate) fn wait_direct_io(&self) {
-        self.assert_locked();
-        // SAFETY: The inode is valid.
-        unsafe { bindings::inode_dio_wait(self.as_ptr()) };
+    /// Takes `i_rwsem` exclusively.
+    pub(crate) fn lock_exclusive(&self) -> InodeLock<'_, T, side::Exclusive> {
+        InodeLock::take(self)
     }
 
     /// Whether a file of that size may be: `RLIMIT_FSIZE`, the filesystem's limit, swap files.
@@ -173,6 +198,29 @@ impl<T: FileData> Inode<T> {
             }
             to_result(bindings::sync_inode_metadata(self.as_ptr(), 1))
         }
+    }
+}
+
+impl<'a, T: FileData> Locked<'a, T> {
+    /// Takes the layout lock (R3).
+    pub(crate) fn lock_layout(&self) -> LayoutLock<'a, T> {
+        // The mutant shows that the test of R3 can fail. It is this side that goes: for a page that is
+        // not in the cache, the fault handler takes the other one by itself.
+        if cfg!(not(ordofs_mutant_r3)) {
+            // SAFETY: The inode is valid.
+            unsafe { bindings::down_write(&raw mut (*self.mapping()).invalidate_lock) };
+        }
+        // INVARIANT: Just taken.
+        LayoutLock {
+            inode: self.inode(),
+            _not_send: NotThreadSafe,
+        }
+    }
+
+    /// Waits until no direct I/O is in flight. New one needs `i_rwsem`.
+    pub(crate) fn wait_direct_io(&self) {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::inode_dio_wait(self.as_ptr()) };
     }
 }
 

@@ -29,9 +29,9 @@ use super::{space::write_appended, OrdoFs, BLOCK};
 use crate::{
     os::NoFs,
     vfs::{
-        iocb::{Destination, Iocb, OpenFile, Source},
-        page_cache::InodeLock,
-        Inode,
+        iocb::{Destination, Iocb, LockedIocb, OpenFile, Source},
+        page_cache::side::{Exclusive, Shared, Side},
+        Locked,
     },
 };
 
@@ -49,8 +49,7 @@ pub(super) fn read_iter(iocb: &mut Iocb<'_, OrdoFs>, to: &mut Destination<'_>) -
     }
     if iocb.is_direct() && is_aligned(iocb.pos(), to.count()) {
         iocb.accessed();
-        let lock = iocb.inode().lock(false);
-        return iocb.direct_read(to, &lock);
+        return iocb.lock_shared().direct_read(to);
     }
     iocb.buffered_read(to)
 }
@@ -70,15 +69,15 @@ pub(super) fn write_iter(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> 
         }
     }
     let written = {
-        let lock = iocb.inode().lock(true);
-        if prepare_write(iocb, from, &lock)? == 0 {
+        let mut locked = iocb.lock_exclusive();
+        if prepare_any_write(&mut locked, from)? == 0 {
             return Ok(0);
         }
-        if iocb.is_direct() {
+        if locked.is_direct() {
             // As in `direct_write`.
-            write_appended(lock.inode(), iocb.pos())?;
+            write_appended(locked.inode(), locked.pos())?;
         }
-        iocb.buffered_write(from, &lock)?
+        locked.buffered_write(from)?
     };
     if written == 0 {
         return Ok(0);
@@ -94,73 +93,80 @@ pub(super) fn write_iter(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> 
     iocb.write_sync(written)
 }
 
-/// What comes before every write. Returns how many bytes may be written; with the lock held shared
-/// the write must be inside `i_size`.
-fn prepare_write(
-    iocb: &mut Iocb<'_, OrdoFs>,
+/// What comes before a write. Returns how many bytes may be written.
+fn prepare_any_write(
+    iocb: &mut LockedIocb<'_, '_, OrdoFs, Exclusive>,
     from: &mut Source<'_>,
-    lock: &InodeLock<'_, OrdoFs>,
 ) -> Result<usize> {
-    let count = iocb.write_checks(from, lock)?;
+    let count = iocb.write_checks(from)?;
     if count == 0 {
         return Ok(0);
     }
-    let inode = lock.inode();
-    let size = inode.size();
-    if iocb.pos() > size {
+    let (pos, size) = (iocb.pos(), iocb.inode().size());
+    if pos > size {
         // What a memory mapping stored behind the end of the file must not appear in it.
+        let inode = iocb.locked();
         inode.wait_direct_io();
-        inode.lock_layout().zero(size, iocb.pos() - size)?;
+        inode.lock_layout().zero(size, pos - size)?;
     }
-    iocb.modified(lock)?;
+    iocb.modified()?;
+    Ok(count)
+}
+
+/// [`prepare_any_write`] for a write inside `i_size`.
+fn prepare_write_inside(
+    iocb: &mut LockedIocb<'_, '_, OrdoFs, Shared>,
+    from: &mut Source<'_>,
+) -> Result<usize> {
+    let count = iocb.write_checks(from)?;
+    if count > 0 {
+        iocb.modified()?;
+    }
     Ok(count)
 }
 
 /// A direct write; ENOTBLK when it has to go through the page cache.
 fn direct_write(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> Result<usize> {
-    let inode = iocb.inode();
-    let mut exclusive = false;
-    let lock = loop {
-        let lock = inode.lock(exclusive);
-        let end = iocb.pos().saturating_add(from.count());
-        if exclusive || (!iocb.is_append() && end <= inode.size() && inode.is_nosec()) {
-            break lock;
+    {
+        let locked = iocb.lock_shared();
+        let inode = locked.inode();
+        let end = locked.pos().saturating_add(from.count());
+        if !locked.is_append() && end <= inode.size() && inode.is_nosec() {
+            return direct_write_locked(locked, from, prepare_write_inside);
         }
-        exclusive = true;
-    };
+    }
+    direct_write_locked(iocb.lock_exclusive(), from, prepare_any_write)
+}
+
+fn direct_write_locked<'l, 'a, S: Side>(
+    mut iocb: LockedIocb<'l, 'a, OrdoFs, S>,
+    from: &mut Source<'_>,
+    prepare: fn(&mut LockedIocb<'l, 'a, OrdoFs, S>, &mut Source<'_>) -> Result<usize>,
+) -> Result<usize> {
     // An append gets its position here, a limit may cut the length.
-    let count = iocb.write_checks(from, &lock)? as u64;
+    let count = iocb.write_checks(from)? as u64;
     if count == 0 {
         return Ok(0);
     }
     if !is_aligned(iocb.pos(), count) {
         return Err(ENOTBLK);
     }
-    if prepare_write(iocb, from, &lock)? == 0 {
+    if prepare(&mut iocb, from)? == 0 {
         return Ok(0);
     }
     // Its end sets `i_size`, under the lock. And the end of a synchronous write waits for a commit,
     // which is not for the queue of completions to do.
+    let inode = iocb.inode();
     let extends = iocb.pos().saturating_add(count) > inode.size();
     let wait = extends || iocb.is_dsync();
     // Its end, or its failure, sets the size on disk.
     write_appended(inode, iocb.pos())?;
-    iocb.direct_write(from, &lock, wait)
+    iocb.direct_write(from, wait)
 }
 
-/// All parts of a direct write have ended; their mappings and the size on disk are in place. Writes
-/// that go beyond `i_size` come here with `i_rwsem` held exclusively.
-pub(super) fn direct_write_ended(
-    inode: &Inode<OrdoFs>,
-    pos: u64,
-    size: u64,
-    status: Result,
-) -> Result {
-    let end = pos.saturating_add(size);
-    let old = inode.size();
-    if size == 0 || end <= old {
-        return Ok(());
-    }
+/// All parts of a direct write that goes beyond `i_size` have ended; their mappings and the size on
+/// disk are in place.
+pub(super) fn direct_write_grew(inode: &Locked<'_, OrdoFs>, end: u64, status: Result) -> Result {
     if status.is_ok() {
         inode.set_size(end);
         return Ok(());
@@ -168,7 +174,8 @@ pub(super) fn direct_write_ended(
     // Some parts may have been written, and the size on disk with them.
     let _layout = inode.lock_layout();
     let _nofs = NoFs::enter();
-    inode.fs().engine().set_size(&inode.data().engine, old)
+    let engine = inode.fs().engine();
+    engine.set_size(&inode.data().engine, inode.size())
 }
 
 /// `fsync(2)` and `fdatasync(2)`: R8.

@@ -23,7 +23,7 @@ use kernel::prelude::*;
 use super::{OrdoFs, BLOCK};
 use crate::{
     os::NoFs,
-    vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode},
+    vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode, Locked},
 };
 
 /// Writes what was appended below byte `end` and has not been written back. An operation that raises
@@ -39,7 +39,7 @@ pub(super) fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
 }
 
 /// `truncate(2)`.
-pub(super) fn set_size(inode: &Inode<OrdoFs>, size: u64) -> Result {
+pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
     let engine = inode.fs().engine();
     let target = &inode.data().engine;
     inode.wait_direct_io();
@@ -84,16 +84,16 @@ pub(super) fn fallocate(
     pos: u64,
     len: u64,
 ) -> Result {
-    let inode = file.inode();
     let end = pos.checked_add(len).ok_or(EFBIG)?;
     {
-        let lock = inode.lock(true);
+        let locked = file.lock_exclusive();
+        let inode = &locked.inode();
         inode.wait_direct_io();
         let new_size = (!keep_size && end > inode.size()).then_some(end);
         if let Some(size) = new_size {
             inode.check_new_size(size)?;
         }
-        file.modified(&lock)?;
+        locked.modified()?;
         let layout = inode.lock_layout();
         match what {
             Allocate::Reserve => reserve(inode, &layout, pos..end, new_size)?,
