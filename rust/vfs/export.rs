@@ -92,7 +92,7 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
         if unsafe { (*inode.as_ptr()).i_generation } != generation {
             return Err(ESTALE);
         }
-        Ok(kernel::sync::aref::ARef::into_raw(inode).as_ptr().cast())
+        Ok(inode.into_raw())
     };
     match find() {
         // SAFETY: The reference goes to the call.
@@ -113,7 +113,7 @@ unsafe extern "C" fn get_parent<T: FileData>(
     let inode = unsafe { Inode::<T>::from_raw(bindings::ordofs_d_inode(child)) };
     let find = || -> Result<*mut bindings::inode> {
         let parent = Inode::get(inode.sb(), T::parent(inode).ok_or(ENOTDIR)?)?;
-        Ok(kernel::sync::aref::ARef::into_raw(parent).as_ptr().cast())
+        Ok(parent.into_raw())
     };
     match find() {
         // SAFETY: The reference goes to the call.

@@ -246,9 +246,8 @@ unsafe fn try_fill_super<T: FileData>(
                 },
             ));
         }
-        let root = kernel::sync::aref::ARef::into_raw(root);
         // Consumes the reference, also on failure.
-        let dentry = bindings::d_make_root(root.as_ptr().cast());
+        let dentry = bindings::d_make_root(root.into_raw());
         if dentry.is_null() {
             return Err(ENOMEM);
         }

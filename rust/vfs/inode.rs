@@ -18,10 +18,16 @@
 //! The VFS's attributes change under `i_rwsem` held exclusively, times also under `i_lock` rules of
 //! their own.
 
-use core::{cell::UnsafeCell, mem::MaybeUninit, ops::Deref, ptr, ptr::NonNull};
+use core::{
+    cell::UnsafeCell,
+    marker::PhantomData,
+    mem::{ManuallyDrop, MaybeUninit},
+    ops::Deref,
+    ptr,
+    ptr::NonNull, //
+};
 use kernel::{
     prelude::*,
-    sync::aref::{ARef, AlwaysRefCounted},
     types::{NotThreadSafe, Opaque}, //
 };
 
@@ -60,19 +66,6 @@ pub(crate) struct Inode<T: FileSystem> {
 unsafe impl<T: FileSystem> Send for Inode<T> {}
 // SAFETY: As above.
 unsafe impl<T: FileSystem> Sync for Inode<T> {}
-
-// SAFETY: `ihold` and `iput` keep a count that keeps the inode alive.
-unsafe impl<T: FileSystem> AlwaysRefCounted for Inode<T> {
-    fn inc_ref(&self) {
-        // SAFETY: The caller has a reference, so the count is not zero.
-        unsafe { bindings::ihold(self.as_ptr()) };
-    }
-
-    unsafe fn dec_ref(obj: NonNull<Self>) {
-        // SAFETY: The caller gives up a count; `vfs` is the first field.
-        unsafe { bindings::iput(obj.as_ptr().cast()) };
-    }
-}
 
 /// The attributes of an inode as the filesystem has them.
 #[derive(Clone, Copy, Default)]
@@ -121,11 +114,21 @@ impl<T: FileSystem> Inode<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` is an inode of a superblock of `T`, it is not new, and it is not evicted during `'a`.
+    /// `ptr` is an inode of a superblock of `T`, its data is set, and it is not evicted during `'a`. The
+    /// VFS's callbacks get such inodes, except those for inodes that are new (see [`NewInode`]) or being
+    /// evicted (see [`Evicting`]).
     pub(crate) unsafe fn from_raw<'a>(ptr: *mut bindings::inode) -> &'a Self {
         // SAFETY: All inodes of `T` are made by `alloc_inode`, with `vfs` as the first field. The
         // caller promises the rest.
         unsafe { &*ptr.cast::<Self>() }
+    }
+
+    /// A reference that is counted.
+    pub(crate) fn hold(&self) -> InodeRef<'_, T> {
+        // SAFETY: Whoever has a reference holds a count, so it is not zero.
+        unsafe { bindings::ihold(self.as_ptr()) };
+        // SAFETY: The count was just taken.
+        unsafe { InodeRef::from_raw(NonNull::from(self)) }
     }
 
     /// The C side's pointer.
@@ -310,7 +313,7 @@ impl<T: FileSystem> Inode<T> {
 
 impl<T: FileData> Inode<T> {
     /// Finds an inode by its number.
-    pub(crate) fn get(sb: &SuperBlock<T>, ino: u64) -> Result<ARef<Self>> {
+    pub(crate) fn get(sb: &SuperBlock<T>, ino: u64) -> Result<InodeRef<'_, T>> {
         Self::get_or_init(sb, ino, || {
             let data = T::read_inode(sb, ino)?;
             if T::attrs(&data).nlink == 0 {
@@ -324,7 +327,7 @@ impl<T: FileData> Inode<T> {
 
     /// Makes the VFS inode for data that the filesystem has just made. A look-up by number may have
     /// been faster; then its inode is used.
-    pub(crate) fn install(sb: &SuperBlock<T>, data: T::InodeData) -> Result<ARef<Self>> {
+    pub(crate) fn install(sb: &SuperBlock<T>, data: T::InodeData) -> Result<InodeRef<'_, T>> {
         let ino = T::ino(&data);
         let mut data = Some(data);
         let inode = Self::get_or_init(sb, ino, || data.take().ok_or(EIO));
@@ -338,61 +341,20 @@ impl<T: FileData> Inode<T> {
         sb: &SuperBlock<T>,
         ino: u64,
         make: impl FnOnce() -> Result<T::InodeData>,
-    ) -> Result<ARef<Self>> {
+    ) -> Result<InodeRef<'_, T>> {
         // SAFETY: The superblock is valid; sleeping is allowed here.
-        let ptr = NonNull::new(unsafe { bindings::iget_locked(sb.as_ptr(), ino) }).ok_or(ENOMEM)?;
-        // SAFETY: `iget_locked` returned an inode with a reference for us.
-        if unsafe { bindings::ordofs_inode_is_new(ptr.as_ptr()) } {
-            // SAFETY: It is new, so it is ours until `unlock_new_inode`; it was made by our
-            // `alloc_inode`.
-            let inode = unsafe { Self::from_raw(ptr.as_ptr()) };
-            // SAFETY: As above.
-            if let Err(e) = unsafe { inode.init(make) } {
-                // Makes it bad, unlocks it and drops the reference; eviction finds the data, if it
-                // was set.
-                // SAFETY: The inode is new and the reference is ours.
-                unsafe { bindings::iget_failed(ptr.as_ptr()) };
-                return Err(e);
-            }
-            // INVARIANT: `data` is set; from here on others may use the inode.
-            // SAFETY: The inode is new and complete.
-            unsafe { bindings::unlock_new_inode(ptr.as_ptr()) };
+        let raw = unsafe { bindings::iget_locked(sb.as_ptr(), ino) };
+        let ptr = NonNull::new(raw.cast::<Self>()).ok_or(ENOMEM)?;
+        // SAFETY: `iget_locked` returned a valid inode.
+        if unsafe { bindings::ordofs_inode_is_new(raw) } {
+            // INVARIANT: The inode was made by our `alloc_inode`, with a reference for us, and it is
+            // this task that has to fill it.
+            return NewInode { ptr, sb }.complete(make);
         }
-        // SAFETY: The reference that `iget_locked` returned goes to the `ARef`. An inode that
-        // somebody else failed to read is bad and unhashed before others get it from the hash, and
+        // SAFETY: The reference that `iget_locked` returned goes to the result. Data is set: an inode
+        // that another task failed to read is bad and unhashed before others get it from the hash, and
         // `iget_locked` looks again then.
-        Ok(unsafe { ARef::from_raw(ptr.cast()) })
-    }
-
-    /// Fills a new inode.
-    ///
-    /// # Safety
-    ///
-    /// The inode is new and this task owns it.
-    unsafe fn init(&self, make: impl FnOnce() -> Result<T::InodeData>) -> Result {
-        let data = make()?;
-        let attrs = T::attrs(&data);
-        let link = match attrs.mode & S_IFMT {
-            S_IFLNK => match T::read_link(self.sb(), &data).and_then(|mut target| {
-                target.push(0, GFP_KERNEL)?;
-                Ok(target)
-            }) {
-                Ok(target) => Some(target),
-                Err(e) => {
-                    T::evict(self.sb(), data, false);
-                    return Err(e);
-                }
-            },
-            _ => None,
-        };
-        // SAFETY: The inode is new, so nobody else looks at these.
-        unsafe {
-            *self.data.get() = Some(data);
-            *self.link.get() = link;
-            self.init_attrs(&attrs);
-            self.init_ops(&attrs);
-        }
-        Ok(())
+        Ok(unsafe { InodeRef::from_raw(ptr) })
     }
 
     /// Sets the operations that go with the type.
@@ -429,43 +391,6 @@ impl<T: FileData> Inode<T> {
         }
     }
 
-    /// What `evict_inode` does with the filesystem's part.
-    ///
-    /// # Safety
-    ///
-    /// `ptr` is an inode of `T` that the VFS is evicting.
-    pub(crate) unsafe fn evict(ptr: *mut bindings::inode) {
-        // SAFETY: The inode is valid until this callback returns. It may have no data, if reading
-        // it failed, so no safe method that needs the data is called before that is known.
-        let inode = unsafe { Self::from_raw(ptr) };
-        // SAFETY: The VFS lets nobody else near an inode that is being evicted, except path walks
-        // under RCU, which do not look at `data`.
-        let has_data = unsafe { (*inode.data.get()).is_some() };
-        if has_data {
-            T::evicting(inode);
-        }
-        // SAFETY: This is what `evict_inode` is for, and the order is the VFS's: first the pages,
-        // then the inode's own state.
-        unsafe {
-            bindings::truncate_inode_pages_final(ptr::addr_of_mut!((*ptr).i_data));
-            bindings::clear_inode(ptr);
-        }
-        // SAFETY: As above.
-        if let Some(data) = unsafe { (*inode.data.get()).take() } {
-            let sb = inode.sb();
-            if inode.nlink() == 0 {
-                // Deleting writes; wait while the filesystem is frozen.
-                // SAFETY: The superblock outlives the inode.
-                unsafe { bindings::ordofs_sb_start_intwrite(sb.as_ptr()) };
-                T::evict(sb, data, true);
-                // SAFETY: Taken above.
-                unsafe { bindings::ordofs_sb_end_intwrite(sb.as_ptr()) };
-            } else {
-                T::evict(sb, data, false);
-            }
-        }
-    }
-
     /// Initialises the Rust part of a newly allocated inode.
     ///
     /// # Safety
@@ -490,6 +415,178 @@ impl<T: FileData> Inode<T> {
             ptr::drop_in_place(ptr::addr_of_mut!((*ptr).data));
             ptr::drop_in_place(ptr::addr_of_mut!((*ptr).link));
         }
+    }
+}
+
+/// A counted reference to an inode. It borrows the superblock, which must not go while an inode of it is
+/// in use.
+///
+/// # Invariants
+///
+/// - The inode's data is set.
+/// - One of the inode's references is this one's.
+pub(crate) struct InodeRef<'a, T: FileSystem> {
+    ptr: NonNull<Inode<T>>,
+    _sb: PhantomData<&'a SuperBlock<T>>,
+}
+
+impl<T: FileSystem> InodeRef<'_, T> {
+    /// # Safety
+    ///
+    /// `ptr` is an inode of the superblock that the result borrows, its data is set, and the caller gives
+    /// one of its references to the result.
+    unsafe fn from_raw(ptr: NonNull<Inode<T>>) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            ptr,
+            _sb: PhantomData,
+        }
+    }
+
+    /// The C side's pointer, with the reference, for a C function that consumes it.
+    pub(crate) fn into_raw(self) -> *mut bindings::inode {
+        ManuallyDrop::new(self).as_ptr()
+    }
+}
+
+impl<T: FileSystem> Deref for InodeRef<'_, T> {
+    type Target = Inode<T>;
+
+    fn deref(&self) -> &Inode<T> {
+        // SAFETY: By the type invariants the inode is valid as long as `self` is there.
+        unsafe { self.ptr.as_ref() }
+    }
+}
+
+impl<T: FileSystem> Drop for InodeRef<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the reference is ours to give up; `vfs` is the first field.
+        unsafe { bindings::iput(self.ptr.as_ptr().cast()) };
+    }
+}
+
+/// An inode that is new (`I_NEW`) and has no data yet. Dropping it makes the inode bad, and wakes those who
+/// wait for it.
+///
+/// # Invariants
+///
+/// `ptr` is an inode of `sb` that is new; this task has to fill it, and owns one reference to it.
+struct NewInode<'a, T: FileSystem> {
+    ptr: NonNull<Inode<T>>,
+    sb: &'a SuperBlock<T>,
+}
+
+impl<'a, T: FileData> NewInode<'a, T> {
+    /// Fills the inode with what `make` returns, and lets others use it.
+    fn complete(self, make: impl FnOnce() -> Result<T::InodeData>) -> Result<InodeRef<'a, T>> {
+        let data = make()?;
+        let attrs = T::attrs(&data);
+        let link = match attrs.mode & S_IFMT {
+            S_IFLNK => match Self::link(self.sb, &data) {
+                Ok(target) => Some(target),
+                Err(e) => {
+                    T::evict(self.sb, data, false);
+                    return Err(e);
+                }
+            },
+            _ => None,
+        };
+        let ptr = self.ptr.as_ptr();
+        // SAFETY: By the type invariants nobody else looks at the field.
+        unsafe { *UnsafeCell::raw_get(&raw const (*ptr).data) = Some(data) };
+        // SAFETY: By the type invariants nobody else looks at the field.
+        unsafe { *UnsafeCell::raw_get(&raw const (*ptr).link) = link };
+        // SAFETY: The data is set, and the reference keeps the inode.
+        let inode = unsafe { Inode::<T>::from_raw(ptr.cast()) };
+        // SAFETY: The inode is new, and its data is set.
+        unsafe { inode.init_attrs(&attrs) };
+        // SAFETY: The inode is new; data, link and attributes are set.
+        unsafe { inode.init_ops(&attrs) };
+        let this = ManuallyDrop::new(self);
+        // INVARIANT: `data` is set; from here on others may use the inode.
+        // SAFETY: The inode is new and complete.
+        unsafe { bindings::unlock_new_inode(ptr.cast()) };
+        // SAFETY: The reference goes from `self`, which is not dropped, to the result.
+        Ok(unsafe { InodeRef::from_raw(this.ptr) })
+    }
+
+    /// The target of a symbolic link, with a zero byte after it.
+    fn link(sb: &SuperBlock<T>, data: &T::InodeData) -> Result<KVec<u8>> {
+        let mut target = T::read_link(sb, data)?;
+        target.push(0, GFP_KERNEL)?;
+        Ok(target)
+    }
+}
+
+impl<T: FileSystem> Drop for NewInode<'_, T> {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariants the inode is new and the reference is ours. This makes the inode
+        // bad, unlocks it and drops the reference.
+        unsafe { bindings::iget_failed(self.ptr.as_ptr().cast()) };
+    }
+}
+
+/// An inode that the VFS is evicting. It may have no data, if reading it failed.
+///
+/// # Invariants
+///
+/// `ptr` is an inode of `T` in `evict_inode`: nobody else uses it, except path walks under RCU, which do
+/// not look at `data`.
+pub(super) struct Evicting<T: FileData> {
+    ptr: NonNull<Inode<T>>,
+}
+
+impl<T: FileData> Evicting<T> {
+    /// # Safety
+    ///
+    /// `ptr` is an inode of `T` that the VFS passed to `evict_inode`, and the result does not outlive the
+    /// callback.
+    pub(super) unsafe fn from_raw(ptr: *mut bindings::inode) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            // SAFETY: The VFS passes no null pointers.
+            ptr: unsafe { NonNull::new_unchecked(ptr.cast()) },
+        }
+    }
+
+    /// The inode, if it has data.
+    fn inode(&self) -> Option<&Inode<T>> {
+        // SAFETY: By the type invariants nobody changes the field meanwhile.
+        let data = unsafe { &*UnsafeCell::raw_get(&raw const (*self.ptr.as_ptr()).data) };
+        data.is_some()
+            // SAFETY: The data is set, and stays while the result borrows `self`.
+            .then(|| unsafe { Inode::from_raw(self.ptr.as_ptr().cast()) })
+    }
+
+    /// What `evict_inode` has to do, in the VFS's order: first the pages, then the inode's own state, then
+    /// the filesystem's part.
+    pub(super) fn run(self) {
+        let raw: *mut bindings::inode = self.ptr.as_ptr().cast();
+        if let Some(inode) = self.inode() {
+            T::evicting(inode);
+        }
+        // SAFETY: The inode is valid, and this is the place for it.
+        unsafe { bindings::truncate_inode_pages_final(ptr::addr_of_mut!((*raw).i_data)) };
+        // SAFETY: The inode is valid, and its pages are gone.
+        unsafe { bindings::clear_inode(raw) };
+        let Some(deleted) = self.inode().map(|inode| inode.nlink() == 0) else {
+            return;
+        };
+        // SAFETY: By the type invariants the field is ours.
+        let data = unsafe { (*UnsafeCell::raw_get(&raw const (*self.ptr.as_ptr()).data)).take() };
+        // SAFETY: `i_sb` never changes, and a superblock outlives its inodes.
+        let sb = unsafe { SuperBlock::<T>::from_raw((*raw).i_sb) };
+        let Some(data) = data else { return };
+        if !deleted {
+            T::evict(sb, data, false);
+            return;
+        }
+        // Deleting writes; wait while the filesystem is frozen.
+        // SAFETY: The superblock is valid.
+        unsafe { bindings::ordofs_sb_start_intwrite(sb.as_ptr()) };
+        T::evict(sb, data, true);
+        // SAFETY: Taken above.
+        unsafe { bindings::ordofs_sb_end_intwrite(sb.as_ptr()) };
     }
 }
 

@@ -13,7 +13,7 @@
 //! lose a name or, for directories, are moved.
 
 use core::{ffi::CStr, marker::PhantomData, ptr};
-use kernel::{error::from_result, prelude::*, sync::aref::ARef};
+use kernel::{error::from_result, prelude::*};
 
 use super::{acl::Inherited, inode::*, xattr::init_security, Dentry, FileSystem, NewNode, Rename};
 use crate::{bindings, vfs::file_data::FileData};
@@ -131,7 +131,7 @@ unsafe fn make<T: FileData>(
         return Err(e);
     }
     // SAFETY: The dentry is negative; the reference goes to the dentry.
-    unsafe { bindings::d_instantiate(dentry, into_raw(inode)) };
+    unsafe { bindings::d_instantiate(dentry, inode.into_raw()) };
     settle(&dir)
 }
 
@@ -142,10 +142,6 @@ fn settle<T: FileSystem>(dir: &Inode<T>) -> Result {
         T::sync_inode(dir)?;
     }
     Ok(())
-}
-
-fn into_raw<T: FileSystem>(inode: ARef<Inode<T>>) -> *mut bindings::inode {
-    ARef::into_raw(inode).as_ptr().cast()
 }
 
 /// `lookup`.
@@ -169,7 +165,7 @@ unsafe extern "C" fn lookup<T: FileData>(
         match T::lookup(dir, name.name())? {
             None => Ok(ptr::null_mut()),
             Some(ino) => match Inode::get(dir.sb(), ino) {
-                Ok(inode) => Ok(into_raw(inode)),
+                Ok(inode) => Ok(inode.into_raw()),
                 // A name without an inode behind it.
                 Err(e) if e == ESTALE => Err(EFSCORRUPTED),
                 Err(e) => Err(e),
@@ -315,7 +311,7 @@ unsafe extern "C" fn tmpfile<T: FileData>(
         // take one away, is not used.
         unsafe {
             bindings::d_mark_tmpfile(file, inode.as_ptr());
-            bindings::d_instantiate((*file).__bindgen_anon_1.f_path.dentry, into_raw(inode));
+            bindings::d_instantiate((*file).__bindgen_anon_1.f_path.dentry, inode.into_raw());
         }
         Ok(())
     };
@@ -356,7 +352,7 @@ unsafe extern "C" fn link<T: FileData>(
         target.refresh();
         dir.refresh();
         // SAFETY: The dentry is negative; it is given a reference.
-        unsafe { bindings::d_instantiate(dentry, into_raw(ARef::from(target))) };
+        unsafe { bindings::d_instantiate(dentry, target.hold().into_raw()) };
         settle(&dir)?;
         Ok(0)
     })

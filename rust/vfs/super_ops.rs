@@ -15,7 +15,8 @@ use kernel::{
 };
 
 use super::{
-    registration::Registration, setattr::push_attrs, super_block::Mounted, Inode, SuperBlock,
+    inode::Evicting, registration::Registration, setattr::push_attrs, super_block::Mounted, Inode,
+    SuperBlock,
 };
 use crate::{bindings, vfs::file_data::FileData};
 
@@ -104,8 +105,8 @@ unsafe extern "C" fn write_inode<T: FileData>(
 ///
 /// As the VFS calls it, for an inode of `T` that is being freed and has no users.
 unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
-    // SAFETY: As the VFS calls it.
-    unsafe { Inode::<T>::evict(inode) };
+    // SAFETY: As the VFS calls it; used up here.
+    unsafe { Evicting::<T>::from_raw(inode) }.run();
 }
 
 /// `s_umount` is held, exclusively if so said: lockdep, where it is there, knows.
