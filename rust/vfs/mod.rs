@@ -36,6 +36,8 @@ pub(crate) mod ioctl;
 pub(crate) mod ioend;
 mod iomap;
 pub(crate) mod kthread;
+#[cfg(any(ordofs_misuse_types, ordofs_misuse_lifetimes))]
+mod misuse;
 pub(crate) mod namei;
 #[allow(unreachable_pub, dead_code)]
 pub(crate) mod os;
