@@ -21,7 +21,7 @@ ifeq ($(VARIANT),)
 override VARIANT := debug
 endif
 endif
-export KERNEL VARIANT RUSTCFG TESTS LANE MINUTES JOBS FULL MEMCG OPERATIONS XFSTESTS MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS \
+export KERNEL VARIANT RUSTCFG TESTS LANE MINUTES JOBS FULL MEMCG OPERATIONS XFSTESTS TAUGHT MEM CPUS ACCEL CACHE TIMEOUT LOOPS RACE_SECONDS \
 	ITER RULE CASE SCHEDULE
 
 ifneq ($(KDIR),)
@@ -55,6 +55,7 @@ help:
 	@echo '  make chroot-shell   a shell in the build root'
 	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
 	@echo '                      a tree of upstream xfstests that you have built'
+	@echo '      TAUGHT=1            whose helpers are taught what ordofs can do'
 	@echo '  make debug-kernel   lockdep, KASAN, KMEMLEAK and fault injection, for KERNEL=debug;'
 	@echo '                      with KERNEL=kcsan, KCSAN for that'
 	@echo '      make test KERNEL=debug     the VM tests on it, and bugs on purpose'

@@ -4,8 +4,10 @@
 # The guest half of scripts/xfstests: xfstests.sh [check's arguments]
 #
 # The user's own built tree comes as a disk image and is mounted writable (the
-# VM's changes to it are thrown away). TEST_DEV is formatted here; the rest is
-# upstream's ./check.
+# VM's changes to it are thrown away, so this is the scratch copy that
+# xfstests-config/teach may change when TAUGHT is set). TEST_DEV is formatted
+# here; the rest is upstream's ./check, which also reports in xunit's format.
+# With TEST_LIMIT=seconds, a test that takes longer is ended and has failed.
 set -euo pipefail
 
 config=/run/ordofs/add/xfstests-config
@@ -15,6 +17,7 @@ mount -o noatime /dev/disk/by-id/virtio-image0 "$mnt"
 cd "$mnt"
 [ -x ./check ] || cd "$(dirname "$(find . -maxdepth 5 -name check -type f -perm -u+x | head -n 1)")"
 [ -x ./check ] || { echo "no ./check in the given tree"; exit 2; }
+[ -z "${TAUGHT-}" ] || "$config/teach" "$PWD" || exit 2
 
 export HOST_OPTIONS=$config/local.config
 # shellcheck source=/dev/null
@@ -49,8 +52,35 @@ if [ "${SHARD#*/}" -gt 1 ] 2>/dev/null; then
 	[ "${#tests[@]}" -gt 0 ] || exit 0
 	set -- "${tests[@]}"
 fi
+# The children of a process and theirs, the process last.
+family() {
+	local child
+	for child in $(pgrep -P "$1"); do
+		family "$child"
+	done
+	echo "$1"
+}
+# Ends a test that has run for too long. The test's own cleanup still runs.
+limit_tests() {
+	local pid age
+	while sleep 10; do
+		pid=$(pgrep -o -f '^/bin/bash \./tests/') || continue
+		age=$(ps -o etimes= -p "$pid") || continue
+		[ "$age" -gt "$TEST_LIMIT" ] || continue
+		echo "ended after $age seconds: $(ps -o args= -p "$pid")"
+		# shellcheck disable=SC2046 # words
+		kill $(family "$pid") 2>/dev/null || true
+		sleep 60
+	done
+}
+limiter=
+if [ -n "${TEST_LIMIT-}" ]; then
+	limit_tests &
+	limiter=$!
+fi
 rc=0
-./check "${args[@]}" "$@" || rc=$?
+./check -R xunit-quiet "${args[@]}" "$@" || rc=$?
+[ -z "$limiter" ] || kill "$limiter"
 umount "$SCRATCH_MNT" "$TEST_DIR" 2>/dev/null || true
 # That it looked, and how often.
 [ ! -e /sys/kernel/debug/kcsan ] || sed -n 's/^\(enabled\|setup_watchpoints\|data_races\):/kcsan: &/p' /sys/kernel/debug/kcsan
