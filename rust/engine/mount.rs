@@ -7,6 +7,7 @@ use crate::engine::alloc::Space;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::format::inode::STATE_TRUNCATE;
+use crate::engine::format::slots::{self, Other};
 use crate::engine::format::superblock::Found;
 use crate::engine::format::{NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
@@ -41,7 +42,8 @@ pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
     find_superblock(dev).map(|found| found.sb)
 }
 
-fn find_superblock(dev: &Device) -> Result<Found, MountError> {
+/// The newest superblock that is intact, and what is in the other slot.
+pub fn find_superblock(dev: &Device) -> Result<Found, MountError> {
     Superblock::find(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
@@ -52,12 +54,48 @@ fn forbidden(found: &Found) -> Option<MountError> {
         return Some(MountError::new(EROFS, reason));
     }
     // Going on from the other one would undo what a commit had acknowledged.
-    found.unread.map(|_| {
-        MountError::new(
+    let (error, reason) = match (found.other, found.other_slot) {
+        (Other::Unread, _) => (
             EIO,
             "a superblock cannot be read, which may be the newest; mount with -o ro to see the other",
-        )
-    })
+        ),
+        (Other::Damaged { .. }, 0) => (
+            EUCLEAN,
+            "superblock slot 0 (block 16) is damaged and may be the newest; run fsck.ordofs, mount with -o ro to see the other",
+        ),
+        (Other::Damaged { .. }, _) => (
+            EUCLEAN,
+            "superblock slot 1 (block 128) is damaged and may be the newest; run fsck.ordofs, mount with -o ro to see the other",
+        ),
+        _ => return None,
+    };
+    Some(MountError::new(error, reason))
+}
+
+/// Says what is wrong with the slot that does not count.
+fn report_slot(dev: &Device, found: &Found) {
+    let place = slots::place(found.other_slot);
+    match found.other {
+        Other::Unread => pr_warn!(
+            "{}: {} cannot be read: the last commit may not be seen\n",
+            dev.name(),
+            place
+        ),
+        Other::Damaged { why } => pr_err!(
+            "{}: {} is damaged: {}; the last commit may not be seen\n",
+            dev.name(),
+            place,
+            why
+        ),
+        Other::Older { why, .. } => pr_warn!(
+            "{}: {}, which is not the newest, is damaged: {}; the next commit replaces it\n",
+            dev.name(),
+            place,
+            why
+        ),
+        Other::Torn { .. } => pr_info!("{}: the last write of {} was cut off\n", dev.name(), place),
+        Other::Intact => {}
+    }
 }
 
 /// Nodes (of 4 KiB) that the cache keeps while it is mounted: the kernel's shrinker does not work yet.
@@ -72,16 +110,10 @@ impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
         let found = find_superblock(&dev)?;
+        report_slot(&dev, &found);
         let forbidden = forbidden(&found);
         if let (false, Some(why)) = (opts.read_only, forbidden) {
             return Err(why);
-        }
-        if let Some(block) = found.unread {
-            pr_warn!(
-                "{}: the superblock in block {} cannot be read: the last commit may not be seen\n",
-                dev.name(),
-                block
-            );
         }
         if dev.readonly() && !opts.read_only {
             return Err(MountError::new(
@@ -97,9 +129,16 @@ impl Fs {
                 "damaged metadata; see the kernel log, run fsck.ordofs"
             },
         };
+        let other = found.other;
         let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(damaged)?;
+        // What is written over a torn superblock has another generation than any part of it: cut off again,
+        // it must still be told from one that is damaged.
+        let next = fs
+            .running_generation()
+            .max(other.newest().saturating_add(2));
+        fs.running.store(next, Ordering::Release);
         if opts.recovery {
-            fs.recover().map_err(damaged)?;
+            fs.recover(other.heals()).map_err(damaged)?;
         }
         if !opts.read_only {
             fs.clean_orphans().map_err(damaged)?;
@@ -108,8 +147,9 @@ impl Fs {
         Ok(fs)
     }
 
-    /// Replays the log, and commits what it held unless the mount is read-only.
-    fn recover(&self) -> Result {
+    /// Replays the log, and commits what it held unless the mount is read-only. `anyway`: commits even if
+    /// there was nothing.
+    fn recover(&self, anyway: bool) -> Result {
         let (pos, seq) = {
             let c = self.commit.lock();
             (c.sb.log_pos, c.sb.log_seq)
@@ -139,7 +179,7 @@ impl Fs {
                 seq
             );
         }
-        if r.changes() {
+        if r.changes() || anyway {
             self.commit_upto(self.running_generation(), true)?;
             if self.opts.lock().read_only {
                 // Nothing was committed: should the filesystem become writable, a batch behind those that

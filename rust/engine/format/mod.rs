@@ -8,6 +8,7 @@
 pub mod extent;
 pub mod inode;
 pub mod node;
+pub mod slots;
 pub mod superblock;
 
 pub use node::{NodePtr, TreeId, NODE_PTR_LEN};
@@ -35,6 +36,8 @@ pub const MAX_AGS: usize = 32;
 pub const LOG_MIN_BLOCKS: u64 = 256;
 /// The greatest length of the log area in blocks.
 pub const LOG_MAX_BLOCKS: u64 = 16384;
+/// Numbers of batches are advanced by this after a replay, so that nothing left in the ring can follow.
+pub const LOG_SEQ_GAP: u64 = 1 << 20;
 /// The fewest blocks of a device: 16 MiB.
 pub const MIN_BLOCKS: u64 = 4096;
 /// The most blocks of a device: byte offsets stay below 2^63.

@@ -41,11 +41,13 @@
 //!
 //! A NodePtr of zeros is an empty tree.
 
+use super::slots::{self, Other};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
     LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MIN_BLOCKS, NODE_PTR_LEN, RESERVED_BLOCKS, SB_SLOTS,
     VERSION,
 };
+use crate::engine::mutant::{self, Mutant};
 use crate::os::{crc32c, Block, Device, Time};
 use kernel::prelude::*;
 
@@ -64,6 +66,7 @@ pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
 pub const SPARE_ROOTS: usize = 4;
 
+const WRONG_SLOT: &str = "a superblock is in the wrong slot";
 const NOT_OURS: &str = "there is no OrdoFS superblock";
 
 const O_CSUM: usize = 8;
@@ -76,7 +79,7 @@ const O_INCOMPAT: usize = 40;
 const O_UUID: usize = 48;
 const O_LABEL: usize = 64;
 const O_HASH_KEY: usize = 128;
-const O_GENERATION: usize = 144;
+pub(super) const O_GENERATION: usize = 144;
 const O_BLOCKS: usize = 152;
 const O_AG_BLOCKS: usize = 160;
 const O_GROUP: usize = 168;
@@ -92,10 +95,10 @@ const O_FREE: usize = 232;
 const O_CREATED: usize = 240;
 const O_MOUNTED: usize = 256;
 const O_COMMITTED: usize = 272;
-const O_ROOT_INODE: usize = 512;
+pub(super) const O_ROOT_INODE: usize = 512;
 const O_ROOT_ORPHAN: usize = 544;
-const O_ROOT_SPARE: usize = 576;
-const O_ROOT_AGS: usize = 1024;
+pub(super) const O_ROOT_SPARE: usize = 576;
+pub(super) const O_ROOT_AGS: usize = 1024;
 
 /// Why a superblock was refused.
 #[derive(Clone, Copy, Debug)]
@@ -108,10 +111,39 @@ pub struct Refusal {
 
 /// What [`Superblock::find`] has found.
 pub struct Found {
-    /// The newest that could be read.
+    /// The newest that is intact.
     pub sb: KBox<Superblock>,
-    /// Where one could not be read, which may be newer (a block).
-    pub unread: Option<u64>,
+    /// The slot that it is not in (0 or 1).
+    pub other_slot: usize,
+    /// What is in that one.
+    pub other: Other,
+}
+
+/// The fields of sector 0 that differ from commit to commit.
+pub(super) struct Variable {
+    pub(super) generation: u64,
+    pub(super) log_pos: u64,
+    pub(super) log_seq: u64,
+    pub(super) next_ino: u64,
+    pub(super) inodes: u64,
+    pub(super) free: u64,
+}
+
+/// A slot as it was read.
+struct Slot {
+    slot: usize,
+    bytes: Block,
+    /// Why it is not intact.
+    why: Option<Refusal>,
+    unread: bool,
+}
+
+impl Slot {
+    /// The generation of the superblock in it, if it is intact and in its place.
+    fn newest(&self) -> Option<u64> {
+        let generation = le64(&self.bytes[..], O_GENERATION)?;
+        (self.why.is_none() && generation & 1 == self.slot as u64).then_some(generation)
+    }
 }
 
 const fn refuse(error: Error, reason: &'static str) -> Refusal {
@@ -207,7 +239,7 @@ fn put_root(b: &mut [u8], off: usize, p: &Option<NodePtr>) {
 }
 
 /// Magic and checksum of a slot are right: its content is what was once written.
-fn is_intact(b: &[u8]) -> Result<(), Refusal> {
+pub(super) fn is_intact(b: &[u8]) -> Result<(), Refusal> {
     if b.get(..SB_MAGIC.len()) != Some(&SB_MAGIC[..]) {
         return Err(refuse(EINVAL, NOT_OURS));
     }
@@ -413,51 +445,83 @@ impl Superblock {
         Ok((*Self::find(dev)?.sb).clone())
     }
 
-    /// Reads the superblock with the greatest generation among the slots that are intact.
+    /// The fields that differ from commit to commit, of bytes that need not be a superblock.
+    pub(super) fn variable_fields(b: &[u8]) -> Option<Variable> {
+        let state = le32(b, O_STATE)?;
+        time(b, O_COMMITTED)?;
+        let v = Variable {
+            generation: le64(b, O_GENERATION)?,
+            log_pos: le64(b, O_LOG_POS)?,
+            log_seq: le64(b, O_LOG_SEQ)?,
+            next_ino: le64(b, O_NEXT_INO)?,
+            inodes: le64(b, O_INODES)?,
+            free: le64(b, O_FREE)?,
+        };
+        (state & !STATE_CLEAN == 0 && le32(b, O_COMMITTED + 12)? == 0).then_some(v)
+    }
+
+    /// Reads the superblock with the greatest generation among the slots that are intact, and judges the
+    /// other slot: [`slots`].
     ///
-    /// A slot whose checksum is wrong was torn by a power cut, and the other one is good. An intact
-    /// one that cannot be accepted is refused: going back to the older one would undo a commit. So would
-    /// writing when a slot cannot be read: [`Found::unread`].
+    /// An intact one that cannot be accepted is refused: going back to the older one would undo a commit. So
+    /// would writing when the other slot cannot be read, or is damaged.
     pub fn find(dev: &Device) -> Result<Found, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
             return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
         }
-        let mut best: Option<(u64, Block)> = None;
-        let mut unread = None;
-        let mut why = refuse(EINVAL, NOT_OURS);
-        for (slot, &addr) in SB_SLOTS.iter().enumerate() {
-            let mut b = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
-            let intact = match dev.read(addr, &mut b) {
-                Ok(()) => is_intact(&b[..]),
-                // It says nothing of the device.
-                Err(e) if e == ENOMEM => return Err(refuse(e, "out of memory")),
-                Err(e) => {
-                    unread = Some(addr);
-                    Err(refuse(e, "cannot read a superblock"))
-                }
-            };
-            let generation = le64(&b[..], O_GENERATION).unwrap_or(0);
-            match intact {
-                Ok(()) if generation & 1 != slot as u64 => {
-                    why = refuse(EUCLEAN, "a superblock is in the wrong slot");
-                }
-                Ok(()) => {
-                    if best.as_ref().is_none_or(|(g, _)| *g < generation) {
-                        best = Some((generation, b));
-                    }
-                }
+        let [mut first, mut second] = [Self::read_slot(dev, 0)?, Self::read_slot(dev, 1)?];
+        let first_counts = match (first.newest(), second.newest()) {
+            (None, None) => {
                 // That a slot was never written says less than what is wrong with the other.
-                Err(e) if e.reason == NOT_OURS => {}
-                Err(e) => why = e,
+                let why = [first.why, second.why].into_iter().flatten();
+                let why = why.fold(None, |old: Option<Refusal>, new| {
+                    old.filter(|_| new.reason == NOT_OURS).or(Some(new))
+                });
+                return Err(why.unwrap_or_else(|| refuse(EUCLEAN, WRONG_SLOT)));
             }
-        }
-        let Some((_, b)) = best else { return Err(why) };
-        let sb = Self::decode_boxed(&b)?;
+            (a, b) => a > b,
+        };
+        let (best, other) = match first_counts {
+            true => (&first, &mut second),
+            false => (&second, &mut first),
+        };
+        let sb = Self::decode_boxed(&best.bytes)?;
         if sb.blocks > dev.blocks() {
             let reason = "the device is smaller than the filesystem on it";
             return Err(refuse(EINVAL, reason));
         }
-        Ok(Found { sb, unread })
+        let (a, b) = (&best.bytes, &mut other.bytes);
+        let judged = match other.why {
+            None => slots::judge_intact(other.slot, &sb, &a[..], &b[..]),
+            Some(_) if other.unread => Other::Unread,
+            Some(_) => slots::judge(&sb, a, b),
+        };
+        Ok(Found {
+            sb,
+            other_slot: other.slot,
+            other: match judged {
+                Other::Damaged { .. } if mutant::is(Mutant::DamageSlot) => Other::Intact,
+                judged => judged,
+            },
+        })
+    }
+
+    fn read_slot(dev: &Device, slot: usize) -> Result<Slot, Refusal> {
+        let addr = SB_SLOTS.get(slot).copied().unwrap_or(0);
+        let mut bytes = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
+        let read = dev.read(addr, &mut bytes);
+        let why = match read {
+            Ok(()) => is_intact(&bytes[..]).err(),
+            // It says nothing of the device.
+            Err(e) if e == ENOMEM => return Err(refuse(e, "out of memory")),
+            Err(e) => Some(refuse(e, "cannot read a superblock")),
+        };
+        Ok(Slot {
+            slot,
+            bytes,
+            why,
+            unread: read.is_err(),
+        })
     }
 
     /// Writes the superblock to its slot, durably. Everything it refers to must be durable.

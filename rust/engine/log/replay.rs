@@ -14,7 +14,7 @@ use super::ahead::Ahead;
 use super::record::{decode, Record, Stamped, SAME_SIZE};
 use super::ring::{self, Area, Found};
 use crate::engine::extents::Old;
-use crate::engine::format::corrupt;
+use crate::engine::format::{corrupt, LOG_SEQ_GAP};
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -25,9 +25,6 @@ use crate::engine::xattr::XattrSet;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Shared};
 use kernel::prelude::*;
-
-/// Sequence numbers are advanced by this after a replay, so that nothing left in the ring can follow.
-const SEQ_GAP: u64 = 1 << 20;
 
 /// What a replay did.
 #[derive(Clone, Copy, Default, Debug)]
@@ -167,7 +164,9 @@ impl Fs {
         // superblock goes to the other slot: a power cut in the middle of writing it must leave the one
         // that is there now.
         let gap = (newest - durable) & 1;
-        self.running.store(newest + 1 + gap, Ordering::Release);
+        // Not below what it is: a torn superblock may have parts of a later one.
+        let next = (newest + 1 + gap).max(self.running_generation());
+        self.running.store(next, Ordering::Release);
         (p, s) = (pos, seq);
         while p < end {
             if !matches!(
@@ -187,7 +186,7 @@ impl Fs {
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;
         if done.changes() {
-            self.log.resume(end, s.saturating_add(SEQ_GAP));
+            self.log.resume(end, s.saturating_add(LOG_SEQ_GAP));
         }
         Ok(done)
     }

@@ -26,8 +26,9 @@ pub use overlay::Overlay;
 
 use kernel::prelude::{Error, Result};
 use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
+use ordofs_engine::engine::format::slots::{self, Other};
 use ordofs_engine::engine::format::Superblock;
-use ordofs_engine::engine::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
+use ordofs_engine::engine::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::node_store::NodeStore;
 use ordofs_engine::engine::MountError;
 use ordofs_engine::os::{Device, Shared};
@@ -98,6 +99,8 @@ pub struct Report {
     pub generation: u64,
     /// Things that are unusual but right.
     pub notes: Vec<String>,
+    /// Damage that costs nothing and that the next mount mends.
+    pub mendable: Vec<Problem>,
 }
 
 impl Report {
@@ -179,18 +182,16 @@ struct Checker<'a> {
 
 /// Checks the filesystem on `dev`. An error means that there is none to check.
 pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
-    let sb = read_superblock(&dev)?;
+    let found = find_superblock(&dev)?;
     let memory = |error| MountError::new(error, "cannot set up the check");
-    let notes = slots(&dev, &sb);
     let shared = Shared::new(dev).map_err(memory)?;
-    let st = NodeStore::new(shared, sb.fsid(), CACHED_NODES).map_err(memory)?;
+    let st = NodeStore::new(shared, found.sb.fsid(), CACHED_NODES).map_err(memory)?;
     let mut c = Checker {
         st: &st,
-        sb: &sb,
+        sb: &found.sb,
         options,
         report: Report {
-            generation: sb.generation,
-            notes,
+            generation: found.sb.generation,
             ..Report::default()
         },
         claims: Claims::default(),
@@ -198,29 +199,9 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
         edges: Vec::new(),
         orphans: BTreeSet::new(),
     };
+    c.slot(found.other_slot, found.other);
     c.run();
     Ok(c.report)
-}
-
-/// Notes about the superblock slots: the older one may be torn, the newer one is the filesystem.
-fn slots(dev: &Device, sb: &Superblock) -> Vec<String> {
-    let mut notes = Vec::new();
-    for (i, addr) in ordofs_engine::engine::format::SB_SLOTS.iter().enumerate() {
-        let slot = ordofs_engine::os::Block::zeroed().and_then(|mut b| {
-            dev.read(*addr, &mut b)?;
-            Ok(Superblock::decode(&b))
-        });
-        match slot {
-            Ok(Ok(s)) if s.generation == sb.generation || s.generation + 1 == sb.generation => {}
-            Ok(Ok(s)) => notes.push(format!(
-                "superblock slot {i} is of generation {}, the newest is {}",
-                s.generation, sb.generation
-            )),
-            Ok(Err(r)) => notes.push(format!("superblock slot {i}: {}", r.reason)),
-            Err(e) => notes.push(format!("superblock slot {i} cannot be read: {e:?}")),
-        }
-    }
-    notes
 }
 
 impl<'a> Checker<'a> {
@@ -233,6 +214,26 @@ impl<'a> Checker<'a> {
         self.check_orphans();
         self.check_names();
         self.check_space();
+    }
+
+    /// The superblock slot that does not count.
+    fn slot(&mut self, slot: usize, other: Other) {
+        let place = slots::place(slot);
+        match other {
+            Other::Intact => {}
+            Other::Torn { .. } => {
+                let note = format!("{place}: the last write of it was cut off");
+                self.report.notes.push(note);
+            }
+            Other::Older { why, .. } => self.report.mendable.push(Problem {
+                place: place.to_owned(),
+                what: format!("damaged, but not the newest: {why}"),
+            }),
+            Other::Unread => self.problem(place, "cannot be read, and may be the newest"),
+            Other::Damaged { why } => {
+                self.problem(place, format_args!("damaged, and may be the newest: {why}"));
+            }
+        }
     }
 
     fn problem(&mut self, place: impl Display, what: impl Display) {

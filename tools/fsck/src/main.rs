@@ -131,13 +131,17 @@ fn run(cli: &Cli) -> Result<u8, String> {
         return Ok(CLEAN);
     }
     let after = check(trial.device(), options).map_err(|e| describe(&e))?;
+    for p in &report.mendable {
+        println!("{name}: {p}; the next mount mends it");
+    }
     if cli.no || !after.is_clean() {
-        println!("{name}: the log is to be replayed at the next mount; as it will be then:");
+        println!("{name}: there is work for the next mount; as it will be then:");
         print(cli, &after);
-        return Ok(if after.is_clean() { CLEAN } else { ERRORS_LEFT });
+        let good = after.is_clean() && report.mendable.is_empty();
+        return Ok(if good { CLEAN } else { ERRORS_LEFT });
     }
     recover(open(cli, true)?)?;
-    println!("{name}: log replayed, unfinished removals and truncations done");
+    println!("{name}: done what the next mount had to do: log, removals, truncations, superblocks");
     let report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
     print(cli, &report);
     Ok(if report.is_clean() {

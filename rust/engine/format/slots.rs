@@ -1,0 +1,377 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What the other superblock slot says when its checksum is wrong: a write that a power cut tore, an older
+//! superblock that is damaged (harmless), or damage that may have hit the newest superblock.
+//!
+//! Let A be the superblock that is intact, of generation g. The other slot held X, the generation before A's,
+//! and the next commit writes Y over it, the generation after. A torn write leaves some sectors (512 bytes) of
+//! X and some of Y. If all of them are Y's, the commit was complete, may have been acknowledged, and a wrong
+//! checksum is damage. So the question is whose sectors they are.
+//!
+//! - Sector 0 has the generation. What never changes is equal to A's; positions and counters that only grow lie
+//!   on the right side of A's.
+//! - Sectors 1 to 3 have pointers to roots, with the generation of the commit that wrote the root. A root of X
+//!   is A's, or A replaced it (A's has generation g). A root of Y is A's, or has Y's generation.
+//! - All else is zero.
+//!
+//! Y need not be the first attempt: a mount after a torn write commits at once, with a generation that no part
+//! of the slot carries ([`Other::newest`]), so that a mixture of two attempts is told from one of them that is
+//! damaged.
+//!
+//! What cannot be told apart: a sector of roots that A did not change, that equals A's and belongs to X as well
+//! as to Y. Where there is one, the slot passes for torn, unless a single flipped bit explains the checksum,
+//! which the checksum itself gives away. docs/FORMAT.md §2.
+
+use super::superblock::{is_intact, O_ROOT_AGS, O_ROOT_INODE, O_ROOT_SPARE, SB_MAGIC};
+use super::{le32, le64, NodePtr, Superblock, BLOCK_SIZE, LOG_SEQ_GAP, NODE_PTR_LEN, SB_SLOTS};
+use crate::os::crc32c;
+use core::ops::Range;
+
+/// Bytes of a sector: a device writes it whole or not at all.
+const SECTOR: usize = 512;
+/// Sectors that are not all zero: the fields, and three of roots.
+const SECTORS: usize = 4;
+/// Superblocks that are written one after the other differ by less: by 1 or 3, and 2 more for each torn attempt.
+const MAX_STEP: u64 = 64;
+/// The polynomial of CRC-32C, reversed.
+const POLYNOMIAL: u32 = 0x82f6_3b78;
+
+/// Fields of sector 0 that are the same in all superblocks of a filesystem.
+const FIXED: [Range<usize>; 6] = [0..8, 12..144, 152..172, 176..192, 216..224, 240..272];
+
+/// The state of the slot that the newest intact superblock is not in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Other {
+    /// Intact, and older.
+    Intact,
+    /// The device could not read it.
+    Unread,
+    /// A write that a power cut tore, or that was never begun.
+    Torn {
+        /// The newest generation that a part of it carries; 0: none is newer than the intact one.
+        newest: u64,
+    },
+    /// Damaged, but no complete superblock that is newer than the intact one.
+    Older {
+        /// As for `Torn`.
+        newest: u64,
+        /// What is wrong.
+        why: &'static str,
+    },
+    /// Damaged, and it may have been the newest.
+    Damaged {
+        /// What is wrong.
+        why: &'static str,
+    },
+}
+
+impl Other {
+    /// The newest generation that a part of the slot carries; 0: none that matters.
+    pub fn newest(&self) -> u64 {
+        match *self {
+            Self::Torn { newest } | Self::Older { newest, .. } => newest,
+            _ => 0,
+        }
+    }
+
+    /// Should the next commit come soon, because only one slot is good?
+    pub fn heals(&self) -> bool {
+        matches!(self, Self::Torn { .. } | Self::Older { .. })
+    }
+}
+
+/// Which superblocks a sector can be from.
+#[derive(Clone, Copy, Default)]
+struct Origin {
+    /// The one before A.
+    x: bool,
+    /// One after A.
+    y: bool,
+    /// The generation of that one, where the sector says so.
+    generation: u64,
+}
+
+/// The superblock that is intact.
+struct Intact<'a> {
+    sb: &'a Superblock,
+    bytes: &'a [u8],
+}
+
+/// Judges an intact block `b`, with magic and checksum right, that is not the newest superblock.
+pub(super) fn judge_intact(slot: usize, sb: &Superblock, a: &[u8], b: &[u8]) -> Other {
+    let generation = le64(b, super::superblock::O_GENERATION).unwrap_or(0);
+    if generation & 1 != slot as u64 {
+        let why = "it holds a superblock that belongs into the other slot";
+        return Other::Damaged { why };
+    }
+    if !same_filesystem(a, b) {
+        let why = "it belongs to another filesystem";
+        return Other::Damaged { why };
+    }
+    if generation >= sb.generation || sb.generation - generation > MAX_STEP {
+        let why = "its generation does not fit";
+        return Other::Older { newest: 0, why };
+    }
+    Other::Intact
+}
+
+fn same_filesystem(a: &[u8], b: &[u8]) -> bool {
+    FIXED.iter().all(|r| a.get(r.clone()) == b.get(r.clone()))
+}
+
+fn is_zero(b: &[u8]) -> bool {
+    b.iter().all(|x| *x == 0)
+}
+
+/// Judges a block `b` whose magic or checksum is wrong, beside the superblock `sb` with the bytes `a`.
+pub(super) fn judge(sb: &Superblock, a: &[u8; BLOCK_SIZE], b: &mut [u8; BLOCK_SIZE]) -> Other {
+    if let Some(generation) = repaired(b) {
+        let why = "a single bit of it is flipped";
+        return match generation < sb.generation {
+            true => Other::Older { newest: 0, why },
+            false => Other::Damaged { why },
+        };
+    }
+    let a = Intact { sb, bytes: a };
+    let mut wrong = None;
+    let mut x = false;
+    let mut y = [0u64; SECTORS];
+    let mut either = false;
+    for k in 0..SECTORS {
+        let from = match k {
+            0 => a.fields(b),
+            _ => a.roots(b, k),
+        };
+        let from = from.unwrap_or_else(|why| {
+            wrong = wrong.or(Some(why));
+            Origin::default()
+        });
+        x |= from.x && !from.y;
+        either |= from.x && from.y;
+        if let (true, Some(slot)) = (from.y && !from.x, y.get_mut(k)) {
+            // A root that is gone has no generation: the greatest that a first attempt can have.
+            *slot = match from.generation {
+                0 => sb.generation.saturating_add(3),
+                g => g,
+            };
+        }
+    }
+    if !b.get(SECTORS * SECTOR..).is_some_and(is_zero) {
+        wrong = wrong.or(Some("what must be zero is not"));
+    }
+    let newest = y.iter().copied().max().unwrap_or(0);
+    let attempts = y.iter().any(|g| *g != 0 && *g != newest);
+    match (x, wrong) {
+        // Without a sector of an older one it may have been complete.
+        (false, Some(why)) => Other::Damaged { why },
+        (false, None) if !attempts && !either => Other::Damaged {
+            why: "it is of one generation, but its checksum is wrong",
+        },
+        (true, Some(why)) => Other::Older { newest, why },
+        (true, None) if newest == 0 && sb.generation > 1 => Other::Older {
+            newest,
+            why: "it is of one generation, but its checksum is wrong",
+        },
+        _ => Other::Torn { newest },
+    }
+}
+
+impl Intact<'_> {
+    /// mkfs has wiped the slot, and the first commit went to the other one.
+    fn never_written(&self, sector: &[u8]) -> bool {
+        self.sb.generation == 1 && is_zero(sector)
+    }
+
+    /// Whose sector 0 may be.
+    fn fields(&self, b: &[u8]) -> Result<Origin, &'static str> {
+        if self.never_written(b.get(..SECTOR).unwrap_or(&[])) {
+            return Ok(Origin {
+                x: true,
+                ..Origin::default()
+            });
+        }
+        if b.get(..SB_MAGIC.len()) != Some(&SB_MAGIC[..]) {
+            return Err("there is no superblock in it");
+        }
+        if !same_filesystem(self.bytes, b) || !b.get(288..SECTOR).is_some_and(is_zero) {
+            return Err("a field that never changes is not what it is in the other one");
+        }
+        let f = Superblock::variable_fields(b).ok_or("malformed field")?;
+        let a = self.sb;
+        let newer = f.generation > a.generation;
+        let (old, new) = match newer {
+            true => (
+                (a.log_pos, a.log_seq, a.next_ino),
+                (f.log_pos, f.log_seq, f.next_ino),
+            ),
+            false => (
+                (f.log_pos, f.log_seq, f.next_ino),
+                (a.log_pos, a.log_seq, a.next_ino),
+            ),
+        };
+        let step = f.generation.abs_diff(a.generation);
+        let grown = |old: u64, new: u64, most: u64| new >= old && new - old <= most;
+        let good = step & 1 == 1
+            && step <= MAX_STEP
+            && f.inodes != 0
+            && f.inodes < f.next_ino
+            && f.free <= a.blocks
+            && grown(old.0, new.0, a.log_len)
+            && grown(old.1, new.1, a.log_len + LOG_SEQ_GAP)
+            && old.2 <= new.2;
+        if !good {
+            return Err("a field does not fit the other one");
+        }
+        Ok(Origin {
+            x: !newer,
+            y: newer,
+            generation: f.generation,
+        })
+    }
+
+    /// Whose sector `k`, 1 to 3, may be.
+    fn roots(&self, b: &[u8], k: usize) -> Result<Origin, &'static str> {
+        let range = k * SECTOR..(k + 1) * SECTOR;
+        let sector = b.get(range.clone()).unwrap_or(&[]);
+        let mut from = Origin {
+            x: true,
+            y: true,
+            generation: 0,
+        };
+        let mut roots = 0;
+        for at in range.step_by(NODE_PTR_LEN) {
+            let (old, new) = (root(self.bytes, at)?, root(b, at)?);
+            if !self.has_root(at) {
+                // Zero in all superblocks.
+                if new.is_some() || !b.get(at..at + NODE_PTR_LEN).is_some_and(is_zero) {
+                    return Err("what must be zero is not");
+                }
+                continue;
+            }
+            roots += 1;
+            self.root(&mut from, old, new)?;
+            // There is a root directory, and AG 0 has the superblocks.
+            if [O_ROOT_INODE, O_ROOT_AGS].contains(&at) && new.is_none() {
+                (from.x, from.y) = (false, false);
+            }
+        }
+        if self.never_written(sector) {
+            from.x = true;
+        }
+        match from {
+            // Nothing is ever there: it tells nothing.
+            _ if roots == 0 => Ok(Origin::default()),
+            Origin {
+                x: false, y: false, ..
+            } => Err("a root that none of its generations can have"),
+            from => Ok(from),
+        }
+    }
+
+    fn has_root(&self, at: usize) -> bool {
+        match at {
+            O_ROOT_INODE..O_ROOT_SPARE => true,
+            O_ROOT_AGS.. => (at - O_ROOT_AGS) / NODE_PTR_LEN < self.sb.ag_count as usize,
+            _ => false,
+        }
+    }
+
+    /// Narrows `from` by one root: `old` is A's.
+    fn root(
+        &self,
+        from: &mut Origin,
+        old: Option<NodePtr>,
+        new: Option<NodePtr>,
+    ) -> Result<(), &'static str> {
+        let g = self.sb.generation;
+        // A wrote it, so X had another one, or none.
+        let replaced = old.is_none_or(|p| p.generation == g);
+        if old == new {
+            from.x &= old.is_none_or(|p| p.generation != g);
+            return Ok(());
+        }
+        let Some(p) = new else {
+            from.x &= replaced;
+            return Ok(());
+        };
+        if p.addr >= self.sb.blocks || p.addr2 >= self.sb.blocks || p.generation == g {
+            return Err("an impossible root of a tree");
+        }
+        if p.generation < g {
+            from.x &= replaced;
+            from.y = false;
+            return Ok(());
+        }
+        let fits = (p.generation - g) & 1 == 1
+            && p.generation - g <= MAX_STEP
+            && [0, p.generation].contains(&from.generation);
+        if !fits {
+            return Err("an impossible root of a tree");
+        }
+        from.x = false;
+        from.generation = p.generation;
+        Ok(())
+    }
+}
+
+fn root(b: &[u8], at: usize) -> Result<Option<NodePtr>, &'static str> {
+    let p = b.get(at..at + NODE_PTR_LEN).unwrap_or(&[]);
+    match is_zero(p) {
+        true => Ok(None),
+        false => NodePtr::decode(p)
+            .map(Some)
+            .ok_or("an impossible root of a tree"),
+    }
+}
+
+/// If one flipped bit explains what is wrong with `b`, the generation that it has without it. The checksum
+/// tells which bit: each gives another difference (CRC-32C has Hamming distance 4 at this length).
+fn repaired(b: &mut [u8; BLOCK_SIZE]) -> Option<u64> {
+    let (stored, magic) = (le32(b, 8)?, le64(b, 0)?);
+    let difference = stored ^ crc32c(0, b.get(12..)?);
+    let wrong_magic = (magic ^ u64::from_le_bytes(SB_MAGIC)).count_ones();
+    if difference == 0 {
+        // Magic numbers are in no checksum, so that any damage to one leaves the rest readable.
+        return (wrong_magic > 0).then_some(le64(b, super::superblock::O_GENERATION)?);
+    }
+    if wrong_magic > 0 {
+        return None;
+    }
+    let generation = |b: &[u8]| le64(b, super::superblock::O_GENERATION);
+    if difference.count_ones() == 1 {
+        return generation(b);
+    }
+    // What a flipped bit of the last byte does, then of the one before it, and so on.
+    let mut bits: [u32; 8] = core::array::from_fn(|i| next_byte(1 << i));
+    for at in (12..BLOCK_SIZE).rev() {
+        if let Some(i) = bits.iter().position(|d| *d == difference) {
+            let byte = b.get_mut(at)?;
+            *byte ^= 1 << i;
+            return is_intact(&b[..]).ok().and_then(|()| generation(b));
+        }
+        bits = bits.map(next_byte);
+    }
+    None
+}
+
+/// Eight more bits of zero through the register of the checksum.
+fn next_byte(mut r: u32) -> u32 {
+    for _ in 0..8 {
+        r = if r & 1 != 0 {
+            r >> 1 ^ POLYNOMIAL
+        } else {
+            r >> 1
+        };
+    }
+    r
+}
+
+/// The slots by number, for messages.
+pub fn place(slot: usize) -> &'static str {
+    match slot {
+        0 => "superblock slot 0 (block 16)",
+        _ => "superblock slot 1 (block 128)",
+    }
+}
+
+const _: () = assert!(SB_SLOTS[0] == 16 && SB_SLOTS[1] == 128);
