@@ -196,7 +196,7 @@ impl Fs {
 
     /// Why it must not be made writable, if so.
     pub fn forbidden(&self) -> Option<MountError> {
-        self.forbidden
+        self.forbidden.or_else(|| self.replayed().forbids())
     }
 
     /// Seconds between commits.

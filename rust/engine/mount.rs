@@ -11,6 +11,7 @@ use crate::engine::format::slots::{self, Other};
 use crate::engine::format::superblock::Found;
 use crate::engine::format::{NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
+use crate::engine::log::replay::Replayed;
 use crate::engine::node_store::NodeStore;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
@@ -98,6 +99,17 @@ fn report_slot(dev: &Device, found: &Found) {
     }
 }
 
+fn mount_error(error: Error) -> MountError {
+    MountError {
+        error,
+        reason: if error == ENOMEM {
+            "out of memory"
+        } else {
+            "damaged metadata; see the kernel log, run fsck.ordofs"
+        },
+    }
+}
+
 /// Nodes (of 4 KiB) that the cache keeps while it is mounted: the kernel's shrinker does not work yet.
 const MOUNTING: usize = 16384;
 
@@ -121,16 +133,8 @@ impl Fs {
                 "the device is read-only; mount with -o ro",
             ));
         }
-        let damaged = |error| MountError {
-            error,
-            reason: if error == ENOMEM {
-                "out of memory"
-            } else {
-                "damaged metadata; see the kernel log, run fsck.ordofs"
-            },
-        };
         let other = found.other;
-        let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(damaged)?;
+        let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(mount_error)?;
         // What is written over a torn superblock has another generation than any part of it: cut off again,
         // it must still be told from one that is damaged.
         let next = fs
@@ -138,10 +142,10 @@ impl Fs {
             .max(other.newest().saturating_add(2));
         fs.running.store(next, Ordering::Release);
         if opts.recovery {
-            fs.recover(other.heals()).map_err(damaged)?;
+            fs.recover(other.heals())?;
         }
         if !opts.read_only {
-            fs.clean_orphans().map_err(damaged)?;
+            fs.clean_orphans().map_err(mount_error)?;
         }
         fs.st.set_max(cache_limit(&opts, fs.geometry.total));
         Ok(fs)
@@ -149,7 +153,7 @@ impl Fs {
 
     /// Replays the log, and commits what it held unless the mount is read-only. `anyway`: commits even if
     /// there was nothing.
-    fn recover(&self, anyway: bool) -> Result {
+    fn recover(&self, anyway: bool) -> Result<(), MountError> {
         let (pos, seq) = {
             let c = self.commit.lock();
             (c.sb.log_pos, c.sb.log_seq)
@@ -157,31 +161,16 @@ impl Fs {
         self.replaying.store(true, Ordering::Release);
         let r = self.replay(pos, seq);
         self.replaying.store(false, Ordering::Release);
-        let r = r?;
-        if r.disbelieved {
-            pr_info!(
-                "{}: the last log batch was cut off before it was acknowledged\n",
-                self.device_name()
-            );
-        }
-        if r.batches > 0 {
-            pr_info!(
-                "{}: replayed {} records of {} log batches\n",
-                self.device_name(),
-                r.records,
-                r.batches
-            );
-        }
-        if let Some(seq) = r.damaged {
-            pr_warn!(
-                "{}: log batch {} is cut off or damaged: the log ends before it\n",
-                self.device_name(),
-                seq
-            );
+        let r = r.map_err(mount_error)?;
+        self.report_replay(&r);
+        let read_only = self.options().read_only;
+        if let (Some(why), false) = (r.forbids(), read_only) {
+            return Err(why);
         }
         if r.changes() || anyway {
-            self.commit_upto(self.running_generation(), true)?;
-            if self.opts.lock().read_only {
+            self.commit_upto(self.running_generation(), true)
+                .map_err(mount_error)?;
+            if read_only {
                 // Nothing was committed: should the filesystem become writable, a batch behind those that
                 // were replayed would be in no sequence with them.
                 self.break_log();
@@ -189,6 +178,46 @@ impl Fs {
         }
         self.log.start();
         Ok(())
+    }
+
+    fn report_replay(&self, r: &Replayed) {
+        let name = self.device_name();
+        if r.disbelieved {
+            pr_info!(
+                "{}: the last log batch was cut off before it was acknowledged\n",
+                name
+            );
+        }
+        if r.batches > 0 && r.records > 0 {
+            pr_info!(
+                "{}: replayed {} records of {} log batches\n",
+                name,
+                r.records,
+                r.batches
+            );
+        }
+        match (r.lost, r.damaged) {
+            (Some(lost), _) if lost.newest == lost.seq => pr_err!(
+                "{}: log position {} cannot be read: batch {} may have been there, and what fsync acknowledged in it is in doubt\n",
+                name,
+                lost.pos,
+                lost.seq
+            ),
+            (Some(lost), _) => pr_err!(
+                "{}: log batch {} at position {} is damaged, and was flushed: what fsync acknowledged in it and up to batch {} ({} batches) is in doubt\n",
+                name,
+                lost.seq,
+                lost.pos,
+                lost.newest,
+                lost.batches()
+            ),
+            (None, Some(seq)) => pr_warn!(
+                "{}: log batch {} is cut off or damaged: the log ends before it\n",
+                name,
+                seq
+            ),
+            (None, None) => {}
+        }
     }
 
     /// Puts the filesystem that a superblock describes together.

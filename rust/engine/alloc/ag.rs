@@ -347,13 +347,17 @@ impl Ag {
     pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
         let mut n = 0;
         self.parts(block, len, |ag, g, at, len| {
-            for i in at..at + len {
-                if !ag.group(st, g)?.used.get(i) {
-                    ag.take(st, g, i, 1, Owner::Busy)?;
-                    n += 1;
+            let (mut at, end) = (at, at + len);
+            loop {
+                let used = &ag.group(st, g)?.used;
+                let from = used.next(at, end, false);
+                if from >= end {
+                    return Ok(());
                 }
+                at = used.next(from, end, true);
+                ag.take(st, g, from, at - from, Owner::Busy)?;
+                n += u64::from(at - from);
             }
-            Ok(())
         })?;
         Ok(n)
     }

@@ -18,13 +18,6 @@ impl Bits {
         Ok(Self(KVec::from_elem(0u64, WORDS, GFP_KERNEL)?))
     }
 
-    /// Is bit `i` set? Bits outside count as set.
-    pub fn get(&self, i: u32) -> bool {
-        self.0
-            .get((i / 64) as usize)
-            .is_none_or(|w| w >> (i % 64) & 1 != 0)
-    }
-
     /// Applies `f(word, mask)` to every word that `[start, start + len)` touches.
     fn each(&mut self, start: u32, len: u32, mut f: impl FnMut(&mut u64, u64)) {
         let end = start.saturating_add(len).min(GROUP_BLOCKS as u32);

@@ -9,13 +9,16 @@
 //!    place, all in memory and in one transaction.
 //! 3. Commit (unless the mount is read-only). Until that is durable nothing on disk has changed, so a
 //!    replay that is cut off is simply done again.
+//!
+//! A batch is written when the one before it has been flushed. So where the log ends, and a header of a later batch
+//! is found behind, the log did not end there: a batch that fsync had acknowledged is damaged ([`Lost`]).
 
 use super::ahead::Ahead;
 use super::record::{decode, Record, Stamped, SAME_SIZE};
 use super::ring::{self, Area, Found};
 use crate::engine::extents::Old;
-use crate::engine::format::{corrupt, LOG_SEQ_GAP};
 use crate::engine::format::extent::Extent;
+use crate::engine::format::{corrupt, LOG_SEQ_GAP};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::mutant::{self, Mutant};
@@ -37,6 +40,27 @@ pub struct Replayed {
     pub disbelieved: bool,
     /// After the last batch believed comes one that was cut off, or damaged: number of it.
     pub damaged: Option<u64>,
+    /// That one was not cut off: what fsync had acknowledged cannot be replayed.
+    pub lost: Option<Lost>,
+}
+
+/// Acknowledged batches that cannot be replayed.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    /// Position of the first one, which is damaged.
+    pub pos: u64,
+    /// Its number.
+    pub seq: u64,
+    /// The newest batch that was found behind it; its own number if it cannot be read, and may not be
+    /// one at all.
+    pub newest: u64,
+}
+
+impl Lost {
+    /// How many batches there were at least.
+    pub fn batches(&self) -> u64 {
+        self.newest.saturating_sub(self.seq).saturating_add(1)
+    }
 }
 
 impl Replayed {
@@ -44,6 +68,16 @@ impl Replayed {
     /// would make what follows it there part of the new log.
     pub fn changes(&self) -> bool {
         self.batches > 0 || self.disbelieved || self.damaged.is_some()
+    }
+
+    /// Why nothing may be written after it.
+    pub fn forbids(&self) -> Option<MountError> {
+        self.lost.map(|_| {
+            MountError::new(
+                EUCLEAN,
+                "the log is damaged before its end, fsyncs are lost (see the kernel log); run fsck.ordofs, mount with -o ro to see what is there",
+            )
+        })
     }
 }
 
@@ -101,18 +135,21 @@ impl Fs {
         ring::read(&self.st, self.area(), ahead, (pos, seq), payload)
     }
 
-    /// Is there a batch behind a first one that is not there? It has lost its head, then, and what
-    /// follows it would follow the next batch that is written in its place. Looks as far as the longest
-    /// batch goes.
-    fn ghosts(&self, ahead: &mut Ahead<'_>, pos: u64, seq: u64) -> bool {
-        let n = ring::blocks_of(ring::MAX_PAYLOAD).min(self.area().len.saturating_sub(1));
-        (pos + 1..=pos + n).any(|p| {
-            // Each batch between the two takes a block at least.
-            ring::begins(&self.st, self.area(), ahead, p)
-                .ok()
-                .flatten()
-                .is_some_and(|s| s > seq && s - seq <= p - pos)
-        })
+    /// What fsync had acknowledged at the position `pos` and behind it, where the batch `seq` is not whole. The
+    /// area ends before the position `end`.
+    fn lost(
+        &self,
+        ahead: &mut Ahead<'_>,
+        (pos, seq): (u64, u64),
+        end: u64,
+        found: Found,
+    ) -> Option<Lost> {
+        if mutant::is(Mutant::DamageLog) {
+            return None;
+        }
+        let newest = ring::newest_behind(&self.st, self.area(), ahead, (pos, seq), end);
+        let newest = newest.or((found == Found::Unreadable).then_some(seq))?;
+        Some(Lost { pos, seq, newest })
     }
 
     /// Replays the log. `durable` is the generation of the superblock.
@@ -125,15 +162,23 @@ impl Fs {
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
         let mut next = KVVec::new();
+        let limit = pos.saturating_add(self.area().len);
         let mut have = self.batch(&mut ahead, p, s, &mut payload)?;
         while let Found::Whole { data_durable } = have {
-            if p - pos >= self.area().len {
-                break;
-            }
             let len = ring::blocks_of(payload.len());
-            let follows = self.batch(&mut ahead, p + len, s + 1, &mut next)?;
-            let flushed = data_durable || matches!(follows, Found::Whole { .. });
-            if !flushed && !self.data_is_there(&payload, durable)? {
+            let after = (p + len, s + 1);
+            // Behind the last block comes the first one again, which is this log's first batch.
+            let follows = match after.0 < limit {
+                true => self.batch(&mut ahead, after.0, after.1, &mut next)?,
+                false => Found::Nothing,
+            };
+            let flushed = data_durable || matches!(follows, Found::Whole { .. } | Found::Damaged);
+            if !flushed
+                && !self.data_is_there(&payload, durable)?
+                && self
+                    .lost(&mut ahead, after, limit, Found::Nothing)
+                    .is_none()
+            {
                 done.disbelieved = true;
                 break;
             }
@@ -155,9 +200,14 @@ impl Fs {
             core::mem::swap(&mut payload, &mut next);
             have = follows;
         }
-        let cut = done.batches == 0 && have == Found::Nothing && self.ghosts(&mut ahead, pos, seq);
-        if (have == Found::Damaged || cut) && !done.disbelieved {
-            done.damaged = Some(s);
+        if !done.disbelieved && p < limit {
+            done.lost = self.lost(&mut ahead, (p, s), limit, have);
+            let damaged = have == Found::Damaged || done.lost.is_some();
+            done.damaged = damaged.then_some(s);
+        }
+        *self.log.replayed.lock() = done;
+        if done.lost.is_some() && !self.options().read_only {
+            return Ok(done);
         }
         let end = p;
         // 2. What is replayed belongs to a generation after all that the log knows, and to one whose

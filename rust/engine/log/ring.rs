@@ -106,6 +106,8 @@ pub enum Found {
     Nothing,
     /// A batch that was cut off, or damaged.
     Damaged,
+    /// The device does not say.
+    Unreadable,
     /// A batch.
     Whole {
         /// As [`Batch::data_durable`].
@@ -122,8 +124,52 @@ pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Re
     Ok(le64(&b[..], 16).filter(|_| ours))
 }
 
-/// Reads the batch at `pos` with number `seq` into `payload`.
+/// Reads the batch at `pos` with number `seq` into `payload`. Fails for want of memory only.
 pub fn read(
+    st: &NodeStore,
+    area: Area,
+    ahead: &mut Ahead<'_>,
+    at: (u64, u64),
+    payload: &mut KVVec<u8>,
+) -> Result<Found> {
+    match read_whole(st, area, ahead, at, payload) {
+        Err(e) if e != ENOMEM => Ok(Found::Unreadable),
+        found => found,
+    }
+}
+
+/// The number of the newest batch whose header is behind `pos` and before `end`, if it can only have been
+/// written after a batch at `pos` with the number `seq`, and hence after the flush of that one.
+///
+/// How long the batch at `pos` was, its header may not say any more: the next one begins within the length
+/// of the longest, and so on from each that is found. A header says its position and number. What is left of
+/// older laps has other positions, what is left behind the end of an older log has smaller numbers (replay leaves
+/// a gap), and each batch in between takes a block at least.
+pub fn newest_behind(
+    st: &NodeStore,
+    area: Area,
+    ahead: &mut Ahead<'_>,
+    (pos, seq): (u64, u64),
+    end: u64,
+) -> Option<u64> {
+    let reach = blocks_of(MAX_PAYLOAD);
+    let mut newest = None;
+    let mut until = pos.saturating_add(reach);
+    let mut at = pos + 1;
+    while at <= until && at < end {
+        // What cannot be read is no evidence.
+        let found = begins(st, area, ahead, at).ok().flatten();
+        let follows = |s: &u64| *s > newest.unwrap_or(seq) && *s - seq <= at - pos;
+        if let Some(s) = found.filter(follows) {
+            newest = Some(s);
+            until = at.saturating_add(reach);
+        }
+        at += 1;
+    }
+    newest
+}
+
+fn read_whole(
     st: &NodeStore,
     area: Area,
     ahead: &mut Ahead<'_>,

@@ -9,6 +9,7 @@ use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op as Io, Recorder};
+use ordofs_engine::os::Block;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestRng, TestRunner};
@@ -104,6 +105,9 @@ fn a_torn_superblock_leaves_the_one_before() {
     let was = Superblock::read(&disk.device())
         .expect("superblock")
         .generation;
+    let slot = ordofs_engine::engine::format::SB_SLOTS[((was + 1) & 1) as usize];
+    let mut torn = Block::zeroed().expect("memory");
+    disk.device().read(slot, &mut torn).expect("read");
     d.step(&Op::Create {
         dir: 0,
         name: 200,
@@ -113,8 +117,10 @@ fn a_torn_superblock_leaves_the_one_before() {
     drop(d);
     let sb = Superblock::read(&disk.device()).expect("superblock");
     assert_eq!(sb.generation, was + 1);
-    let slot = ordofs_engine::engine::format::SB_SLOTS[(sb.generation & 1) as usize];
-    disk.corrupt(slot, 1000, 0x40);
+    let mut new = Block::zeroed().expect("memory");
+    disk.device().read(slot, &mut new).expect("read");
+    torn[..512].copy_from_slice(&new[..512]);
+    disk.device().write(&[(slot, &torn)]).expect("write");
     clean(disk.device(), false, "with a torn superblock");
     let fs = Fs::mount(disk.device(), MountOptions::default()).expect("mount");
     verify(&fs, &older.without_orphans());

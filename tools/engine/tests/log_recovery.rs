@@ -7,7 +7,7 @@ mod common;
 
 use common::hooked::{hooked, Ask};
 use common::*;
-use kernel::prelude::{KBox, Result, EIO, ENODEV};
+use kernel::prelude::{KBox, Result, EIO, ENODEV, EUCLEAN};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::mount::read_superblock;
@@ -184,29 +184,22 @@ fn a_flush_that_fails_elsewhere_is_an_error() {
     }
 }
 
-/// A damaged batch ends the log for good, also the first one, and wherever the damage is: what lies
-/// behind it must not become part of the next log.
+/// A batch at the end that is damaged may have been cut off: it ends the log for good, wherever the damage is.
+/// What is left of it must not become part of the next log.
 #[test]
 fn behind_a_damaged_batch_nothing_comes_back() {
     let disk = make(1 << 14);
     let fs = mount(&disk);
-    for (name, seed) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
-        synced(&disk, &fs, name, seed);
-    }
+    synced(&disk, &fs, b"a", 1);
     let first = batches(&disk)[0];
     // In the payload, the magic, the fsid, the number, the position; and all of it.
     for damage in [100, 0, 8, 16, 24, SIZE] {
         let crashed = disk.fork();
-        match damage {
-            SIZE => crashed
-                .device()
-                .write(&[(first, &Block::zeroed().unwrap())])
-                .unwrap(),
-            at => crashed.corrupt(first, at, 1),
-        }
+        ruin(&crashed, first, damage);
         let fs = mount(&crashed);
         let r = fs.replayed();
-        assert!(r.batches == 0 && r.damaged.is_some(), "{damage}: {r:?}");
+        assert!(r.batches == 0 && r.lost.is_none(), "{damage}: {r:?}");
+        assert_eq!(r.damaged.is_some(), damage == 100, "{damage}: {r:?}");
         // A batch of the same length as the damaged one, with a block that the old life had used.
         synced(&crashed, &fs, b"x", 11);
         let again = crashed.fork();
@@ -215,6 +208,167 @@ fn behind_a_damaged_batch_nothing_comes_back() {
         fs.unmount().unwrap();
         let root = &fsck(&again)[&fs.root_ino()];
         assert_eq!(root.names.keys().collect::<Vec<_>>(), [b"x"], "{damage}");
+    }
+}
+
+/// Flips a bit of a block, or makes all of it zero.
+fn ruin(disk: &MemDisk, block: u64, damage: usize) {
+    match damage {
+        SIZE => disk
+            .device()
+            .write(&[(block, &Block::zeroed().unwrap())])
+            .unwrap(),
+        at => disk.corrupt(block, at, 1),
+    }
+}
+
+/// The names in the root directory.
+fn names(fs: &Shared<Fs>) -> Vec<String> {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let mut names = Vec::new();
+    fs.readdir(&root, 0, &mut |name, _, _, _| {
+        names.push(String::from_utf8_lossy(name).into_owned());
+        true
+    })
+    .unwrap();
+    fs.iput(root);
+    names.sort();
+    names
+}
+
+fn read_only(recovery: bool) -> MountOptions {
+    MountOptions {
+        read_only: true,
+        recovery,
+        ..MountOptions::default()
+    }
+}
+
+/// The mount that may write is refused, and nothing is written; read-only there is what came before the damage,
+/// `count` batches. `lost` batches are in doubt.
+fn refused(disk: &MemDisk, dev: impl Fn() -> Device, count: usize, lost: u64, what: &str) {
+    let before = disk.image();
+    let e = Fs::mount(dev(), MountOptions::default()).err();
+    let e = e.unwrap_or_else(|| panic!("{what}: mounted"));
+    assert_eq!(e.error, EUCLEAN, "{what}: {}", e.reason);
+    assert!(e.reason.contains("log"), "{what}: {}", e.reason);
+    let fs = Fs::mount(dev(), read_only(true)).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    assert_eq!(names(&fs), NAMES[..count], "{what}");
+    let r = fs.replayed();
+    assert_eq!(r.lost.map(|l| l.batches()), Some(lost), "{what}: {r:?}");
+    assert_eq!(fs.forbidden().map(|e| e.error), Some(EUCLEAN), "{what}");
+    let fs = Fs::mount(dev(), read_only(false)).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    assert!(names(&fs).is_empty(), "{what}");
+    assert!(disk.image() == before, "{what}: somebody has written");
+}
+
+const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
+
+/// A batch that another one follows had been flushed, and was acknowledged. That it is damaged is no power cut,
+/// and what the batches hold must not be dropped in silence.
+#[test]
+fn a_damaged_batch_before_the_end_forbids_writing() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    for (name, seed) in NAMES.iter().zip(1..) {
+        synced(&disk, &fs, name.as_bytes(), seed);
+    }
+    let log = batches(&disk);
+    // In the payload, the magic, the checksum, the fsid, the number, the position, the length; and all of it.
+    for damage in [100, 0, 4, 8, 16, 20, 24, 32, 33, 34, SIZE] {
+        for (n, block) in log.iter().enumerate() {
+            let what = format!("batch {n}, damage at {damage}");
+            let crashed = disk.fork();
+            ruin(&crashed, *block, damage);
+            if n + 1 < log.len() {
+                let lost = (log.len() - n) as u64;
+                refused(&crashed, || crashed.device(), n, lost, &what);
+                continue;
+            }
+            // The last one may have been cut off.
+            let fs = mount(&crashed);
+            assert_eq!(names(&fs), NAMES[..n], "{what}");
+            assert!(fs.replayed().lost.is_none());
+            fs.unmount().unwrap();
+            fsck(&crashed);
+        }
+    }
+    // Several batches in a row, and what is behind them is cut off itself.
+    let crashed = disk.fork();
+    for block in &log[1..4] {
+        ruin(&crashed, *block, SIZE);
+    }
+    ruin(&crashed, log[4], 100);
+    refused(&crashed, || crashed.device(), 1, 4, "batches 1 to 4");
+    // Blocks that the device does not give back; the last one, or the one behind it, may be a batch as well.
+    for (n, block) in (0..).zip(log.iter().copied().chain([log[4] + 1])) {
+        let d = disk.fork();
+        let dev = || {
+            hooked(&d, move |ask| match ask {
+                Ask::Read(b) if b == block => Err(EIO),
+                _ => Ok(()),
+            })
+        };
+        let lost = log.len().saturating_sub(n).max(1) as u64;
+        refused(&d, dev, n, lost, &format!("block of batch {n} unreadable"));
+    }
+}
+
+/// A batch is long, and its header is lost: the next one is found all the same.
+#[test]
+fn a_long_damaged_batch_is_found_out() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 18);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let target = [b't'; SYMLINK_MAX];
+    let link = NewInode {
+        symlink: Some(&target),
+        ..file(S_IFLNK | 0o777)
+    };
+    for i in 0..400 {
+        let name = format!("link {i}");
+        let i = fs.create(&root, name.as_bytes(), &link).unwrap();
+        fs.iput(i);
+    }
+    fs.sync_inode(&root).unwrap();
+    synced(&disk, &fs, b"z", 1);
+    let log = batches(&disk);
+    assert_eq!(log.len(), 2);
+    assert!(log[1] - log[0] > 300, "{log:?}");
+    ruin(&disk, log[0], SIZE);
+    refused(&disk, || disk.device(), 0, 2, "the long batch");
+}
+
+/// The data of a batch that another one follows was flushed with it: a block of it that is damaged now is
+/// that file's loss, and not that of all fsyncs behind it.
+#[test]
+fn damaged_data_costs_no_later_fsync() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    synced(&disk, &fs, b"a", 1);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let a = fs.lookup(&root, b"a").unwrap().unwrap().ino;
+    let a = fs.iget(a).unwrap();
+    let data = fs.map_read(&a, 0, 1).unwrap().phys;
+    synced(&disk, &fs, b"b", 2);
+    let log = batches(&disk);
+    for damage in [None, Some(100), Some(16)] {
+        let crashed = disk.fork();
+        crashed.corrupt(data, 0, 1);
+        if let Some(at) = damage {
+            // The next batch is cut off: that it was begun says enough. With a lost header it says nothing.
+            crashed.corrupt(log[1], at, 1);
+        }
+        let fs = mount(&crashed);
+        let want: &[&str] = match damage {
+            None => &["a", "b"],
+            Some(100) => &["a"],
+            _ => &[],
+        };
+        assert_eq!(names(&fs), want, "{damage:?}");
     }
 }
 
