@@ -26,7 +26,7 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
-use crate::os::{now, trace, Block, NoFs, Shared};
+use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
 
 /// Nodes written in one go.
@@ -277,7 +277,7 @@ impl Fs {
     }
 
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
-        self.last_commit.store(now().sec as u64, Ordering::Relaxed);
+        self.last_commit.store(uptime(), Ordering::Relaxed);
         trace::commit_start(self.dev(), f.generation, f.snaps.len() as u64);
         let mut sink = Sink {
             fs: self,
@@ -490,7 +490,7 @@ impl Fs {
     pub fn commit_tick(&self) -> Result {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
-        let age = (now().sec as u64).saturating_sub(self.last_commit.load(Ordering::Relaxed));
+        let age = uptime().saturating_sub(self.last_commit.load(Ordering::Relaxed));
         if (woken || age >= secs) && !self.dirty.lock().is_empty() {
             return self.sync();
         }

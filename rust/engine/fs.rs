@@ -63,6 +63,7 @@ pub struct Fs {
     /// Blocks that the next commit has been promised.
     pub(crate) commit_reserved: AtomicI64,
     pub(crate) em_count: Counts,
+    /// When the last commit began, by [`crate::os::uptime`].
     pub(crate) last_commit: AtomicU64,
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
@@ -126,7 +127,7 @@ impl Fs {
             inodes: AtomicI64::new(p.inodes as i64),
             commit_reserved: AtomicI64::new(0),
             em_count: Counts::new(),
-            last_commit: AtomicU64::new(crate::os::now().sec as u64),
+            last_commit: AtomicU64::new(crate::os::uptime()),
             wake: WaitQueue::new()?,
             woken: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),

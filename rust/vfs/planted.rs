@@ -19,10 +19,10 @@ use core::cell::UnsafeCell;
 use kernel::prelude::*;
 
 use super::kthread;
-use crate::os::{cond_resched, now, LockClass, Mutex};
+use crate::os::{cond_resched, uptime, LockClass, Mutex};
 
 /// How long the race lasts at least, in seconds. KCSAN looks at one access in some thousands.
-const RACE: i64 = 5;
+const RACE: u64 = 5;
 
 struct Racy(UnsafeCell<u64>);
 
@@ -92,8 +92,8 @@ fn race() -> Result {
     let other = kthread::spawn(c"ordofs", c"planted", || {
         add_to(&RACY, kthread::should_stop);
     })?;
-    let end = now().sec.saturating_add(RACE);
-    add_to(&RACY, || now().sec > end);
+    let end = uptime().saturating_add(RACE);
+    add_to(&RACY, || uptime() > end);
     drop(other);
     Ok(())
 }

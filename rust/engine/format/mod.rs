@@ -83,7 +83,7 @@ pub fn corrupt_fmt(what: Arguments<'_>) -> Error {
     // A damaged device can be read a million times a second: 10 lines a second are enough.
     static SECOND: AtomicU64 = AtomicU64::new(0);
     static LINES: AtomicU64 = AtomicU64::new(0);
-    let now = crate::os::now().sec as u64;
+    let now = crate::os::uptime();
     if SECOND.swap(now, Ordering::Relaxed) != now {
         LINES.store(0, Ordering::Relaxed);
     }

@@ -25,6 +25,11 @@ pub fn now() -> Time {
     }
 }
 
+/// Seconds since boot, of the same clock.
+pub fn uptime() -> u64 {
+    TICKS.get() / 1_000_000
+}
+
 /// The next "random" number of this thread.
 pub fn random_u64() -> u64 {
     let n = RANDOM.get() + 1;

@@ -33,6 +33,8 @@ pub mod atomic {
 pub use block::Block;
 pub use device::{Backend, Device};
 pub use map::Map;
-pub use misc::{cond_resched, crc32c, now, random_u64, siphash, LockMap, NoFs, Time};
+pub use misc::{
+    cond_resched, crc32c, now, random_u64, set_clock, siphash, uptime, Clock, LockMap, NoFs, Time,
+};
 pub use sync::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
 pub use window::Window;

@@ -3,7 +3,9 @@
 //! Checksums, hashes, time and randomness.
 
 use core::hash::Hasher;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// A point in time.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -14,8 +16,41 @@ pub struct Time {
     pub nsec: u32,
 }
 
+/// Clocks of a thread that a test has set.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    /// Seconds of the wall clock since 1970.
+    pub wall: i64,
+    /// Seconds since boot.
+    pub uptime: u64,
+}
+
+std::thread_local! {
+    static CLOCK: Cell<Option<Clock>> = const { Cell::new(None) };
+}
+
+/// Sets both clocks of this thread, which stand still from then on; `None`: they are the system's.
+pub fn set_clock(clock: Option<Clock>) {
+    CLOCK.set(clock);
+}
+
+/// Seconds since boot, on a clock that nobody sets: for intervals.
+pub fn uptime() -> u64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    match CLOCK.get() {
+        Some(c) => c.uptime,
+        None => START.get_or_init(Instant::now).elapsed().as_secs(),
+    }
+}
+
 /// The wall clock.
 pub fn now() -> Time {
+    if let Some(c) = CLOCK.get() {
+        return Time {
+            sec: c.wall,
+            nsec: 0,
+        };
+    }
     match SystemTime::now().duration_since(UNIX_EPOCH) {
         Ok(d) => Time {
             sec: d.as_secs() as i64,
