@@ -93,6 +93,7 @@ impl Fs {
             return Err(EFBIG);
         }
         let max = max.clamp(1, MAX_DELALLOC).min(MAX_FILE_BLOCKS - block);
+        self.finish_truncation(inode, block + max)?;
         if inode.direct.load(Ordering::Acquire) != 0 {
             self.ordered_until(inode, || !inode.ordered.lock().direct(block, max));
         }
@@ -252,6 +253,8 @@ impl Fs {
         for c in csums {
             bytes.extend_from_slice(&c.to_le_bytes(), GFP_KERNEL)?;
         }
+        // The size on disk grows when this ends: there must be nothing left behind it.
+        self.finish_truncation(inode, start + n)?;
         loop {
             // Blocks that nothing pays for yet are reserved here, before any lock.
             let extra = self.uncovered(inode, start, n, direct);

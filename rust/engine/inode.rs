@@ -14,11 +14,11 @@
 //! They nest in the order of the table.
 
 use crate::engine::btree::{Tree, TreeId, TreeKind};
-use crate::engine::format::inode::{InodeRecord, RootForm};
+use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use crate::engine::lock_class;
 use crate::engine::maps::ordered::OrderedSet;
 use crate::engine::maps::Maps;
-use crate::engine::types::{Attrs, S_IFMT};
+use crate::engine::types::{bytes_to_blocks, Attrs, S_IFMT};
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, RwLock, WaitQueue};
 use kernel::prelude::*;
@@ -29,6 +29,8 @@ pub struct Meta {
     pub attrs: Attrs,
     /// `STATE_*` of the record.
     pub state: u32,
+    /// With [`STATE_TRUNCATE`]: mappings from this block on have been cut off, but not all are gone.
+    pub cut: u64,
     /// Parent, for directories.
     pub parent: u64,
     /// The inode is gone: the next commit removes its record.
@@ -98,6 +100,7 @@ impl Inode {
         let meta = Meta {
             attrs,
             state: 0,
+            cut: 0,
             parent,
             deleted: false,
         };
@@ -117,6 +120,7 @@ impl Inode {
         let meta = Meta {
             attrs: rec.attrs,
             state: rec.state,
+            cut: bytes_to_blocks(rec.attrs.size),
             parent: rec.parent,
             deleted: false,
         };
@@ -139,6 +143,12 @@ impl Inode {
     /// A copy of the attributes.
     pub fn attrs(&self) -> Attrs {
         self.meta.lock().attrs
+    }
+
+    /// The block from which on mappings are to go that a truncation left behind, if there are some below `end`.
+    pub(crate) fn left_behind(&self, end: u64) -> Option<u64> {
+        let meta = self.meta.lock();
+        (meta.state & STATE_TRUNCATE != 0 && end > meta.cut).then_some(meta.cut)
     }
 
     /// Data blocks: allocated ones and delalloc reservations.

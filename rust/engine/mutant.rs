@@ -46,6 +46,7 @@ mutants! {
     R4 ordofs_mutant_r4 "R4: delalloc is inserted without a second look",
     R5 ordofs_mutant_r5 "R5: a mapping's cookie is not compared",
     R6 ordofs_mutant_r6 "R6: I/O on a node holds no reference of its own",
+    LeftBehind ordofs_mutant_left_behind "space: what a failed truncation left behind the end of a file stays when it grows",
     LogSkipFlush ordofs_mutant_log_flush "log: fsync is acknowledged without a flush",
     LogSkipCsum ordofs_mutant_log_csum "log: a batch's checksum is not compared at replay",
     LogTrustData ordofs_mutant_log_trust "log: the last batch is believed without looking at its data",

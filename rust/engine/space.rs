@@ -5,7 +5,8 @@
 //! The caller holds i_rwsem and, as R3 says, the invalidate lock exclusively from before the page
 //! cache of the range was invalidated until these return; writes in flight are waited for. Long
 //! ranges take several transactions. A truncation that takes more than one says so in the inode
-//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it.
+//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it. So does whatever
+//! comes to the blocks behind the cut before that: [`Fs::finish_truncation`].
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
@@ -16,6 +17,7 @@ use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
@@ -63,20 +65,13 @@ impl Fs {
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
-        let mut from = bytes_to_blocks(bytes);
+        let from = bytes_to_blocks(bytes);
         if log && bytes > 0 {
             self.log_before_size(inode);
         }
-        {
-            // A truncation that an error cut off: what it left behind must not become visible again
-            // by growing the file.
-            let meta = inode.meta.lock();
-            if meta.state & STATE_TRUNCATE != 0 {
-                from = from.min(bytes_to_blocks(meta.attrs.size));
-            }
-        }
         self.wait_ordered(inode, from, MAX_FILE_BLOCKS);
         self.release_delalloc(inode, from, MAX_FILE_BLOCKS.saturating_sub(from));
+        self.finish_truncation(inode, from)?;
         let mut first = true;
         loop {
             let (mut txn, batch) = self.begin_removal()?;
@@ -110,8 +105,42 @@ impl Fs {
             }
             // Also after an error: a part may be gone.
             meta.state |= STATE_TRUNCATE;
+            meta.cut = from;
             r?;
         }
+    }
+
+    /// Comes before everything that writes or allocates below block `end`, or makes the file that long: if
+    /// an error ended a truncation in the middle, what it left behind the end of the file goes first. It
+    /// would come back otherwise. Does nothing for blocks in front of the cut.
+    ///
+    /// No write is in flight behind the cut: the truncation has waited for those before it, and later
+    /// ones come through here. Must not be called inside a Txn.
+    pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
+        while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
+            let (mut txn, batch) = self.begin_removal()?;
+            txn.dirty(inode)?;
+            let mut m = inode.maps.write();
+            // Another task may have been faster, and have a write on its way there by now.
+            let Some(from) = inode.left_behind(end) else {
+                break;
+            };
+            m.ems
+                .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
+            let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
+            inode.bump(&mut m);
+            m.ems.recount(&self.em_count);
+            if r? >= MAX_FILE_BLOCKS {
+                let mut meta = inode.meta.lock();
+                meta.state &= !STATE_TRUNCATE;
+                // Replay, which may begin in the middle of the truncation, finishes it here, too.
+                txn.log(&Record::Size {
+                    ino: inode.ino(),
+                    bytes: meta.attrs.size,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Frees everything mapped in `[start, start + len)`.
@@ -157,6 +186,7 @@ impl Fs {
             .checked_add(len)
             .filter(|e| *e <= MAX_FILE_BLOCKS)
             .ok_or(EFBIG)?;
+        self.finish_truncation(inode, end)?;
         let mut at = start;
         let mut hint = None;
         while at < end {
@@ -196,6 +226,7 @@ impl Fs {
         if inode.meta.lock().attrs.size >= bytes {
             return Ok(());
         }
+        self.finish_truncation(inode, bytes_to_blocks(bytes))?;
         self.log_before_size(inode);
         let mut txn = self.begin(4, Priority::Reclaim)?;
         txn.dirty(inode)?;

@@ -347,6 +347,7 @@ impl Fs {
                     },
                 )?;
                 if a.size != SAME_SIZE {
+                    self.finish_truncation(i, bytes_to_blocks(a.size))?;
                     i.meta.lock().attrs.size = a.size;
                 }
                 Ok(())

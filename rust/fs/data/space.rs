@@ -51,6 +51,10 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
         write_appended(inode, old)?;
         layout.set_size(size);
         let _nofs = NoFs::enter();
+        if size > old {
+            // What is preallocated behind the old end stays.
+            return engine.raise_size(target, size);
+        }
         return engine.set_size(target, size);
     }
     let zeroed = match layout.zero_tail(size) {
@@ -65,10 +69,15 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
     if zeroed == Some(true) {
         flushed = flushed.and(inode.write_and_wait(size, size));
     }
-    {
+    let cut = {
         let _nofs = NoFs::enter();
-        engine.set_size(target, size)?;
+        engine.set_size(target, size)
+    };
+    if cut.is_err() {
+        // If it has not even begun, the file is as long as before, but for what nobody has written.
+        layout.set_size(size.max(target.attrs().size));
     }
+    cut?;
     if zeroed.is_none() {
         layout.zero_tail(size)?;
         inode.write_and_wait(size, size)?;

@@ -64,5 +64,13 @@ has last 0 65536
 has synced 0 65536
 [ "$(stat -c %s synced)" = 69632 ]
 echo "trace: sizes $(stat -c '%n %s' same longer shorter odd reserved punched zeroed appended modes last synced | tr '\n' ' ')"
+
+# Growing keeps what is preallocated behind the end, and the same size again frees it.
+touch ahead
+fallocate -n -l 10M ahead
+truncate -s 5M ahead
+[ "$(stat -c %b ahead)" -eq 20480 ] || { echo "preallocated: $(stat -c %b ahead) sectors"; bad=1; }
+truncate -s 5M ahead
+[ "$(stat -c %b ahead)" -eq 10240 ] || { echo "not trimmed: $(stat -c %b ahead) sectors"; bad=1; }
 cd /
 exit $bad

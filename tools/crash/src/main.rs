@@ -60,7 +60,7 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows that the simulator notices when a protection of the log is taken away
+    /// Shows that the simulator notices when a protection of the log or of truncation is taken away
     Mutants {
         /// Give up after so many states each
         #[arg(long, default_value_t = 300_000)]
@@ -253,12 +253,12 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// The mutants of the log, each until it is caught.
+/// The mutants of the log and of truncation, each until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
         Some(name) => m.1 == name,
-        None => m.1.starts_with("Log"),
+        None => m.1.starts_with("Log") || m.1 == "LeftBehind",
     });
     for (m, name, what) in wanted {
         let mut r = make(cli, bases, plan, Some(*m));

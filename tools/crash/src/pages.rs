@@ -9,6 +9,7 @@
 use crate::disk::{Recorder, SIZE};
 use crate::engine::{Fs, Inode, MapKind, Started, Verdict};
 use crate::os::{crc32c, Block, Device, Shared};
+use kernel::fault;
 use kernel::prelude::{Result, EIO};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -312,18 +313,48 @@ impl File {
     /// truncate(2), as rust/fs/data/space.rs.
     pub fn truncate(&mut self, io: &Io<'_>, size: u64) -> Result {
         self.finish_flights(io)?;
-        if size >= self.size {
+        if size > self.size {
             self.zero(io, self.size..size)?;
             self.set_size_pages(size);
-            return io.fs.set_size(io.inode, size);
+            return io.fs.raise_size(io.inode, size);
         }
+        self.cut(io, size, |io| io.fs.set_size(io.inode, size))
+    }
+
+    /// truncate(2) to a smaller size that runs out of memory after the cut: the error ends it with all of the
+    /// blocks still there.
+    pub fn truncate_in_vain(&mut self, io: &Io<'_>, size: u64) -> Result {
+        self.finish_flights(io)?;
+        self.writeback(io, 0..u64::MAX)?;
+        self.cut(io, size, |io| {
+            for n in 0.. {
+                let armed = fault::nth(n, fault::Mode::Once);
+                let r = io.fs.set_size(io.inode, size);
+                drop(armed);
+                if r.is_ok() || io.fs.is_shutdown() {
+                    return r;
+                }
+                if io.inode.attrs().size == size {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn cut(
+        &mut self,
+        io: &Io<'_>,
+        size: u64,
+        set_size: impl FnOnce(&Io<'_>) -> Result,
+    ) -> Result {
         let tail = size..size.next_multiple_of(BLOCK);
         let zeroed = !tail.is_empty() && self.zero(io, tail)?;
         self.set_size_pages(size);
         if zeroed {
             self.writeback(io, blocks(&(size..size + 1)))?;
         }
-        io.fs.set_size(io.inode, size)
+        set_size(io)
     }
 
     /// fallocate(2) without a mode, or with FALLOC_FL_KEEP_SIZE.

@@ -60,6 +60,8 @@ pub enum Op {
     Punch(Path, u64, u64),
     /// truncate(2)
     Truncate(Path, u64),
+    /// truncate(2) to a smaller size that an error ends after the cut
+    TruncateInVain(Path, u64),
     /// The kernel writes dirty pages back by itself
     Writeback(Path),
     /// chmod(2)
@@ -118,6 +120,8 @@ fn on_file(f: Path, out: &mut Vec<Op>) {
         Op::Truncate(f, 0),
         Op::Truncate(f, 5000),
         Op::Truncate(f, 20000),
+        Op::TruncateInVain(f, 0),
+        Op::TruncateInVain(f, 5000),
         Op::Writeback(f),
         Op::Chmod(f, 0o600),
         Op::SetXattr(f, 0, 20),
@@ -182,7 +186,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         r.u64(1..12000)
     };
     let (bpos, blen) = (r.u64(..8) * 4096, r.u64(1..5) * 4096);
-    match r.u8(..52) {
+    match r.u8(..53) {
         0 | 1 => Op::Create(f),
         2 => Op::Mkdir(DIRS[r.usize(2..4)]),
         3 => Op::Rmdir(DIRS[r.usize(2..4)]),
@@ -220,6 +224,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         47 | 48 => Op::SetXattr(f, r.usize(..4), r.usize(..3000)),
         49 => Op::SetXattr(DIRS[r.usize(..4)], r.usize(..4), r.usize(..300)),
         50 => Op::RemoveXattr(f, r.usize(..4)),
+        51 => Op::TruncateInVain(f, pos),
         _ => Op::Reclaim,
     }
 }

@@ -262,6 +262,7 @@ impl World {
             | Op::Zero(p, ..)
             | Op::Punch(p, ..)
             | Op::Truncate(p, ..)
+            | Op::TruncateInVain(p, ..)
             | Op::Writeback(p) => p,
             _ => return Ok(()),
         };
@@ -308,6 +309,13 @@ impl World {
                 self.modified(id);
                 self.oracle.resize(id, to);
                 self.with_file(id, |f, io| f.truncate(io, to))?;
+                self.push_times(id)
+            }
+            // The file has been cut when the error comes.
+            Op::TruncateInVain(_, to) if to < size => {
+                self.modified(id);
+                self.oracle.resize(id, to);
+                self.with_file(id, |f, io| f.truncate_in_vain(io, to))?;
                 self.push_times(id)
             }
             _ => Ok(()),

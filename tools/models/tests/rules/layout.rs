@@ -73,10 +73,10 @@ impl File {
         let _lock = self.lock();
         let layout = self.lock_layout();
         let old = self.size();
-        if size >= old {
+        if size > old {
             layout.zero(old..size)?;
             layout.set_size(size);
-            return self.bed.fs.set_size(&self.bed.file, bytes(size));
+            return self.bed.fs.raise_size(&self.bed.file, bytes(size));
         }
         let zeroed = layout.zero_tail(size)?;
         layout.set_size(size);
