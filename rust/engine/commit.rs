@@ -114,13 +114,13 @@ struct Sink<'a> {
 
 impl Sink<'_> {
     fn take(&mut self) -> Result<u64> {
-        let (at, _) = self
+        let run = self
             .fs
             .space
             .alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
         self.allocated += 1;
-        self.goal = Some(at + 1);
-        Ok(at)
+        self.goal = Some(run.start + 1);
+        Ok(run.start)
     }
 
     fn submit(&mut self) -> Result {
@@ -235,7 +235,7 @@ impl Fs {
             snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
         }
         self.space.freeze();
-        let promised = self.commit_reserved.swap(0, Ordering::Relaxed) + self.space.take_promised();
+        let promised = self.commit_reserved.swap(0, Ordering::Relaxed);
         let next_ino = self.next_ino.load(Ordering::Relaxed);
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);

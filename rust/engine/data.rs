@@ -16,7 +16,7 @@
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
 use crate::engine::btree::ValueBuf;
-use crate::engine::extents::Old;
+use crate::engine::extents::{groups_of, Budget, Old};
 use crate::engine::format::extent::{Extent, HEADER};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -32,6 +32,10 @@ pub mod starting;
 
 /// The most blocks that one buffered mapping covers.
 const MAX_DELALLOC: u64 = 2048;
+
+/// Groups that the blocks which one write replaces may lie in: its completion frees them in one
+/// transaction.
+const WRITE_GROUPS: u64 = 64;
 
 /// Blocks that are reserved for the metadata of so many delalloc blocks of an inode. Reserved along with
 /// them: a debt that only showed at writeback would have nobody left to refuse.
@@ -352,10 +356,10 @@ impl Fs {
         } else {
             let want = self.same_kind(&m, start, n)?;
             let goal = self.goal(&m, start)?;
-            let (phys, len) = self.space.alloc(&self.st, want, goal, Owner::Busy)?;
+            let run = self.space.alloc(&self.st, want, goal, Owner::Busy)?;
             Place {
-                phys,
-                len,
+                phys: run.start,
+                len: run.len,
                 in_place: false,
             }
         };
@@ -428,12 +432,20 @@ impl Fs {
         }))
     }
 
-    /// How many blocks from `start` on need new blocks: up to the next preallocated extent.
+    /// How many blocks from `start` on need new blocks: up to the next preallocated extent, and no more
+    /// than replace blocks of [`WRITE_GROUPS`] groups.
     fn same_kind(&self, m: &crate::engine::maps::Maps, start: u64, n: u64) -> Result<u64> {
         let mut at = start;
+        let mut groups = 0;
         while at < start + n {
             let e = m.completed(&self.st, at, start + n - at)?;
             if e.kind == MapKind::Unwritten && m.delalloc.at(at).is_none() && at > start {
+                break;
+            }
+            if e.kind != MapKind::Hole {
+                groups += groups_of(e.phys, e.len);
+            }
+            if groups > WRITE_GROUPS && at > start {
                 break;
             }
             at += e.len;
@@ -494,8 +506,14 @@ impl Fs {
 
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
-        // One leaf for each old record in the range, and the paths.
-        let mut txn = self.begin_forced(12 + o.len() / 8)?;
+        // The groups that the old blocks are freed in; `start_write` has kept them few. Nothing else changes
+        // what is mapped there as long as this write is in flight.
+        let groups = match o.in_place() {
+            true => 0,
+            false => self.groups_under(&inode.maps.read(), o.start(), o.end())?,
+        };
+        // One leaf for each old record in the range, and the paths; the group of the new blocks.
+        let mut txn = self.begin_forced(12 + o.len() / 8 + groups + 1)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (start, end) = (o.start(), o.end());
@@ -507,13 +525,15 @@ impl Fs {
         let mut at = start;
         while at < end {
             at = self
-                .remove_extents(&mut txn, &mut m, at, end, usize::MAX, old)
+                .remove_extents(&mut txn, &mut m, at, end, Budget::ALL, old)
                 .inspect_err(|_| self.abort("unmapping what a completed write replaces"))?;
         }
         if !o.in_place() {
-            self.space
+            let touched = self
+                .space
                 .commit_busy(&self.st, o.phys(), o.len())
                 .inspect_err(|_| self.abort("completing a write"))?;
+            txn.charge(touched);
         }
         let e = Extent {
             start,

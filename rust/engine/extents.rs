@@ -4,6 +4,7 @@
 
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
+use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::fs::Fs;
 use crate::engine::maps::Maps;
 use crate::engine::txn::Txn;
@@ -19,6 +20,32 @@ pub enum Old {
     KeepUnwritten,
 }
 
+/// How much a transaction may remove.
+#[derive(Clone, Copy)]
+pub struct Budget {
+    /// Records of the extent tree.
+    pub records: usize,
+    /// Groups that blocks are freed in, each of which needs a node for its bitmap at the commit. A single
+    /// record can cover all groups of an AG.
+    pub groups: u64,
+}
+
+impl Budget {
+    /// The caller knows that there is little.
+    pub const ALL: Self = Self {
+        records: usize::MAX,
+        groups: u64::MAX,
+    };
+}
+
+/// The number of groups that `[phys, phys + len)` lies in. Every AG begins with a group of its own.
+pub(crate) fn groups_of(phys: u64, len: u64) -> u64 {
+    match len.checked_sub(1) {
+        Some(last) => phys.saturating_add(last) / GROUP_BLOCKS - phys / GROUP_BLOCKS + 1,
+        None => 0,
+    }
+}
+
 impl Fs {
     fn put_record(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
         let mut v = KVec::new();
@@ -30,27 +57,36 @@ impl Fs {
         )
     }
 
-    /// Removes mappings in `[start, end)`, at most `budget` records. Returns the first block that
-    /// was not dealt with: `end` when all is done.
+    /// Removes mappings in `[start, end)`, as far as `budget` goes: the last record may be cut at the
+    /// border of a group. Returns the first block that was not dealt with: `end` when all is done.
     pub(crate) fn remove_extents(
         &self,
         txn: &mut Txn<'_>,
         maps: &mut Maps,
         start: u64,
         end: u64,
-        budget: usize,
+        budget: Budget,
         old: Old,
     ) -> Result<u64> {
         let mut v = ValueBuf::new();
         let mut at = start;
-        for _ in 0..budget {
+        let mut groups = budget.groups;
+        for _ in 0..budget.records {
+            if groups == 0 {
+                return Ok(at);
+            }
             let Some(e) = maps
                 .extent_at_or_after(&self.st, at, &mut v)?
                 .filter(|e| e.start < end)
             else {
                 return Ok(end);
             };
-            let cut = e.slice(start, end);
+            let mut cut = e.slice(start, end);
+            // The blocks up to the end of the last group that the budget has.
+            let reach = groups.saturating_mul(GROUP_BLOCKS) - cut.phys % GROUP_BLOCKS;
+            cut = cut.slice(cut.start, cut.start.saturating_add(reach));
+            groups -= groups_of(cut.phys, cut.len);
+            let end = cut.end();
             let (left, right) = (e.slice(e.start, start), e.slice(end, e.end()));
             if right.len > 0 && right.start >= end {
                 self.put_record(
@@ -86,18 +122,40 @@ impl Fs {
             }
             maps.blocks = maps.blocks.saturating_sub(cut.len);
             if old == Old::Free || !e.unwritten {
-                self.free_extent(cut.phys, cut.len)?;
+                self.free_extent(txn, cut.phys, cut.len)?;
             }
             at = cut.end();
         }
         Ok(at)
     }
 
+    /// How many groups the blocks that are mapped in `[start, end)` lie in; a group that two records have
+    /// blocks in may count twice.
+    pub(crate) fn groups_under(&self, maps: &Maps, start: u64, end: u64) -> Result<u64> {
+        let mut v = ValueBuf::new();
+        let (mut at, mut n) = (start, 0u64);
+        while at < end {
+            let Some(e) = maps
+                .extent_at_or_after(&self.st, at, &mut v)?
+                .filter(|e| e.start < end)
+            else {
+                break;
+            };
+            let part = e.slice(at, end);
+            n = n.saturating_add(groups_of(part.phys, part.len));
+            at = part.end();
+        }
+        Ok(n)
+    }
+
     /// Frees data blocks in the running transaction; they may lie in several AGs.
-    pub(crate) fn free_extent(&self, phys: u64, len: u64) -> Result {
-        self.space
+    pub(crate) fn free_extent(&self, txn: &mut Txn<'_>, phys: u64, len: u64) -> Result {
+        let touched = self
+            .space
             .free(&self.st, phys, len, false)
-            .inspect_err(|_| self.abort("freeing blocks"))
+            .inspect_err(|_| self.abort("freeing blocks"))?;
+        txn.charge(touched);
+        Ok(())
     }
 
     /// Adds a mapping where there is a hole, joined to its left neighbour when they are one run.

@@ -249,7 +249,8 @@ impl Fs {
         StatFs {
             blocks: self.geometry.total,
             bfree: free + pinned + pool,
-            bavail: free + pinned,
+            // What an operation that takes it all has to write besides is not available.
+            bavail: (free + pinned).saturating_sub(self.space.bitmaps_to_come()),
             files: used.saturating_add(free),
             ffree: free,
         }
@@ -258,8 +259,7 @@ impl Fs {
     /// Blocks that operations have promised the next commit: they are reserved, and [`Fs::statfs`] does
     /// not count them as free.
     pub fn promised(&self) -> u64 {
-        let n = self.commit_reserved.load(Ordering::Relaxed) + self.space.promised();
-        n.max(0) as u64
+        self.commit_reserved.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.

@@ -11,6 +11,7 @@ use crate::engine::dir::check_name;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::{Record, SAME_SIZE};
+use crate::engine::space::Resize;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::engine::xattr::NewXattr;
@@ -451,7 +452,7 @@ impl Fs {
     }
 
     pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
-        self.resize(inode, 0, false)?;
+        self.resize(inode, 0, Resize::Silent)?;
         loop {
             let mut txn = self.begin(NODES, Priority::Reclaim)?;
             txn.dirty(inode)?;

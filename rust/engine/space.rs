@@ -11,7 +11,7 @@
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
 use crate::engine::data::starting::Collecting;
-use crate::engine::extents::Old;
+use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
@@ -23,17 +23,34 @@ use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// Records that one transaction removes, and nodes that this may dirty. The smaller batches are for
-/// disks so full that the pool does not even hold the first: making room must always work.
-const BATCHES: [(usize, u64); 3] = [(64, 96), (8, 24), (1, 8)];
+/// What one transaction removes: records, the groups that they free blocks in, and nodes of the extent tree
+/// that this may dirty. It reserves the nodes and one for the bitmap of each group. The smaller batches
+/// are for disks so full that the pool does not even hold the first: making room must always work.
+const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 96), (8, 8, 24), (1, 1, 8)];
+
+/// How [`Fs::resize`] goes about it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Resize {
+    /// To the end, and with a record in the log.
+    Logged,
+    /// To the end, without one.
+    Silent,
+    /// One transaction's share of it, if what is left behind the new end can be left to
+    /// [`Fs::clean_orphans`].
+    Begin,
+}
+
+/// Nodes that a run of preallocated blocks may dirty: of the extent tree, the inode's, and the bitmap of
+/// the one group that the run lies in.
+const PREALLOCATE_NODES: u64 = 15 + 1;
 
 impl Fs {
-    /// A transaction that removes mappings, and how many records it may remove.
-    fn begin_removal(&self) -> Result<(Txn<'_>, usize)> {
+    /// A transaction that removes mappings, and how many it may remove.
+    fn begin_removal(&self) -> Result<(Txn<'_>, Budget)> {
         let mut last = ENOSPC;
-        for (batch, nodes) in BATCHES {
-            match self.begin(nodes, Priority::Reclaim) {
-                Ok(txn) => return Ok((txn, batch)),
+        for (records, groups, nodes) in BATCHES {
+            match self.begin(nodes + groups, Priority::Reclaim) {
+                Ok(txn) => return Ok((txn, Budget { records, groups })),
                 Err(e) if e == ENOSPC => last = e,
                 Err(e) => return Err(e),
             }
@@ -57,11 +74,12 @@ impl Fs {
 
     /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
-        self.resize(inode, bytes, true)
+        self.resize(inode, bytes, Resize::Logged)
     }
 
-    /// [`Fs::set_size`]; `log`: record it.
-    pub(crate) fn resize(&self, inode: &Shared<Inode>, bytes: u64, log: bool) -> Result {
+    /// See [`Fs::set_size`].
+    pub(crate) fn resize(&self, inode: &Shared<Inode>, bytes: u64, how: Resize) -> Result {
+        let log = how == Resize::Logged;
         if bytes > i64::MAX as u64 {
             return Err(EFBIG);
         }
@@ -107,6 +125,9 @@ impl Fs {
             meta.state |= STATE_TRUNCATE;
             meta.cut = from;
             r?;
+            if how == Resize::Begin && meta.attrs.size == bytes {
+                return Ok(());
+            }
         }
     }
 
@@ -141,6 +162,15 @@ impl Fs {
             }
         }
         Ok(())
+    }
+
+    /// Replay: a truncation, of which only so much is done as one transaction may do. All of the replay is
+    /// one transaction, and must not hold the bitmaps of all groups of a large file in memory.
+    /// [`Fs::clean_orphans`] does the rest, or [`Fs::finish_truncation`] if the file grows before that: what
+    /// made it grow came after all of the truncation, and so after the commits that the truncation
+    /// took, so that not much is left then.
+    pub(crate) fn begin_truncate(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
+        self.resize(inode, bytes, Resize::Begin)
     }
 
     /// Frees everything mapped in `[start, start + len)`.
@@ -181,14 +211,16 @@ impl Fs {
         len: u64,
         new_size: Option<u64>,
     ) -> Result {
-        let _nofs = NoFs::enter();
         let end = start
             .checked_add(len)
             .filter(|e| *e <= MAX_FILE_BLOCKS)
             .ok_or(EFBIG)?;
         self.finish_truncation(inode, end)?;
+        let _nofs = NoFs::enter();
         let mut at = start;
         let mut hint = None;
+        // The end of the hole that there was room for.
+        let mut room_to = start;
         while at < end {
             let (hole, goal) = {
                 let m = inode.maps.read();
@@ -201,10 +233,13 @@ impl Fs {
                 (v.len, hint)
             };
             let want = hole.min(crate::engine::format::GROUP_BLOCKS);
-            // ENOSPC now rather than after the disk is full of half a file.
-            let (free, pinned, _) = self.space.counts();
-            if hole > free + pinned {
-                return Err(ENOSPC);
+            // ENOSPC now rather than after the disk is full of half a file. Once a hole: what the operation
+            // itself needs in the course of it makes it no more hopeless.
+            if at >= room_to {
+                if !self.room_for(hole)? {
+                    return Err(ENOSPC);
+                }
+                room_to = at + hole;
             }
             self.reserve(want)?;
             let done = self.preallocate_run(inode, at, want, goal);
@@ -248,7 +283,7 @@ impl Fs {
         want: u64,
         goal: Option<u64>,
     ) -> Result<(u64, u64)> {
-        let mut txn = self.begin(16, Priority::Reclaim)?;
+        let mut txn = self.begin(PREALLOCATE_NODES, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         // Writeback of a page that was dirtied meanwhile may have filled the hole.
@@ -257,9 +292,11 @@ impl Fs {
             return Ok((0, goal.unwrap_or(0)));
         }
         // What is a hole has no extent map, and so none has to be dropped.
-        let (phys, n) = self
+        let run = self
             .space
             .alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
+        txn.charge(run.touched);
+        let (phys, n) = (run.start, run.len);
         let e = Extent {
             start: at,
             phys,
@@ -272,7 +309,7 @@ impl Fs {
             // The commit that frees them gives the blocks back; until then they are paid for, while
             // the caller gives back all of its reservation.
             self.space.reserve_forced(n);
-            self.free_extent(phys, n)?;
+            self.free_extent(&mut txn, phys, n)?;
             return Err(err);
         }
         txn.log(&Record::Preallocate {

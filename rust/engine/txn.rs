@@ -18,7 +18,8 @@ use kernel::prelude::*;
 const CLOSED: u64 = 1 << 63;
 /// How often a reservation is tried with a commit in between.
 const TRIES: usize = 3;
-/// Promised nodes (of 4 KiB) at which operations commit.
+/// Promised nodes (of 4 KiB) at which operations commit. A group that was touched has 3 KiB of bitmaps
+/// in memory, and is promised a node, so it counts here.
 const HARD_LIMIT: i64 = 16384;
 
 /// The barrier between operations (shared) and the snapshot of a commit (exclusive).
@@ -113,7 +114,8 @@ impl<'a> Txn<'a> {
         self.generation
     }
 
-    /// `n` more nodes will need a block at the next commit.
+    /// `n` more nodes will need a block at the next commit: nodes of a tree that became dirty, or bitmaps of
+    /// groups that were touched first.
     pub fn charge(&mut self, n: u64) {
         self.used = self.used.saturating_add(n);
     }
@@ -150,8 +152,11 @@ impl<'a> Txn<'a> {
 }
 
 impl Drop for Txn<'_> {
+    /// reserved = used + returned: what the operation used is the next commit's, which finds it in
+    /// `commit_reserved`, and the rest goes back. Only a replay, which reserves by force, may use more.
     fn drop(&mut self) {
         let fs = self.fs;
+        let exempt = fs.replaying.load(Ordering::Acquire);
         fs.commit_reserved
             .fetch_add(self.used as i64, Ordering::Relaxed);
         if self.reserved >= self.used {
@@ -161,6 +166,12 @@ impl Drop for Txn<'_> {
         }
         fs.barrier.leave();
         fs.poke_commit();
+        debug_assert!(
+            self.used <= self.reserved || exempt,
+            "an operation used {} nodes and had reserved {}",
+            self.used,
+            self.reserved
+        );
     }
 }
 
@@ -198,6 +209,7 @@ impl Fs {
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
+        self.throttle()?;
         if !self.enter(blocks, Priority::Reclaim) {
             self.sync()?;
             if !self.enter(blocks, Priority::Reclaim) {
@@ -248,6 +260,14 @@ impl Fs {
             true => Ok(()),
             false => Err(ENOSPC),
         }
+    }
+
+    /// Are there `n` blocks, or will there be after a commit? Reserves nothing. Never called inside a Txn.
+    pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
+        self.with_commits(|| {
+            let (free, pinned, _) = self.space.counts();
+            n <= free + pinned
+        })
     }
 
     /// Tries `f`, and again after commits while one can free space. Answers what `f` did last.

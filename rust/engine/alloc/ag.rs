@@ -28,6 +28,8 @@ pub const SUMMARY_GROUPS: u64 = 512;
 pub const SUMMARY_KEY: u64 = 1 << 32;
 /// Idle groups that are kept in memory.
 const IDLE_GROUPS: usize = 32;
+/// No group: an empty place among the idle ones.
+const NO_GROUP: u64 = u64::MAX;
 /// Groups that are looked into for a long run before a shorter one is taken.
 const TRIES: usize = 8;
 
@@ -79,8 +81,19 @@ pub struct Ag {
     pub tree: Tree,
     len: u64,
     groups: Map<u64, Group>,
+    /// The groups that became idle last. Some of them may be in use again, or gone.
+    idle: [u64; IDLE_GROUPS],
+    /// The place of the next one.
+    next_idle: usize,
     /// Blocks of each group that are not used.
     free: KVVec<u16>,
+    /// The sum of `free`.
+    left: u64,
+    /// For each [`SUMMARY_GROUPS`] groups: none of them has more free blocks. Saves looking at each group
+    /// of a large AG for what none has.
+    most: KVVec<u16>,
+    /// By how much the number of groups without a used block changed since this was last asked for.
+    emptied: i64,
     cursor: u64,
     meta_cursor: u64,
     /// Groups that the running transaction began to change since this was last asked for.
@@ -102,12 +115,25 @@ impl Ag {
             tree,
             len,
             groups: Map::new(),
+            idle: [NO_GROUP; IDLE_GROUPS],
+            next_idle: 0,
             free,
+            left: 0,
+            most: KVVec::new(),
+            emptied: 0,
             cursor: 0,
             meta_cursor: 0,
             touched: 0,
         };
         ag.load_summaries(st)?;
+        for (c, some) in ag.free.chunks(SUMMARY_GROUPS as usize).enumerate() {
+            let most = some.iter().copied().max().unwrap_or(0);
+            ag.most.push(most, GFP_KERNEL)?;
+            for (g, f) in (c as u64 * SUMMARY_GROUPS..).zip(some) {
+                ag.left += u64::from(*f);
+                ag.emptied += i64::from(u32::from(*f) == ag.group_len(g));
+            }
+        }
         Ok(ag)
     }
 
@@ -145,7 +171,28 @@ impl Ag {
 
     /// Blocks that are not used.
     pub fn free_blocks(&self) -> u64 {
-        self.free.iter().map(|f| u64::from(*f)).sum()
+        self.left
+    }
+
+    /// Group `g` has `by` free blocks more, or less.
+    fn add_free(&mut self, g: u64, by: i32) {
+        let cap = self.group_len(g);
+        let chunk = (g / SUMMARY_GROUPS) as usize;
+        let (Some(f), Some(most)) = (self.free.get_mut(g as usize), self.most.get_mut(chunk))
+        else {
+            return;
+        };
+        let old = u32::from(*f);
+        let new = old.saturating_add_signed(by).min(cap);
+        *f = new as u16;
+        *most = (*most).max(*f);
+        self.left = self.left.saturating_sub(u64::from(old)) + u64::from(new);
+        self.emptied += i64::from(new == cap) - i64::from(old == cap);
+    }
+
+    /// By how much the number of groups without a used block changed since the last call.
+    pub fn take_emptied(&mut self) -> i64 {
+        core::mem::take(&mut self.emptied)
     }
 
     /// Reads a group's bitmap on disk into `bits`; true if it has a record.
@@ -165,7 +212,6 @@ impl Ag {
 
     fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
         if self.groups.get(&g).is_none() {
-            self.trim();
             let mut used = Bits::zeroed()?;
             self.disk_bits(st, g, &mut used)?;
             let cap = self.group_len(g);
@@ -187,41 +233,54 @@ impl Ag {
                     longest: cap,
                 },
             )?;
+            self.park(g);
         }
         self.groups.get_mut(&g).ok_or(EIO)
     }
 
-    /// Drops an idle group when there are too many.
-    fn trim(&mut self) {
-        if self.groups.len() < IDLE_GROUPS {
+    /// Group `g` is idle now. It takes the place of the one that became idle [`IDLE_GROUPS`] groups ago,
+    /// which leaves the memory if it is idle still. So there are no more idle ones than places: each
+    /// is put in a place whenever it becomes idle. Needs no memory, and the same time however many
+    /// groups are in use.
+    fn park(&mut self, g: u64) {
+        let Some(place) = self.idle.get_mut(self.next_idle) else {
             return;
-        }
-        let mut victim = None;
-        let mut idle = 0;
-        self.groups.for_each(|g, group| {
-            if group.idle() {
-                idle += 1;
-                victim = victim.or(Some(g));
-            }
-        });
-        if idle >= IDLE_GROUPS {
-            if let Some(g) = victim {
-                self.groups.remove(&g);
-            }
+        };
+        let old = core::mem::replace(place, g);
+        self.next_idle = (self.next_idle + 1) % IDLE_GROUPS;
+        if old != g && self.groups.get(&old).is_some_and(Group::idle) {
+            self.groups.remove(&old);
         }
     }
 
     /// The group to look into for `want` blocks, at or after `from`, wrapping around.
-    fn candidate(&self, from: u64, want: u32) -> Option<u64> {
+    fn candidate(&mut self, from: u64, want: u32) -> Option<u64> {
         let n = self.free.len();
         let from = (from as usize).min(n);
-        let fits = |f: &u16| u32::from(*f) >= want;
-        let (a, b) = (self.free.get(from..)?, self.free.get(..from)?);
-        a.iter()
-            .position(fits)
-            .map(|i| i + from)
-            .or_else(|| b.iter().position(fits))
-            .map(|i| i as u64)
+        self.first_with(from, n, want)
+            .or_else(|| self.first_with(0, from, want))
+    }
+
+    /// The first of the groups `[from, to)` with `want` free blocks.
+    fn first_with(&mut self, from: usize, to: usize, want: u32) -> Option<u64> {
+        const CHUNK: usize = SUMMARY_GROUPS as usize;
+        let mut at = from;
+        while at < to {
+            let chunk = at / CHUNK;
+            let (begin, end) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(self.free.len()));
+            let most = self.most.get_mut(chunk)?;
+            if u32::from(*most) >= want {
+                let part = self.free.get(at..end.min(to))?;
+                if let Some(i) = part.iter().position(|f| u32::from(*f) >= want) {
+                    return Some((at + i) as u64);
+                }
+                if at == begin && end <= to {
+                    *most = part.iter().copied().max().unwrap_or(0);
+                }
+            }
+            at = end;
+        }
+        None
     }
 
     /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of
@@ -233,6 +292,9 @@ impl Ag {
         goal: Option<u64>,
         owner: Owner,
     ) -> Result<Option<(u64, u32)>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
         let want = want.clamp(1, GROUP_BLOCKS as u32);
         let cursor = if owner == Owner::Committing {
             self.meta_cursor
@@ -309,9 +371,7 @@ impl Ag {
         }
         group.used.set(at, len);
         self.touched += fresh;
-        if let Some(f) = self.free.get_mut(g as usize) {
-            *f = f.saturating_sub(len as u16);
-        }
+        self.add_free(g, -(len as i32));
         Ok(())
     }
 
@@ -381,8 +441,10 @@ impl Ag {
             group.used.clear(at, n);
             group.longest = GROUP_BLOCKS as u32;
             group.busy = group.busy.saturating_sub(n);
-            if let Some(f) = ag.free.get_mut(g as usize) {
-                *f += n as u16;
+            let idle = group.idle();
+            ag.add_free(g, n as i32);
+            if idle {
+                ag.park(g);
             }
             Ok(())
         })
@@ -449,10 +511,15 @@ impl Ag {
             bits.and_not(&d.clear);
             let free = cap - bits.count_range(0, cap);
             by += i64::from(free) - i64::from(cap - used);
-            value.clear();
-            value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
-            bits.store(&mut value)?;
-            self.tree.insert(st, g, &value)?;
+            if free == cap {
+                // No record says the same: a disk that is emptied needs no nodes for what it had.
+                self.tree.remove(st, g)?;
+            } else {
+                value.clear();
+                value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
+                bits.store(&mut value)?;
+                self.tree.insert(st, g, &value)?;
+            }
             self.put_summary(st, g, free as u16)?;
             changed = true;
         }
@@ -475,6 +542,12 @@ impl Ag {
         let at = 2 * (g - first) as usize;
         let slot = out.get_mut(at..at + 2).ok_or(EIO)?;
         slot.copy_from_slice(&free.to_le_bytes());
+        let all_free = (first..)
+            .zip(out.chunks_exact(2))
+            .all(|(g, n)| n == (self.group_len(g) as u16).to_le_bytes());
+        if all_free {
+            return self.tree.remove(st, key).map(|_| ());
+        }
         self.tree.insert(st, key, &out)
     }
 
@@ -507,10 +580,12 @@ impl Ag {
             group.used.and_not(&d.clear);
             group.longest = GROUP_BLOCKS as u32;
             let n = d.clear.count();
-            if let Some(f) = self.free.get_mut(g as usize) {
-                *f += n as u16;
-            }
+            let idle = group.idle();
+            self.add_free(g, n as i32);
             total += u64::from(n);
+            if idle {
+                self.park(g);
+            }
         }
         total
     }

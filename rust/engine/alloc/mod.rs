@@ -8,6 +8,10 @@
 //! reservation too; a commit that frees blocks gives to it. Operations that make room or that must
 //! not fail (unlink, truncate, completion of I/O, commits) may take it down to minus the pool.
 //!
+//! A group that a transaction changes needs a node for its bitmap at the commit. Functions that allocate
+//! and free in the running transaction return how many groups were *touched first* by the call; the caller
+//! charges as many nodes to its transaction, which has reserved them.
+//!
 //! Locking: each AG has a mutex; the counters are atomics. No lock is held when an AG's is taken but
 //! those that the lock order puts before it (docs/DESIGN.md §7).
 
@@ -32,6 +36,16 @@ pub enum Priority {
     Reclaim,
 }
 
+/// What [`Space::alloc`] found.
+pub struct Run {
+    /// First block.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u64,
+    /// Groups that the running transaction touched first by it.
+    pub touched: u64,
+}
+
 /// All space of a filesystem, in blocks.
 pub struct Space {
     ags: KVec<Mutex<Ag>>,
@@ -40,8 +54,8 @@ pub struct Space {
     unreserved: AtomicI64,
     /// Freed, but not yet durably so.
     pinned: AtomicI64,
-    /// Nodes of allocation trees that the next commit will need; reserved.
-    promised: AtomicI64,
+    /// Groups without a used block.
+    empty_groups: AtomicI64,
     pool: i64,
     rotor: AtomicU32,
 }
@@ -51,8 +65,10 @@ impl Space {
     pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64) -> Result<Self> {
         let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
         let mut free = 0u64;
-        for ag in ags {
+        let mut empty_groups = 0;
+        for mut ag in ags {
             free = free.saturating_add(ag.free_blocks());
+            empty_groups += ag.take_emptied();
             v.push(Mutex::new(&lock_class::AG, ag)?, GFP_KERNEL)?;
         }
         let pool = (total / 64).clamp(256, 8192) as i64;
@@ -62,7 +78,7 @@ impl Space {
             total,
             unreserved: AtomicI64::new(free as i64 - pool),
             pinned: AtomicI64::new(0),
-            promised: AtomicI64::new(0),
+            empty_groups: AtomicI64::new(empty_groups),
             pool,
             rotor: AtomicU32::new(0),
         })
@@ -89,6 +105,21 @@ impl Space {
         let pinned = self.pinned.load(Ordering::Relaxed).max(0) as u64;
         let pool = (self.pool + free.min(0)).max(0) as u64;
         (free.max(0) as u64, pinned, pool)
+    }
+
+    /// Blocks that the bitmaps of groups without a used block will need when the groups are used: until
+    /// then they have none. Two share a node, if not three, and there are the nodes above.
+    pub fn bitmaps_to_come(&self) -> u64 {
+        let n = self.empty_groups.load(Ordering::Relaxed).max(0) as u64;
+        n.div_ceil(2) + n / 64
+    }
+
+    /// Keeps count of the empty groups after a change of an AG.
+    fn count_empty(&self, ag: &mut Ag) {
+        let by = ag.take_emptied();
+        if by != 0 {
+            self.empty_groups.fetch_add(by, Ordering::Relaxed);
+        }
     }
 
     /// Blocks that the next durable commit will free.
@@ -128,25 +159,6 @@ impl Space {
         self.unreserved.fetch_add(n as i64, Ordering::Relaxed);
     }
 
-    /// Promises the next commit a node for every group that the running transaction touched first.
-    fn promise(&self, ag: &mut Ag) {
-        let n = ag.take_touched();
-        if n > 0 {
-            self.reserve_forced(n);
-            self.promised.fetch_add(n as i64, Ordering::Relaxed);
-        }
-    }
-
-    /// Nodes of allocation trees that the next commit has been promised.
-    pub fn promised(&self) -> i64 {
-        self.promised.load(Ordering::Relaxed)
-    }
-
-    /// Barrier: what was promised to the commit, which pays back what it does not need.
-    pub fn take_promised(&self) -> i64 {
-        self.promised.swap(0, Ordering::Relaxed)
-    }
-
     /// Number of blocks from this one to the end of its AG, which no extent crosses: freeing one takes
     /// one lock.
     pub fn to_border(&self, block: u64) -> u64 {
@@ -181,13 +193,7 @@ impl Space {
 
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them. ENOSPC
     /// means that the reservation was not honest, and is a bug unless the caller reserved by force.
-    pub fn alloc(
-        &self,
-        st: &NodeStore,
-        want: u64,
-        goal: Option<u64>,
-        owner: Owner,
-    ) -> Result<(u64, u64)> {
+    pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<Run> {
         let want = want.min(crate::engine::format::GROUP_BLOCKS) as u32;
         let first = match goal {
             Some(g) => (g / self.ag_blocks) as usize,
@@ -198,14 +204,18 @@ impl Space {
             let i = (first + k).checked_rem(n).unwrap_or(0);
             let start = self.ag_start(i);
             let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
-            let got = {
+            let (got, touched) = {
                 let mut ag = self.ag(i)?.lock();
-                let got = ag.alloc(st, want, goal, owner);
-                self.promise(&mut ag);
-                got?
+                let got = ag.alloc(st, want, goal, owner)?;
+                self.count_empty(&mut ag);
+                (got, ag.take_touched())
             };
             if let Some((at, len)) = got {
-                return Ok((start + at, u64::from(len)));
+                return Ok(Run {
+                    start: start + at,
+                    len: u64::from(len),
+                    touched,
+                });
             }
             if goal.is_none() && owner != Owner::Committing {
                 self.rotor.store(
@@ -232,42 +242,51 @@ impl Space {
     pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            let taken = self.ag(i)?.lock().claim(st, off, n)?;
+            let taken = {
+                let mut ag = self.ag(i)?.lock();
+                let taken = ag.claim(st, off, n)?;
+                self.count_empty(&mut ag);
+                taken
+            };
             self.reserve_forced(taken);
         }
         Ok(())
     }
 
-    /// See [`Ag::commit_busy`].
-    pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+    /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first by it.
+    pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
         let (i, off) = self.locate(block, len)?;
         let mut ag = self.ag(i)?.lock();
-        let r = ag.commit_busy(st, off, len);
-        self.promise(&mut ag);
-        r
+        ag.commit_busy(st, off, len)?;
+        Ok(ag.take_touched())
     }
 
     /// See [`Ag::release_busy`]; the blocks are unreserved again.
     pub fn release_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.lock().release_busy(st, off, len)?;
+        {
+            let mut ag = self.ag(i)?.lock();
+            ag.release_busy(st, off, len)?;
+            self.count_empty(&mut ag);
+        }
         self.unreserve(len);
         Ok(())
     }
 
-    /// Frees blocks in the running (or committing) transaction; see [`Ag::free`].
-    pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
+    /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
+    /// groups the running transaction touched first by it.
+    pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+        let mut touched = 0;
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             {
                 let mut ag = self.ag(i)?.lock();
-                let r = ag.free(st, off, n, committing);
-                self.promise(&mut ag);
-                r?;
+                ag.free(st, off, n, committing)?;
+                touched += ag.take_touched();
             }
             self.pinned.fetch_add(n as i64, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(touched)
     }
 
     /// Marks blocks used (mkfs).
@@ -275,7 +294,13 @@ impl Space {
         let len = len.min(self.total.saturating_sub(block));
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            self.ag(i)?.lock().reserve_fixed(st, off, n)?;
+            {
+                let mut ag = self.ag(i)?.lock();
+                ag.reserve_fixed(st, off, n)?;
+                self.count_empty(&mut ag);
+                // An empty disk has room for the bitmaps.
+                ag.take_touched();
+            }
             self.reserve_forced(n);
         }
         Ok(())
@@ -309,7 +334,9 @@ impl Space {
     pub fn finish_commit(&self) {
         let mut n = 0;
         for ag in self.ags.iter() {
-            n += ag.lock().finish_commit();
+            let mut ag = ag.lock();
+            n += ag.finish_commit();
+            self.count_empty(&mut ag);
         }
         // In this order: nobody may find nothing free and nothing pinned in between.
         self.unreserve(n);

@@ -16,7 +16,7 @@
 use super::ahead::Ahead;
 use super::record::{decode, Record, Stamped, SAME_SIZE};
 use super::ring::{self, Area, Found};
-use crate::engine::extents::Old;
+use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP};
 use crate::engine::fs::Fs;
@@ -352,7 +352,7 @@ impl Fs {
                 }
                 Ok(())
             }),
-            Record::Size { ino, bytes } => self.with(ino, |i| self.set_size(i, bytes)),
+            Record::Size { ino, bytes } => self.with(ino, |i| self.begin_truncate(i, bytes)),
             Record::Grow { ino, bytes } => self.with(ino, |i| self.raise_size(i, bytes)),
             Record::Punch { ino, start, len } => self.with(ino, |i| self.punch(i, start, len)),
             Record::Preallocate {
@@ -390,6 +390,7 @@ impl Fs {
         len: u64,
         csums: &[u8],
     ) -> Result {
+        self.finish_truncation(inode, start.saturating_add(len))?;
         let mut txn = self.begin_forced(16)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
@@ -412,10 +413,10 @@ impl Fs {
             let old = if same { Old::KeepUnwritten } else { Old::Free };
             let mut gone = from;
             while gone < to {
-                gone = self.remove_extents(&mut txn, &mut m, gone, to, usize::MAX, old)?;
+                gone = self.remove_extents(&mut txn, &mut m, gone, to, Budget::ALL, old)?;
             }
             if !same {
-                self.space.commit_busy(&self.st, p, to - from)?;
+                txn.charge(self.space.commit_busy(&self.st, p, to - from)?);
             }
             let e = Extent {
                 start: from,

