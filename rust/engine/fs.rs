@@ -7,6 +7,7 @@ use crate::engine::alloc::Space;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::data::meta_for;
+use crate::engine::format::corrupt;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
 use crate::engine::itable::{InodeTable, Lookup};
@@ -197,7 +198,15 @@ impl Fs {
 
     /// Why it must not be made writable, if so.
     pub fn forbidden(&self) -> Option<MountError> {
-        self.forbidden.or_else(|| self.replayed().forbids())
+        let given_up = || {
+            let reason = "an allocation tree is damaged; run fsck.ordofs";
+            self.space
+                .given_up()
+                .then(|| MountError::new(EUCLEAN, reason))
+        };
+        self.forbidden
+            .or_else(|| self.replayed().forbids())
+            .or_else(given_up)
     }
 
     /// Seconds between commits.
@@ -282,11 +291,34 @@ impl Fs {
                 return Err(ESTALE);
             }
             let rec = InodeRecord::decode(ino, v.as_slice())?;
+            if let Some(what) = self.impossible(ino, &rec) {
+                return Err(corrupt("inode", ino, what));
+            }
             let inode = Shared::new(Inode::from_record(ino, &rec)?)?;
             if let Some(i) = self.itable.add_loaded(inode, ticket)? {
                 return Ok(i);
             }
         }
+    }
+
+    /// What is wrong with a record that could be decoded.
+    fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
+        let kind = rec.attrs.mode & S_IFMT;
+        Some(if ino >= self.next_ino.load(Ordering::Relaxed) {
+            "its number was never given out"
+        } else if rec.generation > self.running_generation() {
+            "of a generation that there was not"
+        } else if rec.blocks > self.geometry.total {
+            "more blocks than the filesystem"
+        } else if kind != S_IFREG && (rec.blocks != 0 || !rec.extents.is_empty()) {
+            "blocks, and no regular file"
+        } else if kind != S_IFDIR && kind != S_IFLNK && !rec.dir.is_empty() {
+            "entries, and no directory"
+        } else if kind == S_IFLNK && rec.attrs.size > SYMLINK_MAX as u64 {
+            "a target that is too long"
+        } else {
+            return None;
+        })
     }
 
     /// The inode has one user less.

@@ -9,7 +9,7 @@ use crate::engine::commit::CommitState;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::format::slots::{self, Other};
 use crate::engine::format::superblock::Found;
-use crate::engine::format::{NodePtr, Superblock};
+use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replay::Replayed;
 use crate::engine::node_store::NodeStore;
@@ -229,12 +229,12 @@ impl Fs {
         forbidden: Option<MountError>,
     ) -> Result<Shared<Self>> {
         let nodes = cache_limit(&opts, sb.blocks);
-        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?;
+        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?.confine(&sb);
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
             let tree = tree_of(Ag::tree_id(i), *root);
-            ags.push(Ag::load(tree, sb.ag_len(i), &st)?, GFP_KERNEL)?;
+            ags.push(Ag::new(tree, sb.ag_len(i)), GFP_KERNEL)?;
         }
         let parts = Parts {
             geometry: Geometry {
@@ -247,7 +247,7 @@ impl Fs {
             hash_key: sb.hash_key,
             opts,
             forbidden,
-            space: Space::new(ags, ag_blocks, sb.blocks)?,
+            space: Space::new(ags, ag_blocks, sb.blocks, sb.free)?,
             itree: tree_of(INODE_TREE, sb.inode_root),
             generation: sb.generation,
             next_ino: sb.next_ino,
@@ -258,17 +258,59 @@ impl Fs {
             },
             st,
         };
-        Self::assemble(parts)
+        let fs = Self::assemble(parts)?;
+        if !opts.read_only {
+            fs.space.read(&fs.st)?;
+            // A number that is in use must not be given out.
+            let last = fs
+                .itree
+                .read()
+                .find_le(&fs.st, u64::MAX, &mut ValueBuf::new())?;
+            if let Some(ino) = last.filter(|ino| *ino >= fs.next_ino.load(Ordering::Relaxed)) {
+                return Err(corrupt(
+                    "inode",
+                    ino,
+                    "not below the next number of the superblock",
+                ));
+            }
+        }
+        Ok(fs)
+    }
+
+    /// Before a replay changes anything: the space it takes and frees has to be kept account of. For reading
+    /// only that can be done without, should the allocation trees be damaged; writing is forbidden then.
+    pub(crate) fn read_space(&self) -> Result {
+        self.give_up_space(self.space.read(&self.st))
+    }
+
+    /// On a mount that only reads, an error with the allocation trees costs nothing but the account of space.
+    pub(crate) fn give_up_space(&self, r: Result) -> Result {
+        match r {
+            Err(e) if e != ENOMEM && self.options().read_only => {
+                pr_err!(
+                    "{}: an allocation tree is damaged: only reading is possible\n",
+                    self.device_name()
+                );
+                self.space.give_up();
+                Ok(())
+            }
+            r => r,
+        }
     }
 
     /// Frees inodes that had no name left and finishes truncations that a crash cut off.
     pub fn clean_orphans(&self) -> Result {
+        // Mounted for reading only, it has not been needed so far.
+        self.space.read(&self.st)?;
         let mut at = 0;
         let mut v = ValueBuf::new();
         loop {
             let next = self.commit.lock().orphans.find_ge(&self.st, at, &mut v)?;
             let Some(ino) = next else { return Ok(()) };
-            let inode = self.iget(ino)?;
+            let inode = self.iget(ino).map_err(|e| match e {
+                ESTALE => corrupt("orphan", ino, "there is no such inode"),
+                e => e,
+            })?;
             let (attrs, state) = {
                 let m = inode.meta.lock();
                 (m.attrs, m.state)

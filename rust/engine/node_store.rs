@@ -33,7 +33,7 @@
 
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
-use crate::engine::format::{corrupt_fmt, NodePtr};
+use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock};
 use crate::engine::lock_class;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
@@ -179,6 +179,8 @@ pub struct NodeStore {
     fsid: u64,
     /// Blocks of the device.
     blocks: u64,
+    /// Where nodes and data may be.
+    space: Space,
     /// A power of two of them.
     rooms: KVVec<Room>,
     max_per_shard: AtomicUsize,
@@ -216,6 +218,7 @@ impl NodeStore {
             dev,
             fsid,
             blocks,
+            space: blocks.into(),
             rooms,
             max_per_shard: AtomicUsize::new((max_nodes / shards).max(4)),
             cached: AtomicU64::new(0),
@@ -236,6 +239,17 @@ impl NodeStore {
     /// The device.
     pub fn device(&self) -> &Device {
         &self.dev
+    }
+
+    /// From now on nodes and data may only be where this filesystem can have some.
+    pub fn confine(mut self, sb: &Superblock) -> Self {
+        self.space = sb.into();
+        self
+    }
+
+    /// Where nodes and data may be.
+    pub fn space(&self) -> Space {
+        self.space
     }
 
     /// Number of blocks of the device.
@@ -360,8 +374,8 @@ impl NodeStore {
     }
 
     fn read_at(&self, addr: u64, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
-        if addr >= self.blocks {
-            return Err(self.complain(ptr, id, "beyond the end of the device"));
+        if let Some(what) = self.space.refuses(addr, 1) {
+            return Err(self.complain(ptr, id, what));
         }
         let mut image = Block::zeroed()?;
         self.dev.read(addr, &mut image)?;

@@ -11,13 +11,18 @@
 //!   I/O completes, so a crash gives them back;
 //! - `run` and `commit`: what the running and the committing transaction allocate and free.
 //!
+//! The tree is read when the AG is first worked with: a mount that only reads never does. A group whose
+//! bitmap cannot be read, or is not what its free count says, costs nothing but itself: it is *bad*,
+//! counts as full from then on, and what is freed in it stays used until the filesystem is made anew. Nothing is
+//! allocated in it, so that whatever its bitmap says when it can be read again, it does not lack a block.
+//!
 //! Locking: everything is under the AG's mutex. A group stays in memory while it has busy blocks or
 //! deltas; hence the tree, which a commit changes before it is durable, is only read for groups that
 //! no transaction has touched.
 
 use super::bits::{Bits, BITMAP_BYTES};
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
-use crate::engine::format::{corrupt, le16, GROUP_BLOCKS};
+use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
 use crate::engine::node_store::NodeStore;
 use crate::os::Map;
 use kernel::prelude::*;
@@ -98,43 +103,69 @@ pub struct Ag {
     meta_cursor: u64,
     /// Groups that the running transaction began to change since this was last asked for.
     touched: u64,
+    /// The free counts have been read.
+    read: bool,
+    /// Bad groups.
+    bad: Map<u64, ()>,
+    /// Free blocks that bad groups had, since this was last asked for.
+    lost: u64,
 }
 
 impl Ag {
-    /// An AG of `len` blocks with the tree `tree`; reads the summaries.
-    pub fn load(tree: Tree, len: u64, st: &NodeStore) -> Result<Self> {
-        let n = len.div_ceil(GROUP_BLOCKS);
-        let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
-        for g in 0..n {
-            free.push(
-                (len - g * GROUP_BLOCKS).min(GROUP_BLOCKS) as u16,
-                GFP_KERNEL,
-            )?;
-        }
-        let mut ag = Self {
+    /// An AG of `len` blocks with the tree `tree`, which is not read: it seems full.
+    pub fn new(tree: Tree, len: u64) -> Self {
+        Self {
             tree,
             len,
             groups: Map::new(),
             idle: [NO_GROUP; IDLE_GROUPS],
             next_idle: 0,
-            free,
+            free: KVVec::new(),
             left: 0,
             most: KVVec::new(),
             emptied: 0,
             cursor: 0,
             meta_cursor: 0,
             touched: 0,
-        };
-        ag.load_summaries(st)?;
-        for (c, some) in ag.free.chunks(SUMMARY_GROUPS as usize).enumerate() {
-            let most = some.iter().copied().max().unwrap_or(0);
-            ag.most.push(most, GFP_KERNEL)?;
+            read: false,
+            bad: Map::new(),
+            lost: 0,
+        }
+    }
+
+    /// Reads the free counts, if that has not been done.
+    pub fn read(&mut self, st: &NodeStore) -> Result {
+        if self.read {
+            return Ok(());
+        }
+        let n = self.len.div_ceil(GROUP_BLOCKS);
+        let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
+        for g in 0..n {
+            free.push(self.group_len(g) as u16, GFP_KERNEL)?;
+        }
+        self.free = free;
+        let r = self.load_summaries(st).and_then(|()| self.count());
+        if r.is_err() {
+            self.free.clear();
+        }
+        self.read = r.is_ok();
+        r
+    }
+
+    /// The sums of what was read.
+    fn count(&mut self) -> Result {
+        let mut most = KVVec::new();
+        let (mut left, mut empty) = (0, 0);
+        for (c, some) in self.free.chunks(SUMMARY_GROUPS as usize).enumerate() {
+            most.push(some.iter().copied().max().unwrap_or(0), GFP_KERNEL)?;
             for (g, f) in (c as u64 * SUMMARY_GROUPS..).zip(some) {
-                ag.left += u64::from(*f);
-                ag.emptied += i64::from(u32::from(*f) == ag.group_len(g));
+                left += u64::from(*f);
+                empty += i64::from(u32::from(*f) == self.group_len(g));
             }
         }
-        Ok(ag)
+        (self.most, self.left) = (most, left);
+        self.emptied += empty;
+        Ok(())
     }
 
     fn load_summaries(&mut self, st: &NodeStore) -> Result {
@@ -207,35 +238,80 @@ impl Ag {
         }
         bits.load(v.as_slice().get(4..).ok_or_else(bad)?)
             .ok_or_else(bad)?;
+        let cap = self.group_len(g);
+        if le32(v.as_slice(), 0) != Some(cap - bits.count_range(0, cap)) {
+            return Err(corrupt("bitmap", g, "disagrees with its own count"));
+        }
         Ok(true)
     }
 
     fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
+        if self.bad.get(&g).is_some() {
+            return Err(EUCLEAN);
+        }
         if self.groups.get(&g).is_none() {
-            let mut used = Bits::zeroed()?;
-            self.disk_bits(st, g, &mut used)?;
-            let cap = self.group_len(g);
-            used.set(cap, GROUP_BLOCKS as u32 - cap);
-            let free = GROUP_BLOCKS as u32 - used.count();
-            if let Some(f) = self.free.get_mut(g as usize) {
-                if u32::from(*f) != free {
-                    return Err(corrupt("bitmap", g, "disagrees with the free count"));
+            if let Err(e) = self.load_group(st, g) {
+                if e != ENOMEM {
+                    self.condemn(g)?;
                 }
+                return Err(e);
             }
-            self.groups.insert(
-                g,
-                Group {
-                    used,
-                    busy: 0,
-                    run: None,
-                    commit: None,
-                    stale: false,
-                    longest: cap,
-                },
-            )?;
             self.park(g);
         }
         self.groups.get_mut(&g).ok_or(EIO)
+    }
+
+    fn load_group(&mut self, st: &NodeStore, g: u64) -> Result {
+        let mut used = Bits::zeroed()?;
+        self.disk_bits(st, g, &mut used)?;
+        let cap = self.group_len(g);
+        used.set(cap, GROUP_BLOCKS as u32 - cap);
+        let free = GROUP_BLOCKS as u32 - used.count();
+        if let Some(f) = self.free.get_mut(g as usize) {
+            if u32::from(*f) != free {
+                return Err(corrupt("bitmap", g, "disagrees with the free count"));
+            }
+        }
+        self.groups.insert(
+            g,
+            Group {
+                used,
+                busy: 0,
+                run: None,
+                commit: None,
+                stale: false,
+                longest: cap,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Takes a group out of use that cannot be worked with.
+    fn condemn(&mut self, g: u64) -> Result {
+        self.bad.insert(g, ())?;
+        let free = self.free.get(g as usize).copied().unwrap_or(0);
+        self.add_free(g, -i32::from(free));
+        self.lost += u64::from(free);
+        pr_err!(
+            "allocation group {}: the bitmap of group {} is damaged: nothing is allocated or freed there any more\n",
+            self.tree.id().owner,
+            g
+        );
+        Ok(())
+    }
+
+    /// Can the group be worked with?
+    fn is_good(&mut self, st: &NodeStore, g: u64) -> Result<bool> {
+        let r = self.group(st, g).map(|_| true);
+        match r {
+            Err(_) if self.bad.get(&g).is_some() => Ok(false),
+            r => r,
+        }
+    }
+
+    /// Free blocks that bad groups had, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        core::mem::take(&mut self.lost)
     }
 
     /// Group `g` is idle now. It takes the place of the one that became idle [`IDLE_GROUPS`] groups ago,
@@ -305,7 +381,8 @@ impl Ag {
         let mut need = want;
         let mut best: Option<(u64, u32, u32)> = None;
         let mut g = start / GROUP_BLOCKS;
-        for attempt in 0..TRIES {
+        let mut attempt = 0;
+        while attempt < TRIES {
             // Fewer free blocks than wanted everywhere: take what there is.
             let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
                 return Ok(None);
@@ -316,7 +393,12 @@ impl Ag {
                 0
             };
             let cap = self.group_len(c);
+            if !self.is_good(st, c)? {
+                // It counts as full now, so this ends.
+                continue;
+            }
             let group = self.group(st, c)?;
+            attempt += 1;
             let mut found = None;
             if best.is_none_or(|b| b.2 < group.longest) {
                 let look = want.min(group.longest).max(1);
@@ -422,6 +504,23 @@ impl Ag {
         Ok(n)
     }
 
+    /// Replay: are these blocks free on disk and claimed, and by nobody in use? Else a record maps what belongs
+    /// to something else.
+    pub fn is_claimed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
+        let mut good = true;
+        let mut bits = Bits::zeroed()?;
+        self.parts(block, len, |ag, g, at, n| {
+            bits.clear(0, GROUP_BLOCKS as u32);
+            ag.disk_bits(st, g, &mut bits)?;
+            let group = ag.group(st, g)?;
+            let given = group.run.as_ref().map_or(0, |d| d.set.count_range(at, n));
+            good &= bits.count_range(at, n) == 0 && given == 0;
+            good &= group.used.count_range(at, n) == n;
+            Ok(())
+        })?;
+        Ok(good)
+    }
+
     /// Data I/O completed: its busy blocks enter the running transaction.
     pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
@@ -451,9 +550,13 @@ impl Ag {
     }
 
     /// Frees blocks in the running or the committing transaction. They stay unavailable until that
-    /// transaction is durable (R7).
-    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result {
+    /// transaction is durable (R7). Returns how many will be free then: not those of bad groups.
+    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+        let mut freed = 0;
         self.parts(block, len, |ag, g, at, n| {
+            if !ag.is_good(st, g)? {
+                return Ok(());
+            }
             let group = ag.group(st, g)?;
             if group.used.count_range(at, n) != n {
                 return Err(corrupt("allocation", block, "freeing a block that is free"));
@@ -469,8 +572,10 @@ impl Ag {
             d.clear.set(at, n);
             group.stale |= committing;
             ag.touched += fresh;
+            freed += u64::from(n);
             Ok(())
-        })
+        })?;
+        Ok(freed)
     }
 
     /// Barrier: what the running transaction did now belongs to the commit.
@@ -511,10 +616,14 @@ impl Ag {
             bits.and_not(&d.clear);
             let free = cap - bits.count_range(0, cap);
             by += i64::from(free) - i64::from(cap - used);
-            if free == cap {
-                // No record says the same: a disk that is emptied needs no nodes for what it had.
-                self.tree.remove(st, g)?;
-            } else {
+            // No record says the same as one of an empty group: a disk that is emptied needs no nodes for what
+            // it had. Removing one may need its neighbours, which may be damaged.
+            let removed = free == cap
+                && match self.tree.remove(st, g) {
+                    Err(e) if e == ENOMEM => return Err(e),
+                    r => r.is_ok(),
+                };
+            if !removed {
                 value.clear();
                 value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
                 bits.store(&mut value)?;

@@ -58,17 +58,22 @@ pub struct Space {
     empty_groups: AtomicI64,
     pool: i64,
     rotor: AtomicU32,
+    /// Free blocks as the superblock counts them.
+    counted: u64,
+    /// Whether the allocation trees have been read.
+    state: AtomicU32,
 }
 
+const UNREAD: u32 = 0;
+const READ: u32 = 1;
+const GIVEN_UP: u32 = 2;
+
 impl Space {
-    /// Makes it from loaded AGs; every AG has `ag_blocks` blocks, the last one what is left.
-    pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64) -> Result<Self> {
+    /// Makes it from AGs that were not read; every AG has `ag_blocks` blocks, the last one what is left.
+    /// `free`: free blocks that the superblock counts.
+    pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64, free: u64) -> Result<Self> {
         let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
-        let mut free = 0u64;
-        let mut empty_groups = 0;
-        for mut ag in ags {
-            free = free.saturating_add(ag.free_blocks());
-            empty_groups += ag.take_emptied();
+        for ag in ags {
             v.push(Mutex::new(&lock_class::AG, ag)?, GFP_KERNEL)?;
         }
         let pool = (total / 64).clamp(256, 8192) as i64;
@@ -78,10 +83,42 @@ impl Space {
             total,
             unreserved: AtomicI64::new(free as i64 - pool),
             pinned: AtomicI64::new(0),
-            empty_groups: AtomicI64::new(empty_groups),
+            empty_groups: AtomicI64::new(0),
             pool,
             rotor: AtomicU32::new(0),
+            counted: free,
+            state: AtomicU32::new(UNREAD),
         })
+    }
+
+    /// Reads the allocation trees, before anything is allocated or freed. Only one caller at a time: mounting
+    /// and remounting.
+    pub fn read(&self, st: &NodeStore) -> Result {
+        if self.state.load(Ordering::Acquire) == READ {
+            return Ok(());
+        }
+        let mut free = 0u64;
+        for ag in self.ags.iter() {
+            let mut ag = ag.lock();
+            ag.read(st)?;
+            self.count_empty(&mut ag);
+            free = free.saturating_add(ag.free_blocks());
+        }
+        // What the superblock says was good enough to be shown.
+        let more = free as i64 - self.counted as i64;
+        self.unreserved.fetch_add(more, Ordering::Relaxed);
+        self.state.store(READ, Ordering::Release);
+        Ok(())
+    }
+
+    /// The allocation trees are damaged, and nothing will ever be written: from now on nobody keeps account.
+    pub fn give_up(&self) {
+        self.state.store(GIVEN_UP, Ordering::Release);
+    }
+
+    /// Does nobody keep account?
+    pub fn given_up(&self) -> bool {
+        self.state.load(Ordering::Acquire) == GIVEN_UP
     }
 
     /// Number of AGs.
@@ -120,6 +157,8 @@ impl Space {
         if by != 0 {
             self.empty_groups.fetch_add(by, Ordering::Relaxed);
         }
+        // Groups that turned out to be bad: their free blocks are none any more.
+        self.reserve_forced(ag.take_lost());
     }
 
     /// Blocks that the next durable commit will free.
@@ -240,6 +279,9 @@ impl Space {
 
     /// Replay: takes blocks that a log record maps, before anything could allocate them.
     pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+        if self.given_up() {
+            return Ok(());
+        }
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             let taken = {
@@ -253,8 +295,20 @@ impl Space {
         Ok(())
     }
 
+    /// See [`Ag::is_claimed`].
+    pub fn is_claimed(&self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
+        if self.given_up() {
+            return Ok(true);
+        }
+        let (i, off) = self.locate(block, len)?;
+        self.ag(i)?.lock().is_claimed(st, off, len)
+    }
+
     /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first by it.
     pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+        if self.given_up() {
+            return Ok(0);
+        }
         let (i, off) = self.locate(block, len)?;
         let mut ag = self.ag(i)?.lock();
         ag.commit_busy(st, off, len)?;
@@ -276,15 +330,20 @@ impl Space {
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
     /// groups the running transaction touched first by it.
     pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+        if self.given_up() {
+            return Ok(0);
+        }
         let mut touched = 0;
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            {
+            let freed = {
                 let mut ag = self.ag(i)?.lock();
-                ag.free(st, off, n, committing)?;
+                let freed = ag.free(st, off, n, committing)?;
                 touched += ag.take_touched();
-            }
-            self.pinned.fetch_add(n as i64, Ordering::Relaxed);
+                self.count_empty(&mut ag);
+                freed
+            };
+            self.pinned.fetch_add(freed as i64, Ordering::Relaxed);
         }
         Ok(touched)
     }

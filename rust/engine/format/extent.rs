@@ -15,7 +15,7 @@
 //! | 16 | 8 | generation of the transaction that wrote it |
 //! | 24 | 4 n | crc32c of each block, when flag 2 is set |
 
-use super::{corrupt, le32, le64};
+use super::{corrupt, le32, le64, Room};
 use kernel::prelude::*;
 
 /// The most blocks in a record that has checksums: 1 MiB of data.
@@ -51,8 +51,8 @@ impl Extent {
         self.start.saturating_add(self.len)
     }
 
-    /// Decodes and checks a record. `limit` is the number of blocks of the device.
-    pub fn decode(key: u64, v: &[u8], limit: u64) -> Result<Self> {
+    /// Decodes and checks a record. `room` says where its blocks may be.
+    pub fn decode(key: u64, v: &[u8], room: impl Into<Room>) -> Result<Self> {
         let bad = |what| corrupt("extent", key, what);
         let phys = le64(v, 0).ok_or_else(|| bad("short record"))?;
         let len = u64::from(le32(v, 8).ok_or_else(|| bad("short record"))?);
@@ -74,8 +74,8 @@ impl Extent {
         if v.len() != want {
             return Err(bad("length of the record"));
         }
-        if phys.checked_add(len).is_none_or(|e| e > limit) {
-            return Err(bad("blocks beyond the end of the device"));
+        if let Some(what) = room.into().refuses(phys, len) {
+            return Err(bad(what));
         }
         if key
             .checked_add(len)

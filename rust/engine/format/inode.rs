@@ -61,6 +61,13 @@ pub enum RootForm<'a> {
     Ptr(NodePtr),
 }
 
+impl RootForm<'_> {
+    /// Is there no tree?
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Self::Empty)
+    }
+}
+
 /// A decoded record; the roots borrow from its bytes.
 pub struct InodeRecord<'a> {
     /// Attributes.

@@ -43,6 +43,59 @@ pub const MIN_BLOCKS: u64 = 4096;
 /// The most blocks of a device: byte offsets stay below 2^63.
 pub const MAX_BLOCKS: u64 = 1 << 50;
 
+/// Inode numbers are below this one.
+pub const MAX_INO: u64 = 1 << 62;
+
+/// Where nodes and data may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    blocks: u64,
+    log_start: u64,
+    log_end: u64,
+    ag_blocks: u64,
+}
+
+impl From<u64> for Room {
+    /// On a device of so many blocks of which nothing else is known.
+    fn from(blocks: u64) -> Self {
+        Self {
+            blocks,
+            log_start: 0,
+            log_end: 0,
+            ag_blocks: 0,
+        }
+    }
+}
+
+impl From<&Superblock> for Room {
+    fn from(sb: &Superblock) -> Self {
+        Self {
+            blocks: sb.blocks,
+            log_start: sb.log_start,
+            log_end: sb.first_free_block(),
+            ag_blocks: sb.ag_blocks,
+        }
+    }
+}
+
+impl Room {
+    /// What is wrong with something at `[start, start + len)`.
+    pub fn refuses(&self, start: u64, len: u64) -> Option<&'static str> {
+        let Some(end) = start.checked_add(len).filter(|e| *e <= self.blocks) else {
+            return Some("blocks beyond the end of the filesystem");
+        };
+        if start < RESERVED_BLOCKS {
+            return Some("blocks in the reserved start of the device");
+        }
+        if start < self.log_end && end > self.log_start {
+            return Some("blocks of the log");
+        }
+        let ag = |at: u64| at.checked_div(self.ag_blocks);
+        (ag(start) != ag(end.saturating_sub(1)))
+            .then_some("blocks of more than one allocation group")
+    }
+}
+
 /// Reads a u16 at `off`; `None` when `b` ends before.
 #[inline]
 pub fn le16(b: &[u8], off: usize) -> Option<u16> {

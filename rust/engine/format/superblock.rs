@@ -44,8 +44,8 @@
 use super::slots::{self, Other};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
-    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MIN_BLOCKS, NODE_PTR_LEN, RESERVED_BLOCKS, SB_SLOTS,
-    VERSION,
+    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, RESERVED_BLOCKS,
+    SB_SLOTS, VERSION,
 };
 use crate::engine::mutant::{self, Mutant};
 use crate::os::{crc32c, Block, Device, Time};
@@ -367,6 +367,8 @@ impl Superblock {
             "impossible place of the log"
         } else if self.free > self.blocks {
             "more free blocks than blocks"
+        } else if self.next_ino > MAX_INO {
+            "impossible next inode number"
         } else if self.root_ino == 0 || self.root_ino >= self.next_ino {
             "impossible inode number of the root directory"
         } else if self.inodes == 0 || self.inodes >= self.next_ino {

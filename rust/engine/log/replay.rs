@@ -18,7 +18,7 @@ use super::record::{decode, Record, Stamped, SAME_SIZE};
 use super::ring::{self, Area, Found};
 use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
-use crate::engine::format::{corrupt, LOG_SEQ_GAP};
+use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::mutant::{self, Mutant};
@@ -79,6 +79,16 @@ impl Replayed {
             )
         })
     }
+}
+
+/// A record that nobody can have logged.
+fn refuse(ino: u64, what: &str) -> Error {
+    corrupt("log, record of inode", ino, what)
+}
+
+/// Is it a file type?
+fn is_kind(kind: u32) -> bool {
+    matches!(kind >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12)
 }
 
 impl Fs {
@@ -193,7 +203,12 @@ impl Fs {
                 break;
             }
             newest = top;
-            Self::each(&payload, durable, |r| self.claim(&r.record))?;
+            if done.batches == 0 {
+                self.read_space()?;
+            }
+            Self::each(&payload, durable, |r| {
+                self.give_up_space(self.claim(&r.record))
+            })?;
             done.batches += 1;
             p += len;
             s += 1;
@@ -218,6 +233,7 @@ impl Fs {
         let next = (newest + 1 + gap).max(self.running_generation());
         self.running.store(next, Ordering::Release);
         (p, s) = (pos, seq);
+        let first_ino = self.next_ino.load(Ordering::Relaxed);
         while p < end {
             if !matches!(
                 self.batch(&mut ahead, p, s, &mut payload)?,
@@ -228,6 +244,7 @@ impl Fs {
             Self::each(&payload, durable, |r| {
                 done.records += 1;
                 *self.log.replay_time.lock() = Some(r.time);
+                self.check(&r.record, first_ino)?;
                 self.apply(&r.record)
             })?;
             p += ring::blocks_of(payload.len());
@@ -249,6 +266,127 @@ impl Fs {
             Record::Preallocate { phys, len, .. } => self.space.claim(&self.st, *phys, *len),
             _ => Ok(()),
         }
+    }
+
+    /// Is the record one that can have been logged, as far as what is there says? Its checksum was right. Inodes
+    /// made since the superblock have numbers from `first_ino` on.
+    fn check(&self, r: &Record<'_>, first_ino: u64) -> Result {
+        match *r {
+            Record::Create {
+                dir,
+                ino,
+                attrs,
+                target,
+                ..
+            } => {
+                if !(first_ino..MAX_INO).contains(&ino) {
+                    return Err(refuse(
+                        ino,
+                        "it creates an inode that the superblock counts",
+                    ));
+                }
+                match self.iget(ino) {
+                    Err(e) if e == ESTALE => {}
+                    Err(e) => return Err(e),
+                    Ok(inode) => {
+                        self.iput(inode);
+                        return Err(refuse(ino, "it creates an inode that there is"));
+                    }
+                }
+                let kind = attrs.mode & S_IFMT;
+                if !is_kind(kind) || (kind == S_IFLNK) == target.is_empty() {
+                    return Err(refuse(ino, "an impossible type"));
+                }
+                if dir != 0 {
+                    self.must_be(dir, S_IFDIR)?;
+                }
+                Ok(())
+            }
+            Record::Link { dir, ino, .. } => {
+                self.must_be(dir, S_IFDIR)?;
+                match self.kind_of(ino)? {
+                    S_IFDIR => Err(refuse(ino, "a second name of a directory")),
+                    _ => Ok(()),
+                }
+            }
+            Record::Unlink { dir, ino, name } => self.must_name(dir, name, ino),
+            Record::Rename {
+                old_dir,
+                new_dir,
+                ino,
+                target,
+                old_name,
+                new_name,
+                ..
+            } => {
+                self.must_name(old_dir, old_name, ino)?;
+                self.must_name(new_dir, new_name, target)
+            }
+            Record::Attrs { ino, attrs } => {
+                self.kind_of(ino)?;
+                if attrs.size != SAME_SIZE && attrs.size > i64::MAX as u64 {
+                    return Err(refuse(ino, "an impossible size"));
+                }
+                Ok(())
+            }
+            Record::Size { ino, bytes } | Record::Grow { ino, bytes } => {
+                self.must_be(ino, S_IFREG)?;
+                match bytes > i64::MAX as u64 {
+                    true => Err(refuse(ino, "an impossible size")),
+                    false => Ok(()),
+                }
+            }
+            Record::Punch { ino, .. } => self.must_be(ino, S_IFREG),
+            Record::Preallocate {
+                ino,
+                start,
+                phys,
+                len,
+            } => self.check_extent(ino, start, phys, len),
+            Record::Write {
+                ino,
+                start,
+                phys,
+                csums,
+            } => self.check_extent(ino, start, phys, csums.len() as u64 / 4),
+            Record::Xattr { ino, .. } => self.kind_of(ino).map(|_| ()),
+        }
+    }
+
+    fn check_extent(&self, ino: u64, start: u64, phys: u64, len: u64) -> Result {
+        self.must_be(ino, S_IFREG)?;
+        if let Some(what) = self.st.space().refuses(phys, len) {
+            return Err(refuse(ino, what));
+        }
+        let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS);
+        if len == 0 || end.is_none() {
+            return Err(refuse(ino, "impossible file blocks"));
+        }
+        Ok(())
+    }
+
+    fn kind_of(&self, ino: u64) -> Result<u32> {
+        self.with(ino, |i| Ok(i.kind())).map_err(|e| match e {
+            ESTALE => refuse(ino, "there is no such inode"),
+            e => e,
+        })
+    }
+
+    fn must_be(&self, ino: u64, kind: u32) -> Result {
+        match self.kind_of(ino)? == kind {
+            true => Ok(()),
+            false => Err(refuse(ino, "an inode of another type")),
+        }
+    }
+
+    /// Does the name name this inode (0: nothing)?
+    fn must_name(&self, dir: u64, name: &[u8], ino: u64) -> Result {
+        self.must_be(dir, S_IFDIR)?;
+        let found = self.with(dir, |d| self.lookup(d, name))?;
+        if found.map_or(0, |e| e.ino) != ino {
+            return Err(refuse(ino, "its name names something else"));
+        }
+        Ok(())
     }
 
     /// Runs `f` with an inode.
@@ -276,14 +414,18 @@ impl Fs {
                     flags: attrs.flags,
                     symlink: (!target.is_empty()).then_some(target),
                 };
-                let next = self.next_ino.swap(ino, Ordering::Relaxed);
-                let made = if dir == 0 {
-                    self.tmpfile(&new)
-                } else {
-                    self.with(dir, |d| self.create(d, name, &new))
+                let numbered = |make: &dyn Fn() -> Result<Shared<Inode>>| {
+                    let next = self.next_ino.swap(ino, Ordering::Relaxed);
+                    let made = make();
+                    let next = next.max(ino.saturating_add(1));
+                    self.next_ino.store(next, Ordering::Relaxed);
+                    made
                 };
-                self.next_ino
-                    .store(next.max(ino.saturating_add(1)), Ordering::Relaxed);
+                let made = if dir == 0 {
+                    numbered(&|| self.tmpfile(&new))
+                } else {
+                    self.with(dir, |d| numbered(&|| self.create(d, name, &new)))
+                };
                 self.iput(made?);
                 Ok(())
             }
@@ -416,6 +558,9 @@ impl Fs {
                 gone = self.remove_extents(&mut txn, &mut m, gone, to, Budget::ALL, old)?;
             }
             if !same {
+                if !self.space.is_claimed(&self.st, p, to - from)? {
+                    return Err(refuse(inode.ino(), "it maps blocks that are in use"));
+                }
                 txn.charge(self.space.commit_busy(&self.st, p, to - from)?);
             }
             let e = Extent {

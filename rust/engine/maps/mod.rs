@@ -93,7 +93,7 @@ impl Maps {
         let Some(key) = self.tree.find_le(st, block, v)? else {
             return Ok(None);
         };
-        let e = Extent::decode(key, v.as_slice(), st.blocks())?;
+        let e = Extent::decode(key, v.as_slice(), st.space())?;
         Ok((e.end() > block).then_some(e))
     }
 
@@ -110,7 +110,7 @@ impl Maps {
         let Some(key) = self.tree.find_ge(st, block, v)? else {
             return Ok(None);
         };
-        Ok(Some(Extent::decode(key, v.as_slice(), st.blocks())?))
+        Ok(Some(Extent::decode(key, v.as_slice(), st.space())?))
     }
 
     /// The completed mapping at `block`, at most `max` blocks long.

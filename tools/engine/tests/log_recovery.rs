@@ -372,6 +372,70 @@ fn damaged_data_costs_no_later_fsync() {
     }
 }
 
+/// The records of a batch of one block: kind, and where the body is.
+fn records(b: &[u8; SIZE]) -> Vec<(u8, usize)> {
+    let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().unwrap()) as usize;
+    let (mut at, end) = (64, 64 + u32_at(32));
+    let mut found = Vec::new();
+    while at < end {
+        found.push((b[at + 4], at + 32));
+        at += u32_at(at);
+    }
+    found
+}
+
+/// Records whose checksum is right and that nobody can have logged: the mount is refused, and writes nothing.
+#[test]
+fn records_that_cannot_be_are_refused() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let old = fs.create(&root, b"old", &regular()).unwrap();
+    write(&disk.device(), &fs, &old, 0, &[7]).unwrap();
+    fs.sync().unwrap();
+    let used = fs.map_read(&old, 0, 1).unwrap().phys;
+    synced(&disk, &fs, b"f", 1);
+    let sb = superblock(&disk);
+    let at = batches(&disk)[0];
+    const CREATE: u8 = 1;
+    const ATTRS: u8 = 5;
+    const WRITE: u8 = 9;
+    let cases = [
+        ("inode of the superblock's", CREATE, 8, sb.root_ino),
+        ("inode that there is", CREATE, 8, old.ino()),
+        ("inode number without an end", CREATE, 8, u64::MAX),
+        ("directory that is none", CREATE, 0, old.ino()),
+        ("directory that is not there", CREATE, 0, 1000),
+        ("type", CREATE, 16, 0),
+        ("size", ATTRS, 8, 1 << 63),
+        ("inode that is not there", ATTRS, 0, 1000),
+        ("blocks of a directory", WRITE, 0, fs.root_ino()),
+        ("file blocks", WRITE, 8, 1 << 51),
+        ("block of the log", WRITE, 16, sb.log_start),
+        ("reserved block", WRITE, 16, 3),
+        ("block of another file", WRITE, 16, used),
+        ("block of a tree", WRITE, 16, sb.inode_root.unwrap().addr),
+    ];
+    for (what, kind, offset, value) in cases {
+        let d = disk.fork();
+        forge(&d, at, at, |b| {
+            // The data need not be looked at.
+            b[36] = 1;
+            let all = records(b);
+            let body = all.iter().find(|r| r.0 == kind).expect("record").1;
+            b[body + offset..body + offset + 8].copy_from_slice(&value.to_le_bytes());
+        });
+        let before = d.image();
+        let e = Fs::mount(d.device(), MountOptions::default()).err();
+        let e = e.unwrap_or_else(|| panic!("{what}: mounted"));
+        assert_eq!(e.error, EUCLEAN, "{what}: {}", e.reason);
+        assert!(d.image() == before, "{what}: somebody has written");
+        let fs = Fs::mount(d.device(), read_only(false)).expect("norecovery");
+        assert_eq!(names(&fs), ["old"], "{what}");
+    }
+}
+
 /// A mount either replays or refuses; it does not overflow.
 #[test]
 fn forged_numbers() {

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Damage that no checksum gives away, and damage to the account of space: numbers that cannot be are refused with
+//! EUCLEAN; a damaged allocation tree keeps nobody from reading, and a damaged bitmap costs its group.
+
+mod common;
+#[path = "support/forge.rs"]
+#[allow(dead_code)]
+mod forge;
+
+use common::{make, mount, read, regular, write};
+use forge::leaf;
+use kernel::error::code::{ENOSPC, EUCLEAN};
+use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::*;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::Shared;
+
+const INODE: u8 = 1;
+const EXTENT: u8 = 3;
+const ALLOCATION: u8 = 6;
+
+fn read_only(recovery: bool) -> MountOptions {
+    MountOptions {
+        read_only: true,
+        recovery,
+        ..MountOptions::default()
+    }
+}
+
+fn lookup(fs: &Shared<Fs>, name: &[u8]) -> Option<Shared<Inode>> {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let found = fs.lookup(&root, name).unwrap();
+    fs.iput(root);
+    found.map(|e| fs.iget(e.ino).unwrap())
+}
+
+/// Blocks with nodes of that kind that the newest generation refers to.
+fn nodes(disk: &MemDisk, kind: u8) -> Vec<u64> {
+    let image = disk.image();
+    let found = image
+        .iter()
+        .filter(|(_, d)| d.starts_with(b"ORDN") && d[40] == kind);
+    let found = found.map(|(b, _)| *b).filter(|b| {
+        let d = disk.fork();
+        d.corrupt(*b, 100, 1);
+        let report = ordofs_fsck::check(d.device(), ordofs_fsck::Options::default());
+        !report.unwrap().is_clean()
+    });
+    found.collect()
+}
+
+#[test]
+fn reading_needs_no_allocation_tree() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&disk.device(), &fs, &f, 0, &[1, 2, 3]).unwrap();
+    fs.sync().unwrap();
+    let committed = disk.fork();
+    let late = fs.create(&root, b"late", &regular()).unwrap();
+    write(&disk.device(), &fs, &late, 0, &[4]).unwrap();
+    fs.sync_inode(&late).unwrap();
+    for (disk, logged) in [(committed, false), (disk.fork(), true)] {
+        let bfree = mount(&disk.fork()).statfs().bfree;
+        for node in nodes(&disk, ALLOCATION) {
+            disk.corrupt(node, 100, 1);
+        }
+        let before = disk.image();
+        let refused = Fs::mount(disk.device(), MountOptions::default()).err();
+        assert_eq!(refused.expect("mounted").error, EUCLEAN);
+        for recovery in [true, false] {
+            let fs = Fs::mount(disk.device(), read_only(recovery))
+                .unwrap_or_else(|e| panic!("recovery {recovery}: {}", e.reason));
+            let f = lookup(&fs, b"f").expect("f");
+            for (block, seed) in (0..).zip([1, 2, 3]) {
+                assert_eq!(read(&disk.device(), &fs, &f, block), Ok(Some(seed)));
+            }
+            let late = lookup(&fs, b"late");
+            assert_eq!(late.is_some(), logged && recovery);
+            if let Some(late) = late {
+                assert_eq!(read(&disk.device(), &fs, &late, 0), Ok(Some(4)));
+                assert_eq!(fs.forbidden().map(|e| e.error), Some(EUCLEAN));
+            }
+            assert!(fs.statfs().bfree.abs_diff(bfree) < 100, "{:?}", fs.statfs());
+            fs.unmount().unwrap();
+        }
+        assert!(disk.image() == before, "somebody has written");
+    }
+}
+
+/// A filesystem of 1 GiB with a file in each group of its first allocation group.
+fn in_all_groups() -> MemDisk {
+    let disk = make(1 << 18);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    for i in 0..40 {
+        let f = fs
+            .create(&root, format!("f{i}").as_bytes(), &regular())
+            .unwrap();
+        fs.preallocate(&f, 0, 5000, None).unwrap();
+        write(&disk.device(), &fs, &f, 6000, &[i]).unwrap();
+        fs.iput(f);
+    }
+    fs.iput(root);
+    fs.unmount().unwrap();
+    disk
+}
+
+#[test]
+fn a_damaged_bitmap_costs_its_group() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = in_all_groups();
+    // A leaf without free counts, and not that of the first group, where nodes are.
+    let image = disk.image();
+    let bitmaps = nodes(&disk, ALLOCATION).into_iter().find(|b| {
+        let items = leaf(&image[b], ALLOCATION);
+        !items.is_empty() && items.iter().all(|i| i.key > 0 && i.key < 1 << 32)
+    });
+    let bitmaps = bitmaps.expect("a leaf with nothing but bitmaps");
+    let items = leaf(&image[&bitmaps], ALLOCATION);
+    let u32_at = |at: usize| u32::from_le_bytes(image[&bitmaps][at..at + 4].try_into().unwrap());
+    let free: u64 = items.iter().map(|i| u64::from(u32_at(i.at))).sum();
+    let whole = mount(&disk.fork()).statfs();
+    disk.corrupt(bitmaps, 100, 1);
+
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    // What is there can be read, and removed, wherever it is.
+    for i in 0..40 {
+        let name = format!("f{i}");
+        let f = lookup(&fs, name.as_bytes()).expect("file");
+        assert_eq!(read(&disk.device(), &fs, &f, 6000), Ok(Some(i)));
+        fs.unlink(&root, name.as_bytes(), &f).unwrap();
+        fs.delete_inode(f).unwrap();
+        fs.sync().unwrap();
+    }
+    assert!(!fs.is_shutdown());
+    // Everything else can be filled.
+    let f = fs.create(&root, b"full", &regular()).unwrap();
+    let mut at = 0;
+    loop {
+        match fs.preallocate(&f, at, 1000, None) {
+            Ok(()) => at += 1000,
+            Err(e) => {
+                assert_eq!(e, ENOSPC);
+                break;
+            }
+        }
+    }
+    fs.sync().unwrap();
+    assert!(
+        !fs.is_shutdown() && fs.statfs().bavail < 3000,
+        "{:?}",
+        fs.statfs()
+    );
+    let lost = items.len() as u64 * 8192;
+    let rest = (1 << 18) - lost;
+    assert!(
+        at > rest * 9 / 10 && at < rest,
+        "{at} of {rest} blocks, {free} were free"
+    );
+    fs.unmount().unwrap();
+    // And the next mount is as good.
+    let fs = mount(&disk);
+    let f = lookup(&fs, b"full").expect("full");
+    assert_eq!(f.blocks(), at);
+    assert!(whole.bfree > fs.statfs().bfree);
+}
+
+/// Changes a value of a leaf so that all checksums are right, up to the superblock.
+fn forged(disk: &MemDisk, kind: u8, f: impl Fn(u64, &mut [u8]) -> bool) -> MemDisk {
+    let d = disk.fork();
+    for node in nodes(disk, kind) {
+        let mut data = **disk.image().get(&node).unwrap();
+        let mut changed = false;
+        for item in leaf(&data.clone(), kind) {
+            changed |= f(item.key, &mut data[item.at..item.at + item.len]);
+        }
+        if changed {
+            forge::forge(&d, node, data);
+        }
+    }
+    d
+}
+
+#[test]
+fn impossible_numbers_are_refused() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    // Too many extents for an inline tree.
+    for i in 0..30 {
+        write(&disk.device(), &fs, &f, 2 * i, &[i]).unwrap();
+    }
+    fs.unmount().unwrap();
+    let ino = f.ino();
+    let sb = read_superblock(&disk.device()).unwrap_or_else(|e| panic!("{}", e.reason));
+
+    let inode = |offset: usize, value: u64| {
+        forged(&disk, INODE, |key, v| {
+            if key == ino {
+                v[offset..offset + 8].copy_from_slice(&value.to_le_bytes());
+            }
+            key == ino
+        })
+    };
+    // Blocks; generation; size.
+    for (offset, value) in [(24, sb.blocks + 1), (104, sb.generation + 9), (16, 1 << 63)] {
+        let d = inode(offset, value);
+        let fs = Fs::mount(d.device(), read_only(true)).unwrap();
+        let e = fs.iget(ino).err();
+        assert_eq!(e, Some(EUCLEAN), "inode record, offset {offset}");
+    }
+
+    let ends = [
+        ("reserved", 17),
+        ("log", sb.log_start + 1),
+        ("past the end", sb.blocks),
+    ];
+    for (what, phys) in ends {
+        // The device is longer than the filesystem.
+        let d = forged(&disk, EXTENT, |key, v| {
+            if key == 4 {
+                v[..8].copy_from_slice(&u64::to_le_bytes(phys));
+            }
+            key == 4
+        });
+        let longer = MemDisk::from_image(1 << 15, d.image());
+        let fs = Fs::mount(longer.device(), MountOptions::default()).unwrap();
+        let f = fs.iget(ino).unwrap();
+        assert_eq!(fs.map_read(&f, 4, 1).err(), Some(EUCLEAN), "{what}");
+        assert_eq!(fs.map_read(&f, 20, 1).map(|m| m.kind), Ok(MapKind::Written));
+    }
+
+    // The next inode number is one that is in use.
+    let d = disk.fork();
+    for next in [ino, u64::MAX] {
+        let mut sb = sb.clone();
+        sb.next_ino = next;
+        sb.inodes = 1;
+        sb.write(&d.device()).unwrap();
+        let before = d.image();
+        let e = Fs::mount(d.device(), MountOptions::default()).err();
+        assert_eq!(e.expect("mounted").error, EUCLEAN, "next inode {next}");
+        assert!(d.image() == before);
+    }
+}
