@@ -210,6 +210,7 @@ impl Fs {
         }
         self.delalloc_meta(before, before - n);
         if n > 0 {
+            m.recheck_new(start, len);
             inode.bump(&mut m);
         }
         drop(m);
@@ -392,7 +393,15 @@ impl Fs {
             in_place: place.in_place,
             direct,
         };
-        let ordered = starting.publish(&mut m, write).map_err(undo)?;
+        if !place.in_place {
+            m.expect_new(&self.st, start, place.len).map_err(undo)?;
+        }
+        let ordered = starting.publish(&mut m, write).map_err(|e| {
+            m.recheck_new(start, place.len);
+            // Modified extent maps may be gone, which no fsync finds now.
+            self.break_log();
+            undo(e)
+        })?;
         if direct {
             inode.direct.fetch_add(1, Ordering::AcqRel);
         }
@@ -482,6 +491,7 @@ impl Fs {
             if m.ems.failed(&o).is_err() {
                 self.abort("no memory to undo a failed write");
             }
+            m.recheck_new(o.start(), o.len());
             inode.bump(&mut m);
             // Its extent map may have taken the place of a modified one, which no fsync finds now.
             self.break_log();
@@ -547,6 +557,7 @@ impl Fs {
         self.add_extent(&mut txn, &mut m, &e, o.csums())
             .inspect_err(|_| self.abort("mapping a completed write"))?;
         m.ems.completed(o, txn.generation());
+        m.mapped(start, o.len());
         inode.bump(&mut m);
         // Under `maps`: an fsync that finds the extents finds the size.
         let mut meta = inode.meta.lock();
@@ -588,47 +599,6 @@ impl Fs {
         } else {
             Verdict::Bad(want)
         })
-    }
-
-    /// Data blocks of the file: the allocated ones, and those that dirty pages and writes in flight will
-    /// add. What replaces allocated blocks adds none. A file whose data is just being written must
-    /// never look as if it had none: backup tools take that for a hole.
-    pub fn blocks(&self, inode: &Inode) -> u64 {
-        let m = inode.maps.read();
-        let holes = |start: u64, end: u64| {
-            let (mut at, mut n) = (start, 0);
-            while at < end {
-                let Ok(e) = m.completed(&self.st, at, end - at) else {
-                    break;
-                };
-                if e.kind == MapKind::Hole {
-                    n += e.len;
-                }
-                at += e.len;
-            }
-            n
-        };
-        let mut n = m.blocks;
-        let mut at = 0;
-        while let Some(d) = m.delalloc.at_or_after(at) {
-            n += holes(d.start, d.end());
-            at = d.end();
-        }
-        inode.ordered.lock().for_each(|start, len| {
-            let (mut at, end) = (start, start.saturating_add(len));
-            while at < end {
-                match m.delalloc.at_or_after(at) {
-                    // Counted above.
-                    Some(d) if d.start <= at => at = d.end(),
-                    d => {
-                        let stop = d.map_or(end, |d| d.start.min(end));
-                        n += holes(at, stop);
-                        at = stop;
-                    }
-                }
-            }
-        });
-        n
     }
 
     /// R5: the sequence number of the inode's maps now.

@@ -151,10 +151,11 @@ impl Inode {
         (meta.state & STATE_TRUNCATE != 0 && end > meta.cut).then_some(meta.cut)
     }
 
-    /// Data blocks: allocated ones and delalloc reservations.
+    /// Data blocks of the file: the allocated ones, and those that dirty pages and writes in flight will
+    /// add. What replaces allocated blocks adds none. A file whose data is just being written must
+    /// never look as if it had none: backup tools take that for a hole.
     pub fn blocks(&self) -> u64 {
-        let m = self.maps.read();
-        m.blocks.saturating_add(m.delalloc.total())
+        self.maps.read().all_blocks()
     }
 
     /// Changed since the last commit, or being committed: must stay in the table.

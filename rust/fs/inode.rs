@@ -26,7 +26,7 @@ impl InodeData {
             gid: a.gid,
             rdev: a.rdev,
             size: a.size,
-            sectors: self.fs.blocks(&self.engine).saturating_mul(SECTORS),
+            sectors: self.engine.blocks().saturating_mul(SECTORS),
             // Inode numbers are never used again, so that handles need no generation.
             generation: 0,
             flags: a.flags,

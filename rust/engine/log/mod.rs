@@ -330,7 +330,7 @@ impl Fs {
                 extents += 1;
             }
             if !pinned {
-                m.ems.set_logged(r.start);
+                m.ems.set_logged(&r);
             }
         }
         // Another fsync takes the size along with all of the extents or without: else a crash could leave

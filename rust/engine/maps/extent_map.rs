@@ -5,9 +5,14 @@
 //! - *Pinned*: the I/O of an ordered extent is in flight there. Only R1's helper inserts pinned maps,
 //!   and only against the [`Ordered`] that proves that the ordered extent came first.
 //! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
-//!   a fast fsync collects these. The modified list is the set of maps with this flag.
+//!   a fast fsync collects these.
 //! - *Logged*: modified, and a fast fsync has collected it. It stays until the commit all the same.
 //! - Otherwise clean: a cache entry that says what the extent tree says.
+//!
+//! A fast fsync looks only where it must: `unsaved` covers every map that is pinned, or modified and not
+//! logged. It may cover more (where memory to cut a range was missing), never less. Neighbours of the
+//! same state whose blocks lie one behind the other on disk, too, are one map. So the cost of an fsync is
+//! that of what it saves, whatever happened since the last commit.
 //!
 //! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
 //! through, drops clean maps only. Everything is under `Inode.maps`.
@@ -76,6 +81,12 @@ impl Counts {
 /// The extent maps of an inode.
 pub struct ExtentMaps {
     maps: RangeMap<Em>,
+    /// Where a fast fsync has to look.
+    ///
+    /// # Invariants
+    ///
+    /// Covers all maps that are pinned, or modified and not logged.
+    unsaved: RangeMap<()>,
     /// Clean maps: set by commits, which make them. What takes some of them away may leave it too high;
     /// the shrinker puts that right.
     clean: usize,
@@ -88,6 +99,7 @@ impl ExtentMaps {
     pub fn new() -> Self {
         Self {
             maps: RangeMap::new(),
+            unsaved: RangeMap::new(),
             clean: 0,
             counted: (0, 0),
         }
@@ -123,19 +135,14 @@ impl ExtentMaps {
 
     /// The first map in `[from, to)` whose write goes into preallocated blocks.
     pub fn first_in_place(&self, from: u64, to: u64) -> Option<Range<Em>> {
-        let mut at = from;
-        while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
-            if r.value.in_place {
-                return Some(r);
-            }
-            at = r.end();
-        }
-        None
+        self.find(from, to, |em| em.in_place)
     }
 
     /// R1: makes the mapping of a write in flight visible. `proof` is the ordered extent, which is
     /// in the inode's set already: order is a matter of types here.
+    /// An error may have dropped modified maps: the caller sees to it that no fsync relies on the log.
     pub(in crate::engine) fn insert_pinned(&mut self, proof: &Ordered) -> Result {
+        self.unsaved.cover(proof.start(), proof.len())?;
         self.maps.carve(proof.start(), proof.len(), |_| ())?;
         let value = Em {
             phys: proof.phys(),
@@ -162,6 +169,35 @@ impl ExtentMaps {
             em.logged = false;
             em.generation = generation;
         });
+        self.join(o.start());
+        self.join(o.end());
+    }
+
+    /// Joins the maps on both sides of `block` if they are one: the same state, and one run on disk.
+    fn join(&mut self, block: u64) {
+        self.maps.join(block, |l, r| l.pinned == 0 && l == r);
+    }
+
+    /// The range holds nothing any more that a fast fsync has to look at.
+    fn saved(&mut self, start: u64, len: u64) {
+        // Without memory it stays covered, which costs the next fsync a look.
+        let _ = self.unsaved.carve(start, len, |_| ());
+    }
+
+    /// The first map in `[from, to)` whose I/O is in flight.
+    pub fn first_pinned(&self, from: u64, to: u64) -> Option<Range<Em>> {
+        self.find(from, to, |em| em.pinned != 0)
+    }
+
+    fn find(&self, from: u64, to: u64, want: impl Fn(&Em) -> bool) -> Option<Range<Em>> {
+        let mut at = from;
+        while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
+            if want(&r.value) {
+                return Some(r);
+            }
+            at = r.end();
+        }
+        None
     }
 
     /// The I/O of `o` failed: its maps never were.
@@ -170,6 +206,7 @@ impl ExtentMaps {
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
             if r.value.pinned == o.id() {
                 self.maps.carve(r.start, r.len, |_| ())?;
+                self.saved(r.start, r.len);
             }
             from = r.end();
         }
@@ -194,24 +231,30 @@ impl ExtentMaps {
     pub fn unsaved_from(&self, _right: &Collecting<'_>, block: u64) -> Option<Range<Em>> {
         let mut at = block;
         loop {
-            let r = self.maps.at_or_after(at)?;
-            if r.value.pinned != 0 || (r.value.modified && !r.value.logged) {
+            let u = self.unsaved.at_or_after(at)?;
+            let unsaved = |em: &Em| em.pinned != 0 || (em.modified && !em.logged);
+            if let Some(r) = self.find(at.max(u.start), u.end(), unsaved) {
                 return Some(r);
             }
-            at = r.end();
+            at = u.end();
         }
     }
 
-    /// The map that starts at `start` is in the log's records.
-    pub fn set_logged(&mut self, start: u64) {
-        if let Some(em) = self.maps.get_mut(start) {
+    /// The map `r` is in the log's records.
+    pub fn set_logged(&mut self, r: &Range<Em>) {
+        if let Some(em) = self.maps.get_mut(r.start) {
             em.logged = true;
         }
+        self.saved(r.start, r.len);
+        self.join(r.end());
+        self.join(r.start);
     }
 
     /// The extent tree changed in this range (punch, truncate, preallocation): forget it.
     pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
-        self.maps.carve(start, len, |_| ())
+        self.maps.carve(start, len, |_| ())?;
+        self.saved(start, len);
+        Ok(())
     }
 
     /// Generation `durable` is on disk: its maps are clean. The tree says the same as a clean map, so
@@ -227,7 +270,15 @@ impl ExtentMaps {
             };
             if em.modified && em.generation <= durable {
                 em.modified = false;
+                // Merely a flag of modified maps.
+                let logged = core::mem::replace(&mut em.logged, false);
+                if !logged {
+                    self.saved(r.start, r.len);
+                }
             }
+            let Some(em) = self.maps.get_mut(r.start) else {
+                continue;
+            };
             // R2 holds here as well. A whole map goes: no memory is needed.
             if em.clean() && (keep || self.maps.carve(r.start, r.len, |_| ()).is_err()) {
                 self.clean += 1;
@@ -238,6 +289,7 @@ impl ExtentMaps {
     /// The inode leaves memory.
     pub fn forget_all(&mut self) {
         self.maps = RangeMap::new();
+        self.unsaved = RangeMap::new();
         self.clean = 0;
     }
 

@@ -70,6 +70,9 @@ pub struct Maps {
     pub delalloc: Delalloc,
     /// Allocated data blocks in the tree.
     pub blocks: u64,
+    /// Holes of the tree that are about to be filled: dirty in the page cache, or in flight. Kept along, so
+    /// that stat(2) costs the same whatever is dirty.
+    new_blocks: RangeMap<()>,
 }
 
 impl Maps {
@@ -80,7 +83,67 @@ impl Maps {
             ems: ExtentMaps::new(),
             delalloc: Delalloc(RangeMap::new()),
             blocks,
+            new_blocks: RangeMap::new(),
         }
+    }
+
+    /// The blocks of the tree and those that are about to be added.
+    pub fn all_blocks(&self) -> u64 {
+        self.blocks.saturating_add(self.new_blocks.total())
+    }
+
+    /// The range is about to be written: its holes will be new blocks. Nothing is changed on error.
+    pub fn expect_new(&mut self, st: &NodeStore, start: u64, len: u64) -> Result {
+        let end = start.saturating_add(len);
+        let mut at = start;
+        let r = loop {
+            // A page that is written back was counted when it became dirty.
+            if let Some(r) = self.new_blocks.at(at) {
+                at = r.end();
+            }
+            if at >= end {
+                return Ok(());
+            }
+            let run = match self.completed(st, at, end - at) {
+                Ok(run) => run,
+                Err(e) => break e,
+            };
+            if run.kind == MapKind::Hole {
+                if let Err(e) = self.new_blocks.cover(at, run.len) {
+                    break e;
+                }
+            }
+            at += run.len.max(1);
+        };
+        self.recheck_new(start, len);
+        Err(r)
+    }
+
+    /// Something in the range may no longer be dirty or in flight: what was to become new blocks, and is
+    /// neither, is forgotten.
+    pub fn recheck_new(&mut self, start: u64, len: u64) {
+        let end = start.saturating_add(len);
+        let mut at = start;
+        while let Some(r) = self.new_blocks.at_or_after(at).filter(|r| r.start < end) {
+            at = at.max(r.start);
+            let stop = r.end().min(end);
+            while at < stop {
+                let dirty = self.delalloc.at_or_after(at).map(|d| (d.start, d.end()));
+                let flying = self.ems.first_pinned(at, stop).map(|f| (f.start, f.end()));
+                // The first range that is still to come.
+                let keep = dirty.into_iter().chain(flying).min();
+                let (from, to) = keep.filter(|k| k.0 < stop).unwrap_or((stop, stop));
+                let from = from.max(at);
+                self.mapped(at, from - at);
+                at = to.max(from);
+            }
+        }
+    }
+
+    /// The range has blocks of its own now.
+    pub fn mapped(&mut self, start: u64, len: u64) {
+        // Without memory to cut a range it stays, until what is around it goes: stat(2) shows too many.
+        let _ = self.new_blocks.carve(start, len, |_| ());
     }
 
     /// The extent record that contains `block`; its bytes are left in `v`.
@@ -228,12 +291,7 @@ impl Maps {
         match flight {
             Some(r) if r.start <= block => {
                 let len = under.len.min(r.end() - block);
-                Ok(Writable::Needs(Mapping {
-                    len,
-                    kind: MapKind::Hole,
-                    phys: 0,
-                    ..under
-                }))
+                Ok(Writable::Needs(Mapping { len, ..under }))
             }
             Some(r) => Ok(Writable::Unwritten(Mapping {
                 len: under.len.min(r.start - block),
@@ -270,22 +328,35 @@ impl DelallocGuard<'_> {
     /// reservation are now owned by the inode; the caller gives the rest back. Zero: somebody else
     /// made the range writable in between.
     pub fn insert(&mut self, st: &NodeStore, block: u64, reserved: u64) -> Result<u64> {
+        let mut hole = false;
         let len = match self.maps.writable(st, block, reserved)? {
-            Writable::Needs(under) => under.len.min(reserved),
+            Writable::Needs(under) => {
+                hole = under.kind == MapKind::Hole;
+                under.len.min(reserved)
+            }
             // The mutant goes by its first look.
             _ if mutant::is(Mutant::R4) => reserved,
             _ => return Ok(0),
         };
+        if hole {
+            self.maps.new_blocks.cover(block, len)?;
+        }
         let d = &mut self.maps.delalloc;
         // Join with the neighbour on the left, so that a sequential write stays one range.
         let left = block.checked_sub(1).and_then(|b| d.at(b));
         match left {
             Some(l) => d.extend(l.start, len),
-            None => d.insert(Range {
-                start: block,
-                len,
-                value: (),
-            })?,
+            None => {
+                let r = d.insert(Range {
+                    start: block,
+                    len,
+                    value: (),
+                });
+                if let Err(e) = r {
+                    self.maps.recheck_new(block, len);
+                    return Err(e);
+                }
+            }
         }
         Ok(len)
     }

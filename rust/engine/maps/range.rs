@@ -85,17 +85,24 @@ impl<V: RangeValue> RangeMap<V> {
         self.at_or_after(block).filter(|r| r.start <= block)
     }
 
-    /// Removes what lies in `[start, start + len)`; `gone` is told of each part. Ranges that reach
+    /// Removes what lies in `[start, start + len)` and calls `gone` with each part. Ranges that reach
     /// beyond are cut. Nothing is changed on error.
     pub fn carve(&mut self, start: u64, len: u64, mut gone: impl FnMut(Range<V>)) -> Result {
         let end = start.saturating_add(len);
-        while let Some(r) = self.at_or_after(start).filter(|r| r.start < end) {
-            let (from, to) = (r.start.max(start), r.end().min(end));
-            if r.end() > end {
-                // The only step that may need memory comes first.
-                self.map
-                    .insert(end, (r.end() - end, r.value.advance(end - r.start)))?;
+        if start >= end {
+            return Ok(());
+        }
+        // The only step that may need memory comes first: what reaches beyond the end becomes a range
+        // of its own.
+        if let Some(r) = self.at(end).filter(|r| r.start < end) {
+            self.map
+                .insert(end, (r.end() - end, r.value.advance(end - r.start)))?;
+            if let Some(e) = self.map.get_mut(&r.start) {
+                e.0 = end - r.start;
             }
+        }
+        while let Some(r) = self.at_or_after(start).filter(|r| r.start < end) {
+            let (from, to) = (r.start.max(start), r.end());
             if r.start < start {
                 if let Some(e) = self.map.get_mut(&r.start) {
                     e.0 = start - r.start;
@@ -133,8 +140,60 @@ impl<V: RangeValue> RangeMap<V> {
         }
     }
 
+    /// Joins the range that starts at `start` to the one that ends there, if `same` says that both are
+    /// one: it compares what the left value would be at `start` with the right one. Needs no memory.
+    pub fn join(&mut self, start: u64, same: impl FnOnce(&V, &V) -> bool) {
+        let Some(left) = start.checked_sub(1).and_then(|b| self.at(b)) else {
+            return;
+        };
+        let Some(right) = self.at(start).filter(|r| r.start == start) else {
+            return;
+        };
+        if same(&left.value.advance(left.len), &right.value) {
+            self.map.remove(&start);
+            if let Some(e) = self.map.get_mut(&left.start) {
+                e.0 += right.len;
+            }
+        }
+    }
+
     /// Changes the value of the range that starts at `start`.
     pub fn get_mut(&mut self, start: u64) -> Option<&mut V> {
         self.map.get_mut(&start).map(|e| &mut e.1)
+    }
+}
+
+impl RangeMap<()> {
+    /// Adds a range, or what is missing of it, and joins it to the ranges that it touches. Nothing is
+    /// changed on error.
+    pub fn cover(&mut self, start: u64, len: u64) -> Result {
+        let end = start.saturating_add(len);
+        if start >= end {
+            return Ok(());
+        }
+        let left = self.map.last_le(start).map(|(s, (l, ()))| (s, *l));
+        let (from, mut to, mut had) = match left.filter(|(s, l)| s.saturating_add(*l) >= start) {
+            Some((s, l)) => (s, end.max(s.saturating_add(l)), l),
+            None => {
+                // The only step that may need memory. It may overlap others for a moment.
+                self.map.insert(start, (len, ()))?;
+                (start, end, 0)
+            }
+        };
+        // The ranges that it touches or covers become part of it.
+        loop {
+            let next = self.map.first_ge(from.saturating_add(1));
+            let Some((s, l)) = next.map(|(s, (l, ()))| (s, *l)).filter(|(s, _)| *s <= to) else {
+                break;
+            };
+            to = to.max(s.saturating_add(l));
+            had += l;
+            self.map.remove(&s);
+        }
+        if let Some(e) = self.map.get_mut(&from) {
+            e.0 = to - from;
+        }
+        self.total = (self.total - had).saturating_add(to - from);
+        Ok(())
     }
 }

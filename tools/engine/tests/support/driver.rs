@@ -154,6 +154,11 @@ impl Driver {
     /// what is durable is known.
     pub fn step(&mut self, op: &Op) {
         self.apply(op);
+        for c in self.cache.values() {
+            let ino = c.inode.ino();
+            let want = verify::count_blocks(&self.fs(), &c.inode);
+            assert_eq!(c.inode.blocks(), want, "blocks of inode {ino} after {op:?}");
+        }
         assert!(
             !self.fs().is_shutdown(),
             "the filesystem shut down in {op:?}"

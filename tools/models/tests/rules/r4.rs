@@ -96,7 +96,7 @@ fn page_cache() {
     f.check_quiet();
     check(&f.bed, before);
     // An overwrite to be adds none.
-    assert_eq!(f.bed.fs.blocks(&f.bed.file), 4);
+    assert_eq!(f.bed.file.blocks(), 4);
     let data = f.settle(4);
     let raced = data[1] == [5, 5] || data[1] == [7, 5];
     assert!(

@@ -113,6 +113,21 @@ pub(super) fn contents(fs: &Fs, inode: &Shared<Inode>) -> BTreeMap<u64, u64> {
     found
 }
 
+/// What stat(2) must say: the blocks that are mapped, and the dirty ones that will be new.
+pub(super) fn count_blocks(fs: &Fs, inode: &Inode) -> u64 {
+    let (mut at, mut n) = (0, 0);
+    while at < MAX_FILE_BLOCKS {
+        let left = MAX_FILE_BLOCKS - at;
+        let dirty = fs.map_report(inode, at, left).expect("map_report");
+        let mapped = fs.map_read(inode, at, dirty.len).expect("map_read");
+        if dirty.kind == MapKind::Delalloc || mapped.kind != MapKind::Hole {
+            n += mapped.len;
+        }
+        at += mapped.len;
+    }
+    n
+}
+
 fn verify_data(fs: &Fs, inode: &Shared<Inode>, node: &Node) {
     let ino = inode.ino();
     let (mut at, mut found) = (0, 0);
