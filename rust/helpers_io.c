@@ -36,6 +36,11 @@ void ordofs_helper_wait_stable(struct page *page)
 	folio_wait_stable(page_folio(page));
 }
 
+void ordofs_helper_lost(struct inode *inode, int error)
+{
+	mapping_set_error(inode->i_mapping, error);
+}
+
 vm_fault_t ordofs_helper_fault_error(int err)
 {
 	return vmf_fs_error(err);

@@ -50,6 +50,7 @@ loff_t ordofs_helper_last_written_block(struct inode *inode, loff_t pos,
 		ssize_t written);
 void ordofs_helper_mapping_init(struct address_space *mapping);
 void ordofs_helper_wait_stable(struct page *page);
+void ordofs_helper_lost(struct inode *inode, int error);
 vm_fault_t ordofs_helper_fault_error(int err);
 void ordofs_helper_start_pagefault(struct super_block *sb);
 void ordofs_helper_end_pagefault(struct super_block *sb);

@@ -139,6 +139,8 @@ impl Fs {
     /// ones come through here. Must not be called inside a Txn.
     pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
         while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
+            // The file may have grown inside of its last block, which no record says yet.
+            self.log_before_size(inode);
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();

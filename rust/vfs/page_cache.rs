@@ -271,4 +271,10 @@ impl<T: FileData> LayoutLock<'_, T> {
         // SAFETY: The inode is valid, the locks are held.
         unsafe { bindings::truncate_setsize(self.inode.as_ptr(), size as i64) };
     }
+
+    /// Dirty pages were dropped that were still part of the file: the next fsync says so.
+    pub(crate) fn lost(&self, e: Error) {
+        // SAFETY: The inode is valid.
+        unsafe { bindings::ordofs_helper_lost(self.inode.as_ptr(), e.to_errno()) };
+    }
 }

@@ -73,11 +73,15 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
         let _nofs = NoFs::enter();
         engine.set_size(target, size)
     };
-    if cut.is_err() {
-        // If it has not even begun, the file is as long as before, but for what nobody has written.
-        layout.set_size(size.max(target.attrs().size));
+    if let Err(e) = cut {
+        let on_disk = target.attrs().size;
+        if on_disk > size {
+            // It has not even begun: the file is as long as before, but for what was not written back.
+            layout.set_size(on_disk);
+            layout.lost(e);
+        }
+        return Err(e);
     }
-    cut?;
     if zeroed.is_none() {
         layout.zero_tail(size)?;
         inode.write_and_wait(size, size)?;

@@ -342,12 +342,7 @@ impl File {
         })
     }
 
-    fn cut(
-        &mut self,
-        io: &Io<'_>,
-        size: u64,
-        set_size: impl FnOnce(&Io<'_>) -> Result,
-    ) -> Result {
+    fn cut(&mut self, io: &Io<'_>, size: u64, set_size: impl FnOnce(&Io<'_>) -> Result) -> Result {
         let tail = size..size.next_multiple_of(BLOCK);
         let zeroed = !tail.is_empty() && self.zero(io, tail)?;
         self.set_size_pages(size);

@@ -18,8 +18,9 @@ use std::sync::Arc;
 const BLOCK: u64 = 4096;
 /// Every other block of the file is written up to here, so that each is a record of its own.
 const BLOCKS: u64 = 800;
-/// What the truncation cuts it to.
+/// What the truncation cuts it to: blocks that stay, and the size.
 const KEPT: u64 = 10;
+const CUT: u64 = KEPT * BLOCK - 100;
 /// How far the file grows afterwards.
 const GROWN: u64 = 600;
 
@@ -73,17 +74,17 @@ fn cut_short(failure: Failure, committed: bool) -> Option<Bed> {
         Failure::Memory => (0..)
             .take_while(|n| {
                 let _armed = fault::nth(*n, Mode::Once);
-                fs.set_size(&file, KEPT * BLOCK).is_err() && file.attrs().size != KEPT * BLOCK
+                fs.set_size(&file, CUT).is_err() && file.attrs().size != CUT
             })
             .for_each(drop),
         Failure::Reads(n) => {
             while fs.shrink_scan(1000) > 0 {}
             reads.store(n, Ordering::Relaxed);
-            let _ = fs.set_size(&file, KEPT * BLOCK);
+            let _ = fs.set_size(&file, CUT);
             reads.store(u64::MAX, Ordering::Relaxed);
         }
     }
-    if fs.is_shutdown() || file.attrs().size != KEPT * BLOCK || left(&fs, &file, KEPT) == 0 {
+    if fs.is_shutdown() || file.attrs().size != CUT || left(&fs, &file, KEPT) == 0 {
         return None;
     }
     if committed {
@@ -206,7 +207,7 @@ fn a_crash_right_after_it_brings_nothing_back() {
         bed.fs.sync_inode(&bed.file).unwrap();
         let left_disk = bed.disk.fork();
         let (fs, file) = again(&left_disk);
-        assert_eq!(file.attrs().size, KEPT * BLOCK);
+        assert_eq!(file.attrs().size, CUT);
         assert_eq!(left(&fs, &file, KEPT), 0);
         fs.raise_size(&file, GROWN * BLOCK).unwrap();
         fs.sync_inode(&file).unwrap();
@@ -230,5 +231,26 @@ fn growing_keeps_what_is_preallocated_behind_the_end() {
         let disk = disk.fork();
         let (fs, file) = again(&disk);
         assert_eq!((file.attrs().size, left(&fs, &file, 0)), (size, 100));
+    }
+}
+
+/// The record that ends the truncation says the size, and a size comes with its data: here of what was
+/// appended in the last block meanwhile. Another file's fsync takes the record along.
+#[test]
+fn the_size_at_its_end_comes_with_its_data() {
+    for bed in beds() {
+        let (dev, fs, file) = (&bed.dev, &bed.fs, &bed.file);
+        write(dev, fs, file, KEPT - 1, &[4711]).unwrap();
+        fs.map_write(file, GROWN, 1).unwrap();
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let other = fs.create(&root, b"other", &regular()).unwrap();
+        fs.sync_inode(&other).unwrap();
+        let disk = bed.disk.fork();
+        let (again, file) = again(&disk);
+        if file.attrs().size == KEPT * BLOCK {
+            let last = read(&disk.device(), &again, &file, KEPT - 1).unwrap();
+            assert_eq!(last, Some(4711));
+        }
+        fs.release_delalloc(&bed.file, GROWN, 1);
     }
 }
