@@ -9,6 +9,7 @@
 #include <linux/fs.h>
 #include <linux/fileattr.h>
 #include <linux/fs_context.h>
+#include <linux/freezer.h>
 #include <linux/iversion.h>
 #include <linux/kthread.h>
 #include <linux/lockdep.h>
@@ -116,11 +117,14 @@ void ordofs_wait_begin(struct wait_queue_head *wq,
  * returned). wait_woken() does not sleep in a kernel thread that was told to
  * stop: let time pass then, whoever waits for something must not spin.
  */
-long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle)
+long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle,
+		      bool freezable)
 {
 	if (ordofs_kthread_should_stop())
+	unsigned int mode = idle ? TASK_IDLE : TASK_UNINTERRUPTIBLE;
+
 		schedule_timeout_uninterruptible(1);
-	return wait_woken(entry, idle ? TASK_IDLE : TASK_UNINTERRUPTIBLE,
+	return wait_woken(entry, freezable ? mode | TASK_FREEZABLE : mode,
 			  timeout);
 }
 
@@ -177,6 +181,16 @@ bool ordofs_kthread_should_stop(void)
 }
 
 bool ordofs_shrink_is_global(struct shrink_control *sc)
+void ordofs_kthread_set_freezable(void)
+{
+	set_freezable();
+}
+
+void ordofs_kthread_try_to_freeze(void)
+{
+	try_to_freeze();
+}
+
 {
 	return mem_cgroup_shrink_is_root(sc);
 }

@@ -165,10 +165,11 @@ bool ordofs_helper_queue_work(struct workqueue_struct *wq,
  * Unbound, so that checksumming spreads over the CPUs; with a rescuer, because
  * writeback under memory pressure waits for these works.
  */
-struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name)
+struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name,
+						       bool freezable)
 {
-	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI,
-			       0, name);
+	return alloc_workqueue("%s", WQ_UNBOUND | WQ_MEM_RECLAIM | WQ_HIGHPRI |
+			       (freezable ? WQ_FREEZABLE : 0), 0, name);
 }
 
 void ordofs_helper_flush_workqueue(struct workqueue_struct *wq)

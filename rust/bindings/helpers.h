@@ -39,7 +39,8 @@ void ordofs_waitqueue_init(struct wait_queue_head *wq);
 void ordofs_wake_all(struct wait_queue_head *wq);
 void ordofs_wait_begin(struct wait_queue_head *wq,
 		       struct wait_queue_entry *entry);
-long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle);
+long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle,
+		      bool freezable);
 long ordofs_ms_to_jiffies(u64 ms);
 unsigned int ordofs_nofs_save(void);
 void ordofs_nofs_restore(unsigned int flags);
@@ -52,6 +53,8 @@ void ordofs_page_free(void *page);
 struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
 					  const char *name, const char *id);
 bool ordofs_kthread_should_stop(void);
+void ordofs_kthread_set_freezable(void);
+void ordofs_kthread_try_to_freeze(void);
 void ordofs_fc_error(struct fs_context *fc, const char *msg, int len);
 void ordofs_fc_error_param(struct fs_context *fc, const char *key,
 			   const char *msg, int len);

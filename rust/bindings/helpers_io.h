@@ -74,7 +74,8 @@ void ordofs_helper_bio_init_write(struct bio *bio, bio_end_io_t end_io);
 void ordofs_helper_init_work(struct work_struct *work, ordofs_work_fn fn);
 bool ordofs_helper_queue_work(struct workqueue_struct *wq,
 		struct work_struct *work);
-struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name);
+struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name,
+						       bool freezable);
 void ordofs_helper_flush_workqueue(struct workqueue_struct *wq);
 bool ordofs_helper_message_allowed(void);
 bool ordofs_helper_key_enabled(struct static_key *key);

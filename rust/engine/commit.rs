@@ -480,10 +480,10 @@ impl Fs {
         }
     }
 
-    /// The commit thread sleeps here, at most `ms` milliseconds.
+    /// The commit thread sleeps here, at most `ms` milliseconds, and as long as the system is frozen.
     pub fn commit_wait(&self, ms: u64) {
         self.wake
-            .wait_timeout(ms, || self.woken.load(Ordering::Acquire));
+            .wait_freezable(ms, || self.woken.load(Ordering::Acquire));
     }
 
     /// The commit thread's work: commits when it is time or when there is much to write.

@@ -50,8 +50,12 @@ impl OrdoFs {
         let engine = self.engine.clone();
         let frozen = self.frozen.clone();
         *committer = Some(kthread::spawn(c"ordofs", sb.id(), move || {
+            // The image of a hibernation has the filesystem as it is in memory: the disk must not get
+            // newer than that before the image is complete.
+            kthread::set_freezable();
             while !kthread::should_stop() {
                 engine.commit_wait(TICK);
+                kthread::try_to_freeze();
                 if kthread::should_stop() {
                     break;
                 }

@@ -30,6 +30,20 @@ pub(crate) fn should_stop() -> bool {
     unsafe { bindings::ordofs_kthread_should_stop() }
 }
 
+/// From now on the system, before it sleeps or makes the image of a hibernation, waits until the current
+/// thread has come to [`try_to_freeze`] or waits in [`crate::os::WaitQueue::wait_freezable`], and keeps
+/// it there until the end of that. For kernel threads.
+pub(crate) fn set_freezable() {
+    // SAFETY: Changes flags of the current task only; no requirements.
+    unsafe { bindings::ordofs_kthread_set_freezable() };
+}
+
+/// A place where the current thread may be kept, see [`set_freezable`]. No lock may be held.
+pub(crate) fn try_to_freeze() {
+    // SAFETY: May sleep, which every caller in process context may.
+    unsafe { bindings::ordofs_kthread_try_to_freeze() };
+}
+
 /// What a thread runs.
 ///
 /// # Safety

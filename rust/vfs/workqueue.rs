@@ -34,10 +34,11 @@ unsafe impl Send for Workqueue {}
 unsafe impl Sync for Workqueue {}
 
 impl Workqueue {
-    /// Makes an unbound queue with a rescuer.
-    pub(crate) fn new(name: &CStr) -> Result<Self> {
+    /// Makes an unbound queue with a rescuer. `freezable`: no work begins while the system is about to sleep
+    /// or makes the image of a hibernation.
+    pub(crate) fn new(name: &CStr, freezable: bool) -> Result<Self> {
         // SAFETY: The name is a valid string that is copied.
-        let ptr = unsafe { bindings::ordofs_helper_alloc_workqueue(name.as_char_ptr()) };
+        let ptr = unsafe { bindings::ordofs_helper_alloc_workqueue(name.as_char_ptr(), freezable) };
         // INVARIANT: Just made.
         Ok(Self {
             ptr: NonNull::new(ptr).ok_or(ENOMEM)?,
@@ -78,8 +79,10 @@ impl IoQueues {
     /// Makes the queues.
     pub(crate) fn new() -> Result<Self> {
         Ok(Self {
-            reads: Workqueue::new(c"ordered-read")?,
-            writes: Workqueue::new(c"ordered-write")?,
+            // What makes the image may have to be read.
+            reads: Workqueue::new(c"ordered-read", false)?,
+            // On a full disk the end of a write may commit, and the disk must not get newer than the image.
+            writes: Workqueue::new(c"ordered-write", true)?,
         })
     }
 

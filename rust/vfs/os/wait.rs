@@ -45,7 +45,7 @@ impl WaitQueue {
         if cond() {
             return;
         }
-        self.sleep(&mut cond, None);
+        self.sleep(&mut cond, None, false);
     }
 
     /// Waits until `cond` is true, for at most `ms` milliseconds, or until the calling kernel
@@ -54,7 +54,16 @@ impl WaitQueue {
         if cond() {
             return true;
         }
-        self.sleep(&mut cond, Some(ms))
+        self.sleep(&mut cond, Some(ms), false)
+    }
+
+    /// As [`WaitQueue::wait_timeout`], and while the system sleeps or makes the image of a hibernation
+    /// the caller is kept here ([`kthread::set_freezable`]). No lock may be held.
+    pub fn wait_freezable(&self, ms: u64, mut cond: impl FnMut() -> bool) -> bool {
+        if cond() {
+            return true;
+        }
+        self.sleep(&mut cond, Some(ms), true)
     }
 
     /// Wakes all who wait, so that they look at their conditions again. What makes a condition true
@@ -64,8 +73,8 @@ impl WaitQueue {
         unsafe { bindings::ordofs_wake_all(self.raw.get()) };
     }
 
-    /// The loop behind both ways of waiting.
-    fn sleep(&self, cond: &mut dyn FnMut() -> bool, ms: Option<u64>) -> bool {
+    /// The loop behind all ways of waiting.
+    fn sleep(&self, cond: &mut dyn FnMut() -> bool, ms: Option<u64>, freezable: bool) -> bool {
         let storage = Opaque::<bindings::wait_queue_entry>::uninit();
         let entry = storage.get();
         // SAFETY: The entry is on this stack frame and is taken off the queue below before the
@@ -84,7 +93,7 @@ impl WaitQueue {
                 break false;
             }
             // SAFETY: The entry was initialised for this task by `ordofs_wait_begin`.
-            left = unsafe { bindings::ordofs_wait_once(entry, left, ms.is_some()) };
+            left = unsafe { bindings::ordofs_wait_once(entry, left, ms.is_some(), freezable) };
         };
         // SAFETY: The entry is on this queue since `ordofs_wait_begin`.
         unsafe { bindings::remove_wait_queue(self.raw.get(), entry) };

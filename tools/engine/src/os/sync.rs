@@ -162,6 +162,11 @@ impl WaitQueue {
         }
     }
 
+    /// As [`WaitQueue::wait_timeout`]; nothing freezes a program.
+    pub fn wait_freezable(&self, ms: u64, cond: impl FnMut() -> bool) -> bool {
+        self.wait_timeout(ms, cond)
+    }
+
     /// Waits until `cond` is true or `ms` milliseconds have passed; returns the last answer.
     pub fn wait_timeout(&self, ms: u64, mut cond: impl FnMut() -> bool) -> bool {
         let end = raw::Deadline::after(ms);

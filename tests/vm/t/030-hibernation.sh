@@ -1,0 +1,24 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# The commit thread stands still while the system sleeps or makes the image of a hibernation: to the freezer it
+# is a thread like a program. (tests/vm/hibernation.sh makes an image, and takes the machine's ports along.)
+# timeout: 60
+set -euo pipefail
+
+PF_NOFREEZE=0x8000
+mkfs.ordofs "$TEST_DEV" <<<y >/dev/null
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
+freezable() {
+	local pid
+	pid=$(pgrep -x "ordofs/${TEST_DEV##*/}")
+	[ $(($(awk '{ print $9 }' "/proc/$pid/stat") & PF_NOFREEZE)) -eq 0 ] || { echo "not freezable"; exit 1; }
+}
+touch "$TEST_MNT/file"
+freezable
+mount -o remount,ro "$TEST_MNT"
+mount -o remount,rw "$TEST_MNT"
+sleep 1
+freezable
+umount "$TEST_MNT"
