@@ -184,6 +184,10 @@ impl Fs {
 
     /// Makes what happened to the inode durable: by the log, else by a commit.
     pub fn sync_inode(&self, inode: &Inode) -> Result {
+        if self.read_only.load(Ordering::Acquire) {
+            // Nothing can have changed but by replay in memory, which the log has.
+            return self.readable();
+        }
         let changed = inode.changed.load(Ordering::Acquire);
         if self.durable_generation() >= changed && !self.log_pending() {
             return self.readable();

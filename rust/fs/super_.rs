@@ -161,13 +161,11 @@ impl FileSystem for OrdoFs {
         if let (false, Some(why)) = (read_only, fs.engine.forbidden()) {
             return Err(why.into());
         }
-        fs.engine.set_commit_secs(params.commit_secs);
-        fs.engine.set_discard(params.discard);
-        fs.acl.store(params.acl, Ordering::Relaxed);
         if read_only && !sb.read_only() {
-            fs.stop_committer();
+            // A mount that stays writable because this fails keeps its commit thread.
             fs.sync(true)?;
             fs.engine.set_read_only(true);
+            fs.stop_committer();
         } else if !read_only && sb.read_only() {
             fs.engine.set_read_only(false);
             if let Err(e) = fs.clean_up().and_then(|()| fs.start_committer(sb)) {
@@ -175,6 +173,9 @@ impl FileSystem for OrdoFs {
                 return Err(e.into());
             }
         }
+        fs.engine.set_commit_secs(params.commit_secs);
+        fs.engine.set_discard(params.discard);
+        fs.acl.store(params.acl, Ordering::Relaxed);
         Ok(())
     }
 
