@@ -101,6 +101,11 @@ pub(crate) unsafe extern "C" fn getattr<T: FileData>(
         bindings::generic_fill_statx_attr(ptr, stat);
         let attrs = T::attrs(inode.data());
         (*stat).blocks = attrs.sectors;
+        // `i_flags`, from which the VFS takes the others that have an attribute, has no such flag.
+        (*stat).attributes_mask |= u64::from(bindings::STATX_ATTR_NODUMP);
+        if attrs.flags & bindings::FS_NODUMP_FL != 0 {
+            (*stat).attributes |= u64::from(bindings::STATX_ATTR_NODUMP);
+        }
         if request_mask & bindings::STATX_BTIME != 0 {
             (*stat).btime = timespec(attrs.btime);
             (*stat).result_mask |= bindings::STATX_BTIME;
