@@ -50,6 +50,7 @@ impl InodeData {
 impl OrdoFs {
     pub(super) fn read_inode(&self, ino: u64) -> Result<InodeData> {
         let _nofs = NoFs::enter();
+        self.engine.readable()?;
         Ok(InodeData::new(&self.engine, self.engine.iget(ino)?))
     }
 

@@ -30,6 +30,7 @@ fn new_inode<'a>(new: &NewNode<'a>) -> engine::NewInode<'a> {
 impl OrdoFs {
     pub(super) fn lookup_name(&self, dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
         let _nofs = NoFs::enter();
+        self.engine.readable()?;
         let entry = self.engine.lookup(&dir.data().engine, name)?;
         Ok(entry.map(|e| e.ino))
     }

@@ -257,6 +257,10 @@ impl FileSystem for OrdoFs {
         self.engine.abort("the device is gone, or was declared so");
     }
 
+    fn readable(&self) -> Result {
+        self.engine.readable()
+    }
+
     fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<InodeData> {
         sb.fs().read_inode(ino)
     }
@@ -348,6 +352,7 @@ impl FileSystem for OrdoFs {
     }
 
     fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result {
+        dir.fs().engine.readable()?;
         // `emit` copies to user memory and may fault, which may write back pages: no NOFS scope.
         dir.fs().engine.readdir(&dir.data().engine, pos, emit)
     }

@@ -60,6 +60,7 @@ impl OrdoFs {
         name: &[u8],
         out: &mut [u8],
     ) -> Result<Option<usize>> {
+        self.engine.readable()?;
         self.engine.get_xattr(&data.engine, index(ns), name, out)
     }
 
@@ -86,6 +87,7 @@ impl OrdoFs {
         data: &InodeData,
         emit: &mut dyn FnMut(Namespace, &[u8]) -> Result,
     ) -> Result {
+        self.engine.readable()?;
         self.engine.list_xattr(&data.engine, &mut |index, name, _| {
             let ns = match index {
                 xattr::USER => Namespace::User,

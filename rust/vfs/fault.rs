@@ -21,6 +21,42 @@ use super::iomap::Tables;
 use super::{trace, Inode};
 use crate::bindings;
 
+/// `fault`: a page of the mapping is not there.
+///
+/// # Safety
+///
+/// Called by the fault handler for a mapping of a file of `T`.
+unsafe extern "C" fn fault<T: FileData>(vmf: *mut bindings::vm_fault) -> bindings::vm_fault_t {
+    // SAFETY: By the requirements the fault, its mapping and its file are valid.
+    let inode = unsafe { Inode::<T>::from_raw((*(*(*vmf).__bindgen_anon_1.vma).vm_file).f_inode) };
+    match inode.fs().readable() {
+        // SAFETY: As above.
+        Ok(()) => unsafe { bindings::filemap_fault(vmf) },
+        // SAFETY: No requirements.
+        Err(e) => unsafe { bindings::ordofs_helper_fault_error(e.to_errno()) },
+    }
+}
+
+/// `map_pages`: maps what the page cache has around a fault.
+///
+/// # Safety
+///
+/// As for [`fault`], in a read-side critical section of RCU.
+unsafe extern "C" fn map_pages<T: FileData>(
+    vmf: *mut bindings::vm_fault,
+    start: c_ulong,
+    end: c_ulong,
+) -> bindings::vm_fault_t {
+    // SAFETY: By the requirements the fault, its mapping and its file are valid.
+    let inode = unsafe { Inode::<T>::from_raw((*(*(*vmf).__bindgen_anon_1.vma).vm_file).f_inode) };
+    match inode.fs().readable() {
+        // SAFETY: The arguments are the fault handler's own.
+        Ok(()) => unsafe { bindings::filemap_map_pages(vmf, start, end) },
+        // Nothing mapped: `fault` comes next.
+        Err(_) => 0,
+    }
+}
+
 /// `page_mkwrite`.
 ///
 /// # Safety
@@ -71,8 +107,8 @@ pub(super) unsafe extern "C" fn mmap_prepare<T: FileData>(
     struct Ops<T>(core::marker::PhantomData<T>);
     impl<T: FileData> Ops<T> {
         const REF: &'static bindings::vm_operations_struct = &bindings::vm_operations_struct {
-            fault: Some(bindings::filemap_fault),
-            map_pages: Some(bindings::filemap_map_pages),
+            fault: Some(fault::<T>),
+            map_pages: Some(map_pages::<T>),
             page_mkwrite: Some(page_mkwrite::<T>),
             ..pin_init::zeroed()
         };

@@ -14,14 +14,25 @@ use super::fault;
 use super::file_data::{Allocate, FileData};
 use super::iocb::{to_ssize, Destination, Iocb, OpenFile, Source};
 use super::iomap::{offset, seek};
+use super::SuperBlock;
 use crate::bindings;
 
 /// `open`.
 ///
 /// # Safety
 ///
-/// Called by the VFS.
-unsafe extern "C" fn open(inode: *mut bindings::inode, file: *mut bindings::file) -> c_int {
+/// Called by the VFS for an inode of `T`.
+unsafe extern "C" fn open<T: FileData>(
+    inode: *mut bindings::inode,
+    file: *mut bindings::file,
+) -> c_int {
+    // SAFETY: By the requirements.
+    if let Err(e) = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) }
+        .fs()
+        .readable()
+    {
+        return e.to_errno();
+    }
     // SAFETY: By the requirements; the file is not yet visible to others.
     unsafe {
         (*file).f_mode |= bindings::ORDOFS_FMODE_CAN_ODIRECT;
@@ -66,6 +77,30 @@ unsafe extern "C" fn read_iter<T: FileData>(
     // SAFETY: By the requirements.
     let (mut iocb, mut to) = unsafe { (Iocb::<T>::from_raw(iocb), Destination::from_raw(to)) };
     to_ssize(T::read_iter(&mut iocb, &mut to))
+}
+
+/// `splice_read`.
+///
+/// # Safety
+///
+/// Called by the VFS for an open file of `T`.
+unsafe extern "C" fn splice_read<T: FileData>(
+    file: *mut bindings::file,
+    pos: *mut bindings::loff_t,
+    pipe: *mut bindings::pipe_inode_info,
+    len: usize,
+    flags: c_uint,
+) -> isize {
+    // SAFETY: By the requirements.
+    if let Err(e) = unsafe { OpenFile::<T>::from_raw(file) }
+        .inode()
+        .fs()
+        .readable()
+    {
+        return e.to_errno() as isize;
+    }
+    // SAFETY: The arguments are the VFS's own. Direct I/O comes to `read_iter` instead.
+    unsafe { bindings::filemap_splice_read(file, pos, pipe, len, flags) }
 }
 
 /// `write_iter`.
@@ -135,11 +170,11 @@ pub(super) fn file_operations<T: FileData>() -> &'static bindings::file_operatio
     impl<T: FileData> Ops<T> {
         const REF: &'static bindings::file_operations = &bindings::file_operations {
             fop_flags: bindings::ORDOFS_FOP_DIO_PARALLEL_WRITE,
-            open: Some(open),
+            open: Some(open::<T>),
             llseek: Some(llseek::<T>),
             read_iter: Some(read_iter::<T>),
             write_iter: Some(write_iter::<T>),
-            splice_read: Some(bindings::filemap_splice_read),
+            splice_read: Some(splice_read::<T>),
             splice_write: Some(bindings::iter_file_splice_write),
             mmap_prepare: Some(fault::mmap_prepare::<T>),
             get_unmapped_area: Some(bindings::thp_get_unmapped_area),

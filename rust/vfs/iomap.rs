@@ -370,6 +370,10 @@ pub(crate) unsafe extern "C" fn fiemap<T: FileData>(
     start: u64,
     len: u64,
 ) -> c_int {
+    // SAFETY: The VFS passes an inode of `T`.
+    if let Err(e) = unsafe { Inode::<T>::from_raw(inode) }.fs().readable() {
+        return e.to_errno();
+    }
     // SAFETY: The inode is valid. The lock keeps truncation and punching out; writeback may go on,
     // each mapping is true for itself.
     unsafe {
@@ -382,6 +386,7 @@ pub(crate) unsafe extern "C" fn fiemap<T: FileData>(
 
 /// `SEEK_HOLE` and `SEEK_DATA`.
 pub(super) fn seek<T: FileData>(inode: &Inode<T>, pos: i64, data: bool) -> Result<i64> {
+    inode.fs().readable()?;
     let raw = inode.as_ptr();
     // SAFETY: The inode is valid; the lock is as for `fiemap`.
     let at = unsafe {

@@ -201,6 +201,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
     /// The device is gone, or the administrator wants it to seem so: from now on nothing is written,
     /// and everything that would fails.
     fn shutdown(&self);
+    /// EIO after a shutdown. What is cached must not hide it: every call that reads asks first.
+    fn readable(&self) -> Result;
 
     // Inodes.
 

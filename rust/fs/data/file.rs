@@ -44,6 +44,7 @@ pub(super) fn read_iter(iocb: &mut Iocb<'_, OrdoFs>, to: &mut Destination<'_>) -
     if iocb.is_nowait() {
         return Err(EAGAIN);
     }
+    iocb.inode().fs().engine().readable()?;
     if to.count() == 0 {
         return Ok(0);
     }
