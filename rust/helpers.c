@@ -4,12 +4,13 @@
  * here decides anything.
  */
 #include <linux/capability.h>
+#include <linux/compat.h>
 #include <linux/cred.h>
 #include <linux/exportfs.h>
 #include <linux/fs.h>
 #include <linux/fileattr.h>
-#include <linux/fs_context.h>
 #include <linux/freezer.h>
+#include <linux/fs_context.h>
 #include <linux/iversion.h>
 #include <linux/kthread.h>
 #include <linux/lockdep.h>
@@ -120,9 +121,9 @@ void ordofs_wait_begin(struct wait_queue_head *wq,
 long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle,
 		      bool freezable)
 {
-	if (ordofs_kthread_should_stop())
 	unsigned int mode = idle ? TASK_IDLE : TASK_UNINTERRUPTIBLE;
 
+	if (ordofs_kthread_should_stop())
 		schedule_timeout_uninterruptible(1);
 	return wait_woken(entry, freezable ? mode | TASK_FREEZABLE : mode,
 			  timeout);
@@ -180,7 +181,6 @@ bool ordofs_kthread_should_stop(void)
 	return (current->flags & PF_KTHREAD) && kthread_should_stop();
 }
 
-bool ordofs_shrink_is_global(struct shrink_control *sc)
 void ordofs_kthread_set_freezable(void)
 {
 	set_freezable();
@@ -191,6 +191,7 @@ void ordofs_kthread_try_to_freeze(void)
 	try_to_freeze();
 }
 
+bool ordofs_shrink_is_global(struct shrink_control *sc)
 {
 	return mem_cgroup_shrink_is_root(sc);
 }
@@ -446,6 +447,18 @@ bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,
 bool ordofs_dir_emit_dots(struct file *file, struct dir_context *ctx)
 {
 	return dir_emit_dots(file, ctx);
+}
+
+/* Whoever reads the directory keeps positions in 32 bits. */
+bool ordofs_dir_shows_upper_bits(struct file *file)
+{
+	if (file->f_mode & (FMODE_32BITHASH | FMODE_64BITHASH))
+		return file->f_mode & FMODE_32BITHASH;
+#ifdef CONFIG_COMPAT
+	return in_compat_syscall();
+#else
+	return BITS_PER_LONG == 32;
+#endif
 }
 
 int ordofs_finish_open_simple(struct file *file, int error)

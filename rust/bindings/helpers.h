@@ -95,6 +95,7 @@ const char *ordofs_d_name(struct dentry *dentry, u32 *len);
 bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,
 		     u64 ino, unsigned int type);
 bool ordofs_dir_emit_dots(struct file *file, struct dir_context *ctx);
+bool ordofs_dir_shows_upper_bits(struct file *file);
 int ordofs_finish_open_simple(struct file *file, int error);
 
 #endif /* ORDOFS_HELPERS_H */
