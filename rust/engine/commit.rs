@@ -3,9 +3,14 @@
 //! Commits: from the running transaction to a superblock on stable storage.
 //!
 //! 1. Under the commit mutex, and for a moment under the exclusive side of the barrier: take the list of
-//!    dirty inodes, snapshot each, turn the running allocation deltas into the commit's, and let the
-//!    next transaction run. No operation waits for I/O of a commit, but for the last resort of a full
-//!    disk ([`Fs::commit_and_enter`]).
+//!    dirty inodes, mark each as due for a snapshot, do the same for the running allocation deltas, and
+//!    let the next transaction run. No lock of an inode or an AG is waited for there, because it may be
+//!    held across a read from the device. No operation waits for I/O of a commit, but for the last resort
+//!    of a full disk ([`Fs::commit_and_enter`]).
+//!    Then, with the barrier open, take the snapshots. An operation of the next transaction that comes to
+//!    a due inode first takes its snapshot before it changes anything ([`Txn::dirty`]): either way it
+//!    shows the inode as it was when the barrier was closed, since nothing but operations changes what is
+//!    in it.
 //! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,
 //!    write both out.
 //! 3. The allocation trees describe their own nodes: apply deltas and give addresses until nothing
@@ -60,8 +65,8 @@ impl TreeSnap {
     }
 }
 
-struct InodeSnap {
-    inode: Shared<Inode>,
+/// An inode at the moment of the snapshot.
+pub(crate) struct InodeSnap {
     attrs: Attrs,
     state: u32,
     parent: u64,
@@ -73,7 +78,7 @@ struct InodeSnap {
 }
 
 impl InodeSnap {
-    fn take(inode: Shared<Inode>) -> Result<Self> {
+    fn take(inode: &Inode) -> Result<Self> {
         let (extents, blocks) = {
             let mut m = inode.maps.write();
             (TreeSnap::take(&mut m.tree)?, m.blocks)
@@ -84,11 +89,7 @@ impl InodeSnap {
             let m = inode.meta.lock();
             (m.attrs, m.state, m.parent, m.deleted)
         };
-        // Still "dirty" for the inode table until its record is in the inode tree.
-        inode.committing.store(true, Ordering::Release);
-        inode.dirty.store(false, Ordering::Release);
         Ok(Self {
-            inode,
             attrs,
             state,
             parent,
@@ -167,7 +168,8 @@ impl NodeSink for Sink<'_> {
 /// What the barrier froze.
 struct Frozen {
     generation: u64,
-    snaps: KVVec<InodeSnap>,
+    /// Inodes that are due for a snapshot.
+    due: KVVec<Shared<Inode>>,
     promised: i64,
     next_ino: u64,
     inodes: u64,
@@ -229,14 +231,18 @@ impl Fs {
         r
     }
 
-    /// The snapshot. Runs on the exclusive side of the barrier.
+    /// Decides what belongs to the commit. Runs on the exclusive side of the barrier, so it waits for no
+    /// lock of an inode or an AG.
     fn freeze(&self) -> Result<Frozen> {
-        // Who aborts does so before he leaves the barrier: what is half done may be here, and stays here.
+        // An operation that aborts does so before it leaves the barrier: what is half done may be here, and
+        // stays here.
         self.readable()?;
-        let dirty = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
-        let mut snaps = KVVec::with_capacity(dirty.len(), GFP_KERNEL)?;
-        for inode in dirty {
-            snaps.push(InodeSnap::take(inode)?, GFP_KERNEL)?;
+        let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
+        for inode in due.iter() {
+            // Still "dirty" for the inode table until its record is in the inode tree.
+            inode.committing.store(true, Ordering::Release);
+            inode.dirty.store(false, Ordering::Release);
+            inode.due.store(true, Ordering::Release);
         }
         self.space.freeze();
         let promised = self.commit_reserved.swap(0, Ordering::Relaxed);
@@ -246,12 +252,40 @@ impl Fs {
         let log = self.log.freeze();
         Ok(Frozen {
             generation,
-            snaps,
+            due,
             promised,
             next_ino,
             inodes,
             log,
         })
+    }
+
+    /// Takes the snapshot of an inode that is due for one; it waits in the inode for the commit.
+    pub(crate) fn take_due(&self, inode: &Inode) -> Result {
+        if !inode.due.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let mut snap = inode.snap.lock();
+        if inode.due.load(Ordering::Acquire) {
+            *snap = Some(KBox::new(InodeSnap::take(inode)?, GFP_KERNEL)?);
+            inode.due.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    /// The snapshots of the inodes that are due, those among them that operations took.
+    fn snapshots(
+        &self,
+        due: KVVec<Shared<Inode>>,
+    ) -> Result<KVVec<(Shared<Inode>, KBox<InodeSnap>)>> {
+        let mut snaps = KVVec::with_capacity(due.len(), GFP_KERNEL)?;
+        for inode in due {
+            self.take_due(&inode)?;
+            // INVARIANT: it was due, so one has been taken, and only a commit takes it from there.
+            let snap = inode.snap.lock().take().ok_or(EIO)?;
+            snaps.push((inode, snap), GFP_KERNEL)?;
+        }
+        Ok(snaps)
     }
 
     /// Commits with operations locked out all the while, and enters the barrier with `n` blocks reserved
@@ -282,7 +316,8 @@ impl Fs {
 
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
         self.last_commit.store(uptime(), Ordering::Relaxed);
-        trace::commit_start(self.dev(), f.generation, f.snaps.len() as u64);
+        trace::commit_start(self.dev(), f.generation, f.due.len() as u64);
+        let snaps = self.snapshots(f.due)?;
         let mut sink = Sink {
             fs: self,
             generation: f.generation,
@@ -291,8 +326,8 @@ impl Fs {
             batch: KVec::new(),
             pool: KVVec::new(),
         };
-        for s in f.snaps.iter() {
-            self.commit_inode(c, &mut sink, s)?;
+        for (inode, s) in snaps.iter() {
+            self.commit_inode(c, &mut sink, inode.ino(), s)?;
         }
         c.sb.inode_root = {
             let snap = self.itree.write().snapshot()?;
@@ -340,23 +375,20 @@ impl Fs {
         self.durable.store(f.generation, Ordering::Release);
         trace::commit_durable(self.dev(), f.generation, allocated);
         self.log.committed(f.log.0);
-        self.thaw(c, f)
+        self.thaw(c, f.generation, snaps)
     }
 
     /// After the commit: written nodes go to the cache, committed extent maps are clean, inodes that
     /// nobody uses leave the table.
-    fn thaw(&self, c: &mut CommitState, f: Frozen) -> Result {
-        let durable = f.generation;
-        for s in f.snaps {
-            let InodeSnap {
-                inode,
-                extents,
-                dir,
-                xattr,
-                ..
-            } = s;
+    fn thaw(
+        &self,
+        c: &mut CommitState,
+        durable: u64,
+        snaps: KVVec<(Shared<Inode>, KBox<InodeSnap>)>,
+    ) -> Result {
+        for (inode, snap) in snaps {
             // The snapshots hold the nodes; they must go before the trees can let go of them.
-            drop((extents, dir, xattr));
+            drop(snap);
             {
                 let mut m = inode.maps.write();
                 m.tree.demote(&self.st)?;
@@ -373,7 +405,7 @@ impl Fs {
         self.itree.write().demote(&self.st)?;
         c.orphans.demote(&self.st)?;
         for i in 0..self.space.ag_count() {
-            self.space.ag(i)?.lock().tree.demote(&self.st)?;
+            self.space.ag(i)?.tree.demote(&self.st)?;
         }
         Ok(())
     }
@@ -400,8 +432,13 @@ impl Fs {
         t.snapshot.write_out(sink)
     }
 
-    fn commit_inode(&self, c: &mut CommitState, sink: &mut Sink<'_>, s: &InodeSnap) -> Result {
-        let ino = s.inode.ino();
+    fn commit_inode(
+        &self,
+        c: &mut CommitState,
+        sink: &mut Sink<'_>,
+        ino: u64,
+        s: &InodeSnap,
+    ) -> Result {
         let extents = self.commit_tree(sink, &s.extents, !s.deleted)?;
         let dir = self.commit_tree(sink, &s.dir, !s.deleted)?;
         let xattr = self.commit_tree(sink, &s.xattr, !s.deleted)?;
@@ -438,7 +475,7 @@ impl Fs {
             let mut changed = false;
             for i in 0..n {
                 let (dead, need) = {
-                    let mut ag = self.space.ag(i)?.lock();
+                    let mut ag = self.space.ag(i)?;
                     let (ch, by) = ag.apply(&self.st)?;
                     changed |= ch;
                     c.sb.free = c.sb.free.saturating_add_signed(by);
@@ -455,7 +492,7 @@ impl Fs {
                         let a = sink.take()?;
                         sink.pool.push(a, GFP_KERNEL)?;
                     }
-                    self.space.ag(i)?.lock().tree.assign(sink)?;
+                    self.space.ag(i)?.tree.assign(sink)?;
                     changed = true;
                     if !sink.pool.is_empty() {
                         return Err(EIO);
@@ -467,7 +504,7 @@ impl Fs {
             }
         }
         for i in 0..n {
-            let snap = self.space.ag(i)?.lock().tree.snapshot()?;
+            let snap = self.space.ag(i)?.tree.snapshot()?;
             let root = snap.write_out(sink)?;
             if let Some(slot) = c.sb.ag_roots.get_mut(i) {
                 *slot = root;

@@ -4,6 +4,7 @@
 //! modules that they belong to.
 
 use crate::engine::alloc::Space;
+use crate::engine::barrier::Barrier;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::data::meta_for;
@@ -15,7 +16,6 @@ use crate::engine::lock_class;
 use crate::engine::log::Log;
 use crate::engine::maps::extent_map::Counts;
 use crate::engine::node_store::NodeStore;
-use crate::engine::txn::Barrier;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::os::{trace, LockMap, Mutex, NoFs, RwLock, Shared, WaitQueue};
@@ -106,6 +106,7 @@ impl Fs {
     /// Puts a filesystem together.
     #[inline(never)]
     pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
+        let barrier = Barrier::new(p.st.reads().clone())?;
         let fs = Self {
             st: p.st,
             geometry: p.geometry,
@@ -119,7 +120,7 @@ impl Fs {
             itable: InodeTable::new()?,
             itree: RwLock::new(&lock_class::INODE_TREE, p.itree)?,
             commit: Mutex::new(&lock_class::COMMIT, p.commit)?,
-            barrier: Barrier::new()?,
+            barrier,
             ordered_map: LockMap::new(&lock_class::ORDERED_WAIT)?,
             dirty: Mutex::new(&lock_class::DIRTY, KVVec::new())?,
             running: AtomicU64::new(p.generation + 1),

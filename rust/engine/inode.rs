@@ -4,6 +4,7 @@
 //!
 //! | lock | protects |
 //! |---|---|
+//! | `snap` | what the commit under way takes of the inode |
 //! | `ordered_sem` | R1: shared while a write starts, exclusive while a fast fsync collects |
 //! | `maps` | extent tree, extent maps, delalloc; `seq` changes only with it held for writing |
 //! | `dir` | the entries of a directory, or the target of a symbolic link |
@@ -14,6 +15,7 @@
 //! They nest in the order of the table.
 
 use crate::engine::btree::{Tree, TreeId, TreeKind};
+use crate::engine::commit::InodeSnap;
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use crate::engine::lock_class;
 use crate::engine::maps::ordered::OrderedSet;
@@ -41,6 +43,9 @@ pub struct Meta {
 pub struct Inode {
     ino: u64,
     kind: u32,
+    pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
+    /// The commit under way has yet to take its snapshot ([`crate::engine::commit`]).
+    pub(crate) due: AtomicBool,
     /// R1: see [`crate::engine::data`].
     pub(crate) ordered_sem: RwLock<()>,
     pub(crate) maps: RwLock<Maps>,
@@ -79,6 +84,8 @@ impl Inode {
         Ok(Self {
             ino,
             kind: meta.attrs.mode & S_IFMT,
+            snap: Mutex::new(&lock_class::SNAP, None)?,
+            due: AtomicBool::new(false),
             ordered_sem: RwLock::new(&lock_class::ORDERED_SEM, ())?,
             maps: RwLock::new(&lock_class::MAPS, Maps::new(extents, blocks))?,
             dir: RwLock::new(&lock_class::DIR, dir)?,

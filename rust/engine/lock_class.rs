@@ -25,6 +25,9 @@ pub(crate) static BARRIER: LockClass = LockClass::new(c"ordofs_barrier");
 /// The one batch of the log at a time; never taken inside a transaction.
 pub(crate) static LOG_WRITER: LockClass = LockClass::new(c"ordofs_log_writer");
 
+/// Of an inode: what the commit under way takes of it; taken with none of its other locks held.
+pub(crate) static SNAP: LockClass = LockClass::new(c"ordofs_snap");
+
 /// Of an inode: ordered extents and extent maps are made together, or collected by an fsync (R1).
 pub(crate) static ORDERED_SEM: LockClass = LockClass::new(c"ordofs_ordered_sem");
 

@@ -15,7 +15,7 @@
 //! | [`dir`], [`namei`] | directories and the operations on names |
 //! | [`xattr`] | extended attributes |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
-//! | [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
+//! | [`barrier`], [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
 //! | [`log`] | the fsync log and its replay |
 //! | [`lock_class`] | what the locks are called, in lock order |
 //! | [`mutant`] | builds with a protection missing, for the tests |
@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alloc;
+pub mod barrier;
 pub mod btree;
 pub mod commit;
 pub mod data;

@@ -31,6 +31,7 @@
 //! A shard's lock is innermost: nothing is read or waited for under it, and memory is allocated in a
 //! NOFS scope. The shrinker takes it only if it is free.
 
+use crate::engine::barrier::Reads;
 use crate::engine::btree::{Node, TreeId};
 use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock};
@@ -188,6 +189,7 @@ pub struct NodeStore {
     cached: AtomicU64,
     /// The shard with which the next [`Self::shrink`] starts.
     next: AtomicU64,
+    reads: Shared<Reads>,
 }
 
 impl NodeStore {
@@ -223,6 +225,7 @@ impl NodeStore {
             max_per_shard: AtomicUsize::new((max_nodes / shards).max(4)),
             cached: AtomicU64::new(0),
             next: AtomicU64::new(0),
+            reads: Shared::new(Reads::new()?)?,
         })
     }
 
@@ -234,6 +237,11 @@ impl NodeStore {
     pub fn set_max(&self, max_nodes: usize) {
         let max = (max_nodes / self.rooms.len().max(1)).max(4);
         self.max_per_shard.store(max, Ordering::Relaxed);
+    }
+
+    /// The reads in progress. The barrier has to know of them.
+    pub fn reads(&self) -> &Shared<Reads> {
+        &self.reads
     }
 
     /// The device.
@@ -318,6 +326,7 @@ impl NodeStore {
                     .wait_until(|| room.ended.load(Ordering::Acquire) != seen);
                 continue;
             }
+            let reading = self.reads.begin();
             let read = self
                 .read_copies(ptr, id)
                 .and_then(|node| self.dev.pass(Window::NodeRead).map(|()| node))
@@ -344,6 +353,7 @@ impl NodeStore {
             }
             room.ended.fetch_add(1, Ordering::Release);
             room.wait.wake_all();
+            drop(reading);
             let error = read.as_ref().err().map_or(0, |e| e.to_errno());
             let level = u32::from(ptr.level);
             trace::node_read(self.dev.id(), ptr.addr, level, id.owner, error);

@@ -4,95 +4,21 @@
 //!
 //! An operation runs inside a [`Txn`]: it holds the shared side of the barrier, so all it does lands in
 //! one transaction, and has reserved its worst case there. The commit holds the exclusive side only
-//! while it takes its snapshot. A Txn never waits for I/O completions, ordered extents, folio locks
+//! for a moment ([`crate::engine::barrier`]). A Txn never waits for I/O completions, ordered extents, folio locks
 //! or commits; who has to wait for space (which may run a commit) leaves the barrier for that.
 
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-use crate::engine::lock_class;
-use crate::os::atomic::{AtomicU64, Ordering};
-use crate::os::{LockMap, NoFs, Shared, WaitQueue};
+use crate::os::atomic::Ordering;
+use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-const CLOSED: u64 = 1 << 63;
 /// How often a reservation is tried with a commit in between.
 const TRIES: usize = 3;
 /// Promised nodes (of 4 KiB) at which operations commit. A group that was touched has 3 KiB of bitmaps
 /// in memory, and is promised a node, so it counts here.
 const HARD_LIMIT: i64 = 16384;
-
-/// The barrier between operations (shared) and the snapshot of a commit (exclusive).
-pub struct Barrier {
-    state: AtomicU64,
-    wait: WaitQueue,
-    map: LockMap,
-}
-
-impl Barrier {
-    /// Open, nobody inside.
-    pub fn new() -> Result<Self> {
-        Ok(Self {
-            state: AtomicU64::new(0),
-            wait: WaitQueue::new()?,
-            map: LockMap::new(&lock_class::BARRIER)?,
-        })
-    }
-
-    fn enter(&self) {
-        self.map.acquire(false);
-        loop {
-            let cur = self.state.load(Ordering::Acquire);
-            if cur & CLOSED != 0 {
-                self.wait
-                    .wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
-                continue;
-            }
-            if self
-                .state
-                .compare_exchange(cur, cur + 1, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
-            {
-                return;
-            }
-        }
-    }
-
-    fn leave(&self) {
-        self.map.release();
-        if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            self.wait.wake_all();
-        }
-    }
-
-    /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex).
-    pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
-        self.exclusive_then(f, |_| false)
-    }
-
-    /// [`Barrier::exclusive`]; where `stay` says so, the caller is inside when it opens again, before
-    /// anybody else can be.
-    pub(crate) fn exclusive_then<R>(
-        &self,
-        f: impl FnOnce() -> R,
-        stay: impl FnOnce(&R) -> bool,
-    ) -> R {
-        self.map.acquire(true);
-        self.state.fetch_or(CLOSED, Ordering::AcqRel);
-        self.wait
-            .wait_until(|| self.state.load(Ordering::Acquire) == CLOSED);
-        let r = f();
-        self.map.release();
-        let stay = stay(&r);
-        if stay {
-            self.map.acquired(false);
-        }
-        // Closed and empty, it is changed by nobody else.
-        self.state.store(u64::from(stay), Ordering::Release);
-        self.wait.wake_all();
-        r
-    }
-}
 
 /// An operation's part in the running transaction.
 pub struct Txn<'a> {
@@ -133,8 +59,10 @@ impl<'a> Txn<'a> {
         r
     }
 
-    /// Puts an inode on the commit's list. Call before changing it: it may fail, changes may not.
+    /// Puts an inode on the commit's list. Call before changing it, with none of its locks held: it may
+    /// fail, changes may not. What a commit under way needs of it is taken first.
     pub fn dirty(&mut self, inode: &Shared<Inode>) -> Result {
+        self.fs.take_due(inode)?;
         if !inode.dirty.load(Ordering::Acquire) {
             let mut list = self.fs.dirty.lock();
             // Whoever sees the flag may rely on the list: it is set under the list's lock, when the

@@ -109,6 +109,8 @@ pub struct Ag {
     bad: Map<u64, ()>,
     /// Free blocks that bad groups had, since this was last asked for.
     lost: u64,
+    /// How many transactions were frozen here; see [`super::Space::ag`].
+    pub(super) frozen: u64,
 }
 
 impl Ag {
@@ -130,6 +132,7 @@ impl Ag {
             read: false,
             bad: Map::new(),
             lost: 0,
+            frozen: 0,
         }
     }
 

@@ -21,10 +21,11 @@ pub mod bits;
 use crate::engine::format::corrupt;
 use crate::engine::lock_class;
 use crate::engine::node_store::NodeStore;
-use crate::os::atomic::{AtomicI64, AtomicU32, Ordering};
+use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
 use ag::{Ag, Owner};
 use core::num::NonZeroU64;
+use core::ops::DerefMut;
 use kernel::prelude::*;
 
 /// How urgent a reservation is.
@@ -62,6 +63,8 @@ pub struct Space {
     counted: u64,
     /// Whether the allocation trees have been read.
     state: AtomicU32,
+    /// How many transactions were frozen; see [`Space::ag`].
+    frozen: AtomicU64,
 }
 
 const UNREAD: u32 = 0;
@@ -88,6 +91,7 @@ impl Space {
             rotor: AtomicU32::new(0),
             counted: free,
             state: AtomicU32::new(UNREAD),
+            frozen: AtomicU64::new(0),
         })
     }
 
@@ -131,9 +135,17 @@ impl Space {
         self.ag_blocks.get().saturating_mul(i as u64)
     }
 
-    /// AG `i`.
-    pub fn ag(&self, i: usize) -> Result<&Mutex<Ag>> {
-        self.ags.get(i).ok_or(EIO)
+    /// AG `i`, locked. A bitmap may be read from the device under this lock, for which nothing that
+    /// closes the barrier may wait: so an AG's deltas are frozen by whoever comes to it first after
+    /// [`Space::freeze`].
+    pub fn ag(&self, i: usize) -> Result<impl DerefMut<Target = Ag> + '_> {
+        let mut ag = self.ags.get(i).ok_or(EIO)?.lock();
+        let frozen = self.frozen.load(Ordering::Acquire);
+        if ag.frozen != frozen {
+            ag.freeze();
+            ag.frozen = frozen;
+        }
+        Ok(ag)
     }
 
     /// (free blocks for users, freed but pinned blocks, blocks kept for urgent needs)
@@ -244,7 +256,7 @@ impl Space {
             let start = self.ag_start(i);
             let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
             let (got, touched) = {
-                let mut ag = self.ag(i)?.lock();
+                let mut ag = self.ag(i)?;
                 let got = ag.alloc(st, want, goal, owner)?;
                 self.count_empty(&mut ag);
                 (got, ag.take_touched())
@@ -285,7 +297,7 @@ impl Space {
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             let taken = {
-                let mut ag = self.ag(i)?.lock();
+                let mut ag = self.ag(i)?;
                 let taken = ag.claim(st, off, n)?;
                 self.count_empty(&mut ag);
                 taken
@@ -301,7 +313,7 @@ impl Space {
             return Ok(true);
         }
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.lock().is_claimed(st, off, len)
+        self.ag(i)?.is_claimed(st, off, len)
     }
 
     /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first by it.
@@ -310,7 +322,7 @@ impl Space {
             return Ok(0);
         }
         let (i, off) = self.locate(block, len)?;
-        let mut ag = self.ag(i)?.lock();
+        let mut ag = self.ag(i)?;
         ag.commit_busy(st, off, len)?;
         Ok(ag.take_touched())
     }
@@ -319,7 +331,7 @@ impl Space {
     pub fn release_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
         {
-            let mut ag = self.ag(i)?.lock();
+            let mut ag = self.ag(i)?;
             ag.release_busy(st, off, len)?;
             self.count_empty(&mut ag);
         }
@@ -337,7 +349,7 @@ impl Space {
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             let freed = {
-                let mut ag = self.ag(i)?.lock();
+                let mut ag = self.ag(i)?;
                 let freed = ag.free(st, off, n, committing)?;
                 touched += ag.take_touched();
                 self.count_empty(&mut ag);
@@ -354,7 +366,7 @@ impl Space {
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             {
-                let mut ag = self.ag(i)?.lock();
+                let mut ag = self.ag(i)?;
                 ag.reserve_fixed(st, off, n)?;
                 self.count_empty(&mut ag);
                 // An empty disk has room for the bitmaps.
@@ -367,9 +379,7 @@ impl Space {
 
     /// Barrier: the running transaction's deltas become the commit's.
     pub fn freeze(&self) {
-        for ag in self.ags.iter() {
-            ag.lock().freeze();
-        }
+        self.frozen.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Calls `f(block, len)` for the runs that the commit frees, without a lock held.

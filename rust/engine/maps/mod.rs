@@ -131,7 +131,7 @@ impl Maps {
                 let dirty = self.delalloc.at_or_after(at).map(|d| (d.start, d.end()));
                 let flying = self.ems.first_pinned(at, stop).map(|f| (f.start, f.end()));
                 // The first range that is still to come.
-                let keep = dirty.into_iter().chain(flying).min();
+                let keep = [dirty, flying].into_iter().flatten().min();
                 let (from, to) = keep.filter(|k| k.0 < stop).unwrap_or((stop, stop));
                 let from = from.max(at);
                 self.mapped(at, from - at);
