@@ -209,19 +209,39 @@ impl Fs {
     /// Commits unless generation `target` is durable; never during replay. Group commit: whoever waited
     /// for the mutex while somebody else's commit took its changes along finds that out here.
     pub(crate) fn commit_upto(&self, target: u64, even_if_clean: bool) -> Result {
+        let mut strict = None;
+        loop {
+            // Not under the commit mutex: a completion may want to commit.
+            self.pay_owed();
+            if self.try_commit(target, even_if_clean)? {
+                return Ok(());
+            }
+            strict.get_or_insert_with(|| self.owed.be_strict());
+        }
+    }
+
+    /// [`Fs::sync`] for completions of I/O, which must not wait for data in flight: does nothing while a
+    /// rename owes some.
+    pub(crate) fn sync_unless_owed(&self) -> Result {
+        self.try_commit(self.running_generation(), false)?;
+        Ok(())
+    }
+
+    /// [`Fs::commit_upto`]; false if there are debts to pay first.
+    fn try_commit(&self, target: u64, even_if_clean: bool) -> Result<bool> {
         self.readable()?;
         // Replay is one transaction: a commit in the middle of it would make half of the log
         // durable, and the rest look as if it were older.
         if self.read_only.load(Ordering::Acquire) || self.replaying.load(Ordering::Acquire) {
-            return Ok(());
+            return Ok(true);
         }
         let mut c = self.commit.lock();
         self.readable()?;
         if self.durable_generation() >= target {
-            return Ok(());
+            return Ok(true);
         }
         if self.dirty.lock().is_empty() && !even_if_clean {
-            return Ok(());
+            return Ok(true);
         }
         let _nofs = NoFs::enter();
         let r = self.commit_locked(&mut c);
@@ -232,11 +252,14 @@ impl Fs {
     }
 
     /// Decides what belongs to the commit. Runs on the exclusive side of the barrier, so it waits for no
-    /// lock of an inode or an AG.
-    fn freeze(&self) -> Result<Frozen> {
+    /// lock of an inode or an AG. `None`: a rename owes data, which has to be paid first.
+    fn freeze(&self) -> Result<Option<Frozen>> {
         // An operation that aborts does so before it leaves the barrier: what is half done may be here, and
         // stays here.
         self.readable()?;
+        if self.owed.any() {
+            return Ok(None);
+        }
         let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
         for inode in due.iter() {
             // Still "dirty" for the inode table until its record is in the inode tree.
@@ -250,14 +273,14 @@ impl Fs {
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
         let log = self.log.freeze();
-        Ok(Frozen {
+        Ok(Some(Frozen {
             generation,
             due,
             promised,
             next_ino,
             inodes,
             log,
-        })
+        }))
     }
 
     /// Takes the snapshot of an inode that is due for one; it waits in the inode for the commit.
@@ -292,16 +315,29 @@ impl Fs {
     /// before they come back: for operations that make room and must not be refused because of what
     /// others may need, have promised, or have freed and not committed. Answers whether there was enough.
     pub(crate) fn commit_and_enter(&self, n: u64) -> Result<bool> {
+        let mut strict = None;
+        loop {
+            self.pay_owed();
+            if let Some(enough) = self.try_commit_and_enter(n)? {
+                return Ok(enough);
+            }
+            strict.get_or_insert_with(|| self.owed.be_strict());
+        }
+    }
+
+    fn try_commit_and_enter(&self, n: u64) -> Result<Option<bool>> {
         let mut c = self.commit.lock();
         self.writable()?;
         let _nofs = NoFs::enter();
         let r = self.barrier.exclusive_then(
             || {
-                let f = self.freeze()?;
+                let Some(f) = self.freeze()? else {
+                    return Ok(None);
+                };
                 self.commit_frozen(&mut c, f)?;
-                Ok(self.space.reserve(n, Priority::Reclaim).is_ok())
+                Ok(Some(self.space.reserve(n, Priority::Reclaim).is_ok()))
             },
-            |r| *r == Ok(true),
+            |r| *r == Ok(Some(true)),
         );
         if r.is_err() {
             self.abort("commit failed");
@@ -309,9 +345,11 @@ impl Fs {
         r
     }
 
-    fn commit_locked(&self, c: &mut CommitState) -> Result {
-        let f = self.barrier.exclusive(|| self.freeze())?;
-        self.commit_frozen(c, f)
+    fn commit_locked(&self, c: &mut CommitState) -> Result<bool> {
+        match self.barrier.exclusive(|| self.freeze())? {
+            Some(f) => self.commit_frozen(c, f).map(|()| true),
+            None => Ok(false),
+        }
     }
 
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {

@@ -16,6 +16,7 @@ use crate::engine::lock_class;
 use crate::engine::log::Log;
 use crate::engine::maps::extent_map::Counts;
 use crate::engine::node_store::NodeStore;
+use crate::engine::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::os::{trace, LockMap, Mutex, NoFs, RwLock, Shared, WaitQueue};
@@ -51,6 +52,8 @@ pub struct Fs {
     pub(crate) itree: RwLock<Tree>,
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) barrier: Barrier,
+    /// What renames owe.
+    pub(crate) owed: Owed,
     /// Had by those who complete ordered extents.
     pub(crate) ordered_map: LockMap,
     /// Inodes that the running transaction changed.
@@ -121,6 +124,7 @@ impl Fs {
             itree: RwLock::new(&lock_class::INODE_TREE, p.itree)?,
             commit: Mutex::new(&lock_class::COMMIT, p.commit)?,
             barrier,
+            owed: Owed::new()?,
             ordered_map: LockMap::new(&lock_class::ORDERED_WAIT)?,
             dirty: Mutex::new(&lock_class::DIRTY, KVVec::new())?,
             running: AtomicU64::new(p.generation + 1),

@@ -4,6 +4,7 @@
 //!
 //! | lock | protects |
 //! |---|---|
+//! | `submitting` | nothing in memory: dirty pages are being turned into writes in flight |
 //! | `snap` | what the commit under way takes of the inode |
 //! | `ordered_sem` | R1: shared while a write starts, exclusive while a fast fsync collects |
 //! | `maps` | extent tree, extent maps, delalloc; `seq` changes only with it held for writing |
@@ -46,6 +47,8 @@ pub struct Inode {
     pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
     /// The commit under way has yet to take its snapshot ([`crate::engine::commit`]).
     pub(crate) due: AtomicBool,
+    /// Shared by tasks that write dirty pages back, while they start the writes.
+    submitting: RwLock<()>,
     /// R1: see [`crate::engine::data`].
     pub(crate) ordered_sem: RwLock<()>,
     pub(crate) maps: RwLock<Maps>,
@@ -86,6 +89,7 @@ impl Inode {
             kind: meta.attrs.mode & S_IFMT,
             snap: Mutex::new(&lock_class::SNAP, None)?,
             due: AtomicBool::new(false),
+            submitting: RwLock::new(&lock_class::SUBMITTING, ())?,
             ordered_sem: RwLock::new(&lock_class::ORDERED_SEM, ())?,
             maps: RwLock::new(&lock_class::MAPS, Maps::new(extents, blocks))?,
             dir: RwLock::new(&lock_class::DIR, dir)?,
@@ -145,6 +149,18 @@ impl Inode {
     /// The type bits of its mode; they never change.
     pub fn kind(&self) -> u32 {
         self.kind
+    }
+
+    /// Runs `f`, which writes dirty pages back: what it finds dirty is in flight when it returns.
+    pub fn while_submitting<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _shared = self.submitting.read();
+        f()
+    }
+
+    /// Waits for the tasks that write dirty pages back: what was dirty is in flight. Does not wait for the
+    /// I/O.
+    pub fn wait_submitted(&self) {
+        drop(self.submitting.write());
     }
 
     /// A copy of the attributes.

@@ -12,18 +12,22 @@
 
 use crate::os::LockClass;
 
-/// The one commit at a time, and what only commits work on.
-pub(crate) static COMMIT: LockClass = LockClass::new(c"ordofs_commit");
+/// Of an inode: tasks that turn dirty pages into writes in flight; outside of folio locks.
+pub(crate) static SUBMITTING: LockClass = LockClass::new(c"ordofs_submitting");
+
+/// The one batch of the log at a time; never taken inside a transaction. Its holder waits for
+/// ordered extents.
+pub(crate) static LOG_WRITER: LockClass = LockClass::new(c"ordofs_log_writer");
 
 /// No lock: the wait for an ordered extent, which folio locks may be held in, but no transaction and no
 /// `maps`. Whoever has to finish one has it.
 pub(crate) static ORDERED_WAIT: LockClass = LockClass::new(c"ordofs_ordered_wait");
 
+/// The one commit at a time, and what only commits work on.
+pub(crate) static COMMIT: LockClass = LockClass::new(c"ordofs_commit");
+
 /// No lock: the barrier between operations (shared) and the snapshot of a commit (exclusive).
 pub(crate) static BARRIER: LockClass = LockClass::new(c"ordofs_barrier");
-
-/// The one batch of the log at a time; never taken inside a transaction.
-pub(crate) static LOG_WRITER: LockClass = LockClass::new(c"ordofs_log_writer");
 
 /// Of an inode: what the commit under way takes of it; taken with none of its other locks held.
 pub(crate) static SNAP: LockClass = LockClass::new(c"ordofs_snap");
@@ -65,6 +69,9 @@ pub(crate) static LOG_STATE: LockClass = LockClass::new(c"ordofs_log_state");
 
 /// The list of dirty inodes.
 pub(crate) static DIRTY: LockClass = LockClass::new(c"ordofs_dirty");
+
+/// The data that renames owe.
+pub(crate) static OWED: LockClass = LockClass::new(c"ordofs_owed");
 
 /// The mount options.
 pub(crate) static OPTIONS: LockClass = LockClass::new(c"ordofs_options");

@@ -15,7 +15,7 @@
 //! | [`dir`], [`namei`] | directories and the operations on names |
 //! | [`xattr`] | extended attributes |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
-//! | [`barrier`], [`txn`], [`commit`], [`mount`] | transactions and durability (R7, R8) |
+//! | [`barrier`], [`txn`], [`commit`], [`owed`], [`mount`] | transactions and durability (R7, R8) |
 //! | [`log`] | the fsync log and its replay |
 //! | [`lock_class`] | what the locks are called, in lock order |
 //! | [`mutant`] | builds with a protection missing, for the tests |
@@ -44,6 +44,7 @@ pub mod mount;
 pub mod mutant;
 pub mod namei;
 pub mod node_store;
+pub mod owed;
 pub mod space;
 pub mod txn;
 pub mod types;

@@ -51,6 +51,7 @@ mutants! {
     LogSkipCsum ordofs_mutant_log_csum "log: a batch's checksum is not compared at replay",
     LogTrustData ordofs_mutant_log_trust "log: the last batch is believed without looking at its data",
     LogFlagOnly ordofs_mutant_log_flag "log: a batch says that its data was flushed before, and it was not",
+    LogRenameAhead ordofs_mutant_log_rename "log: nothing waits for the data of a file that was renamed over another one",
     LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last",
     DamageSlot ordofs_mutant_damage_slot "superblock: a damaged slot passes for the older one",
     DamageLog ordofs_mutant_damage_log "log: it ends before a damaged batch, whatever follows",

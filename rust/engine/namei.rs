@@ -282,8 +282,8 @@ impl Fs {
             }
         }
         if r.target.is_some() {
-            // What the file has goes into the log before the name that replaces another file.
-            self.log_data(r.inode);
+            // What the file has goes into the log before the name that replaces another file, or with it.
+            self.owe(r.inode);
         }
         // A whiteout is a new inode.
         let prio = if r.target.is_some() && r.whiteout.is_none() {

@@ -137,9 +137,12 @@ impl Fs {
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
-        self.throttle()?;
+        // What a rename owes is not waited for here: it may be this very completion.
+        if self.over_limit() {
+            self.sync_unless_owed()?;
+        }
         if !self.enter(blocks, Priority::Reclaim) {
-            self.sync()?;
+            self.sync_unless_owed()?;
             if !self.enter(blocks, Priority::Reclaim) {
                 self.barrier.enter();
                 self.space.reserve_forced(blocks);
@@ -172,10 +175,14 @@ impl Fs {
     /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
     /// commit thread writes them writes them himself. Never called inside a Txn.
     pub(crate) fn throttle(&self) -> Result {
-        if self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT {
+        if self.over_limit() {
             return self.sync();
         }
         Ok(())
+    }
+
+    fn over_limit(&self) -> bool {
+        self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT
     }
 
     /// Reserves blocks; commits when that can free some. Never called inside a Txn.

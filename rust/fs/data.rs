@@ -69,6 +69,10 @@ impl FileData for OrdoFs {
         map::release_maps(inode, pos, len);
     }
 
+    fn while_submitting<R>(inode: &Inode<Self>, f: impl FnOnce() -> R) -> R {
+        inode.data().engine.while_submitting(f)
+    }
+
     fn submit_write(ioend: WriteIoend<'_, Self>) {
         writeback::submit(ioend);
     }

@@ -51,7 +51,8 @@ impl OrdoFs {
     pub(super) fn read_inode(&self, ino: u64) -> Result<InodeData> {
         let _nofs = NoFs::enter();
         self.engine.readable()?;
-        Ok(InodeData::new(&self.engine, self.engine.iget(ino)?))
+        let engine = self.engine.iget(ino)?;
+        Ok(InodeData { engine })
     }
 
     pub(super) fn evict(&self, data: InodeData, delete: bool) {

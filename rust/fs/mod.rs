@@ -56,17 +56,6 @@ impl OrdoFs {
 pub(crate) struct InodeData {
     /// The engine's inode; one user of it in the engine's count.
     pub(crate) engine: Shared<engine::Inode>,
-    /// The engine.
-    fs: Shared<engine::Fs>,
-}
-
-impl InodeData {
-    fn new(fs: &Shared<engine::Fs>, engine: Shared<engine::Inode>) -> Self {
-        Self {
-            engine,
-            fs: fs.clone(),
-        }
-    }
 }
 
 /// The module's registration with the VFS.

@@ -46,14 +46,14 @@ impl OrdoFs {
         let inode =
             self.engine
                 .create_with(&dir.data().engine, name, &new_inode(new), xattrs.list())?;
-        Ok(InodeData::new(&self.engine, inode))
+        Ok(InodeData { engine: inode })
     }
 
     pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
         let _nofs = NoFs::enter();
         let xattrs = NewXattrs::of(new);
         let inode = self.engine.tmpfile_with(&new_inode(new), xattrs.list())?;
-        Ok(InodeData::new(&self.engine, inode))
+        Ok(InodeData { engine: inode })
     }
 
     pub(super) fn link_name(
@@ -80,9 +80,12 @@ impl OrdoFs {
 
     pub(super) fn rename_names(&self, r: &Rename<'_, Self>) -> Result {
         if r.target.is_some() && !r.exchange && r.inode.is_regular() {
-            // Replace by rename without fsync: the data is on its way before the name is, so that a
-            // power cut never leaves the new name with an empty file. An error is for fsync to tell.
-            let _ = r.inode.write_and_wait(0, i64::MAX as u64);
+            // Replace by rename without fsync: a power cut never leaves the new name with an empty file.
+            // Everything is in flight before the engine renames, also what another task is just writing
+            // back; nothing waits for the I/O here, under the directories' locks. The engine makes the
+            // name durable with the data (rust/engine/owed.rs).
+            r.inode.start_writeback();
+            r.inode.data().engine.wait_submitted();
         }
         let _nofs = NoFs::enter();
         let whiteout = r.whiteout.as_ref().map(new_inode);

@@ -92,14 +92,19 @@ unsafe extern "C" fn writepages<T: FileData>(
             writeback_submit: Some(ioend::writeback_submit::<T>),
         };
     }
-    // SAFETY: All zeroes is an empty context.
-    unsafe {
-        let mut wpc = core::mem::zeroed::<bindings::iomap_writepage_ctx>();
-        wpc.inode = (*mapping).host;
-        wpc.wbc = wbc;
-        wpc.ops = Ops::<T>::REF;
-        bindings::iomap_writepages(&raw mut wpc)
-    }
+    // SAFETY: By the requirements, the mapping is that of an inode of `T`.
+    let inode = unsafe { Inode::<T>::from_raw((*mapping).host) };
+    // All that it adds to ioends it has submitted when it returns.
+    T::while_submitting(inode, || {
+        // SAFETY: All zeroes is an empty context. The mapping and `wbc` are the VFS's.
+        unsafe {
+            let mut wpc = core::mem::zeroed::<bindings::iomap_writepage_ctx>();
+            wpc.inode = (*mapping).host;
+            wpc.wbc = wbc;
+            wpc.ops = Ops::<T>::REF;
+            bindings::iomap_writepages(&raw mut wpc)
+        }
+    })
 }
 
 /// `writeback_range`: adds a dirty range of a folio to the ioend.

@@ -110,6 +110,8 @@ pub(crate) trait FileData: FileSystem {
 
     // I/O.
 
+    /// Runs `f`, which turns dirty pages into writes in flight.
+    fn while_submitting<R>(inode: &Inode<Self>, f: impl FnOnce() -> R) -> R;
     /// Gives addresses to the blocks of a write and submits it. Folio locks may be held.
     fn submit_write(ioend: WriteIoend<'_, Self>);
     /// The I/O of a write has ended. `reach` is the offset in the file to which its data reaches.

@@ -188,6 +188,12 @@ impl<T: FileData> Inode<T> {
         }
     }
 
+    /// Starts the writes of all dirty pages. Errors are for fsync to tell.
+    pub(crate) fn start_writeback(&self) {
+        // SAFETY: The mapping is valid.
+        unsafe { bindings::filemap_fdatawrite(self.mapping()) };
+    }
+
     /// Has the VFS's own changes of attributes handed over to the filesystem. With `datasync` only
     /// those that are needed to find the data again.
     pub(crate) fn write_attributes(&self, datasync: bool) -> Result {

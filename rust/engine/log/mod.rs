@@ -362,8 +362,16 @@ impl Fs {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
                 return Ok(!self.log_broken());
             }
-            let (batch, upto, pos, seq, live) = {
+            let mut strict = None;
+            let (batch, upto, pos, seq, live) = loop {
+                // The renames among the records need their data.
+                self.pay_owed();
                 let mut s = self.log.state.lock();
+                if self.owed.any() {
+                    drop(s);
+                    strict.get_or_insert_with(|| self.owed.be_strict());
+                    continue;
+                }
                 // Under the lock that takes the records: once they are gone, what comes after them must
                 // not get into the log before their commit.
                 if s.broken > self.durable_generation() {
@@ -371,8 +379,9 @@ impl Fs {
                 }
                 let b = core::mem::replace(&mut s.pending, KVVec::new());
                 s.frozen = 0;
-                (b, s.ticket, s.pos, s.seq, s.live)
+                break (b, s.ticket, s.pos, s.seq, s.live);
             };
+            drop(strict);
             let blocks = ring::blocks_of(batch.len());
             let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= live + self.log.area.len;
             #[cfg(any(ordofs_mutants, ordofs_mutant_log_nowait))]

@@ -178,9 +178,9 @@ impl OrderedSet {
         self.next
     }
 
-    /// The ranges of the writes in flight: first block, number of blocks.
-    pub fn for_each(&self, mut f: impl FnMut(u64, u64)) {
-        self.map.for_each(|_, x| f(x.start, x.len));
+    /// Is no write in flight?
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
     }
 
     /// How many ordered extents with a smaller id are there?

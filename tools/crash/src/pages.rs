@@ -36,6 +36,8 @@ pub struct File {
     pub size: u64,
     pages: BTreeMap<u64, Page>,
     flights: Vec<Flight>,
+    /// Among these are writes that a rename has started.
+    owed: bool,
 }
 
 /// What the operations on a file need.
@@ -154,6 +156,23 @@ impl File {
 
     /// Writes back the dirty pages of a range of blocks and waits.
     pub fn writeback(&mut self, io: &Io<'_>, range: Range<u64>) -> Result {
+        self.each_dirty(range, |file, first, data| file.submit(io, first, data, false))
+    }
+
+    /// Before a rename over another file: starts the writes of all dirty pages.
+    pub fn start_writeback(&mut self, io: &Io<'_>) -> Result {
+        self.each_dirty(0..u64::MAX, |file, first, data| {
+            file.owed = true;
+            file.launch(io, first, data, false)
+        })
+    }
+
+    /// Takes the dirty pages of a range of blocks, run by run.
+    fn each_dirty(
+        &mut self,
+        range: Range<u64>,
+        mut f: impl FnMut(&mut Self, u64, &[[u8; SIZE]]) -> Result,
+    ) -> Result {
         let mut at = range.start;
         while let Some(first) = self.dirty_from(at).filter(|b| *b < range.end) {
             let mut data = Vec::new();
@@ -169,7 +188,7 @@ impl File {
                 data.push(*p.data);
             }
             at = first + data.len() as u64;
-            self.submit(io, first, &data, false)?;
+            f(self, first, &data)?;
         }
         Ok(())
     }
@@ -257,8 +276,14 @@ impl File {
     ) -> Result {
         self.finish_flights(io)?;
         self.prepare_direct(io, pos, len)?;
-        let data = Self::direct_data(pos, len, f);
-        Self::start(io, pos / BLOCK, &data, true, |s, part, reach| {
+        self.launch(io, pos / BLOCK, &Self::direct_data(pos, len, f), true)
+    }
+
+    /// Starts the write of a run of blocks, which stays in flight.
+    fn launch(&mut self, io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result {
+        let size = self.size;
+        Self::start(io, first, data, direct, |s, part, end| {
+            let reach = if direct { end } else { end.min(size) };
             let issue = |(i, d): (usize, &[u8; SIZE])| io.rec.issue(s.phys + i as u64, d, false);
             self.flights.push(Flight {
                 issued: part.iter().enumerate().map(issue).collect(),
@@ -274,8 +299,14 @@ impl File {
         !self.flights.is_empty()
     }
 
+    /// Has a rename started writes that are still in flight?
+    pub fn owes(&self) -> bool {
+        self.owed
+    }
+
     /// The writes in flight end.
     pub fn finish_flights(&mut self, io: &Io<'_>) -> Result {
+        self.owed = false;
         for f in std::mem::take(&mut self.flights) {
             f.issued.iter().for_each(|i| io.rec.done(*i));
             io.fs.finish_write(f.ordered, f.reach, Ok(()))?;
@@ -290,6 +321,10 @@ impl File {
 
     /// Drops clean pages.
     pub fn drop_clean(&mut self) {
+        if self.owed {
+            // They are being written.
+            return;
+        }
         self.pages.retain(|_, p| p.dirty);
     }
 

@@ -6,13 +6,14 @@ use super::World;
 use crate::engine::mutant;
 use crate::engine::*;
 use crate::oracle::Id;
+use crate::pages::File;
 use crate::os::{self, now};
 use crate::workload::{Op, Path};
 use kernel::prelude::{Result, EIO};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long an fsync may take to show that it overtakes another; only mutants do.
+/// How long an fsync or a commit may take to show that it overtakes what it has to wait for; only mutants do.
 const OVERTAKE: Duration = Duration::from_micros(300);
 
 /// What the other thread says.
@@ -56,14 +57,51 @@ impl World {
             let r = std::thread::scope(|s| {
                 let other = self.beside(s, None, move || fs.sync_inode(&inode));
                 let r = self.with_file(id, |f, io| f.finish_flights(io));
+                let r = r.and(self.pay());
                 other.join().unwrap_or(Err(EIO)).and(r)
             });
             r?;
         } else {
-            self.fs.sync_inode(&h.inode)?;
+            let (fs, inode) = (self.fs.clone(), h.inode.clone());
+            self.while_paying(move || fs.sync_inode(&inode))?;
         }
         self.oracle.ack(self.rec.ticks(), time, Some(id), times);
         Ok(())
+    }
+
+    /// What renames have started ends.
+    fn pay(&mut self) -> Result {
+        let owes = |w: &Self, id: &Id| {
+            let file = w.handles.get(id).and_then(|h| h.file.as_ref());
+            file.is_some_and(File::owes)
+        };
+        let mut ids: Vec<Id> = self.handles.keys().copied().collect();
+        ids.retain(|id| owes(self, id));
+        ids.sort_unstable();
+        ids.iter()
+            .try_for_each(|id| self.with_file(*id, |f, io| f.finish_flights(io)))
+    }
+
+    /// Does any file owe what a rename has started?
+    fn owes(&self) -> bool {
+        let files = self.handles.values().filter_map(|h| h.file.as_ref());
+        files.into_iter().any(File::owes)
+    }
+
+    /// Runs `f`, which has to wait for what renames owe. That ends meanwhile, not at once.
+    fn while_paying(&mut self, f: impl FnOnce() -> Result + Send) -> Result {
+        if !self.owes() {
+            return f();
+        }
+        std::thread::scope(|s| {
+            let other = self.beside(s, None, f);
+            let until = Instant::now() + OVERTAKE;
+            while !other.is_finished() && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let r = self.pay();
+            other.join().unwrap_or(Err(EIO)).and(r)
+        })
     }
 
     /// Runs `f` in a thread that is like this one; says when it has ended.
@@ -107,6 +145,7 @@ impl World {
         if ia == ib || self.flying(ia) || self.flying(ib) {
             return Ok(());
         }
+        self.pay()?;
         let time = self.oracle.now();
         for id in [ia, ib] {
             self.with_file(id, |f, io| f.writeback(io, 0..u64::MAX))?;
@@ -149,12 +188,15 @@ impl World {
         let ids: Vec<Id> = self.handles.keys().copied().collect();
         for id in ids {
             self.with_file(id, |f, io| {
-                f.finish_flights(io)?;
+                if !f.owes() {
+                    f.finish_flights(io)?;
+                }
                 f.writeback(io, 0..u64::MAX)
             })?;
             self.push_times(id)?;
         }
-        self.fs.sync()?;
+        let fs = self.fs.clone();
+        self.while_paying(move || fs.sync())?;
         self.oracle.ack(self.rec.ticks(), time, None, true);
         Ok(())
     }
@@ -171,8 +213,12 @@ impl World {
         let fs = self.fs.clone();
         let (r, n) = std::thread::scope(|s| {
             let other = self.beside(s, Some(say), move || fs.sync());
-            let mut n = Ok(0);
-            if matches!(hear.recv(), Ok(Beside::Reached)) {
+            let until = Instant::now() + OVERTAKE;
+            while self.owes() && !other.is_finished() && Instant::now() < until {
+                std::thread::yield_now();
+            }
+            let mut n = self.pay().map(|()| 0);
+            if matches!(hear.recv(), Ok(Beside::Reached)) && n.is_ok() {
                 let each = (0..ops.len()).try_for_each(|i| self.step(ops, i).map(|_| ()));
                 n = each.map(|()| ops.len());
             }

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Data that must be durable no later than a name: a file that is renamed over another one brings its data
+//! along (docs/GUARANTEES.md, 4), and rename(2) does not wait for it.
+//!
+//! The glue starts the writes of all that is dirty before the rename, so the data is in flight: ordered
+//! extents that exist already. A rename that finds some notes a *debt* before its transaction begins: the
+//! inode, and the number below which its ordered extents must have ended. Whatever makes the rename
+//! durable pays all debts first:
+//!
+//! - a commit, before it freezes its transaction. Under the closed barrier it looks again, and starts anew
+//!   if a rename has added one.
+//! - a batch of the log. Under the lock under which it takes the records it looks again.
+//!
+//! Paying means waiting for the ordered extents, and recording the extents of the file in the log; only
+//! then does the debt leave the list. So no record of a rename gets into the log, and no rename into a
+//! commit, without its data.
+//!
+//! Who pays holds no lock that the completion of a write needs. In a completion itself nothing can be
+//! paid: it would wait for itself ([`Fs::sync_unless_owed`]).
+//!
+//! A stream of renames could add debts for ever. Whoever finds new ones after having paid asks for
+//! *strictness*: renames that come meanwhile wait for their data themselves.
+
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::lock_class;
+use crate::engine::mutant::{self, Mutant};
+use crate::os::atomic::{AtomicU64, Ordering};
+use crate::os::{Map, Mutex, Shared};
+use kernel::prelude::*;
+
+#[derive(Clone)]
+struct Debt {
+    inode: Shared<Inode>,
+    /// Ordered extents with a smaller number must have ended.
+    limit: u64,
+}
+
+struct List {
+    next: u64,
+    debts: Map<u64, Debt>,
+}
+
+/// The debts of a filesystem.
+pub struct Owed {
+    list: Mutex<List>,
+    strict: AtomicU64,
+}
+
+/// While it exists, renames wait for their data themselves.
+pub struct Strict<'a>(&'a Owed);
+
+impl Drop for Strict<'_> {
+    fn drop(&mut self) {
+        self.0.strict.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+impl Owed {
+    /// None.
+    pub fn new() -> Result<Self> {
+        let list = List {
+            next: 0,
+            debts: Map::new(),
+        };
+        Ok(Self {
+            list: Mutex::new(&lock_class::OWED, list)?,
+            strict: AtomicU64::new(0),
+        })
+    }
+
+    /// Is there a debt?
+    pub fn any(&self) -> bool {
+        !self.list.lock().debts.is_empty()
+    }
+
+    /// From now on renames add none.
+    pub fn be_strict(&self) -> Strict<'_> {
+        self.strict.fetch_add(1, Ordering::AcqRel);
+        Strict(self)
+    }
+
+    fn add(&self, inode: &Shared<Inode>, limit: u64) -> Result {
+        let mut list = self.list.lock();
+        let id = list.next;
+        let debt = Debt {
+            inode: inode.clone(),
+            limit,
+        };
+        list.debts.insert(id, debt)?;
+        list.next = id + 1;
+        Ok(())
+    }
+}
+
+impl Fs {
+    /// The inode is about to be renamed over another one. Its data is in the log afterwards, or it is noted
+    /// that it has to be. Must not be called inside a transaction.
+    pub(crate) fn owe(&self, inode: &Shared<Inode>) {
+        let (limit, flying) = {
+            let ordered = inode.ordered.lock();
+            (ordered.next_id(), !ordered.is_empty())
+        };
+        if flying && mutant::is(Mutant::LogRenameAhead) {
+            return;
+        }
+        let noted = flying
+            && self.owed.strict.load(Ordering::Acquire) == 0
+            && self.owed.add(inode, limit).is_ok();
+        if !noted {
+            self.ordered_before(inode, limit);
+            self.log_data(inode);
+        }
+    }
+
+    fn ordered_before(&self, inode: &Inode, limit: u64) {
+        self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
+    }
+
+    /// Pays the debts that there are. Must not be called inside a transaction or from a completion, nor with
+    /// a lock that a completion needs.
+    pub(crate) fn pay_owed(&self) {
+        let end = self.owed.list.lock().next;
+        let mut from = 0;
+        loop {
+            let found = self.owed.list.lock().debts.first_ge(from).map(|(id, d)| (id, d.clone()));
+            let Some((id, debt)) = found.filter(|(id, _)| *id < end) else {
+                return;
+            };
+            self.ordered_before(&debt.inode, debt.limit);
+            // Before it leaves the list: else a batch could carry the rename without it.
+            if !debt.inode.meta.lock().deleted {
+                self.log_data(&debt.inode);
+            }
+            self.owed.list.lock().debts.remove(&id);
+            from = id + 1;
+        }
+    }
+}
