@@ -502,7 +502,9 @@ impl Superblock {
             sb,
             other_slot: other.slot,
             other: match judged {
-                Other::Damaged { .. } if mutant::is(Mutant::DamageSlot) => Other::Intact,
+                Other::Damaged { why } if mutant::is(Mutant::DamageSlot) => {
+                    Other::Older { newest: 0, why }
+                }
                 judged => judged,
             },
         })

@@ -15,6 +15,7 @@
 //! | [`world`], [`pages`] | carries a workload out: the part of the kernel glue, page cache included |
 //! | [`oracle`] | what a reader may see after a power cut, from docs/GUARANTEES.md |
 //! | [`crash`] | the crash states of a record |
+//! | [`damage`] | damage on top of a crash state |
 //! | [`observe`] | mounts a state and says what a reader sees |
 //! | [`run`] | one workload with all its states |
 //!
@@ -29,6 +30,7 @@ pub mod os;
 
 pub mod base;
 pub mod crash;
+pub mod damage;
 pub mod disk;
 pub mod observe;
 pub mod oracle;

@@ -85,6 +85,8 @@ struct Run<'a> {
     until: Option<Instant>,
     states: AtomicU64,
     recoveries: AtomicU64,
+    damaged: AtomicU64,
+    refused: AtomicU64,
     stop: AtomicBool,
     images: Mutex<HashSet<u64>>,
     found: Mutex<Option<(u64, Violation)>>,
@@ -107,6 +109,8 @@ impl Run<'_> {
             let out = run(self.bases, &w, self.effort, self.mutant, self.only);
             let states = self.states.fetch_add(out.states, Ordering::Relaxed) + out.states;
             self.recoveries.fetch_add(out.recoveries, Ordering::Relaxed);
+            self.damaged.fetch_add(out.damaged.0, Ordering::Relaxed);
+            self.refused.fetch_add(out.damaged.1, Ordering::Relaxed);
             lock(&self.images).extend(out.images);
             if let Some(v) = out.violation {
                 lock(&self.found).get_or_insert((number, v));
@@ -181,6 +185,8 @@ fn make<'a>(cli: &Cli, bases: &'a Bases, plan: &'a Plan, mutant: Option<Mutant>)
             .map(|s| Instant::now() + Duration::from_secs(s)),
         states: AtomicU64::new(0),
         recoveries: AtomicU64::new(0),
+        damaged: AtomicU64::new(0),
+        refused: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         images: Mutex::new(HashSet::new()),
         found: Mutex::new(None),
@@ -244,6 +250,11 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
         r.recoveries.load(Ordering::Relaxed),
         states as f64 / seconds.max(0.001)
     );
+    println!(
+        "{} damaged, {} of them refused to be written to",
+        r.damaged.load(Ordering::Relaxed),
+        r.refused.load(Ordering::Relaxed)
+    );
     let found = lock(&r.found).take();
     if let Some((number, v)) = &found {
         show(cli, *number, &plan.workload(*number), v);
@@ -258,7 +269,9 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
         Some(name) => m.1 == name,
-        None => m.1.starts_with("Log") || m.1 == "LeftBehind",
+        None => ["Log", "Damage", "LeftBehind"]
+            .iter()
+            .any(|n| m.1.starts_with(n)),
     });
     for (m, name, what) in wanted {
         let mut r = make(cli, bases, plan, Some(*m));

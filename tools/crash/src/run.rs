@@ -4,6 +4,7 @@
 
 use crate::base::Bases;
 use crate::crash::{Crashes, State};
+use crate::damage;
 use crate::disk::{Image, Recorder};
 use crate::engine::mutant::{self, Mutant};
 use crate::observe;
@@ -32,6 +33,8 @@ pub struct Outcome {
     pub images: Vec<u64>,
     /// Recoveries that were cut off themselves.
     pub recoveries: u64,
+    /// States that were damaged, and among them those that could not be mounted any more.
+    pub damaged: (u64, u64),
     /// The first violation.
     pub violation: Option<Violation>,
 }
@@ -109,7 +112,11 @@ pub fn run(
         out.states += 1;
         out.images.push(hash);
         let deep = (salt % effort.deep.max(1) as u64 == 0).then_some(salt);
-        if let Err(text) = caught(|| try_state(&image, &oracle, cut, deep, &mut out)) {
+        let tried = caught(|| {
+            try_state(&image, &oracle, cut, deep, &mut out)?;
+            try_damage(&image, &oracle, cut, salt, &mut out)
+        });
+        if let Err(text) = tried {
             out.violation = Some(describe(&crashes, s, i, text));
             return out;
         }
@@ -153,6 +160,31 @@ fn try_state(
         same(&view, &again).map_err(say)?;
     }
     Ok(())
+}
+
+/// Damage loses nothing that was promised, or the mount says so: it refuses. Every fourth state is tried.
+fn try_damage(
+    image: &Image,
+    oracle: &Oracle,
+    cut: Cut,
+    salt: u64,
+    out: &mut Outcome,
+) -> Result<(), String> {
+    if salt >> 32 & 3 != 0 {
+        return Ok(());
+    }
+    let Some(d) = damage::one(image, salt) else {
+        return Ok(());
+    };
+    out.damaged.0 += 1;
+    let say = |e: String| format!("damaged ({}): {e}", d.what);
+    match damage::mounted(&d.image).map_err(say)? {
+        Some(view) => oracle.judge(cut, &view).map_err(say),
+        None => {
+            out.damaged.1 += 1;
+            Ok(())
+        }
+    }
 }
 
 /// Do two recoveries of one state give the same?

@@ -59,7 +59,7 @@ fn summaries_out_of_range_are_refused() {
     ] {
         let mut t = Tree::empty(Ag::tree_id(0));
         t.insert(&st, key, &[0; 1024]).unwrap();
-        assert!(Ag::load(t, 8 * 8192, &st).is_err(), "{key}");
+        assert!(Ag::new(t, 8 * 8192).read(&st).is_err(), "{key}");
     }
 }
 

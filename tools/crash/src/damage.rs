@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Damage on top of a power cut: to a superblock slot, or to a batch of the log that had been acknowledged.
+//!
+//! A batch is acknowledged for sure if a later one was begun: the last one alone cannot be told from one that
+//! was cut off, and is left alone. What is damaged is one bit, a sector that is lost, or the block.
+
+use crate::disk::{Blocks, Image, SECTOR, SIZE};
+use crate::engine::format::{le32, le64, SB_SLOTS};
+use crate::engine::{Fs, MountOptions};
+use crate::observe;
+use crate::oracle::View;
+use kernel::prelude::EUCLEAN;
+use std::sync::Arc;
+
+/// Where the log of the smallest filesystem is.
+const LOG: std::ops::Range<u64> = 256..512;
+
+/// A damaged medium.
+pub struct Damage {
+    /// The medium.
+    pub image: Image,
+    /// What was done to it.
+    pub what: String,
+}
+
+/// The header of a batch.
+struct Header {
+    pos: u64,
+    seq: u64,
+    blocks: u64,
+}
+
+fn headers(image: &Image) -> Vec<Header> {
+    let len = LOG.end - LOG.start;
+    let header = |block: u64| {
+        let d = image.get(block).filter(|d| d.starts_with(b"ORDL"))?;
+        let (seq, pos) = (le64(&d[..], 16)?, le64(&d[..], 24)?);
+        let blocks = (64 + u64::from(le32(&d[..], 32)?)).div_ceil(SIZE as u64);
+        let good = LOG.start + pos % len == block && blocks < len;
+        good.then_some(Header { pos, seq, blocks })
+    };
+    LOG.filter_map(header).collect()
+}
+
+/// A block that holds what an fsync or a commit was acknowledged for, or what came before.
+fn target(image: &Image, r: &mut fastrand::Rng) -> Option<(u64, usize)> {
+    if r.bool() {
+        // What else is in a slot is always zero.
+        return Some((SB_SLOTS[r.usize(..2)], 4 * SECTOR));
+    }
+    let all = headers(image);
+    let len = LOG.end - LOG.start;
+    let follows = |a: &Header, b: &Header| {
+        b.pos > a.pos && b.pos - a.pos < len && b.seq > a.seq && b.seq - a.seq <= b.pos - a.pos
+    };
+    let followed: Vec<&Header> = all
+        .iter()
+        .filter(|a| all.iter().any(|b| follows(a, b)))
+        .collect();
+    let h = followed.get(r.usize(..followed.len().max(1)))?;
+    Some((LOG.start + (h.pos + r.u64(..h.blocks)) % len, SIZE))
+}
+
+/// Damages the medium, if it has something to be damaged.
+pub fn one(image: &Image, salt: u64) -> Option<Damage> {
+    let mut r = fastrand::Rng::with_seed(salt);
+    let (block, used) = target(image, &mut r)?;
+    let old = image.get(block)?;
+    let mut data = **old;
+    let what = match r.u8(..4) {
+        0 => {
+            data.fill(0);
+            format!("block {block} lost")
+        }
+        1 => {
+            let k = r.usize(..used / SECTOR);
+            data[k * SECTOR..(k + 1) * SECTOR].fill(0);
+            format!("block {block}, sector {k} lost")
+        }
+        _ => {
+            // Half of them where something is.
+            let end = old.iter().rposition(|b| *b != 0).map_or(used, |e| e + 1);
+            let end = if r.bool() { end } else { used };
+            let (at, bit) = (r.usize(..end), r.u8(..8));
+            data[at] ^= 1 << bit;
+            format!("block {block}, byte {at}, bit {bit} flipped")
+        }
+    };
+    if data == **old {
+        return None;
+    }
+    let mut over = Blocks::default();
+    over.insert(block, Arc::new(data));
+    Some(Damage {
+        image: image.with(over),
+        what,
+    })
+}
+
+/// What a mount makes of it: what is there, or none if it refused to write. Then nothing may have been written,
+/// and without recovery it can be mounted for reading (unless no superblock is left).
+pub fn mounted(image: &Image) -> Result<Option<View>, String> {
+    let disk = crate::disk::Scratch::new(image.clone());
+    let refused = match Fs::mount(disk.device(), MountOptions::default()) {
+        Err(e) if e.error == EUCLEAN => e.reason,
+        Err(e) => return Err(format!("mount: {} ({:?})", e.reason, e.error)),
+        Ok(fs) => {
+            drop(fs);
+            return observe::recovered(image).map(|(view, _)| Some(view));
+        }
+    };
+    if disk.changed() {
+        return Err(format!("a mount that was refused wrote: {refused}"));
+    }
+    let options = MountOptions {
+        read_only: true,
+        recovery: false,
+        ..MountOptions::default()
+    };
+    let intact = |slot: &u64| {
+        let Some(d) = image.get(*slot) else {
+            return false;
+        };
+        crate::engine::format::Superblock::decode(d).is_ok()
+    };
+    match Fs::mount(disk.device(), options) {
+        Err(e) if SB_SLOTS.iter().any(intact) => Err(format!("read-only: {}", e.reason)),
+        _ => Ok(None),
+    }
+}
