@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Who uses which block.
+//! The owner of each block.
 
 use ordofs_engine::engine::btree::TreeId;
 use std::collections::BTreeMap;
@@ -76,6 +76,11 @@ impl Claims {
             .filter(|(s, (l, _))| **s + l > block);
         let found = before.or_else(|| self.0.range(block..).next());
         found.map(|(s, (l, o))| (*s, *l, *o))
+    }
+
+    /// All claims in ascending order: start, length, owner.
+    pub fn runs(&self) -> impl Iterator<Item = (u64, u64, Claim)> + '_ {
+        self.0.iter().map(|(s, (l, o))| (*s, *l, *o))
     }
 
     /// The owner of a block.

@@ -5,7 +5,7 @@
 use crate::Checker;
 use ordofs_engine::engine::format::inode::STATE_TRUNCATE;
 use ordofs_engine::engine::{mode_to_kind, S_IFDIR, S_IFMT};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 impl Checker<'_> {
     pub(crate) fn check_names(&mut self) {
@@ -131,10 +131,11 @@ impl Checker<'_> {
         }
     }
 
-    /// Every directory leads to the root by its parents.
+    /// Every directory leads to the root by its parents. Each is looked at once, however deep they lie.
     fn check_connectivity(&mut self) {
         let root = self.sb.root_ino;
-        let mut good: BTreeSet<u64> = BTreeSet::from([root]);
+        // Does it lead to the root? Of a path that is being followed: not yet.
+        let mut known = BTreeMap::from([(root, true)]);
         let mut lost = Vec::new();
         for (ino, i) in self.inodes.iter() {
             if i.mode & S_IFMT != S_IFDIR || i.nlink == 0 {
@@ -142,18 +143,20 @@ impl Checker<'_> {
             }
             let mut path = Vec::new();
             let mut at = ino;
-            while !good.contains(&at) {
-                if path.contains(&at) {
-                    break;
+            let leads = loop {
+                // A circle comes back to its own path.
+                if let Some(leads) = known.get(&at) {
+                    break *leads;
                 }
+                known.insert(at, false);
                 path.push(at);
                 match self.inodes.get(at) {
                     Some(x) if x.names > 0 => at = x.named_in,
-                    _ => break,
+                    _ => break false,
                 }
-            }
-            if good.contains(&at) {
-                good.extend(path);
+            };
+            if leads {
+                known.extend(path.into_iter().map(|ino| (ino, true)));
             } else {
                 lost.push(ino);
             }

@@ -1,31 +1,83 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The allocation trees: bitmaps and free counts against the owners of all blocks.
+//!
+//! # Model
+//!
+//! The bitmaps become one list of runs of used blocks, [`Used`], while the trees are walked. Afterwards the
+//! list is compared with the claims, run by run. A group without a record is free as a whole and costs
+//! nothing, neither time nor memory: both grow with what is used, not with the size of the device.
+//!
+//! The comparison has to wait until all the trees have been walked, because their own nodes are claimed on
+//! the way.
 
-use crate::{Checker, Claim};
+use crate::Checker;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
-use ordofs_engine::engine::format::GROUP_BLOCKS;
+use ordofs_engine::engine::alloc::bits::{Bits, BITMAP_BYTES};
+use ordofs_engine::engine::format::{le16, le32, GROUP_BLOCKS};
 use ordofs_engine::engine::mount::tree_of;
-use std::collections::BTreeMap;
 
-const BITMAP_BYTES: usize = GROUP_BLOCKS as usize / 8;
-
-/// What an allocation tree says.
+/// Runs of blocks that the bitmaps mark as used: start and end, in ascending order.
 #[derive(Default)]
-struct AgRecords {
-    /// Group number to free count and bitmap.
-    groups: BTreeMap<u64, (u32, Vec<u8>)>,
-    /// Group number to free count.
-    summary: BTreeMap<u64, u16>,
+struct Used(Vec<(u64, u64)>);
+
+impl Used {
+    /// Adds the set bits among the first `len` of a group that starts at block `first`.
+    fn add(&mut self, first: u64, len: u32, bits: &Bits) {
+        let mut at = bits.next(0, len, true);
+        while at < len {
+            let end = bits.next(at, len, false);
+            let run = (first + u64::from(at), first + u64::from(end));
+            match self.0.last_mut() {
+                Some(last) if last.1 == run.0 => last.1 = run.1,
+                _ => self.0.push(run),
+            }
+            at = bits.next(end, len, true);
+        }
+    }
+}
+
+/// What is known of an allocation group while its tree is walked.
+struct AgWalk {
+    index: u32,
+    start: u64,
+    len: u64,
+    /// The groups that have a bitmap, in ascending order, and the free blocks of each.
+    groups: Vec<(u64, u64)>,
+    /// Numbers of the summary records that were met, in ascending order.
+    summaries: Vec<u64>,
+}
+
+impl AgWalk {
+    fn group_count(&self) -> u64 {
+        self.len.div_ceil(GROUP_BLOCKS)
+    }
+
+    /// Blocks of group `g`, 0 behind the last one.
+    fn group_len(&self, g: u64) -> u64 {
+        let before = g.saturating_mul(GROUP_BLOCKS);
+        self.len.saturating_sub(before).min(GROUP_BLOCKS)
+    }
+
+    fn place(&self, g: u64) -> String {
+        format!("allocation group {}, group {g}", self.index)
+    }
+
+    /// Free blocks of group `g` by its bitmap.
+    fn free(&self, g: u64) -> u64 {
+        match self.groups.binary_search_by_key(&g, |(g, _)| *g) {
+            Ok(i) => self.groups[i].1,
+            Err(_) => self.group_len(g),
+        }
+    }
 }
 
 impl Checker<'_> {
     pub(crate) fn check_space(&mut self) {
-        // The trees' own nodes are claimed before any bitmap is compared.
-        let ags: Vec<AgRecords> = (0..self.sb.ag_count).map(|ag| self.read_ag(ag)).collect();
+        let mut used = Used::default();
         let mut free = 0;
-        for (ag, records) in (0..).zip(&ags) {
-            free += self.check_ag(ag, records);
+        for ag in 0..self.sb.ag_count {
+            free += self.walk_ag(ag, &mut used);
         }
         self.report.stats.free_blocks = free;
         if free != self.sb.free {
@@ -35,131 +87,178 @@ impl Checker<'_> {
                 format_args!("counts {said} free blocks, there are {free}"),
             );
         }
+        self.compare(&used);
     }
 
-    fn read_ag(&mut self, ag: u32) -> AgRecords {
-        let mut out = AgRecords::default();
-        let Some(root) = self.sb.ag_roots.get(ag as usize) else {
-            return out;
+    /// Walks the tree of an allocation group and checks its records against each other. Returns how many
+    /// blocks of it are free.
+    fn walk_ag(&mut self, index: u32, used: &mut Used) -> u64 {
+        let mut ag = AgWalk {
+            index,
+            start: self.sb.ag_start(index),
+            len: self.sb.ag_len(index),
+            groups: Vec::new(),
+            summaries: Vec::new(),
         };
-        let tree = tree_of(Ag::tree_id(ag), *root);
-        let groups = self.sb.ag_len(ag).div_ceil(GROUP_BLOCKS);
-        self.walk(&tree, |c, key, value| {
-            let place = format!("allocation group {ag}, record {key:#x}");
-            if key >= SUMMARY_KEY {
-                let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
-                if first >= groups || value.len() != 2 * SUMMARY_GROUPS as usize {
-                    c.problem(place, "malformed free counts");
-                    return;
-                }
-                for (g, n) in (first..).zip(value.chunks_exact(2)) {
-                    out.summary.insert(g, u16::from_le_bytes([n[0], n[1]]));
-                }
-            } else if key >= groups || value.len() != 4 + BITMAP_BYTES {
-                c.problem(place, "malformed bitmap");
-            } else {
-                let free = value[..4]
-                    .iter()
-                    .rev()
-                    .fold(0, |a, b| a << 8 | u32::from(*b));
-                out.groups.insert(key, (free, value[4..].to_vec()));
-            }
+        let Some(root) = self.sb.ag_roots.get(index as usize) else {
+            return ag.len;
+        };
+        let tree = tree_of(Ag::tree_id(index), *root);
+        // Bitmaps come first: their keys are below all of the summaries'.
+        self.walk(&tree, |c, key, value| match key.checked_sub(SUMMARY_KEY) {
+            None => c.check_bitmap(&mut ag, key, value, used),
+            Some(s) => c.check_summary(&mut ag, s, value),
         });
-        out
+        // A group that no summary record speaks of is one that was never touched.
+        for (g, free) in &ag.groups {
+            let len = ag.group_len(*g);
+            let told = ag.summaries.binary_search(&(g / SUMMARY_GROUPS)).is_ok();
+            if !told && *free != len {
+                self.free_count(&ag.place(*g), len, *free);
+            }
+        }
+        let not_free = ag.groups.iter().map(|(g, free)| ag.group_len(*g) - free);
+        ag.len - not_free.sum::<u64>()
     }
 
-    fn check_ag(&mut self, ag: u32, records: &AgRecords) -> u64 {
-        let (start, len) = (self.sb.ag_start(ag), self.sb.ag_len(ag));
-        let groups = len.div_ceil(GROUP_BLOCKS);
-        let mut total = 0;
-        for g in 0..groups {
-            let first = start + g * GROUP_BLOCKS;
-            let cap = (len - g * GROUP_BLOCKS).min(GROUP_BLOCKS);
-            total += self.check_group(ag, g, first, cap, records);
-        }
-        for g in records
-            .summary
-            .range(groups..)
-            .filter(|(_, n)| **n != 0)
-            .map(|(g, _)| *g)
-        {
-            self.problem(
-                format_args!("allocation group {ag}, group {g}"),
-                "has a free count but does not exist",
-            );
-        }
-        total
+    fn free_count(&mut self, place: &str, said: u64, free: u64) {
+        self.problem(
+            place,
+            format_args!("free count is {said}, its bitmap has {free}"),
+        );
     }
 
-    /// Checks a group of `cap` blocks from `first` on; answers how many are free in its bitmap.
-    fn check_group(&mut self, ag: u32, g: u64, first: u64, cap: u64, records: &AgRecords) -> u64 {
-        let place = format!("allocation group {ag}, group {g}");
-        let empty = (cap as u32, Vec::new());
-        let (said, bitmap) = records.groups.get(&g).unwrap_or(&empty);
-        let bit = |i: u64| {
-            bitmap
-                .get(i as usize / 8)
-                .is_some_and(|b| b >> (i % 8) & 1 != 0)
+    fn check_bitmap(&mut self, ag: &mut AgWalk, g: u64, value: &[u8], used: &mut Used) {
+        let bits = Bits::zeroed().ok().and_then(|mut bits| {
+            bits.load(value.get(4..)?)?;
+            Some(bits)
+        });
+        let (Some(said), Some(bits), true) = (
+            le32(value, 0),
+            bits,
+            g < ag.group_count() && value.len() == 4 + BITMAP_BYTES,
+        ) else {
+            let place = format!("allocation group {}, record {g:#x}", ag.index);
+            return self.problem(place, "malformed bitmap");
         };
-        let free = (0..cap).filter(|i| !bit(*i)).count() as u64;
-        if u64::from(*said) != free {
+        let place = ag.place(g);
+        // At most GROUP_BLOCKS.
+        let len = ag.group_len(g) as u32;
+        let free = len - bits.count_range(0, len);
+        if said != free {
             self.problem(
                 &place,
                 format_args!("says {said} free blocks, its bitmap has {free}"),
             );
         }
-        let summary = records.summary.get(&g).map_or(cap, |n| u64::from(*n));
-        if summary != free {
-            self.problem(
-                &place,
-                format_args!("free count is {summary}, its bitmap has {free}"),
-            );
-        }
-        if (cap..GROUP_BLOCKS).any(bit) {
+        if bits.count_range(len, GROUP_BLOCKS as u32 - len) != 0 {
             self.problem(&place, "blocks past its end are marked");
         }
-        self.compare(first, cap, bit);
-        free
+        used.add(ag.start + g * GROUP_BLOCKS, len, &bits);
+        ag.groups.push((g, u64::from(free)));
     }
 
-    /// Compares marks with owners, run by run.
-    fn compare(&mut self, first: u64, cap: u64, bit: impl Fn(u64) -> bool) {
-        let end = first + cap;
-        let mut at = first;
+    fn check_summary(&mut self, ag: &mut AgWalk, s: u64, value: &[u8]) {
+        let first = s.saturating_mul(SUMMARY_GROUPS);
+        if first >= ag.group_count() || value.len() != 2 * SUMMARY_GROUPS as usize {
+            let key = SUMMARY_KEY + s;
+            let place = format!("allocation group {}, record {key:#x}", ag.index);
+            return self.problem(place, "malformed free counts");
+        }
+        ag.summaries.push(s);
+        for i in 0..SUMMARY_GROUPS {
+            let g = first + i;
+            let said = le16(value, 2 * i as usize).map_or(0, u64::from);
+            if g >= ag.group_count() {
+                if said != 0 {
+                    self.problem(ag.place(g), "has a free count but does not exist");
+                }
+            } else if said != ag.free(g) {
+                self.free_count(&ag.place(g), said, ag.free(g));
+            }
+        }
+    }
+
+    /// Compares marks with owners. Nothing is claimed after this.
+    fn compare(&mut self, used: &Used) {
+        let claims = std::mem::take(&mut self.claims);
+        let marked = || used.0.iter().copied();
+        let owned = || claims.runs().map(|(start, len, _)| (start, start + len));
+        let owners = claims
+            .runs()
+            .map(|(start, len, owner)| (start, start + len, owner));
+        without(owners, marked(), |start, end, owner| {
+            self.problem(
+                format_args!("blocks {start}..{end}"),
+                format_args!("belong to {owner} but are marked free"),
+            );
+        });
+        let marks = marked().map(|(start, end)| (start, end, ()));
+        without(marks, owned(), |start, end, ()| {
+            self.problem(
+                format_args!("blocks {start}..{end}"),
+                "are marked used but nothing refers to them",
+            );
+        });
+    }
+}
+
+/// Calls `f` for the parts of the runs `of` that no run of `minus` covers. Runs are start, end and what is
+/// handed on; those of each list are in ascending order and do not overlap.
+fn without<T: Copy>(
+    of: impl Iterator<Item = (u64, u64, T)>,
+    minus: impl Iterator<Item = (u64, u64)>,
+    mut f: impl FnMut(u64, u64, T),
+) {
+    let mut minus = minus.peekable();
+    for (mut at, end, what) in of {
         while at < end {
-            let (run_end, owner) = match self.claims.at_or_after(at) {
-                Some((s, l, o)) if s <= at => ((s + l).min(end), Some(o)),
-                Some((s, _, _)) => (s.min(end), None),
-                None => (end, None),
-            };
-            self.compare_run(first, at, run_end, owner, &bit);
-            at = run_end;
+            match minus.peek() {
+                Some((_, e)) if *e <= at => {
+                    minus.next();
+                }
+                Some((s, e)) if *s <= at => at = *e,
+                next => {
+                    let to = next.map_or(end, |(s, _)| end.min(*s));
+                    f(at, to, what);
+                    at = to;
+                }
+            }
         }
     }
+}
 
-    fn compare_run(
-        &mut self,
-        first: u64,
-        from: u64,
-        to: u64,
-        owner: Option<Claim>,
-        bit: &impl Fn(u64) -> bool,
-    ) {
-        let mut at = from;
-        while at < to {
-            let start = at;
-            let wrong = bit(at - first) != owner.is_some();
-            while at < to && (bit(at - first) != owner.is_some()) == wrong {
-                at += 1;
-            }
-            if !wrong {
-                continue;
-            }
-            let blocks = format!("blocks {start}..{at}");
-            match owner {
-                Some(o) => self.problem(blocks, format_args!("belong to {o} but are marked free")),
-                None => self.problem(blocks, "are marked used but nothing refers to them"),
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(of: &[(u64, u64)], minus: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        let mut out = Vec::new();
+        let of = of.iter().map(|(s, e)| (*s, *e, ()));
+        without(of, minus.iter().copied(), |s, e, ()| out.push((s, e)));
+        out
+    }
+
+    #[test]
+    fn what_is_left_of_runs() {
+        let of = [(0, 10), (10, 20), (30, 40)];
+        assert_eq!(parts(&of, &[]), of);
+        assert_eq!(parts(&of, &[(0, 100)]), []);
+        assert_eq!(
+            parts(&of, &[(2, 4), (8, 12), (19, 31), (35, 36), (39, 50)]),
+            [(0, 2), (4, 8), (12, 19), (31, 35), (36, 39)]
+        );
+    }
+
+    #[test]
+    fn runs_go_on_from_one_group_to_the_next() {
+        let mut bits = Bits::zeroed().unwrap();
+        bits.set(0, 3);
+        bits.set(70, GROUP_BLOCKS as u32 - 70);
+        let mut used = Used::default();
+        used.add(0, GROUP_BLOCKS as u32, &bits);
+        used.add(GROUP_BLOCKS, 80, &bits);
+        let group = GROUP_BLOCKS;
+        assert_eq!(used.0, [(0, 3), (70, group + 3), (group + 70, group + 80)]);
     }
 }
