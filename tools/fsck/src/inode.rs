@@ -8,9 +8,13 @@ use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
 use ordofs_engine::engine::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
+use ordofs_engine::engine::format::le32;
 use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;
+
+/// Blocks of data that are read at once: those of the largest extent that has checksums.
+const DATA_RUN: usize = 256;
 
 fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
     match root {
@@ -53,6 +57,12 @@ impl Checker<'_> {
         }
         self.generation(&place, rec.generation);
         let a = &rec.attrs;
+        if a.uid == u32::MAX || a.gid == u32::MAX {
+            self.problem(
+                &place,
+                "its owner or group is 4294967295, which is not a valid id",
+            );
+        }
         let kind = a.mode & S_IFMT;
         let seen = Seen {
             mode: a.mode,
@@ -148,26 +158,44 @@ impl Checker<'_> {
     }
 
     fn check_data(&mut self, place: &str, e: &Extent, value: &[u8]) {
-        let Ok(mut buf) = Block::zeroed() else { return };
         let sums = e.csum_slice(value, e.start, e.end());
-        for (i, want) in sums.chunks_exact(4).enumerate() {
-            let block = e.phys + i as u64;
-            let want = want.iter().rev().fold(0u32, |a, b| a << 8 | u32::from(*b));
-            self.report.stats.verified_blocks += 1;
-            match self.st.device().read(block, &mut buf) {
-                Err(err) => {
-                    self.problem(place, format_args!("block {block} cannot be read: {err:?}"))
-                }
-                Ok(()) => {
-                    let have = crc32c(0, &buf[..]);
-                    if have != want {
-                        self.problem(place, format_args!(
-                            "file block {}: data at block {block} has checksum {have:08x}, must be {want:08x}",
-                            e.start + i as u64
-                        ));
-                    }
-                }
+        let mut bufs = std::mem::take(&mut self.data);
+        for (first, sums) in (0u64..).step_by(DATA_RUN).zip(sums.chunks(4 * DATA_RUN)) {
+            let n = sums.len() / 4;
+            while bufs.len() < n {
+                let Ok(block) = Block::zeroed() else { return };
+                bufs.push(block);
             }
+            let run = &mut bufs[..n];
+            let at_once = self.st.device().read_run(e.phys + first, run);
+            for (i, (want, buf)) in sums.chunks_exact(4).zip(run).enumerate() {
+                let i = first + i as u64;
+                let read = match at_once {
+                    Ok(()) => Ok(()),
+                    // Which of them cannot be read?
+                    Err(_) => self.st.device().read(e.phys + i, buf),
+                };
+                let want = le32(want, 0).unwrap_or(0);
+                self.check_block(place, e, i, read.map(|()| crc32c(0, &buf[..])), want);
+            }
+        }
+        self.data = bufs;
+    }
+
+    /// Judges block `i` of an extent by its checksum.
+    fn check_block(&mut self, place: &str, e: &Extent, i: u64, have: Result<u32>, want: u32) {
+        let block = e.phys + i;
+        self.report.stats.verified_blocks += 1;
+        match have {
+            Err(err) => self.problem(place, format_args!("block {block} cannot be read: {err:?}")),
+            Ok(have) if have != want => self.problem(
+                place,
+                format_args!(
+                    "file block {}: data at block {block} has checksum {have:08x}, must be {want:08x}",
+                    e.start + i
+                ),
+            ),
+            Ok(_) => {}
         }
     }
 

@@ -31,7 +31,7 @@ use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::node_store::NodeStore;
 use ordofs_engine::engine::MountError;
-use ordofs_engine::os::{Device, Shared};
+use ordofs_engine::os::{Block, Device, Shared};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
@@ -178,6 +178,8 @@ struct Checker<'a> {
     inodes: Inodes,
     edges: Vec<Edge>,
     orphans: BTreeSet<u64>,
+    /// Buffers for data, kept for the next extent.
+    data: Vec<Block>,
 }
 
 /// Checks the filesystem on `dev`. An error means that there is none to check.
@@ -198,6 +200,7 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
         inodes: Inodes::default(),
         edges: Vec::new(),
         orphans: BTreeSet::new(),
+        data: Vec::new(),
     };
     c.slot(found.other_slot, found.other);
     c.run();

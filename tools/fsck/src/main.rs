@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `fsck.ordofs`: checks an OrdoFS, with the options and exit codes of fsck(8).
+//!
+//! The device is opened once, exclusively, and stays open to the end, so nobody can mount it in between.
+//! With `-n` a mounted device is checked, too, as it is at the moment.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
+use ordofs_cli::{complain, say};
 use ordofs_engine::engine::log::replay::Replayed;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
@@ -26,6 +32,8 @@ const USAGE: u8 = 16;
     after_help = "Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 operational error, 16 usage.\n\
         Without -n, what a crash left to do (the log, orphans, truncations) is done, as at the next mount;\n\
         with -n it is tried out in memory and the outcome is checked.\n\
+        A mounted device is checked only with -n, as it is at the moment, and may look damaged.\n\
+        If the report cannot be written, 8 is added to the status.\n\
         Damaged metadata is reported, not repaired: restore from a backup."
 )]
 struct Cli {
@@ -58,30 +66,59 @@ struct Cli {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(c) => c,
-        Err(e) => {
-            let _ = e.print();
-            return ExitCode::from(if e.use_stderr() { USAGE } else { CLEAN });
+    // fsck(8) would decode a panic's own status, 101, as four errors.
+    ordofs_cli::run(OPERATIONAL, || {
+        let cli = match Cli::try_parse() {
+            Ok(c) => c,
+            Err(e) => {
+                let _ = e.print();
+                return if e.use_stderr() { USAGE } else { CLEAN };
+            }
+        };
+        // The engine's messages name the damage; they belong to the report.
+        let status = run(&cli).unwrap_or_else(|e| {
+            complain!("fsck.ordofs: {}: {e}", cli.device.display());
+            OPERATIONAL
+        });
+        match ordofs_cli::output_error() {
+            None => status,
+            Some(e) => {
+                complain!(
+                    "fsck.ordofs: {}: standard output: {e}",
+                    cli.device.display()
+                );
+                status | OPERATIONAL
+            }
         }
-    };
-    // The engine's messages name the damage; they belong to the report.
-    ExitCode::from(run(&cli).unwrap_or_else(|e| {
-        eprintln!("fsck.ordofs: {}: {e}", cli.device.display());
-        OPERATIONAL
-    }))
+    })
 }
 
-fn open(cli: &Cli, write: bool) -> Result<Device, String> {
-    let how = Open {
-        write,
-        exclusive: write,
-    };
-    let disk = FileDisk::open(&cli.device, how).map_err(|e| match e.kind() {
-        io::ErrorKind::ResourceBusy => "is mounted or in use; only -n is possible".to_owned(),
-        _ => format!("cannot open: {e}"),
-    })?;
-    Ok(disk.device())
+/// Opens the device, for writing only if that may be needed and is possible.
+fn open(cli: &Cli) -> Result<FileDisk, String> {
+    let open = |write, exclusive| FileDisk::open(&cli.device, Open { write, exclusive });
+    let mut disk = open(!cli.no, true);
+    if disk.as_ref().is_err_and(is_read_only) {
+        disk = open(false, true);
+    }
+    match disk {
+        Err(e) if e.kind() == io::ErrorKind::ResourceBusy => {
+            if !cli.no {
+                return Err("is mounted or in use; only -n is possible".into());
+            }
+            disk = open(false, false);
+            complain!(
+                "fsck.ordofs: {}: is mounted or in use; the report may be meaningless",
+                cli.device.display()
+            );
+        }
+        _ => {}
+    }
+    disk.map_err(|e| format!("cannot open: {e}"))
+}
+
+fn is_read_only(e: &io::Error) -> bool {
+    use io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 /// Mounts and unmounts: replays the log, finishes what a crash left to do. What was in the log?
@@ -108,23 +145,28 @@ fn log_end(log: &Replayed) -> Option<String> {
 fn run(cli: &Cli) -> Result<u8, String> {
     let name = cli.device.display();
     let options = Options { data: cli.data };
-    let report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
+    let disk = open(cli)?;
+    let device = || match disk.try_clone() {
+        Ok(again) => Ok(again.device()),
+        Err(e) => Err(format!("cannot open again: {e}")),
+    };
+    let report = check(device()?, options).map_err(|e| describe(&e))?;
     if !report.is_clean() {
         print(cli, &report);
         return Ok(ERRORS_LEFT);
     }
     // What would the next mount do? Tried out in memory first.
-    let trial = Overlay::new(open(cli, false)?);
+    let trial = Overlay::new(device()?);
     let log = match recover(trial.device()) {
         Ok(log) => log,
         Err(e) => {
             print(cli, &report);
-            println!("{name}: recovery fails: {e}");
+            say!("{name}: recovery fails: {e}");
             return Ok(ERRORS_LEFT);
         }
     };
     if let Some(end) = log_end(&log) {
-        println!("{name}: {end}");
+        say!("{name}: {end}");
     }
     if !trial.changed() {
         print(cli, &report);
@@ -132,17 +174,20 @@ fn run(cli: &Cli) -> Result<u8, String> {
     }
     let after = check(trial.device(), options).map_err(|e| describe(&e))?;
     for p in &report.mendable {
-        println!("{name}: {p}; the next mount mends it");
+        say!("{name}: {p}; the next mount mends it");
     }
     if cli.no || !after.is_clean() {
-        println!("{name}: there is work for the next mount; as it will be then:");
+        say!("{name}: there is work for the next mount; as it will be then:");
         print(cli, &after);
         let good = after.is_clean() && report.mendable.is_empty();
         return Ok(if good { CLEAN } else { ERRORS_LEFT });
     }
-    recover(open(cli, true)?)?;
-    println!("{name}: done what the next mount had to do: log, removals, truncations, superblocks");
-    let report = check(open(cli, false)?, options).map_err(|e| describe(&e))?;
+    if !disk.is_writable() {
+        return Err("there is work for a mount, but the device cannot be written".into());
+    }
+    recover(device()?)?;
+    say!("{name}: done what the next mount had to do: log, removals, truncations, superblocks");
+    let report = check(device()?, options).map_err(|e| describe(&e))?;
     print(cli, &report);
     Ok(if report.is_clean() {
         CORRECTED
@@ -154,10 +199,10 @@ fn run(cli: &Cli) -> Result<u8, String> {
 fn print(cli: &Cli, r: &Report) {
     let name = cli.device.display();
     for p in &r.problems {
-        println!("{name}: {p}");
+        say!("{name}: {p}");
     }
     if r.count > r.problems.len() as u64 {
-        println!(
+        say!(
             "{name}: {} more problems",
             r.count - r.problems.len() as u64
         );
@@ -165,9 +210,9 @@ fn print(cli: &Cli, r: &Report) {
     let s = &r.stats;
     if cli.verbose {
         for n in &r.notes {
-            println!("{name}: note: {n}");
+            say!("{name}: note: {n}");
         }
-        println!(
+        say!(
             "{name}: generation {}, {} tree nodes, {} extents, {} xattrs, {} data blocks ({} read and compared), {} orphans",
             r.generation, s.nodes, s.extents, s.xattrs, s.data_blocks, s.verified_blocks, s.orphans
         );
@@ -176,7 +221,7 @@ fn print(cli: &Cli, r: &Report) {
         0 => "clean".to_owned(),
         n => format!("{n} PROBLEMS"),
     };
-    println!(
+    say!(
         "{name}: {verdict}, {} inodes ({} directories), {} of {} blocks used",
         s.inodes,
         s.directories,

@@ -5,19 +5,34 @@
 //! What is on the device already is respected: another format is only overwritten with `-f`, an
 //! OrdoFS after a question (so `yes | mkfs.ordofs DEV` overwrites its own kind and nothing else), a
 //! device in use only with `-ff`.
+//!
+//! With a size, only that much of the device is discarded and written.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`probe`] | what is on the device already |
+//! | [`remains`] | copies of superblocks that other filesystems leave behind |
+//! | [`value`] | values on the command line |
+//!
+//! Output that cannot be written does not keep a filesystem from being made. But a question that cannot be
+//! shown counts as answered with no, and a dry run that cannot be shown fails.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod probe;
+mod remains;
 mod value;
 
 use anyhow::{anyhow, bail, Context, Result};
 use clap::Parser;
+use ordofs_cli::{complain, say};
 use ordofs_engine::engine::format::{superblock, MAX_BLOCKS, MIN_BLOCKS};
 use ordofs_engine::engine::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Backend;
 use probe::Content;
-use std::io::{self, Write};
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -47,7 +62,7 @@ struct Cli {
     root_owner: (u32, u32),
     /// Block device or regular file
     device: PathBuf,
-    /// Size in bytes (K, M, G, T may follow); default: all of the device. A file is extended to it
+    /// Size in bytes (K, M, G, T, P, E may follow); default: all of the device. A file is extended to it
     #[arg(value_parser = value::size)]
     size: Option<u64>,
 }
@@ -57,7 +72,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("mkfs.ordofs: {}: {e:#}", cli.device.display());
+            complain!("mkfs.ordofs: {}: {e:#}", cli.device.display());
             ExitCode::FAILURE
         }
     }
@@ -93,21 +108,23 @@ fn open(cli: &Cli) -> Result<FileDisk> {
 
 /// Reads the answer to a question from standard input, terminal or not.
 fn yes(question: &str) -> Result<bool> {
-    print!("{question} [y/N] ");
-    io::stdout().flush().context("standard output")?;
+    ordofs_cli::print(format_args!("{question} [y/N] "));
+    if ordofs_cli::is_output_lost() {
+        bail!("contains an OrdoFS, and the question cannot be shown; use -f to overwrite it");
+    }
     let mut line = String::new();
     io::stdin()
         .read_line(&mut line)
         .context("cannot read the answer from standard input")?;
     if !line.ends_with('\n') {
-        println!();
+        say!("");
     }
     Ok(line.trim_start().starts_with(['y', 'Y']))
 }
 
 /// May what is on the device be overwritten?
 fn permitted(cli: &Cli, disk: &FileDisk) -> Result<()> {
-    match probe::probe(disk.file(), disk.bytes()).context("cannot read")? {
+    match probe::probe(disk).context("cannot read")? {
         _ if cli.force > 0 => Ok(()),
         Content::Nothing => Ok(()),
         Content::Foreign(what) => bail!("contains: {what}; use -f to overwrite it"),
@@ -122,18 +139,16 @@ fn permitted(cli: &Cli, disk: &FileDisk) -> Result<()> {
     }
 }
 
-fn run(cli: &Cli) -> Result<()> {
-    let mut disk = open(cli)?;
-    if let Some(size) = cli.size {
-        if size > disk.bytes() && disk.is_block_device() {
-            bail!(
-                "the device has {}, {} were asked for",
-                show_size(disk.bytes()),
-                show_size(size)
-            );
-        }
-    }
+/// Blocks of the filesystem to be made.
+fn blocks(cli: &Cli, disk: &FileDisk) -> Result<u64> {
     let bytes = cli.size.unwrap_or(disk.bytes());
+    if bytes > disk.bytes() && disk.is_block_device() {
+        bail!(
+            "the device has {}, {} were asked for",
+            show_size(disk.bytes()),
+            show_size(bytes)
+        );
+    }
     let blocks = bytes / BLOCK_SIZE as u64;
     if !(MIN_BLOCKS..=MAX_BLOCKS).contains(&blocks) {
         let (min, max) = (
@@ -147,45 +162,83 @@ fn run(cli: &Cli) -> Result<()> {
             show_size(max as u64)
         );
     }
+    Ok(blocks)
+}
+
+/// Says what is made.
+fn announce(cli: &Cli, blocks: u64, uuid: &[u8; 16]) {
+    let (ags, ag_blocks) = superblock::ag_geometry(blocks);
+    let end = cli
+        .label
+        .iter()
+        .position(|b| *b == 0)
+        .unwrap_or(cli.label.len());
+    let nothing = match cli.dry_run {
+        true => " (nothing is written)",
+        false => "",
+    };
+    say!("{}{nothing}", cli.device.display());
+    say!("  label   {:?}", String::from_utf8_lossy(&cli.label[..end]));
+    say!("  UUID    {}", value::show_uuid(uuid));
+    say!(
+        "  size    {}, {blocks} blocks of {BLOCK_SIZE} bytes",
+        show_size(blocks * BLOCK_SIZE as u64)
+    );
+    say!(
+        "  groups  {ags} of up to {}",
+        show_size(ag_blocks * BLOCK_SIZE as u64)
+    );
+    say!("  log     {} blocks", superblock::log_length(blocks));
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    let mut disk = open(cli)?;
+    let blocks = blocks(cli, &disk)?;
     permitted(cli, &disk)?;
     let uuid = cli.uuid.unwrap_or_else(value::random_uuid);
     if !cli.quiet {
-        let (ags, ag_blocks) = superblock::ag_geometry(blocks);
-        let end = cli
-            .label
-            .iter()
-            .position(|b| *b == 0)
-            .unwrap_or(cli.label.len());
-        println!(
-            "{}{}",
-            cli.device.display(),
-            if cli.dry_run {
-                " (nothing is written)"
-            } else {
-                ""
-            }
-        );
-        println!("  label   {:?}", String::from_utf8_lossy(&cli.label[..end]));
-        println!("  UUID    {}", value::show_uuid(&uuid));
-        println!(
-            "  size    {}, {blocks} blocks of {BLOCK_SIZE} bytes",
-            show_size(blocks * BLOCK_SIZE as u64)
-        );
-        println!(
-            "  groups  {ags} of up to {}",
-            show_size(ag_blocks * BLOCK_SIZE as u64)
-        );
-        println!("  log     {} blocks", superblock::log_length(blocks));
+        announce(cli, blocks, &uuid);
     }
     if cli.dry_run {
-        return Ok(());
+        return match ordofs_cli::output_error() {
+            Some(e) => Err(e).context("standard output"),
+            None => Ok(()),
+        };
     }
-    disk.grow_file(bytes).context("cannot extend the file")?;
+    if let Some(size) = cli.size {
+        disk.grow_file(size).context("cannot extend the file")?;
+    }
+    make(cli, disk, blocks, uuid)?;
+    if let Some(e) = ordofs_cli::output_error() {
+        complain!(
+            "mkfs.ordofs: {}: the filesystem is made; standard output: {e}",
+            cli.device.display()
+        );
+    }
+    Ok(())
+}
+
+/// Makes the filesystem in the first `blocks` blocks.
+fn make(cli: &Cli, disk: FileDisk, blocks: u64, uuid: [u8; 16]) -> Result<()> {
+    // Without a size, the incomplete block at the end is ours as well.
+    let bytes = match cli.size {
+        Some(size) if size < disk.bytes() => blocks * BLOCK_SIZE as u64,
+        _ => disk.bytes(),
+    };
+    let remains = remains::find(&disk, bytes).context("cannot read")?;
     if !cli.no_discard {
         // Advice: a device that cannot discard is fine.
-        let _ = disk.discard(0, disk.blocks());
+        let _ = disk.discard(0, blocks);
     }
-    probe::wipe_foreign(disk.file(), disk.bytes()).context("cannot write")?;
+    remains.wipe(&disk, bytes).context("cannot write")?;
+    if bytes < disk.bytes() {
+        if let Some(what) = probe::probe_end(&disk).context("cannot read")? {
+            complain!(
+                "mkfs.ordofs: {}: the end of the device, beyond the new filesystem, still contains: {what}",
+                cli.device.display()
+            );
+        }
+    }
     let options = FormatOptions {
         uuid,
         label: cli.label,

@@ -2,9 +2,11 @@
 
 //! Recognises what is on a device already, by magic numbers.
 
-use std::fs::File;
+use ordofs_engine::engine::format::superblock::SB_MAGIC;
+use ordofs_engine::engine::format::SB_SLOTS;
+use ordofs_engine::engine::BLOCK_SIZE;
+use ordofs_engine::os::file::FileDisk;
 use std::io;
-use std::os::unix::fs::FileExt;
 
 /// What a device holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -18,12 +20,21 @@ pub enum Content {
 }
 
 /// (what, byte offset, magic)
-const MAGICS: &[(&str, u64, &[u8])] = &[
+pub const MAGICS: &[(&str, u64, &[u8])] = &[
     ("XFS filesystem", 0, b"XFSB"),
     ("XFS log", 0, b"\xfe\xed\xba\xbe"),
     ("LUKS volume", 0, b"LUKS\xba\xbe"),
     ("LUKS volume", 0, b"SKUL\xba\xbe"),
-    ("LUKS volume", 16384, b"SKUL\xba\xbe"),
+    // The second header of LUKS 2 lies behind the first, which may have any of these sizes.
+    ("LUKS volume", 0x4000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x8000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x10000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x20000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x40000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x80000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x100000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x200000, b"SKUL\xba\xbe"),
+    ("LUKS volume", 0x400000, b"SKUL\xba\xbe"),
     ("squashfs filesystem", 0, b"hsqs"),
     ("cramfs filesystem", 0, b"\x45\x3d\xcd\x28"),
     ("romfs filesystem", 0, b"-rom1fs-"),
@@ -83,30 +94,20 @@ const MAGICS: &[(&str, u64, &[u8])] = &[
     ("VMFS volume", 0x100000, b"\x0d\xd0\x01\xc0"),
 ];
 
-/// Copies of superblocks far from both ends: (offset, magic offset, magic).
-const FAR: &[(u64, u64, &[u8])] = &[(64 << 20, 64, b"_BHRfS_M"), (256 << 30, 64, b"_BHRfS_M")];
-
-/// Bytes at the end of the device in which other formats keep copies.
-const TAIL: u64 = 1 << 20;
-
-fn has(file: &File, at: u64, magic: &[u8]) -> io::Result<bool> {
+/// Are these bytes there?
+pub fn has(disk: &FileDisk, at: u64, magic: &[u8]) -> io::Result<bool> {
     let mut buf = [0; 16];
     let Some(buf) = buf.get_mut(..magic.len()) else {
         return Ok(false);
     };
-    match file.read_exact_at(buf, at) {
-        Ok(()) => Ok(buf == magic),
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
-        Err(e) => Err(e),
-    }
+    Ok(disk.read_at(at, buf)? == magic.len() && buf == magic)
 }
 
 /// A DOS partition table: the boot signature and four plausible entries, one of them in use.
-fn dos_table(file: &File) -> io::Result<bool> {
+fn dos_table(disk: &FileDisk) -> io::Result<bool> {
     let mut sector = [0u8; 512];
-    match file.read_exact_at(&mut sector, 0) {
-        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
-        r => r?,
+    if disk.read_at(0, &mut sector)? < sector.len() {
+        return Ok(false);
     }
     let entries = || sector[446..510].chunks_exact(16);
     Ok(sector[510..] == [0x55, 0xaa]
@@ -114,96 +115,42 @@ fn dos_table(file: &File) -> io::Result<bool> {
         && entries().any(|e| e[4] != 0 && e[12..16] != [0; 4]))
 }
 
-/// Looks at a device of `bytes` bytes.
-pub fn probe(file: &File, bytes: u64) -> io::Result<Content> {
-    for (what, at, magic) in MAGICS {
-        if has(file, *at, magic)? {
-            return Ok(Content::Foreign(what));
-        }
-    }
+/// What is known by a magic number at the end of the device.
+pub fn probe_end(disk: &FileDisk) -> io::Result<Option<&'static str>> {
+    let bytes = disk.bytes();
     let raid = b"\xfc\x4e\x2b\xa9";
     let old_raid = (bytes & !0xffff).checked_sub(0x10000);
     let new_raid = bytes.checked_sub(8192).map(|at| at & !0xfff);
     for at in [old_raid, new_raid].into_iter().flatten() {
-        if has(file, at, raid)? {
-            return Ok(Content::Foreign("Linux RAID member"));
+        if has(disk, at, raid)? {
+            return Ok(Some("Linux RAID member"));
         }
-    }
-    if dos_table(file)? {
-        return Ok(Content::Foreign("partition table (DOS)"));
     }
     if let Some(at) = bytes.checked_sub(512) {
-        if has(file, at, b"EFI PART")? {
-            return Ok(Content::Foreign("partition table (GPT backup)"));
+        if has(disk, at, b"EFI PART")? {
+            return Ok(Some("partition table (GPT backup)"));
         }
     }
-    for slot in ordofs_engine::engine::format::SB_SLOTS {
-        let at = slot * ordofs_engine::engine::BLOCK_SIZE as u64;
-        if has(
-            file,
-            at,
-            &ordofs_engine::engine::format::superblock::SB_MAGIC,
-        )? {
+    Ok(None)
+}
+
+/// Looks at a device.
+pub fn probe(disk: &FileDisk) -> io::Result<Content> {
+    for (what, at, magic) in MAGICS {
+        if has(disk, *at, magic)? {
+            return Ok(Content::Foreign(what));
+        }
+    }
+    if dos_table(disk)? {
+        return Ok(Content::Foreign("partition table (DOS)"));
+    }
+    if let Some(what) = probe_end(disk)? {
+        return Ok(Content::Foreign(what));
+    }
+    for slot in SB_SLOTS {
+        if has(disk, slot * BLOCK_SIZE as u64, &SB_MAGIC)? {
             return Ok(Content::Ours);
         }
     }
     Ok(Content::Nothing)
-}
-
-/// Removes what other formats keep where making an OrdoFS does not write anyway: the end of the
-/// device and copies in the middle.
-pub fn wipe_foreign(file: &File, bytes: u64) -> io::Result<()> {
-    let zeroes = vec![0u8; TAIL as usize];
-    let start = bytes.saturating_sub(TAIL);
-    let tail = zeroes.get(..(bytes - start) as usize).unwrap_or(&zeroes);
-    file.write_all_at(tail, start)?;
-    for (at, off, magic) in FAR {
-        if at + 4096 <= bytes && has(file, at + off, magic)? {
-            file.write_all_at(&zeroes[..4096], *at)?;
-        }
-    }
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn image(name: &str, bytes: u64) -> (std::path::PathBuf, File) {
-        let path = std::env::temp_dir().join(format!("mkfs.ordofs.{}.{name}", std::process::id()));
-        let opts = std::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(&path);
-        let file = opts.expect("temporary file");
-        file.set_len(bytes).expect("size");
-        (path, file)
-    }
-
-    #[test]
-    fn foreign_signatures_are_seen_and_wiped() {
-        let bytes = 80 << 20;
-        let (path, f) = image("probe", bytes);
-        assert_eq!(probe(&f, bytes).unwrap(), Content::Nothing);
-        f.write_all_at(b"\x53\xef", 1080).unwrap();
-        assert_eq!(
-            probe(&f, bytes).unwrap(),
-            Content::Foreign("ext2/3/4 filesystem")
-        );
-        f.write_all_at(&[0; 2], 1080).unwrap();
-        f.write_all_at(b"EFI PART", bytes - 512).unwrap();
-        f.write_all_at(b"_BHRfS_M", (64 << 20) + 64).unwrap();
-        assert_eq!(
-            probe(&f, bytes).unwrap(),
-            Content::Foreign("partition table (GPT backup)")
-        );
-        wipe_foreign(&f, bytes).unwrap();
-        assert_eq!(probe(&f, bytes).unwrap(), Content::Nothing);
-        assert!(!has(&f, (64 << 20) + 64, b"_BHRfS_M").unwrap());
-        f.write_all_at(b"OrdoFS\0\x01", 16 * 4096).unwrap();
-        assert_eq!(probe(&f, bytes).unwrap(), Content::Ours);
-        std::fs::remove_file(path).unwrap();
-    }
 }

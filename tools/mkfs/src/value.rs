@@ -3,11 +3,18 @@
 //! Values on the command line: sizes, UUIDs, labels, owners.
 
 use ordofs_engine::os::random_u64;
+use std::str::FromStr;
 
 /// Bytes of a label.
 pub const LABEL_LEN: usize = ordofs_engine::engine::format::superblock::LABEL_LEN;
 
-/// A number of bytes with an optional K, M, G or T.
+/// A number in decimal digits, and nothing else: `parse` takes a sign, too.
+fn number<T: FromStr>(s: &str) -> Option<T> {
+    let all_digits = s.bytes().all(|b| b.is_ascii_digit());
+    s.parse().ok().filter(|_| all_digits)
+}
+
+/// A number of bytes with an optional K, M, G, T, P or E.
 pub fn size(s: &str) -> Result<u64, String> {
     let digits = s.trim_end_matches(|c: char| !c.is_ascii_digit());
     let shift = match s[digits.len()..].to_ascii_lowercase().as_str() {
@@ -16,9 +23,11 @@ pub fn size(s: &str) -> Result<u64, String> {
         "m" | "mib" => 20,
         "g" | "gib" => 30,
         "t" | "tib" => 40,
-        u => return Err(format!("unknown unit '{u}': use K, M, G or T")),
+        "p" | "pib" => 50,
+        "e" | "eib" => 60,
+        u => return Err(format!("unknown unit '{u}': use K, M, G, T, P or E")),
     };
-    let n: u64 = digits.parse().map_err(|_| format!("'{s}' is not a size"))?;
+    let n: u64 = number(digits).ok_or_else(|| format!("'{s}' is not a size"))?;
     n.checked_mul(1 << shift)
         .ok_or_else(|| format!("'{s}' is too large"))
 }
@@ -32,7 +41,8 @@ pub fn uuid(s: &str) -> Result<[u8; 16], String> {
     }
     let hyphens = [8, 13, 18, 23];
     let shape = s.len() == 36 && hyphens.iter().all(|i| s.as_bytes()[*i] == b'-');
-    let digits: String = s.chars().filter(|c| *c != '-').collect();
+    // No signs, which from_str_radix takes.
+    let digits: String = s.chars().filter(char::is_ascii_hexdigit).collect();
     if !shape || digits.len() != 32 {
         return Err(format!(
             "'{s}' is not a UUID (8-4-4-4-12 hexadecimal digits)"
@@ -80,10 +90,15 @@ pub fn label(s: &str) -> Result<[u8; LABEL_LEN], String> {
     }
 }
 
-/// UID:GID
+/// UID:GID. 4294967295 is not a valid id (chown(2) takes it as -1, "do not change"), and the kernel lets nobody
+/// change an inode that has it.
 pub fn owner(s: &str) -> Result<(u32, u32), String> {
     let (u, g) = s.split_once(':').ok_or("give UID:GID")?;
-    let id = |v: &str| v.parse().map_err(|_| format!("'{v}' is not a numeric id"));
+    let id = |v: &str| match number(v) {
+        Some(u32::MAX) => Err(format!("{v} is not a valid id: the greatest is 4294967294")),
+        Some(n) => Ok(n),
+        None => Err(format!("'{v}' is not a numeric id")),
+    };
     Ok((id(u)?, id(g)?))
 }
 
@@ -96,12 +111,29 @@ mod tests {
         assert_eq!(size("16M"), Ok(16 << 20));
         assert_eq!(size("4096"), Ok(4096));
         assert!(size("1x").is_err() && size("").is_err() && size("99999999999T").is_err());
+        assert_eq!(
+            (size("3P"), size("4EiB"), size("15e")),
+            (Ok(3 << 50), Ok(1 << 62), Ok(15 << 60))
+        );
+        assert!(size("16E").is_err() && size("M").is_err() && size("1.5G").is_err());
+        assert!(size("+16M").is_err() && size("-1").is_err() && size("16 M").is_err());
         let text = "01234567-89ab-cdef-0123-456789abcdef";
         assert_eq!(show_uuid(&uuid(text).unwrap()), text);
         assert!(uuid("0123").is_err() && uuid("0123456789abcdef0123456789abcdef0123").is_err());
         assert!(uuid("éé234567-89ab-cdef-0123-456789abcd").is_err());
+        assert!(uuid("+1234567-89ab-cdef-0123-456789abcdef").is_err());
         assert_eq!(random_uuid()[6] >> 4, 4);
         assert!(label(&"x".repeat(64)).is_ok() && label(&"x".repeat(65)).is_err());
         assert_eq!(owner("1:2"), Ok((1, 2)));
+        assert_eq!(
+            owner("4294967294:4294967294"),
+            Ok((u32::MAX - 1, u32::MAX - 1))
+        );
+        for s in ["4294967295:0", "0:4294967295", "4294967296:0", "-1:0"] {
+            assert!(owner(s).is_err(), "{s}");
+        }
+        for s in ["+1:0", "1", ":", "1:", ":1", "1:2:3", " 1:2"] {
+            assert!(owner(s).is_err(), "{s}");
+        }
     }
 }

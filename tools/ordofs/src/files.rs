@@ -109,7 +109,7 @@ pub fn print_list(list: &Value) -> Result<()> {
             text("name")
         )?;
     }
-    Ok(())
+    Ok(out.flush()?)
 }
 
 /// Writes a file's content to standard output.
@@ -140,7 +140,8 @@ pub fn cat(fs: &Fs, path: &str) -> Result<()> {
         }
         block += m.len;
     }
-    Ok(())
+    // Bytes after the last newline are still buffered, and at exit their error would be ignored.
+    Ok(out.flush()?)
 }
 
 fn read(fs: &Fs, inode: &Inode, block: u64, phys: u64, buf: &mut Block) -> Result<()> {

@@ -9,6 +9,8 @@
 //! | [`files`] | files by path: ls, stat, cat |
 //! | [`show`] | structured values, printed as they are made, as text or JSON |
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod dump;
 mod files;
 mod show;
@@ -16,9 +18,11 @@ mod show;
 use anyhow::{anyhow, Context, Result};
 use clap::{Parser, Subcommand};
 use kernel::prelude::Error;
+use ordofs_cli::complain;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::{Device, Shared};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,7 +96,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("ordofs: {e:#}");
+            complain!("ordofs: {e:#}");
             ExitCode::FAILURE
         }
     }
@@ -100,7 +104,7 @@ fn main() -> ExitCode {
 
 fn is_broken_pipe(e: &anyhow::Error) -> bool {
     e.downcast_ref::<std::io::Error>()
-        .is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
+        .is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
 }
 
 /// An error of the engine with the place where it occurred.
@@ -111,8 +115,27 @@ fn at(place: impl std::fmt::Display, e: Error) -> anyhow::Error {
     )
 }
 
+/// Opens a device that may be mounted.
 fn open(path: &Path) -> Result<Device> {
-    let disk = FileDisk::open(path, Open::default());
+    let exclusive = Open {
+        write: false,
+        exclusive: true,
+    };
+    // Only to find out: this tool must not make a mount fail.
+    let mut disk = FileDisk::open(path, exclusive);
+    if disk.as_ref().is_ok_and(FileDisk::is_block_device) {
+        disk = FileDisk::open(path, Open::default());
+    }
+    if disk
+        .as_ref()
+        .is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
+    {
+        complain!(
+            "ordofs: {} is mounted or in use; what is shown may be meaningless",
+            path.display()
+        );
+        disk = FileDisk::open(path, Open::default());
+    }
     Ok(disk
         .with_context(|| format!("cannot open {}", path.display()))?
         .device())

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("ordofs-populate: {}: {e:#}", cli.device.display());
+            ordofs_cli::complain!("ordofs-populate: {}: {e:#}", cli.device.display());
             ExitCode::FAILURE
         }
     }

@@ -136,6 +136,8 @@ pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
         }
     }
     image.sync_data()?;
-    println!("power cut: {flushed} writes flushed, {unflushed} not: {lost} lost, {torn} torn");
+    ordofs_cli::say!(
+        "power cut: {flushed} writes flushed, {unflushed} not: {lost} lost, {torn} torn"
+    );
     Ok(())
 }

@@ -266,7 +266,7 @@ pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
         }
         counts
     })?;
-    eprintln!(
+    ordofs_cli::complain!(
         "load: {} operations made durable",
         counts.iter().sum::<u64>()
     );

@@ -96,7 +96,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("ordofs-powercut: {e:#}");
+            ordofs_cli::complain!("ordofs-powercut: {e:#}");
             ExitCode::from(2)
         }
     }

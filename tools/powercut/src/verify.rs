@@ -113,11 +113,11 @@ pub fn run(work: &Work) -> Result<bool> {
             .and_then(|now| interrupted(&now, &before, &sequence.dir, &op))
             .and_then(|()| torn_by_stores(&mixed, &before, &sequence.dir, &op));
         if let Err(what) = verdict {
-            println!("thread {t}, {n} operations acknowledged: {what}");
+            ordofs_cli::say!("thread {t}, {n} operations acknowledged: {what}");
             good = false;
         }
     }
-    println!(
+    ordofs_cli::say!(
         "verify: {operations} operations were acknowledged, {}",
         if good {
             "all are there"

@@ -180,8 +180,8 @@ impl Look<'_> {
                     continue;
                 };
                 if self.bad.fetch_add(1, Ordering::Relaxed) < SHOWN {
-                    eprintln!("{path} by {view:?}: page {page} byte {offset}: {fault}");
-                    eprintln!("  cell: {cell:?}, found {unit:?}");
+                    ordofs_cli::complain!("{path} by {view:?}: page {page} byte {offset}: {fault}");
+                    ordofs_cli::complain!("  cell: {cell:?}, found {unit:?}");
                 }
             }
         }
@@ -215,7 +215,7 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
     let (size, want) = (look.file.metadata()?.len(), plan.bytes());
     let wrong_size = u64::from(size != want);
     if wrong_size != 0 {
-        eprintln!("{}: size is {size}, must be {want}", path.display());
+        ordofs_cli::complain!("{}: size is {size}, must be {want}", path.display());
     }
     let map = match view {
         View::Mmap => Some(Mapping::new(&look.file, want as usize)?),
@@ -236,7 +236,7 @@ pub fn check_file(path: &Path, plan: &Plan, table: &Table, view: View) -> Result
     let bad = look.bad.into_inner();
     if bad > SHOWN {
         let more = bad - SHOWN;
-        eprintln!("{} by {view:?}: {more} more bad units", path.display());
+        ordofs_cli::complain!("{} by {view:?}: {more} more bad units", path.display());
     }
     Ok(bad + wrong_size)
 }

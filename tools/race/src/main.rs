@@ -119,7 +119,7 @@ fn main() -> ExitCode {
         (Some(Command::Verify { dir }), _) => verify(&dir),
         (Some(Command::List), _) => {
             for p in PHASES {
-                println!("{:<15} {}", p.name, p.about);
+                ordofs_cli::say!("{:<15} {}", p.name, p.about);
             }
             Ok(true)
         }
@@ -128,7 +128,7 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(e) => {
-            eprintln!("ordofs-race: {e:#}");
+            ordofs_cli::complain!("ordofs-race: {e:#}");
             ExitCode::from(2)
         }
     }
@@ -207,7 +207,7 @@ fn run(o: &Run) -> Result<bool> {
         .unwrap_or_else(|| clock.map_or(1, |d| d.as_nanos() as u64));
     let mut rng = Rng::with_seed(seed);
     let support = Support::probe(&o.dir)?;
-    println!(
+    ordofs_cli::say!(
         "ordofs-race: {} | {} writers, files of {} KiB, {} s per phase | seed {seed}",
         o.dir.display(),
         o.writers,
@@ -223,13 +223,13 @@ fn run(o: &Run) -> Result<bool> {
     };
     for phase in phases {
         if let Some(what) = support.missing(phase) {
-            println!("{:<15} skipped: no {what} here", phase.name);
+            ordofs_cli::say!("{:<15} skipped: no {what} here", phase.name);
             continue;
         }
         for flavour in &flavours {
             for prealloc in [false, true] {
                 if prealloc && !support.reserve {
-                    println!(
+                    ordofs_cli::say!(
                         "{:<15} {:<7} prealloc skipped: no fallocate here",
                         phase.name,
                         flavour.name()
@@ -251,7 +251,7 @@ fn run(o: &Run) -> Result<bool> {
     if !o.cleanup {
         manifest.save(&o.dir)?;
     }
-    println!(
+    ordofs_cli::say!(
         "ordofs-race: {}",
         if good {
             "all data is right"
@@ -301,7 +301,7 @@ fn variant(
         .map(|(name, n)| format!("{name} {n}"))
         .collect();
     let good = bad == 0 && !failed;
-    println!(
+    ordofs_cli::say!(
         "{:<15} {:<7} {kind:<8} {} {rounds:>4} rounds {:>5.1} s  {}",
         phase.name,
         flavour.name(),
@@ -310,7 +310,7 @@ fn variant(
         ops.join(", ")
     );
     if !good {
-        eprintln!(
+        ordofs_cli::complain!(
             "{} {} {kind}: {bad} bad units{}; file kept: {}",
             phase.name,
             flavour.name(),
@@ -340,11 +340,11 @@ fn verify(dir: &Path) -> Result<bool> {
         for (e, n) in files.iter().zip(found) {
             let n = n.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
             let verdict = if n == 0 { "ok" } else { "FAIL" };
-            println!("{:<40} {} pages {verdict}", e.name, e.pages.len());
+            ordofs_cli::say!("{:<40} {} pages {verdict}", e.name, e.pages.len());
             bad += n;
         }
     }
-    println!(
+    ordofs_cli::say!(
         "ordofs-race: {} files, {bad} pages differ",
         manifest.files.len()
     );

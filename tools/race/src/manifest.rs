@@ -115,7 +115,7 @@ pub fn verify(dir: &Path, e: &Entry) -> Result<u64> {
     let pages = e.pages.len() as u64;
     let mut bad = 0;
     if size != pages * PAGE as u64 {
-        eprintln!(
+        ordofs_cli::complain!(
             "{}: size is {size}, was {}",
             path.display(),
             pages * PAGE as u64
@@ -130,7 +130,7 @@ pub fn verify(dir: &Path, e: &Entry) -> Result<u64> {
         }
         bad += 1;
         if bad <= SHOWN as u64 {
-            eprintln!(
+            ordofs_cli::complain!(
                 "{}: page {page} has checksum {now:08x}, had {was:08x}",
                 path.display()
             );
@@ -158,7 +158,7 @@ fn describe(file: &File, page: usize, e: &Entry) -> Result<()> {
             Unit::Stamp(s) if s.seq == was => continue,
             Unit::Stamp(s) => format!("store {} of writer {}", s.seq, s.writer),
         };
-        eprintln!("  byte {at}: {what}; was store {was}");
+        ordofs_cli::complain!("  byte {at}: {what}; was store {was}");
     }
     Ok(())
 }

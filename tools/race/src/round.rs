@@ -82,7 +82,7 @@ pub fn run(
 
 fn report(table: &Table, result: Result<()>) -> bool {
     if let Err(e) = &result {
-        eprintln!("ordofs-race: {e:#}");
+        ordofs_cli::complain!("ordofs-race: {e:#}");
         table.fail();
     }
     result.is_ok()
@@ -130,7 +130,9 @@ fn processes(plan: &Plan, table: &Table, path: &Path, deadline: Instant) -> Resu
             // SAFETY: the status goes to a local; the child is ours and not yet waited for.
             let r = unsafe { libc::waitpid(*pid, &mut status, libc::WNOHANG) };
             if r == *pid && status != 0 {
-                eprintln!("ordofs-race: a worker process ended with status {status:#x}");
+                ordofs_cli::complain!(
+                    "ordofs-race: a worker process ended with status {status:#x}"
+                );
                 table.fail();
             }
             r == 0

@@ -22,6 +22,18 @@ pub trait Backend: Send + Sync {
     fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result;
     /// Writes one block; durable after the next [`flush`](Self::flush).
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result;
+    /// Reads blocks that lie one behind the other.
+    fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+        bufs.iter_mut()
+            .zip(first..)
+            .try_for_each(|(b, at)| self.read(at, b))
+    }
+    /// Writes blocks that lie one behind the other, all of them even if one fails.
+    fn write_run(&self, run: &[(u64, &Block)]) -> Result {
+        run.iter().fold(Ok(()), |result, (block, data)| {
+            result.and(self.write(*block, data))
+        })
+    }
     /// Makes all writes that have returned durable.
     fn flush(&self) -> Result;
     /// Writes one block and makes this write durable, no other.
@@ -88,18 +100,17 @@ impl Device {
     /// Reads blocks that lie one behind the other, from `first` on.
     pub fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
         self.check(first, bufs.len() as u64)?;
-        bufs.iter_mut()
-            .zip(first..)
-            .try_for_each(|(b, at)| self.0.read(at, b))
+        self.0.read_run(first, bufs)
     }
 
     /// Writes blocks and waits for all of them.
     pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
         let mut result = Ok(());
-        for (block, data) in reqs {
+        for run in reqs.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)) {
+            let first = run.first().map_or(0, |(block, _)| *block);
             let r = self
-                .check_write(*block, 1)
-                .and_then(|()| self.0.write(*block, data));
+                .check_write(first, run.len() as u64)
+                .and_then(|()| self.0.write_run(run));
             result = result.and(self.note(r));
         }
         result

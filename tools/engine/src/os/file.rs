@@ -1,19 +1,32 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A device on a block device or an image file.
+//!
+//! # Model
+//!
+//! A mounted filesystem bypasses the page cache of its block device, so that cache may be stale for as long
+//! as anything keeps the device open. Block devices are therefore read and written directly (`O_DIRECT`),
+//! which takes aligned buffers: a [`Block`] is one, and [`FileDisk::read_at`] and [`FileDisk::zero`] have
+//! their own. An image file has one page cache for all its users, and goes through it.
 
-use super::block::SIZE;
+use super::block::{Block, SIZE};
 use super::device::{Backend, Device};
+use core::ffi::c_int;
 use kernel::prelude::*;
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::vec::Vec;
 
 // From include/uapi/linux/fs.h; the libc crate does not have them.
 const BLKDISCARD: libc::c_ulong = 0x1277;
+const BLKSSZGET: libc::c_ulong = 0x1268;
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
+
+/// Blocks of one system call: as many as the kernel takes vectors (UIO_MAXIOV).
+const RUN: usize = 1024;
 
 /// How to open.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +61,9 @@ impl FileDisk {
             ));
         }
         let mut flags = libc::O_CLOEXEC;
+        if block_device {
+            flags |= libc::O_DIRECT;
+        }
         if block_device && how.exclusive {
             flags |= libc::O_EXCL;
         }
@@ -57,6 +73,7 @@ impl FileDisk {
             .custom_flags(flags)
             .open(path)?;
         let bytes = if block_device {
+            check_sectors(&file)?;
             device_size(&file)?
         } else {
             file.metadata()?.len()
@@ -66,6 +83,14 @@ impl FileDisk {
             bytes,
             block_device,
             write: how.write,
+        })
+    }
+
+    /// The same open file again: an exclusive one stays exclusive until the last of them is dropped.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            file: self.file.try_clone()?,
+            ..*self
         })
     }
 
@@ -79,9 +104,9 @@ impl FileDisk {
         self.block_device
     }
 
-    /// Uses only the first `bytes` bytes.
-    pub fn limit(&mut self, bytes: u64) {
-        self.bytes = self.bytes.min(bytes);
+    /// May it be written to?
+    pub fn is_writable(&self) -> bool {
+        self.write
     }
 
     /// Makes an image file larger if it is smaller than `bytes`.
@@ -93,15 +118,102 @@ impl FileDisk {
         Ok(())
     }
 
-    /// The file, for ioctls and reads that are not of whole blocks.
-    pub fn file(&self) -> &File {
-        &self.file
+    /// Reads bytes from any place. Returns how many there are before the end of the device.
+    pub fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let mut block = memory()?;
+        let mut done = 0;
+        while done < buf.len() {
+            let at = at.saturating_add(done as u64);
+            let skip = (at % SIZE as u64) as usize;
+            let there = self.read_some(&mut block[..], at - skip as u64)?;
+            let part = block.get(skip..there).unwrap_or(&[]);
+            let n = part.len().min(buf.len() - done);
+            if n == 0 {
+                break;
+            }
+            buf[done..done + n].copy_from_slice(&part[..n]);
+            done += n;
+        }
+        Ok(done)
+    }
+
+    /// Fills `buf` from `at` on, or up to the end of the device.
+    fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
+        let mut done = 0;
+        // A direct read that ends at the end of a device cannot go on from there: it is not aligned.
+        while done < buf.len() && at.saturating_add(done as u64) < self.bytes {
+            match self.file.read_at(&mut buf[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(n) => done += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(done)
+    }
+
+    /// Writes zeroes from `start` to `end`: multiples of 4096, or the end of the device.
+    pub fn zero(&self, start: u64, end: u64) -> io::Result<()> {
+        let block = memory()?;
+        let many = [&block[..]; 256].map(IoSlice::new);
+        let mut at = start;
+        while at < end {
+            let n = (end - at).min(SIZE as u64);
+            let whole = many.len().min(((end - at) / SIZE as u64) as usize);
+            match self.write_vectored_at(&many[..whole], at) {
+                // The end of the device, or an error, which has to be told.
+                0 => {
+                    self.file.write_all_at(&block[..n as usize], at)?;
+                    at += n;
+                }
+                n => at += n as u64,
+            }
+        }
+        Ok(())
     }
 
     /// A [`Device`] on it.
     pub fn device(self) -> Device {
         Device::new(self)
     }
+
+    /// Reads into `bufs` with one system call. Returns how many bytes it read, 0 if it failed.
+    fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> usize {
+        let (fd, n) = (self.file.as_raw_fd(), bufs.len() as c_int);
+        // SAFETY: An IoSliceMut is an iovec; these are `n`, of buffers that are borrowed mutably for as
+        // long as the call takes, and the descriptor is open all that time.
+        let read = unsafe { libc::preadv64(fd, bufs.as_ptr().cast(), n, at as libc::off64_t) };
+        usize::try_from(read).unwrap_or(0)
+    }
+
+    /// Writes `bufs` with one system call. Returns how many bytes it wrote, 0 if it failed.
+    fn write_vectored_at(&self, bufs: &[IoSlice<'_>], at: u64) -> usize {
+        let (fd, n) = (self.file.as_raw_fd(), bufs.len() as c_int);
+        // SAFETY: An IoSlice is an iovec; these are `n`, of buffers that are borrowed for as long as the
+        // call takes, and the descriptor is open all that time.
+        let written = unsafe { libc::pwritev64(fd, bufs.as_ptr().cast(), n, at as libc::off64_t) };
+        usize::try_from(written).unwrap_or(0)
+    }
+}
+
+fn memory() -> io::Result<Block> {
+    Block::zeroed().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
+}
+
+/// OrdoFS reads and writes 4096 bytes at a time: a device whose sectors are larger cannot have one.
+fn check_sectors(file: &File) -> io::Result<()> {
+    let mut bytes: c_int = 0;
+    // SAFETY: BLKSSZGET stores one int at the address that it is given, which is that of `bytes`; the
+    // descriptor is open for the whole call.
+    let r = unsafe { libc::ioctl(file.as_raw_fd(), BLKSSZGET as _, &mut bytes as *mut c_int) };
+    if r < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if bytes > SIZE as c_int {
+        let what = std::format!("has sectors of {bytes} bytes; an OrdoFS needs at most {SIZE}");
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
+    Ok(())
 }
 
 fn device_size(file: &File) -> io::Result<u64> {
@@ -134,6 +246,39 @@ impl Backend for FileDisk {
         self.file
             .write_all_at(data, block * SIZE as u64)
             .map_err(error)
+    }
+
+    // What a run's system call has left is done block by block, which finds out why.
+
+    fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+        for (i, part) in bufs.chunks_mut(RUN).enumerate() {
+            let first = first + (i * RUN) as u64;
+            let mut vectors: Vec<_> = part
+                .iter_mut()
+                .map(|b| IoSliceMut::new(&mut b[..]))
+                .collect();
+            let done = self.read_vectored_at(&mut vectors, first * SIZE as u64) / SIZE;
+            let left = part.iter_mut().zip(first..).skip(done);
+            for (buf, block) in left {
+                self.read(block, buf)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_run(&self, run: &[(u64, &Block)]) -> Result {
+        let mut result = Ok(());
+        for part in run.chunks(RUN) {
+            let Some((first, _)) = part.first() else {
+                break;
+            };
+            let vectors: Vec<_> = part.iter().map(|(_, b)| IoSlice::new(&b[..])).collect();
+            let done = self.write_vectored_at(&vectors, first * SIZE as u64) / SIZE;
+            for (block, data) in part.iter().skip(done) {
+                result = result.and(self.write(*block, data));
+            }
+        }
+        result
     }
 
     fn flush(&self) -> Result {
