@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks with impossible numbers and right checksums: the check and a trial of the recovery end with a
+//! verdict, without a panic. (`tools/engine/tests/damage.rs` does the same to the nodes of trees.)
+
+use kernel::print::{set_level, SILENT};
+use ordofs_engine::engine::format::SB_SLOTS;
+use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::{Fs, MountOptions};
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::{crc32c, random_u64, Block};
+use ordofs_fsck::{check, Options, Overlay};
+
+/// Where the numbers of a superblock are, and their lengths (docs/FORMAT.md, 3).
+fn fields() -> Vec<(usize, usize)> {
+    let counts = [(12, 4), (16, 4), (20, 4), (168, 4), (172, 4)];
+    let features = [(24, 8), (32, 8), (40, 8)];
+    let large = (144..240).step_by(8).filter(|at| *at != 168);
+    let times = (240..288).step_by(8);
+    // A NodePtr: two addresses, the generation, the checksum, the level.
+    let roots = [512, 544, 576].into_iter().chain((1024..2048).step_by(32));
+    let roots = roots.flat_map(|at| {
+        [
+            (at, 8),
+            (at + 8, 8),
+            (at + 16, 8),
+            (at + 24, 4),
+            (at + 28, 1),
+        ]
+    });
+    let large = large.chain(times).map(|at| (at, 8));
+    let all = counts.into_iter().chain(features).chain(large);
+    all.chain(roots).collect()
+}
+
+/// A pseudo-random number that is often one of those at which arithmetic goes wrong.
+fn number(rng: &mut impl FnMut(u64) -> u64, old: u64) -> u64 {
+    match rng(8) {
+        0 => 0,
+        1 => u64::MAX - rng(3),
+        2 => old.wrapping_add(rng(3)).wrapping_sub(1),
+        3 => 1 << rng(64),
+        4 => (1u64 << rng(64)).wrapping_sub(1),
+        5 => old ^ 1 << rng(64),
+        6 => rng(1 << 16),
+        _ => rng(u64::MAX),
+    }
+}
+
+#[test]
+fn a_forged_superblock_has_a_verdict() {
+    set_level(SILENT);
+    let empty = MemDisk::new(70_000);
+    let options = FormatOptions {
+        uuid: [1; 16],
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
+    assert!(format(empty.device(), &options).is_ok());
+    let fields = fields();
+    let seed = random_u64();
+    let mut state = seed | 1;
+    let mut rng = move |below: u64| {
+        // xorshift*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d) % below.max(1)
+    };
+    println!("seed {seed}");
+    let (mut refused, mut dirty) = (0, 0);
+    for _ in 0..3000 {
+        let disk = empty.fork();
+        for slot in SB_SLOTS {
+            let mut sb = Block::zeroed().expect("memory");
+            disk.device().read(slot, &mut sb).expect("read");
+            for _ in 0..=rng(3) {
+                let (at, len) = fields[rng(fields.len() as u64) as usize];
+                let mut old = [0; 8];
+                old[..len].copy_from_slice(&sb[at..at + len]);
+                let new = number(&mut rng, u64::from_le_bytes(old));
+                sb[at..at + len].copy_from_slice(&new.to_le_bytes()[..len]);
+            }
+            let crc = crc32c(0, &sb[12..]);
+            sb[8..12].copy_from_slice(&crc.to_le_bytes());
+            disk.device().write(&[(slot, &sb)]).expect("write");
+        }
+        match check(disk.device(), Options { data: true }) {
+            Err(_) => refused += 1,
+            Ok(report) => dirty += u32::from(!report.is_clean()),
+        }
+        let trial = Overlay::new(disk.device());
+        if let Ok(fs) = Fs::mount(trial.device(), MountOptions::default()) {
+            let _ = fs.unmount();
+            let _ = check(trial.device(), Options { data: true });
+        }
+    }
+    // Else the numbers are not where this test thinks.
+    assert!(
+        refused > 300 && dirty > 100,
+        "{refused} refused, {dirty} dirty"
+    );
+}
