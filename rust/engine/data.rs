@@ -357,7 +357,15 @@ impl Fs {
         } else {
             let want = self.same_kind(&m, start, n)?;
             let goal = self.goal(&m, start)?;
-            let run = self.space.alloc(&self.st, want, goal, Owner::Busy)?;
+            // Behind the end, and behind something: more may follow.
+            let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
+            let keep = if appends {
+                start.clamp(16, 64) as u32
+            } else {
+                0
+            };
+            let (st, kept) = (&self.st, &mut m.kept);
+            let run = self.space.append(st, want, goal, Owner::Busy, kept, keep)?;
             Place {
                 phys: run.start,
                 len: run.len,

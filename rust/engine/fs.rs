@@ -339,6 +339,9 @@ impl Fs {
     pub(crate) fn let_go(&self, inode: Option<Shared<Inode>>) {
         let Some(inode) = inode else { return };
         let mut m = inode.maps.write();
+        if let Some(kept) = m.kept.take() {
+            self.space.release_kept(kept);
+        }
         m.ems.forget_all();
         m.ems.recount(&self.em_count);
         let n = m.delalloc.total();

@@ -16,6 +16,10 @@
 //! counts as full from then on, and what is freed in it stays used until the filesystem is made anew. Nothing is
 //! allocated in it, so that whatever its bitmap says when it can be read again, it does not lack a block.
 //!
+//! Behind the last block of a file that is being appended to, a few blocks are *kept*: other files get
+//! them only when there is nothing else. That is a hint in memory; kept blocks are free to all
+//! accounts, so nothing depends on it ([`Kept`]).
+//!
 //! Locking: everything is under the AG's mutex. A group stays in memory while it has busy blocks or
 //! deltas; hence the tree, which a commit changes before it is durable, is only read for groups that
 //! no transaction has touched.
@@ -37,6 +41,35 @@ const IDLE_GROUPS: usize = 32;
 const NO_GROUP: u64 = u64::MAX;
 /// Groups that are looked into for a long run before a shorter one is taken.
 const TRIES: usize = 8;
+
+/// Files of an AG that blocks are kept for; the one that asked first gives way to the next.
+const KEPT: usize = 64;
+
+/// A few free blocks that are kept for the next append to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// First block: of the device in the hands of the file, of the AG in its list.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u32,
+    /// Tells it from others that were kept at the same place before.
+    id: u64,
+}
+
+/// What an allocation is for.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// Blocks wanted in one run.
+    pub want: u32,
+    /// Where.
+    pub goal: Option<u64>,
+    /// Whose they will be.
+    pub owner: Owner,
+    /// What was kept for the file.
+    pub kept: Option<Kept>,
+    /// Blocks to keep for it behind the run.
+    pub keep: u32,
+}
 
 struct Delta {
     set: Bits,
@@ -90,6 +123,13 @@ pub struct Ag {
     idle: [u64; IDLE_GROUPS],
     /// The place of the next one.
     next_idle: usize,
+    /// What is kept for files, at most [`KEPT`] of them.
+    kept: KVec<Kept>,
+    /// The place of the next one, and its id.
+    next_kept: usize,
+    next_id: u64,
+    /// The bitmap of a group with what is kept for others; made with the first of them.
+    scratch: Option<Bits>,
     /// Blocks of each group that are not used.
     free: KVVec<u16>,
     /// The sum of `free`.
@@ -123,6 +163,10 @@ impl Ag {
             idle: [NO_GROUP; IDLE_GROUPS],
             next_idle: 0,
             free: KVVec::new(),
+            kept: KVec::new(),
+            next_kept: 0,
+            next_id: 0,
+            scratch: None,
             left: 0,
             most: KVVec::new(),
             emptied: 0,
@@ -362,25 +406,73 @@ impl Ag {
         None
     }
 
-    /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of
-    /// that length in reach. Returns (first block, length), or `None` when the AG is full.
-    pub fn alloc(
-        &mut self,
-        st: &NodeStore,
-        want: u32,
-        goal: Option<u64>,
-        owner: Owner,
-    ) -> Result<Option<(u64, u32)>> {
+    /// Gives up what was kept for a file. Has no effect on what took its place.
+    pub fn release_kept(&mut self, kept: Kept) {
+        self.kept.retain(|k| k.id != kept.id);
+    }
+
+    /// Keeps blocks for a file, if there is memory for that.
+    fn keep(&mut self, start: u64, len: u32) -> Option<Kept> {
+        if self.scratch.is_none() {
+            self.scratch = Some(Bits::zeroed().ok()?);
+        }
+        self.next_id += 1;
+        let new = Kept {
+            start,
+            len,
+            id: self.next_id,
+        };
+        if self.kept.len() < KEPT {
+            self.kept.push(new, GFP_KERNEL).ok()?;
+        } else {
+            *self.kept.get_mut(self.next_kept)? = new;
+            self.next_kept = (self.next_kept + 1) % KEPT;
+        }
+        Some(new)
+    }
+
+    /// The bitmap of group `g`, which is in memory, with what is kept there, and whether anything is.
+    fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
+        let used = &self.groups.get(&g).ok_or(EIO)?.used;
+        let Some(scratch) = &mut self.scratch else {
+            return Ok((used, false));
+        };
+        let mut any = false;
+        for k in self.kept.iter().filter(|k| k.start / GROUP_BLOCKS == g) {
+            if !any {
+                scratch.copy(used);
+                any = true;
+            }
+            scratch.set((k.start % GROUP_BLOCKS) as u32, k.len);
+        }
+        Ok((if any { scratch } else { used }, any))
+    }
+
+    /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of that length
+    /// in reach. Returns its first block, its length and what is kept behind it, or `None` when the AG
+    /// is full.
+    pub fn alloc(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+        if let Some(k) = w.kept {
+            self.release_kept(k);
+        }
         if self.left == 0 {
             return Ok(None);
         }
-        let want = want.clamp(1, GROUP_BLOCKS as u32);
-        let cursor = if owner == Owner::Committing {
-            self.meta_cursor
-        } else {
-            self.cursor
-        };
-        let start = goal.filter(|g| *g < self.len).unwrap_or(cursor);
+        let found = self.search(st, w)?;
+        if found.is_some() || self.kept.is_empty() {
+            return Ok(found);
+        }
+        // Only what is kept is left.
+        self.kept.clear();
+        self.search(st, w)
+    }
+
+    fn search(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+        let want = w.want.clamp(1, GROUP_BLOCKS as u32);
+        let both = want.saturating_add(w.keep).min(GROUP_BLOCKS as u32);
+        let meta = w.owner == Owner::Committing;
+        let cursor = if meta { self.meta_cursor } else { self.cursor };
+        let start = w.goal.filter(|g| *g < self.len).unwrap_or(cursor);
         let mut need = want;
         let mut best: Option<(u64, u32, u32)> = None;
         let mut g = start / GROUP_BLOCKS;
@@ -388,7 +480,7 @@ impl Ag {
         while attempt < TRIES {
             // Fewer free blocks than wanted everywhere: take what there is.
             let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
-                return Ok(None);
+                break;
             };
             let from = if attempt == 0 && c == start / GROUP_BLOCKS {
                 (start % GROUP_BLOCKS) as u32
@@ -400,19 +492,26 @@ impl Ag {
                 // It counts as full now, so this ends.
                 continue;
             }
-            let group = self.group(st, c)?;
             attempt += 1;
+            let longest = self.group(st, c)?.longest;
             let mut found = None;
-            if best.is_none_or(|b| b.2 < group.longest) {
-                let look = want.min(group.longest).max(1);
-                found = group.used.find_clear(from, cap, look);
-                if found.is_none_or(|(_, l)| l < look) {
+            if best.is_none_or(|b| b.2 < longest) {
+                let look = both.min(longest).max(1);
+                let (used, kept) = self.with_kept(c)?;
+                // What follows the goal is good enough without anything behind it.
+                let run = used.next(from, cap, true).saturating_sub(from);
+                found = (run >= want)
+                    .then_some((from, run.min(look)))
+                    .or_else(|| used.find_clear(from, cap, look));
+                if found.is_none_or(|(_, l)| l < want.min(look)) {
                     if from > 0 {
-                        found = group.used.find_clear(0, cap, look);
+                        found = used.find_clear(0, cap, look);
                     }
                     let len = found.map_or(0, |f| f.1);
-                    if len < look {
-                        group.longest = len;
+                    if len < look && !kept {
+                        if let Some(group) = self.groups.get_mut(&c) {
+                            group.longest = len;
+                        }
                     }
                 }
             }
@@ -430,17 +529,23 @@ impl Ag {
                 break;
             }
         }
-        let Some((g, at, len)) = best else {
+        let Some((g, at, run)) = best else {
             return Ok(None);
         };
-        self.take(st, g, at, len, owner)?;
-        let next = g * GROUP_BLOCKS + u64::from(at + len);
-        if owner == Owner::Committing {
+        let len = run.min(want);
+        self.take(st, g, at, len, w.owner)?;
+        let first = g * GROUP_BLOCKS + u64::from(at);
+        let next = first + u64::from(len);
+        let kept = match (run - len).min(w.keep) {
+            0 => None,
+            n => self.keep(next, n),
+        };
+        if meta {
             self.meta_cursor = next;
         } else {
             self.cursor = next;
         }
-        Ok(Some((g * GROUP_BLOCKS + u64::from(at), len)))
+        Ok(Some((first, len, kept)))
     }
 
     fn take(&mut self, st: &NodeStore, g: u64, at: u32, len: u32, owner: Owner) -> Result {

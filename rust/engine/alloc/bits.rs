@@ -66,6 +66,14 @@ impl Bits {
         self.0.iter().map(|w| w.count_ones()).sum()
     }
 
+    /// `self = other`
+    pub fn copy(&mut self, other: &Self) {
+        self.0
+            .iter_mut()
+            .zip(other.0.iter())
+            .for_each(|(a, b)| *a = *b);
+    }
+
     /// `self |= other`
     pub fn or(&mut self, other: &Self) {
         self.0

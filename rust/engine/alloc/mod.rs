@@ -23,7 +23,7 @@ use crate::engine::lock_class;
 use crate::engine::node_store::NodeStore;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
-use ag::{Ag, Owner};
+use ag::{Ag, Kept, Owner, Wish};
 use core::num::NonZeroU64;
 use core::ops::DerefMut;
 use kernel::prelude::*;
@@ -245,30 +245,58 @@ impl Space {
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them. ENOSPC
     /// means that the reservation was not honest, and is a bug unless the caller reserved by force.
     pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<Run> {
+        self.append(st, want, goal, owner, &mut None, 0)
+    }
+
+    /// [`Space::alloc`] for a file that is appended to: uses what was kept for it, and keeps up to `keep`
+    /// blocks behind the run for the next time. `kept` is the file's.
+    pub fn append(
+        &self,
+        st: &NodeStore,
+        want: u64,
+        goal: Option<u64>,
+        owner: Owner,
+        kept: &mut Option<Kept>,
+        keep: u32,
+    ) -> Result<Run> {
+        let mine = kept.take();
         let want = want.min(crate::engine::format::GROUP_BLOCKS) as u32;
         let first = match goal {
             Some(g) => (g / self.ag_blocks) as usize,
             None => self.rotor.load(Ordering::Relaxed) as usize,
         };
+        if let Some(m) = mine.filter(|m| (m.start / self.ag_blocks) as usize != first) {
+            self.release_kept(m);
+        }
         let n = self.ags.len().max(1);
         for k in 0..n {
             let i = (first + k).checked_rem(n).unwrap_or(0);
             let start = self.ag_start(i);
-            let goal = goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start));
+            let wish = Wish {
+                want,
+                goal: goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start)),
+                owner,
+                kept: mine.filter(|_| k == 0),
+                keep,
+            };
             let (got, touched) = {
                 let mut ag = self.ag(i)?;
-                let got = ag.alloc(st, want, goal, owner)?;
+                let got = ag.alloc(st, wish)?;
                 self.count_empty(&mut ag);
                 (got, ag.take_touched())
             };
-            if let Some((at, len)) = got {
+            if let Some((at, len, behind)) = got {
+                *kept = behind;
+                if let Some(k) = kept {
+                    k.start += start;
+                }
                 return Ok(Run {
                     start: start + at,
                     len: u64::from(len),
                     touched,
                 });
             }
-            if goal.is_none() && owner != Owner::Committing {
+            if wish.goal.is_none() && owner != Owner::Committing {
                 self.rotor.store(
                     ((i + 1).checked_rem(n).unwrap_or(0)) as u32,
                     Ordering::Relaxed,
@@ -276,6 +304,13 @@ impl Space {
             }
         }
         Err(ENOSPC)
+    }
+
+    /// Gives up what was kept for a file.
+    pub fn release_kept(&self, kept: Kept) {
+        if let Ok(mut ag) = self.ag((kept.start / self.ag_blocks) as usize) {
+            ag.release_kept(kept);
+        }
     }
 
     /// A different AG for the next new directory or large file.

@@ -15,6 +15,7 @@ pub mod extent_map;
 pub mod ordered;
 pub mod range;
 
+use crate::engine::alloc::ag::Kept;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::format::extent::Extent;
 use crate::engine::mutant::{self, Mutant};
@@ -73,6 +74,8 @@ pub struct Maps {
     /// Holes of the tree that are about to be filled: dirty in the page cache, or in flight. Kept along, so
     /// that stat(2) costs the same whatever is dirty.
     new_blocks: RangeMap<()>,
+    /// Free blocks behind the last one, kept for the next append.
+    pub kept: Option<Kept>,
 }
 
 impl Maps {
@@ -84,6 +87,7 @@ impl Maps {
             delalloc: Delalloc(RangeMap::new()),
             blocks,
             new_blocks: RangeMap::new(),
+            kept: None,
         }
     }
 

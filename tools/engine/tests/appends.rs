@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Files that are appended to in turns do not share the disk block by block, and what is kept for them is
+//! free to everybody else when there is nothing else.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use ordofs_engine::engine::*;
+use ordofs_engine::os::Shared;
+
+/// Runs of blocks on disk that the file consists of.
+fn runs(fs: &Fs, file: &Inode, blocks: u64) -> usize {
+    let (mut at, mut next, mut n) = (0, 0, 0);
+    while at < blocks {
+        let m = fs.map_read(file, at, blocks - at).unwrap();
+        assert_eq!(m.kind, MapKind::Written);
+        n += usize::from(m.phys != next);
+        next = m.phys + m.len;
+        at += m.len;
+    }
+    n
+}
+
+fn files(fs: &Fs, n: usize) -> (Shared<Inode>, Vec<Shared<Inode>>) {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let make = |i| {
+        fs.create(&root, format!("{i}").as_bytes(), &regular())
+            .unwrap()
+    };
+    let all = (0..n).map(make).collect();
+    (root, all)
+}
+
+/// 4 MiB each, a block and an fsync at a time.
+#[test]
+fn files_appended_in_turns_lie_in_few_pieces() {
+    for n in [2, 16] {
+        let disk = make(65536);
+        let dev = disk.device();
+        let fs = mount(&disk);
+        let (root, all) = files(&fs, n);
+        let blocks = 1024;
+        for b in 0..blocks {
+            for f in &all {
+                write(&dev, &fs, f, b, &[b]).unwrap();
+                fs.sync_inode(f).unwrap();
+            }
+        }
+        for f in &all {
+            let runs = runs(&fs, f, blocks);
+            println!("{n} files: {runs} runs");
+            assert!(runs <= 32, "{runs} runs of a file of {blocks} blocks");
+        }
+        all.into_iter().for_each(|f| fs.iput(f));
+        fs.iput(root);
+        at_rest(&disk, &fs);
+        fs.unmount().unwrap();
+    }
+}
+
+/// What is kept behind a file is for the file itself: it stays in one piece, however many writes made it.
+#[test]
+fn a_file_appended_to_alone_lies_in_one_piece() {
+    let disk = make(65536);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let (_root, all) = files(&fs, 1);
+    for b in 0..500 {
+        write(&dev, &fs, &all[0], b, &[b]).unwrap();
+        if b % 7 == 0 {
+            fs.sync_inode(&all[0]).unwrap();
+        }
+    }
+    // The first blocks may fill a gap between nodes.
+    assert!(runs(&fs, &all[0], 500) <= 2);
+}
+
+/// What is kept counts as free, and can be had.
+#[test]
+fn kept_blocks_are_no_others_loss() {
+    let disk = make(16384);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let (root, all) = files(&fs, 70);
+    for b in 0..3 {
+        for f in &all {
+            write(&dev, &fs, f, b, &[b]).unwrap();
+        }
+    }
+    fs.sync().unwrap();
+    let before = fs.statfs();
+    // As much is free as to somebody who keeps nothing.
+    assert_eq!(mount(&disk.fork()).statfs().bavail, before.bavail);
+    let big = fs.create(&root, b"big", &regular()).unwrap();
+    fs.preallocate(&big, 0, before.bavail - 64, None).unwrap();
+    fs.sync().unwrap();
+    // The others go on where there is room.
+    for f in &all[..8] {
+        write(&dev, &fs, f, 3, &[3]).unwrap();
+        for b in 0..4 {
+            assert_eq!(read(&dev, &fs, f, b).unwrap(), Some(b));
+        }
+    }
+    fs.unlink(&root, b"big", &big).unwrap();
+    fs.delete_inode(big).unwrap();
+    all.into_iter().for_each(|f| fs.iput(f));
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
+}
