@@ -17,7 +17,7 @@ use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
 use crate::engine::btree::ValueBuf;
 use crate::engine::extents::{groups_of, Budget, Old};
-use crate::engine::format::extent::{Extent, HEADER};
+use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::maps::ordered::{NewWrite, Ordered};
@@ -29,6 +29,7 @@ use kernel::prelude::*;
 use starting::Starting;
 
 pub mod starting;
+mod verify;
 
 /// The most blocks that one buffered mapping covers.
 const MAX_DELALLOC: u64 = 2048;
@@ -215,6 +216,24 @@ impl Fs {
         }
         drop(m);
         self.space.unreserve(n);
+    }
+
+    /// The data of dirty pages of the range cannot be written, and the pages will be clean: gives their
+    /// reservations back, and remembers the loss for [`Fs::lost_since`].
+    pub fn lose_dirty(&self, inode: &Inode, start: u64, len: u64, error: Error) {
+        self.release_delalloc(inode, start, len);
+        inode.ordered.lock().set_lost(start, len, error);
+    }
+
+    /// How often buffered data of the inode was lost.
+    pub fn losses(&self, inode: &Inode) -> u64 {
+        inode.ordered.lock().lost()
+    }
+
+    /// Whether buffered data of the range was lost since [`Fs::losses`] returned `count`. To be asked when
+    /// the range's writeback has ended.
+    pub fn lost_since(&self, inode: &Inode, count: u64, start: u64, len: u64) -> Result {
+        inode.ordered.lock().lost_since(count, start, len)
     }
 
     /// Are all blocks of the range preallocated or mapped, so that a direct write allocates nothing
@@ -513,7 +532,13 @@ impl Fs {
         let error = r.as_ref().err().map_or(0, |e| e.to_errno());
         let (dev, ino) = (self.dev(), inode.ino());
         trace::ordered_finish(dev, ino, o.id(), o.start(), o.len(), error);
-        inode.ordered.lock().remove(o);
+        {
+            let mut ordered = inode.ordered.lock();
+            if let (false, Err(e)) = (direct, &r) {
+                ordered.set_lost(o.start(), o.len(), *e);
+            }
+            ordered.remove(o);
+        }
         if direct {
             inode.direct.fetch_sub(1, Ordering::AcqRel);
         }
@@ -585,30 +610,6 @@ impl Fs {
         self.ordered_until(inode, || !inode.ordered.lock().overlaps(start, len));
     }
 
-    /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
-    pub fn verify(&self, inode: &Inode, block: u64, phys: u64, crc: u32) -> Result<Verdict> {
-        let _nofs = NoFs::enter();
-        let m = inode.maps.read();
-        let mut v = ValueBuf::new();
-        let Some(e) = m.extent_at(&self.st, block, &mut v)? else {
-            return Ok(Verdict::Moved);
-        };
-        let off = block - e.start;
-        if e.unwritten || e.phys + off != phys {
-            return Ok(Verdict::Moved);
-        }
-        if !e.csums {
-            return Ok(Verdict::Good);
-        }
-        let at = HEADER + 4 * off as usize;
-        let want = crate::engine::format::le32(v.as_slice(), at).ok_or(EIO)?;
-        Ok(if want == crc {
-            Verdict::Good
-        } else {
-            Verdict::Bad(want)
-        })
-    }
-
     /// R5: the sequence number of the inode's maps now.
     pub fn cookie(&self, inode: &Inode) -> u64 {
         inode.cookie()
@@ -616,9 +617,14 @@ impl Fs {
 
     /// R2: release_folio asks to forget about a range. Drops clean maps only; true when no map of the
     /// range is left. Pinned, logging and modified maps stay, or a fast fsync would miss them.
+    ///
+    /// Reclaim calls this, so it does not wait for `maps`: their holder may be reading a node from the
+    /// device, or waiting for the memory that reclaim is to find. If they are not free nothing is dropped.
     pub fn release_maps(&self, inode: &Inode, start: u64, len: u64) -> bool {
         let _nofs = NoFs::enter();
-        let mut m = inode.maps.write();
+        let Some(mut m) = inode.maps.try_write() else {
+            return false;
+        };
         let (dropped, kept) = m.ems.release(start, len, usize::MAX);
         m.ems.recount(&self.em_count);
         if dropped + kept > 0 {

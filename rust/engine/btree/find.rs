@@ -96,6 +96,34 @@ impl Tree {
 
     fn find(&self, st: &NodeStore, key: u64, out: &mut ValueBuf, le: bool) -> Result<Option<u64>> {
         out.clear();
+        let Some((leaf, i)) = self.leaf(st, key, le)? else {
+            return Ok(None);
+        };
+        out.extend_from_slice(leaf.value(i), GFP_KERNEL)?;
+        Ok(Some(leaf.key(i)))
+    }
+
+    /// Shows `f` the last item whose key is at most `key` and the items that follow it in the same
+    /// leaf, where they lie, until `f` returns `false`. Allocates nothing.
+    pub fn scan_le(
+        &self,
+        st: &NodeStore,
+        key: u64,
+        mut f: impl FnMut(u64, &[u8]) -> Result<bool>,
+    ) -> Result {
+        let Some((leaf, first)) = self.leaf(st, key, true)? else {
+            return Ok(());
+        };
+        for i in first..leaf.len() {
+            if !f(leaf.key(i), leaf.value(i))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The leaf and the slot of the item that [`Self::find_le`] or [`Self::find_ge`] finds.
+    fn leaf(&self, st: &NodeStore, key: u64, le: bool) -> Result<Option<(Shared<Node>, usize)>> {
         let Some(mut node) = self.open_root(st)? else {
             return Ok(None);
         };
@@ -123,8 +151,7 @@ impl Tree {
                 i = i.saturating_sub(1);
             }
             if found {
-                out.extend_from_slice(node.value(i), GFP_KERNEL)?;
-                return Ok(Some(node.key(i)));
+                return Ok(Some((node, i)));
             }
             // Each turn goes to a node on the wanted side, none of which is empty: one turn is
             // enough, and the fallback is used up in any case.

@@ -135,4 +135,13 @@ impl Extent {
         let b = HEADER + 4 * to.min(self.end()).saturating_sub(self.start) as usize;
         v.get(a..b).unwrap_or(&[])
     }
+
+    /// The checksum of the block that is `off` blocks after the first, within the encoded record `v`;
+    /// `None` when the record has no checksums.
+    pub fn csum(&self, v: &[u8], off: u64) -> Result<Option<u32>> {
+        if !self.csums {
+            return Ok(None);
+        }
+        le32(v, HEADER + 4 * off as usize).map(Some).ok_or(EIO)
+    }
 }

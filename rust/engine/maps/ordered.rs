@@ -53,6 +53,23 @@ pub struct NewWrite {
 pub struct OrderedSet {
     next: u64,
     map: Map<u64, Flight>,
+    lost: Lost,
+}
+
+/// How many losses an inode remembers one by one.
+const REMEMBERED: usize = 4;
+
+/// Buffered data that could not be written, and is not dirty any more: the last few ranges.
+///
+/// An operation that first writes a range has to know whether *this* failed: the mapping's error is
+/// about the whole file, and is the same before and after when another one like it has not been
+/// reported yet.
+#[derive(Default)]
+struct Lost {
+    /// How many there have been.
+    count: u64,
+    /// Loss number n is at n % [`REMEMBERED`]: first block, number of blocks, error.
+    last: [Option<(u64, u64, Error)>; REMEMBERED],
 }
 
 /// Proof that an ordered extent is in its inode's set, and the right to complete it.
@@ -114,6 +131,7 @@ impl OrderedSet {
         Self {
             next: 1,
             map: Map::new(),
+            lost: Lost::default(),
         }
     }
 
@@ -171,6 +189,37 @@ impl OrderedSet {
     /// Takes it out again.
     pub(in crate::engine) fn remove(&mut self, o: Ordered) {
         self.map.remove(&o.flight.start);
+    }
+
+    /// Data of dirty pages of the range is lost. Told before the pages leave writeback.
+    pub fn set_lost(&mut self, start: u64, len: u64, error: Error) {
+        let at = (self.lost.count % REMEMBERED as u64) as usize;
+        if let Some(slot) = self.lost.last.get_mut(at) {
+            *slot = Some((start, len, error));
+        }
+        self.lost.count += 1;
+    }
+
+    /// How many losses there have been: where [`Self::lost_since`] begins.
+    pub fn lost(&self) -> u64 {
+        self.lost.count
+    }
+
+    /// The error of a loss in the range since there were `count` of them. When there were more than
+    /// are remembered, the last one counts, wherever it was.
+    pub fn lost_since(&self, count: u64, start: u64, len: u64) -> Result {
+        let new = self.lost.count.saturating_sub(count);
+        let all = new > REMEMBERED as u64;
+        for n in (0..new.min(REMEMBERED as u64)).map(|i| self.lost.count - 1 - i) {
+            let slot = self.lost.last.get((n % REMEMBERED as u64) as usize);
+            if let Some(Some((at, n, error))) = slot.copied() {
+                let meets = at < start.saturating_add(len) && start < at.saturating_add(n);
+                if all || meets {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Later ordered extents have at least this id.

@@ -90,6 +90,7 @@ pub const DATA: &[Action] = &[
         let crc = content(1, 30).1;
         let verdict = b.fs.verify(&b.file, 30, m.phys, crc)?;
         assert_eq!(verdict, Verdict::Good);
+        assert_eq!(b.fs.verify_run(&b.file, 30, m.phys, &[crc])?, 1);
         let m = b.fs.map_read(&b.file, 220, 8)?;
         assert_eq!(m.kind, MapKind::Unwritten);
         Ok(())
@@ -118,6 +119,11 @@ pub const DATA: &[Action] = &[
     .after(|b| {
         b.fs.map_write(&b.file, 115, 20).expect("map_write");
     }),
+    whole("what was lost", |b| {
+        let before = b.fs.losses(&b.file);
+        b.fs.lost_since(&b.file, before, 0, 1000)
+    })
+    .frugal(),
     whole("release maps", |b| {
         b.fs.release_maps(&b.file, 30, 9);
         Ok(())

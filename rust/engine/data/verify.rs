@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Judging what was read by the checksums of the extent records.
+//!
+//! # Cost
+//!
+//! A read is judged in runs: one look-up finds the record of the first block, the checksums are
+//! compared where they lie in the leaf, and the walk goes on to the leaf's following records. Nothing
+//! is allocated or copied. Only blocks that are not good are judged one by one ([`Fs::verify`]).
+//!
+//! # Locking
+//!
+//! `Inode.maps`, shared, once for a run. The caller has computed the checksums before, so that the
+//! lock is not held while it does.
+
+use crate::engine::format::extent::Extent;
+use crate::engine::fs::Fs;
+use crate::engine::inode::Inode;
+use crate::engine::types::Verdict;
+use crate::os::NoFs;
+use kernel::prelude::*;
+
+/// What a record says of `block` being at `phys`.
+enum Says {
+    /// Another disk block, or none.
+    Moved,
+    /// That disk block, so many blocks after the beginning of the record.
+    Here(u64),
+}
+
+fn says(e: &Extent, block: u64, phys: u64) -> Says {
+    match block.checked_sub(e.start) {
+        Some(off) if off < e.len && !e.unwritten && e.phys.checked_add(off) == Some(phys) => {
+            Says::Here(off)
+        }
+        _ => Says::Moved,
+    }
+}
+
+impl Fs {
+    /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
+    pub fn verify(&self, inode: &Inode, block: u64, phys: u64, crc: u32) -> Result<Verdict> {
+        let _nofs = NoFs::enter();
+        let m = inode.maps.read();
+        let mut verdict = Verdict::Moved;
+        m.tree.scan_le(&self.st, block, |key, v| {
+            let e = Extent::decode(key, v, self.st.space())?;
+            if let Says::Here(off) = says(&e, block, phys) {
+                verdict = match e.csum(v, off)? {
+                    Some(want) if want != crc => Verdict::Bad(want),
+                    _ => Verdict::Good,
+                };
+            }
+            Ok(false)
+        })?;
+        Ok(verdict)
+    }
+
+    /// Judges blocks that were read from `phys` on for the file blocks from `block` on; `crcs` is what
+    /// they have. Returns how many are good before the first that is not, which is for
+    /// [`Self::verify`] to judge.
+    pub fn verify_run(&self, inode: &Inode, block: u64, phys: u64, crcs: &[u32]) -> Result<usize> {
+        let _nofs = NoFs::enter();
+        let m = inode.maps.read();
+        let mut good = 0;
+        while good < crcs.len() {
+            let before = good;
+            let start = block.saturating_add(good as u64);
+            m.tree.scan_le(&self.st, start, |key, v| {
+                let e = Extent::decode(key, v, self.st.space())?;
+                let at = block.saturating_add(good as u64);
+                let Says::Here(off) = says(&e, at, phys.saturating_add(good as u64)) else {
+                    return Ok(false);
+                };
+                let left = crcs.get(good..).unwrap_or(&[]);
+                let here = left.len().min((e.len - off) as usize);
+                for (i, crc) in left.iter().take(here).enumerate() {
+                    if e.csum(v, off + i as u64)?.is_some_and(|want| want != *crc) {
+                        return Ok(false);
+                    }
+                    good += 1;
+                }
+                Ok(good < crcs.len())
+            })?;
+            if good == before {
+                break;
+            }
+        }
+        Ok(good)
+    }
+}
