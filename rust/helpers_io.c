@@ -7,6 +7,7 @@
 #include "bindings/helpers_io.h"
 
 #include <linux/ratelimit.h>
+#include <linux/sched/mm.h>
 
 int ordofs_helper_iomap_iter_next(const struct iomap_iter *iter,
 		struct iomap *iomap, struct iomap *srcmap,
@@ -138,6 +139,51 @@ size_t ordofs_helper_folio_size(const struct folio *folio)
 void *ordofs_helper_bvec_virt(struct bio_vec *bvec)
 {
 	return bvec_virt(bvec);
+}
+
+/*
+ * Whether others may have references for writing to the pages of a folio that
+ * is locked, write-protected and under writeback: any reference that is neither
+ * the page cache's, nor a page table's, nor the writeback batch's. References
+ * of readers count as well: better one copy too many.
+ *
+ * The mapcount can only fall while the folio is locked (faults map locked
+ * folios only, and fork does not copy the page tables of shared mappings), and
+ * falls before the reference count does: with the reference count read first,
+ * a page that is just being unmapped cannot hide a reference.
+ */
+bool ordofs_helper_folio_is_shared(struct folio *folio)
+{
+	int refs;
+
+	/* Pairs with gup_fast: see rust/vfs/ioend.rs, "Stable data". */
+	smp_mb();
+	refs = folio_ref_count(folio);
+	/* Pairs with the unmapping side: map count, then reference count. */
+	smp_rmb();
+	return folio_maybe_dma_pinned(folio) ||
+		refs > folio_expected_ref_count(folio) + 1;
+}
+
+/* Others may be writing to @from. */
+void ordofs_helper_copy(void *to, const void *from, size_t len)
+{
+	memcpy(to, from, len);
+}
+
+/* What the device and the cgroups are told of @bio is as for @of. */
+void ordofs_helper_bio_like(struct bio *bio, struct bio *of)
+{
+	bio->bi_opf = of->bi_opf;
+	bio->bi_ioprio = of->bi_ioprio;
+	bio->bi_write_hint = of->bi_write_hint;
+	bio_clone_blkg_association(bio, of);
+}
+
+/* An allocation in writeback failed that must not. */
+void ordofs_helper_wait_for_memory(void)
+{
+	memalloc_retry_wait(GFP_NOFS);
 }
 
 /*

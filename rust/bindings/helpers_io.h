@@ -70,6 +70,10 @@ void *ordofs_helper_folio_address(struct folio *folio, size_t offset);
 loff_t ordofs_helper_folio_pos(const struct folio *folio);
 size_t ordofs_helper_folio_size(const struct folio *folio);
 void *ordofs_helper_bvec_virt(struct bio_vec *bvec);
+bool ordofs_helper_folio_is_shared(struct folio *folio);
+void ordofs_helper_copy(void *to, const void *from, size_t len);
+void ordofs_helper_bio_like(struct bio *bio, struct bio *of);
+void ordofs_helper_wait_for_memory(void);
 void ordofs_helper_bio_init_write(struct bio *bio, bio_end_io_t end_io);
 void ordofs_helper_init_work(struct work_struct *work, ordofs_work_fn fn);
 bool ordofs_helper_queue_work(struct workqueue_struct *wq,

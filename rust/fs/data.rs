@@ -29,7 +29,7 @@ use crate::{
     vfs::{
         file_data::{Allocate, Extent, FileData, WriteExtent},
         iocb::{Destination, Iocb, OpenFile, Source},
-        ioend::{PageSlice, WriteIoend},
+        ioend::{BlockData, PageSlice, WriteIoend},
         workqueue::IoQueues,
         Inode, Locked,
     },
@@ -65,6 +65,10 @@ impl FileData for OrdoFs {
         map::release_delalloc(inode, pos, len);
     }
 
+    fn lose_dirty(inode: &Inode<Self>, pos: u64, len: u64, error: Error) {
+        map::lose_dirty(inode, pos, len, error);
+    }
+
     fn release_maps(inode: &Inode<Self>, pos: u64, len: u64) {
         map::release_maps(inode, pos, len);
     }
@@ -85,6 +89,14 @@ impl FileData for OrdoFs {
     ) -> Result {
         let _nofs = NoFs::enter();
         inode.fs().engine().finish_write(write, reach, status)
+    }
+
+    fn checksum(block: BlockData<'_>) -> u32 {
+        block.crc32c()
+    }
+
+    fn check_run(inode: &Inode<Self>, pos: u64, addr: u64, sums: &[u32]) -> Result<usize> {
+        read::check_run(inode, pos, addr, sums)
     }
 
     fn check_block(inode: &Inode<Self>, pos: u64, addr: u64, data: &mut PageSlice<'_>) -> Result {

@@ -141,7 +141,15 @@ unsafe extern "C" fn writeback_range<T: FileData>(
         );
     }
     if !known || stale {
-        match T::map_report(inode, pos, LOOK_AHEAD.max(u64::from(len))) {
+        let report = || T::map_report(inode, pos, LOOK_AHEAD.max(u64::from(len)));
+        let mut found = report();
+        while let Err(e) = found {
+            if !ioend::wait_for_memory(e) {
+                break;
+            }
+            found = report();
+        }
+        match found {
             Ok(e) => {
                 let hole = e.kind == ExtentKind::Hole;
                 iomap.type_ = if hole {
@@ -162,15 +170,21 @@ unsafe extern "C" fn writeback_range<T: FileData>(
                 iomap.bdev = unsafe { (*(*inode.as_ptr()).i_sb).s_bdev };
             }
             Err(e) => {
-                // The folio will be clean and its data lost, which the error says. Nothing will ask for
-                // the space any more.
-                T::release_delalloc(inode, pos, u64::from(len));
+                // The folio will be clean and its data lost, which the error says: also that of its dirty
+                // blocks behind these, for which iomap does not ask any more.
+                // SAFETY: By the requirements.
+                let end = unsafe {
+                    offset(bindings::ordofs_helper_folio_pos(folio))
+                        + bindings::ordofs_helper_folio_size(folio) as u64
+                };
+                T::lose_dirty(inode, pos, end.saturating_sub(pos), e);
                 return e.to_errno() as isize;
             }
         }
     }
+    let data = iomap.type_ == bindings::IOMAP_MAPPED as u16;
     // SAFETY: The arguments are iomap's own; the context has a mapping that covers `pos`.
-    unsafe {
+    let added = unsafe {
         bindings::iomap_add_to_ioend(
             wpc,
             folio,
@@ -178,7 +192,13 @@ unsafe extern "C" fn writeback_range<T: FileData>(
             end as bindings::loff_t,
             len,
         )
+    };
+    if data && added > 0 {
+        // SAFETY: The range was added to the context's ioend, which is not submitted. By the requirements
+        // for the folio; writeback has one reference to it, in its batch.
+        unsafe { ioend::bounce_if_shared(inode, (*wpc).wb_ctx.cast(), folio) };
     }
+    added
 }
 
 /// `release_folio`: R2.

@@ -9,6 +9,9 @@
 //! from before they drop the pages until the blocks are gone. The race otherwise: a store dirties a
 //! page over blocks that are being freed. Read faults hold the same side inside of `filemap_fault`.
 //!
+//! What is writable in a page table can be written to past it, too, by whoever takes a reference to the
+//! page: the inode is marked first, and writeback looks for such references (`ioend`, "Stable data").
+//!
 //! # Locking
 //!
 //! `mmap_lock` of the faulting process, freeze protection, `invalidate_lock`, folio lock.
@@ -78,6 +81,7 @@ unsafe extern "C" fn page_mkwrite<T: FileData>(
             (*vmf).__bindgen_anon_1.pgoff as u64,
         );
         trace::fault(this.sb().dev(), this.ino(), block, 1);
+        this.note_writable();
 
         bindings::ordofs_helper_start_pagefault((*inode).i_sb);
         let ret = match to_result(bindings::file_update_time(file)) {

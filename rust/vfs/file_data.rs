@@ -20,7 +20,7 @@
 use kernel::prelude::*;
 
 use super::iocb::{Destination, Iocb, OpenFile, Source};
-use super::ioend::{PageSlice, WriteIoend};
+use super::ioend::{BlockData, PageSlice, WriteIoend};
 use super::workqueue::IoQueues;
 use super::{address_space, file_ops, FileSystem, Inode, Locked};
 use crate::bindings;
@@ -105,7 +105,11 @@ pub(crate) trait FileData: FileSystem {
     fn is_current(inode: &Inode<Self>, cookie: u64) -> bool;
     /// Gives back delayed allocations that no dirty page needs. Called with a folio locked.
     fn release_delalloc(inode: &Inode<Self>, pos: u64, len: u64);
-    /// R2: memory is short: forget what need not be kept about the range. Called with a folio locked.
+    /// The data of dirty pages of the range cannot be written, and the pages will be clean. Gives the
+    /// delayed allocations back. Called with a folio locked or under writeback.
+    fn lose_dirty(inode: &Inode<Self>, pos: u64, len: u64, error: Error);
+    /// R2: memory is short: forget what need not be kept about the range. Called with a folio locked, by
+    /// reclaim: must not wait for a lock.
     fn release_maps(inode: &Inode<Self>, pos: u64, len: u64);
 
     // I/O.
@@ -116,6 +120,12 @@ pub(crate) trait FileData: FileSystem {
     fn submit_write(ioend: WriteIoend<'_, Self>);
     /// The I/O of a write has ended. `reach` is the offset in the file to which its data reaches.
     fn write_ended(inode: &Inode<Self>, write: Self::Write, reach: u64, status: Result) -> Result;
+    /// The checksum of a block.
+    fn checksum(block: BlockData<'_>) -> u32;
+    /// Compares the checksums of blocks that were read from `addr` on for the file offsets from `pos`
+    /// on. Returns how many are good before the first that is not, which is for
+    /// [`FileData::check_block`].
+    fn check_run(inode: &Inode<Self>, pos: u64, addr: u64, sums: &[u32]) -> Result<usize>;
     /// Checks one block that was read from `addr` for the file offset `pos`. If it is not there any
     /// more, reads it again from where it is.
     fn check_block(inode: &Inode<Self>, pos: u64, addr: u64, data: &mut PageSlice<'_>) -> Result;

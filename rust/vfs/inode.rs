@@ -24,7 +24,8 @@ use core::{
     mem::{ManuallyDrop, MaybeUninit},
     ops::Deref,
     ptr,
-    ptr::NonNull, //
+    ptr::NonNull,
+    sync::atomic::{AtomicBool, Ordering}, //
 };
 use kernel::{
     prelude::*,
@@ -60,6 +61,8 @@ pub(crate) struct Inode<T: FileSystem> {
     /// Target of a symbolic link with a zero byte after it. Path walks read it under RCU: it is
     /// freed with the inode's memory.
     link: UnsafeCell<Option<KVec<u8>>>,
+    /// See [`Inode::has_been_writable`].
+    writable: AtomicBool,
 }
 
 // SAFETY: The VFS inode has locks of its own, the data is `Send` and `Sync`, the link is read-only.
@@ -142,6 +145,17 @@ impl<T: FileSystem> Inode<T> {
         let data = unsafe { &*self.data.get() };
         // SAFETY: By the type invariants it is `Some`.
         unsafe { data.as_ref().unwrap_unchecked() }
+    }
+
+    /// A page of the file is about to become writable in a page table.
+    pub(super) fn note_writable(&self) {
+        self.writable.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a page of the file was ever writable in a page table, so that there may be references for
+    /// writing to its pages. No ordering is needed: the entry is made later, under the page table lock.
+    pub(super) fn has_been_writable(&self) -> bool {
+        self.writable.load(Ordering::Relaxed)
     }
 
     /// The superblock.
@@ -401,6 +415,7 @@ impl<T: FileData> Inode<T> {
         unsafe {
             ptr::addr_of_mut!((*ptr).data).write(UnsafeCell::new(None));
             ptr::addr_of_mut!((*ptr).link).write(UnsafeCell::new(None));
+            ptr::addr_of_mut!((*ptr).writable).write(AtomicBool::new(false));
         }
     }
 

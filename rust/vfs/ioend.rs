@@ -14,7 +14,42 @@
 //! only after the last part's mapping is in place.
 //!
 //! A read ([`submit_read`], [`direct_read_submit`]) goes to the queue for reads, where every block is
-//! checked before anybody can see it.
+//! checked before anybody can see it: in runs of up to [`RUN`] blocks, whose checksums are computed first
+//! and compared together ([`FileData::check_run`]).
+//!
+//! # Stable data
+//!
+//! A write's checksum must be of the bytes that the device gets. The mapping has stable pages: a folio
+//! is write-protected before its writeback starts, and whoever wants to store to it waits in
+//! `page_mkwrite` until the writeback has ended. That says nothing of a task that *has* references to
+//! the folio's pages from before, to write to them without the page table: a direct read from another
+//! file into a mapping of ours (`pin_user_pages`), an NFS read, a debugger. Such folios are noticed when
+//! they are added to an ioend ([`bounce_if_shared`]); the ioend's data is then copied, block by block, and
+//! checksums and device get the copies.
+//!
+//! Noticing is complete, because at that moment the folio is locked, under writeback and write-protected:
+//!
+//! - A reference for writing is taken through a writable page table entry only (`FOLL_WRITE`), which the
+//!   fault handler makes after `page_mkwrite` has marked the inode. `page_mkwrite` waits for writeback
+//!   ([`fault_next`](super::iomap)), so none is made from now on until the data is on the device.
+//! - `gup_slow` looks at the entry under the page table lock, and so does `folio_mkclean`, which
+//!   write-protects: the reference was counted before that, or there is none.
+//! - `gup_fast` takes its reference first and looks at the entry again afterwards; `folio_mkclean`
+//!   changes the entry first, and the references are counted after a full barrier. One of them sees the
+//!   other: if the count is missed, `gup_fast` gives its reference back and takes the slow path.
+//! - `FOLL_LONGTERM` (registered buffers of io_uring, RDMA) is refused for mappings of files that track
+//!   dirty pages, as ours do.
+//!
+//! A folio without such references is not copied, and is read by address only ([`BlockData`]): no Rust
+//! reference to it is made.
+//!
+//! # Memory
+//!
+//! Writeback must not fail for want of memory: its pages would be clean and their data lost. bios and
+//! ioends come from mempools; the few small objects and the copies that a write needs besides are
+//! tried again until they are there ([`wait_for_memory`]), as the kernel's own `__GFP_NOFAIL` allocations
+//! in this path are (iomap's folio state). Pages cannot be made dirty again instead: of a large folio,
+//! iomap remembers at this point neither which of its blocks were dirty nor which are up to date.
 //!
 //! # Rules
 //!
@@ -25,6 +60,7 @@
 //! # Contexts
 //!
 //! End-of-I/O callbacks run in interrupts and do nothing but queue the work. The works sleep.
+//! An ioend that has been taken over is always finished: [`WriteIoend`] fails it when it is dropped.
 
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -38,7 +74,7 @@ use super::iomap::{offset, BLOCK};
 use super::window::Window;
 use super::Inode;
 use crate::bindings;
-use crate::os::NoFs;
+use crate::os::{Block, NoFs};
 
 /// log2 of the unit of device addresses in bios.
 const SECTOR_SHIFT: u32 = 9;
@@ -86,6 +122,16 @@ impl PageSlice<'_> {
         unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }
 
+    /// The blocks it consists of, whole ones.
+    fn blocks(&self) -> impl Iterator<Item = BlockData<'_>> {
+        (0..self.len / BLOCK as usize).map(|i| BlockData {
+            // INVARIANT: A block of memory that is borrowed from us.
+            // SAFETY: Within the bounds.
+            ptr: unsafe { self.ptr.add(i * BLOCK as usize) },
+            _memory: PhantomData,
+        })
+    }
+
     /// A part of it, cut to what there is.
     pub(crate) fn part(&mut self, start: usize, len: usize) -> PageSlice<'_> {
         let start = start.min(self.len);
@@ -97,6 +143,74 @@ impl PageSlice<'_> {
             _memory: PhantomData,
         }
     }
+}
+
+/// The content of one block, read by address only: user space may have the page mapped, so that no Rust
+/// reference to it may exist.
+///
+/// # Invariants
+///
+/// `ptr` points to [`BLOCK`] bytes in the direct map that stay during `'a`.
+#[derive(Clone, Copy)]
+pub(crate) struct BlockData<'a> {
+    ptr: NonNull<u8>,
+    _memory: PhantomData<&'a [u8]>,
+}
+
+impl<'a> BlockData<'a> {
+    /// # Safety
+    ///
+    /// `ptr` is as the type invariants say, for a lifetime that the caller chooses.
+    unsafe fn from_raw(ptr: *mut u8) -> Self {
+        // INVARIANT: The caller's promise.
+        Self {
+            // SAFETY: Pointers into the direct map are not null.
+            ptr: unsafe { NonNull::new_unchecked(ptr) },
+            _memory: PhantomData,
+        }
+    }
+
+    /// Its CRC-32C.
+    pub(crate) fn crc32c(self) -> u32 {
+        // The kernel leaves the inversions before and after to the caller.
+        // SAFETY: Valid for reads of a block by the type invariants.
+        !unsafe { bindings::crc32c(!0, self.ptr.as_ptr().cast(), BLOCK as usize) }
+    }
+
+    /// A copy. What is written to the block meanwhile is in it or not.
+    fn copy(self) -> Result<Block> {
+        let mut copy = Block::zeroed()?;
+        // SAFETY: Both are valid for a block, and the new one is ours alone.
+        unsafe {
+            bindings::ordofs_helper_copy(
+                copy.as_mut_ptr().cast(),
+                self.ptr.as_ptr().cast(),
+                BLOCK as usize,
+            )
+        };
+        Ok(copy)
+    }
+}
+
+impl<'a> From<&'a Block> for BlockData<'a> {
+    fn from(block: &'a Block) -> Self {
+        // INVARIANT: A borrowed block.
+        Self {
+            ptr: NonNull::from(&**block).cast(),
+            _memory: PhantomData,
+        }
+    }
+}
+
+/// Waits until memory may have been freed. Returns whether to try again after `error`: yes if memory was
+/// all that was missing.
+pub(super) fn wait_for_memory(error: Error) -> bool {
+    let missing = error == ENOMEM;
+    if missing {
+        // SAFETY: May sleep, as all of its callers may.
+        unsafe { bindings::ordofs_helper_wait_for_memory() };
+    }
+    missing
 }
 
 /// Whether a message about bad data may go to the log: there could be very many.
@@ -150,15 +264,48 @@ struct WriteWork<T: FileData> {
     /// `None` only before submission.
     write: Option<T::Write>,
     reach: u64,
+    /// What the device reads, if it is not the ioend's own memory.
+    copies: KVec<Block>,
 }
 
-/// An unsubmitted write, or what is left of one.
+/// Blocks of a write that are copied at a time: bounds the memory, and is no more than a bio holds.
+const COPIES: u64 = 64;
+
+/// The `io_private` of an ioend that is being built and whose data is to be copied.
+static COPY: u8 = 0;
+
+fn copy_mark() -> *mut c_void {
+    core::ptr::from_ref(&COPY).cast_mut().cast()
+}
+
+/// Marks the ioend to be copied if somebody else may write to the folio that was just added to it.
+///
+/// # Safety
+///
+/// `ioend` is an unsubmitted write of an inode of `T`, `folio` is locked, has been write-protected by
+/// `folio_clear_dirty_for_io` and is under writeback; the task has one reference to it.
+pub(super) unsafe fn bounce_if_shared<T: FileData>(
+    inode: &Inode<T>,
+    ioend: *mut bindings::iomap_ioend,
+    folio: *mut bindings::folio,
+) {
+    // SAFETY: By the requirements.
+    if inode.has_been_writable() && unsafe { bindings::ordofs_helper_folio_is_shared(folio) } {
+        // SAFETY: By the requirements; before submission the field is nobody else's.
+        unsafe { (*ioend).io_private = copy_mark() };
+    }
+}
+
+/// An unsubmitted write, or what is left of one. Dropping it fails the I/O.
 ///
 /// # Invariants
 ///
-/// - `ioend` is a valid ioend with a write bio that is not in flight; its inode is of `T`.
+/// - `ioend` is null (it was given away), or a valid ioend of ours with a write bio that is not in
+///   flight; its inode is of `T`.
 /// - `vec` and `done` are a position in the bio's vectors, as they were before it was split.
 /// - Every vector is a number of whole blocks.
+/// - `sums` are the checksums of the next blocks, and `copies`, if `copied`, are their content.
+#[must_use = "dropping a write fails it"]
 pub(crate) struct WriteIoend<'a, T: FileData> {
     ioend: *mut bindings::iomap_ioend,
     /// Blocks that have not been submitted.
@@ -168,6 +315,9 @@ pub(crate) struct WriteIoend<'a, T: FileData> {
     /// Next block to be read by [`WriteIoend::checksums`]: index of the vector, bytes in it.
     vec: usize,
     done: usize,
+    sums: KVec<u32>,
+    copies: KVec<Block>,
+    copied: bool,
     direct: bool,
     _inode: PhantomData<&'a Inode<T>>,
 }
@@ -179,7 +329,11 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
     /// becomes ours.
     unsafe fn new(ioend: *mut bindings::iomap_ioend, direct: bool) -> Self {
         // SAFETY: By the requirements.
-        let (size, pos) = unsafe { ((*ioend).io_bio.bi_iter.bi_size, (*ioend).io_offset) };
+        let (size, pos, mark) = unsafe {
+            let private = (*ioend).io_private;
+            (*ioend).io_private = core::ptr::null_mut();
+            ((*ioend).io_bio.bi_iter.bi_size, (*ioend).io_offset, private)
+        };
         // INVARIANT: By the requirements; the position is the beginning.
         Self {
             ioend,
@@ -187,6 +341,9 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
             block: offset(pos) / BLOCK,
             vec: 0,
             done: 0,
+            sums: KVec::new(),
+            copies: KVec::new(),
+            copied: mark == copy_mark(),
             direct,
             _inode: PhantomData,
         }
@@ -213,20 +370,16 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
         self.direct
     }
 
-    /// Appends the checksums of the next blocks to `sums` until there are `max`. Each call goes on
-    /// where the last one stopped; the data does not change until it is written: folios are under
-    /// writeback and the mapping has stable pages, direct writes have bounce buffers.
-    pub(crate) fn checksums(
-        &mut self,
-        sums: &mut KVec<u32>,
-        max: usize,
-        checksum: fn(&[u8]) -> u32,
-    ) -> Result {
+    /// The checksums of the first of the blocks that are left: at least one, at most `max`. What they are
+    /// of does not change until it is written: folios are under writeback and copied if somebody may write
+    /// to them nevertheless, direct writes have bounce buffers. After an error it may be called again.
+    pub(crate) fn checksums(&mut self, max: u64) -> Result<&[u32]> {
+        let max = if self.copied { max.min(COPIES) } else { max } as usize;
         // SAFETY: By the type invariants.
         let bio = unsafe { &raw mut (*self.ioend).io_bio };
         // SAFETY: As above.
         let (vecs, count) = unsafe { ((*bio).bi_io_vec, usize::from((*bio).bi_vcnt)) };
-        while sums.len() < max && self.vec < count {
+        while self.sums.len() < max && self.vec < count {
             // SAFETY: The index is less than the number of vectors.
             let vec = unsafe { vecs.add(self.vec) };
             // SAFETY: As above.
@@ -237,15 +390,50 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
                 continue;
             }
             // SAFETY: The vector's memory is contiguous in the direct map and stays with the bio; the
-            // block is inside of it. Nobody writes to it, as said above.
+            // block is inside of it.
             let data = unsafe {
                 let address = bindings::ordofs_helper_bvec_virt(vec).cast::<u8>();
-                core::slice::from_raw_parts(address.add(self.done), BLOCK as usize)
+                BlockData::from_raw(address.add(self.done))
             };
-            sums.push(checksum(data), GFP_KERNEL)?;
+            self.sums.reserve(1, GFP_KERNEL)?;
+            if self.copied {
+                self.copies.reserve(1, GFP_KERNEL)?;
+                let copy = data.copy()?;
+                self.sums
+                    .push(T::checksum(BlockData::from(&copy)), GFP_KERNEL)?;
+                self.copies.push(copy, GFP_KERNEL)?;
+            } else {
+                self.sums.push(T::checksum(data), GFP_KERNEL)?;
+            }
             self.done += BLOCK as usize;
         }
-        Ok(())
+        if self.sums.is_empty() {
+            return Err(EIO);
+        }
+        Ok(self.sums.as_slice())
+    }
+
+    /// Forgets the checksums of the first `blocks` blocks, which have been submitted; returns their copies.
+    fn taken(&mut self, blocks: u64) -> KVec<Block> {
+        let n = (blocks as usize).min(self.sums.len());
+        if !self.copied {
+            self.sums.copy_within(n.., 0);
+            self.sums.truncate(self.sums.len() - n);
+            return KVec::new();
+        }
+        // What was copied in vain is copied again.
+        let mut copies = core::mem::replace(&mut self.copies, KVec::new());
+        copies.truncate(n);
+        let mut back = (self.sums.len() - n) * BLOCK as usize;
+        self.sums.clear();
+        while back > self.done && self.vec > 0 {
+            back -= self.done;
+            self.vec -= 1;
+            // SAFETY: By the type invariants; the index was one of a vector's.
+            self.done = unsafe { (*(*self.ioend).io_bio.bi_io_vec.add(self.vec)).bv_len } as usize;
+        }
+        self.done = self.done.saturating_sub(back);
+        copies
     }
 
     /// Prepares to submit: what cannot fail any more once the filesystem has started the write.
@@ -256,14 +444,21 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
                 ioend: core::ptr::null_mut(),
                 write: None,
                 reach: 0,
+                copies: KVec::new(),
             },
             GFP_KERNEL,
         )?;
         Ok(Prepared { work })
     }
 
-    /// Submits the first `blocks` blocks (at least one) to device address `addr`, as the write that
-    /// `write` stands for. Returns what is left.
+    /// Whether what failed with `error` before the write was started is to be tried again: see the module's
+    /// description. Waits before it says so. A direct write just fails, with nothing lost.
+    pub(crate) fn retry(&self, error: Error) -> bool {
+        !self.direct && wait_for_memory(error)
+    }
+
+    /// Submits the first `blocks` blocks (at least one, at most as many as [`WriteIoend::checksums`] last
+    /// returned) to device address `addr`, as the write that `write` stands for. Returns what is left.
     pub(crate) fn submit(
         mut self,
         blocks: u64,
@@ -271,7 +466,13 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
         write: T::Write,
         prepared: Prepared<T>,
     ) -> Option<Self> {
-        let blocks = blocks.min(self.left).max(1);
+        let blocks = blocks.min(self.left).min(self.sums.len() as u64);
+        if blocks == 0 {
+            // Nothing was checksummed. The write was started, so it is ended, too.
+            let _ = T::write_ended(self.inode(), write, 0, Err(EIO));
+            self.fail(EIO);
+            return None;
+        }
         let max = u32::try_from(blocks * BLOCK).unwrap_or(u32::MAX);
         // SAFETY: By the type invariants the ioend is ours. Split off parts count in it.
         let split = unsafe { bindings::iomap_split_ioend(self.ioend, max, false) };
@@ -279,24 +480,49 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
         // An error is a pointer into the last page.
         if split as usize >= usize::MAX - 4095 {
             let error = to_result(split as isize as c_int).err().unwrap_or(EIO);
-            // The write was started, so it is ended, too.
+            // As above.
             let _ = T::write_ended(self.inode(), write, 0, Err(error));
             self.fail(error);
             return None;
         }
+        let copied = self.copied;
         let part = if split.is_null() { self.ioend } else { split };
         let mut work = prepared.work;
         work.ioend = part;
         work.write = Some(write);
+        work.copies = self.taken(blocks);
         // SAFETY: The part is ours until it is submitted. The work is ours until the end of the I/O.
         unsafe {
             work.reach = offset((*part).io_offset).saturating_add((*part).io_size as u64);
             bindings::ordofs_helper_init_work(&raw mut work.work, Some(write_worker::<T>));
-            (*part).io_private = KBox::into_raw(work).cast();
             (*part).io_sector = addr >> SECTOR_SHIFT;
-            let bio = &raw mut (*part).io_bio;
+        }
+        if split.is_null() {
+            // The parts keep it: it is finished after the last of them.
+            self.ioend = core::ptr::null_mut();
+        } else {
+            self.block += blocks;
+            self.left -= blocks;
+        }
+        let bio = if copied {
+            // SAFETY: The part is ours, and the work has its copies.
+            unsafe { copied_bio(part, &work.copies) }
+        } else {
+            // SAFETY: The bio is part of the part.
+            unsafe { &raw mut (*part).io_bio }
+        };
+        // SAFETY: The bio is complete but for the end of its I/O, and ours until it is submitted; it owns
+        // the work from then on.
+        unsafe {
+            let work = KBox::into_raw(work);
+            (*part).io_private = work.cast();
             (*bio).bi_iter.bi_sector = addr >> SECTOR_SHIFT;
-            bindings::ordofs_helper_bio_init_write(bio, Some(write_end_io::<T>));
+            if copied {
+                (*bio).bi_private = work.cast();
+                bindings::ordofs_helper_bio_init_write(bio, Some(copied_end_io::<T>));
+            } else {
+                bindings::ordofs_helper_bio_init_write(bio, Some(write_end_io::<T>));
+            }
             match status {
                 Ok(()) => bindings::submit_bio(bio),
                 Err(e) => {
@@ -306,24 +532,82 @@ impl<'a, T: FileData> WriteIoend<'a, T> {
                 }
             }
         }
-        if split.is_null() {
-            return None;
-        }
-        self.block += blocks;
-        self.left -= blocks;
-        Some(self)
+        (!self.ioend.is_null()).then_some(self)
     }
 
-    /// Ends what is left with an error.
-    pub(crate) fn fail(self, error: Error) {
-        // SAFETY: By the type invariants; we are consumed.
-        unsafe { fail(self.ioend, error) };
+    /// Ends what is left with an error. The pages will be clean without having been written, which the
+    /// error says.
+    pub(crate) fn fail(mut self, error: Error) {
+        self.end(error);
+    }
+
+    fn end(&mut self, error: Error) {
+        if self.ioend.is_null() {
+            return;
+        }
+        if !self.direct {
+            let (pos, len) = (self.block * BLOCK, self.left * BLOCK);
+            T::lose_dirty(self.inode(), pos, len, error);
+        }
+        let ioend = core::mem::replace(&mut self.ioend, core::ptr::null_mut());
+        // SAFETY: By the type invariants; it is not used afterwards.
+        unsafe { fail(ioend, error) };
+    }
+}
+
+impl<T: FileData> Drop for WriteIoend<'_, T> {
+    fn drop(&mut self) {
+        // Folios that stayed under writeback would hang whoever waits for them.
+        self.end(EIO);
+    }
+}
+
+/// A bio that writes `copies` in the place of the bio of `part`.
+///
+/// # Safety
+///
+/// `part` is a valid ioend. The copies stay until the I/O has ended, and there are no more than
+/// [`COPIES`].
+unsafe fn copied_bio(part: *mut bindings::iomap_ioend, copies: &[Block]) -> *mut bindings::bio {
+    // SAFETY: By the requirements. The bio comes from a mempool and has room for the copies, each of which
+    // is a page of the direct map that is only read.
+    unsafe {
+        let bio = bindings::bio_alloc_bioset(
+            (*part).io_bio.bi_bdev,
+            copies.len().min(COPIES as usize) as u16,
+            bindings::ORDOFS_OP_WRITE,
+            bindings::ORDOFS_GFP_NOFS,
+            &raw mut bindings::fs_bio_set,
+        );
+        bindings::ordofs_helper_bio_like(bio, &raw mut (*part).io_bio);
+        for copy in copies.iter().take(COPIES as usize) {
+            let address = copy.as_ptr().cast_mut().cast();
+            bindings::bio_add_virt_nofail(bio, address, BLOCK as u32);
+        }
+        bio
     }
 }
 
 /// Memory for the completion of one part of a write.
 pub(crate) struct Prepared<T: FileData> {
     work: KBox<WriteWork<T>>,
+}
+
+/// The device has answered a write of copies. Any context.
+///
+/// # Safety
+///
+/// `bio` is one of [`copied_bio`] that [`WriteIoend::submit`] submitted, and has ended.
+unsafe extern "C" fn copied_end_io<T: FileData>(bio: *mut bindings::bio) {
+    // SAFETY: By the requirements the bio's private data is the work; until that has run, all of these
+    // are valid. The bio is ours.
+    unsafe {
+        let work = (*bio).bi_private.cast::<WriteWork<T>>();
+        let ioend = (*work).ioend;
+        (*ioend).io_bio.bi_status = (*bio).bi_status;
+        bindings::bio_put(bio);
+        write_end_io::<T>(&raw mut (*ioend).io_bio);
+    }
 }
 
 /// The device has answered a write. Any context.
@@ -380,7 +664,7 @@ unsafe extern "C" fn write_worker<T: FileData>(work: *mut bindings::work_struct)
     unsafe { bindings::iomap_finish_ioends(ioend, error) };
 }
 
-/// `writeback_submit`: the context's ioend is complete.
+/// `writeback_submit`: the context's ioend is complete. `error` is what ended writeback after it.
 ///
 /// # Safety
 ///
@@ -391,16 +675,12 @@ pub(super) unsafe extern "C" fn writeback_submit<T: FileData>(
 ) -> c_int {
     // SAFETY: By the requirements; the ioend becomes ours.
     let ioend = unsafe { (*wpc).wb_ctx.cast::<bindings::iomap_ioend>() };
-    if let Err(e) = to_result(error) {
-        // SAFETY: As above.
-        unsafe { fail(ioend, e) };
-        return error;
-    }
     let _nofs = NoFs::enter();
+    // An error is that of a folio which could not be added. What was added before is written.
     // SAFETY: As above. Dirty ranges are multiples of the block size.
     T::submit_write(unsafe { WriteIoend::new(ioend, false) });
     // An error of this ioend is in its folios and in the mapping; it is none of the next one's.
-    0
+    error
 }
 
 /// `submit_io` for direct writes.
@@ -553,13 +833,71 @@ unsafe extern "C" fn read_worker<T: FileData>(work: *mut bindings::work_struct) 
     }
 }
 
-/// Checks the blocks of one contiguous piece; returns the first error.
-fn check<T: FileData>(inode: &Inode<T>, pos: u64, addr: u64, data: &mut PageSlice<'_>) -> Result {
+/// Blocks that are checked together, whatever bio they came in: as many as an extent record of ours has.
+/// Their checksums are on the stack.
+const RUN: usize = 256;
+
+/// Judges blocks by their checksums: the good ones together, the others one by one with `slow`. `ended`
+/// gets a number of blocks and their result, in order, and can stop it with an error.
+fn judge<T: FileData>(
+    inode: &Inode<T>,
+    pos: u64,
+    addr: u64,
+    sums: &[u32],
+    mut slow: impl FnMut(usize, u64, u64) -> Result,
+    mut ended: impl FnMut(usize, Result) -> Result,
+) -> Result {
+    let mut at = 0;
+    while let Some(rest) = sums.get(at..).filter(|r| !r.is_empty()) {
+        let off = at as u64 * BLOCK;
+        // What could not be looked up is for the slow way to say.
+        let good = T::check_run(inode, pos + off, addr + off, rest).unwrap_or(0);
+        let good = good.min(rest.len());
+        if good > 0 {
+            ended(good, Ok(()))?;
+        }
+        at += good;
+        if good < rest.len() {
+            let off = at as u64 * BLOCK;
+            let result = slow(at, pos + off, addr + off);
+            ended(1, result)?;
+            at += 1;
+        }
+    }
+    Ok(())
+}
+
+/// Checks contiguous blocks that were read from byte `addr` of the device for byte `pos` of the file;
+/// returns the first error.
+pub(crate) fn check_blocks<T: FileData>(
+    inode: &Inode<T>,
+    pos: u64,
+    addr: u64,
+    data: &mut PageSlice<'_>,
+) -> Result {
+    const BYTES: usize = RUN * BLOCK as usize;
+    let mut sums = [0; RUN];
     let mut at = 0;
     while at < data.len() {
-        let mut block = data.part(at, BLOCK as usize);
-        T::check_block(inode, pos + at as u64, addr + at as u64, &mut block)?;
-        at += BLOCK as usize;
+        let mut run = data.part(at, BYTES);
+        let mut n = 0;
+        for (sum, block) in sums.iter_mut().zip(run.blocks()) {
+            *sum = T::checksum(block);
+            n += 1;
+        }
+        let (pos, addr) = (pos + at as u64, addr + at as u64);
+        judge(
+            inode,
+            pos,
+            addr,
+            sums.get(..n).unwrap_or(&[]),
+            |i, pos, addr| {
+                let mut block = run.part(i * BLOCK as usize, BLOCK as usize);
+                T::check_block(inode, pos, addr, &mut block)
+            },
+            |_, result| result,
+        )?;
+        at += BYTES;
     }
     Ok(())
 }
@@ -577,51 +915,195 @@ unsafe fn check_direct<T: FileData>(ioend: *mut bindings::iomap_ioend) {
         let address = bindings::ordofs_helper_bvec_virt((*ioend).io_bio.bi_io_vec);
         let mut data = PageSlice::from_raw(address.cast(), (*ioend).io_size);
         let addr = (*ioend).io_sector << SECTOR_SHIFT;
-        check(inode, offset((*ioend).io_offset), addr, &mut data)
+        check_blocks(inode, offset((*ioend).io_offset), addr, &mut data)
     };
     let error = result.err().map_or(0, |e| e.to_errno());
     // SAFETY: The ioend is ours, and not used afterwards.
     unsafe { bindings::iomap_finish_ioends(ioend, error) };
 }
 
-/// Checks and finishes a read into the page cache, block by block: a bad block spoils neither its
-/// folio's other blocks nor the other folios.
+/// A place in the folios of a bio. It does not look at a folio again after it has left it.
+#[derive(Clone, Copy)]
+struct FolioWalk {
+    fi: bindings::folio_iter,
+    at: usize,
+}
+
+impl FolioWalk {
+    /// The beginning.
+    ///
+    /// # Safety
+    ///
+    /// `bio` is a valid bio of folios.
+    unsafe fn new(bio: *mut bindings::bio) -> Self {
+        let mut walk = Self {
+            // SAFETY: Plain data, to be filled in.
+            fi: unsafe { core::mem::zeroed() },
+            at: 0,
+        };
+        // SAFETY: By the requirements.
+        unsafe { bindings::ordofs_helper_bio_first_folio(&raw mut walk.fi, bio) };
+        walk
+    }
+
+    /// The folio of the next block, and where in it the block is.
+    ///
+    /// # Safety
+    ///
+    /// `bio` is that of [`FolioWalk::new`]; the folios from the next one on are still there.
+    unsafe fn next(&mut self, bio: *mut bindings::bio) -> Option<(*mut bindings::folio, usize)> {
+        if !self.fi.folio.is_null() && self.at >= self.fi.length {
+            // SAFETY: By the requirements.
+            unsafe { bindings::ordofs_helper_bio_next_folio(&raw mut self.fi, bio) };
+            self.at = 0;
+        }
+        if self.fi.folio.is_null() {
+            return None;
+        }
+        let off = self.fi.offset + self.at;
+        self.at += BLOCK as usize;
+        Some((self.fi.folio, off))
+    }
+}
+
+/// Neighbouring blocks of a folio whose reads have ended in the same way.
+struct Ended {
+    folio: *mut bindings::folio,
+    off: usize,
+    len: usize,
+    error: c_int,
+}
+
+impl Ended {
+    /// Nothing.
+    fn new() -> Self {
+        Self {
+            folio: core::ptr::null_mut(),
+            off: 0,
+            len: 0,
+            error: 0,
+        }
+    }
+
+    /// Ends their reads.
+    ///
+    /// # Safety
+    ///
+    /// See [`Ended::add`].
+    unsafe fn flush(&mut self) {
+        if self.len > 0 {
+            // SAFETY: By the requirements.
+            unsafe {
+                bindings::iomap_finish_folio_read(self.folio, self.off, self.len, self.error)
+            };
+            self.len = 0;
+        }
+    }
+
+    /// One more block.
+    ///
+    /// # Safety
+    ///
+    /// The folio is locked for a read of that block which has not been ended, and which is ours to end.
+    unsafe fn add(&mut self, folio: *mut bindings::folio, off: usize, error: c_int) {
+        if self.folio != folio || self.off + self.len != off || self.error != error {
+            // SAFETY: By the requirements of the calls before.
+            unsafe { self.flush() };
+            (self.folio, self.off, self.error) = (folio, off, error);
+        }
+        self.len += BLOCK as usize;
+    }
+}
+
+/// Checks and finishes a read into the page cache. Each block has its own result: a bad one spoils
+/// neither its folio's other blocks nor the other folios.
 ///
 /// # Safety
 ///
 /// `ioend` is a read into the page cache of an inode of `T` that has ended. It is gone afterwards.
 unsafe fn check_folios<T: FileData>(ioend: *mut bindings::iomap_ioend) {
-    // SAFETY: By the requirements. A folio is locked and not up to date where it is being read, until
-    // `iomap_finish_folio_read` has been called for all of its bytes; the iterator does not look at a
-    // folio again after it has gone on. The inode stays until the last folio is unlocked.
-    unsafe {
-        let bio = &raw mut (*ioend).io_bio;
-        let inode = Inode::<T>::from_raw((*ioend).io_inode);
-        let mut addr = (*ioend).io_sector << SECTOR_SHIFT;
-        let mut fi = core::mem::zeroed::<bindings::folio_iter>();
-        bindings::ordofs_helper_bio_first_folio(&raw mut fi, bio);
-        while !fi.folio.is_null() {
-            let folio = fi.folio;
-            let pos = offset(bindings::ordofs_helper_folio_pos(folio)) + fi.offset as u64;
-            let address = bindings::ordofs_helper_folio_address(folio, fi.offset);
-            let mut data = PageSlice::from_raw(address.cast(), fi.length);
-            // Runs of blocks with the same result.
-            let (mut start, mut at, mut run) = (0, 0, 0);
-            while at < fi.length {
-                let mut block = data.part(at, BLOCK as usize);
-                let result = T::check_block(inode, pos + at as u64, addr + at as u64, &mut block);
-                let error = result.err().map_or(0, |e| e.to_errno());
-                if error != run && at > start {
-                    bindings::iomap_finish_folio_read(folio, fi.offset + start, at - start, run);
-                    start = at;
-                }
-                run = error;
-                at += BLOCK as usize;
+    // SAFETY: By the requirements. The inode stays until the last folio is unlocked.
+    let (bio, inode, mut addr) = unsafe {
+        (
+            &raw mut (*ioend).io_bio,
+            Inode::<T>::from_raw((*ioend).io_inode),
+            (*ioend).io_sector << SECTOR_SHIFT,
+        )
+    };
+    // One goes ahead and computes checksums, the other follows and ends the reads. A folio is locked and
+    // not up to date where it is being read, until `iomap_finish_folio_read` has been called for all of
+    // its bytes: the first one is in it or in a later one until then.
+    // SAFETY: By the requirements.
+    let mut ahead = unsafe { FolioWalk::new(bio) };
+    let mut behind = ahead;
+    let mut done = Ended::new();
+    let mut sums = [0; RUN];
+    loop {
+        let (mut n, mut pos) = (0, 0);
+        while let Some(sum) = sums.get_mut(n) {
+            let mut next = ahead;
+            // SAFETY: See above; nothing from here on has been ended.
+            let Some((folio, off)) = (unsafe { next.next(bio) }) else {
+                break;
+            };
+            // SAFETY: The folio is locked, and contiguous in the direct map.
+            let (here, block) = unsafe {
+                let address = bindings::ordofs_helper_folio_address(folio, off);
+                (
+                    offset(bindings::ordofs_helper_folio_pos(folio)) + off as u64,
+                    BlockData::from_raw(address.cast()),
+                )
+            };
+            // What lies together on the device may have holes between in the file.
+            if n == 0 {
+                pos = here;
+            } else if here != pos + n as u64 * BLOCK {
+                break;
             }
-            bindings::iomap_finish_folio_read(folio, fi.offset + start, at - start, run);
-            addr += fi.length as u64;
-            bindings::ordofs_helper_bio_next_folio(&raw mut fi, bio);
+            *sum = T::checksum(block);
+            ahead = next;
+            n += 1;
         }
+        if n == 0 {
+            break;
+        }
+        // Where `slow` finds its block: the one after all that have been ended.
+        let (place, end) = (core::cell::Cell::new(behind), &mut done);
+        let _ = judge(
+            inode,
+            pos,
+            addr,
+            sums.get(..n).unwrap_or(&[]),
+            |_, pos, addr| {
+                let mut at = place.get();
+                // SAFETY: See above; the block has not been ended. Nobody else reads or writes it.
+                unsafe {
+                    let (folio, off) = at.next(bio).ok_or(EIO)?;
+                    let address = bindings::ordofs_helper_folio_address(folio, off);
+                    let mut data = PageSlice::from_raw(address.cast(), BLOCK as usize);
+                    T::check_block(inode, pos, addr, &mut data)
+                }
+            },
+            |n, result| {
+                let error = result.err().map_or(0, |e| e.to_errno());
+                let mut at = place.get();
+                for _ in 0..n {
+                    // SAFETY: See above; these blocks have not been ended.
+                    unsafe {
+                        let (folio, off) = at.next(bio).ok_or(EIO)?;
+                        end.add(folio, off, error);
+                    }
+                }
+                place.set(at);
+                Ok(())
+            },
+        );
+        behind = place.get();
+        addr += n as u64 * BLOCK;
+    }
+    // SAFETY: The last blocks have not been ended. Then the bio is ours, and not used afterwards.
+    unsafe {
+        done.flush();
         bindings::bio_put(bio);
     }
 }

@@ -164,28 +164,17 @@ impl<T: FileData> Inode<T> {
         unsafe { bindings::ordofs_helper_is_nosec(self.as_ptr()) }
     }
 
-    /// Writes the dirty pages of bytes `start..=end` and waits. Its error is one of this time: an earlier
-    /// one is for fsync to report, and no reason to refuse an operation whose own I/O is well.
+    /// Writes the dirty pages of bytes `start..=end` and waits. Returns an error of starting that; of what
+    /// was started the filesystem knows whether it failed. The mapping's own error is left alone: it
+    /// is for fsync, and says neither where nor when something failed.
     pub(crate) fn write_and_wait(&self, start: u64, end: u64) -> Result {
+        let (start, end) = (start as i64, i64::try_from(end).unwrap_or(i64::MAX));
         let mapping = self.mapping();
-        // SAFETY: The mapping is valid. Its error is a number that others change, with atomic operations.
-        unsafe {
-            let error = || (&raw const (*mapping).wb_err).read_volatile();
-            let before = error();
-            // What earlier errors left in the flags goes; what is in them afterwards is ours.
-            bindings::filemap_check_errors(mapping);
-            to_result(bindings::filemap_write_and_wait_range(
-                mapping,
-                start as i64,
-                end as i64,
-            ))?;
-            // Or an fsync has taken it from there meanwhile.
-            let after = error();
-            if after != before {
-                to_result(-((after & bindings::MAX_ERRNO) as c_int))?;
-            }
-            Ok(())
-        }
+        // SAFETY: The mapping is valid.
+        let started = unsafe { bindings::filemap_fdatawrite_range(mapping, start, end) };
+        // SAFETY: As above.
+        unsafe { bindings::filemap_fdatawait_range_keep_errors(mapping, start, end) };
+        to_result(started)
     }
 
     /// Starts the writes of all dirty pages. Errors are for fsync to tell.

@@ -182,10 +182,12 @@ pub(super) fn direct_write_grew(inode: &Locked<'_, OrdoFs>, end: u64, status: Re
 /// `fsync(2)` and `fdatasync(2)`: R8.
 pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, datasync: bool) -> Result {
     let inode = file.inode();
-    // A synchronous write brings the size on disk along.
-    write_appended(inode, u64::try_from(start).unwrap_or(0))?;
+    // A synchronous write brings the size on disk along. If that fails, this file is told now, and not
+    // once more by the next fsync: its error is among those that the call below takes.
+    let appended = write_appended(inode, u64::try_from(start).unwrap_or(0));
     // First the data, and the errors of earlier writeback.
     file.write_and_wait(start, end)?;
+    appended?;
     // Then what only the VFS knows.
     inode.write_attributes(datasync)?;
     // Then everything that belongs to the inode, to stable storage.

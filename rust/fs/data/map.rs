@@ -83,7 +83,16 @@ pub(super) fn release_delalloc(inode: &Inode<OrdoFs>, pos: u64, len: u64) {
     engine.release_delalloc(&inode.data().engine, block, n);
 }
 
-/// R2: asks the engine to forget what it may. That some must stay is no reason to keep the folio.
+/// The blocks of dirty pages that cannot be written.
+pub(super) fn lose_dirty(inode: &Inode<OrdoFs>, pos: u64, len: u64, error: Error) {
+    let _nofs = NoFs::enter();
+    let (block, n) = blocks(pos, len);
+    let engine = inode.fs().engine();
+    engine.lose_dirty(&inode.data().engine, block, n, error);
+}
+
+/// R2: asks the engine to forget what it may. That some must stay, or all of them because somebody holds
+/// the maps, is no reason to keep the folio.
 pub(super) fn release_maps(inode: &Inode<OrdoFs>, pos: u64, len: u64) {
     let _nofs = NoFs::enter();
     let (block, n) = whole_blocks(pos, len);

@@ -4,8 +4,9 @@
 //!
 //! # Model
 //!
-//! A read was submitted for the disk blocks that were mapped at that time. When it has ended, each
-//! block is judged by the checksum that its file block has *now*. If it is mapped elsewhere by now
+//! A read was submitted for the disk blocks that were mapped at that time. When it has ended, its
+//! blocks are judged by the checksums that their file blocks have *now*, in runs: one look-up for as
+//! many blocks as an extent record has. What is not good is judged by itself. If it is mapped elsewhere by now
 //! (an overwrite finished meanwhile, and the old block may be somebody else's already), it is mapped
 //! and read again. A bad block is read once more, too, before it is called bad: while it was being
 //! read it may have been given up and been taken into use again for the same file block.
@@ -22,13 +23,19 @@ use crate::{
     engine::{MapKind, Verdict},
     os::{crc32c, NoFs},
     vfs::{
-        ioend::{message_allowed, PageSlice},
+        ioend::{check_blocks, message_allowed, PageSlice},
         Inode,
     },
 };
 
 /// How often a block is read again before giving up. Each time somebody must have overwritten it.
 const ATTEMPTS: usize = 64;
+
+/// How many blocks from the first on are good.
+pub(super) fn check_run(inode: &Inode<OrdoFs>, pos: u64, addr: u64, sums: &[u32]) -> Result<usize> {
+    let engine = inode.fs().engine();
+    engine.verify_run(&inode.data().engine, pos / BLOCK, addr / BLOCK, sums)
+}
 
 /// Checks one block that was read from byte `addr` of the device for byte `pos` of the file.
 pub(super) fn check_block(
@@ -89,12 +96,7 @@ pub(super) fn read_range(inode: &Inode<OrdoFs>, pos: u64, data: &mut PageSlice<'
         if m.kind == MapKind::Written {
             let addr = m.phys.saturating_mul(BLOCK);
             inode.read_device(addr, &mut run)?;
-            let mut off = 0;
-            while off < run.len() {
-                let mut block = run.part(off, BLOCK as usize);
-                check_block(inode, here + off as u64, addr + off as u64, &mut block)?;
-                off += BLOCK as usize;
-            }
+            check_blocks(inode, here, addr, &mut run)?;
         } else {
             run.bytes_mut().fill(0);
         }

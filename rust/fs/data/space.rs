@@ -33,9 +33,21 @@ pub(super) fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
     let on_disk = inode.data().engine.attrs().size;
     let end = end.min(inode.size());
     if on_disk < end {
-        inode.write_and_wait(on_disk, end - 1)?;
+        write_range(inode, on_disk, end - 1)?;
     }
     Ok(())
+}
+
+/// Writes the dirty pages of bytes `start..=end` and waits. Its error is that of this range and of this
+/// time: an earlier one, or one of other pages, is for fsync to report, and no reason to refuse an
+/// operation whose own I/O is well.
+fn write_range(inode: &Inode<OrdoFs>, start: u64, end: u64) -> Result {
+    let (engine, target) = (inode.fs().engine(), &inode.data().engine);
+    let lost = engine.losses(target);
+    let started = inode.write_and_wait(start, end);
+    let first = start / BLOCK;
+    engine.lost_since(target, lost, first, end / BLOCK - first + 1)?;
+    started
 }
 
 /// `truncate(2)`.
@@ -67,7 +79,7 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
     // was cut off come back when the file grows again. The pages behind it are gone already.
     let mut flushed = write_appended(inode, size);
     if zeroed == Some(true) {
-        flushed = flushed.and(inode.write_and_wait(size, size));
+        flushed = flushed.and(write_range(inode, size, size));
     }
     let cut = {
         let _nofs = NoFs::enter();
@@ -84,7 +96,7 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
     }
     if zeroed.is_none() {
         layout.zero_tail(size)?;
-        inode.write_and_wait(size, size)?;
+        write_range(inode, size, size)?;
     }
     flushed
 }
@@ -193,7 +205,7 @@ fn drop_blocks(
     if on_disk < size {
         write_appended(inode, first * BLOCK)?;
         if last * BLOCK < size {
-            inode.write_and_wait((last * BLOCK).max(on_disk), size - 1)?;
+            write_range(inode, (last * BLOCK).max(on_disk), size - 1)?;
         }
     }
     {
