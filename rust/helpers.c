@@ -313,7 +313,7 @@ void ordofs_inode_times(struct inode *inode, struct timespec64 *a,
 
 void ordofs_mark_inode_dirty(struct inode *inode)
 {
-	mark_inode_dirty(inode);
+	mark_inode_dirty_sync(inode);
 }
 
 bool ordofs_inode_is_new(struct inode *inode)
@@ -374,6 +374,11 @@ bool ordofs_capable_sys_admin(void)
 int ordofs_get_user_u32(unsigned long from, u32 *to)
 {
 	return get_user(*to, (u32 __user *)from);
+}
+
+int ordofs_put_user_u32(u32 value, unsigned long to)
+{
+	return put_user(value, (u32 __user *)to);
 }
 
 /* ---- Filesystem types --------------------------------------------------- */

@@ -105,8 +105,17 @@ size_t ordofs_helper_iov_count(const struct iov_iter *iter)
 
 bool ordofs_helper_inode_is_dirty(struct inode *inode, bool datasync)
 {
-	return inode_state_read_once(inode) &
-		(datasync ? I_DIRTY_DATASYNC : I_DIRTY_ALL);
+	unsigned int state = inode_state_read_once(inode);
+
+	/*
+	 * An inode that is being written is not dirty any more, and the
+	 * filesystem may not have got it yet: to be waited for. If none is
+	 * under way, what the last one has stored is seen from here on.
+	 */
+	smp_rmb();
+	if (state & (I_SYNC | I_METADATA_WRITEBACK))
+		return true;
+	return state & (datasync ? I_DIRTY_DATASYNC : I_DIRTY_ALL);
 }
 
 void ordofs_helper_bio_first_folio(struct folio_iter *fi, struct bio *bio)

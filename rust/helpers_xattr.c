@@ -24,10 +24,31 @@ int ordofs_acl_create(struct inode *dir, umode_t *mode,
 	return posix_acl_create(dir, mode, def, acl);
 }
 
-int ordofs_acl_chmod(struct mnt_idmap *idmap, struct dentry *dentry,
-		     umode_t mode)
+/*
+ * The access list that goes with other permissions, or NULL if the inode has
+ * none.
+ */
+int ordofs_acl_for_mode(struct inode *inode, umode_t mode,
+			struct posix_acl **changed)
 {
-	return posix_acl_chmod(idmap, dentry, mode);
+#ifdef CONFIG_FS_POSIX_ACL
+	struct posix_acl *acl;
+	int err;
+
+	*changed = NULL;
+	if (!IS_POSIXACL(inode))
+		return 0;
+	acl = get_inode_acl(inode, ACL_TYPE_ACCESS);
+	if (IS_ERR_OR_NULL(acl))
+		return acl == ERR_PTR(-EOPNOTSUPP) ? 0 : PTR_ERR_OR_ZERO(acl);
+	err = __posix_acl_chmod(&acl, GFP_KERNEL, mode);
+	if (!err)
+		*changed = acl;
+	return err;
+#else
+	*changed = NULL;
+	return 0;
+#endif
 }
 
 int ordofs_acl_update_mode(struct mnt_idmap *idmap, struct inode *inode,

@@ -90,6 +90,7 @@ bool ordofs_fileattr_has_fsx(const struct file_kattr *fa);
 bool ordofs_is_dirsync(struct inode *inode);
 bool ordofs_capable_sys_admin(void);
 int ordofs_get_user_u32(unsigned long from, u32 *to);
+int ordofs_put_user_u32(u32 value, unsigned long to);
 struct inode *ordofs_d_inode(struct dentry *dentry);
 const char *ordofs_d_name(struct dentry *dentry, u32 *len);
 bool ordofs_dir_emit(struct dir_context *ctx, const char *name, int len,

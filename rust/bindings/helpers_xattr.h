@@ -18,8 +18,8 @@ bool ordofs_is_posixacl(struct inode *inode);
 void ordofs_acl_release(struct posix_acl *acl);
 int ordofs_acl_create(struct inode *dir, umode_t *mode,
 		      struct posix_acl **def, struct posix_acl **acl);
-int ordofs_acl_chmod(struct mnt_idmap *idmap, struct dentry *dentry,
-		     umode_t mode);
+int ordofs_acl_for_mode(struct inode *inode, umode_t mode,
+			struct posix_acl **changed);
 int ordofs_acl_update_mode(struct mnt_idmap *idmap, struct inode *inode,
 			   umode_t *mode, struct posix_acl **acl);
 void ordofs_acl_cache(struct inode *inode, int type, struct posix_acl *acl);

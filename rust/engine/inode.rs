@@ -19,9 +19,10 @@ use crate::engine::btree::{Tree, TreeId, TreeKind};
 use crate::engine::commit::InodeSnap;
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use crate::engine::lock_class;
+use crate::engine::log::record::{Record, SAME_SIZE};
 use crate::engine::maps::ordered::OrderedSet;
 use crate::engine::maps::Maps;
-use crate::engine::types::{bytes_to_blocks, Attrs, S_IFMT};
+use crate::engine::types::{bytes_to_blocks, AttrChange, Attrs, Time, Times, S_IFMT};
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, RwLock, WaitQueue};
 use kernel::prelude::*;
@@ -38,6 +39,53 @@ pub struct Meta {
     pub parent: u64,
     /// The inode is gone: the next commit removes its record.
     pub deleted: bool,
+    /// The change time that the VFS inode has because it was copied from here, or that was copied here
+    /// from there. If the VFS inode has another one, the VFS has changed it by itself since then.
+    pub shown: Time,
+}
+
+impl Meta {
+    fn new(attrs: Attrs, state: u32, cut: u64, parent: u64) -> Self {
+        Self {
+            attrs,
+            state,
+            cut,
+            parent,
+            deleted: false,
+            shown: attrs.ctime,
+        }
+    }
+
+    /// Carries out a change that the VFS inode has, too.
+    pub(crate) fn change(&mut self, change: &AttrChange) {
+        change.apply(&mut self.attrs);
+        self.shown = change.ctime.unwrap_or(self.shown);
+    }
+
+    /// The log's record of the attributes. A size that writes have raised is not in it.
+    pub(crate) fn record(&self, ino: u64) -> Record<'static> {
+        Record::Attrs {
+            ino,
+            attrs: Attrs {
+                size: SAME_SIZE,
+                ..self.attrs
+            },
+        }
+    }
+
+    /// What the VFS has changed by itself, of the times that are in its inode. The modification time of a
+    /// directory is never among it, and the change time only if it is not what was last shown: else the
+    /// engine's may be newer, and not yet copied to the VFS inode.
+    pub(crate) fn news(&self, vfs: &Times) -> AttrChange {
+        let t = &self.attrs;
+        let file = !t.is_dir();
+        AttrChange {
+            atime: Some(vfs.atime).filter(|a| *a != t.atime),
+            mtime: Some(vfs.mtime).filter(|m| file && *m != t.mtime),
+            ctime: Some(vfs.ctime).filter(|c| file && *c != self.shown),
+            ..AttrChange::default()
+        }
+    }
 }
 
 /// The engine's inode.
@@ -108,13 +156,7 @@ impl Inode {
     /// A new inode without content.
     pub fn new(ino: u64, attrs: Attrs, parent: u64) -> Result<Self> {
         let t = |kind| Tree::empty(TreeId { kind, owner: ino });
-        let meta = Meta {
-            attrs,
-            state: 0,
-            cut: 0,
-            parent,
-            deleted: false,
-        };
+        let meta = Meta::new(attrs, 0, 0, parent);
         Self::build(
             ino,
             meta,
@@ -128,13 +170,8 @@ impl Inode {
     /// An inode from its record.
     pub fn from_record(ino: u64, rec: &InodeRecord<'_>) -> Result<Self> {
         let id = |kind| TreeId { kind, owner: ino };
-        let meta = Meta {
-            attrs: rec.attrs,
-            state: rec.state,
-            cut: bytes_to_blocks(rec.attrs.size),
-            parent: rec.parent,
-            deleted: false,
-        };
+        let cut = bytes_to_blocks(rec.attrs.size);
+        let meta = Meta::new(rec.attrs, rec.state, cut, rec.parent);
         let extents = tree(id(TreeKind::Extent), &rec.extents)?;
         let dir = tree(id(TreeKind::Dir), &rec.dir)?;
         let xattr = tree(id(TreeKind::Xattr), &rec.xattr)?;
@@ -172,6 +209,20 @@ impl Inode {
     pub(crate) fn left_behind(&self, end: u64) -> Option<u64> {
         let meta = self.meta.lock();
         (meta.state & STATE_TRUNCATE != 0 && end > meta.cut).then_some(meta.cut)
+    }
+
+    /// Copies attributes to the VFS inode: `show` gets them, under the lock that orders their changes, so
+    /// that no copy overwrites a newer one. `vfs_ctime` reads the change time that the VFS inode has
+    /// (`None`: none yet). If the VFS has changed that by itself, the later of the two stays; its
+    /// write-back ([`crate::engine::Fs::push_times`]) is still to come.
+    pub fn show(&self, vfs_ctime: impl FnOnce() -> Option<Time>, show: impl FnOnce(&Attrs)) {
+        let mut m = self.meta.lock();
+        let mut attrs = m.attrs;
+        match vfs_ctime().filter(|c| *c != m.shown && *c > attrs.ctime) {
+            Some(newer) if !attrs.is_dir() => attrs.ctime = newer,
+            _ => m.shown = attrs.ctime,
+        }
+        show(&attrs);
     }
 
     /// Data blocks of the file: the allocated ones, and those that dirty pages and writes in flight will

@@ -55,4 +55,4 @@ pub use inode::Inode;
 pub use maps::ordered::Ordered;
 pub use namei::Rename;
 pub use types::*;
-pub use xattr::{NewXattr, XattrSet};
+pub use xattr::XattrSet;

@@ -47,11 +47,13 @@ mutants! {
     R5 ordofs_mutant_r5 "R5: a mapping's cookie is not compared",
     R6 ordofs_mutant_r6 "R6: I/O on a node holds no reference of its own",
     LeftBehind ordofs_mutant_left_behind "space: what a failed truncation left behind the end of a file stays when it grows",
+    AttrsEarly ordofs_mutant_attrs_early "attributes: a write-back of an inode reads them before it waits",
     LogSkipFlush ordofs_mutant_log_flush "log: fsync is acknowledged without a flush",
     LogSkipCsum ordofs_mutant_log_csum "log: a batch's checksum is not compared at replay",
     LogTrustData ordofs_mutant_log_trust "log: the last batch is believed without looking at its data",
     LogFlagOnly ordofs_mutant_log_flag "log: a batch says that its data was flushed before, and it was not",
     LogRenameAhead ordofs_mutant_log_rename "log: nothing waits for the data of a file that was renamed over another one",
+    LogSplit ordofs_mutant_log_split "log: another fsync may come between the records of one change",
     LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last",
     DamageSlot ordofs_mutant_damage_slot "superblock: a damaged slot passes for the older one",
     DamageLog ordofs_mutant_damage_log "log: it ends before a damaged batch, whatever follows",
@@ -78,4 +80,47 @@ pub fn choose(m: Option<Mutant>) {
 #[cfg(ordofs_mutants)]
 pub fn choose_all(all: &[Mutant]) {
     CHOSEN.with(|c| c.set(all.iter().fold(0, |set, m| set | 1 << *m as u32)));
+}
+
+#[cfg(ordofs_mutants)]
+std::thread_local! {
+    static FSYNC_AT: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+}
+
+/// An fsync of another task comes right after this thread's `n`-th addition to the log from now on (0: none
+/// does). For the crash simulator: what an operation adds in several pieces, a crash can leave in pieces.
+#[cfg(ordofs_mutants)]
+pub fn fsync_at(n: u32) {
+    FSYNC_AT.with(|c| c.set(n));
+}
+
+/// Something was added to the log: does the fsync come now?
+#[cfg(ordofs_mutants)]
+pub(crate) fn fsync_comes() -> bool {
+    FSYNC_AT.with(|c| {
+        let n = c.get();
+        c.set(n.saturating_sub(1));
+        n == 1
+    })
+}
+
+#[cfg(ordofs_mutants)]
+std::thread_local! {
+    static WRITE_BACK: core::cell::Cell<Option<std::boxed::Box<dyn FnOnce()>>> =
+        const { core::cell::Cell::new(None) };
+}
+
+/// The next write-back of an inode by this thread calls `f` before its transaction begins, as if it had to
+/// wait for that.
+#[cfg(ordofs_mutants)]
+pub fn write_back_waits(f: std::boxed::Box<dyn FnOnce()>) {
+    WRITE_BACK.with(|c| c.set(Some(f)));
+}
+
+/// A write-back of an inode is about to begin its transaction.
+#[cfg(ordofs_mutants)]
+pub(crate) fn write_back() {
+    if let Some(f) = WRITE_BACK.with(|c| c.take()) {
+        f();
+    }
 }

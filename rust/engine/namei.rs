@@ -9,14 +9,14 @@
 use crate::engine::alloc::Priority;
 use crate::engine::dir::check_name;
 use crate::engine::fs::Fs;
-use crate::engine::inode::Inode;
-use crate::engine::log::record::{Record, SAME_SIZE};
+use crate::engine::inode::{Inode, Meta};
+use crate::engine::log::record::Record;
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::space::Resize;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
-use crate::engine::xattr::NewXattr;
 use crate::os::atomic::Ordering;
-use crate::os::Shared;
+use crate::os::{Shared, Window};
 use kernel::prelude::*;
 
 /// Nodes that an operation on a name may dirty.
@@ -45,30 +45,66 @@ pub struct Rename<'a> {
 }
 
 impl Fs {
-    fn touch(&self, dir: &Inode, links: i32) {
-        let t = self.time();
+    /// The entries of a directory have changed.
+    fn touch(txn: &Txn<'_>, dir: &Inode, links: i32) {
         let mut m = dir.meta.lock();
-        m.attrs.mtime = t;
-        m.attrs.ctime = t;
+        m.attrs.mtime = txn.time();
+        m.attrs.ctime = txn.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(links);
     }
 
-    fn relink(&self, inode: &Inode, by: i32) {
-        let mut m = inode.meta.lock();
-        m.attrs.ctime = self.time();
+    fn relink(txn: &Txn<'_>, inode: &Inode, by: i32) {
+        Self::relink_locked(txn, &mut inode.meta.lock(), by);
+    }
+
+    fn relink_locked(txn: &Txn<'_>, m: &mut Meta, by: i32) {
+        m.attrs.ctime = txn.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
     }
 
-    /// A new inode in the table, on the commit's list.
+    /// [`Fs::relink`], and the record of the operation under the same lock: a write-back of the inode's
+    /// times, which holds no `i_rwsem`, comes before or after both. Last step of an operation: what the
+    /// record says of other inodes has happened to them.
+    fn relink_and_log(txn: &Txn<'_>, inode: &Inode, by: i32, record: &Record<'_>) {
+        let mut m = inode.meta.lock();
+        Self::relink_locked(txn, &mut m, by);
+        txn.log(record);
+    }
+
+    /// Chooses what a new inode will be known by.
+    pub fn new_id(&self) -> NewId {
+        NewId {
+            ino: self.next_ino.fetch_add(1, Ordering::Relaxed),
+            born: self.time(),
+        }
+    }
+
+    /// The generation of an inode, for file handles. A number that was given out and lost in a crash is
+    /// given out again, to an inode that is born later and has another generation (with a probability
+    /// of 1 - 2^-32). Made of what is in every record of an inode and never changes, replay included.
+    pub fn generation(&self, ino: u64, born: Time) -> u32 {
+        let mut text = [0; 20];
+        let parts = [
+            &ino.to_le_bytes()[..],
+            &born.sec.to_le_bytes(),
+            &born.nsec.to_le_bytes(),
+        ];
+        for (to, from) in text.iter_mut().zip(parts.into_iter().flatten()) {
+            *to = *from;
+        }
+        crate::os::siphash(self.hash_key, &text) as u32
+    }
+
+    /// A new inode in the table, on the commit's list. The time of the operation becomes its birth time.
     fn new_inode(
         &self,
         txn: &mut Txn<'_>,
         new: &NewInode<'_>,
         nlink: u32,
         parent: u64,
-        xattrs: &[NewXattr<'_>],
     ) -> Result<Shared<Inode>> {
-        let t = self.time();
+        let NewId { ino, born: t } = new.id.unwrap_or_else(|| self.new_id());
+        txn.set_time(t);
         let attrs = Attrs {
             mode: new.mode,
             nlink,
@@ -82,7 +118,6 @@ impl Fs {
             ctime: t,
             btime: t,
         };
-        let ino = self.next_ino.fetch_add(1, Ordering::Relaxed);
         let parent = if attrs.is_dir() { parent } else { 0 };
         let inode = self
             .itable
@@ -91,7 +126,7 @@ impl Fs {
             Some(target) => self.put_symlink(txn, &inode, target),
             None => Ok(()),
         };
-        let r = r.and_then(|()| self.put_new_xattrs(txn, &inode, xattrs));
+        let r = r.and_then(|()| self.put_new_xattrs(txn, &inode, new.xattrs));
         match r.and_then(|()| txn.dirty(&inode)) {
             Ok(()) => {
                 self.inodes.fetch_add(1, Ordering::Relaxed);
@@ -130,19 +165,8 @@ impl Fs {
         name: &[u8],
         new: &NewInode<'_>,
     ) -> Result<Shared<Inode>> {
-        self.create_with(dir, name, new, &[])
-    }
-
-    /// [`Fs::create`] of an inode with extended attributes: a crash leaves it with them or not at all.
-    pub fn create_with(
-        &self,
-        dir: &Shared<Inode>,
-        name: &[u8],
-        new: &NewInode<'_>,
-        xattrs: &[NewXattr<'_>],
-    ) -> Result<Shared<Inode>> {
         self.check_new(dir, name)?;
-        let nodes = NODES + Self::new_xattrs_cost(xattrs)?;
+        let nodes = NODES + Self::new_xattrs_cost(new.xattrs)?;
         let is_dir = new.mode & S_IFMT == S_IFDIR;
         if new
             .symlink
@@ -156,52 +180,61 @@ impl Fs {
         let mut txn = self.begin(nodes, Priority::Normal)?;
         txn.dirty(dir)?;
         let links = if is_dir { 2 } else { 1 };
-        let inode = self.new_inode(&mut txn, new, links, dir.ino(), xattrs)?;
+        let inode = self.new_inode(&mut txn, new, links, dir.ino())?;
         let kind = mode_to_kind(new.mode);
         if let Err(e) = self.add_entry(&mut txn, dir, name, inode.ino(), kind) {
             self.drop_new(&inode);
             return Err(e);
         }
-        self.touch(dir, i32::from(is_dir));
-        self.log_create(&txn, dir.ino(), &inode, name, new, xattrs);
+        Self::touch(&txn, dir, i32::from(is_dir));
+        let create = Self::create_record(dir.ino(), &inode, name, new);
+        txn.log_all(&create, new.xattrs.iter().map(|x| x.record(inode.ino())));
         Ok(inode)
+    }
+
+    /// [`Fs::create`] of an inode with these extended attributes.
+    pub fn create_with(
+        &self,
+        dir: &Shared<Inode>,
+        name: &[u8],
+        new: &NewInode<'_>,
+        xattrs: &[NewXattr<'_>],
+    ) -> Result<Shared<Inode>> {
+        self.create(dir, name, &NewInode { xattrs, ..*new })
     }
 
     /// An inode without a name (O_TMPFILE). A crash frees it.
     pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
-        self.tmpfile_with(new, &[])
+        let nodes = NODES + Self::new_xattrs_cost(new.xattrs)?;
+        let mut txn = self.begin(nodes, Priority::Normal)?;
+        let inode = self.new_inode(&mut txn, new, 0, 0)?;
+        let create = Self::create_record(0, &inode, &[], new);
+        txn.log_all(&create, new.xattrs.iter().map(|x| x.record(inode.ino())));
+        Ok(inode)
     }
 
-    /// [`Fs::tmpfile`] with extended attributes.
+    /// [`Fs::tmpfile`] with these extended attributes.
     pub fn tmpfile_with(
         &self,
         new: &NewInode<'_>,
         xattrs: &[NewXattr<'_>],
     ) -> Result<Shared<Inode>> {
-        let nodes = NODES + Self::new_xattrs_cost(xattrs)?;
-        let mut txn = self.begin(nodes, Priority::Normal)?;
-        let inode = self.new_inode(&mut txn, new, 0, 0, xattrs)?;
-        self.log_create(&txn, 0, &inode, &[], new, xattrs);
-        Ok(inode)
+        self.tmpfile(&NewInode { xattrs, ..*new })
     }
 
-    fn log_create(
-        &self,
-        txn: &Txn<'_>,
+    fn create_record<'a>(
         dir: u64,
         inode: &Inode,
-        name: &[u8],
-        new: &NewInode<'_>,
-        xattrs: &[NewXattr<'_>],
-    ) {
-        let create = Record::Create {
+        name: &'a [u8],
+        new: &NewInode<'a>,
+    ) -> Record<'a> {
+        Record::Create {
             dir,
             ino: inode.ino(),
             attrs: inode.attrs(),
             name,
             target: new.symlink.unwrap_or(&[]),
-        };
-        txn.log_all(&create, xattrs.iter().map(|x| x.record(inode.ino())));
+        }
     }
 
     /// One more name for `target`.
@@ -220,13 +253,13 @@ impl Fs {
             target.ino(),
             mode_to_kind(target.kind()),
         )?;
-        self.relink(target, 1);
-        self.touch(dir, 0);
-        txn.log(&Record::Link {
+        Self::touch(&txn, dir, 0);
+        let link = Record::Link {
             dir: dir.ino(),
             ino: target.ino(),
             name,
-        });
+        };
+        Self::relink_and_log(&txn, target, 1, &link);
         Ok(())
     }
 
@@ -245,18 +278,23 @@ impl Fs {
             self.abort("a name changed under its directory's lock");
             return Err(EIO);
         }
-        self.lost_name(victim, is_dir);
-        self.touch(dir, -i32::from(is_dir));
-        txn.log(&Record::Unlink {
+        Self::touch(&txn, dir, -i32::from(is_dir));
+        let unlink = Record::Unlink {
             dir: dir.ino(),
             ino: victim.ino(),
             name,
-        });
+        };
+        Self::relink_and_log(&txn, victim, Self::links_of_name(is_dir), &unlink);
         Ok(())
     }
 
-    fn lost_name(&self, inode: &Inode, is_dir: bool) {
-        self.relink(inode, if is_dir { -2 } else { -1 });
+    /// What losing its name takes from an inode's link count.
+    const fn links_of_name(is_dir: bool) -> i32 {
+        if is_dir {
+            -2
+        } else {
+            -1
+        }
     }
 
     /// Renames, with all of renameat2(2)'s flags.
@@ -291,7 +329,8 @@ impl Fs {
         } else {
             Priority::Normal
         };
-        let mut txn = self.begin(2 * NODES, prio)?;
+        let nodes = 2 * NODES + Self::new_xattrs_cost(r.whiteout.map_or(&[], |w| w.xattrs))?;
+        let mut txn = self.begin(nodes, prio)?;
         for i in [Some(r.old_dir), Some(r.new_dir), Some(r.inode), r.target]
             .into_iter()
             .flatten()
@@ -300,7 +339,7 @@ impl Fs {
         }
         let kind = mode_to_kind(r.inode.kind());
         let white = match r.whiteout {
-            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0, &[])?),
+            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0)?),
             None => None,
         };
         let step = match r.target {
@@ -339,48 +378,63 @@ impl Fs {
             }
             return Err(e);
         }
-        let target = r.target.map_or(0, |t| t.ino());
-        match (&white, r.whiteout) {
-            (Some(w), Some(n)) => {
-                // In the log: an inode without a name, the rename, and the old name for it.
-                self.log_create(&txn, 0, w, &[], n, &[]);
-                self.log_rename(&txn, r, target);
-                txn.log(&Record::Link {
-                    dir: r.old_dir.ino(),
-                    ino: w.ino(),
-                    name: r.old_name,
-                });
-                self.let_go(self.itable.put(w.ino()));
-            }
-            _ => self.log_rename(&txn, r, target),
-        }
         if let Some(t) = r.target {
-            self.lost_name(t, t.kind() == S_IFDIR);
+            Self::relink(&txn, t, Self::links_of_name(t.kind() == S_IFDIR));
         }
         if is_dir && !same_dir {
             r.inode.meta.lock().parent = r.new_dir.ino();
         }
         let replaced_dir = r.target.is_some_and(|t| t.kind() == S_IFDIR);
-        self.relink(r.inode, 0);
         if same_dir {
-            self.touch(r.old_dir, -i32::from(replaced_dir));
+            Self::touch(&txn, r.old_dir, -i32::from(replaced_dir));
         } else {
-            self.touch(r.old_dir, -i32::from(is_dir));
-            self.touch(r.new_dir, i32::from(is_dir) - i32::from(replaced_dir));
+            Self::touch(&txn, r.old_dir, -i32::from(is_dir));
+            let links = i32::from(is_dir) - i32::from(replaced_dir);
+            Self::touch(&txn, r.new_dir, links);
+        }
+        let rename = Self::rename_record(r);
+        match (&white, r.whiteout) {
+            (Some(w), Some(new)) => {
+                Self::log_whiteout(&txn, r, &rename, w, new);
+                self.let_go(self.itable.put(w.ino()));
+            }
+            _ => Self::relink_and_log(&txn, r.inode, 0, &rename),
         }
         Ok(())
     }
 
-    fn log_rename(&self, txn: &Txn<'_>, r: &Rename<'_>, target: u64) {
-        txn.log(&Record::Rename {
+    /// What a rename that leaves a whiteout is in the log, all or none of it: an inode without a name and
+    /// its attributes, the rename, and the old name for it.
+    fn log_whiteout(
+        txn: &Txn<'_>,
+        r: &Rename<'_>,
+        rename: &Record<'_>,
+        white: &Inode,
+        new: &NewInode<'_>,
+    ) {
+        let create = Self::create_record(0, white, &[], new);
+        let link = Record::Link {
+            dir: r.old_dir.ino(),
+            ino: white.ino(),
+            name: r.old_name,
+        };
+        let attributes = new.xattrs.iter().map(|x| x.record(white.ino()));
+        let group = Iterator::chain(attributes, [*rename, link]);
+        let mut m = r.inode.meta.lock();
+        Self::relink_locked(txn, &mut m, 0);
+        txn.log_all(&create, group);
+    }
+
+    fn rename_record<'a>(r: &Rename<'a>) -> Record<'a> {
+        Record::Rename {
             old_dir: r.old_dir.ino(),
             new_dir: r.new_dir.ino(),
             ino: r.inode.ino(),
-            target,
+            target: r.target.map_or(0, |t| t.ino()),
             exchange: r.flags.exchange,
             old_name: r.old_name,
             new_name: r.new_name,
-        });
+        }
     }
 
     fn exchange(&self, r: &Rename<'_>) -> Result {
@@ -396,50 +450,71 @@ impl Fs {
                 .unwrap_or_else(|_| self.abort("undoing an exchange"));
             return Err(e);
         }
-        self.log_rename(&txn, r, target.ino());
         let (da, db) = (
             i32::from(r.inode.kind() == S_IFDIR),
             i32::from(target.kind() == S_IFDIR),
         );
-        self.relink(r.inode, 0);
-        self.relink(target, 0);
         if Shared::ptr_eq(r.old_dir, r.new_dir) {
-            self.touch(r.old_dir, 0);
-            return Ok(());
+            Self::touch(&txn, r.old_dir, 0);
+        } else {
+            Self::touch(&txn, r.old_dir, db - da);
+            Self::touch(&txn, r.new_dir, da - db);
+            if da != 0 {
+                r.inode.meta.lock().parent = r.new_dir.ino();
+            }
+            if db != 0 {
+                target.meta.lock().parent = r.old_dir.ino();
+            }
         }
-        self.touch(r.old_dir, db - da);
-        self.touch(r.new_dir, da - db);
-        if da != 0 {
-            r.inode.meta.lock().parent = r.new_dir.ino();
-        }
-        if db != 0 {
-            target.meta.lock().parent = r.old_dir.ino();
-        }
+        Self::relink(&txn, target, 0);
+        Self::relink_and_log(&txn, r.inode, 0, &Self::rename_record(r));
         Ok(())
     }
 
     /// Changes attributes; the size has [`Fs::set_size`].
     pub fn set_attrs(&self, inode: &Shared<Inode>, a: &AttrChange) -> Result {
+        self.set_attrs_with(inode, || *a)
+    }
+
+    /// Changes attributes, here and in the VFS inode: `change` changes the latter, and returns what it has
+    /// now. It is called once, in the critical section in which the attributes change here, unless
+    /// this fails. So a write-back of the inode never sees one without the other.
+    pub fn set_attrs_with(
+        &self,
+        inode: &Shared<Inode>,
+        change: impl FnOnce() -> AttrChange,
+    ) -> Result {
         let mut txn = self.begin(4, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.meta.lock();
-        let t = &mut m.attrs;
-        if let Some(v) = a.mode {
-            t.mode = (t.mode & S_IFMT) | (v & !S_IFMT);
+        m.change(&change());
+        txn.log(&m.record(inode.ino()));
+        Ok(())
+    }
+
+    /// Write-back of an inode: takes over the times that the VFS has changed by itself, and nothing else:
+    /// everything else is changed here first. `vfs` reads what the VFS inode has, and may be called more
+    /// than once. It runs without `i_rwsem`, while others change both. What counts is what it reads in the
+    /// critical section, after all waiting: what was read before may be old by then.
+    pub fn push_times(&self, inode: &Shared<Inode>, vfs: impl Fn() -> Times) -> Result {
+        if inode.meta.lock().news(&vfs()).is_none() {
+            return Ok(());
         }
-        t.uid = a.uid.unwrap_or(t.uid);
-        t.gid = a.gid.unwrap_or(t.gid);
-        t.atime = a.atime.unwrap_or(t.atime);
-        t.mtime = a.mtime.unwrap_or(t.mtime);
-        t.ctime = a.ctime.unwrap_or(t.ctime);
-        t.flags = a.flags.unwrap_or(t.flags);
-        txn.log(&Record::Attrs {
-            ino: inode.ino(),
-            attrs: Attrs {
-                size: SAME_SIZE,
-                ..*t
-            },
-        });
+        let early = mutant::is(Mutant::AttrsEarly).then(|| (vfs(), inode.attrs()));
+        #[cfg(ordofs_mutants)]
+        mutant::write_back();
+        self.st.device().pass(Window::InodeWrite)?;
+        let mut txn = self.begin(4, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let mut m = inode.meta.lock();
+        match early {
+            None => {
+                let news = m.news(&vfs());
+                m.change(&news);
+            }
+            Some((t, a)) => m.change(&AttrChange::stale(&t, &a)),
+        }
+        txn.log(&m.record(inode.ino()));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::os::atomic::Ordering;
-use crate::os::{NoFs, Shared};
+use crate::os::{NoFs, Shared, Time};
 use kernel::prelude::*;
 
 /// How often a reservation is tried with a commit in between.
@@ -24,6 +24,7 @@ const HARD_LIMIT: i64 = 16384;
 pub struct Txn<'a> {
     fs: &'a Fs,
     generation: u64,
+    time: Time,
     reserved: u64,
     used: u64,
     _nofs: NoFs,
@@ -38,6 +39,17 @@ impl<'a> Txn<'a> {
     /// The generation that will hold what this operation does.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// The one time of this operation: what it stamps on inodes, and what its log records carry, so that
+    /// replay stamps the same.
+    pub fn time(&self) -> Time {
+        self.time
+    }
+
+    /// The operation has another time than that at which its transaction began.
+    pub(crate) fn set_time(&mut self, time: Time) {
+        self.time = time;
     }
 
     /// `n` more nodes will need a block at the next commit: nodes of a tree that became dirty, or bitmaps of
@@ -166,6 +178,7 @@ impl Fs {
         Txn {
             fs: self,
             generation: self.running_generation(),
+            time: self.time(),
             reserved,
             used: 0,
             _nofs: nofs,

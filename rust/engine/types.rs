@@ -66,7 +66,7 @@ impl Attrs {
 }
 
 /// What [`crate::engine::Fs::set_attrs`] changes; `None` stays as it is.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttrChange {
     /// Permission bits (the type bits are ignored).
     pub mode: Option<u32>,
@@ -84,6 +84,71 @@ pub struct AttrChange {
     pub flags: Option<u32>,
 }
 
+impl AttrChange {
+    /// Does it change nothing?
+    pub(crate) fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// For a mutant: attributes and times that were read some time ago.
+    pub(crate) fn stale(t: &Times, a: &Attrs) -> Self {
+        Self {
+            mode: Some(a.mode),
+            uid: Some(a.uid),
+            gid: Some(a.gid),
+            atime: Some(t.atime),
+            mtime: Some(t.mtime),
+            ctime: Some(t.ctime),
+            flags: Some(a.flags),
+        }
+    }
+
+    /// Carries the change out.
+    pub(crate) fn apply(&self, t: &mut Attrs) {
+        if let Some(v) = self.mode {
+            t.mode = (t.mode & S_IFMT) | (v & !S_IFMT);
+        }
+        t.uid = self.uid.unwrap_or(t.uid);
+        t.gid = self.gid.unwrap_or(t.gid);
+        t.atime = self.atime.unwrap_or(t.atime);
+        t.mtime = self.mtime.unwrap_or(t.mtime);
+        t.ctime = self.ctime.unwrap_or(t.ctime);
+        t.flags = self.flags.unwrap_or(t.flags);
+    }
+}
+
+/// The times that the VFS keeps in its inode, and changes by itself when a file is read or written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// Last access.
+    pub atime: Time,
+    /// Last change of the content.
+    pub mtime: Time,
+    /// Last change of the inode.
+    pub ctime: Time,
+}
+
+/// What identifies an inode for ever, chosen before the inode exists ([`crate::engine::Fs::new_id`]):
+/// security modules label an inode before anybody can find it, and sign this along with the label.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NewId {
+    /// Inode number.
+    pub ino: u64,
+    /// Birth time, and the time of the whole operation.
+    pub born: Time,
+}
+
+/// An attribute of a new inode.
+#[derive(Clone, Copy)]
+pub struct NewXattr<'a> {
+    /// Namespace.
+    pub index: u8,
+    /// Name without the namespace's prefix.
+    pub name: &'a [u8],
+    /// Value.
+    pub value: &'a [u8],
+}
+
 /// What a new inode looks like.
 #[derive(Clone, Copy, Default)]
 pub struct NewInode<'a> {
@@ -99,6 +164,10 @@ pub struct NewInode<'a> {
     pub flags: u32,
     /// Target, for symbolic links.
     pub symlink: Option<&'a [u8]>,
+    /// Number and birth time; `None` chooses them.
+    pub id: Option<NewId>,
+    /// Extended attributes: a crash leaves the inode with all of them or not at all.
+    pub xattrs: &'a [NewXattr<'a>],
 }
 
 /// What a look-up found.

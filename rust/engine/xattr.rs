@@ -22,7 +22,7 @@ use crate::engine::btree::{Tree, ValueBuf, MAX_VALUE};
 use crate::engine::format::{corrupt, le32};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
-use crate::engine::log::record::{Record, SAME_SIZE};
+use crate::engine::log::record::Record;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
@@ -54,17 +54,6 @@ pub enum XattrSet {
     Create,
     /// ENODATA if it does not.
     Replace,
-}
-
-/// An attribute of a new inode.
-#[derive(Clone, Copy)]
-pub struct NewXattr<'a> {
-    /// Namespace.
-    pub index: u8,
-    /// Name without the namespace's prefix.
-    pub name: &'a [u8],
-    /// Value.
-    pub value: &'a [u8],
 }
 
 /// A decoded head.
@@ -160,7 +149,16 @@ struct Change<'a> {
     how: XattrSet,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    fn of_acl(index: u8, value: Option<&'a [u8]>) -> Self {
+        Self {
+            index,
+            name: &[],
+            value,
+            how: XattrSet::Any,
+        }
+    }
+
     fn check(&self) -> Result {
         check_name(self.index, self.name)?;
         if self.value.is_some_and(|v| v.len() > VALUE_MAX) {
@@ -297,7 +295,7 @@ impl Fs {
             value,
             how,
         };
-        self.change_xattr(inode, &change, None)
+        self.change_xattr(inode, &change, || None)
     }
 
     /// Sets an access control list or removes it (which may not be there), and sets the permissions
@@ -320,20 +318,33 @@ impl Fs {
                 },
             );
         }
-        let change = Change {
-            index,
-            name: &[],
-            value,
-            how: XattrSet::Any,
-        };
-        self.change_xattr(inode, &change, mode)
+        let change = Change::of_acl(index, value);
+        self.change_xattr(inode, &change, || {
+            mode.map(|m| AttrChange {
+                mode: Some(m),
+                ..AttrChange::default()
+            })
+        })
     }
 
+    /// Changes attributes as [`Fs::set_attrs_with`] does, and replaces the access control list that goes
+    /// with them, as one change.
+    pub fn set_attrs_and_acl(
+        &self,
+        inode: &Shared<Inode>,
+        acl: &[u8],
+        attrs: impl FnOnce() -> AttrChange,
+    ) -> Result {
+        let change = Change::of_acl(ACL_ACCESS, Some(acl));
+        self.change_xattr(inode, &change, || Some(attrs()))
+    }
+
+    /// Changes an extended attribute, and in the same critical section what `attrs` returns.
     fn change_xattr(
         &self,
         inode: &Shared<Inode>,
         change: &Change<'_>,
-        mode: Option<u32>,
+        attrs: impl FnOnce() -> Option<AttrChange>,
     ) -> Result {
         change.check()?;
         self.writable()?;
@@ -361,16 +372,10 @@ impl Fs {
                 |t| self.put_xattr(t, &now, change),
             )?;
             let mut meta = inode.meta.lock();
-            meta.attrs.ctime = self.time();
-            let attrs = mode.map(|m| {
-                meta.attrs.mode = (meta.attrs.mode & S_IFMT) | (m & !S_IFMT);
-                Record::Attrs {
-                    ino: inode.ino(),
-                    attrs: Attrs {
-                        size: SAME_SIZE,
-                        ..meta.attrs
-                    },
-                }
+            meta.attrs.ctime = txn.time();
+            let attrs = attrs().map(|a| {
+                meta.change(&a);
+                meta.record(inode.ino())
             });
             let xattr = Record::Xattr {
                 ino: inode.ino(),

@@ -6,9 +6,9 @@ use kernel::prelude::*;
 
 use super::{InodeData, OrdoFs};
 use crate::{
-    engine,
+    engine::{self, NewId},
     os::NoFs,
-    vfs::{AttrChange, Attrs},
+    vfs::{AttrChange, Attrs, Identity, Shown, Times, Timestamp},
 };
 
 /// Sectors of 512 bytes in a block.
@@ -27,14 +27,23 @@ impl InodeData {
             rdev: a.rdev,
             size: a.size,
             sectors: self.engine.blocks().saturating_mul(SECTORS),
-            // Inode numbers are never used again, so that handles need no generation.
-            generation: 0,
+            generation: self.generation,
             flags: a.flags,
             atime: a.atime,
             mtime: a.mtime,
-            ctime: a.ctime,
             btime: a.btime,
         }
+    }
+
+    pub(super) fn show(&self, ctime: &dyn Fn() -> Option<Timestamp>, show: &mut dyn FnMut(&Shown)) {
+        self.engine.show(ctime, |a| {
+            show(&Shown {
+                nlink: a.nlink,
+                ctime: a.ctime,
+                mtime: a.mtime,
+                size: a.size,
+            });
+        });
     }
 
     /// The parent, for directories.
@@ -52,7 +61,7 @@ impl OrdoFs {
         let _nofs = NoFs::enter();
         self.engine.readable()?;
         let engine = self.engine.iget(ino)?;
-        Ok(InodeData { engine })
+        Ok(InodeData::new(&self.engine, engine))
     }
 
     pub(super) fn evict(&self, data: InodeData, delete: bool) {
@@ -77,19 +86,49 @@ impl OrdoFs {
         }
     }
 
-    pub(super) fn set_attrs(&self, data: &InodeData, change: &AttrChange) -> Result {
+    pub(super) fn identity(&self) -> Identity {
+        let NewId { ino, born } = self.engine.new_id();
+        Identity {
+            ino,
+            born,
+            generation: self.engine.generation(ino, born),
+        }
+    }
+
+    pub(super) fn set_attrs(
+        &self,
+        data: &InodeData,
+        acl: Option<&[u8]>,
+        change: &mut dyn FnMut() -> AttrChange,
+    ) -> Result {
         let _nofs = NoFs::enter();
-        self.engine.set_attrs(
-            &data.engine,
-            &engine::AttrChange {
-                mode: change.mode,
-                uid: change.uid,
-                gid: change.gid,
-                atime: change.atime,
-                mtime: change.mtime,
-                ctime: change.ctime,
-                flags: change.flags,
-            },
-        )
+        let change = || {
+            let c = change();
+            engine::AttrChange {
+                mode: c.mode,
+                uid: c.uid,
+                gid: c.gid,
+                atime: c.atime,
+                mtime: c.mtime,
+                ctime: c.ctime,
+                flags: c.flags,
+            }
+        };
+        match acl {
+            Some(acl) => self.engine.set_attrs_and_acl(&data.engine, acl, change),
+            None => self.engine.set_attrs_with(&data.engine, change),
+        }
+    }
+
+    pub(super) fn push_times(&self, data: &InodeData, times: &dyn Fn() -> Times) -> Result {
+        let _nofs = NoFs::enter();
+        self.engine.push_times(&data.engine, || {
+            let t = times();
+            engine::Times {
+                atime: t.atime,
+                mtime: t.mtime,
+                ctime: t.ctime,
+            }
+        })
     }
 }

@@ -9,14 +9,14 @@
 
 use kernel::prelude::*;
 
-use super::{xattr::NewXattrs, InodeData, OrdoFs};
+use super::{xattr::new_xattrs, InodeData, OrdoFs};
 use crate::{
-    engine,
+    engine::{self, NewId, NewXattr},
     os::NoFs,
     vfs::{Inode, Locked, NewNode, Rename},
 };
 
-fn new_inode<'a>(new: &NewNode<'a>) -> engine::NewInode<'a> {
+fn new_inode<'a>(new: &NewNode<'a>, xattrs: &'a [NewXattr<'a>]) -> engine::NewInode<'a> {
     engine::NewInode {
         mode: new.mode,
         uid: new.uid,
@@ -24,6 +24,11 @@ fn new_inode<'a>(new: &NewNode<'a>) -> engine::NewInode<'a> {
         rdev: new.rdev,
         flags: 0,
         symlink: new.symlink,
+        id: Some(NewId {
+            ino: new.id.ino,
+            born: new.id.born,
+        }),
+        xattrs,
     }
 }
 
@@ -42,18 +47,18 @@ impl OrdoFs {
         new: &NewNode<'_>,
     ) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        let xattrs = NewXattrs::of(new);
-        let inode =
-            self.engine
-                .create_with(&dir.data().engine, name, &new_inode(new), xattrs.list())?;
-        Ok(InodeData { engine: inode })
+        let xattrs = new_xattrs(new)?;
+        let inode = self
+            .engine
+            .create(&dir.data().engine, name, &new_inode(new, &xattrs))?;
+        Ok(InodeData::new(&self.engine, inode))
     }
 
     pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
         let _nofs = NoFs::enter();
-        let xattrs = NewXattrs::of(new);
-        let inode = self.engine.tmpfile_with(&new_inode(new), xattrs.list())?;
-        Ok(InodeData { engine: inode })
+        let xattrs = new_xattrs(new)?;
+        let inode = self.engine.tmpfile(&new_inode(new, &xattrs))?;
+        Ok(InodeData::new(&self.engine, inode))
     }
 
     pub(super) fn link_name(
@@ -88,7 +93,9 @@ impl OrdoFs {
             r.inode.data().engine.wait_submitted();
         }
         let _nofs = NoFs::enter();
-        let whiteout = r.whiteout.as_ref().map(new_inode);
+        let xattrs = r.whiteout.as_ref().map(new_xattrs).transpose()?;
+        let xattrs = xattrs.as_deref().unwrap_or(&[]);
+        let whiteout = r.whiteout.as_ref().map(|w| new_inode(w, xattrs));
         self.engine.rename(&engine::Rename {
             old_dir: &r.old_dir.data().engine,
             old_name: r.old_name,

@@ -20,8 +20,9 @@ use crate::{
         Device, LockClass, Mutex, NoFs, Shared,
     },
     vfs::{
-        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, Emit, FileSystem, Inode,
-        Locked, MountError, Namespace, NewNode, Param, Rename, StatFs, SuperBlock, XattrSet,
+        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, Emit, FileSystem, Identity,
+        Inode, Locked, MountError, Namespace, NewNode, Param, Rename, Shown, StatFs, SuperBlock,
+        Times, Timestamp, XattrSet,
     },
 };
 
@@ -265,10 +266,6 @@ impl FileSystem for OrdoFs {
         sb.fs().read_inode(ino)
     }
 
-    fn ino(data: &InodeData) -> u64 {
-        data.engine.ino()
-    }
-
     fn attrs(data: &InodeData) -> Attrs {
         data.attrs()
     }
@@ -282,8 +279,20 @@ impl FileSystem for OrdoFs {
         sb.fs().evict(data, delete);
     }
 
-    fn set_attrs(inode: &Inode<Self>, change: &AttrChange) -> Result {
-        inode.fs().set_attrs(inode.data(), change)
+    fn show(data: &InodeData, ctime: &dyn Fn() -> Option<Timestamp>, show: &mut dyn FnMut(&Shown)) {
+        data.show(ctime, show);
+    }
+
+    fn set_attrs(
+        inode: &Locked<'_, Self>,
+        acl: Option<&[u8]>,
+        change: &mut dyn FnMut() -> AttrChange,
+    ) -> Result {
+        inode.fs().set_attrs(inode.data(), acl, change)
+    }
+
+    fn push_times(inode: &Inode<Self>, times: &dyn Fn() -> Times) -> Result {
+        inode.fs().push_times(inode.data(), times)
     }
 
     fn sync_inode(inode: &Inode<Self>) -> Result {
@@ -329,6 +338,10 @@ impl FileSystem for OrdoFs {
 
     fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
         dir.fs().lookup_name(dir, name)
+    }
+
+    fn identity(sb: &SuperBlock<Self>) -> Identity {
+        sb.fs().identity()
     }
 
     fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<InodeData> {

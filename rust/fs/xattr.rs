@@ -26,30 +26,32 @@ fn index(ns: Namespace) -> u8 {
     }
 }
 
-/// The attributes that a new inode is made with.
-pub(super) struct NewXattrs<'a>([NewXattr<'a>; 2], usize);
-
-impl<'a> NewXattrs<'a> {
-    /// Those of a node.
-    pub(super) fn of(node: &NewNode<'a>) -> Self {
-        let acl = |index, value: Option<&'a [u8]>| NewXattr {
-            index,
-            name: &[],
-            value: value.unwrap_or(&[]),
-        };
-        let access = acl(xattr::ACL_ACCESS, node.access_acl);
-        let default = acl(xattr::ACL_DEFAULT, node.default_acl);
-        match (node.access_acl.is_some(), node.default_acl.is_some()) {
-            (true, true) => Self([access, default], 2),
-            (false, true) => Self([default, access], 1),
-            (access_only, _) => Self([access, default], usize::from(access_only)),
+/// The attributes that a new inode is made with: access control lists and labels.
+pub(super) fn new_xattrs<'a>(node: &NewNode<'a>) -> Result<KVec<NewXattr<'a>>> {
+    let acls = [
+        (xattr::ACL_ACCESS, node.access_acl),
+        (xattr::ACL_DEFAULT, node.default_acl),
+    ];
+    let mut all = KVec::with_capacity(acls.len() + node.labels.len(), GFP_KERNEL)?;
+    for (index, value) in acls {
+        if let Some(value) = value {
+            let acl = NewXattr {
+                index,
+                name: &[],
+                value,
+            };
+            all.push(acl, GFP_KERNEL)?;
         }
     }
-
-    /// For the engine.
-    pub(super) fn list(&self) -> &[NewXattr<'a>] {
-        self.0.get(..self.1).unwrap_or(&[])
+    for label in node.labels {
+        let label = NewXattr {
+            index: xattr::SECURITY,
+            name: &label.name,
+            value: &label.value,
+        };
+        all.push(label, GFP_KERNEL)?;
     }
+    Ok(all)
 }
 
 impl OrdoFs {

@@ -113,6 +113,59 @@ impl Inherited {
     }
 }
 
+/// The list of an inode whose permissions change, as it is afterwards.
+pub(super) struct ChangedMode {
+    /// A reference of ours.
+    acl: NonNull<bindings::posix_acl>,
+    encoded: Encoded,
+}
+
+impl ChangedMode {
+    /// `None` if the inode has no list.
+    pub(super) fn new<T: FileData>(inode: &Locked<'_, T>, mode: u16) -> Result<Option<Self>> {
+        let mut acl = ptr::null_mut();
+        // SAFETY: The inode is valid, its lock is held, the list is local.
+        to_result(unsafe { bindings::ordofs_acl_for_mode(inode.as_ptr(), mode, &mut acl) })?;
+        let Some(acl) = NonNull::new(acl) else {
+            return Ok(None);
+        };
+        // SAFETY: The list is ours alone.
+        match unsafe { Encoded::new(inode, acl.as_ptr()) } {
+            Ok(Some(encoded)) => Ok(Some(Self { acl, encoded })),
+            other => {
+                // SAFETY: The reference is ours, and given up here.
+                unsafe { bindings::ordofs_acl_release(acl.as_ptr()) };
+                Err(other.err().unwrap_or(ENOMEM))
+            }
+        }
+    }
+
+    /// As it is stored.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.encoded.bytes()
+    }
+
+    /// It is the inode's from now on.
+    pub(super) fn cache<T: FileData>(&self, inode: &Locked<'_, T>) {
+        // SAFETY: The cached list is ours to change under `i_rwsem`; the cache takes a reference of its
+        // own.
+        unsafe {
+            bindings::ordofs_acl_cache(
+                inode.as_ptr(),
+                bindings::ACL_TYPE_ACCESS as c_int,
+                self.acl.as_ptr(),
+            );
+        }
+    }
+}
+
+impl Drop for ChangedMode {
+    fn drop(&mut self) {
+        // SAFETY: The reference is ours.
+        unsafe { bindings::ordofs_acl_release(self.acl.as_ptr()) };
+    }
+}
+
 /// `get_inode_acl`.
 ///
 /// # Safety
@@ -194,7 +247,7 @@ pub(crate) unsafe extern "C" fn set<T: FileData>(
             }
             bindings::ordofs_acl_cache(inode.as_ptr(), kind, stored);
         }
-        inode.refresh_ctime();
+        inode.refresh();
         Ok(0)
     })
 }

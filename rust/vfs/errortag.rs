@@ -51,6 +51,7 @@ impl Window {
         Self::NodeRead,
         Self::NodeCached,
         Self::LogBatch,
+        Self::InodeWrite,
     ];
 
     /// Its name in sysfs and in traces.
@@ -65,6 +66,7 @@ impl Window {
             Self::NodeRead => c"node_read",
             Self::NodeCached => c"node_cached",
             Self::LogBatch => c"log_batch",
+            Self::InodeWrite => c"inode_write",
         }
     }
 }

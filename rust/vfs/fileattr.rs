@@ -89,17 +89,16 @@ pub(crate) unsafe extern "C" fn set<T: FileData>(
             kernel::error::to_result(unsafe { bindings::ordofs_write_and_wait(inode.as_ptr()) })?;
         }
         let now = crate::os::now();
-        T::set_attrs(
-            &inode,
-            &AttrChange {
+        T::set_attrs(&inode, None, &mut || {
+            inode.apply_flags(flags);
+            // SAFETY: The inode is valid and its attributes are ours to change.
+            unsafe { bindings::ordofs_inode_set_ctime(inode.as_ptr(), now.sec, now.nsec) };
+            AttrChange {
                 flags: Some(flags),
                 ctime: Some(now),
                 ..AttrChange::default()
-            },
-        )?;
-        inode.apply_flags(flags);
-        // SAFETY: The inode is valid and its attributes are ours to change.
-        unsafe { bindings::ordofs_inode_set_ctime(inode.as_ptr(), now.sec, now.nsec) };
+            }
+        })?;
         Ok(0)
     })
 }

@@ -8,15 +8,25 @@
 //! while the inode is new (`I_NEW`: nobody else can use it), and taken out when the VFS evicts the
 //! inode. So whoever has an [`Inode<T>`] finds the data there.
 //!
-//! The attributes have two homes: the filesystem's and the VFS's. Operations on names and
-//! `setattr` go through the filesystem at once, and the result is copied into the VFS inode
-//! ([`Inode::refresh`]). Times that the VFS changes by itself (reads, writes, lazytime) make the
-//! VFS inode dirty and are handed over when it is written back.
+//! The attributes have two homes: the filesystem's and the VFS's.
+//!
+//! | attributes | changed first in | copied |
+//! |---|---|---|
+//! | mode, owner, flags | the filesystem | by `setattr`, `set_acl`, `fileattr_set` |
+//! | link count; size and modification time of directories | the filesystem | by [`Inode::refresh`] |
+//! | access time; modification time of what is no directory | the VFS | by `write_inode` |
+//! | change time | either | both ways |
+//!
+//! What the VFS changes by itself (reads, writes, stores to mappings) makes its inode dirty; `write_inode`
+//! hands it over and nothing else.
 //!
 //! # Locking
 //!
-//! The VFS's attributes change under `i_rwsem` held exclusively, times also under `i_lock` rules of
-//! their own.
+//! Changes by system calls hold `i_rwsem` exclusively, except that a directory which is renamed in its
+//! parent is changed under its parent's. `write_inode` and the VFS's updates of times hold nothing. So
+//! attributes are copied, either way, in the filesystem's critical section ([`FileSystem::show`],
+//! [`FileSystem::set_attrs`], [`FileSystem::push_times`]): what is copied is never older than what it
+//! replaces.
 
 use core::{
     cell::UnsafeCell,
@@ -32,7 +42,7 @@ use kernel::{
     types::{NotThreadSafe, Opaque}, //
 };
 
-use super::{FileSystem, SuperBlock, Timestamp};
+use super::{FileSystem, NewNode, SuperBlock, Timestamp};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// Mask of the type in a mode.
@@ -86,7 +96,6 @@ pub(crate) struct Attrs {
     pub(crate) flags: u32,
     pub(crate) atime: Timestamp,
     pub(crate) mtime: Timestamp,
-    pub(crate) ctime: Timestamp,
     pub(crate) btime: Timestamp,
 }
 
@@ -102,6 +111,17 @@ pub(crate) struct AttrChange {
     pub(crate) ctime: Option<Timestamp>,
     /// `FS_*_FL` flags.
     pub(crate) flags: Option<u32>,
+}
+
+/// What the filesystem changes and the VFS only shows.
+#[derive(Clone, Copy)]
+pub(crate) struct Shown {
+    pub(crate) nlink: u32,
+    pub(crate) ctime: Timestamp,
+    /// For directories.
+    pub(crate) mtime: Timestamp,
+    /// For directories.
+    pub(crate) size: u64,
 }
 
 /// The times of a VFS inode.
@@ -275,31 +295,33 @@ impl<T: FileSystem> Inode<T> {
         }
     }
 
-    /// Tells the VFS that it has attributes that the filesystem does not have yet.
+    /// Tells the VFS that it has times that the filesystem does not have yet.
     pub(crate) fn mark_dirty(&self) {
         // SAFETY: The inode is valid.
         unsafe { bindings::ordofs_mark_inode_dirty(self.as_ptr()) };
     }
 
-    /// Copies what an operation on names changes from the filesystem into the VFS inode: number of
-    /// names and ctime; of directories also size and mtime. The caller holds `i_rwsem` exclusively, which it
-    /// has asserted: a directory that is renamed in its parent is changed under the parent's.
-    ///
-    /// Other times stay, because those that the VFS has may be newer.
+    /// Copies what operations change in the filesystem into the VFS inode: number of names and ctime; of
+    /// directories also size and mtime. Other times stay: the VFS's are the newer ones.
     pub(crate) fn refresh(&self) {
-        let attrs = T::attrs(self.data());
         let ptr = self.as_ptr();
-        // SAFETY: The inode is valid and its attributes are the caller's to change.
-        unsafe {
-            if self.nlink() != attrs.nlink {
-                bindings::set_nlink(ptr, attrs.nlink);
-            }
-            bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
-            if self.is_dir() {
-                bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
-                self.store_size(attrs.size);
-            }
-        }
+        let dir = self.is_dir();
+        T::show(
+            self.data(),
+            &|| Some(self.times().ctime),
+            // SAFETY: The inode is valid. This runs in the critical section that all copies of these
+            // attributes run in.
+            &mut |attrs| unsafe {
+                if self.nlink() != attrs.nlink {
+                    bindings::set_nlink(ptr, attrs.nlink);
+                }
+                bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
+                if dir {
+                    bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
+                    self.store_size(attrs.size);
+                }
+            },
+        );
     }
 
     /// Sets all attributes of a new inode.
@@ -318,10 +340,17 @@ impl<T: FileSystem> Inode<T> {
             (*ptr).i_blocks = attrs.sectors;
             bindings::ordofs_inode_set_atime(ptr, attrs.atime.sec, attrs.atime.nsec);
             bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec);
-            bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec);
         }
         self.store_size(attrs.size);
         self.apply_flags(attrs.flags);
+        T::show(
+            self.data(),
+            &|| None,
+            // SAFETY: As above.
+            &mut |shown| unsafe {
+                bindings::ordofs_inode_set_ctime(ptr, shown.ctime.sec, shown.ctime.nsec);
+            },
+        );
     }
 }
 
@@ -337,18 +366,6 @@ impl<T: FileData> Inode<T> {
             }
             Ok(data)
         })
-    }
-
-    /// Makes the VFS inode for data that the filesystem has just made. A look-up by number may have
-    /// been faster; then its inode is used.
-    pub(crate) fn install(sb: &SuperBlock<T>, data: T::InodeData) -> Result<InodeRef<'_, T>> {
-        let ino = T::ino(&data);
-        let mut data = Some(data);
-        let inode = Self::get_or_init(sb, ino, || data.take().ok_or(EIO));
-        if let Some(unused) = data {
-            T::evict(sb, unused, false);
-        }
-        inode
     }
 
     fn get_or_init(
@@ -486,17 +503,44 @@ impl<T: FileSystem> Drop for InodeRef<'_, T> {
 /// # Invariants
 ///
 /// `ptr` is an inode of `sb` that is new; this task has to fill it, and owns one reference to it.
-struct NewInode<'a, T: FileSystem> {
+pub(super) struct NewInode<'a, T: FileSystem> {
     ptr: NonNull<Inode<T>>,
     sb: &'a SuperBlock<T>,
 }
 
 impl<'a, T: FileData> NewInode<'a, T> {
+    /// Begins to make a node that the filesystem does not have yet. Look-ups by its number wait.
+    pub(super) fn begin(sb: &'a SuperBlock<T>, node: &NewNode<'_>) -> Result<Self> {
+        // SAFETY: The superblock is valid; sleeping is allowed here.
+        let raw = unsafe { bindings::iget_locked(sb.as_ptr(), node.id.ino) };
+        let ptr = NonNull::new(raw.cast::<Inode<T>>()).ok_or(ENOMEM)?;
+        // SAFETY: `iget_locked` returned a valid inode.
+        if !unsafe { bindings::ordofs_inode_is_new(raw) } {
+            // The filesystem gives out no number that is in use.
+            // SAFETY: The reference is ours.
+            unsafe { bindings::iput(raw) };
+            return Err(EIO);
+        }
+        // INVARIANT: As in `get_or_init`.
+        let new = Self { ptr, sb };
+        // SAFETY: The inode is new, so nobody else looks at the field.
+        unsafe { (*raw).i_mode = node.mode as u16 };
+        // SAFETY: As above.
+        unsafe { (*raw).i_generation = node.id.generation };
+        // SAFETY: As above.
+        unsafe { bindings::ordofs_inode_set_owner(raw, node.uid, node.gid) };
+        Ok(new)
+    }
+
+    /// The C side's pointer.
+    pub(super) fn as_ptr(&self) -> *mut bindings::inode {
+        self.ptr.as_ptr().cast()
+    }
+
     /// Fills the inode with what `make` returns, and lets others use it.
     fn complete(self, make: impl FnOnce() -> Result<T::InodeData>) -> Result<InodeRef<'a, T>> {
         let data = make()?;
-        let attrs = T::attrs(&data);
-        let link = match attrs.mode & S_IFMT {
+        let link = match T::attrs(&data).mode & S_IFMT {
             S_IFLNK => match Self::link(self.sb, &data) {
                 Ok(target) => Some(target),
                 Err(e) => {
@@ -506,6 +550,38 @@ impl<'a, T: FileData> NewInode<'a, T> {
             },
             _ => None,
         };
+        let this = ManuallyDrop::new(self);
+        this.fill(data, link);
+        // INVARIANT: `data` is set; from here on others may use the inode.
+        // SAFETY: The inode is new and complete.
+        unsafe { bindings::unlock_new_inode(this.as_ptr()) };
+        // SAFETY: The reference goes from `self`, which is not dropped, to the result.
+        Ok(unsafe { InodeRef::from_raw(this.ptr) })
+    }
+
+    /// Fills the inode, gives it to `dentry`, and lets others use it.
+    ///
+    /// # Safety
+    ///
+    /// `dentry` is negative and the caller's to instantiate.
+    pub(super) unsafe fn instantiate(
+        self,
+        data: T::InodeData,
+        link: Option<KVec<u8>>,
+        dentry: *mut bindings::dentry,
+    ) {
+        let this = ManuallyDrop::new(self);
+        this.fill(data, link);
+        // INVARIANT: `data` is set; from here on others may use the inode.
+        // SAFETY: The inode is new and complete; the reference goes from `self`, which is not dropped, to
+        // the dentry, of which the caller promises the rest.
+        unsafe { bindings::d_instantiate_new(dentry, this.as_ptr()) };
+    }
+
+    /// Gives the inode its data, attributes and operations. `link` is the target of a symbolic link, with a
+    /// zero byte after it.
+    fn fill(&self, data: T::InodeData, link: Option<KVec<u8>>) {
+        let attrs = T::attrs(&data);
         let ptr = self.ptr.as_ptr();
         // SAFETY: By the type invariants nobody else looks at the field.
         unsafe { *UnsafeCell::raw_get(&raw const (*ptr).data) = Some(data) };
@@ -517,12 +593,6 @@ impl<'a, T: FileData> NewInode<'a, T> {
         unsafe { inode.init_attrs(&attrs) };
         // SAFETY: The inode is new; data, link and attributes are set.
         unsafe { inode.init_ops(&attrs) };
-        let this = ManuallyDrop::new(self);
-        // INVARIANT: `data` is set; from here on others may use the inode.
-        // SAFETY: The inode is new and complete.
-        unsafe { bindings::unlock_new_inode(ptr.cast()) };
-        // SAFETY: The reference goes from `self`, which is not dropped, to the result.
-        Ok(unsafe { InodeRef::from_raw(this.ptr) })
     }
 
     /// The target of a symbolic link, with a zero byte after it.

@@ -10,6 +10,11 @@ use crate::{bindings, vfs::file_data::FileData};
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
 
+/// `_IOR('v', 1, long)`: the inode's generation.
+const FS_IOC_GETVERSION: c_uint = 0x8008_7601;
+/// The same for 32-bit programs.
+const FS_IOC32_GETVERSION: c_uint = 0x8004_7601;
+
 /// `compat_ioctl`.
 type CompatIoctl = unsafe extern "C" fn(*mut bindings::file, c_uint, c_ulong) -> c_long;
 
@@ -36,6 +41,13 @@ pub(crate) unsafe extern "C" fn ioctl<T: FileData>(
             unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) },
             arg,
         ),
+        FS_IOC_GETVERSION | FS_IOC32_GETVERSION => {
+            // SAFETY: The file keeps its inode, whose generation never changes. The copy checks the
+            // address.
+            to_result(unsafe {
+                bindings::ordofs_put_user_u32((*(*file).f_inode).i_generation, arg)
+            })
+        }
         _ => Err(ENOTTY),
     };
     match result {

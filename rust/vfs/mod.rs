@@ -44,6 +44,7 @@ pub(crate) mod os;
 pub(crate) mod page_cache;
 #[cfg(ordofs_planted)]
 mod planted;
+mod prepared;
 pub(crate) mod registration;
 pub(crate) mod setattr;
 pub(crate) mod super_block;
@@ -57,9 +58,9 @@ pub(crate) mod workqueue;
 pub(crate) mod xattr;
 
 pub(crate) use dentry::Dentry;
-pub(crate) use inode::{AttrChange, Attrs, Inode, Locked};
+pub(crate) use inode::{AttrChange, Attrs, Inode, Locked, Shown, Times};
 pub(crate) use super_block::{StatFs, SuperBlock};
-pub(crate) use xattr::{Namespace, XattrSet};
+pub(crate) use xattr::{Label, Namespace, XattrSet};
 
 use core::ffi::CStr;
 use kernel::prelude::*;
@@ -108,6 +109,22 @@ pub(crate) struct NewNode<'a> {
     pub(crate) access_acl: Option<&'a [u8]>,
     /// Access control list that is inherited from the new directory.
     pub(crate) default_acl: Option<&'a [u8]>,
+    /// Labels of security modules: attributes of [`Namespace::Security`].
+    pub(crate) labels: &'a [Label],
+    /// What it is going to be known by.
+    pub(crate) id: Identity,
+}
+
+/// What an inode is known by, for as long as it exists. Chosen before it does: security modules label a new
+/// inode before anybody can find it.
+#[derive(Clone, Copy)]
+pub(crate) struct Identity {
+    /// Inode number.
+    pub(crate) ino: u64,
+    /// Birth time.
+    pub(crate) born: Timestamp,
+    /// Tells inodes with the same number apart, one of which no longer exists.
+    pub(crate) generation: u32,
 }
 
 /// Takes the entries of a directory, one by one: name, inode number, `DT_*`, cookie. False ends it.
@@ -208,17 +225,31 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// Finds an inode; `ESTALE` if there is none. Undone by `evict`.
     fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<Self::InodeData>;
-    /// The number of the inode that `data` belongs to.
-    fn ino(data: &Self::InodeData) -> u64;
     /// The attributes now.
     fn attrs(data: &Self::InodeData) -> Attrs;
     /// The target of a symbolic link.
     fn read_link(sb: &SuperBlock<Self>, data: &Self::InodeData) -> Result<KVec<u8>>;
     /// The VFS forgets the inode. With `delete` its last name and last user are gone, too.
     fn evict(sb: &SuperBlock<Self>, data: Self::InodeData, delete: bool);
-    /// Changes attributes other than the size. The caller holds `i_rwsem` exclusively, or writes
-    /// back times that the VFS kept.
-    fn set_attrs(inode: &Inode<Self>, change: &AttrChange) -> Result;
+    /// Copies attributes to the VFS inode: `show` gets them, in the critical section that orders their
+    /// changes. `ctime` is what the VFS inode has now; if the VFS has changed it by itself and it is later,
+    /// `show` gets that.
+    fn show(
+        data: &Self::InodeData,
+        ctime: &dyn Fn() -> Option<Timestamp>,
+        show: &mut dyn FnMut(&Shown),
+    );
+    /// Changes attributes other than the size, and with them the access control list, if there is one:
+    /// all in one. `change` changes the VFS inode and returns what that has now; it is called once, in the
+    /// critical section in which the filesystem changes its own, unless this fails.
+    fn set_attrs(
+        inode: &Locked<'_, Self>,
+        acl: Option<&[u8]>,
+        change: &mut dyn FnMut() -> AttrChange,
+    ) -> Result;
+    /// Takes over the times that the VFS has changed by itself. `times` reads them, perhaps more than once;
+    /// what counts is what it reads in the critical section in which they are stored.
+    fn push_times(inode: &Inode<Self>, times: &dyn Fn() -> Times) -> Result;
     /// The inode number of a directory's parent; `None` if it is not a directory.
     fn parent(inode: &Inode<Self>) -> Option<u64>;
     /// Makes the inode, data excepted, durable.
@@ -234,8 +265,7 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
         name: &[u8],
         out: &mut [u8],
     ) -> Result<Option<usize>>;
-    /// Sets an attribute, or removes it. The caller holds `i_rwsem` exclusively, or nobody else knows the
-    /// inode yet.
+    /// Sets an attribute, or removes it. The caller holds `i_rwsem` exclusively.
     fn set_xattr(
         inode: &Inode<Self>,
         ns: Namespace,
@@ -257,6 +287,8 @@ pub(crate) trait FileSystem: Sized + Send + Sync + 'static {
 
     /// The inode number behind a name.
     fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>>;
+    /// Chooses what a new inode will be known by.
+    fn identity(sb: &SuperBlock<Self>) -> Identity;
     /// Makes a new inode with a name. As with `read_inode`, undone by `evict`.
     fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<Self::InodeData>;
     /// Makes a new inode without a name.

@@ -15,7 +15,7 @@
 use core::{ffi::CStr, marker::PhantomData, ptr};
 use kernel::{error::from_result, prelude::*};
 
-use super::{acl::Inherited, inode::*, xattr::init_security, Dentry, FileSystem, NewNode, Rename};
+use super::{inode::*, prepared::Prepared, Dentry, FileSystem, NewNode, Rename};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// The longest name in bytes.
@@ -78,6 +78,8 @@ unsafe fn new_node<'a, T: FileSystem>(
         symlink: None,
         access_acl: None,
         default_acl: None,
+        labels: &[],
+        id: T::identity(dir.sb()),
     }
 }
 
@@ -100,38 +102,12 @@ unsafe fn make<T: FileData>(
     let mut node = new(dir);
     // SAFETY: By the caller's promise.
     let dir = unsafe { Locked::new(dir) };
-    let acls = Inherited::new(&dir, &mut node.mode)?;
-    let data = T::create(
-        &dir,
-        name.name(),
-        &NewNode {
-            access_acl: acls.access(),
-            default_acl: acls.default(),
-            ..node
-        },
-    )?;
+    let prepared = Prepared::new(&dir, name, &mut node)?;
+    let data = T::create(&dir, name.name(), &prepared.complete(node))?;
     dir.refresh();
-    let inode = match Inode::install(dir.sb(), data) {
-        Ok(inode) => inode,
-        Err(e) => {
-            // The name exists, only the VFS has no memory to show it: forget that there was none.
-            // SAFETY: The dentry is valid.
-            unsafe { bindings::d_drop(dentry) };
-            return Err(e);
-        }
-    };
-    if let Err(e) = init_security(&inode, &dir, name) {
-        // It must not be there without its labels.
-        if T::unlink(&dir, name.name(), &inode).is_err() {
-            // SAFETY: As above.
-            unsafe { bindings::d_drop(dentry) };
-        }
-        inode.refresh();
-        dir.refresh();
-        return Err(e);
-    }
-    // SAFETY: The dentry is negative; the reference goes to the dentry.
-    unsafe { bindings::d_instantiate(dentry, inode.into_raw()) };
+    // The name exists, so nothing may fail from here on.
+    // SAFETY: The dentry is negative.
+    unsafe { prepared.instantiate(data, dentry) };
     settle(&dir)
 }
 
@@ -295,23 +271,17 @@ unsafe extern "C" fn tmpfile<T: FileData>(
         let dir = unsafe { Inode::<T>::from_raw(dir) };
         // SAFETY: As the VFS calls it.
         let mut node = unsafe { new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16) };
-        let acls = Inherited::new(dir, &mut node.mode)?;
-        let node = NewNode {
-            access_acl: acls.access(),
-            default_acl: acls.default(),
-            ..node
-        };
-        let data = T::tmpfile(dir.sb(), &node)?;
-        let inode = Inode::install(dir.sb(), data)?;
         // SAFETY: The file's dentry is new and nobody else's.
-        let name = unsafe { Dentry::<T>::from_raw((*file).__bindgen_anon_1.f_path.dentry) };
-        init_security(&inode, dir, name)?;
-        // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call;
-        // the reference goes to it. The inode has no names already, so `d_tmpfile`, which would
-        // take one away, is not used.
+        let dentry = unsafe { (*file).__bindgen_anon_1.f_path.dentry };
+        // SAFETY: As above.
+        let name = unsafe { Dentry::<T>::from_raw(dentry) };
+        let prepared = Prepared::new(dir, name, &mut node)?;
+        let data = T::tmpfile(dir.sb(), &prepared.complete(node))?;
+        // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call. The inode
+        // has no names already, so `d_tmpfile`, which would take one away, is not used.
         unsafe {
-            bindings::d_mark_tmpfile(file, inode.as_ptr());
-            bindings::d_instantiate((*file).__bindgen_anon_1.f_path.dentry, inode.into_raw());
+            bindings::d_mark_tmpfile(file, prepared.as_ptr());
+            prepared.instantiate(data, dentry);
         }
         Ok(())
     };
@@ -424,13 +394,6 @@ unsafe extern "C" fn rename<T: FileData>(
         if exchange && target.is_none() {
             return Err(ENOENT);
         }
-        let whiteout = if flags & bindings::RENAME_WHITEOUT != 0 {
-            // A character device 0:0 without permissions.
-            // SAFETY: As the VFS calls it.
-            Some(unsafe { new_node(idmap, old_dir, S_IFCHR as u16) })
-        } else {
-            None
-        };
         old_dir.assert_locked();
         new_dir.assert_locked();
         // Directories that stay in their parent are not locked.
@@ -439,6 +402,16 @@ unsafe extern "C" fn rename<T: FileData>(
                 file.assert_locked();
             }
         }
+        let mut prepared = None;
+        let whiteout = if flags & bindings::RENAME_WHITEOUT != 0 {
+            // A character device 0:0 without permissions, made as mknod(2) would make it.
+            // SAFETY: As the VFS calls it.
+            let mut node = unsafe { new_node(idmap, old_dir, S_IFCHR as u16) };
+            let p = prepared.insert(Prepared::new(old_dir, old, &mut node)?);
+            Some(p.complete(node))
+        } else {
+            None
+        };
         // RENAME_NOREPLACE is the VFS's business: there is no target then.
         T::rename(&Rename {
             old_dir,
@@ -450,6 +423,8 @@ unsafe extern "C" fn rename<T: FileData>(
             exchange,
             whiteout,
         })?;
+        // Nobody has use for the whiteout's inode now: look-ups read it.
+        drop(prepared);
         inode.refresh();
         if let Some(target) = target {
             target.refresh();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Attributes of inodes: `getattr`, `setattr`, and handing them to the filesystem.
+//! Attributes of inodes: `getattr` and `setattr`.
 //!
 //! # Locking
 //!
-//! `setattr` runs under `i_rwsem` held exclusively. [`push_attrs`] also runs in writeback, without:
-//! the VFS's times are read one by one then, as every writeback of inodes does.
+//! `setattr` runs under `i_rwsem` held exclusively. The VFS inode changes in the filesystem's critical
+//! section, so that a write-back of the inode, which runs without `i_rwsem`, sees both changed or none.
 
 use core::marker::PhantomData;
 use kernel::{
@@ -13,7 +13,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::{AttrChange, FileSystem, Inode, Locked, Timestamp};
+use super::{acl::ChangedMode, AttrChange, Inode, Locked, Timestamp};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// What direct I/O must be aligned to, in memory and in the file.
@@ -60,24 +60,6 @@ pub(crate) fn symlink_ops<T: FileData>() -> *const bindings::inode_operations {
 /// Operations of device nodes, fifos and sockets.
 pub(crate) fn special_ops<T: FileData>() -> *const bindings::inode_operations {
     &Tables::<T>::SPECIAL
-}
-
-/// Hands the attributes that the VFS has to the filesystem.
-pub(crate) fn push_attrs<T: FileSystem>(inode: &Inode<T>) -> Result {
-    let times = inode.times();
-    let (uid, gid) = inode.owner();
-    T::set_attrs(
-        inode,
-        &AttrChange {
-            mode: Some(inode.mode()),
-            uid: Some(uid),
-            gid: Some(gid),
-            atime: Some(times.atime),
-            mtime: Some(times.mtime),
-            ctime: Some(times.ctime),
-            flags: None,
-        },
-    )
 }
 
 /// `getattr`.
@@ -158,19 +140,29 @@ pub(crate) unsafe extern "C" fn setattr<T: FileData>(
             }
             T::set_size(&locked, size)?;
         }
-        // SAFETY: As above.
-        unsafe { bindings::setattr_copy(idmap, locked.as_ptr(), attr) };
-        if let Err(e) = push_attrs(&locked) {
-            // The VFS has the change, the filesystem does not: let writeback try again.
-            locked.mark_dirty();
-            return Err(e);
-        }
-        if attr.ia_valid & bindings::ATTR_MODE != 0 {
-            // The list, if there is one, says the same as the permissions.
-            // SAFETY: The lock is held, and the inode's mode is set.
-            to_result(unsafe {
-                bindings::ordofs_acl_chmod(idmap, dentry, (*locked.as_ptr()).i_mode)
-            })?;
+        let valid = attr.ia_valid;
+        let acl = match valid & bindings::ATTR_MODE {
+            0 => None,
+            // The list, if there is one, says the same as the permissions, and changes with them.
+            _ => ChangedMode::new(&locked, attr.ia_mode)?,
+        };
+        T::set_attrs(&locked, acl.as_ref().map(ChangedMode::bytes), &mut || {
+            // SAFETY: `attr` is valid, and the lock is held.
+            unsafe { bindings::setattr_copy(idmap, locked.as_ptr(), attr) };
+            let (times, (uid, gid)) = (locked.times(), locked.owner());
+            let named = |bits, t| (valid & bits != 0).then_some(t);
+            AttrChange {
+                mode: Some(locked.mode()),
+                uid: Some(uid),
+                gid: Some(gid),
+                atime: named(bindings::ATTR_ATIME, times.atime),
+                mtime: named(bindings::ATTR_MTIME, times.mtime),
+                ctime: named(bindings::ATTR_CTIME | bindings::ATTR_CTIME_SET, times.ctime),
+                flags: None,
+            }
+        })?;
+        if let Some(acl) = acl {
+            acl.cache(&locked);
         }
         Ok(0)
     })

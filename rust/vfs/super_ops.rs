@@ -14,10 +14,7 @@ use kernel::{
     prelude::*, //
 };
 
-use super::{
-    inode::Evicting, registration::Registration, setattr::push_attrs, super_block::Mounted, Inode,
-    SuperBlock,
-};
+use super::{inode::Evicting, registration::Registration, super_block::Mounted, Inode, SuperBlock};
 use crate::{bindings, vfs::file_data::FileData};
 
 struct Tables<T: FileData>(PhantomData<T>);
@@ -94,7 +91,13 @@ unsafe extern "C" fn write_inode<T: FileData>(
 ) -> c_int {
     from_result(|| {
         // SAFETY: Writeback passes inodes that are not new and not being freed.
-        push_attrs(unsafe { Inode::<T>::from_raw(inode) })?;
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        T::push_times(inode, &|| inode.times()).inspect_err(|e| {
+            if *e == ENOMEM || *e == ENOSPC {
+                // The VFS takes the inode for clean by now: what may succeed later is tried again.
+                inode.mark_dirty();
+            }
+        })?;
         Ok(0)
     })
 }

@@ -102,6 +102,7 @@ impl<T: FileSystem> File<T> {
             Self::tag(w[6]),
             Self::tag(w[7]),
             Self::tag(w[8]),
+            Self::tag(w[9]),
         ]
     };
 }

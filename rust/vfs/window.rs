@@ -32,6 +32,9 @@ pub enum Window {
     NodeCached = 7,
     /// A batch of the log is about to be written. Can fail.
     LogBatch = 8,
+    /// An inode is being written back: the VFS takes it for clean, and its times are not yet in a
+    /// transaction. Can fail.
+    InodeWrite = 9,
 }
 
 #[cfg(not(ordofs_debug))]

@@ -17,7 +17,7 @@ use kernel::{
     prelude::*,
 };
 
-use super::{dentry::Dentry, FileSystem, Inode};
+use super::{dentry::Dentry, Inode};
 use crate::{bindings, vfs::file_data::FileData};
 
 /// What an attribute is for, and who may see it.
@@ -95,16 +95,6 @@ fn namespace(flags: c_int) -> Result<Namespace> {
         .into_iter()
         .find(|ns| *ns as c_int == flags)
         .ok_or(EOPNOTSUPP)
-}
-
-impl<T: FileSystem> Inode<T> {
-    /// Copies the change time from the filesystem. The caller holds `i_rwsem` exclusively, or the
-    /// inode is not known to others yet.
-    pub(super) fn refresh_ctime(&self) {
-        let t = T::attrs(self.data()).ctime;
-        // SAFETY: The inode is valid and its attributes are the caller's to change.
-        unsafe { bindings::ordofs_inode_set_ctime(self.as_ptr(), t.sec, t.nsec) };
-    }
 }
 
 /// The buffer of a system call, which may be of size 0.
@@ -189,7 +179,7 @@ unsafe extern "C" fn set<T: FileData>(
         };
         inode.assert_locked();
         T::set_xattr(inode, ns, name, value, how)?;
-        inode.refresh_ctime();
+        inode.refresh();
         Ok(0)
     })
 }
@@ -253,58 +243,76 @@ pub(crate) unsafe extern "C" fn list<T: FileData>(
     }
 }
 
-/// Gives a new inode the labels that the security modules want it to have. `dentry` is the one that it
-/// is going to be instantiated with.
-pub(super) fn init_security<T: FileData>(
-    inode: &Inode<T>,
-    dir: &Inode<T>,
-    dentry: &Dentry<T>,
-) -> Result {
-    // SAFETY: All are valid; the callback takes no data.
-    to_result(unsafe {
-        bindings::ordofs_init_security(
-            inode.as_ptr(),
-            dir.as_ptr(),
-            dentry.as_ptr(),
-            Some(set_labels::<T>),
-            ptr::null_mut(),
-        )
-    })
+/// An attribute that a security module gives to a new inode.
+pub(crate) struct Label {
+    /// Name without the namespace's prefix.
+    pub(crate) name: KVec<u8>,
+    /// Value.
+    pub(crate) value: KVec<u8>,
 }
 
-/// What security modules give to a new inode.
+/// The labels that the security modules give to an inode that is about to be made in `dir` under the name
+/// of `dentry`. They also note them in the inode.
 ///
 /// # Safety
 ///
-/// As `security_inode_init_security` calls it: `inode` is a new one of `T`, `labels` ends with an entry without a
-/// name.
-unsafe extern "C" fn set_labels<T: FileData>(
+/// `inode` is a new one of `T`, with its number, generation, type, permissions and owner.
+pub(super) unsafe fn labels_of<T: FileData>(
     inode: *mut bindings::inode,
+    dir: &Inode<T>,
+    dentry: &Dentry<T>,
+) -> Result<KVec<Label>> {
+    let mut labels = KVec::new();
+    // SAFETY: All are valid; the callback gets the list that it wants.
+    to_result(unsafe {
+        bindings::ordofs_init_security(
+            inode,
+            dir.as_ptr(),
+            dentry.as_ptr(),
+            Some(collect_labels),
+            ptr::from_mut(&mut labels).cast(),
+        )
+    })?;
+    Ok(labels)
+}
+
+/// Copies what security modules give to a new inode.
+///
+/// # Safety
+///
+/// As `security_inode_init_security` calls it for [`labels_of`]: `labels` ends with an entry without a name,
+/// `list` is a `KVec<Label>` and nobody else's.
+unsafe extern "C" fn collect_labels(
+    _inode: *mut bindings::inode,
     labels: *const bindings::xattr,
-    _data: *mut c_void,
+    list: *mut c_void,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: This is the inode that `init_security` was called for.
-        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        // SAFETY: `labels_of` passes it.
+        let list = unsafe { &mut *list.cast::<KVec<Label>>() };
         let mut at = labels;
         loop {
             // SAFETY: The array ends with an entry without a name.
             let label = unsafe { &*at };
             if label.name.is_null() {
-                break;
+                return Ok(0);
             }
             // SAFETY: The entry has a string and a value with its size.
-            let (name, value) = unsafe {
+            let (from, value) = unsafe {
                 (
                     CStr::from_char_ptr(label.name).to_bytes(),
-                    bytes(label.value, label.value_len),
+                    bytes(label.value, label.value_len).unwrap_or(&[]),
                 )
             };
-            T::set_xattr(inode, Namespace::Security, name, value, XattrSet::Any)?;
+            let mut copy = Label {
+                name: KVec::new(),
+                value: KVec::new(),
+            };
+            copy.name.extend_from_slice(from, GFP_KERNEL)?;
+            copy.value.extend_from_slice(value, GFP_KERNEL)?;
+            list.push(copy, GFP_KERNEL)?;
             // SAFETY: This was not the last entry.
             at = unsafe { at.add(1) };
         }
-        inode.refresh_ctime();
-        Ok(0)
     })
 }

@@ -26,7 +26,12 @@ mod ahead;
 pub mod record;
 pub mod replay;
 pub mod ring;
-#[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust, ordofs_mutant_log_nowait))]
+#[cfg(any(
+    ordofs_mutants,
+    ordofs_mutant_r1_trust,
+    ordofs_mutant_log_nowait,
+    ordofs_mutant_log_split
+))]
 mod weakened;
 
 use crate::engine::btree::ValueBuf;
@@ -143,17 +148,12 @@ impl Log {
         }
     }
 
-    fn append(&self, r: &Record<'_>, generation: u64) {
-        self.append_with(generation, |out, t| r.append(out, generation, t));
-    }
-
     /// Appends what `put` writes. Nothing gets between several records: they go into the same batch. Of
     /// several generations, `generation` is the newest.
-    fn append_with(&self, generation: u64, put: impl FnOnce(&mut KVVec<u8>, Time) -> Result) {
+    fn append_with(&self, generation: u64, put: impl FnOnce(&mut KVVec<u8>) -> Result) {
         if self.off.load(Ordering::Acquire) {
             return;
         }
-        let t = now();
         let mut s = self.state.lock();
         s.ticket += 1;
         s.newest = s.newest.max(generation);
@@ -161,7 +161,7 @@ impl Log {
             return;
         }
         let full = s.pending.len() > MAX_PENDING;
-        if full || put(&mut s.pending, t).is_err() {
+        if full || put(&mut s.pending).is_err() {
             // From here to this generation's commit the log says nothing. Among what is lost may be
             // records of a newer one: data that an older transaction completed is recorded late.
             s.pending.clear();
@@ -175,7 +175,7 @@ impl Txn<'_> {
     /// Records what this transaction did. Call it under the lock that orders the operation with others
     /// on the same objects. Cannot fail: a record that cannot be kept makes fsync commit.
     pub(crate) fn log(&self, r: &Record<'_>) {
-        self.fs().log.append(r, self.generation());
+        self.log_all(r, []);
     }
 
     /// As [`Txn::log`], for records of which a crash must leave all or none.
@@ -184,12 +184,18 @@ impl Txn<'_> {
         first: &Record<'_>,
         more: impl IntoIterator<Item = Record<'r>>,
     ) {
-        let generation = self.generation();
-        self.fs().log.append_with(generation, |out, t| {
+        let (generation, t) = (self.generation(), self.time());
+        #[cfg(any(ordofs_mutants, ordofs_mutant_log_split))]
+        if mutant::is(Mutant::LogSplit) {
+            return self.log_each(first, more);
+        }
+        self.fs().log.append_with(generation, |out| {
             first.append(out, generation, t)?;
             more.into_iter()
                 .try_for_each(|r| r.append(out, generation, t))
         });
+        #[cfg(ordofs_mutants)]
+        self.fs().fsync_beside();
     }
 }
 
@@ -343,8 +349,8 @@ impl Fs {
             ino: inode.ino(),
             attrs: meta.attrs,
         };
-        self.log.append_with(newest.max(generation), |out, t| {
-            attrs.append(out, generation, t)?;
+        self.log.append_with(newest.max(generation), |out| {
+            attrs.append(out, generation, now())?;
             Ok(out.extend_from_slice(&writes, GFP_KERNEL)?)
         });
         drop(meta);

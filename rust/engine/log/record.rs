@@ -37,6 +37,7 @@ const REMOVED: u32 = u32::MAX;
 pub const SAME_SIZE: u64 = u64::MAX;
 
 /// A record; strings and checksums borrow.
+#[derive(Clone, Copy)]
 pub enum Record<'a> {
     /// A new inode, with a name unless `dir` is 0.
     Create {

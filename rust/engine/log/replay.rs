@@ -413,19 +413,19 @@ impl Fs {
                     rdev: attrs.rdev,
                     flags: attrs.flags,
                     symlink: (!target.is_empty()).then_some(target),
-                };
-                let numbered = |make: &dyn Fn() -> Result<Shared<Inode>>| {
-                    let next = self.next_ino.swap(ino, Ordering::Relaxed);
-                    let made = make();
-                    let next = next.max(ino.saturating_add(1));
-                    self.next_ino.store(next, Ordering::Relaxed);
-                    made
+                    id: Some(NewId {
+                        ino,
+                        born: self.time(),
+                    }),
+                    xattrs: &[],
                 };
                 let made = if dir == 0 {
-                    numbered(&|| self.tmpfile(&new))
+                    self.tmpfile(&new)
                 } else {
-                    self.with(dir, |d| numbered(&|| self.create(d, name, &new)))
+                    self.with(dir, |d| self.create(d, name, &new))
                 };
+                self.next_ino
+                    .fetch_max(ino.saturating_add(1), Ordering::Relaxed);
                 self.iput(made?);
                 Ok(())
             }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hand-weakened, for mutants.
+//! Hand-weakened, for mutants, and an fsync of another task at a moment of the crash simulator's choice.
 //!
 //! For R1's: a fast fsync that believes its extent maps, as btrfs's does.
 //!
@@ -16,6 +16,9 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::maps::extent_map::Em;
 use crate::engine::maps::range::Range;
+#[cfg(ordofs_mutants)]
+use crate::engine::mutant;
+use crate::engine::txn::Txn;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, now, Block};
 use kernel::prelude::*;
@@ -61,5 +64,37 @@ impl Fs {
         self.st.device().flush()?;
         self.log.durable.fetch_max(upto, Ordering::AcqRel);
         Ok(())
+    }
+}
+
+impl Txn<'_> {
+    /// LogSplit: the records of one change are added one by one.
+    pub(super) fn log_each<'r>(
+        &self,
+        first: &Record<'_>,
+        more: impl IntoIterator<Item = Record<'r>>,
+    ) {
+        let (generation, t) = (self.generation(), self.time());
+        let add = |r: &Record<'_>| {
+            self.fs()
+                .log
+                .append_with(generation, |out| r.append(out, generation, t));
+            #[cfg(ordofs_mutants)]
+            self.fs().fsync_beside();
+        };
+        add(first);
+        more.into_iter().for_each(|r| add(&r));
+    }
+}
+
+#[cfg(ordofs_mutants)]
+impl Fs {
+    /// Writes what is pending, as the fsync of another file would at this moment, if it comes now. If the
+    /// log cannot take it, that fsync waits for a commit, and so for the operation that is under way.
+    pub(super) fn fsync_beside(&self) {
+        if mutant::fsync_comes() && !self.log.off.load(Ordering::Acquire) {
+            let ticket = self.log.state.lock().ticket;
+            let _ = self.log_flush(ticket);
+        }
     }
 }

@@ -397,6 +397,10 @@ OPERATIONS = [Operation(*o) for o in (
 )]
 
 
+# What makes a name, and must not leave it there when it fails.
+MAKES = ("create", "mkdir", "symlink", "mknod", "link")
+
+
 class Run:
     def __init__(self):
         self.nth = Workers() if WHO else Nth()
@@ -443,6 +447,8 @@ class Run:
         assert error == 0 or error in ALLOWED and (came or WHO and dead()), \
             "%s, attempt %d: %s" % (op.name, n, os.strerror(error))
         self.failed += error != 0
+        if error and op.name in MAKES and not dead():
+            assert not os.path.lexists(bed.name), "%s, attempt %d: failed, and the name is there" % (op.name, n)
         if not os.path.ismount(TOP):
             mount()
         elif dead():

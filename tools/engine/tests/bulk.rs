@@ -16,6 +16,8 @@ const FILE: NewInode<'static> = NewInode {
     rdev: 0,
     flags: 0,
     symlink: None,
+    id: None,
+    xattrs: &[],
 };
 const DIR: NewInode<'static> = NewInode {
     mode: S_IFDIR | 0o755,
@@ -24,6 +26,8 @@ const DIR: NewInode<'static> = NewInode {
     rdev: 0,
     flags: 0,
     symlink: None,
+    id: None,
+    xattrs: &[],
 };
 
 fn mount(dev: Device) -> Shared<Fs> {

@@ -53,6 +53,8 @@ fn new(mode: u32) -> NewInode<'static> {
         rdev: 0,
         flags: 0,
         symlink: None,
+        id: None,
+        xattrs: &[],
     }
 }
 

@@ -20,6 +20,8 @@ pub enum Window {
     NodeCached,
     /// A batch of the log is about to be written.
     LogBatch,
+    /// The times of an inode that is being written back are not yet in a transaction.
+    InodeWrite,
 }
 
 /// Somebody has come to a place.
