@@ -264,12 +264,12 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// The mutants of the log and of truncation, each until it is caught.
+/// The mutants of the log, of truncation and of attributes, each until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
         Some(name) => m.1 == name,
-        None => ["Log", "Damage", "LeftBehind"]
+        None => ["Log", "Damage", "LeftBehind", "AttrsEarly"]
             .iter()
             .any(|n| m.1.starts_with(n)),
     });

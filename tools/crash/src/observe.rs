@@ -121,6 +121,7 @@ fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
     }
     let mut seen = Seen {
         mode: a.mode,
+        uid: a.uid,
         size: a.size,
         mtime: a.mtime,
         ..Seen::default()

@@ -11,10 +11,11 @@
 //!
 //! Names must be those of one moment between floor and ceiling (promises 2 and 4), and so must the
 //! extended attributes of an inode (7). Each block of a
-//! file must be what it was at the floor, or became later (promises 5 and 6), and so must size, mode and
-//! times, each for itself. Two things tie them together:
+//! file must be what it was at the floor, or became later (promises 5 and 6), and so must size, mode, owner and
+//! times, each for itself. Three things tie them together:
 //!
 //! - a file that a rename put in another's place has brought its data along (promise 4);
+//! - an access control list and the permissions are of the same moment (promise 7);
 //! - what a truncation cut off does not come back, however the file grows afterwards (promise 5).
 
 use crate::disk::{Data, Tick, SIZE};
@@ -67,10 +68,20 @@ pub struct Object {
     blocks: BTreeMap<u64, Vec<Version>>,
     sizes: Vec<Size>,
     modes: Vec<(When, u32)>,
+    owners: Vec<(When, u32)>,
     mtimes: Vec<(When, Time)>,
     xattrs: Vec<(When, Xattrs)>,
     /// Since then, at the latest, its data is no older: it replaced another file by rename.
     brought: Vec<When>,
+}
+
+/// The name of the access control list among the extended attributes. The workloads' lists begin with the
+/// permissions that go with them: [`acl`].
+pub const ACL: &str = "";
+
+/// An access control list that goes with these permissions.
+pub fn acl(mode: u32) -> Vec<u8> {
+    [&(mode & 0o777).to_le_bytes()[..], b"list"].concat()
 }
 
 /// Extended attributes: name to value.
@@ -104,6 +115,8 @@ struct Moment {
 pub struct Seen {
     /// Type and permission bits.
     pub mode: u32,
+    /// Owner.
+    pub uid: u32,
     /// Bytes.
     pub size: u64,
     /// Last change.
@@ -200,6 +213,7 @@ impl Oracle {
                 v[0].0 = 0;
             }
             last(&mut o.modes);
+            last(&mut o.owners);
             last(&mut o.mtimes);
             last(&mut o.xattrs);
             o.brought.clear();
@@ -238,6 +252,7 @@ impl Oracle {
                 cut: false,
             }],
             modes: vec![(t, mode)],
+            owners: vec![(t, 0)],
             mtimes: vec![(t, mtime)],
             xattrs: vec![(t, Xattrs::new())],
             brought: Vec::new(),
@@ -358,6 +373,12 @@ impl Oracle {
         self.objects[id].modes.push((t, mode));
     }
 
+    /// Another owner.
+    pub fn set_owner(&mut self, id: Id, uid: u32) {
+        let t = self.now();
+        self.objects[id].owners.push((t, uid));
+    }
+
     /// The modification time that stat shows from now on.
     pub fn set_mtime(&mut self, id: Id, mtime: Time) {
         let t = self.now();
@@ -466,6 +487,12 @@ impl Oracle {
         }
         allowed(&o.modes, floor, ceiling, |m| *m == seen.mode)
             .map_err(|v| format!("mode {:o}, allowed {v:?}", seen.mode))?;
+        allowed(&o.owners, floor, ceiling, |u| *u == seen.uid)
+            .map_err(|v| format!("owner {}, allowed {v:?}", seen.uid))?;
+        let list = seen.xattrs.iter().find(|x| x.0 == ACL.as_bytes());
+        if list.is_some_and(|l| l.1 != acl(seen.mode)) {
+            return Err(format!("mode {:o} with a list of another one", seen.mode));
+        }
         let same = |x: &Xattrs| {
             x.len() == seen.xattrs.len()
                 && x.iter()
@@ -481,10 +508,8 @@ impl Oracle {
             });
             format!("xattrs {seen:?}, allowed {:?}", v.collect::<Vec<_>>())
         })?;
-        let oldest = o.mtimes.iter().rev().find(|m| m.0 <= timely);
-        if oldest.is_some_and(|m| seen.mtime < m.1) {
-            return Err(format!("mtime {:?} is older than {:?}", seen.mtime, oldest));
-        }
+        allowed(&o.mtimes, timely, ceiling, |t| *t == seen.mtime)
+            .map_err(|v| format!("mtime {:?}, allowed {v:?}", seen.mtime))?;
         if o.mode & 0o170000 != 0o100000 {
             return Ok(());
         }

@@ -66,6 +66,17 @@ pub enum Op {
     Writeback(Path),
     /// chmod(2)
     Chmod(Path, u32),
+    /// chown(2)
+    Chown(Path, u32),
+    /// utimensat(2): a modification time, which may be long ago
+    Utimes(Path, i64),
+    /// setfacl(1): an access control list, and the permissions that go with it
+    SetAcl(Path, u32),
+    /// The file is read, and the kernel writes its inode back by itself; while that waits for its
+    /// transaction, the next operations happen, as far as they are changes of attributes
+    WriteInode(Path),
+    /// The fsync of something else comes after so many additions of the next operations to the log
+    FsyncInside(u32),
     /// setxattr(2): number of the name, bytes of the value
     SetXattr(Path, usize, usize),
     /// removexattr(2): number of the name
@@ -95,7 +106,21 @@ impl Op {
     pub fn beside_commit(&self) -> bool {
         !matches!(
             self,
-            Op::Sync | Op::Commit(_) | Op::FsyncBoth(..) | Op::Reclaim
+            Op::Sync | Op::Commit(_) | Op::FsyncBoth(..) | Op::Reclaim | Op::WriteInode(_)
+        )
+    }
+
+    /// Is it a change of attributes, which may happen while the inode is being written back?
+    pub fn beside_write_back(&self) -> bool {
+        matches!(
+            self,
+            Op::Chmod(..)
+                | Op::Chown(..)
+                | Op::Utimes(..)
+                | Op::SetAcl(..)
+                | Op::SetXattr(..)
+                | Op::RemoveXattr(..)
+                | Op::Append(..)
         )
     }
 }
@@ -161,6 +186,11 @@ pub fn alphabet() -> Vec<Op> {
         Op::Fsync("B"),
         Op::FsyncBoth("A/f", "B/g"),
         Op::Sync,
+        Op::Utimes("A/f", 1000),
+        Op::SetAcl("A/f", 0o640),
+        Op::WriteInode("A/f"),
+        Op::FsyncInside(1),
+        Op::FsyncInside(2),
     ];
     on_file("A/f", &mut v);
     on_file("B/g", &mut v);
@@ -186,7 +216,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         r.u64(1..12000)
     };
     let (bpos, blen) = (r.u64(..8) * 4096, r.u64(1..5) * 4096);
-    match r.u8(..53) {
+    match r.u8(..61) {
         0 | 1 => Op::Create(f),
         2 => Op::Mkdir(DIRS[r.usize(2..4)]),
         3 => Op::Rmdir(DIRS[r.usize(2..4)]),
@@ -225,6 +255,13 @@ fn random(r: &mut fastrand::Rng) -> Op {
         49 => Op::SetXattr(DIRS[r.usize(..4)], r.usize(..4), r.usize(..300)),
         50 => Op::RemoveXattr(f, r.usize(..4)),
         51 => Op::TruncateInVain(f, pos),
+        59 => Op::Chown(f, r.u32(..1000)),
+        52 => Op::Utimes(f, r.i64(0..2_000_000_000)),
+        53 => Op::Utimes(DIRS[r.usize(..4)], r.i64(0..2_000_000_000)),
+        54 => Op::SetAcl(f, r.u32(..0o1000)),
+        55 => Op::SetAcl(DIRS[r.usize(..4)], r.u32(..0o1000)),
+        56 | 57 => Op::WriteInode(f),
+        58 => Op::FsyncInside(r.u32(1..5)),
         _ => Op::Reclaim,
     }
 }

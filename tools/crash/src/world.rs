@@ -10,16 +10,18 @@
 
 use crate::base::Base;
 use crate::disk::Recorder;
-use crate::engine::mutant::Mutant;
-use crate::engine::xattr::{XattrSet, USER};
+use crate::engine::mutant::{self, Mutant};
+use crate::engine::xattr::{XattrSet, ACL_ACCESS, USER};
 use crate::engine::*;
-use crate::oracle::{Id, Oracle, When, NEVER};
+use crate::oracle::{acl, Id, Oracle, When, ACL, NEVER};
 use crate::os::{now, Device, Shared};
 use crate::pages::{File, Io};
 use crate::workload::{End, Op, Path, Start, Workload};
-use kernel::prelude::Result;
+use kernel::prelude::{Result, EIO};
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+mod attrs;
 mod names;
 mod sync;
 
@@ -30,8 +32,16 @@ const XATTRS: [&str; 4] = ["a", "bc", "long-name-of-an-attribute", "x"];
 struct Handle {
     inode: Shared<Inode>,
     file: Option<File>,
-    /// Times that the engine has not been told.
-    times: Option<Time>,
+    /// The times of the VFS inode. Its write-back reads them while others change them.
+    times: Arc<Mutex<Times>>,
+    /// The VFS has changed them by itself.
+    dirty: bool,
+}
+
+impl Handle {
+    fn lock_times(&self) -> MutexGuard<'_, Times> {
+        self.times.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A mounted filesystem and its users.
@@ -65,6 +75,7 @@ impl World {
     pub fn new(base: &Base, rec: &Recorder, mutant: Option<Mutant>) -> Result<Self, String> {
         let fs = Fs::mount(rec.device(), MountOptions::default())
             .map_err(|e| format!("mount before the workload: {}", e.reason))?;
+        mutant::fsync_at(0);
         let mut w = Self {
             fs,
             dev: rec.device(),
@@ -96,12 +107,18 @@ impl World {
     fn hold(&mut self, id: Id, inode: Shared<Inode>) {
         let a = inode.attrs();
         let file = (a.mode & S_IFMT == S_IFREG).then(|| File::new(a.size));
+        let times = Times {
+            atime: a.atime,
+            mtime: a.mtime,
+            ctime: a.ctime,
+        };
         self.handles.insert(
             id,
             Handle {
                 inode,
                 file,
-                times: None,
+                times: Arc::new(Mutex::new(times)),
+                dirty: false,
             },
         );
     }
@@ -181,6 +198,15 @@ impl World {
             Op::FsyncBoth(a, b) => self.fsync_both(a, b)?,
             Op::Sync => self.sync()?,
             Op::Chmod(p, mode) => self.chmod(p, mode)?,
+            Op::Chown(p, uid) => self.chown(p, uid)?,
+            Op::Utimes(p, sec) => self.utimes(p, sec)?,
+            Op::SetAcl(p, mode) => self.set_acl(p, mode)?,
+            Op::WriteInode(p) => {
+                let beside = ops[at + 1..].iter().take(2);
+                let n = beside.take_while(|o| o.beside_write_back()).count();
+                return Ok(1 + self.write_inode(p, &ops[at + 1..at + 1 + n])?);
+            }
+            Op::FsyncInside(n) => mutant::fsync_at(n),
             Op::Reclaim => self.reclaim()?,
             Op::SetXattr(p, name, len) => self.set_xattr(p, name, Some(len))?,
             Op::RemoveXattr(p, name) => self.set_xattr(p, name, None)?,
@@ -227,7 +253,11 @@ impl World {
         let t = now();
         self.oracle.set_mtime(id, t);
         if let Some(h) = self.handles.get_mut(&id) {
-            h.times = Some(t);
+            let mut times = h.lock_times();
+            times.mtime = t;
+            times.ctime = t;
+            drop(times);
+            h.dirty = true;
         }
     }
 
@@ -309,7 +339,7 @@ impl World {
                 self.modified(id);
                 self.oracle.resize(id, to);
                 self.with_file(id, |f, io| f.truncate(io, to))?;
-                self.push_times(id)
+                self.truncated(id)
             }
             // The file has been cut when the error comes.
             Op::TruncateInVain(_, to) if to < size => {
@@ -345,78 +375,6 @@ impl World {
     fn store(&mut self, id: Id, pos: u64, len: u64) -> Result {
         let mut f = self.stamped(id, pos, len, self.oracle.now());
         self.with_file(id, |file, io| file.store(io, pos, len, &mut f))
-    }
-
-    // --- attributes ----------------------------------------------------------
-
-    /// Hands times over that only the VFS knows.
-    fn push_times(&mut self, id: Id) -> Result {
-        let Some(h) = self.handles.get_mut(&id) else {
-            return Ok(());
-        };
-        let Some(t) = h.times.take() else {
-            return Ok(());
-        };
-        self.fs.set_attrs(
-            &h.inode,
-            &AttrChange {
-                mtime: Some(t),
-                ctime: Some(t),
-                ..AttrChange::default()
-            },
-        )
-    }
-
-    fn chmod(&mut self, path: Path, mode: u32) -> Result {
-        let Some(id) = self.find(path) else {
-            return Ok(());
-        };
-        if self.oracle.objects[id].mode & S_IFMT == S_IFLNK {
-            return Ok(());
-        }
-        let mode = self.oracle.objects[id].mode & S_IFMT | mode;
-        self.oracle.set_mode(id, mode);
-        self.fs.set_attrs(
-            &self.inode(id),
-            &AttrChange {
-                mode: Some(mode),
-                ctime: Some(now()),
-                ..AttrChange::default()
-            },
-        )
-    }
-
-    fn set_xattr(&mut self, path: Path, name: usize, len: Option<usize>) -> Result {
-        let Some(id) = self.find(path) else {
-            return Ok(());
-        };
-        if !matches!(self.oracle.objects[id].mode & S_IFMT, S_IFREG | S_IFDIR) {
-            return Ok(());
-        }
-        let name = XATTRS[name % XATTRS.len()];
-        let mut all = self.oracle.xattrs(id).clone();
-        let value = len.map(|n| {
-            self.stamp += 1;
-            let mut v = vec![0; n];
-            fill(self.stamp, 0, &mut v);
-            v
-        });
-        let there = match &value {
-            Some(v) => all.insert(name, v.clone()).is_some(),
-            None => all.remove(name).is_some(),
-        };
-        if value.is_none() && !there {
-            return Ok(());
-        }
-        self.oracle.set_xattrs(id, all);
-        let inode = self.inode(id);
-        self.fs.set_xattr(
-            &inode,
-            USER,
-            name.as_bytes(),
-            value.as_deref(),
-            XattrSet::Any,
-        )
     }
 
     fn reclaim(&mut self) -> Result {

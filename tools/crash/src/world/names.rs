@@ -2,9 +2,10 @@
 
 //! Operations on names, as the VFS and rust/fs/namei.rs call them.
 
-use super::World;
+use super::{World, XATTRS};
+use crate::engine::xattr::USER;
 use crate::engine::*;
-use crate::oracle::{Id, ROOT};
+use crate::oracle::{Id, Xattrs, ROOT};
 use crate::os::Shared;
 use crate::pages::Io;
 use crate::workload::Path;
@@ -145,7 +146,15 @@ impl World {
         }
         let (old_dir, new_dir, inode) = (self.inode(from), self.inode(to), self.inode(id));
         let t = target.map(|t| self.inode(t));
-        let white = new_inode(0o020000, None);
+        let label = [NewXattr {
+            index: USER,
+            name: XATTRS[0].as_bytes(),
+            value: b"label",
+        }];
+        let white = NewInode {
+            xattrs: &label,
+            ..new_inode(0o020000, None)
+        };
         self.fs.rename(&Rename {
             old_dir: &old_dir,
             old_name: old_name.as_bytes(),
@@ -167,6 +176,8 @@ impl World {
             let inode = self.fs.iget(e.ino)?;
             let mtime = inode.attrs().mtime;
             let w = self.oracle.add(e.ino, white.mode, mtime, None);
+            let xattrs = Xattrs::from([(XATTRS[0], b"label".to_vec())]);
+            self.oracle.set_xattrs(w, xattrs);
             self.hold(w, inode);
             self.oracle.names.insert((from, old_name), w);
         }

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Changes that must be whole, and attributes that must not be undone: whiteouts, access control lists with the
+//! permissions that go with them, and changes while the kernel writes the inode back. Each is shown to fail
+//! without the protection that it is for.
+
+use ordofs_crash::base::Bases;
+use ordofs_crash::engine::mutant::Mutant;
+use ordofs_crash::run::{run, Effort, Violation};
+use ordofs_crash::workload::{End, Op, Start, Workload};
+
+/// The first violation that a workload comes to, with both ends, from all starts.
+fn violation(ops: &[Op], mutant: Option<Mutant>) -> Option<Violation> {
+    kernel::print::set_level(kernel::print::SILENT);
+    let bases = Bases::new().expect("bases");
+    for end in [End::Fsync, End::Commit] {
+        for start in [Start::Fresh, Start::Wrap, Start::Full] {
+            let w = Workload {
+                seed: 1,
+                start,
+                ops: ops.to_vec(),
+                end,
+            };
+            let effort = Effort {
+                states: 500,
+                deep: 4,
+            };
+            let out = run(&bases, &w, effort, mutant, None);
+            if out.violation.is_some() {
+                return out.violation;
+            }
+            assert!(out.states > 1, "{w}: {} states", out.states);
+        }
+    }
+    None
+}
+
+fn holds_only_with(mutant: Mutant, ops: &[Op]) {
+    let real = violation(ops, None);
+    assert!(real.is_none(), "{ops:?}: {real:?}");
+    let mutated = violation(ops, Some(mutant));
+    assert!(mutated.is_some(), "{ops:?}: the mutant was not caught");
+}
+
+#[test]
+fn an_fsync_in_the_middle_of_a_rename_leaves_no_half_of_a_whiteout() {
+    for inside in 1..5 {
+        let ops = [Op::FsyncInside(inside), Op::Whiteout("A/f", "B/f")];
+        let real = violation(&ops, None);
+        assert!(real.is_none(), "{ops:?}: {real:?}");
+    }
+    // Of the whiteout: inode, attribute, rename, name.
+    holds_only_with(
+        Mutant::LogSplit,
+        &[Op::FsyncInside(3), Op::Whiteout("A/f", "B/g")],
+    );
+}
+
+#[test]
+fn an_fsync_in_the_middle_leaves_no_list_without_its_permissions() {
+    holds_only_with(
+        Mutant::LogSplit,
+        &[Op::FsyncInside(1), Op::SetAcl("A/f", 0o604)],
+    );
+    holds_only_with(
+        Mutant::LogSplit,
+        &[
+            Op::SetAcl("A/f", 0o604),
+            Op::FsyncInside(1),
+            Op::Chmod("A/f", 0o640),
+        ],
+    );
+}
+
+#[test]
+fn a_write_back_of_the_inode_undoes_no_change() {
+    let changes = [
+        Op::Chmod("A/f", 0o600),
+        Op::Chown("A/f", 7),
+        Op::Utimes("A/f", 1000),
+        Op::SetAcl("A/f", 0o604),
+    ];
+    for change in changes {
+        holds_only_with(Mutant::AttrsEarly, &[Op::WriteInode("A/f"), change]);
+    }
+    // The VFS's own change makes the inode dirty again.
+    let real = violation(&[Op::WriteInode("A/f"), Op::Append("A/f", 100)], None);
+    assert!(real.is_none(), "{real:?}");
+    holds_only_with(
+        Mutant::AttrsEarly,
+        &[
+            Op::SetAcl("B/g", 0o604),
+            Op::WriteInode("B/g"),
+            Op::Chmod("B/g", 0o644),
+            Op::Utimes("B/g", 5),
+        ],
+    );
+}
