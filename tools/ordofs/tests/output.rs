@@ -32,11 +32,7 @@ fn make(path: &Path) {
     let fs = fs.map_err(|e| e.reason).expect("mount");
     let new = NewInode {
         mode: S_IFREG | 0o644,
-        uid: 0,
-        gid: 0,
-        rdev: 0,
-        flags: 0,
-        symlink: None,
+        ..NewInode::default()
     };
     let root = fs.iget(fs.root_ino()).expect("root");
     let file = fs.create(&root, b"file", &new).expect("create");
