@@ -64,10 +64,10 @@ family() {
 limit_tests() {
 	local pid age
 	while sleep 10; do
-		pid=$(pgrep -o -f '^/bin/bash \./tests/') || continue
+		pid=$(pgrep -o -f '^/bin/bash [^ ]*/tests/[a-z]+/[0-9]+$') || continue
 		age=$(ps -o etimes= -p "$pid") || continue
 		[ "$age" -gt "$TEST_LIMIT" ] || continue
-		echo "ended after $age seconds: $(ps -o args= -p "$pid")"
+		echo "ended after $((age)) seconds: $(ps -o args= -p "$pid")"
 		# shellcheck disable=SC2046 # words
 		kill $(family "$pid") 2>/dev/null || true
 		sleep 60
