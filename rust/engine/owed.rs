@@ -124,7 +124,13 @@ impl Fs {
         let end = self.owed.list.lock().next;
         let mut from = 0;
         loop {
-            let found = self.owed.list.lock().debts.first_ge(from).map(|(id, d)| (id, d.clone()));
+            let found = self
+                .owed
+                .list
+                .lock()
+                .debts
+                .first_ge(from)
+                .map(|(id, d)| (id, d.clone()));
             let Some((id, debt)) = found.filter(|(id, _)| *id < end) else {
                 return;
             };

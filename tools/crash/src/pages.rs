@@ -156,7 +156,9 @@ impl File {
 
     /// Writes back the dirty pages of a range of blocks and waits.
     pub fn writeback(&mut self, io: &Io<'_>, range: Range<u64>) -> Result {
-        self.each_dirty(range, |file, first, data| file.submit(io, first, data, false))
+        self.each_dirty(range, |file, first, data| {
+            file.submit(io, first, data, false)
+        })
     }
 
     /// Before a rename over another file: starts the writes of all dirty pages.

@@ -45,7 +45,9 @@ fn bed() -> Bed {
     let mut flights = Vec::new();
     let mut at = 0;
     while at < BLOCKS {
-        let s = fs.start_write(&new, at, &crcs[at as usize..], false).unwrap();
+        let s = fs
+            .start_write(&new, at, &crcs[at as usize..], false)
+            .unwrap();
         at += s.len;
         flights.push(s);
     }
@@ -85,7 +87,10 @@ fn bed() -> Bed {
 fn found(disk: &MemDisk) -> u64 {
     let fs = mount(disk);
     let root = fs.iget(fs.root_ino()).unwrap();
-    let e = fs.lookup(&root, b"old").unwrap().expect("neither file is there");
+    let e = fs
+        .lookup(&root, b"old")
+        .unwrap()
+        .expect("neither file is there");
     let f = fs.iget(e.ino).unwrap();
     assert_eq!(f.attrs().size, block_to_bytes(BLOCKS), "the file is short");
     let seeds: Vec<u64> = (0..BLOCKS)

@@ -232,7 +232,8 @@ fn a_transaction_that_waits_for_a_reader_does_not_stop_others() {
     let b = bed();
     b.fs.map_write(&b.file, 1, 1).unwrap();
     let block = data(1);
-    let write = b.fs.start_write(&b.file, 1, &[crc32c(0, &block[..])], false);
+    let write =
+        b.fs.start_write(&b.file, 1, &[crc32c(0, &block[..])], false);
     let write = write.unwrap();
     b.disk.device().write(&[(write.phys, &block)]).unwrap();
     b.forget();
