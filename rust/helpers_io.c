@@ -156,22 +156,26 @@ void *ordofs_helper_bvec_virt(struct bio_vec *bvec)
  * the page cache's, nor a page table's, nor the writeback batch's. References
  * of readers count as well: better one copy too many.
  *
- * The mapcount can only fall while the folio is locked (faults map locked
- * folios only, and fork does not copy the page tables of shared mappings), and
- * falls before the reference count does: with the reference count read first,
- * a page that is just being unmapped cannot hide a reference.
+ * The mapcount changes meanwhile, although faults map locked folios only: page
+ * tables are torn down, and fork copies those of a private mapping that has
+ * pages of its own. Whoever changes it has a reference at that moment, so a
+ * reference can be missed only where the mapcount is too high: the smaller of
+ * those before and after the reference count is taken.
  */
 bool ordofs_helper_folio_is_shared(struct folio *folio)
 {
-	int refs;
+	int before, refs, after;
 
 	/* Pairs with gup_fast: see rust/vfs/ioend.rs, "Stable data". */
 	smp_mb();
-	refs = folio_ref_count(folio);
-	/* Pairs with the unmapping side: map count, then reference count. */
+	before = folio_expected_ref_count(folio);
+	/* Pairs with fork: reference count, then mapcount. */
 	smp_rmb();
-	return folio_maybe_dma_pinned(folio) ||
-		refs > folio_expected_ref_count(folio) + 1;
+	refs = folio_ref_count(folio);
+	/* Pairs with the unmapping side: mapcount, then reference count. */
+	smp_rmb();
+	after = folio_expected_ref_count(folio);
+	return folio_maybe_dma_pinned(folio) || refs > min(before, after) + 1;
 }
 
 /* Others may be writing to @from. */
