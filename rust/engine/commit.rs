@@ -56,12 +56,18 @@ struct TreeSnap {
 }
 
 impl TreeSnap {
-    fn take(tree: &mut Tree) -> Result<Self> {
-        let inline = tree.inline_image(INLINE_TREE_MAX)?;
+    /// The part of it that needs memory. The tree does not change between this and [`TreeSnap::fill`].
+    fn prepare(tree: &Tree) -> Result<Self> {
         Ok(Self {
-            snapshot: tree.snapshot()?,
-            inline,
+            snapshot: Tree::empty(tree.id()).snapshot()?,
+            inline: tree.inline_image(INLINE_TREE_MAX)?,
         })
+    }
+
+    /// Takes the snapshot, which needs no memory.
+    fn fill(&mut self, tree: &mut Tree) -> Result {
+        self.snapshot = tree.snapshot()?;
+        Ok(())
     }
 }
 
@@ -78,27 +84,38 @@ pub(crate) struct InodeSnap {
 }
 
 impl InodeSnap {
-    fn take(inode: &Inode) -> Result<Self> {
-        let (extents, blocks) = {
-            let mut m = inode.maps.write();
-            (TreeSnap::take(&mut m.tree)?, m.blocks)
-        };
-        let dir = TreeSnap::take(&mut inode.dir.write())?;
-        let xattr = TreeSnap::take(&mut inode.xattr.write())?;
+    /// Takes the snapshot of an inode that no operation changes meanwhile.
+    ///
+    /// Everything that needs memory comes first. The snapshot of a tree takes its list of replaced nodes
+    /// along: if an operation could not take all of the inode and dropped a part of it, the commit would never
+    /// free their blocks.
+    fn take(inode: &Inode) -> Result<KBox<Self>> {
+        let extents = TreeSnap::prepare(&inode.maps.read().tree)?;
+        let dir = TreeSnap::prepare(&inode.dir.read())?;
+        let xattr = TreeSnap::prepare(&inode.xattr.read())?;
         let (attrs, state, parent, deleted) = {
             let m = inode.meta.lock();
             (m.attrs, m.state, m.parent, m.deleted)
         };
-        Ok(Self {
+        let snap = Self {
             attrs,
             state,
             parent,
             deleted,
-            blocks,
+            blocks: 0,
             extents,
             dir,
             xattr,
-        })
+        };
+        let mut snap = KBox::new(snap, GFP_KERNEL)?;
+        {
+            let mut m = inode.maps.write();
+            snap.blocks = m.blocks;
+            snap.extents.fill(&mut m.tree)?;
+        }
+        snap.dir.fill(&mut inode.dir.write())?;
+        snap.xattr.fill(&mut inode.xattr.write())?;
+        Ok(snap)
     }
 }
 
@@ -290,7 +307,7 @@ impl Fs {
         }
         let mut snap = inode.snap.lock();
         if inode.due.load(Ordering::Acquire) {
-            *snap = Some(KBox::new(InodeSnap::take(inode)?, GFP_KERNEL)?);
+            *snap = Some(InodeSnap::take(inode)?);
             inode.due.store(false, Ordering::Release);
         }
         Ok(())

@@ -8,6 +8,7 @@ mod common;
 
 use common::hooked::{hooked, Ask};
 use common::*;
+use kernel::fault::{nth, Mode};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Shared};
@@ -263,6 +264,50 @@ fn a_bitmap_that_is_read_does_not_stop_others() {
         },
         |_| (),
     );
+}
+
+/// An operation takes the snapshot that a commit under way needs, and has no memory for it.
+#[test]
+fn a_snapshot_that_fails_in_an_operation_loses_nothing() {
+    let b = bed();
+    let change = AttrChange {
+        mode: Some(0o600),
+        ..AttrChange::default()
+    };
+    // In this order: the commit waits for the reader of the file before it comes to the directory.
+    b.fs.set_attrs(&b.file, &change).unwrap();
+    let value = Some(&b"value"[..]);
+    b.fs.set_xattr(&b.dir, xattr::USER, b"name", value, XattrSet::Any)
+        .unwrap();
+    b.fs.iput(b.fs.create(&b.dir, b"before", &regular()).unwrap());
+    b.forget();
+    let generation = b.fs.running_generation();
+    let created = thread::scope(|s| {
+        s.spawn(|| {
+            HELD.set(true);
+            b.fs.map_read(&b.file, 1000, 1).unwrap();
+            HELD.set(false);
+        });
+        b.gate.reached();
+        s.spawn(|| b.fs.sync().unwrap());
+        let end = Instant::now() + LONG;
+        while b.fs.running_generation() == generation && Instant::now() < end {
+            sleep(Duration::from_millis(1));
+        }
+        // Each allocation fails once, up to the last one. None is for reading a node, which the next
+        // attempt would do without.
+        assert!(b.fs.lookup(&b.dir, b"after").unwrap().is_none());
+        let created = (0..10_000).find_map(|n| {
+            let fail = nth(n, Mode::Once);
+            let new = b.fs.create(&b.dir, b"after", &regular());
+            drop(fail);
+            new.ok()
+        });
+        b.gate.open();
+        created
+    });
+    b.fs.iput(created.expect("it always failed"));
+    b.end();
 }
 
 /// Commits get their turn, however many reads there are.
