@@ -238,7 +238,7 @@ impl Fs {
     }
 
     /// [`Fs::sync`] for completions of I/O, which must not wait for data in flight: does nothing while a
-    /// rename owes some.
+    /// rename owes data that is.
     pub(crate) fn sync_unless_owed(&self) -> Result {
         self.try_commit(self.running_generation(), false)?;
         Ok(())
@@ -269,12 +269,13 @@ impl Fs {
     }
 
     /// Decides what belongs to the commit. Runs on the exclusive side of the barrier, so it waits for no
-    /// lock of an inode or an AG. `None`: a rename owes data, which has to be paid first.
+    /// lock of an inode or an AG that is held across a read. `None`: a rename owes data that is in flight,
+    /// and has to be waited for first.
     fn freeze(&self) -> Result<Option<Frozen>> {
         // An operation that aborts does so before it leaves the barrier: what is half done may be here, and
         // stays here.
         self.readable()?;
-        if self.owed.any() {
+        if self.owed.in_flight() {
             return Ok(None);
         }
         let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());

@@ -9,7 +9,7 @@
 //! durable pays all debts first:
 //!
 //! - a commit, before it freezes its transaction. Under the closed barrier it looks again, and starts anew
-//!   if a rename has added one.
+//!   if a rename has added one whose data is in flight.
 //! - a batch of the log. Under the lock under which it takes the records it looks again.
 //!
 //! Paying means waiting for the ordered extents, and recording the extents of the file in the log; only
@@ -17,7 +17,9 @@
 //! commit, without its data.
 //!
 //! Who pays holds no lock that the completion of a write needs. In a completion itself nothing can be
-//! paid: it would wait for itself ([`Fs::sync_unless_owed`]).
+//! paid: it would wait for itself ([`Fs::sync_unless_owed`]). It can commit all the same once the data has
+//! arrived: the extents are in the tree then. The debt stays in the list, for the log. Otherwise a debt that
+//! nobody has come to pay would keep completions from committing on a full disk, where they must.
 //!
 //! A stream of renames could add debts for ever. Whoever finds new ones after having paid asks for
 //! *strictness*: renames that come meanwhile wait for their data themselves.
@@ -29,6 +31,9 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
 use kernel::prelude::*;
+
+/// Debts that [`Owed::in_flight`] looks at.
+const LOOK_AT: usize = 256;
 
 #[derive(Clone)]
 struct Debt {
@@ -73,6 +78,23 @@ impl Owed {
     /// Is there a debt?
     pub fn any(&self) -> bool {
         !self.list.lock().debts.is_empty()
+    }
+
+    /// Is there a debt whose data may be in flight? Of many debts it looks only at the first ones, because
+    /// the barrier may be closed.
+    pub(crate) fn in_flight(&self) -> bool {
+        let mut from = 0;
+        for _ in 0..LOOK_AT {
+            let found = self.list.lock().debts.first_ge(from).map(|(id, d)| (id, d.clone()));
+            let Some((id, debt)) = found else {
+                return false;
+            };
+            if debt.inode.ordered.lock().count_before(debt.limit) != 0 {
+                return true;
+            }
+            from = id + 1;
+        }
+        self.list.lock().debts.first_ge(from).is_some()
     }
 
     /// From now on renames add none.

@@ -242,3 +242,21 @@ fn renames_without_end_do_not_put_off_a_commit() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+/// A completion cannot wait for data that a rename owes. It commits, if it has to, as soon as the data is
+/// there, whether or not anybody has come to pay.
+#[test]
+fn a_completion_commits_when_the_data_has_arrived() {
+    /// More nodes than a transaction may promise before the next one commits.
+    const MANY: u64 = 20_000;
+    let mut b = bed();
+    let before = b.fs.durable_generation();
+    let promise = |fs: &Fs| fs.begin_forced(MANY).unwrap().charge(MANY);
+    promise(&b.fs);
+    drop(b.fs.begin_forced(1).unwrap());
+    assert_eq!(b.fs.durable_generation(), before, "committed without the data");
+    b.land();
+    drop(b.fs.begin_forced(1).unwrap());
+    assert!(b.fs.durable_generation() > before, "no completion commits");
+    assert_eq!(found(&b.rec.crash_image(b.rec.len(), |_| false)), NEW);
+}
