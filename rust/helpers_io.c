@@ -42,6 +42,19 @@ void ordofs_helper_lost(struct inode *inode, int error)
 	mapping_set_error(inode->i_mapping, error);
 }
 
+/*
+ * Callers hold locks that come after s_umount, so it is only tried. False:
+ * somebody mounts, unmounts or freezes.
+ */
+bool ordofs_helper_write_dirty_data(struct super_block *sb)
+{
+	if (!down_read_trylock(&sb->s_umount))
+		return false;
+	sync_inodes_sb(sb);
+	up_read(&sb->s_umount);
+	return true;
+}
+
 vm_fault_t ordofs_helper_fault_error(int err)
 {
 	return vmf_fs_error(err);

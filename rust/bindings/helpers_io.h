@@ -82,6 +82,7 @@ struct workqueue_struct *ordofs_helper_alloc_workqueue(const char *name,
 						       bool freezable);
 void ordofs_helper_flush_workqueue(struct workqueue_struct *wq);
 bool ordofs_helper_message_allowed(void);
+bool ordofs_helper_write_dirty_data(struct super_block *sb);
 bool ordofs_helper_key_enabled(struct static_key *key);
 u64 ordofs_helper_bdev_bytes(struct block_device *bdev);
 bool ordofs_helper_bdev_readonly(struct block_device *bdev);

@@ -133,7 +133,9 @@ impl Fs {
                 if matches!(r, Ok(n) if n > 0) {
                     inode.bump(&mut m);
                 }
-                (r, meta_for(m.delalloc.total()) - meta_for(before))
+                let meta = meta_for(m.delalloc.total()) - meta_for(before);
+                self.delalloc_meta.fetch_add(meta as i64, Ordering::Relaxed);
+                (r, meta)
             };
             // The loser of the race gives its reservation back.
             let used = *kept.as_ref().unwrap_or(&0) + meta;
@@ -189,10 +191,11 @@ impl Fs {
         }
     }
 
-    /// Gives back the metadata blocks of delalloc that shrank.
-    fn delalloc_meta(&self, before: u64, after: u64) {
-        self.space
-            .unreserve(meta_for(before).saturating_sub(meta_for(after)));
+    /// Gives back the metadata blocks of delalloc that shrank from `before` blocks of an inode.
+    pub(crate) fn shrink_delalloc_meta(&self, before: u64, after: u64) {
+        let n = meta_for(before).saturating_sub(meta_for(after));
+        self.delalloc_meta.fetch_sub(n as i64, Ordering::Relaxed);
+        self.space.unreserve(n);
     }
 
     /// Drops delalloc of a write that failed or came up short, or of a range that is cut off. The
@@ -209,7 +212,7 @@ impl Fs {
                 inode.ino()
             );
         }
-        self.delalloc_meta(before, before - n);
+        self.shrink_delalloc_meta(before, before - n);
         if n > 0 {
             m.recheck_new(start, len);
             inode.bump(&mut m);
@@ -444,7 +447,7 @@ impl Fs {
                     inode.ino()
                 );
             }
-            self.delalloc_meta(before, before - paid);
+            self.shrink_delalloc_meta(before, before - paid);
         }
         inode.bump(&mut m);
         let spent = if place.in_place {

@@ -7,7 +7,6 @@ use crate::engine::alloc::Space;
 use crate::engine::barrier::Barrier;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::commit::CommitState;
-use crate::engine::data::meta_for;
 use crate::engine::format::corrupt;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::Inode;
@@ -66,6 +65,8 @@ pub struct Fs {
     pub(crate) inodes: AtomicI64,
     /// Blocks that the next commit has been promised.
     pub(crate) commit_reserved: AtomicI64,
+    /// Blocks reserved for the metadata of delalloc.
+    pub(crate) delalloc_meta: AtomicI64,
     pub(crate) em_count: Counts,
     /// When the last commit began, by [`crate::os::uptime`].
     pub(crate) last_commit: AtomicU64,
@@ -132,6 +133,7 @@ impl Fs {
             next_ino: AtomicU64::new(p.next_ino),
             inodes: AtomicI64::new(p.inodes as i64),
             commit_reserved: AtomicI64::new(0),
+            delalloc_meta: AtomicI64::new(0),
             em_count: Counts::new(),
             last_commit: AtomicU64::new(crate::os::uptime()),
             wake: WaitQueue::new()?,
@@ -270,6 +272,12 @@ impl Fs {
         }
     }
 
+    /// Blocks that are reserved for the metadata of dirty data. Most of them will not be needed: writing the
+    /// data back gives them back.
+    pub fn held_for_dirty_data(&self) -> u64 {
+        self.delalloc_meta.load(Ordering::Relaxed).max(0) as u64
+    }
+
     /// Blocks that operations have promised the next commit: they are reserved, and [`Fs::statfs`] does
     /// not count them as free.
     pub fn promised(&self) -> u64 {
@@ -354,7 +362,8 @@ impl Fs {
                 n
             );
             if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
-                self.space.unreserve(n + meta_for(n));
+                self.space.unreserve(n);
+                self.shrink_delalloc_meta(n, 0);
             }
         }
     }

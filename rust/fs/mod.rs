@@ -22,7 +22,7 @@ use kernel::prelude::*;
 use crate::{
     engine,
     os::{atomic::AtomicBool, Mutex, Shared},
-    vfs::{kthread::KThread, workqueue::IoQueues},
+    vfs::{kthread::KThread, workqueue::IoQueues, SuperBlock},
 };
 
 pub(crate) use params::Params;
@@ -49,6 +49,23 @@ impl OrdoFs {
     /// The engine.
     pub(crate) fn engine(&self) -> &Shared<engine::Fs> {
         &self.engine
+    }
+}
+
+/// Runs an operation that needs space. Dirty pages hold blocks for metadata that most of them turn out not
+/// to need when they are written back. So before there is no space, they are, and the operation is
+/// tried once more: it must be such that it can be.
+fn with_space<R>(sb: &SuperBlock<OrdoFs>, mut op: impl FnMut() -> Result<R>) -> Result<R> {
+    match op() {
+        Err(e) if e == ENOSPC => {
+            let held = sb.fs().engine.held_for_dirty_data() > 0;
+            if held && sb.write_dirty_data() {
+                op()
+            } else {
+                Err(e)
+            }
+        }
+        r => r,
     }
 }
 

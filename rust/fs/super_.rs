@@ -12,7 +12,7 @@
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
 
-use super::{stats, InodeData, OrdoFs, Params};
+use super::{stats, with_space, InodeData, OrdoFs, Params};
 use crate::{
     engine,
     os::{
@@ -316,7 +316,9 @@ impl FileSystem for OrdoFs {
         value: Option<&[u8]>,
         how: XattrSet,
     ) -> Result {
-        inode.fs().set_attribute(inode.data(), ns, name, value, how)
+        with_space(inode.sb(), || {
+            inode.fs().set_attribute(inode.data(), ns, name, value, how)
+        })
     }
 
     fn list_xattr(inode: &Inode<Self>, emit: &mut dyn FnMut(Namespace, &[u8]) -> Result) -> Result {
@@ -329,7 +331,9 @@ impl FileSystem for OrdoFs {
         value: Option<&[u8]>,
         mode: Option<u32>,
     ) -> Result {
-        inode.fs().set_list(inode.data(), ns, value, mode)
+        with_space(inode.sb(), || {
+            inode.fs().set_list(inode.data(), ns, value, mode)
+        })
     }
 
     fn parent(inode: &Inode<Self>) -> Option<u64> {
@@ -345,15 +349,15 @@ impl FileSystem for OrdoFs {
     }
 
     fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<InodeData> {
-        dir.fs().create_name(dir, name, new)
+        with_space(dir.sb(), || dir.fs().create_name(dir, name, new))
     }
 
     fn tmpfile(sb: &SuperBlock<Self>, new: &NewNode<'_>) -> Result<InodeData> {
-        sb.fs().create_tmpfile(new)
+        with_space(sb, || sb.fs().create_tmpfile(new))
     }
 
     fn link(dir: &Locked<'_, Self>, name: &[u8], target: &Inode<Self>) -> Result {
-        dir.fs().link_name(dir, name, target)
+        with_space(dir.sb(), || dir.fs().link_name(dir, name, target))
     }
 
     fn unlink(dir: &Locked<'_, Self>, name: &[u8], victim: &Inode<Self>) -> Result {
@@ -361,7 +365,7 @@ impl FileSystem for OrdoFs {
     }
 
     fn rename(rename: &Rename<'_, Self>) -> Result {
-        rename.inode.fs().rename_names(rename)
+        with_space(rename.inode.sb(), || rename.inode.fs().rename_names(rename))
     }
 
     fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result {

@@ -145,6 +145,14 @@ impl<T: FileSystem> SuperBlock<T> {
         unsafe { bindings::ordofs_sb_rdonly(self.as_ptr()) }
     }
 
+    /// Writes all dirty pages of the filesystem back and waits for that. False if it could not begin,
+    /// because the filesystem is being mounted, unmounted or frozen. May be called with `i_rwsem` and the layout
+    /// lock held; not with a folio locked.
+    pub(crate) fn write_dirty_data(&self) -> bool {
+        // SAFETY: The pointer is valid by the type invariants.
+        unsafe { bindings::ordofs_helper_write_dirty_data(self.as_ptr()) }
+    }
+
     /// The name of the device, as the kernel's messages show it.
     pub(crate) fn id(&self) -> &CStr {
         // SAFETY: The pointer is valid by the type invariants; `s_id` is set before the filesystem

@@ -27,6 +27,7 @@ use kernel::prelude::*;
 
 use super::{space::write_appended, OrdoFs, BLOCK};
 use crate::{
+    fs::with_space,
     os::NoFs,
     vfs::{
         iocb::{Destination, Iocb, LockedIocb, OpenFile, Source},
@@ -78,7 +79,8 @@ pub(super) fn write_iter(iocb: &mut Iocb<'_, OrdoFs>, from: &mut Source<'_>) -> 
             // As in `direct_write`.
             write_appended(locked.inode(), locked.pos())?;
         }
-        locked.buffered_write(from)?
+        let sb = locked.inode().sb();
+        with_space(sb, || locked.buffered_write(from))?
     };
     if written == 0 {
         return Ok(0);

@@ -22,6 +22,7 @@ use kernel::prelude::*;
 
 use super::{OrdoFs, BLOCK};
 use crate::{
+    fs::with_space,
     os::NoFs,
     vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode, Locked},
 };
@@ -145,13 +146,11 @@ fn reserve(
     }
     let first = range.start / BLOCK;
     let last = range.end.div_ceil(BLOCK);
-    {
+    let engine = inode.fs().engine();
+    with_space(inode.sb(), || {
         let _nofs = NoFs::enter();
-        inode
-            .fs()
-            .engine()
-            .preallocate(&inode.data().engine, first, last - first, new_size)?;
-    }
+        engine.preallocate(&inode.data().engine, first, last - first, new_size)
+    })?;
     if let Some(size) = new_size {
         layout.set_size(size);
     }

@@ -315,3 +315,60 @@ fn a_file_that_grows_after_a_truncation_has_nothing_of_it_after_a_crash() {
         at_rest(&crashed, &fs);
     }
 }
+
+/// Dirty data holds blocks for metadata that it will not need. The kernel side writes it back before it
+/// lets an operation fail for want of space; after that, what is refused stays refused until something is
+/// freed.
+#[test]
+fn what_is_refused_on_a_full_disk_stays_refused() {
+    use xattr::USER;
+    let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
+    let disk = make(16384);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"big", &regular()).unwrap();
+    fs.sync().unwrap();
+    let set = |name: &str, value: &[u8]| {
+        fs.set_xattr(&f, USER, name.as_bytes(), Some(value), XattrSet::Any)
+    };
+    // As write(2) fills the page cache.
+    let (mut end, mut written) = (0, 0);
+    let mut refused = 0;
+    loop {
+        match fs.map_write(&f, end, 64) {
+            Ok(w) => {
+                end += w.map.len;
+                continue;
+            }
+            Err(e) => assert_eq!(e, ENOSPC),
+        }
+        if fs.held_for_dirty_data() == 0 {
+            break;
+        }
+        refused += usize::from(set("early", &[1; 1024]) == Err(ENOSPC));
+        let seeds: Vec<u64> = (written..end).collect();
+        flush(&dev, &fs, &f, written, &seeds, false).unwrap();
+        written = end;
+        assert_eq!(fs.held_for_dirty_data(), 0);
+    }
+    assert!(refused > 0, "dirty data held nothing that was wanted");
+    // A block of data and one for its metadata are more than there is.
+    assert!(fs.statfs().bavail < 2);
+    let mut large = 0;
+    while set(&format!("large{large}"), &[1; 1024]).is_ok() {
+        large += 1;
+    }
+    println!("{large} attributes of 1 KiB");
+    for i in 0..1000 {
+        fs.sync().unwrap();
+        assert_eq!(set(&format!("small{i}"), b""), Err(ENOSPC), "number {i}");
+    }
+    // Until something is freed.
+    fs.set_size(&f, 4096 * (end - 64)).unwrap();
+    set("small", b"").expect("an attribute when there is space");
+    fs.iput(f);
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
+}
