@@ -85,7 +85,12 @@ impl Owed {
     pub(crate) fn in_flight(&self) -> bool {
         let mut from = 0;
         for _ in 0..LOOK_AT {
-            let found = self.list.lock().debts.first_ge(from).map(|(id, d)| (id, d.clone()));
+            let found = self
+                .list
+                .lock()
+                .debts
+                .first_ge(from)
+                .map(|(id, d)| (id, d.clone()));
             let Some((id, debt)) = found else {
                 return false;
             };

@@ -150,14 +150,15 @@ pub(crate) unsafe extern "C" fn setattr<T: FileData>(
             // SAFETY: `attr` is valid, and the lock is held.
             unsafe { bindings::setattr_copy(idmap, locked.as_ptr(), attr) };
             let (times, (uid, gid)) = (locked.times(), locked.owner());
-            let named = |bits, t| (valid & bits != 0).then_some(t);
+            // All times, also those that the VFS has kept to itself so far (lazytime): with the change
+            // of another attribute they become durable.
             AttrChange {
                 mode: Some(locked.mode()),
                 uid: Some(uid),
                 gid: Some(gid),
-                atime: named(bindings::ATTR_ATIME, times.atime),
-                mtime: named(bindings::ATTR_MTIME, times.mtime),
-                ctime: named(bindings::ATTR_CTIME | bindings::ATTR_CTIME_SET, times.ctime),
+                atime: Some(times.atime),
+                mtime: Some(times.mtime),
+                ctime: Some(times.ctime),
                 flags: None,
             }
         })?;

@@ -254,7 +254,11 @@ fn a_completion_commits_when_the_data_has_arrived() {
     let promise = |fs: &Fs| fs.begin_forced(MANY).unwrap().charge(MANY);
     promise(&b.fs);
     drop(b.fs.begin_forced(1).unwrap());
-    assert_eq!(b.fs.durable_generation(), before, "committed without the data");
+    assert_eq!(
+        b.fs.durable_generation(),
+        before,
+        "committed without the data"
+    );
     b.land();
     drop(b.fs.begin_forced(1).unwrap());
     assert!(b.fs.durable_generation() > before, "no completion commits");
