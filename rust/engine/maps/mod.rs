@@ -128,7 +128,11 @@ impl Maps {
     pub fn recheck_new(&mut self, start: u64, len: u64) {
         let end = start.saturating_add(len);
         let mut at = start;
-        while let Some(r) = self.new_blocks.at_or_after(at).filter(|r| r.start < end) {
+        // A range that reaches beyond the end is found again there.
+        while at < end {
+            let Some(r) = self.new_blocks.at_or_after(at).filter(|r| r.start < end) else {
+                break;
+            };
             at = at.max(r.start);
             let stop = r.end().min(end);
             while at < stop {
