@@ -8,7 +8,7 @@
 //!    held across a read from the device. No operation waits for I/O of a commit, but for the last resort
 //!    of a full disk ([`Fs::commit_and_enter`]).
 //!    Then, with the barrier open, take the snapshots. An operation of the next transaction that comes to
-//!    a due inode first takes its snapshot before it changes anything ([`Txn::dirty`]): either way it
+//!    a due inode first takes its snapshot before it changes anything ([`Txn::dirty`](crate::engine::txn::Txn::dirty)): either way it
 //!    shows the inode as it was when the barrier was closed, since nothing but operations changes what is
 //!    in it.
 //! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,

@@ -20,7 +20,10 @@ refused() {
 fsck_says() {
 	local out status=0
 	out=$(fsck.ordofs -n "$TEST_DEV" 2>&1) || status=$?
-	[ "$status" -eq 4 ] && [[ $out = *"$1"* ]] || { echo "fsck: $status: $out"; exit 1; }
+	if [ "$status" -ne 4 ] || [[ $out != *"$1"* ]]; then
+		echo "fsck: $status: $out"
+		exit 1
+	fi
 }
 # flip OFFSET: flips a bit of the device.
 flip() {

@@ -7,6 +7,7 @@ use super::bed::Bed;
 use kernel::prelude::*;
 use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, USER};
 use ordofs_engine::engine::*;
+use ordofs_engine::os::now;
 
 fn set(b: &Bed, name: &[u8], value: Option<&[u8]>) -> Result {
     b.fs.set_xattr(&b.file, USER, name, value, XattrSet::Any)
@@ -20,6 +21,24 @@ pub const ATTRS: &[Action] = &[
             ..AttrChange::default()
         };
         b.fs.set_attrs(&b.file, &a)
+    }),
+    whole("attributes that the VFS changes", |b| {
+        b.fs.set_attrs_with(&b.file, || AttrChange {
+            mode: Some(0o640),
+            ..AttrChange::default()
+        })
+    }),
+    whole("times that the VFS has kept", |b| {
+        b.fs.push_times(&b.file, || Times {
+            atime: now(),
+            ..Times::default()
+        })
+    }),
+    whole("mode and acl", |b| {
+        b.fs.set_attrs_and_acl(&b.file, b"acl", || AttrChange {
+            mode: Some(0o604),
+            ..AttrChange::default()
+        })
     }),
     whole("xattr", |b| set(b, b"new", Some(&[b'v'; 30]))),
     whole("long xattr", |b| set(b, b"new", Some(&[b'v'; 65536]))),

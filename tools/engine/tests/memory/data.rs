@@ -110,7 +110,7 @@ pub const DATA: &[Action] = &[
     .after(|b| {
         b.fs.map_write(&b.file, 20, 3).expect("map_write");
     }),
-    // Answers no error; the number is a guess when there is no memory for a better one.
+    // A look at a counter.
     whole("blocks", |b| {
         let n = b.file.blocks();
         assert!((130..=150).contains(&n), "{n} blocks");
@@ -118,7 +118,8 @@ pub const DATA: &[Action] = &[
     })
     .after(|b| {
         b.fs.map_write(&b.file, 115, 20).expect("map_write");
-    }),
+    })
+    .frugal(),
     whole("what was lost", |b| {
         let before = b.fs.losses(&b.file);
         b.fs.lost_since(&b.file, before, 0, 1000)
