@@ -90,9 +90,11 @@ impl Txn<'_> {
 #[cfg(ordofs_mutants)]
 impl Fs {
     /// Writes what is pending, as the fsync of another file would at this moment, if it comes now. If the
-    /// log cannot take it, that fsync waits for a commit, and so for the operation that is under way.
+    /// log cannot take it, that fsync waits for a commit, and so for the operation that is under way. If a
+    /// rename owes data, it waits for that, and does not get this far meanwhile.
     pub(super) fn fsync_beside(&self) {
-        if mutant::fsync_comes() && !self.log.off.load(Ordering::Acquire) {
+        let off = self.log.off.load(Ordering::Acquire);
+        if mutant::fsync_comes() && !off && !self.owed.any() {
             let ticket = self.log.state.lock().ticket;
             let _ = self.log_flush(ticket);
         }
