@@ -101,6 +101,14 @@ class Nth:
 class Workers(Nth):
     """The fail-nth files of the kernel's threads: what they do behind an operation fails."""
 
+    @staticmethod
+    def sync():
+        top = os.open(TOP, os.O_RDONLY)
+        try:
+            call("syncfs", top)
+        finally:
+            os.close(top)
+
     def run(self, n, action):
         error, fds = 0, []
         for pid in filter(str.isdigit, os.listdir("/proc")):
@@ -116,13 +124,14 @@ class Workers(Nth):
         try:
             action()
             # What is behind it, comes now.
-            top = os.open(TOP, os.O_RDONLY)
-            try:
-                call("syncfs", top)
-            finally:
-                os.close(top)
+            self.sync()
         except OSError as e:
             error = e.errno
+            # syncfs(2) tells of a lost write once more. It is not for the next attempt to hear of this one's.
+            try:
+                self.sync()
+            except OSError:
+                pass
         came = 0
         for fd in fds:
             came += self.get(fd) == 0
