@@ -63,7 +63,7 @@ pub struct Wish {
     pub want: u32,
     /// Where.
     pub goal: Option<u64>,
-    /// Whose they will be.
+    /// The owner that the blocks get.
     pub owner: Owner,
     /// What was kept for the file.
     pub kept: Option<Kept>,

@@ -136,7 +136,7 @@ impl Space {
     }
 
     /// AG `i`, locked. A bitmap may be read from the device under this lock, for which nothing that
-    /// closes the barrier may wait: so an AG's deltas are frozen by whoever comes to it first after
+    /// closes the barrier may wait: so the first task that locks an AG freezes its deltas after
     /// [`Space::freeze`].
     pub fn ag(&self, i: usize) -> Result<impl DerefMut<Target = Ag> + '_> {
         let mut ag = self.ags.get(i).ok_or(EIO)?.lock();

@@ -15,7 +15,7 @@
 //! - All else is zero.
 //!
 //! Y need not be the first attempt: a mount after a torn write commits at once, with a generation that no part
-//! of the slot carries ([`Other::newest`]), so that a mixture of two attempts is told from one of them that is
+//! of the slot carries ([`Other::newest`]), so that a mixture of two attempts differs from one of them that is
 //! damaged.
 //!
 //! What cannot be told apart: a sector of roots that A did not change, that equals A's and belongs to X as well
@@ -176,7 +176,7 @@ impl Sectors {
 }
 
 impl Intact<'_> {
-    /// Whose the sectors of `b` may be.
+    /// The superblocks that the sectors of `b` can be from.
     fn sectors(&self, b: &[u8; BLOCK_SIZE]) -> Sectors {
         let mut wrong = None;
         let mut x = false;
@@ -219,7 +219,7 @@ impl Intact<'_> {
         self.sb.generation == 1 && is_zero(sector)
     }
 
-    /// Whose sector 0 may be.
+    /// The superblocks that sector 0 can be from.
     fn fields(&self, b: &[u8]) -> Result<Origin, &'static str> {
         if self.never_written(b.get(..SECTOR).unwrap_or(&[])) {
             return Ok(Origin {
