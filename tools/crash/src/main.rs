@@ -8,7 +8,7 @@ use ordofs_crash::base::Bases;
 use ordofs_crash::engine::mutant::{Mutant, ALL};
 use ordofs_crash::run::{run, Effort, Violation};
 use ordofs_crash::workload::{Plan, Workload};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Mutex;
@@ -68,6 +68,9 @@ enum Command {
     },
 }
 
+/// A workload takes milliseconds: what has not ended after this never will.
+const STUCK: Duration = Duration::from_secs(120);
+
 /// What all threads do together.
 struct Run<'a> {
     bases: &'a Bases,
@@ -94,7 +97,7 @@ struct Run<'a> {
 
 impl Run<'_> {
     /// Takes workloads until there are none left, or one violates a promise.
-    fn work(&self, bar: &ProgressBar) {
+    fn work(&self, bar: &ProgressBar, starts: impl Fn(u64)) {
         loop {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             if n >= self.last || self.stop.load(Ordering::Relaxed) {
@@ -105,6 +108,7 @@ impl Run<'_> {
                 true => (n.wrapping_mul(0x9e37_79b1)) % self.plan.len(),
                 false => n,
             };
+            starts(number);
             let w = self.plan.workload(number);
             let out = run(self.bases, &w, self.effort, self.mutant, self.only);
             let states = self.states.fetch_add(out.states, Ordering::Relaxed) + out.states;
@@ -204,12 +208,39 @@ fn go(cli: &Cli, r: &Run<'_>) {
     {
         bar.set_style(style);
     }
+    let ends: Vec<AtomicBool> = (0..jobs(cli)).map(|_| AtomicBool::new(false)).collect();
+    let under_way: Mutex<HashMap<usize, (u64, Instant)>> = Mutex::default();
     std::thread::scope(|s| {
-        for _ in 0..jobs(cli) {
-            s.spawn(|| r.work(&bar));
+        for (thread, ended) in ends.iter().enumerate() {
+            let (under_way, bar) = (&under_way, &bar);
+            s.spawn(move || {
+                r.work(bar, |workload| {
+                    lock(under_way).insert(thread, (workload, Instant::now()));
+                });
+                lock(under_way).remove(&thread);
+                ended.store(true, Ordering::Release);
+            });
+        }
+        while !ends.iter().all(|e| e.load(Ordering::Acquire)) {
+            std::thread::sleep(Duration::from_millis(50));
+            if let Some((n, _)) = lock(&under_way).values().find(|(_, t)| t.elapsed() > STUCK) {
+                stuck(cli, *n);
+            }
         }
     });
     bar.finish_and_clear();
+}
+
+/// A workload that does not end is a violation, and its threads cannot be stopped.
+fn stuck(cli: &Cli, number: u64) -> ! {
+    let v = Violation {
+        state: None,
+        what: "the workload".to_owned(),
+        text: format!("it has not ended after {} s", STUCK.as_secs()),
+    };
+    let plan = Plan::new(cli.common.seed, cli.common.sampled);
+    show(cli, number, &plan.workload(number), &v);
+    std::process::exit(1)
 }
 
 fn show(cli: &Cli, number: u64, w: &Workload, v: &Violation) {

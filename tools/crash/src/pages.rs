@@ -36,8 +36,9 @@ pub struct File {
     pub size: u64,
     pages: BTreeMap<u64, Page>,
     flights: Vec<Flight>,
-    /// Among these are writes that a rename has started.
-    owed: bool,
+    /// A rename over another file has brought its data along: the engine may still owe that, and whoever pays
+    /// waits for all writes in flight.
+    renamed_over: bool,
 }
 
 /// What the operations on a file need.
@@ -164,7 +165,7 @@ impl File {
     /// Before a rename over another file: starts the writes of all dirty pages.
     pub fn start_writeback(&mut self, io: &Io<'_>) -> Result {
         self.each_dirty(0..u64::MAX, |file, first, data| {
-            file.owed = true;
+            file.renamed_over = true;
             file.launch(io, first, data, false)
         })
     }
@@ -301,14 +302,13 @@ impl File {
         !self.flights.is_empty()
     }
 
-    /// Has a rename started writes that are still in flight?
+    /// Are writes in flight that whoever pays the engine's debts may wait for?
     pub fn owes(&self) -> bool {
-        self.owed
+        self.renamed_over && self.in_flight()
     }
 
     /// The writes in flight end.
     pub fn finish_flights(&mut self, io: &Io<'_>) -> Result {
-        self.owed = false;
         for f in std::mem::take(&mut self.flights) {
             f.issued.iter().for_each(|i| io.rec.done(*i));
             io.fs.finish_write(f.ordered, f.reach, Ok(()))?;
@@ -323,7 +323,7 @@ impl File {
 
     /// Drops clean pages.
     pub fn drop_clean(&mut self) {
-        if self.owed {
+        if self.owes() {
             // They are being written.
             return;
         }

@@ -69,23 +69,28 @@ impl World {
         Ok(())
     }
 
-    /// What renames have started ends.
+    /// What the payers of debts wait for ends. That a rename's own writes have ended does not pay its debt:
+    /// whoever pays waits for those that were started since, too.
     fn pay(&mut self) -> Result {
-        let owes = |w: &Self, id: &Id| {
-            let file = w.handles.get(id).and_then(|h| h.file.as_ref());
-            file.is_some_and(File::owes)
-        };
-        let mut ids: Vec<Id> = self.handles.keys().copied().collect();
-        ids.retain(|id| owes(self, id));
-        ids.sort_unstable();
-        ids.iter()
+        self.owing()
+            .iter()
             .try_for_each(|id| self.with_file(*id, |f, io| f.finish_flights(io)))
     }
 
-    /// Does any file owe what a rename has started?
+    /// The files with writes in flight that whoever pays may wait for.
+    fn owing(&self) -> Vec<Id> {
+        if !self.fs.owed.any() {
+            return Vec::new();
+        }
+        let owes = |f: &Option<File>| f.as_ref().is_some_and(File::owes);
+        let files = self.handles.iter().filter(|(_, h)| owes(&h.file));
+        let mut ids: Vec<Id> = files.map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
     fn owes(&self) -> bool {
-        let files = self.handles.values().filter_map(|h| h.file.as_ref());
-        files.into_iter().any(File::owes)
+        !self.owing().is_empty()
     }
 
     /// Runs `f`, which has to wait for what renames owe. That ends meanwhile, not at once.
@@ -186,9 +191,10 @@ impl World {
     pub(super) fn sync(&mut self) -> Result {
         let time = self.oracle.now();
         let ids: Vec<Id> = self.handles.keys().copied().collect();
+        let owing = self.owing();
         for id in ids {
             self.with_file(id, |f, io| {
-                if !f.owes() {
+                if !owing.contains(&id) {
                     f.finish_flights(io)?;
                 }
                 f.writeback(io, 0..u64::MAX)
