@@ -179,7 +179,7 @@ bool ordofs_helper_folio_is_shared(struct folio *folio)
 {
 	int before, refs, after;
 
-	/* Pairs with gup_fast: see rust/vfs/ioend.rs, "Stable data". */
+	/* Pairs with gup_fast: see rust/vfs/ioend/mod.rs, "Stable data". */
 	smp_mb();
 	before = folio_expected_ref_count(folio);
 	/* Pairs with fork: reference count, then mapcount. */

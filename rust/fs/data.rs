@@ -27,10 +27,10 @@ use crate::{
     engine,
     os::NoFs,
     vfs::{
-        file_data::{Allocate, Extent, FileData, WriteExtent},
-        iocb::{Destination, Iocb, OpenFile, Source},
         ioend::{BlockData, PageSlice, WriteIoend},
-        workqueue::IoQueues,
+        object::iocb::{Destination, Iocb, OpenFile, Source},
+        os::workqueue::IoQueues,
+        traits::file_data::{Allocate, Extent, FileData, WriteExtent},
         Inode, Locked,
     },
 };

@@ -22,7 +22,7 @@ use kernel::prelude::*;
 use crate::{
     engine,
     os::{atomic::AtomicBool, Mutex, Shared},
-    vfs::{kthread::KThread, workqueue::IoQueues, SuperBlock},
+    vfs::{os::kthread::KThread, os::workqueue::IoQueues, SuperBlock},
 };
 
 pub(crate) use params::Params;

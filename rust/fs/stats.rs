@@ -7,7 +7,7 @@
 use core::fmt;
 
 use super::OrdoFs;
-use crate::{os::atomic::Ordering, vfs::sysfs::File};
+use crate::{os::atomic::Ordering, vfs::object::sysfs::File};
 
 /// The files.
 pub(super) const FILES: &[File<OrdoFs>] = &[

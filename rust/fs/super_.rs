@@ -20,9 +20,9 @@ use crate::{
         Device, LockClass, Mutex, NoFs, Shared,
     },
     vfs::{
-        kthread, sysfs::File, workqueue::IoQueues, AttrChange, Attrs, Emit, FileSystem, Identity,
-        Inode, Locked, MountError, Namespace, NewNode, Param, Rename, Shown, StatFs, SuperBlock,
-        Times, Timestamp, XattrSet,
+        object::sysfs::File, os::kthread, os::workqueue::IoQueues, AttrChange, Attrs, Emit,
+        FileSystem, Identity, Inode, Locked, MountError, Namespace, NewNode, Param, Rename, Shown,
+        StatFs, SuperBlock, Times, Timestamp, XattrSet,
     },
 };
 

@@ -16,51 +16,27 @@
 //! The methods say which of the VFS's locks their caller holds. [`Locked`] carries the proof that
 //! `i_rwsem` is held exclusively.
 
-mod acl;
-mod address_space;
-#[allow(unreachable_pub)]
-pub(crate) mod block;
-pub(crate) mod dentry;
-pub(crate) mod dir;
 #[cfg(ordofs_debug)]
 mod errortag;
-pub(crate) mod export;
-mod fault;
-pub(crate) mod file_data;
-mod file_ops;
-pub(crate) mod fileattr;
-pub(crate) mod fs_context;
-pub(crate) mod inode;
-pub(crate) mod iocb;
-pub(crate) mod ioctl;
 pub(crate) mod ioend;
-mod iomap;
-pub(crate) mod kthread;
-#[cfg(any(ordofs_misuse_types, ordofs_misuse_lifetimes))]
-mod misuse;
-pub(crate) mod namei;
+pub(crate) mod object;
 #[allow(unreachable_pub, dead_code)]
 pub(crate) mod os;
-pub(crate) mod page_cache;
-#[cfg(ordofs_planted)]
-mod planted;
-mod prepared;
 pub(crate) mod registration;
-pub(crate) mod setattr;
-pub(crate) mod super_block;
-pub(crate) mod super_ops;
-pub(crate) mod sysfs;
+mod table;
+#[cfg(any(ordofs_planted, ordofs_misuse_types, ordofs_misuse_lifetimes))]
+mod testing;
 #[allow(unreachable_pub, dead_code)]
 pub mod trace;
+pub(crate) mod traits;
 #[allow(unreachable_pub)]
 pub(crate) mod window;
-pub(crate) mod workqueue;
-pub(crate) mod xattr;
 
-pub(crate) use dentry::Dentry;
-pub(crate) use inode::{AttrChange, Attrs, Inode, Locked, Shown, Times};
-pub(crate) use super_block::{StatFs, SuperBlock};
-pub(crate) use xattr::{Label, Namespace, XattrSet};
+pub(crate) use object::dentry::Dentry;
+pub(crate) use object::inode::{AttrChange, Attrs, Inode, Locked, Shown, Times};
+pub(crate) use object::super_block::{StatFs, SuperBlock};
+pub(crate) use object::sysfs;
+pub(crate) use table::xattr::{Label, Namespace, XattrSet};
 
 use core::ffi::CStr;
 use kernel::prelude::*;

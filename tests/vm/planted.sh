@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # The guest half of scripts/lane: planted.sh NAME...
-# Makes bugs happen (rust/vfs/planted.rs); the host looks at the kernel's log.
+# Makes bugs happen (rust/vfs/testing/planted.rs); the host looks at the kernel's log.
 set -euo pipefail
 # shellcheck source=tests/vm/leaks.sh
 . "$(dirname "$0")/leaks.sh"

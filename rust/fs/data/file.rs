@@ -30,8 +30,8 @@ use crate::{
     fs::with_space,
     os::NoFs,
     vfs::{
-        iocb::{Destination, Iocb, LockedIocb, OpenFile, Source},
-        page_cache::side::{Exclusive, Shared, Side},
+        object::iocb::{Destination, Iocb, LockedIocb, OpenFile, Source},
+        object::page_cache::side::{Exclusive, Shared, Side},
         Locked,
     },
 };

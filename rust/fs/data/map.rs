@@ -12,7 +12,7 @@ use crate::{
     engine::{MapKind, Mapping},
     os::NoFs,
     vfs::{
-        file_data::{Extent, ExtentKind, WriteExtent},
+        traits::file_data::{Extent, ExtentKind, WriteExtent},
         Inode,
     },
 };

@@ -24,7 +24,10 @@ use super::{OrdoFs, BLOCK};
 use crate::{
     fs::with_space,
     os::NoFs,
-    vfs::{file_data::Allocate, iocb::OpenFile, page_cache::LayoutLock, Inode, Locked},
+    vfs::{
+        object::iocb::OpenFile, object::page_cache::LayoutLock, traits::file_data::Allocate, Inode,
+        Locked,
+    },
 };
 
 /// Writes what was appended below byte `end` and has not been written back. An operation that raises

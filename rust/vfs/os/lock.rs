@@ -41,7 +41,7 @@ impl LockClass {
 
     /// The name and the key, both in the module's static data: lockdep forgets the class when the
     /// module goes.
-    pub(super) fn raw(&'static self) -> (*const c_char, *mut c_void) {
+    pub(in crate::vfs) fn raw(&'static self) -> (*const c_char, *mut c_void) {
         (
             self.name.as_char_ptr(),
             ptr::from_ref(self).cast_mut().cast(),

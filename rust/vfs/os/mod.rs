@@ -10,12 +10,14 @@
 //! [`now`], [`crc32c`] and [`siphash`], which never do.
 
 mod block;
+pub(crate) mod kthread;
 mod lock;
 mod lockmap;
 mod map;
 mod misc;
 mod shared;
 mod wait;
+pub(crate) mod workqueue;
 
 pub use block::Block;
 #[allow(unused_imports)]
@@ -26,7 +28,7 @@ pub use misc::{cond_resched, crc32c, now, random_u64, siphash, uptime, NoFs, Tim
 pub use shared::Shared;
 pub use wait::WaitQueue;
 
-pub use crate::vfs::block::Device;
+pub use crate::vfs::object::block::Device;
 pub use crate::vfs::trace;
 pub use crate::vfs::window::Window;
 

@@ -14,7 +14,8 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::{bindings, vfs::kthread};
+use super::kthread;
+use crate::bindings;
 
 /// A queue of waiting tasks.
 ///

@@ -89,7 +89,7 @@ pub struct File {
     table: std::sync::Mutex<BTreeMap<u64, Arc<Folio>>>,
 }
 
-/// The exclusive side of `invalidate_lock`; `rust/vfs/page_cache.rs`.
+/// The exclusive side of `invalidate_lock`; `rust/vfs/object/page_cache.rs`.
 pub struct Layout<'a> {
     pub file: &'a File,
     /// `None` in a mutant only.

@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The iomap callbacks: from [`Extent`]s to `struct iomap`.
+//!
+//! # Model
+//!
+//! iomap walks a file range: it asks for the next mapping, works on it without any lock of ours, and
+//! asks again. There is one table for each purpose: reads, reports, buffered writes, zeroing, page
+//! faults and direct writes.
+//!
+//! # Rules
+//!
+//! R5: a mapping that iomap keeps is a guess as soon as it is returned. Buffered writes and zeroing
+//! check it with the folio locked ([`iomap_valid`]); a mapping that is no longer true is dropped
+//! (`IOMAP_F_STALE`) and asked for again. The race: between the look-up and the folio lock, writeback
+//! turns a preallocated block into a written one and reclaim drops its clean page; without the check
+//! the write would zero the rest of the block instead of reading it.
+//!
+//! A page fault needs no such check, because it asks with the folio locked. But it first waits for
+//! writeback of that folio ([`fault_next`]): until the write has been started, the blocks' delayed
+//! allocation is still there, a fault would rely on it, and then the write would use it up and leave
+//! a dirty page without reservation. Buffered writes get this by the stable-page wait and R5.
+
+use core::ffi::c_uint;
+use kernel::error::{from_result, to_result};
+use kernel::prelude::*;
+
+use crate::bindings;
+use crate::vfs::ioend::PageSlice;
+use crate::vfs::trace;
+use crate::vfs::traits::file_data::{Extent, ExtentKind, FileData};
+use crate::vfs::window::Window;
+use crate::vfs::Inode;
+
+/// Block size as file offsets are counted.
+pub(in crate::vfs) const BLOCK: u64 = 4096;
+
+/// A C file offset; the VFS never passes negative ones here.
+pub(in crate::vfs) fn offset(pos: bindings::loff_t) -> u64 {
+    u64::try_from(pos).unwrap_or(0)
+}
+
+/// Writes an extent into a `struct iomap`.
+fn fill(iomap: &mut bindings::iomap, inode: *mut bindings::inode, e: &Extent) {
+    let (kind, addr) = match e.kind {
+        ExtentKind::Hole => (bindings::IOMAP_HOLE, u64::MAX),
+        ExtentKind::Delalloc => (bindings::IOMAP_DELALLOC, u64::MAX),
+        ExtentKind::Unwritten => (bindings::IOMAP_UNWRITTEN, e.addr),
+        ExtentKind::Written => (bindings::IOMAP_MAPPED, e.addr),
+    };
+    iomap.type_ = kind as u16;
+    iomap.addr = addr;
+    iomap.offset = e.pos as bindings::loff_t;
+    iomap.length = e.len;
+    iomap.flags = 0;
+    iomap.validity_cookie = e.cookie;
+    // SAFETY: The inode is valid and belongs to a superblock, which has a block device.
+    iomap.bdev = unsafe { (*(*inode).i_sb).s_bdev };
+}
+
+/// Defines an `iomap_begin` callback.
+macro_rules! begin {
+    ($(#[$doc:meta])* fn $name:ident($inode:ident, $pos:ident, $len:ident, $raw:ident, $iomap:ident, $srcmap:ident) $body:block) => {
+        $(#[$doc])*
+        ///
+        /// # Safety
+        ///
+        /// Called by iomap: the inode is a valid inode of `T`, the maps are valid and ours to fill.
+        unsafe extern "C" fn $name<T: FileData>(
+            $raw: *mut bindings::inode,
+            pos: bindings::loff_t,
+            length: bindings::loff_t,
+            _flags: c_uint,
+            iomap: *mut bindings::iomap,
+            srcmap: *mut bindings::iomap,
+        ) -> c_int {
+            // SAFETY: By the requirements.
+            let $inode = unsafe { Inode::<T>::from_raw($raw) };
+            // SAFETY: By the requirements.
+            let $iomap = unsafe { &mut *iomap };
+            // SAFETY: By the requirements.
+            let $srcmap = unsafe { &mut *srcmap };
+            let ($pos, $len) = (offset(pos), offset(length));
+            let _ = &$srcmap;
+            from_result(|| {
+                $body
+                Ok(0)
+            })
+        }
+    };
+}
+
+begin! {
+    /// Mapping for reads.
+    fn read_begin(inode, pos, len, raw, iomap, srcmap) {
+        fill(iomap, raw, &T::map_read(inode, pos, len)?);
+    }
+}
+
+begin! {
+    /// Mapping for reports.
+    fn report_begin(inode, pos, len, raw, iomap, srcmap) {
+        fill(iomap, raw, &T::map_report(inode, pos, len)?);
+    }
+}
+
+begin! {
+    /// Mapping for writes through the page cache.
+    fn write_begin(inode, pos, len, raw, iomap, srcmap) {
+        fill_write::<T>(inode, pos, len, raw, iomap, srcmap)?;
+    }
+}
+
+begin! {
+    /// Mapping for zeroing: what reads as zeroes anyway stays as it is.
+    fn zero_begin(inode, pos, len, raw, iomap, srcmap) {
+        let now = T::map_report(inode, pos, len)?;
+        match now.kind {
+            ExtentKind::Hole | ExtentKind::Unwritten => fill(iomap, raw, &now),
+            ExtentKind::Delalloc | ExtentKind::Written => {
+                // Not beyond what was looked at: a hole must not be filled.
+                let len = len.min(now.len.saturating_sub(pos - now.pos));
+                fill_write::<T>(inode, pos, len, raw, iomap, srcmap)?;
+            }
+        }
+    }
+}
+
+begin! {
+    /// Mapping for direct writes. The blocks get their addresses when the bio is submitted; completion
+    /// changes metadata (`IOMAP_F_DIRTY`), so a synchronous write needs more than FUA.
+    fn direct_write_begin(inode, pos, len, raw, iomap, srcmap) {
+        let extent = Extent {
+            pos,
+            len,
+            kind: ExtentKind::Written,
+            addr: u64::MAX,
+            cookie: 0,
+        };
+        let _ = inode;
+        fill(iomap, raw, &extent);
+        iomap.flags = (bindings::IOMAP_F_ANON_WRITE | bindings::IOMAP_F_DIRTY) as u16;
+    }
+}
+
+/// Asks for a writable range and fills both maps.
+fn fill_write<T: FileData>(
+    inode: &Inode<T>,
+    pos: u64,
+    len: u64,
+    raw: *mut bindings::inode,
+    iomap: &mut bindings::iomap,
+    srcmap: &mut bindings::iomap,
+) -> Result {
+    let w = T::map_write(inode, pos, len)?;
+    fill(iomap, raw, &w.map);
+    if let Some(source) = &w.source {
+        fill(srcmap, raw, source);
+        iomap.flags |= bindings::IOMAP_F_SHARED as u16;
+    }
+    if w.new {
+        iomap.flags |= bindings::IOMAP_F_NEW as u16;
+    }
+    inode.sb().pass(Window::Mapped)
+}
+
+/// Punches a range out of the delayed allocations.
+///
+/// # Safety
+///
+/// Called by iomap: the inode is a valid inode of `T`.
+unsafe extern "C" fn punch<T: FileData>(
+    inode: *mut bindings::inode,
+    pos: bindings::loff_t,
+    length: bindings::loff_t,
+    _iomap: *mut bindings::iomap,
+) {
+    // SAFETY: By the requirements.
+    let inode = unsafe { Inode::<T>::from_raw(inode) };
+    T::release_delalloc(inode, offset(pos), offset(length));
+}
+
+/// Ends a mapping for writes: what the write did not use of a delayed allocation is given back,
+/// except where dirty pages are (they may be another writer's, through a memory mapping).
+///
+/// # Safety
+///
+/// Called by iomap: the inode is a valid inode of `T`, the map is the one that is ending.
+unsafe extern "C" fn write_end<T: FileData>(
+    inode: *mut bindings::inode,
+    pos: bindings::loff_t,
+    length: bindings::loff_t,
+    written: isize,
+    flags: c_uint,
+    iomap: *mut bindings::iomap,
+) -> c_int {
+    // SAFETY: By the requirements.
+    let kind = unsafe { (*iomap).type_ };
+    if u32::from(kind) != bindings::IOMAP_DELALLOC {
+        return 0;
+    }
+    // SAFETY: The inode is valid.
+    let start = unsafe { bindings::ordofs_helper_last_written_block(inode, pos, written) };
+    let end = (offset(pos).saturating_add(offset(length)))
+        .div_ceil(BLOCK)
+        .saturating_mul(BLOCK) as i64;
+    if start >= end {
+        return 0;
+    }
+    // R3: nobody may dirty a page of the range while it is looked for dirty pages. Who zeroes holds
+    // the lock already.
+    let take = flags & bindings::IOMAP_ZERO == 0;
+    if !take {
+        // SAFETY: The inode is one of `T`.
+        unsafe { Inode::<T>::from_raw(inode) }.assert_layout_locked();
+    }
+    // SAFETY: The inode is valid; `release` walks its page cache with the lock held that it wants.
+    unsafe {
+        let lock = &raw mut (*(*inode).i_mapping).invalidate_lock;
+        if take {
+            bindings::down_write(lock);
+        }
+        bindings::iomap_write_delalloc_release(inode, start, end, flags, iomap, Some(punch::<T>));
+        if take {
+            bindings::up_write(lock);
+        }
+    }
+    0
+}
+
+/// Defines an `iomap_next` callback from a `begin` and perhaps an `end`.
+macro_rules! next {
+    ($name:ident, $begin:ident, $end:expr) => {
+        /// # Safety
+        ///
+        /// Called by iomap.
+        unsafe extern "C" fn $name<T: FileData>(
+            iter: *const bindings::iomap_iter,
+            iomap: *mut bindings::iomap,
+            srcmap: *mut bindings::iomap,
+        ) -> c_int {
+            // SAFETY: The arguments are passed on; the callbacks are of `T`, as is the inode.
+            unsafe {
+                bindings::ordofs_helper_iomap_iter_next(
+                    iter,
+                    iomap,
+                    srcmap,
+                    Some($begin::<T>),
+                    $end,
+                )
+            }
+        }
+    };
+}
+
+next!(read_next, read_begin, None);
+next!(report_next, report_begin, None);
+next!(write_next, write_begin, Some(write_end::<T>));
+next!(zero_next, zero_begin, Some(write_end::<T>));
+next!(direct_write_next, direct_write_begin, None);
+next!(fault_map_next, write_begin, None);
+
+/// Next mapping for a page fault: first waits until the folio is not under writeback.
+///
+/// # Safety
+///
+/// Called by `iomap_page_mkwrite` with the page that is being made writable as `private`, whose folio
+/// is locked.
+unsafe extern "C" fn fault_next<T: FileData>(
+    iter: *const bindings::iomap_iter,
+    iomap: *mut bindings::iomap,
+    srcmap: *mut bindings::iomap,
+) -> c_int {
+    // SAFETY: By the requirements. The folio is locked, so no new writeback starts before the caller
+    // has made it dirty.
+    unsafe {
+        bindings::ordofs_helper_wait_stable((*iter).private.cast());
+        fault_map_next::<T>(iter, iomap, srcmap)
+    }
+}
+
+/// R5: whether iomap may go on to use a mapping that it kept.
+///
+/// # Safety
+///
+/// Called by iomap: the inode is a valid inode of `T`, the folio that is to be written is locked.
+unsafe extern "C" fn iomap_valid<T: FileData>(
+    inode: *mut bindings::inode,
+    iomap: *const bindings::iomap,
+) -> bool {
+    // SAFETY: By the requirements.
+    let (inode, iomap) = unsafe { (Inode::<T>::from_raw(inode), &*iomap) };
+    let cookie = iomap.validity_cookie;
+    // The mutant shows that the test of R5 can fail.
+    if cfg!(ordofs_mutant_r5) || T::is_current(inode, cookie) {
+        return true;
+    }
+    let (start, len) = (offset(iomap.offset) / BLOCK, iomap.length / BLOCK);
+    trace::map_stale(inode.sb().dev(), inode.ino(), start, len, cookie, false);
+    false
+}
+
+/// Reads what a write does not cover of its blocks.
+///
+/// # Safety
+///
+/// Called by iomap: the iterator's inode is of `T`, the folio is locked, the range is not up to date.
+unsafe extern "C" fn read_folio_range<T: FileData>(
+    iter: *const bindings::iomap_iter,
+    folio: *mut bindings::folio,
+    pos: bindings::loff_t,
+    len: usize,
+) -> c_int {
+    // SAFETY: By the requirements.
+    let inode = unsafe { Inode::<T>::from_raw((*iter).inode) };
+    let pos = offset(pos);
+    // SAFETY: The folio is locked and the range in it is not up to date: nobody reads or writes it,
+    // and it stays until we return. Folios are contiguous in the direct map.
+    let mut data = unsafe {
+        let start = offset(bindings::ordofs_helper_folio_pos(folio));
+        let address = bindings::ordofs_helper_folio_address(folio, (pos - start) as usize);
+        PageSlice::from_raw(address.cast(), len)
+    };
+    match T::read_range(inode, pos, &mut data) {
+        Ok(()) => 0,
+        Err(e) => e.to_errno(),
+    }
+}
+
+/// The tables for files of `T`.
+pub(in crate::vfs) struct Tables<T>(core::marker::PhantomData<T>);
+
+const fn ops(
+    next: unsafe extern "C" fn(
+        *const bindings::iomap_iter,
+        *mut bindings::iomap,
+        *mut bindings::iomap,
+    ) -> c_int,
+) -> bindings::iomap_ops {
+    bindings::iomap_ops {
+        iomap_begin: None,
+        iomap_end: None,
+        iomap_next: Some(next),
+    }
+}
+
+impl<T: FileData> Tables<T> {
+    pub(in crate::vfs) const READ: &'static bindings::iomap_ops = &ops(read_next::<T>);
+    pub(in crate::vfs) const REPORT: &'static bindings::iomap_ops = &ops(report_next::<T>);
+    pub(in crate::vfs) const WRITE: &'static bindings::iomap_ops = &ops(write_next::<T>);
+    pub(in crate::vfs) const ZERO: &'static bindings::iomap_ops = &ops(zero_next::<T>);
+    pub(in crate::vfs) const FAULT: &'static bindings::iomap_ops = &ops(fault_next::<T>);
+    pub(in crate::vfs) const DIRECT_WRITE: &'static bindings::iomap_ops =
+        &ops(direct_write_next::<T>);
+    pub(in crate::vfs) const WRITE_OPS: &'static bindings::iomap_write_ops =
+        &bindings::iomap_write_ops {
+            get_folio: None,
+            put_folio: None,
+            iomap_valid: Some(iomap_valid::<T>),
+            read_folio_range: Some(read_folio_range::<T>),
+        };
+}
+
+/// `fiemap` of the inode operations. The flush that the caller may ask for is done by iomap.
+///
+/// # Safety
+///
+/// Called by the VFS for an inode of `T`.
+pub(crate) unsafe extern "C" fn fiemap<T: FileData>(
+    inode: *mut bindings::inode,
+    info: *mut bindings::fiemap_extent_info,
+    start: u64,
+    len: u64,
+) -> c_int {
+    // SAFETY: The VFS passes an inode of `T`.
+    if let Err(e) = unsafe { Inode::<T>::from_raw(inode) }.fs().readable() {
+        return e.to_errno();
+    }
+    // SAFETY: The inode is valid. The lock keeps truncation and punching out; writeback may go on,
+    // each mapping is true for itself.
+    unsafe {
+        bindings::down_read(&raw mut (*inode).i_rwsem);
+        let ret = bindings::iomap_fiemap(inode, info, start, len, Tables::<T>::REPORT);
+        bindings::up_read(&raw mut (*inode).i_rwsem);
+        ret
+    }
+}
+
+/// `SEEK_HOLE` and `SEEK_DATA`.
+pub(in crate::vfs) fn seek<T: FileData>(inode: &Inode<T>, pos: i64, data: bool) -> Result<i64> {
+    inode.fs().readable()?;
+    let raw = inode.as_ptr();
+    // SAFETY: The inode is valid; the lock is as for `fiemap`.
+    let at = unsafe {
+        bindings::down_read(&raw mut (*raw).i_rwsem);
+        let at = if data {
+            bindings::iomap_seek_data(raw, pos, Tables::<T>::REPORT)
+        } else {
+            bindings::iomap_seek_hole(raw, pos, Tables::<T>::REPORT)
+        };
+        bindings::up_read(&raw mut (*raw).i_rwsem);
+        at
+    };
+    if at < 0 {
+        to_result(at as c_int)?;
+    }
+    Ok(at)
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The superblock's operations.
+//!
+//! # Locking
+//!
+//! `s_umount` is held: exclusively for `put_super`, shared or exclusively for `sync_fs`,
+//! `freeze_fs`, `statfs` and the shrinker's scan. The shrinker's count holds nothing: the shrinker
+//! is unregistered before a superblock is shut down, and does not call before it is born.
+
+use core::{fmt, marker::PhantomData, ptr};
+use kernel::{
+    error::from_result,
+    prelude::*, //
+};
+
+use crate::vfs::{
+    object::inode::Evicting, object::super_block::Mounted, registration::Registration, Inode,
+    SuperBlock,
+};
+use crate::{bindings, vfs::traits::file_data::FileData};
+
+struct Tables<T: FileData>(PhantomData<T>);
+
+impl<T: FileData> Tables<T> {
+    const SUPER: bindings::super_operations = bindings::super_operations {
+        alloc_inode: Some(alloc_inode::<T>),
+        free_inode: Some(free_inode::<T>),
+        write_inode: Some(write_inode::<T>),
+        evict_inode: Some(evict_inode::<T>),
+        put_super: Some(put_super::<T>),
+        sync_fs: Some(sync_fs::<T>),
+        freeze_fs: Some(freeze_fs::<T>),
+        unfreeze_fs: Some(unfreeze_fs::<T>),
+        statfs: Some(statfs::<T>),
+        show_options: Some(show_options::<T>),
+        nr_cached_objects: Some(nr_cached_objects::<T>),
+        free_cached_objects: Some(free_cached_objects::<T>),
+        shutdown: Some(shutdown::<T>),
+        ..pin_init::zeroed()
+    };
+}
+
+/// Operations of superblocks.
+pub(crate) fn super_ops<T: FileData>() -> *const bindings::super_operations {
+    &Tables::<T>::SUPER
+}
+
+/// `alloc_inode`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for a superblock of `T` whose slab cache is there.
+unsafe extern "C" fn alloc_inode<T: FileData>(
+    sb: *mut bindings::super_block,
+) -> *mut bindings::inode {
+    // SAFETY: The VFS passes a superblock of a type that `Registration<T>` registered; the
+    // registration, and with it the cache, outlives all superblocks. The memory that comes back
+    // has the size and alignment of `Inode<T>` and a `struct inode` in front on which
+    // `inode_init_once` has run.
+    unsafe {
+        let cache = Registration::<T>::inode_cache((*sb).s_type);
+        let inode = bindings::ordofs_inode_alloc(sb, cache).cast::<Inode<T>>();
+        if !inode.is_null() {
+            Inode::init_allocated(inode);
+        }
+        inode.cast()
+    }
+}
+
+/// `free_inode`: called after a grace period of RCU, path walks are over. The superblock may be gone.
+///
+/// # Safety
+///
+/// `inode` comes from [`alloc_inode`] of the same `T`, and nobody uses it any more.
+unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
+    let inode = inode.cast::<Inode<T>>();
+    // SAFETY: The VFS is done with the inode, which `alloc_inode` made. `kfree` frees objects of
+    // slab caches, too, and needs no pointer to the cache.
+    unsafe {
+        Inode::drop_allocated(inode);
+        bindings::kfree(inode.cast());
+    }
+}
+
+/// `write_inode`.
+///
+/// # Safety
+///
+/// As writeback calls it, for an inode of `T` that is neither new nor being freed.
+unsafe extern "C" fn write_inode<T: FileData>(
+    inode: *mut bindings::inode,
+    _wbc: *mut bindings::writeback_control,
+) -> c_int {
+    from_result(|| {
+        // SAFETY: Writeback passes inodes that are not new and not being freed.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        T::push_times(inode, &|| inode.times()).inspect_err(|e| {
+            if *e == ENOMEM || *e == ENOSPC {
+                // The VFS takes the inode for clean by now: what may succeed later is tried again.
+                inode.mark_dirty();
+            }
+        })?;
+        Ok(0)
+    })
+}
+
+/// `evict_inode`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for an inode of `T` that is being freed and has no users.
+unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
+    // SAFETY: As the VFS calls it; used up here.
+    unsafe { Evicting::<T>::from_raw(inode) }.run();
+}
+
+/// `s_umount` is held, exclusively if so said: lockdep, where it is there, knows.
+///
+/// # Safety
+///
+/// `sb` is valid.
+pub(in crate::vfs) unsafe fn assert_locked(sb: *mut bindings::super_block, exclusive: bool) {
+    if cfg!(CONFIG_LOCKDEP) {
+        // SAFETY: By the caller's promise.
+        unsafe { bindings::ordofs_sb_assert_locked(sb, exclusive) };
+    }
+}
+
+/// `put_super`.
+///
+/// # Safety
+///
+/// As the VFS calls it at the end of a mount: `sb` is a superblock of `T` without inodes, `s_umount` is held
+/// exclusively.
+unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: The VFS calls this once for a superblock that was mounted, after the last inode is
+    // gone.
+    unsafe {
+        assert_locked(sb, true);
+        stop::<T>(sb);
+    }
+}
+
+/// The superblock is about to be shut down. Its shrinker is gone already: what is left to be written may
+/// need the memory of what is cached.
+///
+/// # Safety
+///
+/// `sb` is a superblock of `T`, in `kill_sb`.
+pub(crate) unsafe fn dying<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: Only `fill_super` and `stop` change the field, both in this task. By the superblock's invariants
+    // it is null or valid until `stop`.
+    if let Some(mounted) = unsafe { (*sb).s_fs_info.cast::<Mounted<T>>().as_ref() } {
+        mounted.fs().stop_caching();
+    }
+}
+
+/// Stops and frees the filesystem behind a superblock, if there is one.
+///
+/// # Safety
+///
+/// `sb` is a superblock of `T` without inodes, and nothing of the VFS calls into it at this time or
+/// later.
+pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: By the caller's promise nobody changes the field.
+    let raw = unsafe { (*sb).s_fs_info }.cast::<Mounted<T>>();
+    // SAFETY: By the superblock's invariants this is null or valid until we free it below.
+    if let Some(mounted) = unsafe { raw.as_ref() } {
+        mounted.hide();
+        mounted.fs().drain();
+        mounted.fs().unmount();
+    }
+    // SAFETY: The device is open. We wrote past its page cache, and as long as somebody else has it open
+    // (udev) what is cached there stays: fsck would see the disk as it was before (as in XFS).
+    unsafe { bindings::invalidate_bdev((*sb).s_bdev) };
+    if raw.is_null() {
+        return;
+    }
+    // SAFETY: By the superblock's invariants this comes from `KBox::into_raw`; completions of I/O have
+    // been waited for, so that there are no users any more.
+    drop(unsafe { KBox::from_raw(raw) });
+    // SAFETY: As above.
+    unsafe { (*sb).s_fs_info = ptr::null_mut() };
+}
+
+/// `sync_fs`.
+///
+/// # Safety
+///
+/// As the VFS calls it, for a mounted superblock of `T`, with `s_umount` held.
+unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, false) };
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }
+            .fs()
+            .sync(wait != 0)?;
+        Ok(0)
+    })
+}
+
+/// `freeze_fs`.
+///
+/// # Safety
+///
+/// As for [`sync_fs`], with `s_umount` held exclusively.
+unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, true) };
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().freeze()?;
+        Ok(0)
+    })
+}
+
+/// `unfreeze_fs`.
+///
+/// # Safety
+///
+/// As for [`freeze_fs`].
+unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+    // SAFETY: The VFS passes a mounted superblock.
+    unsafe { assert_locked(sb, true) };
+    from_result(|| {
+        // SAFETY: The VFS passes a mounted superblock.
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().unfreeze()?;
+        Ok(0)
+    })
+}
+
+/// `statfs`.
+///
+/// # Safety
+///
+/// `dentry` is of a mounted superblock of `T`; `buf` is the caller's.
+unsafe extern "C" fn statfs<T: FileData>(
+    dentry: *mut bindings::dentry,
+    buf: *mut bindings::kstatfs,
+) -> c_int {
+    // SAFETY: The VFS passes a dentry of a mounted superblock.
+    let fs = unsafe { SuperBlock::<T>::from_raw((*dentry).d_sb) }.fs();
+    let stat = fs.statfs();
+    let uuid = u128::from_le_bytes(fs.uuid());
+    let folded = (uuid as u64) ^ ((uuid >> 64) as u64);
+    // SAFETY: The buffer is ours to fill.
+    let buf = unsafe { &mut *buf };
+    buf.f_type = T::MAGIC as c_long;
+    buf.f_bsize = 4096;
+    buf.f_frsize = 4096;
+    buf.f_blocks = stat.blocks;
+    buf.f_bfree = stat.bfree;
+    buf.f_bavail = stat.bavail;
+    buf.f_files = stat.files;
+    buf.f_ffree = stat.ffree;
+    buf.f_namelen = 255;
+    buf.f_fsid.val = [folded as i32, (folded >> 32) as i32];
+    0
+}
+
+/// Text that goes to a `seq_file`, which grows its buffer and calls again if it was too small.
+struct SeqWriter(*mut bindings::seq_file);
+
+impl fmt::Write for SeqWriter {
+    fn write_str(&mut self, s: &str) -> fmt::Result {
+        // SAFETY: The file is valid while `show_options` runs, the string is copied.
+        unsafe { bindings::ordofs_seq_write(self.0, s.as_ptr().cast(), s.len()) };
+        Ok(())
+    }
+}
+
+/// `show_options`.
+///
+/// # Safety
+///
+/// `root` is the root of a mounted superblock of `T`; `seq` is open and the caller's.
+unsafe extern "C" fn show_options<T: FileData>(
+    seq: *mut bindings::seq_file,
+    root: *mut bindings::dentry,
+) -> c_int {
+    // SAFETY: The VFS passes the root dentry of a mounted superblock.
+    let fs = unsafe { SuperBlock::<T>::from_raw((*root).d_sb) }.fs();
+    match fs.show_options(&mut SeqWriter(seq)) {
+        Ok(()) => 0,
+        Err(_) => EIO.to_errno(),
+    }
+}
+
+/// `nr_cached_objects`.
+///
+/// # Safety
+///
+/// As the superblock's shrinker calls it: `sb` is born, of `T`, and does not die meanwhile.
+unsafe extern "C" fn nr_cached_objects<T: FileData>(
+    sb: *mut bindings::super_block,
+    sc: *mut bindings::shrink_control,
+) -> c_long {
+    // These caches are charged to no control group: one at its limit gains nothing by them.
+    // SAFETY: `sc` is valid during the call.
+    if !unsafe { bindings::ordofs_shrink_is_global(sc) } {
+        return 0;
+    }
+    // SAFETY: The superblock is born and its shrinker registered, so the filesystem is there.
+    let count = unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shrink_count();
+    c_long::try_from(count).unwrap_or(c_long::MAX)
+}
+
+/// `free_cached_objects`.
+///
+/// # Safety
+///
+/// As for [`nr_cached_objects`]; `sc` is valid.
+unsafe extern "C" fn free_cached_objects<T: FileData>(
+    sb: *mut bindings::super_block,
+    sc: *mut bindings::shrink_control,
+) -> c_long {
+    // SAFETY: As above; `sc` is valid during the call.
+    let (fs, n) = unsafe { (SuperBlock::<T>::from_raw(sb).fs(), (*sc).nr_to_scan) };
+    c_long::try_from(fs.shrink_scan(n as u64)).unwrap_or(c_long::MAX)
+}
+
+/// `shutdown`: the device is gone.
+///
+/// # Safety
+///
+/// As the block layer's holder operations call it, for a mounted superblock of `T`.
+unsafe extern "C" fn shutdown<T: FileData>(sb: *mut bindings::super_block) {
+    // SAFETY: The block layer passes a mounted superblock whose device is gone.
+    unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shutdown();
+}
