@@ -42,6 +42,7 @@ help:
 	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...   (scripts/model)'
 	@echo '  make clippy         what clippy says of the module and, for reading, of the tools'
 	@echo '  make rustdoc        documentation of the module and the tools, private items included'
+	@echo '  make pictures       the pictures of docs/ from their sources (Graphviz)'
 	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
 	@echo '  make module         build ordofs.ko for the stock kernel'
 	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
@@ -92,7 +93,7 @@ debug-kernel:
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
-.PHONY: root module tools run test check model mutants fmt clippy rustdoc shell chroot-shell xfstests
+.PHONY: root module tools run test check model mutants fmt clippy rustdoc pictures shell chroot-shell xfstests
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -114,6 +115,8 @@ clippy:
 	@$(SH)/clippy tools
 rustdoc:
 	@$(SH)/rustdoc
+pictures:
+	@$(SH)/pictures
 # Rewrite all Rust sources in the kernel's style.
 fmt:
 	@FIX=1 $(SH)/static-checks rustfmt

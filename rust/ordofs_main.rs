@@ -2,7 +2,7 @@
 
 //! OrdoFS: a checksummed copy-on-write filesystem.
 //!
-//! The crate's root: what is where is in docs/DESIGN.md.
+//! The crate's root: what is where is in docs/OVERVIEW.md.
 
 use kernel::prelude::*;
 

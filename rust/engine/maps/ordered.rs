@@ -4,7 +4,7 @@
 //!
 //! An [`Ordered`] exists from before its mapping can be seen until the I/O has ended and the extent
 //! tree (or, on failure, the space) has been put right. Whoever collects mappings first collects
-//! ordered extents and so can wait for the data (R1, from the btrfs races in docs/DESIGN.md).
+//! ordered extents and so can wait for the data (R1, docs/RACES.md).
 //! The set is under `Inode.ordered`.
 
 use crate::engine::data::starting::Starting;
