@@ -50,7 +50,7 @@ ENGLISH_FAULTS = [
     "Who aborts does so early.", "It waits; who waits holds the lock.", "The lock goes to whoever comes.",
     "Then somebody is\nheld.", "It is nobody's.", "The device answers.", "A write is told where to go.",
     "The trace tells why.", "It wants a lock.", "Whose an allocated block is.", "Had by those who write.",
-    "Not inside a transaction.", "It lets go of it.", "Syncs it himself.",
+    "Not inside a transaction.", "It lets go of it.", "Syncs it himself.", "word " * 21,
 ]
 
 MOUNT = {
