@@ -21,9 +21,10 @@
 //! A commit cannot wait for ever: an operation inside that reads makes nodes dirty, and above a number of
 //! dirty nodes no operation begins before a commit has ended (`Fs::throttle`). Then those inside leave.
 
+use crate::engine::btree::Reads;
 use crate::engine::lock_class;
-use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::os::{LockMap, Shared, WaitQueue};
+use crate::os::atomic::{AtomicU64, Ordering};
+use crate::os::{LockMap, Shared};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
@@ -31,51 +32,6 @@ const CLOSED: u64 = 1 << 63;
 const GRACE_MS: u64 = 2;
 /// The longest pause between two attempts to close the barrier.
 const MAX_PAUSE_MS: u64 = 128;
-
-/// Reads of nodes in progress, by anybody. A reader may hold locks of the engine.
-pub struct Reads {
-    now: AtomicU64,
-    /// A commit wants to know when one begins, and when the last one ends.
-    watched: AtomicBool,
-    wait: WaitQueue,
-}
-
-/// A read in progress.
-pub struct Reading<'a>(&'a Reads);
-
-impl Reads {
-    /// None.
-    pub fn new() -> Result<Self> {
-        Ok(Self {
-            now: AtomicU64::new(0),
-            watched: AtomicBool::new(false),
-            wait: WaitQueue::new()?,
-        })
-    }
-
-    /// A read begins; it ends when the result is dropped.
-    pub fn begin(&self) -> Reading<'_> {
-        // Either the commit sees this read, or this task sees that the commit watches.
-        self.now.fetch_add(1, Ordering::SeqCst);
-        if self.watched.load(Ordering::SeqCst) {
-            self.wait.wake_all();
-        }
-        Reading(self)
-    }
-
-    fn busy(&self) -> bool {
-        self.now.load(Ordering::SeqCst) != 0
-    }
-}
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        let reads = self.0;
-        if reads.now.fetch_sub(1, Ordering::SeqCst) == 1 && reads.watched.load(Ordering::SeqCst) {
-            reads.wait.wake_all();
-        }
-    }
-}
 
 /// The barrier between operations (shared) and the snapshot of a commit (exclusive).
 pub struct Barrier {
@@ -103,7 +59,7 @@ impl Barrier {
             let cur = self.state.load(Ordering::Acquire);
             if cur & CLOSED != 0 {
                 self.reads
-                    .wait
+                    .queue()
                     .wait_until(|| self.state.load(Ordering::Acquire) & CLOSED == 0);
                 continue;
             }
@@ -121,7 +77,7 @@ impl Barrier {
     pub(crate) fn leave(&self) {
         self.map.release();
         if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
-            self.reads.wait.wake_all();
+            self.reads.queue().wake_all();
         }
     }
 
@@ -132,7 +88,7 @@ impl Barrier {
 
     /// Closes it and waits until nobody is inside; false if it had to be opened again, because of a read.
     fn try_close(&self) -> bool {
-        let wait = &self.reads.wait;
+        let wait = self.reads.queue();
         self.map.acquire(true);
         self.state.fetch_or(CLOSED, Ordering::AcqRel);
         loop {
@@ -151,13 +107,13 @@ impl Barrier {
     }
 
     fn close(&self) {
-        self.reads.watched.store(true, Ordering::SeqCst);
+        self.reads.watch(true);
         let mut pause = 1;
         while !self.try_close() {
-            self.reads.wait.wait_timeout(pause, || !self.reads.busy());
+            self.reads.queue().wait_timeout(pause, || !self.reads.busy());
             pause = (pause * 2).min(MAX_PAUSE_MS);
         }
-        self.reads.watched.store(false, Ordering::SeqCst);
+        self.reads.watch(false);
     }
 
     /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex). Unless it is
@@ -182,7 +138,7 @@ impl Barrier {
         }
         // Closed and empty, it is changed by nobody else.
         self.state.store(u64::from(stay), Ordering::Release);
-        self.reads.wait.wake_all();
+        self.reads.queue().wake_all();
         r
     }
 }

@@ -14,7 +14,7 @@ use crate::engine::itable::{InodeTable, Lookup};
 use crate::engine::lock_class;
 use crate::engine::log::Log;
 use crate::engine::maps::extent_map::Counts;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::engine::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

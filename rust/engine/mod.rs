@@ -8,7 +8,7 @@
 //! | room | what is in it |
 //! |---|---|
 //! | [`mod@format`] | encoding and checking of everything that is on disk |
-//! | [`btree`], [`node_store`] | persistent B+trees and the cache of clean nodes |
+//! | [`btree`] | persistent B+trees and the cache of their clean nodes |
 //! | [`alloc`] | allocation groups, bitmaps, reservations |
 //! | [`maps`] | per-inode extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |
 //! | [`inode`], [`itable`] | inodes in memory |
@@ -43,7 +43,6 @@ pub mod mkfs;
 pub mod mount;
 pub mod mutant;
 pub mod namei;
-pub mod node_store;
 pub mod owed;
 pub mod space;
 pub mod txn;

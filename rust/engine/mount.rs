@@ -12,7 +12,7 @@ use crate::engine::format::slots::{self, Other};
 use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replay::Replayed;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};

@@ -27,7 +27,7 @@
 use super::bits::{Bits, BITMAP_BYTES};
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::Map;
 use kernel::prelude::*;
 

@@ -20,7 +20,7 @@ pub mod bits;
 
 use crate::engine::format::corrupt;
 use crate::engine::lock_class;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
 use ag::{Ag, Kept, Owner, Wish};

@@ -4,7 +4,7 @@
 
 use super::{Dead, Link, Node, Tree, TreeId};
 use crate::engine::format::NodePtr;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::{Block, Shared};
 use kernel::prelude::*;
 

@@ -4,7 +4,7 @@
 
 use super::{KeyRange, Link, Node, Tree, ValueBuf};
 use crate::engine::format::corrupt_fmt;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::Shared;
 use kernel::prelude::*;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Persistent B+trees. Keys are u64, values byte strings of 1..=[`MAX_VALUE`] bytes, one node is one
-//! block.
+//! block. [`NodeStore`] reads nodes and caches the clean ones.
 //!
 //! # Model
 //!
@@ -49,11 +49,15 @@ mod find;
 mod inline;
 mod node;
 mod page;
+mod reads;
+mod store;
 mod walk;
 
 pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
 pub use commit::{NodeSink, Snapshot};
 pub use node::{Link, Node};
+pub use reads::Reads;
+pub use store::NodeStore;
 #[allow(unused_imports)] // Only the tools walk trees.
 pub use walk::{BadNode, NodeInfo, WalkItem};
 

@@ -4,7 +4,7 @@
 
 use super::{KeyRange, Link, Node, Tree};
 use crate::engine::format::NodePtr;
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::cond_resched;
 use kernel::prelude::*;
 

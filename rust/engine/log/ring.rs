@@ -20,7 +20,7 @@
 use super::ahead::Ahead;
 use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
 

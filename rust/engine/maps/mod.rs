@@ -19,7 +19,7 @@ use crate::engine::alloc::ag::Kept;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::format::extent::Extent;
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::node_store::NodeStore;
+use crate::engine::btree::NodeStore;
 use crate::engine::types::{MapKind, Mapping, MAX_FILE_BLOCKS};
 use extent_map::ExtentMaps;
 use kernel::prelude::*;

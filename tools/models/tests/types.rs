@@ -21,7 +21,7 @@ struct Intruder(&'static str, &'static str, &'static str);
 
 const USES: &str = "use crate::engine::data::starting::*; use crate::engine::maps::extent_map::*;
 use crate::engine::maps::ordered::*; use crate::engine::maps::*; use crate::engine::maps::range::Range;
-use crate::engine::node_store::NodeStore; use crate::engine::btree::Node;
+use crate::engine::btree::NodeStore; use crate::engine::btree::Node;
 use crate::engine::*; use crate::os::*; use kernel::prelude::*;\n";
 
 /// Errors of types and private functions.

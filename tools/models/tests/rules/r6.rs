@@ -93,7 +93,7 @@ fn r6_io_owns_its_buffer() {
     holds(&RULE);
 }
 
-/// The hand-weakened reader of `rust/engine/node_store/weakened.rs`: one that kept no reference and
+/// The hand-weakened reader of `rust/engine/btree/store/weakened.rs`: one that kept no reference and
 /// went on to use the node would not compile (tests/types.rs).
 #[test]
 fn r6_mutant_is_caught() {

@@ -31,10 +31,9 @@
 //! A shard's lock is innermost: nothing is read or waited for under it, and memory is allocated in a
 //! NOFS scope. The shrinker takes it only if it is free.
 
-use crate::engine::barrier::Reads;
-use crate::engine::btree::{Node, TreeId};
+use super::{Node, Reads};
 use crate::engine::format::node::NodeHeader;
-use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock};
+use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock, TreeId};
 use crate::engine::lock_class;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
