@@ -110,7 +110,9 @@ impl Barrier {
         self.reads.watch(true);
         let mut pause = 1;
         while !self.try_close() {
-            self.reads.queue().wait_timeout(pause, || !self.reads.busy());
+            self.reads
+                .queue()
+                .wait_timeout(pause, || !self.reads.busy());
             pause = (pause * 2).min(MAX_PAUSE_MS);
         }
         self.reads.watch(false);

@@ -25,11 +25,11 @@
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot, Tree};
-use crate::engine::format::inode::{InodeRecord, RootForm, INLINE_TREE_MAX, STATE_TRUNCATE};
+use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use crate::engine::format::{NodePtr, Superblock};
 use crate::engine::fs::Fs;
+use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
 use crate::engine::inode::Inode;
-use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
@@ -47,76 +47,6 @@ pub struct CommitState {
     pub orphans: Tree,
     /// The newest superblock.
     pub sb: KBox<Superblock>,
-}
-
-/// A tree of an inode at the moment of the snapshot.
-struct TreeSnap {
-    snapshot: Snapshot,
-    inline: Option<KVec<u8>>,
-}
-
-impl TreeSnap {
-    /// The part of it that needs memory. The tree does not change between this and [`TreeSnap::fill`].
-    fn prepare(tree: &Tree) -> Result<Self> {
-        Ok(Self {
-            snapshot: Tree::empty(tree.id()).snapshot()?,
-            inline: tree.inline_image(INLINE_TREE_MAX)?,
-        })
-    }
-
-    /// Takes the snapshot, which needs no memory.
-    fn fill(&mut self, tree: &mut Tree) -> Result {
-        self.snapshot = tree.snapshot()?;
-        Ok(())
-    }
-}
-
-/// An inode at the moment of the snapshot.
-pub(crate) struct InodeSnap {
-    attrs: Attrs,
-    state: u32,
-    parent: u64,
-    deleted: bool,
-    blocks: u64,
-    extents: TreeSnap,
-    dir: TreeSnap,
-    xattr: TreeSnap,
-}
-
-impl InodeSnap {
-    /// Takes the snapshot of an inode that no operation changes meanwhile.
-    ///
-    /// Everything that needs memory comes first. The snapshot of a tree takes its list of replaced nodes
-    /// along: if an operation could not take all of the inode and dropped a part of it, the commit would never
-    /// free their blocks.
-    fn take(inode: &Inode) -> Result<KBox<Self>> {
-        let extents = TreeSnap::prepare(&inode.maps.read().tree)?;
-        let dir = TreeSnap::prepare(&inode.dir.read())?;
-        let xattr = TreeSnap::prepare(&inode.xattr.read())?;
-        let (attrs, state, parent, deleted) = {
-            let m = inode.meta.lock();
-            (m.attrs, m.state, m.parent, m.deleted)
-        };
-        let snap = Self {
-            attrs,
-            state,
-            parent,
-            deleted,
-            blocks: 0,
-            extents,
-            dir,
-            xattr,
-        };
-        let mut snap = KBox::new(snap, GFP_KERNEL)?;
-        {
-            let mut m = inode.maps.write();
-            snap.blocks = m.blocks;
-            snap.extents.fill(&mut m.tree)?;
-        }
-        snap.dir.fill(&mut inode.dir.write())?;
-        snap.xattr.fill(&mut inode.xattr.write())?;
-        Ok(snap)
-    }
 }
 
 /// Gives addresses and gathers nodes for writing.
@@ -308,7 +238,7 @@ impl Fs {
         }
         let mut snap = inode.snap.lock();
         if inode.due.load(Ordering::Acquire) {
-            *snap = Some(InodeSnap::take(inode)?);
+            *snap = Some(inode.take_snapshot()?);
             inode.due.store(false, Ordering::Release);
         }
         Ok(())

@@ -8,27 +8,26 @@
 //! extent first and the extent map second. A fast fsync takes the exclusive side while it collects
 //! both. The race it rules out: fsync finds the mapping but not the ordered extent, logs the mapping
 //! without waiting for the I/O, and after a power cut the log replays a mapping of stale blocks.
-//! That there is no other way is a matter of types: see [`starting`].
+//! That there is no other way is a matter of types: see [`crate::engine::inode::starting`].
 //!
 //! Nothing of a write in flight is in the extent tree or in a transaction; [`Fs::finish_write`] puts it
 //! there, in one transaction with the checksums and the on-disk size.
 
 use crate::engine::alloc::ag::Owner;
-use crate::engine::alloc::Priority;
+use crate::engine::alloc::{meta_for, Priority};
 use crate::engine::btree::ValueBuf;
 use crate::engine::extents::{groups_of, Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
+use crate::engine::inode::maps::{Maps, Writable};
+use crate::engine::inode::ordered::NewWrite;
+use crate::engine::inode::starting::{Ordered, Started, Starting};
 use crate::engine::inode::Inode;
-use crate::engine::maps::ordered::{NewWrite, Ordered};
-use crate::engine::maps::Writable;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{trace, NoFs, Shared, Window};
 use kernel::prelude::*;
-use starting::Starting;
 
-pub mod starting;
 mod verify;
 
 /// The most blocks that one buffered mapping covers.
@@ -37,12 +36,6 @@ const MAX_DELALLOC: u64 = 2048;
 /// Groups that the blocks which one write replaces may lie in: its completion frees them in one
 /// transaction.
 const WRITE_GROUPS: u64 = 64;
-
-/// Blocks that are reserved for the metadata of so many delalloc blocks of an inode. Reserved along with
-/// them: a debt that only showed at writeback would have nobody left to refuse.
-pub(crate) fn meta_for(delalloc: u64) -> u64 {
-    delalloc.div_ceil(32)
-}
 
 /// Where a write goes; found and taken under `maps`.
 struct Place {
@@ -473,7 +466,7 @@ impl Fs {
 
     /// How many blocks from `start` on need new blocks: up to the next preallocated extent, and no more
     /// than replace blocks of [`WRITE_GROUPS`] groups.
-    fn same_kind(&self, m: &crate::engine::maps::Maps, start: u64, n: u64) -> Result<u64> {
+    fn same_kind(&self, m: &Maps, start: u64, n: u64) -> Result<u64> {
         let mut at = start;
         let mut groups = 0;
         while at < start + n {
@@ -493,7 +486,7 @@ impl Fs {
     }
 
     /// Where a file would like its blocks: behind the ones before them.
-    fn goal(&self, m: &crate::engine::maps::Maps, start: u64) -> Result<Option<u64>> {
+    fn goal(&self, m: &Maps, start: u64) -> Result<Option<u64>> {
         let Some(before) = start.checked_sub(1) else {
             return Ok(None);
         };
@@ -540,7 +533,7 @@ impl Fs {
             if let (false, Err(e)) = (direct, &r) {
                 ordered.set_lost(o.start(), o.len(), *e);
             }
-            ordered.remove(o);
+            ordered.remove(o.into_extent());
         }
         if direct {
             inode.direct.fetch_sub(1, Ordering::AcqRel);

@@ -6,7 +6,7 @@ use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
 use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::fs::Fs;
-use crate::engine::maps::Maps;
+use crate::engine::inode::maps::Maps;
 use crate::engine::txn::Txn;
 use kernel::prelude::*;
 

@@ -5,16 +5,16 @@
 
 use crate::engine::alloc::Space;
 use crate::engine::barrier::Barrier;
+use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::format::corrupt;
 use crate::engine::format::inode::InodeRecord;
+use crate::engine::inode::maps::extent_map::Counts;
+use crate::engine::inode::table::{InodeTable, Lookup};
 use crate::engine::inode::Inode;
-use crate::engine::itable::{InodeTable, Lookup};
 use crate::engine::lock_class;
 use crate::engine::log::Log;
-use crate::engine::maps::extent_map::Counts;
-use crate::engine::btree::NodeStore;
 use crate::engine::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};

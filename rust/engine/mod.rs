@@ -10,8 +10,7 @@
 //! | [`mod@format`] | encoding and checking of everything that is on disk |
 //! | [`btree`] | persistent B+trees and the cache of their clean nodes |
 //! | [`alloc`] | allocation groups, bitmaps, reservations |
-//! | [`maps`] | per-inode extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |
-//! | [`inode`], [`itable`] | inodes in memory |
+//! | [`inode`] | inodes in memory: their table, extent maps, delalloc, ordered extents (rules R1, R2, R4, R5) |
 //! | [`dir`], [`namei`] | directories and the operations on names |
 //! | [`xattr`] | extended attributes |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
@@ -35,10 +34,8 @@ pub mod extents;
 pub mod format;
 pub mod fs;
 pub mod inode;
-pub mod itable;
 pub mod lock_class;
 pub mod log;
-pub mod maps;
 pub mod mkfs;
 pub mod mount;
 pub mod mutant;
@@ -50,8 +47,9 @@ pub mod types;
 pub mod xattr;
 
 pub use fs::Fs;
+#[allow(unused_imports)] // Not every crate that contains the engine writes data.
+pub use inode::starting::{Ordered, Started};
 pub use inode::Inode;
-pub use maps::ordered::Ordered;
 pub use namei::Rename;
 pub use types::*;
 pub use xattr::XattrSet;

@@ -4,6 +4,7 @@
 
 use crate::engine::alloc::ag::Ag;
 use crate::engine::alloc::Space;
+use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::commit::CommitState;
 use crate::engine::format::find::Found;
@@ -12,7 +13,6 @@ use crate::engine::format::slots::{self, Other};
 use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replay::Replayed;
-use crate::engine::btree::NodeStore;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};

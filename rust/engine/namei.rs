@@ -488,7 +488,7 @@ impl Fs {
         txn.dirty(inode)?;
         let mut m = inode.meta.lock();
         m.change(&change());
-        txn.log(&m.record(inode.ino()));
+        txn.log(&Record::attrs_but_size(inode.ino(), &m.attrs));
         Ok(())
     }
 
@@ -514,7 +514,7 @@ impl Fs {
             }
             Some((t, a)) => m.change(&AttrChange::stale(&t, &a)),
         }
-        txn.log(&m.record(inode.ino()));
+        txn.log(&Record::attrs_but_size(inode.ino(), &m.attrs));
         Ok(())
     }
 

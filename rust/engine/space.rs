@@ -10,7 +10,6 @@
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
-use crate::engine::data::starting::Collecting;
 use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
@@ -64,7 +63,7 @@ impl Fs {
     /// was cut off would come back when the file grows again. Not inside a Txn.
     fn log_before_size(&self, inode: &Inode) {
         let unsaved = {
-            let right = Collecting::enter(inode);
+            let right = inode.collecting();
             inode.maps.read().ems.unsaved_from(&right, 0).is_some()
         };
         if unsaved {

@@ -228,16 +228,6 @@ pub struct WriteMap {
     pub new: bool,
 }
 
-/// Where a write in flight goes.
-pub struct Started {
-    /// First disk block.
-    pub phys: u64,
-    /// Number of blocks: a prefix of what was asked for.
-    pub len: u64,
-    /// The ordered extent; give it to `finish_write` when the I/O has ended.
-    pub ordered: crate::engine::Ordered,
-}
-
 /// What a check of read data says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {

@@ -375,7 +375,7 @@ impl Fs {
             meta.attrs.ctime = txn.time();
             let attrs = attrs().map(|a| {
                 meta.change(&a);
-                meta.record(inode.ino())
+                Record::attrs_but_size(inode.ino(), &meta.attrs)
             });
             let xattr = Record::Xattr {
                 ino: inode.ino(),

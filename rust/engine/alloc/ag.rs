@@ -25,9 +25,9 @@
 //! no transaction has touched.
 
 use super::bits::{Bits, BITMAP_BYTES};
+use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
-use crate::engine::btree::NodeStore;
 use crate::os::Map;
 use kernel::prelude::*;
 

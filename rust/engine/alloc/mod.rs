@@ -18,9 +18,9 @@
 pub mod ag;
 pub mod bits;
 
+use crate::engine::btree::NodeStore;
 use crate::engine::format::corrupt;
 use crate::engine::lock_class;
-use crate::engine::btree::NodeStore;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
 use ag::{Ag, Kept, Owner, Wish};
@@ -35,6 +35,12 @@ pub enum Priority {
     Normal,
     /// Operations that free space or must not fail: may use the pool.
     Reclaim,
+}
+
+/// Blocks that are reserved for the metadata of so many delalloc blocks of an inode. Reserved along with
+/// them: a debt that only showed at writeback would have nobody left to refuse.
+pub(crate) fn meta_for(delalloc: u64) -> u64 {
+    delalloc.div_ceil(32)
 }
 
 /// What [`Space::alloc`] found.

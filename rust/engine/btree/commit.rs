@@ -3,8 +3,8 @@
 //! Snapshots and write-out: see the steps of a commit in the description of [`super`].
 
 use super::{Dead, Link, Node, Tree, TreeId};
-use crate::engine::format::NodePtr;
 use crate::engine::btree::NodeStore;
+use crate::engine::format::NodePtr;
 use crate::os::{Block, Shared};
 use kernel::prelude::*;
 

@@ -9,9 +9,9 @@
 
 use super::node::bug;
 use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
+use crate::engine::btree::NodeStore;
 use crate::engine::format::node::{LEAF_SPACE, MAX_CHILDREN, SLOT_LEN};
 use crate::engine::format::NodePtr;
-use crate::engine::btree::NodeStore;
 use crate::os::Shared;
 use kernel::prelude::*;
 

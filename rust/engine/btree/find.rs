@@ -3,8 +3,8 @@
 //! Looking things up.
 
 use super::{KeyRange, Link, Node, Tree, ValueBuf};
-use crate::engine::format::corrupt_fmt;
 use crate::engine::btree::NodeStore;
+use crate::engine::format::corrupt_fmt;
 use crate::os::Shared;
 use kernel::prelude::*;
 

@@ -3,8 +3,8 @@
 //! Visiting a whole tree, for fsck, dumps and deletion.
 
 use super::{KeyRange, Link, Node, Tree};
-use crate::engine::format::NodePtr;
 use crate::engine::btree::NodeStore;
+use crate::engine::format::NodePtr;
 use crate::os::cond_resched;
 use kernel::prelude::*;
 

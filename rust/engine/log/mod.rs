@@ -35,7 +35,6 @@ pub mod ring;
 mod weakened;
 
 use crate::engine::btree::ValueBuf;
-use crate::engine::data::starting::Collecting;
 use crate::engine::format::Superblock;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -267,7 +266,7 @@ impl Fs {
     fn log_inode(&self, inode: &Inode) -> Result {
         trace::fsync_start(self.dev(), inode.ino());
         let limit = {
-            let _collecting = Collecting::enter(inode);
+            let _collecting = inode.collecting();
             inode.ordered.lock().next_id()
         };
         let flying = inode.ordered.lock().count_before(limit);
@@ -277,7 +276,7 @@ impl Fs {
         self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
         self.st.device().pass(Window::FsyncCollect)?;
 
-        let collecting = Collecting::enter(inode);
+        let collecting = inode.collecting();
         let mut m = inode.maps.write();
         // Together with the attributes, below.
         let mut writes = KVVec::new();

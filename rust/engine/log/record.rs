@@ -126,6 +126,17 @@ impl Writer<'_> {
 }
 
 impl Record<'_> {
+    /// The record of an inode's attributes. A size that writes have raised is not in it.
+    pub fn attrs_but_size(ino: u64, attrs: &Attrs) -> Record<'static> {
+        Record::Attrs {
+            ino,
+            attrs: Attrs {
+                size: SAME_SIZE,
+                ..*attrs
+            },
+        }
+    }
+
     /// Appends the record; nothing is left behind on error.
     pub fn append(&self, out: &mut KVVec<u8>, generation: u64, time: Time) -> Result {
         let at = out.len();

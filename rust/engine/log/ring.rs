@@ -18,9 +18,9 @@
 //! | 64 | .. | payload: records |
 
 use super::ahead::Ahead;
+use crate::engine::btree::NodeStore;
 use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::btree::NodeStore;
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
 

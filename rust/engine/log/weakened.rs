@@ -13,9 +13,9 @@
 use super::record::Record;
 use super::ring::{self, Batch};
 use crate::engine::fs::Fs;
+use crate::engine::inode::maps::extent_map::Em;
+use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::Inode;
-use crate::engine::maps::extent_map::Em;
-use crate::engine::maps::range::Range;
 #[cfg(ordofs_mutants)]
 use crate::engine::mutant;
 use crate::engine::txn::Txn;

@@ -7,8 +7,8 @@ mod common;
 
 use common::*;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
-use ordofs_engine::engine::btree::Tree;
 use ordofs_engine::engine::btree::NodeStore;
+use ordofs_engine::engine::btree::Tree;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;

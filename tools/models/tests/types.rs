@@ -19,22 +19,22 @@ use std::process::Command;
 /// A module that must not compile: name, error, what it does.
 struct Intruder(&'static str, &'static str, &'static str);
 
-const USES: &str = "use crate::engine::data::starting::*; use crate::engine::maps::extent_map::*;
-use crate::engine::maps::ordered::*; use crate::engine::maps::*; use crate::engine::maps::range::Range;
+const USES: &str = "use crate::engine::inode::starting::*; use crate::engine::inode::maps::extent_map::*;
+use crate::engine::inode::ordered::*; use crate::engine::inode::maps::*; use crate::engine::inode::maps::range::Range;
 use crate::engine::btree::NodeStore; use crate::engine::btree::Node;
 use crate::engine::*; use crate::os::*; use kernel::prelude::*;\n";
 
 /// Errors of types and private functions.
 const TYPES: &[Intruder] = &[
     Intruder(
-        "r1_second_call_site",
+        "r1_shared_side_from_elsewhere",
         "E0624",
-        "fn f(i: &Shared<Inode>, d: &Device) { let _ = Starting::enter(i, d); }",
+        "fn f(i: &Inode) { let _ = SharedSide::enter(&i.ordered_sem); }",
     ),
     Intruder(
-        "r1_publish_from_elsewhere",
+        "r1_insert_from_elsewhere",
         "E0624",
-        "fn f(s: &Starting<'_>, m: &mut Maps, w: NewWrite) { let _ = s.publish(m, w); }",
+        "fn f(s: &mut OrderedSet, r: &SharedSide<'_>, w: NewWrite) { let _ = s.insert(r, w); }",
     ),
     Intruder(
         "r1_ordered_extent_without_the_lock",
@@ -49,7 +49,7 @@ const TYPES: &[Intruder] = &[
     Intruder(
         "r1_forged_ordered_extent",
         "E0624",
-        "fn f(s: &mut OrderedSet, r: &Starting<'_>, w: NewWrite) { let _ = s.token(r, w); }",
+        "fn f(s: &mut OrderedSet, r: &SharedSide<'_>, w: NewWrite) { let _ = s.token(r, w); }",
     ),
     Intruder(
         "r1_collect_without_the_lock",
@@ -69,7 +69,7 @@ const FORGED: &[Intruder] = &[
         "r1_forged_right",
         "E0451",
         "fn f<'a>(i: &'a Shared<Inode>, d: &'a Device) -> Starting<'a> \
-         { Starting { inode: i, device: d, _shared: None } }",
+         { Starting { inode: i, device: d, side: SharedSide { _shared: None } } }",
     ),
     Intruder(
         "r1_forged_collector",

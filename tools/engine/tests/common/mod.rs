@@ -8,13 +8,13 @@ pub mod hooked;
 
 use kernel::prelude::Result;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
+use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::{Extent, HEADER};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::{GROUP_BLOCKS, RESERVED_BLOCKS};
 use ordofs_engine::engine::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
-use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Block, Device, Shared};

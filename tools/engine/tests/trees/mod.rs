@@ -5,11 +5,11 @@
 #![allow(dead_code)]
 
 use kernel::prelude::*;
+use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{
     NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
 };
 use ordofs_engine::engine::format::NodePtr;
-use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Shared};
 use std::collections::{BTreeMap, BTreeSet};

@@ -2,15 +2,46 @@
 
 //! Ordered extents: data I/O in flight, file range and disk range with checksums.
 //!
-//! An [`Ordered`] exists from before its mapping can be seen until the I/O has ended and the extent
+//! An [`OrderedExtent`] exists from before its mapping can be seen until the I/O has ended and the extent
 //! tree (or, on failure, the space) has been put right. Whoever collects mappings first collects
 //! ordered extents and so can wait for the data (R1, docs/RACES.md).
-//! The set is under `Inode.ordered`.
+//! The set is under `Inode.ordered`. Both sides of `Inode.ordered_sem` are types here: [`SharedSide`] to
+//! start a write, [`Collecting`] to collect what a fast fsync logs.
 
-use crate::engine::data::starting::Starting;
-use crate::engine::inode::Inode;
-use crate::os::{Map, Shared};
+use crate::engine::mutant::{self, Mutant};
+use crate::os::{Map, ReadGuard, RwLock, WriteGuard};
 use kernel::prelude::*;
+
+/// The shared side of `ordered_sem`: what it takes to insert an ordered extent.
+pub struct SharedSide<'a> {
+    /// `None` in a mutant only.
+    _shared: Option<ReadGuard<'a, ()>>,
+}
+
+impl<'a> SharedSide<'a> {
+    /// Waits for fast fsyncs that collect. Taken before `maps`.
+    pub(super) fn enter(ordered_sem: &'a RwLock<()>) -> Self {
+        Self {
+            _shared: (!mutant::is(Mutant::R1Lock)).then(|| ordered_sem.read()),
+        }
+    }
+}
+
+/// The right to collect what a fast fsync logs: the exclusive side of `ordered_sem`. Nobody is between
+/// an ordered extent and its extent map.
+pub struct Collecting<'a> {
+    /// `None` in a mutant only.
+    _exclusive: Option<WriteGuard<'a, ()>>,
+}
+
+impl<'a> Collecting<'a> {
+    /// Waits for writes that are being started. Taken before `maps`.
+    pub(super) fn enter(ordered_sem: &'a RwLock<()>) -> Self {
+        Self {
+            _exclusive: (!mutant::is(Mutant::R1Lock)).then(|| ordered_sem.write()),
+        }
+    }
+}
 
 #[derive(Clone, Copy)]
 struct Flight {
@@ -72,25 +103,20 @@ struct Lost {
     last: [Option<(u64, u64, Error)>; REMEMBERED],
 }
 
-/// Proof that an ordered extent is in its inode's set, and the right to complete it.
+/// Proof that an ordered extent is in its inode's set.
 ///
 /// # Invariants
 ///
 /// Only [`OrderedSet::insert`] makes one, and only [`OrderedSet::remove`] takes it.
 #[must_use = "the I/O of an ordered extent must be finished"]
-pub struct Ordered {
+pub struct OrderedExtent {
     id: u64,
-    inode: Shared<Inode>,
     flight: Flight,
     phys: u64,
     csums: KVec<u8>,
 }
 
-impl Ordered {
-    /// The inode that is written.
-    pub fn inode(&self) -> &Shared<Inode> {
-        &self.inode
-    }
+impl OrderedExtent {
     /// Unique in its inode, never 0.
     pub fn id(&self) -> u64 {
         self.id
@@ -136,27 +162,26 @@ impl OrderedSet {
     }
 
     /// R1: inserts an ordered extent; EBUSY if one is there. Only who may start a write can call it.
-    pub(in crate::engine) fn insert(
+    pub(super) fn insert(
         &mut self,
-        right: &Starting<'_>,
+        side: &SharedSide<'_>,
         write: NewWrite,
-    ) -> Result<Ordered> {
-        let o = self.token(right, write)?;
+    ) -> Result<OrderedExtent> {
+        let o = self.token(side, write)?;
         // INVARIANT: of the set: `token` has looked.
         self.map.insert(o.start(), o.flight)?;
         Ok(o)
     }
 
-    /// An [`Ordered`] with the next number. Private: it is not in the set yet.
-    fn token(&mut self, right: &Starting<'_>, write: NewWrite) -> Result<Ordered> {
+    /// An [`OrderedExtent`] with the next number. Private: it is not in the set yet.
+    fn token(&mut self, _side: &SharedSide<'_>, write: NewWrite) -> Result<OrderedExtent> {
         if self.overlaps(write.start, write.len) {
             return Err(EBUSY);
         }
         let id = self.next;
         self.next += 1;
-        Ok(Ordered {
+        Ok(OrderedExtent {
             id,
-            inode: right.inode().clone(),
             flight: Flight {
                 id,
                 start: write.start,
@@ -171,23 +196,23 @@ impl OrderedSet {
 
     /// Hand-weakened, for R1's mutants: proof of what is not so.
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
-    pub(in crate::engine) fn unproved(
+    pub(super) fn unproved(
         &mut self,
-        right: &Starting<'_>,
+        side: &SharedSide<'_>,
         write: NewWrite,
-    ) -> Result<Ordered> {
-        self.token(right, write)
+    ) -> Result<OrderedExtent> {
+        self.token(side, write)
     }
 
     /// Hand-weakened, for R1's mutants: makes [`Self::unproved`] true at last.
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
-    pub(in crate::engine) fn insert_late(&mut self, o: &Ordered) -> Result {
+    pub(super) fn insert_late(&mut self, o: &OrderedExtent) -> Result {
         self.map.insert(o.start(), o.flight)?;
         Ok(())
     }
 
     /// Takes it out again.
-    pub(in crate::engine) fn remove(&mut self, o: Ordered) {
+    pub(in crate::engine) fn remove(&mut self, o: OrderedExtent) {
         self.map.remove(&o.flight.start);
     }
 

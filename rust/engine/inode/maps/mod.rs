@@ -12,14 +12,13 @@
 //! alone, inserts delalloc, after it looked again.
 
 pub mod extent_map;
-pub mod ordered;
 pub mod range;
 
 use crate::engine::alloc::ag::Kept;
+use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::format::extent::Extent;
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::btree::NodeStore;
 use crate::engine::types::{MapKind, Mapping, MAX_FILE_BLOCKS};
 use extent_map::ExtentMaps;
 use kernel::prelude::*;

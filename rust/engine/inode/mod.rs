@@ -15,17 +15,22 @@
 //!
 //! They nest in the order of the table.
 
+pub mod maps;
+pub mod ordered;
+pub(crate) mod snapshot;
+pub mod starting;
+pub mod table;
+
 use crate::engine::btree::{Tree, TreeId, TreeKind};
-use crate::engine::commit::InodeSnap;
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use crate::engine::lock_class;
-use crate::engine::log::record::{Record, SAME_SIZE};
-use crate::engine::maps::ordered::OrderedSet;
-use crate::engine::maps::Maps;
 use crate::engine::types::{bytes_to_blocks, AttrChange, Attrs, Time, Times, S_IFMT};
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, RwLock, WaitQueue};
 use kernel::prelude::*;
+use maps::Maps;
+use ordered::{Collecting, OrderedSet};
+use snapshot::{InodeSnap, TreeSnap};
 
 /// Attributes and what goes with them.
 pub struct Meta {
@@ -60,17 +65,6 @@ impl Meta {
     pub(crate) fn change(&mut self, change: &AttrChange) {
         change.apply(&mut self.attrs);
         self.shown = change.ctime.unwrap_or(self.shown);
-    }
-
-    /// The log's record of the attributes. A size that writes have raised is not in it.
-    pub(crate) fn record(&self, ino: u64) -> Record<'static> {
-        Record::Attrs {
-            ino,
-            attrs: Attrs {
-                size: SAME_SIZE,
-                ..self.attrs
-            },
-        }
     }
 
     /// What the VFS has changed by itself, of the times that are in its inode. The modification time of a
@@ -230,6 +224,45 @@ impl Inode {
     /// never look as if it had none: backup tools take that for a hole.
     pub fn blocks(&self) -> u64 {
         self.maps.read().all_blocks()
+    }
+
+    /// R1: waits for writes that are being started, and keeps others from it.
+    pub(crate) fn collecting(&self) -> Collecting<'_> {
+        Collecting::enter(&self.ordered_sem)
+    }
+
+    /// Takes the snapshot of an inode that no operation changes meanwhile.
+    ///
+    /// Everything that needs memory comes first. The snapshot of a tree takes its list of replaced nodes
+    /// along: if an operation could not take all of the inode and dropped a part of it, the commit would never
+    /// free their blocks.
+    pub(crate) fn take_snapshot(&self) -> Result<KBox<InodeSnap>> {
+        let extents = TreeSnap::prepare(&self.maps.read().tree)?;
+        let dir = TreeSnap::prepare(&self.dir.read())?;
+        let xattr = TreeSnap::prepare(&self.xattr.read())?;
+        let (attrs, state, parent, deleted) = {
+            let m = self.meta.lock();
+            (m.attrs, m.state, m.parent, m.deleted)
+        };
+        let snap = InodeSnap {
+            attrs,
+            state,
+            parent,
+            deleted,
+            blocks: 0,
+            extents,
+            dir,
+            xattr,
+        };
+        let mut snap = KBox::new(snap, GFP_KERNEL)?;
+        {
+            let mut m = self.maps.write();
+            snap.blocks = m.blocks;
+            snap.extents.fill(&mut m.tree)?;
+        }
+        snap.dir.fill(&mut self.dir.write())?;
+        snap.xattr.fill(&mut self.xattr.write())?;
+        Ok(snap)
     }
 
     /// Changed since the last commit, or being committed: must stay in the table.

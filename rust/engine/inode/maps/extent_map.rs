@@ -3,7 +3,7 @@
 //! Extent maps: what is known in memory about where file blocks are, ahead of the extent tree.
 //!
 //! - *Pinned*: the I/O of an ordered extent is in flight there. Only R1's helper inserts pinned maps,
-//!   and only against the [`Ordered`] that proves that the ordered extent came first.
+//!   and only against the [`OrderedExtent`] that proves that the ordered extent came first.
 //! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
 //!   a fast fsync collects these.
 //! - *Logged*: modified, and a fast fsync has collected it. It stays until the commit all the same.
@@ -17,9 +17,8 @@
 //! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
 //! through, drops clean maps only. Everything is under `Inode.maps`.
 
-use super::ordered::Ordered;
 use super::range::{Range, RangeMap, RangeValue};
-use crate::engine::data::starting::Collecting;
+use crate::engine::inode::ordered::{Collecting, OrderedExtent};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicI64, Ordering};
 use kernel::prelude::*;
@@ -141,7 +140,7 @@ impl ExtentMaps {
     /// R1: makes the mapping of a write in flight visible. `proof` is the ordered extent, which is
     /// in the inode's set already: order is a matter of types here.
     /// An error may have dropped modified maps: the caller sees to it that no fsync relies on the log.
-    pub(in crate::engine) fn insert_pinned(&mut self, proof: &Ordered) -> Result {
+    pub(in crate::engine) fn insert_pinned(&mut self, proof: &OrderedExtent) -> Result {
         self.unsaved.cover(proof.start(), proof.len())?;
         self.maps.carve(proof.start(), proof.len(), |_| ())?;
         let value = Em {
@@ -161,7 +160,7 @@ impl ExtentMaps {
 
     /// The I/O of `o` completed in transaction `generation`: its maps are modified now. Parts that
     /// a later write replaced keep that write's state.
-    pub fn completed(&mut self, o: &Ordered, generation: u64) {
+    pub fn completed(&mut self, o: &OrderedExtent, generation: u64) {
         self.each_of(o, |em| {
             em.pinned = 0;
             em.in_place = false;
@@ -201,7 +200,7 @@ impl ExtentMaps {
     }
 
     /// The I/O of `o` failed: its maps never were.
-    pub fn failed(&mut self, o: &Ordered) -> Result {
+    pub fn failed(&mut self, o: &OrderedExtent) -> Result {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
             if r.value.pinned == o.id() {
@@ -213,7 +212,7 @@ impl ExtentMaps {
         Ok(())
     }
 
-    fn each_of(&mut self, o: &Ordered, f: impl Fn(&mut Em)) {
+    fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut Em)) {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
             if r.value.pinned == o.id() {

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Starting a write (R1).
+//!
+//! A write becomes visible in [`Starting::publish`] and nowhere else. The chain of types:
+//!
+//! - `OrderedSet::insert` requires a [`SharedSide`], the shared side of `Inode.ordered_sem`, which outside
+//!   of this room only [`Starting`] holds. The one call of [`Starting::enter`] is in `Fs::start_write`
+//!   (`scripts/layers` checks that).
+//! - `ExtentMaps::insert_pinned` requires the `OrderedExtent`, which only `OrderedSet::insert` makes. So
+//!   the order is not a matter of care.
+//! - `ExtentMaps::unsaved_from`, by which a fast fsync finds what it has to log, requires a `Collecting`,
+//!   which holds the exclusive side.
+
+use super::maps::Maps;
+use super::ordered::{NewWrite, OrderedExtent, SharedSide};
+use super::Inode;
+#[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
+use crate::engine::mutant::{self, Mutant};
+use crate::os::{trace, Device, Shared, Window};
+use core::ops::Deref;
+use kernel::prelude::*;
+
+/// An ordered extent and its inode: the right to complete the write.
+#[must_use = "the I/O of an ordered extent must be finished"]
+pub struct Ordered {
+    inode: Shared<Inode>,
+    extent: OrderedExtent,
+}
+
+impl Ordered {
+    /// The inode that is written.
+    pub fn inode(&self) -> &Shared<Inode> {
+        &self.inode
+    }
+
+    /// The ordered extent alone, to be taken out of its set.
+    pub(in crate::engine) fn into_extent(self) -> OrderedExtent {
+        self.extent
+    }
+}
+
+impl Deref for Ordered {
+    type Target = OrderedExtent;
+
+    fn deref(&self) -> &OrderedExtent {
+        &self.extent
+    }
+}
+
+/// Where a write in flight goes.
+pub struct Started {
+    /// First disk block.
+    pub phys: u64,
+    /// Number of blocks: a prefix of what was asked for.
+    pub len: u64,
+    /// The ordered extent; give it to `finish_write` when the I/O has ended.
+    pub ordered: Ordered,
+}
+
+/// The right to start a write: the shared side of `ordered_sem`.
+pub struct Starting<'a> {
+    inode: &'a Shared<Inode>,
+    /// For traces.
+    device: &'a Device,
+    side: SharedSide<'a>,
+}
+
+impl<'a> Starting<'a> {
+    /// Waits for fast fsyncs that collect. Taken before `maps`.
+    pub(in crate::engine) fn enter(inode: &'a Shared<Inode>, device: &'a Device) -> Self {
+        Self {
+            inode,
+            device,
+            side: SharedSide::enter(&inode.ordered_sem),
+        }
+    }
+
+    fn ordered(&self, extent: OrderedExtent) -> Ordered {
+        Ordered {
+            inode: self.inode.clone(),
+            extent,
+        }
+    }
+
+    /// R1: makes a write visible, with `maps` held for writing. EBUSY if one is in flight there. All
+    /// is as before on error.
+    pub(in crate::engine) fn publish(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
+        #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
+        if mutant::is(Mutant::R1Order) {
+            return self.publish_swapped(maps, write);
+        }
+        // The ordered extent first ...
+        let ordered = self.inode.ordered.lock().insert(&self.side, write)?;
+        self.tell(&ordered, trace::ordered_insert);
+        let _ = self.device.pass(Window::OrderedInserted);
+        // ... the extent map second: the type asks for the ordered extent.
+        if let Err(e) = maps.ems.insert_pinned(&ordered) {
+            self.inode.ordered.lock().remove(ordered);
+            return Err(e);
+        }
+        self.tell(&ordered, trace::ordered_mapped);
+        Ok(self.ordered(ordered))
+    }
+
+    /// A step in the life of an ordered extent, for traces.
+    #[inline(always)]
+    fn tell(&self, o: &OrderedExtent, event: fn(u32, u64, u64, u64, u64, u64, bool, bool)) {
+        event(
+            self.device.id(),
+            self.inode.ino(),
+            o.id(),
+            o.start(),
+            o.len(),
+            o.phys(),
+            o.in_place(),
+            o.direct(),
+        );
+    }
+
+    /// Hand-weakened, for R1's mutants: the extent map first. It takes an `OrderedExtent` that is in no set,
+    /// which real code cannot have.
+    #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
+    fn publish_swapped(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
+        let ordered = self.inode.ordered.lock().unproved(&self.side, write)?;
+        maps.ems.insert_pinned(&ordered)?;
+        self.tell(&ordered, trace::ordered_mapped);
+        let _ = self.device.pass(Window::OrderedInserted);
+        self.inode.ordered.lock().insert_late(&ordered)?;
+        self.tell(&ordered, trace::ordered_insert);
+        Ok(self.ordered(ordered))
+    }
+}
