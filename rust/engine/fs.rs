@@ -4,18 +4,19 @@
 //! modules that they belong to.
 
 use crate::engine::alloc::Space;
-use crate::engine::barrier::Barrier;
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, ValueBuf};
-use crate::engine::commit::CommitState;
 use crate::engine::format::corrupt;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::inode::maps::extent_map::Counts;
 use crate::engine::inode::table::{InodeTable, Lookup};
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
+use crate::engine::log::replayed::Replayed;
 use crate::engine::log::Log;
-use crate::engine::owed::Owed;
+use crate::engine::state::barrier::Barrier;
+use crate::engine::state::commit::CommitState;
+use crate::engine::state::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::os::{trace, LockMap, Mutex, NoFs, RwLock, Shared, WaitQueue};
@@ -214,6 +215,11 @@ impl Fs {
         self.forbidden
             .or_else(|| self.replayed().forbids())
             .or_else(given_up)
+    }
+
+    /// What the replay of this mount did.
+    pub fn replayed(&self) -> Replayed {
+        *self.log.replayed.lock()
     }
 
     /// Seconds between commits.

@@ -14,8 +14,10 @@
 //! | [`dir`], [`namei`] | directories and the operations on names |
 //! | [`xattr`] | extended attributes |
 //! | [`data`], [`space`] | data writes (R1) and operations on file space |
-//! | [`barrier`], [`txn`], [`commit`], [`owed`], [`mount`] | transactions and durability (R7, R8) |
-//! | [`log`] | the fsync log and its replay |
+//! | [`log`] | the fsync log as a data structure |
+//! | [`state`] | barrier, commit state, what renames owe, as data structures |
+//! | [`txn`] | transactions, commits, fsync (R7, R8) |
+//! | [`volume`] | mkfs, mount, replay |
 //! | [`lock_class`] | what the locks are called, in lock order |
 //! | [`mutant`] | builds with a protection missing, for the tests |
 //! | [`fs`] | the interface that the glue and the tools call |
@@ -25,9 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod alloc;
-pub mod barrier;
 pub mod btree;
-pub mod commit;
 pub mod data;
 pub mod dir;
 pub mod extents;
@@ -36,14 +36,13 @@ pub mod fs;
 pub mod inode;
 pub mod lock_class;
 pub mod log;
-pub mod mkfs;
-pub mod mount;
 pub mod mutant;
 pub mod namei;
-pub mod owed;
 pub mod space;
+pub mod state;
 pub mod txn;
 pub mod types;
+pub mod volume;
 pub mod xattr;
 
 pub use fs::Fs;

@@ -88,7 +88,7 @@ impl OrdoFs {
             // Replace by rename without fsync: a power cut never leaves the new name with an empty file.
             // Everything is in flight before the engine renames, also what another task is just writing
             // back; nothing waits for the I/O here, under the directories' locks. The engine makes the
-            // name durable with the data (rust/engine/owed.rs).
+            // name durable with the data (rust/engine/state/owed.rs).
             r.inode.start_writeback();
             r.inode.data().engine.wait_submitted();
         }

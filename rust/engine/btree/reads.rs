@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads of nodes in progress: what the barrier of a commit must not wait for (`engine/barrier.rs`).
+//! Reads of nodes in progress: what the barrier of a commit must not wait for (`engine/state/barrier.rs`).
 
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::WaitQueue;

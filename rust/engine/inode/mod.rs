@@ -87,7 +87,7 @@ pub struct Inode {
     ino: u64,
     kind: u32,
     pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
-    /// The commit under way has yet to take its snapshot ([`crate::engine::commit`]).
+    /// The commit under way has yet to take its snapshot ([`crate::engine::txn::commit`]).
     pub(crate) due: AtomicBool,
     /// Shared by tasks that write dirty pages back, while they start the writes.
     submitting: RwLock<()>,

@@ -3,7 +3,7 @@
 //! The filesystems that workloads start from; made once, shared by all.
 
 use crate::disk::{Image, Recorder};
-use crate::engine::mkfs::{format, FormatOptions};
+use crate::engine::volume::mkfs::{format, FormatOptions};
 use crate::engine::{Fs, MountOptions};
 use crate::oracle::Oracle;
 use crate::os;

@@ -4,7 +4,7 @@
 
 use ordofs_crash::base::Bases;
 use ordofs_crash::disk::{Blocks, Image, Recorder, Scratch, SIZE};
-use ordofs_crash::engine::log::replay::Replayed;
+use ordofs_crash::engine::log::replayed::Replayed;
 use ordofs_crash::engine::{Fs, Inode, MountOptions, Ordered};
 use ordofs_crash::observe::{recovered, untouched};
 use ordofs_crash::oracle::View;

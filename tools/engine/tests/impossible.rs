@@ -11,7 +11,7 @@ mod forge;
 use common::{make, mount, read, regular, write};
 use forge::leaf;
 use kernel::error::code::{ENOSPC, EUCLEAN};
-use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;

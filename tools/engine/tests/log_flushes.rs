@@ -6,7 +6,7 @@
 mod common;
 
 use common::*;
-use ordofs_engine::engine::log::MAX_UNFLUSHED;
+use ordofs_engine::engine::log::state::MAX_UNFLUSHED;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op, Recorder};

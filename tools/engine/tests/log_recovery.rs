@@ -10,7 +10,7 @@ use common::*;
 use kernel::prelude::{KBox, Result, EIO, ENODEV, EUCLEAN};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
 use ordofs_engine::engine::format::Superblock;
-use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op, Recorder};
@@ -133,7 +133,7 @@ impl Backend for Lossy {
 #[test]
 fn a_flush_that_fails_is_an_error() {
     for error in [EIO, ENODEV] {
-        for blocks in [1, log::MAX_UNFLUSHED + 1] {
+        for blocks in [1, log::state::MAX_UNFLUSHED + 1] {
             let lossy = Lossy::new(error);
             let dev = Device::new(lossy.clone());
             let fs = mount_on(Device::new(lossy.clone()));

@@ -7,7 +7,7 @@ mod common;
 use common::*;
 use kernel::fault;
 use kernel::prelude::{EIO, ENOMEM};
-use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{crc32c, Shared};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,7 +3,7 @@
 //! The engine end to end on a device in memory: make, mount, write, remount, read back.
 
 use kernel::prelude::{Result, ENOSPC};
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Block, Shared};

@@ -7,7 +7,7 @@ mod common;
 use common::{file, make, mount, mount_on, regular};
 use fastrand::Rng;
 use kernel::prelude::{Result, E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE};
-use ordofs_engine::engine::mount::read_superblock;
+use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, SECURITY, TRUSTED, USER, VALUE_MAX};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;

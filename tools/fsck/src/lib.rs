@@ -29,7 +29,7 @@ use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
 use ordofs_engine::engine::format::slots::{self, Other};
 use ordofs_engine::engine::format::Superblock;
-use ordofs_engine::engine::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
+use ordofs_engine::engine::volume::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::MountError;
 use ordofs_engine::os::{Block, Device, Shared};
 use std::collections::BTreeSet;

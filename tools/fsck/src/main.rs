@@ -9,7 +9,7 @@
 
 use clap::Parser;
 use ordofs_cli::{complain, say};
-use ordofs_engine::engine::log::replay::Replayed;
+use ordofs_engine::engine::log::replayed::Replayed;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Device;

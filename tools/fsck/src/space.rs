@@ -15,7 +15,7 @@ use crate::Checker;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
 use ordofs_engine::engine::alloc::bits::{Bits, BITMAP_BYTES};
 use ordofs_engine::engine::format::{le16, le32, GROUP_BLOCKS};
-use ordofs_engine::engine::mount::tree_of;
+use ordofs_engine::engine::volume::mount::tree_of;
 
 /// Runs of blocks that the bitmaps mark as used: start and end, in ascending order.
 #[derive(Default)]

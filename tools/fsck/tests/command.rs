@@ -3,7 +3,7 @@
 //! The exit status of fsck.ordofs tells the verdict, whatever becomes of its output, and nothing that fsck(8)
 //! would decode as something else.
 
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;

@@ -5,7 +5,7 @@
 
 use kernel::print::{set_level, SILENT};
 use ordofs_engine::engine::format::SB_SLOTS;
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, random_u64, Block};

@@ -2,7 +2,7 @@
 
 //! What a check costs depends on what is used, not on the size of the device.
 
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::os::mem::MemDisk;
 use std::time::{Duration, Instant};
 

@@ -27,7 +27,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use clap::Parser;
 use ordofs_cli::{complain, say};
 use ordofs_engine::engine::format::{superblock, MAX_BLOCKS, MIN_BLOCKS};
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Backend;

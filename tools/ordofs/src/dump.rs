@@ -12,7 +12,7 @@ use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{le32, NodePtr, Superblock, SB_SLOTS};
-use ordofs_engine::engine::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
+use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::{dir, xattr};
 use ordofs_engine::engine::{Attrs, S_IFDIR, S_IFLNK, S_IFMT};
 use ordofs_engine::os::{Block, Device, Shared};

@@ -2,7 +2,7 @@
 
 //! What cannot be written is an error, to the last byte; that the reader has gone is none.
 
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::{Fs, MountOptions, NewInode, S_IFREG};
 use ordofs_engine::os::file::{FileDisk, Open};
 use std::fs::{File, OpenOptions};

@@ -14,7 +14,7 @@ mod engine;
 mod os;
 
 use engine::alloc::Priority;
-use engine::mkfs::{format, FormatOptions};
+use engine::volume::mkfs::{format, FormatOptions};
 use engine::xattr::{ACL_ACCESS, USER, VALUE_MAX};
 use engine::*;
 use kernel::prelude::Result;

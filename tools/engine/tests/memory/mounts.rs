@@ -11,7 +11,7 @@ use super::tally::Tally;
 use super::trial::{among, found, mounted, same, MODES};
 use kernel::fault::{nth, Mode};
 use kernel::prelude::*;
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;

@@ -16,7 +16,7 @@ pub use verify::verify;
 use super::model::{Model, Node};
 use super::ops::Op;
 use kernel::prelude::*;
-use ordofs_engine::engine::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{Block, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};

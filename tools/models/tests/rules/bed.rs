@@ -4,7 +4,7 @@
 
 use crate::disk::{Disk, Image};
 use kernel::prelude::{Result, EIO};
-use ordofs_models::engine::mkfs::{format, FormatOptions};
+use ordofs_models::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_models::engine::*;
 use ordofs_models::os::{crc32c, Block, Device, Shared};
 use std::collections::HashMap;

@@ -24,10 +24,8 @@
 //! A stream of renames could add debts for ever. Whoever finds new ones after having paid asks for
 //! *strictness*: renames that come meanwhile wait for their data themselves.
 
-use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
-use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
 use kernel::prelude::*;
@@ -35,11 +33,12 @@ use kernel::prelude::*;
 /// Debts that [`Owed::in_flight`] looks at.
 const LOOK_AT: usize = 256;
 
+/// Data that must be durable before a rename is.
 #[derive(Clone)]
-struct Debt {
-    inode: Shared<Inode>,
+pub(in crate::engine) struct Debt {
+    pub(in crate::engine) inode: Shared<Inode>,
     /// Ordered extents with a smaller number must have ended.
-    limit: u64,
+    pub(in crate::engine) limit: u64,
 }
 
 struct List {
@@ -85,13 +84,7 @@ impl Owed {
     pub(crate) fn in_flight(&self) -> bool {
         let mut from = 0;
         for _ in 0..LOOK_AT {
-            let found = self
-                .list
-                .lock()
-                .debts
-                .first_ge(from)
-                .map(|(id, d)| (id, d.clone()));
-            let Some((id, debt)) = found else {
+            let Some((id, debt)) = self.first_from(from) else {
                 return false;
             };
             if debt.inode.ordered.lock().count_before(debt.limit) != 0 {
@@ -102,13 +95,35 @@ impl Owed {
         self.list.lock().debts.first_ge(from).is_some()
     }
 
+    /// Must renames wait for their data themselves?
+    pub(in crate::engine) fn is_strict(&self) -> bool {
+        self.strict.load(Ordering::Acquire) != 0
+    }
+
+    /// Later debts have at least this number.
+    pub(in crate::engine) fn next_id(&self) -> u64 {
+        self.list.lock().next
+    }
+
+    /// The first debt with a number of at least `from`, and its number.
+    pub(in crate::engine) fn first_from(&self, from: u64) -> Option<(u64, Debt)> {
+        let list = self.list.lock();
+        list.debts.first_ge(from).map(|(id, d)| (id, d.clone()))
+    }
+
+    /// The debt is paid.
+    pub(in crate::engine) fn remove(&self, id: u64) {
+        self.list.lock().debts.remove(&id);
+    }
+
     /// From now on renames add none.
     pub fn be_strict(&self) -> Strict<'_> {
         self.strict.fetch_add(1, Ordering::AcqRel);
         Strict(self)
     }
 
-    fn add(&self, inode: &Shared<Inode>, limit: u64) -> Result {
+    /// Notes a debt.
+    pub(in crate::engine) fn add(&self, inode: &Shared<Inode>, limit: u64) -> Result {
         let mut list = self.list.lock();
         let id = list.next;
         let debt = Debt {
@@ -118,56 +133,5 @@ impl Owed {
         list.debts.insert(id, debt)?;
         list.next = id + 1;
         Ok(())
-    }
-}
-
-impl Fs {
-    /// The inode is about to be renamed over another one. Its data is in the log afterwards, or it is noted
-    /// that it has to be. Must not be called inside a transaction.
-    pub(crate) fn owe(&self, inode: &Shared<Inode>) {
-        let (limit, flying) = {
-            let ordered = inode.ordered.lock();
-            (ordered.next_id(), !ordered.is_empty())
-        };
-        if flying && mutant::is(Mutant::LogRenameAhead) {
-            return;
-        }
-        let noted = flying
-            && self.owed.strict.load(Ordering::Acquire) == 0
-            && self.owed.add(inode, limit).is_ok();
-        if !noted {
-            self.ordered_before(inode, limit);
-            self.log_data(inode);
-        }
-    }
-
-    fn ordered_before(&self, inode: &Inode, limit: u64) {
-        self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
-    }
-
-    /// Pays the debts that there are. Must not be called inside a transaction or from a completion, nor with
-    /// a lock that a completion needs.
-    pub(crate) fn pay_owed(&self) {
-        let end = self.owed.list.lock().next;
-        let mut from = 0;
-        loop {
-            let found = self
-                .owed
-                .list
-                .lock()
-                .debts
-                .first_ge(from)
-                .map(|(id, d)| (id, d.clone()));
-            let Some((id, debt)) = found.filter(|(id, _)| *id < end) else {
-                return;
-            };
-            self.ordered_before(&debt.inode, debt.limit);
-            // Before it leaves the list: else a batch could carry the rename without it.
-            if !debt.inode.meta.lock().deleted {
-                self.log_data(&debt.inode);
-            }
-            self.owed.list.lock().debts.remove(&id);
-            from = id + 1;
-        }
     }
 }

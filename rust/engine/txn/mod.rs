@@ -4,8 +4,19 @@
 //!
 //! An operation runs inside a [`Txn`]: it holds the shared side of the barrier, so all it does lands in
 //! one transaction, and has reserved its worst case there. The commit holds the exclusive side only
-//! for a moment ([`crate::engine::barrier`]). A Txn never waits for I/O completions, ordered extents, folio locks
+//! for a moment ([`crate::engine::state::barrier`]). A Txn never waits for I/O completions, ordered extents, folio locks
 //! or commits; who has to wait for space (which may run a commit) leaves the barrier for that.
+
+pub mod commit;
+mod fsync;
+mod owed;
+#[cfg(any(
+    ordofs_mutants,
+    ordofs_mutant_r1_trust,
+    ordofs_mutant_log_nowait,
+    ordofs_mutant_log_split
+))]
+mod weakened;
 
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;

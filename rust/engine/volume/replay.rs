@@ -3,7 +3,7 @@
 //! Replay at mount: from the newest superblock over the log behind it.
 //!
 //! 1. Find the end: batches in sequence with right checksums, and of the last one only if the data it
-//!    names is there (see [`super`]). Claim every block that a record maps, so that nothing of the
+//!    names is there (see [`crate::engine::log`]). Claim every block that a record maps, so that nothing of the
 //!    replay allocates it.
 //! 2. Carry out the records, in order, through the functions that did the operations in the first
 //!    place, all in memory and in one transaction.
@@ -13,14 +13,15 @@
 //! A batch is written when the one before it has been flushed. So where the log ends, and a header of a later batch
 //! is found behind, the log did not end there: a batch that fsync had acknowledged is damaged ([`Lost`]).
 
-use super::ahead::Ahead;
-use super::record::{decode, Record, Stamped, SAME_SIZE};
-use super::ring::{self, Area, Found};
 use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::log::ahead::Ahead;
+use crate::engine::log::record::{decode, Record, Stamped, SAME_SIZE};
+use crate::engine::log::replayed::{Lost, Replayed};
+use crate::engine::log::ring::{self, Area, Found};
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::namei::Rename;
 use crate::engine::types::*;
@@ -28,58 +29,6 @@ use crate::engine::xattr::XattrSet;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Shared};
 use kernel::prelude::*;
-
-/// What a replay did.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Replayed {
-    /// Batches believed.
-    pub batches: u64,
-    /// Records carried out.
-    pub records: u64,
-    /// A last batch was there whose data was not.
-    pub disbelieved: bool,
-    /// After the last batch believed comes one that was cut off, or damaged: number of it.
-    pub damaged: Option<u64>,
-    /// That one was not cut off: what fsync had acknowledged cannot be replayed.
-    pub lost: Option<Lost>,
-}
-
-/// Acknowledged batches that cannot be replayed.
-#[derive(Clone, Copy, Debug)]
-pub struct Lost {
-    /// Position of the first one, which is damaged.
-    pub pos: u64,
-    /// Its number.
-    pub seq: u64,
-    /// The newest batch that was found behind it; its own number if it cannot be read, and may not be
-    /// one at all.
-    pub newest: u64,
-}
-
-impl Lost {
-    /// How many batches there were at least.
-    pub fn batches(&self) -> u64 {
-        self.newest.saturating_sub(self.seq).saturating_add(1)
-    }
-}
-
-impl Replayed {
-    /// Must the log go on elsewhere? Also behind a batch that was only damaged: one of the same number
-    /// would make what follows it there part of the new log.
-    pub fn changes(&self) -> bool {
-        self.batches > 0 || self.disbelieved || self.damaged.is_some()
-    }
-
-    /// Why nothing may be written after it.
-    pub fn forbids(&self) -> Option<MountError> {
-        self.lost.map(|_| {
-            MountError::new(
-                EUCLEAN,
-                "the log is damaged before its end, fsyncs are lost (see the kernel log); run fsck.ordofs, mount with -o ro to see what is there",
-            )
-        })
-    }
-}
 
 /// A record that nobody can have logged.
 fn refuse(ino: u64, what: &str) -> Error {
@@ -109,7 +58,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Is the data of a batch's write records on disk? Reads at most [`super::MAX_UNFLUSHED`] blocks of
+    /// Is the data of a batch's write records on disk? Reads at most [`crate::engine::log::state::MAX_UNFLUSHED`] blocks of
     /// a batch that was written by this code.
     fn data_is_there(&self, payload: &[u8], generation: u64) -> Result<bool> {
         if mutant::is(Mutant::LogTrustData) {

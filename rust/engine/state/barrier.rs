@@ -9,7 +9,7 @@
 //!
 //! - What runs under the exclusive side takes no lock that is held across a read from the device: not an
 //!   inode's `maps`, `dir` or `xattr`, and not an allocation group's. It only marks what the commit has to
-//!   take ([`crate::engine::commit`]).
+//!   take ([`crate::engine::txn::commit`]).
 //! - Closing is given up when it takes long *because of a read*. An operation inside may read a node, or
 //!   wait for a lock whose holder reads one, whether that is inside or not. It is enough to know that some
 //!   node is being read ([`Reads`]): without one, those inside leave by themselves. With one, they get a

@@ -24,12 +24,13 @@
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
-use crate::engine::btree::{NodeSink, Snapshot, Tree};
+use crate::engine::btree::{NodeSink, Snapshot};
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use crate::engine::format::{NodePtr, Superblock};
+use crate::engine::format::NodePtr;
 use crate::engine::fs::Fs;
 use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
 use crate::engine::inode::Inode;
+use crate::engine::state::commit::CommitState;
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
@@ -40,14 +41,6 @@ const BATCH: usize = 256;
 const SOFT_LIMIT: i64 = 4096;
 /// Shortest discard in blocks.
 const MIN_DISCARD: u64 = 16;
-
-/// What only commits touch, under the commit mutex.
-pub struct CommitState {
-    /// Inodes without names and truncations under way.
-    pub orphans: Tree,
-    /// The newest superblock.
-    pub sb: KBox<Superblock>,
-}
 
 /// Gives addresses and gathers nodes for writing.
 struct Sink<'a> {

@@ -10,15 +10,15 @@
 //! the wait must be complete after it. If it is not, what lies on the disk there is logged as the
 //! file's data, checksum and all.
 
-use super::record::Record;
-use super::ring::{self, Batch};
+use super::Txn;
 use crate::engine::fs::Fs;
 use crate::engine::inode::maps::extent_map::Em;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::Inode;
+use crate::engine::log::record::Record;
+use crate::engine::log::ring::{self, Batch};
 #[cfg(ordofs_mutants)]
 use crate::engine::mutant;
-use crate::engine::txn::Txn;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, now, Block};
 use kernel::prelude::*;
