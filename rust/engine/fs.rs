@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A mounted filesystem: the state that everything shares. The operations are methods of [`Fs`] in the
-//! modules that they belong to.
+//! rooms above this file (`txn/`, `ops/`, `volume/`).
 
 use crate::engine::alloc::Space;
 use crate::engine::btree::NodeStore;
-use crate::engine::btree::{Tree, ValueBuf};
-use crate::engine::format::corrupt;
-use crate::engine::format::inode::InodeRecord;
+use crate::engine::btree::Tree;
 use crate::engine::inode::maps::extent_map::Counts;
-use crate::engine::inode::table::{InodeTable, Lookup};
+use crate::engine::inode::table::InodeTable;
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
 use crate::engine::log::replayed::Replayed;
@@ -19,7 +17,7 @@ use crate::engine::state::commit::CommitState;
 use crate::engine::state::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use crate::os::{trace, LockMap, Mutex, NoFs, RwLock, Shared, WaitQueue};
+use crate::os::{LockMap, Mutex, RwLock, Shared, WaitQueue};
 use core::num::NonZeroU64;
 use kernel::prelude::*;
 
@@ -36,9 +34,6 @@ pub struct Geometry {
     /// Label, NUL-padded.
     pub label: [u8; 64],
 }
-
-/// Inodes without a clean extent map that the shrinker looks at in one go.
-const SWEEP: u64 = 1024;
 
 /// A mounted filesystem.
 pub struct Fs {
@@ -262,162 +257,5 @@ impl Fs {
             return Err(EIO);
         }
         Ok(())
-    }
-
-    /// Numbers for statfs(2).
-    pub fn statfs(&self) -> StatFs {
-        let (free, pinned, pool) = self.space.counts();
-        let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
-        StatFs {
-            blocks: self.geometry.total,
-            bfree: free + pinned + pool,
-            // What an operation that takes it all has to write besides is not available.
-            bavail: (free + pinned).saturating_sub(self.space.bitmaps_to_come()),
-            files: used.saturating_add(free),
-            ffree: free,
-        }
-    }
-
-    /// Blocks that are reserved for the metadata of dirty data. Most of them will not be needed: writing the
-    /// data back gives them back.
-    pub fn held_for_dirty_data(&self) -> u64 {
-        self.delalloc_meta.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    /// Blocks that operations have promised the next commit: they are reserved, and [`Fs::statfs`] does
-    /// not count them as free.
-    pub fn promised(&self) -> u64 {
-        self.commit_reserved.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.
-    pub fn iget(&self, ino: u64) -> Result<Shared<Inode>> {
-        let _nofs = NoFs::enter();
-        let mut v = ValueBuf::new();
-        loop {
-            let ticket = match self.itable.get(ino)? {
-                Lookup::Here(i) => {
-                    // Deleted, and only waiting for the commit that says so.
-                    if i.meta.lock().deleted {
-                        self.iput(i);
-                        return Err(ESTALE);
-                    }
-                    return Ok(i);
-                }
-                Lookup::Not(ticket) => ticket,
-            };
-            if !self.itree.read().get(&self.st, ino, &mut v)? {
-                return Err(ESTALE);
-            }
-            let rec = InodeRecord::decode(ino, v.as_slice())?;
-            if let Some(what) = self.impossible(ino, &rec) {
-                return Err(corrupt("inode", ino, what));
-            }
-            let inode = Shared::new(Inode::from_record(ino, &rec)?)?;
-            if let Some(i) = self.itable.add_loaded(inode, ticket)? {
-                return Ok(i);
-            }
-        }
-    }
-
-    /// What is wrong with a record that could be decoded.
-    fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
-        let kind = rec.attrs.mode & S_IFMT;
-        Some(if ino >= self.next_ino.load(Ordering::Relaxed) {
-            "its number was never given out"
-        } else if rec.generation > self.running_generation() {
-            "of a generation that there was not"
-        } else if rec.blocks > self.geometry.total {
-            "more blocks than the filesystem"
-        } else if kind != S_IFREG && (rec.blocks != 0 || !rec.extents.is_empty()) {
-            "blocks, and no regular file"
-        } else if kind != S_IFDIR && kind != S_IFLNK && !rec.dir.is_empty() {
-            "entries, and no directory"
-        } else if kind == S_IFLNK && rec.attrs.size > SYMLINK_MAX as u64 {
-            "a target that is too long"
-        } else {
-            return None;
-        })
-    }
-
-    /// The inode has one user less.
-    pub fn iput(&self, inode: Shared<Inode>) {
-        let _nofs = NoFs::enter();
-        let ino = inode.ino();
-        drop(inode);
-        let gone = self.itable.put(ino);
-        self.let_go(gone);
-    }
-
-    /// An inode left the table: nobody uses it, and what is on disk is what it says.
-    pub(crate) fn let_go(&self, inode: Option<Shared<Inode>>) {
-        let Some(inode) = inode else { return };
-        let mut m = inode.maps.write();
-        if let Some(kept) = m.kept.take() {
-            self.space.release_kept(kept);
-        }
-        m.ems.forget_all();
-        m.ems.recount(&self.em_count);
-        let n = m.delalloc.total();
-        if n != 0 {
-            // R4: every reservation has found its end by now.
-            pr_warn!(
-                "{}: inode {}: {} reserved blocks at eviction\n",
-                self.device_name(),
-                inode.ino(),
-                n
-            );
-            if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
-                self.space.unreserve(n);
-                self.shrink_delalloc_meta(n, 0);
-            }
-        }
-    }
-
-    /// Clean extent maps and cached nodes: what a shrinker could free.
-    pub fn shrink_count(&self) -> u64 {
-        self.clean_maps() + self.st.cached()
-    }
-
-    fn clean_maps(&self) -> u64 {
-        self.em_count.clean.load(Ordering::Relaxed).max(0) as u64
-    }
-
-    /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs), of both
-    /// their share. Waits for no lock whose holder may be waiting for memory.
-    pub fn shrink_scan(&self, n: u64) -> u64 {
-        let maps = self.clean_maps();
-        let all = maps.saturating_add(self.st.cached()).max(1);
-        let share = if n < all {
-            n.saturating_mul(maps).div_ceil(all)
-        } else {
-            maps
-        };
-        let done = self.shrink_maps(share);
-        done + self.st.shrink(n.saturating_sub(done))
-    }
-
-    fn shrink_maps(&self, want: u64) -> u64 {
-        // One at least: the count of the clean ones is not exact.
-        let want = want.max(1);
-        if self.em_count.all.load(Ordering::Relaxed) <= 0 {
-            return 0;
-        }
-        let (mut done, mut seen) = (0, 0);
-        self.itable.sweep(|i| {
-            seen += 1;
-            if let Some(mut m) = i.maps.try_write() {
-                let (k, kept) = m.ems.shrink(want - done);
-                m.ems.recount(&self.em_count);
-                if k + kept > 0 {
-                    let (dev, kept) = (self.dev(), kept as u64);
-                    trace::release_maps(dev, i.ino(), 0, u64::MAX, k as u64, kept, true);
-                }
-                done += k as u64;
-            }
-            // Most inodes may have none: the next call goes on here.
-            done < want && seen < want.saturating_add(SWEEP)
-        });
-        done
     }
 }

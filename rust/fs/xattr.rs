@@ -10,7 +10,7 @@ use kernel::prelude::*;
 
 use super::{InodeData, OrdoFs};
 use crate::{
-    engine::{self, xattr, NewXattr},
+    engine::{self, ops::xattr, NewXattr},
     os::NoFs,
     vfs::{Namespace, NewNode, XattrSet},
 };

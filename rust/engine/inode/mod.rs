@@ -91,7 +91,7 @@ pub struct Inode {
     pub(crate) due: AtomicBool,
     /// Shared by tasks that write dirty pages back, while they start the writes.
     submitting: RwLock<()>,
-    /// R1: see [`crate::engine::data`].
+    /// R1: see [`crate::engine::ops::data`].
     pub(crate) ordered_sem: RwLock<()>,
     pub(crate) maps: RwLock<Maps>,
     pub(crate) dir: RwLock<Tree>,

@@ -162,7 +162,7 @@ impl OrderedSet {
     }
 
     /// R1: inserts an ordered extent; EBUSY if one is there. Only who may start a write can call it.
-    pub(super) fn insert(
+    pub(in crate::engine) fn insert(
         &mut self,
         side: &SharedSide<'_>,
         write: NewWrite,

@@ -13,7 +13,6 @@
 //! A batch is written when the one before it has been flushed. So where the log ends, and a header of a later batch
 //! is found behind, the log did not end there: a batch that fsync had acknowledged is damaged ([`Lost`]).
 
-use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
@@ -23,9 +22,10 @@ use crate::engine::log::record::{decode, Record, Stamped, SAME_SIZE};
 use crate::engine::log::replayed::{Lost, Replayed};
 use crate::engine::log::ring::{self, Area, Found};
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::namei::Rename;
+use crate::engine::ops::extents::{Budget, Old};
+use crate::engine::ops::namei::Rename;
+use crate::engine::ops::xattr::XattrSet;
 use crate::engine::types::*;
-use crate::engine::xattr::XattrSet;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Shared};
 use kernel::prelude::*;

@@ -11,7 +11,7 @@
 use crate::base::Base;
 use crate::disk::Recorder;
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::xattr::{XattrSet, ACL_ACCESS, USER};
+use crate::engine::ops::xattr::{XattrSet, ACL_ACCESS, USER};
 use crate::engine::*;
 use crate::oracle::{acl, Id, Oracle, When, ACL, NEVER};
 use crate::os::{now, Device, Shared};

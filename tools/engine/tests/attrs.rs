@@ -7,7 +7,8 @@
 mod common;
 
 use common::*;
-use ordofs_engine::engine::xattr::ACL_ACCESS;
+use ordofs_engine::engine::ops::xattr;
+use ordofs_engine::engine::ops::xattr::ACL_ACCESS;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{now, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

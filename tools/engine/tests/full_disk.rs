@@ -321,7 +321,7 @@ fn a_file_that_grows_after_a_truncation_has_nothing_of_it_after_a_crash() {
 /// freed.
 #[test]
 fn what_is_refused_on_a_full_disk_stays_refused() {
-    use xattr::USER;
+    use ordofs_engine::engine::ops::xattr::USER;
     let _one = ONE.lock().unwrap_or_else(|e| e.into_inner());
     let disk = make(16384);
     let dev = disk.device();

@@ -9,6 +9,7 @@ mod common;
 use common::hooked::{hooked, Ask};
 use common::*;
 use kernel::fault::{nth, Mode};
+use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Shared};

@@ -6,7 +6,7 @@ mod support;
 
 use fastrand::Rng;
 use kernel::prelude::*;
-use ordofs_engine::engine::namei::Rename;
+use ordofs_engine::engine::ops::namei::Rename;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Block, Shared};

@@ -7,8 +7,11 @@ mod common;
 use common::{file, make, mount, mount_on, regular};
 use fastrand::Rng;
 use kernel::prelude::{Result, E2BIG, EEXIST, EINVAL, ENODATA, ENOSPC, ERANGE};
+use ordofs_engine::engine::ops::xattr;
+use ordofs_engine::engine::ops::xattr::{
+    ACL_ACCESS, ACL_DEFAULT, SECURITY, TRUSTED, USER, VALUE_MAX,
+};
 use ordofs_engine::engine::volume::mount::read_superblock;
-use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, SECURITY, TRUSTED, USER, VALUE_MAX};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::Recorder;

@@ -5,10 +5,10 @@
 use crate::{Checker, Claim, Edge, Seen};
 use kernel::prelude::Result;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
-use ordofs_engine::engine::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::le32;
+use ordofs_engine::engine::ops::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
 use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;

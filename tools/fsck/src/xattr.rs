@@ -5,7 +5,7 @@
 
 use crate::Checker;
 use ordofs_engine::engine::btree::{Tree, MAX_VALUE};
-use ordofs_engine::engine::xattr::{bucket, decode, ACL_DEFAULT};
+use ordofs_engine::engine::ops::xattr::{bucket, decode, ACL_DEFAULT};
 use ordofs_engine::engine::S_IFDIR;
 use std::collections::BTreeSet;
 

@@ -32,11 +32,6 @@ const TYPES: &[Intruder] = &[
         "fn f(i: &Inode) { let _ = SharedSide::enter(&i.ordered_sem); }",
     ),
     Intruder(
-        "r1_insert_from_elsewhere",
-        "E0624",
-        "fn f(s: &mut OrderedSet, r: &SharedSide<'_>, w: NewWrite) { let _ = s.insert(r, w); }",
-    ),
-    Intruder(
         "r1_ordered_extent_without_the_lock",
         "E0061",
         "fn f(s: &mut OrderedSet, w: NewWrite) { let _ = s.insert(w); }",

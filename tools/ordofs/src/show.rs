@@ -8,7 +8,7 @@
 //! while it is printed, so that memory does not grow with it.
 
 use anyhow::Result;
-use ordofs_engine::engine::xattr;
+use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::os::Time;
 use serde_json::{json, Value};
 use std::io::{self, BufWriter, Write};

@@ -9,7 +9,7 @@
 use anyhow::{anyhow, Context, Result};
 use clap::Parser;
 use kernel::prelude::Error;
-use ordofs_engine::engine::xattr::{XattrSet, USER, VALUE_MAX};
+use ordofs_engine::engine::ops::xattr::{XattrSet, USER, VALUE_MAX};
 use ordofs_engine::engine::{Fs, Inode, MountOptions, NewInode, S_IFDIR, S_IFREG};
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Shared;

@@ -3,7 +3,7 @@
 //! Operations on names, as the VFS and rust/fs/namei.rs call them.
 
 use super::{World, XATTRS};
-use crate::engine::xattr::USER;
+use crate::engine::ops::xattr::USER;
 use crate::engine::*;
 use crate::oracle::{Id, Xattrs, ROOT};
 use crate::os::Shared;

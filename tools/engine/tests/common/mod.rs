@@ -13,6 +13,7 @@ use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::{Extent, HEADER};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::{GROUP_BLOCKS, RESERVED_BLOCKS};
+use ordofs_engine::engine::ops::dir;
 use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::volume::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::*;

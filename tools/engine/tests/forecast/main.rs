@@ -14,8 +14,8 @@ mod engine;
 mod os;
 
 use engine::alloc::Priority;
+use engine::ops::xattr::{ACL_ACCESS, USER, VALUE_MAX};
 use engine::volume::mkfs::{format, FormatOptions};
-use engine::xattr::{ACL_ACCESS, USER, VALUE_MAX};
 use engine::*;
 use kernel::prelude::Result;
 use ordofs_engine::os::mem::MemDisk;

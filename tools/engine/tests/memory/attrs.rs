@@ -5,7 +5,7 @@
 use super::action::{whole, Action};
 use super::bed::Bed;
 use kernel::prelude::*;
-use ordofs_engine::engine::xattr::{ACL_ACCESS, ACL_DEFAULT, USER};
+use ordofs_engine::engine::ops::xattr::{ACL_ACCESS, ACL_DEFAULT, USER};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::now;
 

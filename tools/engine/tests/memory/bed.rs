@@ -5,6 +5,7 @@
 
 use super::support::driver::{fill, mkfs};
 use kernel::prelude::*;
+use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, Block, Shared};

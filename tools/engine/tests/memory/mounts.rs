@@ -11,6 +11,7 @@ use super::tally::Tally;
 use super::trial::{among, found, mounted, same, MODES};
 use kernel::fault::{nth, Mode};
 use kernel::prelude::*;
+use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;

@@ -5,7 +5,8 @@
 use super::action::{steps, whole, Action};
 use super::bed::{long, new, with, Bed};
 use kernel::prelude::*;
-use ordofs_engine::engine::namei::Rename;
+use ordofs_engine::engine::ops::namei::Rename;
+use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::Shared;
 

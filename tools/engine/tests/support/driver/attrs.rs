@@ -4,7 +4,7 @@
 
 use super::{pick, Driver};
 use kernel::prelude::{EEXIST, ENODATA};
-use ordofs_engine::engine::xattr::{ACL_ACCESS, SECURITY, TRUSTED, USER};
+use ordofs_engine::engine::ops::xattr::{ACL_ACCESS, SECURITY, TRUSTED, USER};
 use ordofs_engine::engine::{XattrSet, NAME_MAX};
 use std::vec::Vec as StdVec;
 

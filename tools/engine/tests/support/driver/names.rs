@@ -6,7 +6,7 @@ use super::super::model::Node;
 use super::super::ops::{How, What};
 use super::{pick, Driver, S_IFCHR, S_IFIFO};
 use kernel::prelude::{EEXIST, ENOTEMPTY};
-use ordofs_engine::engine::namei::Rename;
+use ordofs_engine::engine::ops::namei::Rename;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::Shared;
 use std::vec::Vec as StdVec;

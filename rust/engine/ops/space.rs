@@ -10,13 +10,13 @@
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
-use crate::engine::extents::{Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
 use crate::engine::mutant::{self, Mutant};
+use crate::engine::ops::extents::{Budget, Old};
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::{NoFs, Shared};

@@ -16,13 +16,13 @@
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::{meta_for, Priority};
 use crate::engine::btree::ValueBuf;
-use crate::engine::extents::{groups_of, Budget, Old};
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
 use crate::engine::inode::maps::{Maps, Writable};
 use crate::engine::inode::ordered::NewWrite;
 use crate::engine::inode::starting::{Ordered, Started, Starting};
 use crate::engine::inode::Inode;
+use crate::engine::ops::extents::{groups_of, Budget, Old};
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{trace, NoFs, Shared, Window};

@@ -7,12 +7,12 @@
 //! that fails too the filesystem shuts down rather than commit half an operation.
 
 use crate::engine::alloc::Priority;
-use crate::engine::dir::check_name;
 use crate::engine::fs::Fs;
 use crate::engine::inode::{Inode, Meta};
 use crate::engine::log::record::Record;
 use crate::engine::mutant::{self, Mutant};
-use crate::engine::space::Resize;
+use crate::engine::ops::dir::check_name;
+use crate::engine::ops::space::Resize;
 use crate::engine::txn::Txn;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
