@@ -20,7 +20,7 @@ TRAIL = """### Question {n}
 
 """
 LINKS = {
-    "README.md": "# Top\n\nSee [page](docs/PAGE.md#a-part) and `rust/a.rs`.\n",
+    "README.md": "# Top\n\nSee [page](docs/PAGE.md#a-part) and `work` in `rust/a.rs`.\n",
     "docs/PAGE.md": "# Page\n\n## 1. First\n\n## A part\n\nIn [`A::work`](../rust/a.rs).\n\n## Another\n\n    [no](link)\n",
     "CONTRIBUTING.md": "# C\n\n## Five trails\n\n" + "".join(TRAIL.format(n=n) for n in range(5)) + "## End\n",
     "rust/a.rs": "//! See docs/PAGE.md §1.\nfn work() {}\n",
@@ -31,6 +31,8 @@ LINK_FAULTS = [
     ("README.md", "#a-part", "#no-part", "no such heading"),
     ("README.md", "`rust/a.rs`", "`rust/gone.rs`", "no such path: rust/gone.rs"),
     ("README.md", "`rust/a.rs`", "`rust/*/b.rs`", "no such path"),
+    ("README.md", "`work` in", "`moved` in", "rust/a.rs does not have the name moved"),
+    ("README.md", "`work` in `rust/a.rs`", "`A::moved`\nin [a](rust/a.rs)", "rust/a.rs does not have the name moved"),
     ("docs/PAGE.md", "A::work", "A::gone", "does not have the name gone"),
     ("rust/a.rs", "fn work", "fn rest", "does not have the name work"),
     ("rust/a.rs", "§1", "§2", "has no number 2"),
