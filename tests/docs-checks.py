@@ -23,6 +23,7 @@ LINKS = {
     "README.md": "# Top\n\nSee [page](docs/PAGE.md#a-part) and `work` in `rust/a.rs`.\n",
     "docs/PAGE.md": "# Page\n\n## 1. First\n\n## A part\n\nIn [`A::work`](../rust/a.rs).\n\n## Another\n\n    [no](link)\n",
     "CONTRIBUTING.md": "# C\n\n## Five trails\n\n" + "".join(TRAIL.format(n=n) for n in range(5)) + "## End\n",
+    "docs/GLOSSARY.md": "# G\n\n| term | meaning |\n|---|---|\n| ant | an |\n| Bee | a |\n\n## More\n\n| ace | x |\n",
     "rust/a.rs": "//! See docs/PAGE.md §1.\nfn work() {}\n",
 }
 # What is replaced in which file, by what, and a part of the complaint.
@@ -37,6 +38,8 @@ LINK_FAULTS = [
     ("rust/a.rs", "fn work", "fn rest", "does not have the name work"),
     ("rust/a.rs", "§1", "§2", "has no number 2"),
     ("rust/a.rs", "docs/PAGE.md", "docs/GONE.md", "no such page: docs/GONE.md"),
+    ("docs/GLOSSARY.md", "| Bee |", "| ant |", "not in alphabetical order"),
+    ("docs/GLOSSARY.md", "| ant |", "| cat |", "not in alphabetical order"),
     ("CONTRIBUTING.md", "### Question 4", "", "4 trails"),
     ("CONTRIBUTING.md", "[start](README.md)", "[start](docs/PAGE.md)", "does not begin at README.md"),
     ("CONTRIBUTING.md", "3. [`work`](rust/a.rs)",
