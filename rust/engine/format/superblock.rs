@@ -22,8 +22,8 @@
 //! | 172 | 4 | state: 1 = unmounted cleanly |
 //! | 176 | 8 | first block of the log |
 //! | 184 | 8 | blocks of the log |
-//! | 192 | 8 | log head (reserved) |
-//! | 200 | 8 | log tail (reserved) |
+//! | 192 | 8 | log position: where replay starts, in log blocks ever written |
+//! | 200 | 8 | log sequence number: of the batch at that position |
 //! | 208 | 8 | next inode number |
 //! | 216 | 8 | inode number of the root directory |
 //! | 224 | 8 | number of inodes |
