@@ -4,18 +4,8 @@
 # Mounting: options, remounting, freezing, shutting down.
 # timeout: 300
 set -euo pipefail
-
-# refused TEXT MOUNT-ARGS...: the mount fails and mount(8) says TEXT.
-refused() {
-	local text=$1 out
-	shift
-	if out=$(mount "$@" 2>&1); then
-		echo "went through: mount $*"
-		exit 1
-	fi
-	[[ $out = *"$text"* ]] || { echo "mount $*: $out"; exit 1; }
-}
-options() { sed -n "s|^$TEST_DEV $TEST_MNT ordofs \([^ ]*\) .*|\1|p" /proc/mounts; }
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 mkfs.ordofs "$TEST_DEV" <<<y >/dev/null
 trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
@@ -23,13 +13,13 @@ refused "Unknown parameter 'foo'" -t ordofs -o foo "$TEST_DEV" "$TEST_MNT"
 refused "commit: wants a number of seconds" -t ordofs -o commit=0 "$TEST_DEV" "$TEST_MNT"
 refused "norecovery is for read-only mounts" -t ordofs -o norecovery "$TEST_DEV" "$TEST_MNT"
 mount -t ordofs -o norecovery,ro "$TEST_DEV" "$TEST_MNT"
-[ "$(options)" = ro,relatime,norecovery ]
+[ "$(mount_options)" = ro,relatime,norecovery ]
 umount "$TEST_MNT"
 
 mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
 if touch "$TEST_MNT/x" 2>/dev/null; then exit 1; fi
 mount -o remount,rw,commit=7 "$TEST_MNT"
-[ "$(options)" = rw,relatime,commit=7 ]
+[ "$(mount_options)" = rw,relatime,commit=7 ]
 touch "$TEST_MNT/x"
 refused "Unknown parameter 'bar'" -o remount,bar "$TEST_MNT"
 
@@ -52,7 +42,7 @@ wait $!
 # Shut down without a sync: what was synced before stays, the rest need not.
 touch "$TEST_MNT/synced"
 sync -f "$TEST_MNT"
-python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+crash
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"

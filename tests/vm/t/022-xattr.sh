@@ -5,11 +5,12 @@
 # the same is there after a remount and after a power cut, and fsck finds nothing.
 # timeout: 300
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 trap 'echo "line $LINENO"' ERR
 
 x=/run/ordofs/tests/xattr/attrs.py
 same() { python3 $x show "$TEST_MNT" | diff "$1" -; }
-options() { sed -n "s|^$TEST_DEV $TEST_MNT ordofs \([^ ]*\) .*|\1|p" /proc/mounts; }
 # acl FILE TEXT: getfacl says so.
 acl() {
 	local have
@@ -97,7 +98,7 @@ fd = os.open("plain", os.O_RDONLY)
 os.fsync(fd)'
 python3 $x show "$TEST_MNT" >/tmp/before
 cd /
-python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+crash
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
 dmesg --clear
@@ -107,7 +108,7 @@ same /tmp/before
 
 # Without lists: they are kept, not shown, not obeyed.
 mount -o remount,noacl "$TEST_MNT"
-[ "$(options)" = rw,relatime,noacl ]
+[ "$(mount_options)" = rw,relatime,noacl ]
 if getfattr -d -m- "$TEST_MNT/inherit/file" | grep posix_acl; then exit 1; fi
 if setfacl -m u:1000:r "$TEST_MNT/plain" 2>/dev/null; then exit 1; fi
 (umask 027 && touch "$TEST_MNT/inherit/none")

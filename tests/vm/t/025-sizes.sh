@@ -5,6 +5,8 @@
 # size may be an old one, but below the size there is data, not a hole.
 # timeout: 60
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 mkfs.ordofs -f "$TEST_DEV" >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
@@ -34,7 +36,7 @@ END
 # The fsync of another file has to come after these, and takes their records along.
 echo other >other
 sync other
-python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+crash
 cd /
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"

@@ -5,6 +5,8 @@
 # mounted like that (after a crash, with a log that is replayed in memory only), or remounted.
 # timeout: 120
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 t=/run/ordofs/tests
 asked() { python3 $t/mount/read-only.py "$TEST_MNT" "$1"; }
@@ -17,7 +19,7 @@ sync -f "$TEST_MNT"
 dd if=/dev/urandom of="$TEST_MNT/new" bs=64k count=3 conv=fsync status=none
 mkdir "$TEST_MNT/dir"
 sync "$TEST_MNT/dir"
-python3 $t/names/shutdown.py "$TEST_MNT" 2
+crash
 umount "$TEST_MNT"
 
 # The log of the crash has `new`.

@@ -4,8 +4,8 @@
 # A damaged block is an I/O error, in every kind of read; its neighbours are not.
 # timeout: 60
 set -euo pipefail
-
-fails() { if "$@"; then echo "did not fail: $*"; exit 1; fi; }
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 mkfs.ordofs "$TEST_DEV" <<<y >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"

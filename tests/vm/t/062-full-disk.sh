@@ -6,8 +6,8 @@
 # what is refused stays refused until something is freed.
 # timeout: 300
 set -euo pipefail
-
-fails() { if "$@"; then echo "did not fail: $*"; exit 1; fi; }
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 mkfs.ordofs "$TEST_DEV" 200M <<<y >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"

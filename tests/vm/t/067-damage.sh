@@ -5,17 +5,9 @@
 # write are refused with the reason, those for reading work, and fsck tells.
 # timeout: 120
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
-# refused TEXT MOUNT-ARGS...: the mount fails and mount(8) says TEXT.
-refused() {
-	local text=$1 out
-	shift
-	if out=$(mount "$@" 2>&1); then
-		echo "went through: mount $*"
-		exit 1
-	fi
-	[[ $out = *"$text"* ]] || { echo "mount $*: $out"; exit 1; }
-}
 # fsck_says TEXT: fsck.ordofs -n finds errors, and says TEXT.
 fsck_says() {
 	local out status=0
@@ -76,7 +68,7 @@ for name in c d e; do
 	echo "$name" >"$TEST_MNT/$name"
 	sync "$TEST_MNT/$name"
 done
-python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+crash
 umount "$TEST_MNT"
 if [ "$(number $((slot + 144)))" -lt "$(number $((other + 144)))" ]; then
 	read -r slot other <<<"$other $slot"

@@ -6,6 +6,8 @@
 # changed inodes bring a commit, which empties the log, long before.
 # timeout: 600
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 list() { find "$TEST_MNT" -printf '%p %s\n' | sort; }
 
@@ -13,7 +15,7 @@ mkfs.ordofs -f "$TEST_DEV" >/dev/null
 mount -t ordofs -o commit=300 "$TEST_DEV" "$TEST_MNT"
 python3 /run/ordofs/tests/cost/fill-log.py "$TEST_MNT" "${TEST_DEV#/dev/}"
 list >"$RESULT_DIR/before"
-python3 /run/ordofs/tests/names/shutdown.py "$TEST_MNT" 2
+crash
 umount "$TEST_MNT"
 # Nothing of the disk in memory.
 echo 3 >/proc/sys/vm/drop_caches

@@ -7,6 +7,8 @@
 # vm: --mem 256M --disks 3:4G
 # slow-vm: --mem 512M --disks 3:4G
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 group=/sys/fs/cgroup/small
 echo +memory >/sys/fs/cgroup/cgroup.subtree_control
@@ -45,9 +47,9 @@ inside find many -type f -size 0
 cd /
 
 echo "trace: memory events: $(tr '\n' ' ' <"$group/memory.events")"
-echo "trace: slabs scanned $(of_vm slabs_scanned), OOM kills $(of_vm oom_kill)"
+echo "trace: slabs scanned $(of_vm slabs_scanned), OOM kills $(oom_kills)"
 [ "$(killed)" = 0 ]
-[ "$(of_vm oom_kill)" = 0 ]
+[ "$(oom_kills)" = 0 ]
 # The limit was felt.
 [ "$(awk '$1 == "max" { print $2 }' "$group/memory.events")" -gt 0 ]
 umount "$TEST_MNT"

@@ -7,6 +7,8 @@
 # timeout: 600
 # vm: --disks 1:24G
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 # The nodes alone are 200 MiB, and whoever wants all of the memory must be allowed to have it.
 if [ -n "${MEMCG:-}" ] || [ "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)" -lt 1000000 ]; then
@@ -20,11 +22,10 @@ files=$((2600 * scale))
 counters=/sys/fs/ordofs/${TEST_DEV#/dev/}
 maps() { cat "$counters/extent_maps"; }
 nodes() { cat "$counters/cached_nodes"; }
-killed() { awk '$1 == "oom_kill" { print $2 }' /proc/vmstat; }
 left() { echo "trace: $1: $(maps) extent maps, $(nodes) nodes, $((SECONDS - begin)) s"; }
 caches() { python3 /run/ordofs/tests/scale/caches.py "$1" "$TEST_MNT" "$extents" "$files"; }
 
-begin=$SECONDS before=$(killed)
+begin=$SECONDS before=$(oom_kills)
 mkfs.ordofs -f "$TEST_DEV" >/dev/null
 ordofs-populate --attributes "$files" "$TEST_DEV"
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
@@ -44,7 +45,7 @@ python3 /run/ordofs/tests/scale/caches.py hog $want
 left "$want MiB were wanted"
 [ "$(nodes)" -lt $((many_nodes * 3 / 4)) ]
 [ "$(maps)" -lt $((many_maps * 3 / 4)) ]
-[ "$(killed)" = "$before" ]
+[ "$(oom_kills)" = "$before" ]
 
 echo 2 >/proc/sys/vm/drop_caches
 left "all dropped"

@@ -5,8 +5,9 @@
 # from an earlier read; fsck without -n and mkfs refuse it.
 # timeout: 120
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
-fail() { echo "$1"; exit 1; }
 # status COMMAND...: its exit status, and what it says in /tmp/said.
 status() {
 	local s=0

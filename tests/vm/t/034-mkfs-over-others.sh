@@ -5,8 +5,8 @@
 # "repair"; with a size, what lies behind it stays.
 # timeout: 180
 set -euo pipefail
-
-fail() { echo "$1"; exit 1; }
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 for other in "ext4 -q -F" "ext4 -q -F -b 1024" "xfs -q -f" "btrfs -q -f"; do
 	wipefs -qa "$TEST_DEV"

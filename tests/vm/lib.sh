@@ -1,0 +1,27 @@
+# shellcheck shell=bash
+# SPDX-License-Identifier: GPL-2.0
+#
+# What several VM tests share; sourced by them as "$TESTS_DIR/lib.sh".
+
+# fail TEXT: ends the test with this message.
+fail() { echo "$1"; exit 1; }
+
+# fails COMMAND...: the command must return an error.
+fails() { if "$@"; then fail "did not fail: $*"; fi; }
+
+# refused TEXT MOUNT-ARGS...: the mount must fail, and mount(8) must print TEXT.
+refused() {
+	local text=$1 out
+	shift
+	if out=$(mount "$@" 2>&1); then fail "went through: mount $*"; fi
+	[[ $out = *"$text"* ]] || fail "mount $*: $out"
+}
+
+# The options of the mount of TEST_DEV, as /proc/mounts shows them.
+mount_options() { sed -n "s|^$TEST_DEV $TEST_MNT ordofs \([^ ]*\) .*|\1|p" /proc/mounts; }
+
+# Switches the filesystem off by FS_IOC_SHUTDOWN without writing the log: a crash.
+crash() { python3 "$TESTS_DIR/names/shutdown.py" "$TEST_MNT" 2; }
+
+# How many processes the kernel has killed because the VM had no memory left.
+oom_kills() { awk '$1 == "oom_kill" { print $2 }' /proc/vmstat; }
