@@ -4,35 +4,19 @@
 //! permissions that go with them, and changes while the kernel writes the inode back. Each is shown to fail
 //! without the protection that it is for.
 
-use ordofs_crash::base::Bases;
-use ordofs_crash::engine::mutant::Mutant;
-use ordofs_crash::run::{run, Effort, Violation};
-use ordofs_crash::workload::{End, Op, Start, Workload};
+mod common;
 
-/// The first violation that a workload comes to, with both ends, from all starts.
+use common::first_violation;
+use ordofs_crash::engine::mutant::Mutant;
+use ordofs_crash::run::{Effort, Violation};
+use ordofs_crash::workload::Op;
+
 fn violation(ops: &[Op], mutant: Option<Mutant>) -> Option<Violation> {
-    kernel::print::set_level(kernel::print::SILENT);
-    let bases = Bases::new().expect("bases");
-    for end in [End::Fsync, End::Commit] {
-        for start in [Start::Fresh, Start::Wrap, Start::Full] {
-            let w = Workload {
-                seed: 1,
-                start,
-                ops: ops.to_vec(),
-                end,
-            };
-            let effort = Effort {
-                states: 500,
-                deep: 4,
-            };
-            let out = run(&bases, &w, effort, mutant, None);
-            if out.violation.is_some() {
-                return out.violation;
-            }
-            assert!(out.states > 1, "{w}: {} states", out.states);
-        }
-    }
-    None
+    let effort = Effort {
+        states: 500,
+        deep: 4,
+    };
+    first_violation(ops, effort, mutant)
 }
 
 fn holds_only_with(mutant: Mutant, ops: &[Op]) {

@@ -2,6 +2,9 @@
 
 //! Recovery, case by case: damaged logs, read-only mounts, and the violations that the simulator found.
 
+mod common;
+
+use common::first_violation;
 use ordofs_crash::base::Bases;
 use ordofs_crash::disk::{Blocks, Image, Recorder, Scratch, SIZE};
 use ordofs_crash::engine::log::replayed::Replayed;
@@ -9,33 +12,20 @@ use ordofs_crash::engine::{Fs, Inode, MountOptions, Ordered};
 use ordofs_crash::observe::{recovered, untouched};
 use ordofs_crash::oracle::View;
 use ordofs_crash::os::{crc32c, Block, Shared};
-use ordofs_crash::run::{run, Effort};
-use ordofs_crash::workload::{End, Op, Start, Workload};
+use ordofs_crash::run::Effort;
+use ordofs_crash::workload::{Op, Start};
 use ordofs_crash::world::World;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Runs a workload with both ends and all its crash states.
 fn none_violates(ops: &[Op]) {
-    kernel::print::set_level(kernel::print::SILENT);
-    let bases = Bases::new().expect("bases");
-    for end in [End::Commit, End::Fsync] {
-        for start in [Start::Fresh, Start::Wrap, Start::Full] {
-            let w = Workload {
-                seed: 1,
-                start,
-                ops: ops.to_vec(),
-                end,
-            };
-            let effort = Effort {
-                states: 2000,
-                deep: 1,
-            };
-            let out = run(&bases, &w, effort, None, None);
-            assert!(out.violation.is_none(), "{w}: {:?}", out.violation);
-            assert!(out.states > 2, "{w}: {} states", out.states);
-        }
-    }
+    let effort = Effort {
+        states: 2000,
+        deep: 1,
+    };
+    let violation = first_violation(ops, effort, None);
+    assert!(violation.is_none(), "{ops:?}: {violation:?}");
 }
 
 /// The medium after operations, when nothing of it was lost; the filesystem is still mounted.

@@ -158,7 +158,7 @@ proptest! {
 }
 
 #[test]
-fn long_random_run() {
+fn a_long_random_run_agrees_with_the_model() {
     let mut rng = Rng::with_seed(1);
     let mut w = World::new(2048);
     for n in 0..300_000u64 {
@@ -335,7 +335,7 @@ fn allocation_trees_assign_before_they_write() {
 }
 
 #[test]
-fn inline_images() {
+fn inline_images_hold_what_the_tree_held() {
     let mut w = World::new(64);
     assert!(w.tree.inline_image(320).unwrap().is_none());
     for k in 0..5 {

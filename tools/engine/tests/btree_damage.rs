@@ -113,7 +113,7 @@ fn damaged_leaves_do_no_harm() {
 
 /// A second copy is used when the first is bad.
 #[test]
-fn second_copies() {
+fn a_second_copy_stands_in_for_a_damaged_node() {
     let mut w = World::new(64);
     w.insert(1, b"one");
     w.commit();
@@ -148,7 +148,7 @@ fn second_copies() {
 
 /// A lost write leaves the node of an older generation: found although its checksum is right.
 #[test]
-fn lost_and_misdirected_writes() {
+fn lost_and_misdirected_writes_are_found() {
     let mut w = World::new(64);
     w.insert(1, b"one");
     w.commit();

@@ -35,7 +35,7 @@ fn mount(dev: Device) -> Shared<Fs> {
 }
 
 #[test]
-fn twenty_thousand_names_in_a_directory() {
+fn twenty_thousand_names_in_a_directory_are_found() {
     let disk = MemDisk::new(65536);
     mkfs(disk.device());
     let fs = mount(disk.device());
@@ -148,7 +148,7 @@ fn clean_now(fs: &Shared<Fs>, disk: &MemDisk) {
 }
 
 #[test]
-fn a_file_in_ten_thousand_pieces() {
+fn a_file_in_ten_thousand_pieces_stays_consistent() {
     let disk = MemDisk::new(65536);
     mkfs(disk.device());
     let fs = mount(disk.device());

@@ -40,7 +40,7 @@ fn after_crash(change: impl FnOnce(&Fs, &Shared<Inode>)) -> (u64, u64) {
 }
 
 #[test]
-fn grown() {
+fn a_file_that_grows_keeps_its_data() {
     let size = (BLOCKS + 5) * BLOCK;
     let found = after_crash(|fs, a| fs.set_size(a, size).unwrap());
     assert_eq!(found, (size, BLOCKS));
@@ -48,7 +48,7 @@ fn grown() {
 
 /// The record of other attributes says nothing of a size that only the write has raised.
 #[test]
-fn other_attributes() {
+fn a_change_of_the_mode_logs_no_size() {
     let found = after_crash(|fs, a| {
         let mode = Some(0o600);
         fs.set_attrs(
@@ -65,7 +65,7 @@ fn other_attributes() {
 
 /// Nor takes it a size back that is in the log.
 #[test]
-fn other_attributes_after_an_fsync() {
+fn a_change_of_the_mode_undoes_no_logged_size() {
     let size = BLOCKS * BLOCK;
     let found = after_crash(|fs, a| {
         fs.sync_inode(a).unwrap();
@@ -83,28 +83,28 @@ fn other_attributes_after_an_fsync() {
 }
 
 #[test]
-fn to_the_size_it_has() {
+fn the_same_size_again_keeps_the_data() {
     let size = BLOCKS * BLOCK;
     let found = after_crash(|fs, a| fs.set_size(a, size).unwrap());
     assert_eq!(found, (size, BLOCKS));
 }
 
 #[test]
-fn cut_between_two_blocks() {
+fn a_cut_between_two_blocks_keeps_the_data_below_it() {
     let size = 7 * BLOCK;
     let found = after_crash(|fs, a| fs.set_size(a, size).unwrap());
     assert_eq!(found, (size, 7));
 }
 
 #[test]
-fn cut_inside_of_a_block() {
+fn a_cut_inside_a_block_keeps_the_data_below_it() {
     let size = 7 * BLOCK + 5;
     let found = after_crash(|fs, a| fs.set_size(a, size).unwrap());
     assert_eq!(found, (size, 8));
 }
 
 #[test]
-fn preallocated_behind_the_end() {
+fn preallocation_behind_the_end_keeps_the_data() {
     let size = (BLOCKS + 3) * BLOCK;
     let found = after_crash(|fs, a| fs.preallocate(a, BLOCKS, 3, Some(size)).unwrap());
     assert_eq!(found, (size, BLOCKS));

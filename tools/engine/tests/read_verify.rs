@@ -8,22 +8,7 @@ use common::*;
 use fastrand::Rng;
 use kernel::fault;
 use ordofs_engine::engine::*;
-use ordofs_engine::os::Shared;
 use std::vec::Vec;
-
-/// Maps blocks whose checksums are `csums`, without writing the data.
-fn pretend(fs: &Fs, f: &Shared<Inode>, start: u64, csums: &[u32]) {
-    dirty(fs, f, start, csums.len() as u64).unwrap();
-    let mut i = 0;
-    while i < csums.len() {
-        let s = fs
-            .start_write(f, start + i as u64, &csums[i..], false)
-            .unwrap();
-        i += s.len as usize;
-        fs.finish_write(s.ordered, block_to_bytes(start + i as u64), Ok(()))
-            .unwrap();
-    }
-}
 
 const FILE: u64 = 6000;
 
@@ -82,19 +67,19 @@ fn a_run_is_judged_as_its_blocks_are() {
     let f = fs.create(&root, b"f", &regular()).unwrap();
     let ino = f.ino();
     // Records of a mebibyte, many small ones, holes, and preallocated blocks.
-    pretend(&fs, &f, 0, &csums[..3000]);
+    map_only(&fs, &f, 0, &csums[..3000]);
     for _ in 0..400 {
         let start = rng.usize(1000..5000);
         let len = rng.usize(1..20);
         for c in &mut csums[start..start + len] {
             *c = rng.u32(..);
         }
-        pretend(&fs, &f, start as u64, &csums[start..start + len]);
+        map_only(&fs, &f, start as u64, &csums[start..start + len]);
     }
     fs.punch(&f, 2000, 3).unwrap();
     fs.punch(&f, 2500, 100).unwrap();
     fs.preallocate(&f, 5000, 400, None).unwrap();
-    pretend(&fs, &f, 5100, &csums[5100..5150]);
+    map_only(&fs, &f, 5100, &csums[5100..5150]);
     let now = truth(&fs, &f, &csums);
     compare(&fs, &f, &now, &mut rng);
     fs.iput(f);
@@ -114,7 +99,7 @@ fn judging_what_was_read_needs_no_memory() {
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
-    pretend(&fs, &f, 0, &[7; 4096]);
+    map_only(&fs, &f, 0, &[7; 4096]);
     let phys = fs.map_read(&f, 0, 4096).unwrap().phys;
     let before = fault::count();
     assert_eq!(fs.verify_run(&f, 0, phys, &[7; 4096]).unwrap(), 4096);

@@ -428,12 +428,12 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
 }
 
 #[test]
-fn storm_with_room() {
+fn a_storm_with_room_leaves_a_consistent_disk() {
     storm(None, seconds(), 1);
 }
 
 #[test]
-fn storm_on_a_full_disk() {
+fn a_storm_on_a_full_disk_leaves_a_consistent_disk() {
     // Less than two of the three files, let alone the names.
     storm(Some(500), seconds(), 2);
 }
@@ -441,7 +441,7 @@ fn storm_on_a_full_disk() {
 /// What must be there after a crash: what the last sync that returned saw. What may be there: what was
 /// done later, as whole operations.
 #[test]
-fn crashes_at_every_write() {
+fn a_crash_at_any_write_loses_nothing_committed() {
     for seed in 0..6 {
         let base = MemDisk::new(8192);
         format_on(base.device());
@@ -545,7 +545,7 @@ fn fs_goes_on(disk: &MemDisk, fs: &Fs, root: &Shared<Inode>) {
 /// Inodes without names and truncations under way are finished by the next mount, wherever the power
 /// went.
 #[test]
-fn crashes_in_long_deletions() {
+fn a_crash_in_a_long_deletion_is_cleaned_up() {
     let base = MemDisk::new(16384);
     format_on(base.device());
     {

@@ -247,11 +247,11 @@ fn storm(blocks: u64, secs: u64) {
 }
 
 #[test]
-fn a_storm_on_a_roomy_disk() {
+fn a_storm_on_a_roomy_disk_leaves_it_clean() {
     storm(65536, 5);
 }
 
 #[test]
-fn a_storm_on_a_small_disk() {
+fn a_storm_on_a_small_disk_leaves_it_clean() {
     storm(4096, 5);
 }

@@ -91,7 +91,7 @@ fn with_file(disk: &MemDisk) -> (Shared<Fs>, Shared<Inode>) {
 }
 
 #[test]
-fn every_size_and_every_change_of_size() {
+fn every_size_and_every_change_of_size_is_kept() {
     let disk = make(16384);
     let (mut fs, mut f) = with_file(&disk);
     // Around what is inline, what fits in one piece, and whole numbers of pieces.
@@ -204,7 +204,7 @@ fn an_acl_and_its_mode_change_together() {
 }
 
 #[test]
-fn names_that_collide() {
+fn colliding_names_are_kept_apart() {
     // Found by walking the hash as a sequence: the pairs have the same hash under a key of zeroes.
     let pairs = [
         ["0c427eba5187", "985dd6b6358e"],
@@ -251,7 +251,7 @@ fn names_that_collide() {
 }
 
 #[test]
-fn thousands_on_one_inode() {
+fn thousands_fit_on_one_inode() {
     let disk = make(16384);
     let (fs, f) = with_file(&disk);
     let mut want = Values::new();
@@ -507,7 +507,7 @@ fn found(fs: &Fs) -> State {
 /// After a power cut the attributes of all files are those of one moment between the last
 /// acknowledgement and the cut.
 #[test]
-fn power_cuts() {
+fn power_cuts_leave_whole_attributes() {
     let seeds = std::env::var("SEEDS").ok().and_then(|s| s.parse().ok());
     for seed in 1..=seeds.unwrap_or(40u64) {
         let mut rng = Rng::with_seed(seed);

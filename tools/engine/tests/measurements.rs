@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Measurements, not tests: `cargo test --release -p ordofs-engine --test review_speed -- --ignored
+//! Measurements, not tests: `cargo test --release -p ordofs-engine --test measurements -- --ignored
 //! --nocapture --test-threads=1`.
 
 mod common;
@@ -8,7 +8,6 @@ mod common;
 use common::*;
 use fastrand::Rng;
 use ordofs_engine::engine::*;
-use ordofs_engine::os::Shared;
 use std::time::Instant;
 use std::vec::Vec;
 
@@ -21,32 +20,18 @@ fn say(what: &str, n: u64, t: Instant) {
     );
 }
 
-/// Maps, starts and finishes without writing the data.
-fn pretend(fs: &Fs, f: &Shared<Inode>, start: u64, csums: &[u32]) {
-    dirty(fs, f, start, csums.len() as u64).unwrap();
-    let mut i = 0;
-    while i < csums.len() {
-        let s = fs
-            .start_write(f, start + i as u64, &csums[i..], false)
-            .unwrap();
-        i += s.len as usize;
-        fs.finish_write(s.ordered, block_to_bytes(start + i as u64), Ok(()))
-            .unwrap();
-    }
-}
-
 const BLOCKS: u64 = 4 << 20;
 
 #[test]
 #[ignore = "a measurement"]
-fn sequential() {
+fn sequential_writes() {
     let disk = make(BLOCKS);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
     let t = Instant::now();
     for i in 0..4096 {
-        pretend(&fs, &f, i * 256, &[7; 256]);
+        map_only(&fs, &f, i * 256, &[7; 256]);
     }
     say("sequential 4 GiB, writes of 1 MiB", 4096, t);
     let t = Instant::now();
@@ -67,13 +52,13 @@ fn sequential() {
 
 #[test]
 #[ignore = "a measurement"]
-fn random_overwrite() {
+fn random_overwrites() {
     let disk = make(BLOCKS);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
     for i in 0..1024 {
-        pretend(&fs, &f, i * 256, &[7; 256]);
+        map_only(&fs, &f, i * 256, &[7; 256]);
     }
     fs.sync().unwrap();
     let mut rng = Rng::with_seed(1);
@@ -81,7 +66,7 @@ fn random_overwrite() {
     for part in 0..4u64 {
         let t = Instant::now();
         for i in 1..=50_000u64 {
-            pretend(&fs, &f, rng.u64(..262_144), &[i as u32]);
+            map_only(&fs, &f, rng.u64(..262_144), &[i as u32]);
             if i % 1000 == 0 {
                 let s = Instant::now();
                 fs.sync().unwrap();
@@ -108,7 +93,7 @@ fn random_overwrite() {
 
 #[test]
 #[ignore = "a measurement"]
-fn creates() {
+fn creates_and_unlinks() {
     let disk = make(BLOCKS);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -164,14 +149,14 @@ fn creates() {
 
 #[test]
 #[ignore = "a measurement"]
-fn fragments() {
+fn a_file_in_many_pieces() {
     let disk = make(BLOCKS);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
     let t = Instant::now();
     for i in 0..100_000 {
-        pretend(&fs, &f, 2 * i, &[7]);
+        map_only(&fs, &f, 2 * i, &[7]);
     }
     say("100,000 extents", 100_000, t);
     let t = Instant::now();
@@ -211,7 +196,7 @@ fn fragments() {
 /// The disk is nearly full, and what is free lies in single blocks all over it.
 #[test]
 #[ignore = "a measurement"]
-fn fragmented_space() {
+fn writes_into_fragmented_space() {
     let disk = make(1 << 20);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -229,7 +214,7 @@ fn fragmented_space() {
     let g = fs.create(&root, b"g", &regular()).unwrap();
     let t = Instant::now();
     for i in 0..200 {
-        pretend(&fs, &g, i * 256, &[7; 256]);
+        map_only(&fs, &g, i * 256, &[7; 256]);
     }
     say("writes of 1 MiB into single free blocks", 200, t);
     let t = Instant::now();

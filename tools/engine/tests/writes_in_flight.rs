@@ -87,7 +87,7 @@ fn overlapping_direct_writes_finish_in_any_order() {
 
 /// Writeback of a page over blocks that a direct write is filling.
 #[test]
-fn writeback_meets_a_direct_write_in_place() {
+fn writeback_and_a_direct_write_in_place_both_finish() {
     within(60, || {
         let disk = make(16384);
         let fs = mount(&disk);
@@ -293,7 +293,7 @@ fn finish(
 
 /// The count of extent maps goes back when inodes leave memory.
 #[test]
-fn extent_maps_are_counted_out() {
+fn the_count_of_extent_maps_drops_with_their_inode() {
     let disk = make(65536);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -350,7 +350,7 @@ fn a_cut_off_truncation_is_finished_before_the_file_grows() {
 /// Unwritten blocks of two allocation groups that lie next to each other on disk and in the file are
 /// one mapping to a writer; the records that the write leaves stay in their groups all the same.
 #[test]
-fn a_write_in_place_over_the_border_of_two_groups() {
+fn a_write_in_place_may_cross_the_border_of_two_groups() {
     for direct in [false, true] {
         let disk = make(131_072);
         let dev = disk.device();

@@ -5,11 +5,11 @@
 
 use kernel::print::{set_level, SILENT};
 use ordofs_engine::engine::format::SB_SLOTS;
-use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{crc32c, random_u64, Block};
 use ordofs_fsck::{check, Options, Overlay};
+use ordofs_testkit::image::make_filesystem;
 
 /// Where the numbers of a superblock are, and their lengths (docs/FORMAT.md, 3).
 fn fields() -> Vec<(usize, usize)> {
@@ -51,13 +51,7 @@ fn number(rng: &mut impl FnMut(u64) -> u64, old: u64) -> u64 {
 fn a_forged_superblock_has_a_verdict() {
     set_level(SILENT);
     let empty = MemDisk::new(70_000);
-    let options = FormatOptions {
-        uuid: [1; 16],
-        label: [0; 64],
-        blocks: 0,
-        root_owner: (0, 0),
-    };
-    assert!(format(empty.device(), &options).is_ok());
+    make_filesystem(empty.device());
     let fields = fields();
     let seed = random_u64();
     let mut state = seed | 1;

@@ -1,29 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The command line of mkfs.ordofs: its limits, and what it does when nobody takes its output.
+//! mkfs.ordofs refuses options that are out of range, and makes the filesystem even if its output is lost.
 
-mod common;
-
-use common::{mkfs, ok, run, Image};
-use std::fs::OpenOptions;
+use ordofs_testkit::image::Image;
+use ordofs_testkit::output::{closed, full};
+use ordofs_testkit::run::{ok, run};
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
 
-fn full() -> Stdio {
-    let file = OpenOptions::new().write(true).open("/dev/full");
-    file.expect("/dev/full").into()
-}
-
-/// A pipe without a reader.
-fn closed() -> Stdio {
-    let reader = Command::new("true").stdin(Stdio::piped()).spawn();
-    let mut reader = reader.expect("true(1)");
-    let pipe = reader.stdin.take().expect("its pipe");
-    reader.wait().expect("its end");
-    pipe.into()
+/// `mkfs.ordofs ARGS... IMAGE`, without anything on standard input.
+fn mkfs(image: &Image, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_mkfs-ordofs"));
+    c.args(args).arg(image.path()).stdin(Stdio::null());
+    c
 }
 
 fn is_made(image: &Image) -> bool {
@@ -33,14 +25,14 @@ fn is_made(image: &Image) -> bool {
 }
 
 #[test]
-fn a_filesystem_is_made_even_if_nobody_can_be_told() {
+fn a_filesystem_is_made_even_if_its_output_is_lost() {
     for (name, out) in [("full", full as fn() -> Stdio), ("closed", closed)] {
         let image = Image::new(name, 32 * MIB);
         let got = mkfs(&image, &[]).stdout(out()).output().unwrap();
         let said = String::from_utf8_lossy(&got.stderr);
         assert!(got.status.success(), "{name}: {:?}: {said}", got.status);
         assert!(is_made(&image));
-        // A pipe that nobody reads is no news.
+        // A pipe without a reader is no reason for a message.
         assert_eq!(said.contains("is made; standard output:"), name == "full");
         let status = mkfs(&image, &["-f"]).stdout(out()).stderr(out()).status();
         assert!(status.unwrap().success(), "{name}");
@@ -49,7 +41,7 @@ fn a_filesystem_is_made_even_if_nobody_can_be_told() {
         let status = small.arg("1K").stdout(out()).stderr(out()).status();
         assert_eq!(status.unwrap().code(), Some(1), "{name}");
     }
-    // Not even descriptors: what is opened must not become standard output.
+    // Without open descriptors, the image must not become standard output.
     let image = Image::new("none", 32 * MIB);
     let script = "\"$0\" \"$1\" >&- 2>&-";
     let mkfs = env!("CARGO_BIN_EXE_mkfs-ordofs");
@@ -59,7 +51,7 @@ fn a_filesystem_is_made_even_if_nobody_can_be_told() {
 }
 
 #[test]
-fn a_question_that_cannot_be_asked_is_answered_no() {
+fn a_question_that_cannot_be_printed_counts_as_no() {
     let image = Image::new("question", 32 * MIB);
     ok(&mut mkfs(&image, &[]));
     let mut before = Vec::new();
@@ -70,7 +62,7 @@ fn a_question_that_cannot_be_asked_is_answered_no() {
             .stdout(out())
             .spawn()
             .unwrap();
-        // It may end without reading.
+        // mkfs may exit without reading it.
         let _ = child.stdin.take().unwrap().write_all(b"y\n");
         assert_eq!(child.wait().unwrap().code(), Some(1));
     }
@@ -80,7 +72,7 @@ fn a_question_that_cannot_be_asked_is_answered_no() {
 }
 
 #[test]
-fn a_dry_run_that_cannot_be_shown_fails() {
+fn a_dry_run_that_cannot_be_printed_fails() {
     let image = Image::new("dry", 32 * MIB);
     let status = mkfs(&image, &["-n"]).stdout(full()).status().unwrap();
     assert_eq!(status.code(), Some(1));
@@ -89,7 +81,7 @@ fn a_dry_run_that_cannot_be_shown_fails() {
 }
 
 #[test]
-fn sizes_up_to_the_limit() {
+fn sizes_above_the_limit_are_refused() {
     let image = Image::new("sizes", 32 * MIB);
     for size in ["16M", "4095P", "4E", "4611686018427387904"] {
         ok(mkfs(&image, &["-n"]).arg(size));
@@ -104,7 +96,7 @@ fn sizes_up_to_the_limit() {
 }
 
 #[test]
-fn the_root_directory_has_a_possible_owner() {
+fn an_impossible_owner_of_the_root_directory_is_refused() {
     let image = Image::new("owner", 32 * MIB);
     for owner in ["4294967295:0", "0:4294967295", "4294967296:0", "+0:0"] {
         let (out, said) = run(&mut mkfs(&image, &["--root-owner", owner]));

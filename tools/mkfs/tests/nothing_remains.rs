@@ -4,13 +4,19 @@
 //! behind the size that was asked for is left alone. The other filesystems are made by their own tools
 //! (e2fsprogs, xfsprogs, btrfs-progs, util-linux).
 
-mod common;
-
-use common::{mkfs, ok, run, Image};
+use ordofs_testkit::image::Image;
+use ordofs_testkit::run::{ok, run};
 use std::os::unix::fs::FileExt;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 const MIB: u64 = 1 << 20;
+
+/// `mkfs.ordofs ARGS... IMAGE`, without anything on standard input.
+fn mkfs(image: &Image, args: &[&str]) -> Command {
+    let mut c = Command::new(env!("CARGO_BIN_EXE_mkfs-ordofs"));
+    c.args(args).arg(image.path()).stdin(Stdio::null());
+    c
+}
 
 /// Nothing that blkid(8) or wipefs(8) knows is there.
 fn nothing_is_known(image: &Image) {

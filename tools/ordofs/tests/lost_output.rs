@@ -1,34 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What cannot be written is an error, to the last byte; that the reader has gone is none.
+//! Output that cannot be written is an error, down to its last byte. A reader that closes its pipe early is none.
 
-use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::{Fs, MountOptions, NewInode, S_IFREG};
-use ordofs_engine::os::file::{FileDisk, Open};
-use std::fs::{File, OpenOptions};
-use std::path::Path;
+use ordofs_testkit::image::Image;
+use ordofs_testkit::output::{closed, full};
 use std::process::{Command, Stdio};
 
-fn open(path: &Path) -> FileDisk {
-    let how = Open {
-        write: true,
-        exclusive: true,
-    };
-    FileDisk::open(path, how).expect("the image")
-}
-
 /// A filesystem with a file `file` of five bytes without the end of a line.
-fn make(path: &Path) {
-    let file = File::create(path).expect("an image file");
-    file.set_len(32 << 20).expect("a size");
-    let options = FormatOptions {
-        uuid: [1; 16],
-        label: [0; 64],
-        blocks: 0,
-        root_owner: (0, 0),
-    };
-    assert!(format(open(path).device(), &options).is_ok());
-    let fs = Fs::mount(open(path).device(), MountOptions::default());
+fn make() -> Image {
+    let image = Image::formatted("output", 32 << 20);
+    let fs = Fs::mount(image.disk().device(), MountOptions::default());
     let fs = fs.map_err(|e| e.reason).expect("mount");
     let new = NewInode {
         mode: S_IFREG | 0o644,
@@ -40,22 +22,13 @@ fn make(path: &Path) {
     fs.iput(file);
     fs.iput(root);
     fs.unmount().expect("unmount");
-}
-
-/// A pipe without a reader.
-fn closed() -> Stdio {
-    let reader = Command::new("true").stdin(Stdio::piped()).spawn();
-    let mut reader = reader.expect("true(1)");
-    let pipe = reader.stdin.take().expect("its pipe");
-    reader.wait().expect("its end");
-    pipe.into()
+    image
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error() {
-    let image = std::env::temp_dir().join(format!("ordofs.{}.output", std::process::id()));
-    make(&image);
-    let path = image.to_str().expect("a path");
+fn output_that_cannot_be_written_is_an_error() {
+    let image = make();
+    let path = image.path().to_str().expect("a path");
     for args in [
         &["cat", path, "/file"][..],
         &["ls", path],
@@ -70,10 +43,6 @@ fn what_cannot_be_written_is_an_error() {
             let status = c.args(args).stdout(out).stderr(err).status();
             status.expect("ordofs").code()
         };
-        let full = || {
-            let file = OpenOptions::new().write(true).open("/dev/full");
-            Stdio::from(file.expect("/dev/full"))
-        };
         assert_eq!(run(Stdio::null(), Stdio::inherit()), Some(0), "{args:?}");
         assert_eq!(run(full(), full()), Some(1), "{args:?}");
         assert_eq!(run(closed(), closed()), Some(0), "{args:?}");
@@ -83,5 +52,4 @@ fn what_cannot_be_written_is_an_error() {
         .stderr(closed())
         .status();
     assert_eq!(missing.expect("ordofs").code(), Some(1));
-    std::fs::remove_file(image).expect("the image");
 }

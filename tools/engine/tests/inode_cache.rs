@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sizes that the kernel's allocators refuse, device contents that arithmetic must survive, and memory
-//! reclaim at every allocation.
+//! Inodes in memory: very many of them in one commit, and look-ups that race with evictions.
 
 mod common;
 
 use common::*;
-use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
-use ordofs_engine::engine::btree::NodeStore;
-use ordofs_engine::engine::btree::Tree;
 use ordofs_engine::engine::*;
-use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::Shared;
 use std::vec::Vec;
 
-/// Several hundred thousand inodes in one commit: no list of it may need that much contiguous memory.
+/// A commit of very many inodes: no list of it may need that much contiguous memory, which the kernel refuses.
 #[test]
-fn a_commit_of_very_many_inodes() {
+fn a_commit_of_thirty_thousand_inodes_succeeds() {
     let disk = make(1 << 20);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -28,7 +22,7 @@ fn a_commit_of_very_many_inodes() {
         })
         .collect();
     fs.sync().unwrap();
-    // Attributes alone promise few nodes each, so that all of them meet in one commit.
+    // A change of attributes alone reserves few nodes, so one commit takes all of them.
     for i in &all {
         fs.set_attrs(
             i,
@@ -46,26 +40,9 @@ fn a_commit_of_very_many_inodes() {
     assert!(!fs.is_shutdown());
 }
 
-/// Free counts of groups that there are not.
+/// However look-ups and evictions interleave, an inode is never older than the last commit.
 #[test]
-fn summaries_out_of_range_are_refused() {
-    let disk = MemDisk::new(1 << 16);
-    let st = NodeStore::new(Shared::new(disk.device()).unwrap(), 1, 64).unwrap();
-    for key in [
-        SUMMARY_KEY + 1,
-        SUMMARY_KEY + (1 << 40),
-        u64::MAX - 1,
-        u64::MAX,
-    ] {
-        let mut t = Tree::empty(Ag::tree_id(0));
-        t.insert(&st, key, &[0; 1024]).unwrap();
-        assert!(Ag::new(t, 8 * 8192).read(&st).is_err(), "{key}");
-    }
-}
-
-/// An inode is never seen in a state older than the last commit, however look-ups and evictions meet.
-#[test]
-fn look_ups_meet_evictions() {
+fn a_look_up_returns_no_inode_older_than_the_last_commit() {
     let disk = make(16384);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -113,7 +90,7 @@ fn look_ups_meet_evictions() {
             }
         });
     });
-    // Deleted: nobody gets it any more, committed or not.
+    // Once it is deleted, no look-up finds it, before the commit or after.
     let i = fs.iget(ino).unwrap();
     fs.unlink(&root, b"f", &i).unwrap();
     fs.delete_inode(i).unwrap();
