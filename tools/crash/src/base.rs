@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The filesystems that workloads start from; made once, shared by all.
+//! A filesystem, and what is expected of it.
 
 use crate::disk::{Image, Recorder};
 use crate::engine::volume::mkfs::{format, FormatOptions};
 use crate::engine::{Fs, MountOptions};
 use crate::oracle::Oracle;
 use crate::os;
-use crate::workload::{Op, Start};
-use crate::world::World;
 
 /// Blocks of the device: the smallest filesystem there is.
 const BLOCKS: u64 = 4096;
@@ -25,25 +23,9 @@ pub struct Base {
     pub clock: u64,
 }
 
-/// What the stage of [`crate::workload`] is made with.
-const STAGE: [Op; 12] = [
-    Op::Mkdir("A"),
-    Op::Mkdir("B"),
-    Op::Mkdir("A/d"),
-    Op::Create("A/f"),
-    Op::Append("A/f", 10240),
-    Op::Create("B/g"),
-    Op::Append("B/g", 4096),
-    Op::Allocate("B/g", 4096, 12288, false),
-    Op::Fsync("A/f"),
-    Op::Fsync("B/g"),
-    Op::Chmod("A/f", 0o640),
-    Op::Sync,
-];
-
 impl Base {
     /// An empty filesystem.
-    fn empty() -> Result<Self, String> {
+    pub fn empty() -> Result<Self, String> {
         os::set_clock(0);
         os::set_random(0);
         let rec = Recorder::new(Image::new(BLOCKS));
@@ -65,50 +47,5 @@ impl Base {
             stamp: 0,
             clock: os::clock(),
         })
-    }
-
-    /// What is there after more operations, the last of which makes them durable.
-    fn after(&self, ops: &[Op]) -> Result<Self, String> {
-        let rec = Recorder::new(self.image.clone());
-        let mut w = World::new(self, &rec, None)?;
-        w.steps(ops)?;
-        w.oracle.settle();
-        Ok(Self {
-            image: rec.image().flat(),
-            stamp: w.stamp(),
-            oracle: w.oracle,
-            clock: os::clock(),
-        })
-    }
-}
-
-/// All of them.
-pub struct Bases {
-    fresh: Base,
-    wrap: Base,
-}
-
-impl Bases {
-    /// Makes them.
-    pub fn new() -> Result<Self, String> {
-        let fresh = Base::empty()?.after(&STAGE)?;
-        // So many fsyncs that the log comes close to the end of its area, which it has never wrapped.
-        let mut ops = Vec::new();
-        for i in 0..248 {
-            ops.extend([Op::Chmod("B/g", 0o600 | i % 8), Op::Fsync("B/g")]);
-        }
-        ops.push(Op::Sync);
-        Ok(Self {
-            wrap: fresh.after(&ops)?,
-            fresh,
-        })
-    }
-
-    /// The one for a start.
-    pub fn of(&self, start: Start) -> &Base {
-        match start {
-            Start::Wrap => &self.wrap,
-            Start::Fresh | Start::Full => &self.fresh,
-        }
     }
 }

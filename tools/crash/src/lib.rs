@@ -11,7 +11,7 @@
 //! |---|---|
 //! | [`workload`] | the operations and their enumeration |
 //! | [`disk`] | the recording device and the device of a crash state |
-//! | [`base`] | the filesystems that workloads start from |
+//! | [`base`], [`bases`] | a filesystem with what is expected of it; those that workloads start from |
 //! | [`world`], [`pages`] | carries a workload out: the part of the kernel glue, page cache included |
 //! | [`oracle`] | what a reader may see after a power cut, from docs/GUARANTEES.md |
 //! | [`crash`] | the crash states of a record |
@@ -29,6 +29,7 @@ pub mod engine;
 pub mod os;
 
 pub mod base;
+pub mod bases;
 pub mod crash;
 pub mod damage;
 pub mod disk;

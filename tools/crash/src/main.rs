@@ -4,7 +4,7 @@
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use ordofs_crash::base::Bases;
+use ordofs_crash::bases::Bases;
 use ordofs_crash::engine::mutant::{Mutant, ALL};
 use ordofs_crash::run::{run, Effort, Violation};
 use ordofs_crash::workload::{Plan, Workload};

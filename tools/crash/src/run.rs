@@ -2,7 +2,7 @@
 
 //! One workload with all its crash states.
 
-use crate::base::Bases;
+use crate::bases::Bases;
 use crate::crash::{Crashes, State};
 use crate::damage;
 use crate::disk::{Image, Recorder};

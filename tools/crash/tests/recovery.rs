@@ -5,7 +5,7 @@
 mod common;
 
 use common::first_violation;
-use ordofs_crash::base::Bases;
+use ordofs_crash::bases::Bases;
 use ordofs_crash::disk::{Blocks, Image, Recorder, Scratch, SIZE};
 use ordofs_crash::engine::log::replayed::Replayed;
 use ordofs_crash::engine::{Fs, Inode, MountOptions, Ordered};

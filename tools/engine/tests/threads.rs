@@ -13,7 +13,8 @@ use ordofs_engine::os::{crc32c, Block, Shared};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-use support::driver::{clean, fill, mkfs};
+use support::content::fill;
+use support::driver::{clean, mkfs};
 
 const WORKERS: u64 = 4;
 

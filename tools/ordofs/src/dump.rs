@@ -2,7 +2,7 @@
 
 //! What is on disk, decoded.
 
-use crate::at;
+use crate::error::at;
 use crate::show::{name, time, uuid, xattr_name, Doc};
 use anyhow::{anyhow, bail, Result};
 use kernel::prelude::EIO;

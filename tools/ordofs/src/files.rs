@@ -2,8 +2,8 @@
 
 //! Files by path.
 
-use crate::at;
 use crate::dump::attrs;
+use crate::error::at;
 use crate::show::{name, xattr_name};
 use anyhow::{bail, Result};
 use ordofs_engine::engine::{

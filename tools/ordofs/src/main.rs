@@ -7,17 +7,18 @@
 //! |---|---|
 //! | [`dump`] | superblock, trees and inodes as they are on disk |
 //! | [`files`] | files by path: ls, stat, cat |
+//! | [`error`] | what a message says of an error |
 //! | [`show`] | structured values, printed as they are made, as text or JSON |
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod dump;
+mod error;
 mod files;
 mod show;
 
 use anyhow::{anyhow, Context, Result};
 use clap::{Parser, Subcommand};
-use kernel::prelude::Error;
 use ordofs_cli::complain;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::file::{FileDisk, Open};
@@ -105,14 +106,6 @@ fn main() -> ExitCode {
 fn is_broken_pipe(e: &anyhow::Error) -> bool {
     e.downcast_ref::<std::io::Error>()
         .is_some_and(|e| e.kind() == ErrorKind::BrokenPipe)
-}
-
-/// An error of the engine with the place where it occurred.
-fn at(place: impl std::fmt::Display, e: Error) -> anyhow::Error {
-    anyhow!(
-        "{place}: {}",
-        std::io::Error::from_raw_os_error(-e.to_errno())
-    )
 }
 
 /// Opens a device that may be mounted.

@@ -3,27 +3,17 @@
 //! Carries the sequences out and journals what has become durable.
 
 use crate::model::{How, Op, Sequence, PER_BLOCK, TEMPORARY, UNIT};
-use crate::Work;
+use crate::work::{directory, name, Work};
 use anyhow::{Context, Result};
 use fastrand::Rng;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
-
-/// Name of a thread's directory.
-pub fn directory(dir: &Path, thread: u32) -> PathBuf {
-    dir.join(format!("thread{thread}"))
-}
-
-/// Name of a file.
-pub fn name(dir: &Path, file: u64) -> PathBuf {
-    dir.join(format!("file{file}"))
-}
 
 /// What `units` units of `stamp` look like.
 fn content(stamp: u64, units: u64) -> Vec<u8> {
@@ -189,22 +179,37 @@ fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Works until the end of the time or of the machine.
-pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
-    let &Work {
-        ref dir,
-        seed,
-        ref journal,
-        ref tag,
-        threads,
-    } = work;
-    let journal: Box<dyn Write + Send> = if journal == Path::new("-") {
-        Box::new(io::stdout())
-    } else {
-        let file = OpenOptions::new().append(true).create(true).open(journal);
-        Box::new(file.with_context(|| format!("cannot open {}", journal.display()))?)
-    };
-    let journal = Mutex::new(journal);
+/// Where acknowledged operations go to.
+struct Journal<'a> {
+    out: Mutex<Box<dyn Write + Send>>,
+    tag: &'a str,
+}
+
+impl<'a> Journal<'a> {
+    fn open(work: &'a Work) -> Result<Self> {
+        let path = &work.journal;
+        let out: Box<dyn Write + Send> = if path == Path::new("-") {
+            Box::new(io::stdout())
+        } else {
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            Box::new(file.with_context(|| format!("cannot open {}", path.display()))?)
+        };
+        Ok(Self {
+            out: Mutex::new(out),
+            tag: &work.tag,
+        })
+    }
+
+    /// Notes that the operation with this number of a thread is durable.
+    fn acknowledge(&self, thread: u32, number: u64) -> Result<()> {
+        let mut out = self.out.lock().expect("nobody panics with the journal");
+        out.write_all(format!("{} {thread} {number}\n", self.tag).as_bytes())?;
+        Ok(out.flush()?)
+    }
+}
+
+/// Makes an empty directory for each thread.
+fn make_directories(dir: &Path, threads: u32) -> Result<()> {
     for t in 0..threads {
         let own = directory(dir, t);
         if own.exists() {
@@ -213,39 +218,41 @@ pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
         fs::create_dir(&own).with_context(|| format!("cannot make {}", own.display()))?;
     }
     // The empty directories are acknowledged as operation 0.
-    File::open(dir)?.sync_all()?;
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+/// Carries out the sequence of one thread until `over`. Returns how many operations became durable.
+fn thread(work: &Work, t: u32, journal: &Journal<'_>, over: impl Fn() -> bool) -> Result<u64> {
+    let own = directory(&work.dir, t);
+    let mut sequence = Sequence::new(work.seed, t);
+    journal.acknowledge(t, 0)?;
+    while !over() {
+        let (op, stamp) = sequence.next();
+        perform(&own, &op, stamp)
+            .with_context(|| format!("thread {t}, operation {}: {op:?}", sequence.number))?;
+        journal.acknowledge(t, sequence.number)?;
+        sequence.done(&op, stamp);
+    }
+    Ok(sequence.number - 1)
+}
+
+/// Works until the time is over, or until the machine is switched off.
+pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
+    let journal = Journal::open(work)?;
+    make_directories(&work.dir, work.threads)?;
     let stop = AtomicBool::new(false);
     let begin = Instant::now();
     let over = || {
         stop.load(Ordering::Relaxed)
             || seconds.is_some_and(|s| begin.elapsed() >= Duration::from_secs(s))
     };
-    let work = |t: u32| -> Result<u64> {
-        let own = directory(dir, t);
-        let mut sequence = Sequence::new(seed, t);
-        let tell = |n: u64| -> Result<()> {
-            let mut j = journal.lock().expect("nobody panics with the journal");
-            j.write_all(format!("{tag} {t} {n}\n").as_bytes())?;
-            Ok(j.flush()?)
-        };
-        tell(0)?;
-        while !over() {
-            let (op, stamp) = sequence.next();
-            perform(&own, &op, stamp)
-                .with_context(|| format!("thread {t}, operation {}: {op:?}", sequence.number))?;
-            tell(sequence.number)?;
-            sequence.done(&op, stamp);
-        }
-        Ok(sequence.number - 1)
-    };
     let counts = std::thread::scope(|s| {
-        let disturber = s.spawn(|| noise(dir, seed, over));
-        let handles: Vec<_> = (0..threads)
+        let disturber = s.spawn(|| noise(&work.dir, work.seed, over));
+        let handles: Vec<_> = (0..work.threads)
             .map(|t| {
-                let work = &work;
-                let stop = &stop;
+                let (journal, stop) = (&journal, &stop);
                 s.spawn(move || {
-                    let r = work(t);
+                    let r = thread(work, t, journal, over);
                     if r.is_err() {
                         stop.store(true, Ordering::Relaxed);
                     }

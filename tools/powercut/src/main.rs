@@ -15,17 +15,20 @@
 //! | [`model`] | the sequence: operations, and what the directory is after each |
 //! | [`load`] | carries the operations out |
 //! | [`verify`] | compares a directory with the sequence |
+//! | [`work`] | what load and verify must agree on |
 //! | [`cut`] | the disk after a power cut |
 
 mod cut;
 mod load;
 mod model;
 mod verify;
+mod work;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use work::Work;
 
 #[derive(Parser)]
 #[command(
@@ -36,25 +39,6 @@ use std::process::ExitCode;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-/// What a load and its check have to agree on.
-#[derive(Args)]
-struct Work {
-    /// Directory on the filesystem under test; `load` empties it first
-    dir: PathBuf,
-    /// Seed of the sequences
-    #[arg(long)]
-    seed: u64,
-    /// File or character device with a line per acknowledged operation; `load` may have - for the output
-    #[arg(long)]
-    journal: PathBuf,
-    /// First word of each line, for several loads with one journal
-    #[arg(long, default_value = "0")]
-    tag: String,
-    /// Threads, each with its own directory
-    #[arg(long, default_value_t = 4)]
-    threads: u32,
 }
 
 #[derive(Subcommand)]

@@ -2,9 +2,8 @@
 
 //! Compares what is there after a power cut with what was acknowledged.
 
-use crate::load::directory;
 use crate::model::{interrupted, Content, Dir, How, Op, Sequence, UNIT};
-use crate::Work;
+use crate::work::{directory, Work};
 use anyhow::{bail, Context, Result};
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,7 +2,7 @@
 
 //! What the tests share: one workload, from all starts and with both ends.
 
-use ordofs_crash::base::Bases;
+use ordofs_crash::bases::Bases;
 use ordofs_crash::engine::mutant::Mutant;
 use ordofs_crash::run::{run, Effort, Violation};
 use ordofs_crash::workload::{End, Op, Start, Workload};

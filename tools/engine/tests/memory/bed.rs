@@ -3,7 +3,8 @@
 //! The filesystem that an operation is tried on. What it has is committed, but for what one fsync has put
 //! into the log: that was acknowledged, and nothing that fails afterwards may take it away.
 
-use super::support::driver::{fill, mkfs};
+use super::support::content::fill;
+use super::support::driver::mkfs;
 use kernel::prelude::*;
 use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::*;

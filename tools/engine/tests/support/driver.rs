@@ -13,12 +13,13 @@ mod verify;
 
 pub use verify::verify;
 
+use super::content::{name_of, pick};
 use super::model::{Model, Node};
 use super::ops::Op;
 use kernel::prelude::*;
 use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::*;
-use ordofs_engine::os::{Block, Device, Shared};
+use ordofs_engine::os::{Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec as StdVec;
@@ -55,29 +56,6 @@ pub struct Driver {
     logged: Option<(Model, BTreeSet<u64>)>,
     /// Files as the log may have recorded them since the last commit.
     fsynced: BTreeMap<u64, StdVec<Node>>,
-}
-
-/// The content of a block.
-pub fn fill(tag: u64) -> Block {
-    let mut b = Block::zeroed().unwrap();
-    if tag != 0 {
-        let bytes = tag.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes();
-        b.chunks_exact_mut(8)
-            .for_each(|c| c.copy_from_slice(&bytes));
-        b[..8].copy_from_slice(&tag.to_le_bytes());
-    }
-    b
-}
-
-fn name_of(n: u8) -> StdVec<u8> {
-    match n {
-        0..=15 => std::format!("{n}-{}", "x".repeat(250)).into_bytes(),
-        _ => std::format!("name{}", n % 60).into_bytes(),
-    }
-}
-
-fn pick<T: Copy>(v: &[T], n: u8) -> Option<T> {
-    v.get(usize::from(n) % v.len().max(1)).copied()
 }
 
 pub fn mkfs(dev: Device) {
@@ -203,24 +181,7 @@ impl Driver {
     fn apply(&mut self, op: &Op) {
         match *op {
             Op::Create { dir, name, what } => self.create(dir, &name_of(name), what),
-            Op::Tmpfile => {
-                let new = NewInode {
-                    mode: S_IFREG | 0o600,
-                    ..Default::default()
-                };
-                let r = self.fs().tmpfile(&new);
-                if let Some(i) = self.check("tmpfile", r) {
-                    let ino = i.ino();
-                    self.model.nodes.insert(
-                        ino,
-                        Node {
-                            mode: new.mode,
-                            ..Node::default()
-                        },
-                    );
-                    self.open.insert(ino, i);
-                }
-            }
+            Op::Tmpfile => self.tmpfile(),
             Op::Link { dir, name, target } => self.link(dir, &name_of(name), target),
             Op::Unlink { dir, entry } => self.unlink(dir, entry),
             Op::Rename {
@@ -230,37 +191,13 @@ impl Driver {
                 name,
                 how,
             } => self.rename(dir, entry, to, &name_of(name), how),
-            Op::SetAttrs { target, mode, uid } => {
-                let all = self.model.select(|_| true);
-                let Some(ino) = pick(&all, target) else {
-                    return;
-                };
-                let a = AttrChange {
-                    mode: Some(mode.into()),
-                    uid: Some(uid),
-                    ..AttrChange::default()
-                };
-                let r = self.with(ino, |fs, i| fs.set_attrs(i, &a));
-                if self.check("set_attrs", r).is_some() {
-                    let n = self.model.get_mut(ino);
-                    n.mode = n.mode & S_IFMT | u32::from(mode) & !S_IFMT;
-                    n.uid = uid;
-                }
-            }
+            Op::SetAttrs { target, mode, uid } => self.set_attrs(target, mode, uid),
             Op::SetSize {
                 file,
                 blocks,
                 extra,
             } => self.set_size(file, blocks * 4096 + u64::from(extra)),
-            Op::Punch { file, start, len } => {
-                let Some(ino) = pick(&self.files(), file) else {
-                    return;
-                };
-                self.forget_pages(ino, start, len);
-                let r = self.with(ino, |fs, i| fs.punch(i, start, len));
-                r.expect("punch must not fail");
-                self.erase(ino, start, len);
-            }
+            Op::Punch { file, start, len } => self.punch(file, start, len),
             Op::Preallocate {
                 file,
                 start,
@@ -290,31 +227,8 @@ impl Driver {
             } => self.set_xattr(target, name, len, how),
             Op::RemoveXattr { target, name } => self.remove_xattr(target, name),
             Op::Sync => self.sync(),
-            Op::SyncFile { file } => {
-                let Some(ino) = pick(&self.files(), file) else {
-                    return;
-                };
-                self.writeback(ino, false);
-                self.with(ino, |fs, i| fs.sync_inode(i)).expect("fsync");
-                if self.fs().durable_generation() != self.seen {
-                    // It fell back to a commit.
-                    self.snapshot();
-                } else {
-                    // The log: this file, and every operation on names, attributes and space so far.
-                    self.fuzzy.remove(&ino);
-                    self.recorded(ino);
-                    self.logged = Some((self.model.clone(), self.fuzzy.clone()));
-                }
-            }
-            Op::Open { file } => {
-                let Some(ino) = pick(&self.files(), file) else {
-                    return;
-                };
-                if !self.open.contains_key(&ino) {
-                    let inode = self.fs().iget(ino).expect("iget");
-                    self.open.insert(ino, inode);
-                }
-            }
+            Op::SyncFile { file } => self.sync_file(file),
+            Op::Open { file } => self.open_file(file),
             Op::Close { file } => {
                 let all: StdVec<u64> = self.open.keys().copied().collect();
                 if let Some(ino) = pick(&all, file) {
@@ -328,6 +242,34 @@ impl Driver {
             }
             Op::Remount => self.remount(),
             Op::Crash => self.crash(),
+        }
+    }
+
+    /// fsync: the log takes the file, or a commit takes everything.
+    fn sync_file(&mut self, file: u8) {
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
+        self.writeback(ino, false);
+        self.with(ino, |fs, i| fs.sync_inode(i)).expect("fsync");
+        if self.fs().durable_generation() != self.seen {
+            // It fell back to a commit.
+            self.snapshot();
+        } else {
+            // The log: this file, and every operation on names, attributes and space so far.
+            self.fuzzy.remove(&ino);
+            self.recorded(ino);
+            self.logged = Some((self.model.clone(), self.fuzzy.clone()));
+        }
+    }
+
+    fn open_file(&mut self, file: u8) {
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
+        if !self.open.contains_key(&ino) {
+            let inode = self.fs().iget(ino).expect("iget");
+            self.open.insert(ino, inode);
         }
     }
 

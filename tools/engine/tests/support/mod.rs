@@ -5,6 +5,7 @@
 
 #![allow(dead_code, clippy::unwrap_used)]
 
+pub mod content;
 pub mod driver;
 pub mod forge;
 pub mod model;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes.
+//! Attributes, plain and extended.
 
-use super::{pick, Driver};
+use super::super::content::{pick, value};
+use super::Driver;
 use kernel::prelude::{EEXIST, ENODATA};
 use ordofs_engine::engine::ops::xattr::{ACL_ACCESS, SECURITY, TRUSTED, USER};
-use ordofs_engine::engine::{XattrSet, NAME_MAX};
+use ordofs_engine::engine::{AttrChange, XattrSet, NAME_MAX, S_IFMT};
 use std::vec::Vec as StdVec;
 
 /// Namespaces and names to choose from.
@@ -20,13 +21,25 @@ fn name_of(n: u8) -> (u8, StdVec<u8>) {
     }
 }
 
-/// The bytes of a value.
-pub fn value(tag: u64, len: usize) -> StdVec<u8> {
-    let words = (tag << 16..).flat_map(|w| w.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
-    words.take(len).collect()
-}
-
 impl Driver {
+    pub(super) fn set_attrs(&mut self, target: u8, mode: u16, uid: u32) {
+        let all = self.model.select(|_| true);
+        let Some(ino) = pick(&all, target) else {
+            return;
+        };
+        let a = AttrChange {
+            mode: Some(mode.into()),
+            uid: Some(uid),
+            ..AttrChange::default()
+        };
+        let r = self.with(ino, |fs, i| fs.set_attrs(i, &a));
+        if self.check("set_attrs", r).is_some() {
+            let n = self.model.get_mut(ino);
+            n.mode = n.mode & S_IFMT | u32::from(mode) & !S_IFMT;
+            n.uid = uid;
+        }
+    }
+
     pub(super) fn set_xattr(&mut self, target: u8, name: u8, len: u32, how: XattrSet) {
         let Some(ino) = pick(&self.model.select(|_| true), target) else {
             return;

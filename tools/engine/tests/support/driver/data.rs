@@ -2,7 +2,8 @@
 
 //! Data: pages that get dirty, writeback, direct writes, and the operations on space.
 
-use super::{fill, pick, Cache, Driver};
+use super::super::content::{fill, pick};
+use super::{Cache, Driver};
 use kernel::prelude::{EIO, ENOSPC};
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{crc32c, Block};
@@ -65,6 +66,16 @@ impl Driver {
         self.erase(ino, from, u64::MAX);
         self.model.get_mut(ino).size = bytes;
         self.cached(ino).size = bytes;
+    }
+
+    pub(super) fn punch(&mut self, file: u8, start: u64, len: u64) {
+        let Some(ino) = pick(&self.files(), file) else {
+            return;
+        };
+        self.forget_pages(ino, start, len);
+        let r = self.with(ino, |fs, i| fs.punch(i, start, len));
+        r.expect("punch must not fail");
+        self.erase(ino, start, len);
     }
 
     pub(super) fn preallocate(&mut self, file: u8, start: u64, len: u64, keep: bool) {

@@ -2,9 +2,10 @@
 
 //! Operations on names, and the life of inodes.
 
+use super::super::content::pick;
 use super::super::model::Node;
 use super::super::ops::{How, What};
-use super::{pick, Driver, S_IFCHR, S_IFIFO};
+use super::{Driver, S_IFCHR, S_IFIFO};
 use kernel::prelude::{EEXIST, ENOTEMPTY};
 use ordofs_engine::engine::ops::namei::Rename;
 use ordofs_engine::engine::*;
@@ -12,6 +13,23 @@ use ordofs_engine::os::Shared;
 use std::vec::Vec as StdVec;
 
 impl Driver {
+    pub(super) fn tmpfile(&mut self) {
+        let new = NewInode {
+            mode: S_IFREG | 0o600,
+            ..Default::default()
+        };
+        let r = self.fs().tmpfile(&new);
+        if let Some(i) = self.check("tmpfile", r) {
+            let ino = i.ino();
+            let node = Node {
+                mode: new.mode,
+                ..Node::default()
+            };
+            self.model.nodes.insert(ino, node);
+            self.open.insert(ino, i);
+        }
+    }
+
     pub(super) fn create(&mut self, dir: u8, name: &[u8], what: What) {
         let Some(d) = pick(&self.model.dirs(), dir) else {
             return;

@@ -2,9 +2,8 @@
 
 //! Compares a filesystem with a model.
 
+use super::super::content::{fill, value};
 use super::super::model::{Model, Node};
-use super::attrs::value;
-use super::fill;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::{crc32c, Block, Shared};
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The filesystems that workloads start from; made once, shared by all.
+
+use crate::base::Base;
+use crate::disk::Recorder;
+use crate::os;
+use crate::workload::{Op, Start};
+use crate::world::World;
+
+/// What the stage of [`crate::workload`] is made with.
+const STAGE: [Op; 12] = [
+    Op::Mkdir("A"),
+    Op::Mkdir("B"),
+    Op::Mkdir("A/d"),
+    Op::Create("A/f"),
+    Op::Append("A/f", 10240),
+    Op::Create("B/g"),
+    Op::Append("B/g", 4096),
+    Op::Allocate("B/g", 4096, 12288, false),
+    Op::Fsync("A/f"),
+    Op::Fsync("B/g"),
+    Op::Chmod("A/f", 0o640),
+    Op::Sync,
+];
+
+/// What is there after more operations, the last of which makes them durable.
+fn after(base: &Base, ops: &[Op]) -> Result<Base, String> {
+    let rec = Recorder::new(base.image.clone());
+    let mut w = World::new(base, &rec, None)?;
+    w.steps(ops)?;
+    w.oracle.settle();
+    Ok(Base {
+        image: rec.image().flat(),
+        stamp: w.stamp(),
+        oracle: w.oracle,
+        clock: os::clock(),
+    })
+}
+
+/// The filesystems that workloads start from.
+pub struct Bases {
+    fresh: Base,
+    wrap: Base,
+}
+
+impl Bases {
+    /// Makes them.
+    pub fn new() -> Result<Self, String> {
+        let fresh = after(&Base::empty()?, &STAGE)?;
+        // So many fsyncs that the log comes close to the end of its area, which it has never wrapped.
+        let mut ops = Vec::new();
+        for i in 0..248 {
+            ops.extend([Op::Chmod("B/g", 0o600 | i % 8), Op::Fsync("B/g")]);
+        }
+        ops.push(Op::Sync);
+        Ok(Self {
+            wrap: after(&fresh, &ops)?,
+            fresh,
+        })
+    }
+
+    /// The one for a start.
+    pub fn of(&self, start: Start) -> &Base {
+        match start {
+            Start::Wrap => &self.wrap,
+            Start::Fresh | Start::Full => &self.fresh,
+        }
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! An object of a workload (file, directory or link), and what it was at each time.
+
+use crate::disk::Data;
+use crate::os::Time;
+use std::collections::BTreeMap;
+
+/// Number of an object (file, directory, link) of a workload.
+pub type Id = usize;
+/// Number of an operation; 0 is before the first.
+pub type When = u32;
+/// Not yet.
+pub const NEVER: When = When::MAX;
+
+/// A file's block at some time.
+#[derive(Clone)]
+pub(super) struct Version {
+    pub(super) time: When,
+    /// Until then it may be missing in spite of promises: the write was still in flight.
+    pub(super) sure: When,
+    pub(super) data: Data,
+}
+
+/// A file's size at some time.
+#[derive(Clone)]
+pub(super) struct Size {
+    pub(super) time: When,
+    pub(super) sure: When,
+    pub(super) bytes: u64,
+    /// It grew by a write of data, from this size: parts of the write may be there.
+    pub(super) grew_from: Option<u64>,
+    /// It was cut.
+    pub(super) cut: bool,
+}
+
+/// What there is to know about an object.
+#[derive(Clone)]
+pub struct Object {
+    /// Inode number.
+    pub ino: u64,
+    /// Type and permission bits.
+    pub mode: u32,
+    /// Target of a symbolic link.
+    pub target: Option<Vec<u8>>,
+    /// Size in bytes.
+    pub size: u64,
+    /// Is there a handle that keeps it alive without a name?
+    pub open: bool,
+    pub(super) blocks: BTreeMap<u64, Vec<Version>>,
+    pub(super) sizes: Vec<Size>,
+    pub(super) modes: Vec<(When, u32)>,
+    pub(super) owners: Vec<(When, u32)>,
+    pub(super) mtimes: Vec<(When, Time)>,
+    pub(super) xattrs: Vec<(When, Xattrs)>,
+    /// Since then, at the latest, its data is no older: it replaced another file by rename.
+    pub(super) brought: Vec<When>,
+}
+
+/// The name of the access control list among the extended attributes. The workloads' lists begin with the
+/// permissions that go with them: [`acl`].
+pub const ACL: &str = "";
+
+/// An access control list that goes with these permissions.
+pub fn acl(mode: u32) -> Vec<u8> {
+    [&(mode & 0o777).to_le_bytes()[..], b"list"].concat()
+}
+
+/// Extended attributes: name to value.
+pub type Xattrs = BTreeMap<&'static str, Vec<u8>>;
