@@ -34,41 +34,58 @@ endif
 help:
 	@echo 'OrdoFS: a checksummed copy-on-write filesystem in Rust'
 	@echo
-	@echo '  make run            build all, then in a VM: mkfs, mount, race, fsck'
-	@echo '  make test           everything: static checks, tools, VM tests'
-	@echo '      TESTS="a b*"        only tests whose names match'
-	@echo '  make check          static checks only'
-	@echo '  make model          the rules of order, schedule by schedule'
-	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...   (scripts/model)'
-	@echo '  make clippy         what clippy says of the module and, for reading, of the tools'
-	@echo '  make rustdoc        documentation of the module and the tools, private items included'
-	@echo '  make pictures       the pictures of docs/ from their sources (Graphviz)'
-	@echo '  make fmt            rewrite the Rust sources as rustfmt wants them'
-	@echo '  make module         build ordofs.ko for the stock kernel'
-	@echo '      VARIANT=x RUSTCFG="..."  a build variant in a directory of its own'
-	@echo '      DEBUG=1             with error tags (delay points at race windows)'
-	@echo '  make mutants        each rule without its protection must fail its tests'
-	@echo '      LOOPS=100 make test TESTS="vm/04*"   the reproducers, many times over'
-	@echo '  make tools          build mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
-	@echo '  make crash N=100000 power cuts of the engine in user space, state by state (SEED=1)'
-	@echo '  make powercut       power cuts of the VM under load (ROUNDS=200)'
-	@echo '  make shell          a shell in the VM, with an OrdoFS at /mnt/test'
-	@echo '  make chroot-shell   a shell in the build root'
-	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
-	@echo '                      a tree of upstream xfstests that you have built'
-	@echo '      TAUGHT=1            whose helpers are taught what ordofs can do'
-	@echo '  make debug-kernel   lockdep, KASAN, KMEMLEAK and fault injection, for KERNEL=debug;'
-	@echo '                      with KERNEL=kcsan, KCSAN for that'
-	@echo '      make test KERNEL=debug     the VM tests on it, and bugs on purpose'
-	@echo '      make test LANE=1           all the tests, and the core of that'
-	@echo '  make root           only make the environment'
-	@echo '  make clean          remove build products (make clean-cache: everything)'
+	@echo 'First (times: two idle cores, a full cache unless it says otherwise)'
+	@echo '  make run             4 min  builds all; in a VM: mkfs, mount, race, fsck'
+	@echo '                              (8 min the first time: it makes the build root)'
+	@echo '  make root            4 min  only the build environment, from nothing'
+	@echo '  make rust-project    10 s   rust-project.json, for rust-analyzer in rust/'
 	@echo
+	@echo 'Between two edits'
+	@echo '  make module          30 s   ordofs.ko for the stock kernel'
+	@echo '      DEBUG=1                 with error tags: points that hold a race open'
+	@echo '      VARIANT=x RUSTCFG="..." a build variant in a directory of its own'
+	@echo '  make tools           60 s   mkfs.ordofs, fsck.ordofs, ordofs, ordofs-race'
+	@echo '  make quick           4 min  fast checks, the engine'\''s tests, three VM tests'
+	@echo '  make test TESTS="021* rustfmt"  tests whose names match'
+	@echo '  make shell           15 s   a shell in the VM, an OrdoFS at /mnt/test'
+	@echo '  make fmt             10 s   rewrites the Rust sources as rustfmt has them'
+	@echo
+	@echo 'Before a commit'
+	@echo '  make check           2 min  all static checks'
+	@echo '  make test           15 min  static checks, tools, VM tests, power cuts'
+	@echo '  make clippy          1 min  what clippy says of the module and the tools'
+	@echo '  make rustdoc         1 min  documentation of both, private items included'
+	@echo '  make pictures        5 s    the pictures of docs/ from their sources'
+	@echo
+	@echo 'Long runs'
+	@echo '  make model           2 min  the rules of order, schedule by schedule'
+	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...'
+	@echo '  make crash           5 min  power cuts in user space, state by state'
+	@echo '      N=500000 SEED=7         more of them, others'
+	@echo '  make powercut        2 min  power cuts of the VM under load: ROUNDS=20'
+	@echo '  make mutants        20 min  each rule without its protection must fail'
+	@echo '  make test LOOPS=100 TESTS="vm/04*"  30 min  the races, many times over'
+	@echo
+	@echo 'Debug kernels (lockdep, KASAN, KMEMLEAK, fault injection; kcsan: data races)'
+	@echo '  make debug-kernel    9 min  once; KERNEL=kcsan for the other one'
+	@echo '  make test KERNEL=debug  1 h VM tests on it, and bugs planted on purpose'
+	@echo '  make test LANE=1    19 min  make test, and the core of that'
+	@echo
+	@echo 'Benchmarks and xfstests'
+	@echo '  make test TESTS="070*"  2 min  an fsync against ext4, xfs and btrfs'
+	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
+	@echo '                       hours  upstream'\''s tests, from a tree that you built'
+	@echo '      TAUGHT=1                with helpers that know what ordofs can do'
+	@echo
+	@echo 'Cleaning, and the rest'
+	@echo '  make clean                  what was built of OrdoFS'
+	@echo '  make clean-cache            everything: root, kernels, crates'
+	@echo '  make chroot-shell           a shell in the build root'
 	@echo '  make KDIR=/path/to/prepared/build [DEBUG=1] [modules_install]'
-	@echo '                      conventional build; the tree must carry Rust metadata'
+	@echo '                              conventional build for a kernel with Rust'
 	@echo
 	@echo 'Settings: MEM=2G CPUS=2 ACCEL=kvm|tcg TIMEOUT=seconds KERNEL=stock|debug|kcsan'
-	@echo '          DEBIAN_MIRROR=url  XDG_CACHE_HOME=dir   (docs/TESTING.md)'
+	@echo '          JOBS=1 DEBIAN_MIRROR=url XDG_CACHE_HOME=dir   (docs/TESTING.md)'
 
 # --- conventional out-of-tree build ----------------------------------------
 
@@ -93,7 +110,7 @@ debug-kernel:
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
-.PHONY: root module tools run test check model mutants fmt clippy rustdoc pictures shell chroot-shell xfstests
+.PHONY: root module tools run test quick check model mutants fmt clippy rustdoc rust-project pictures shell chroot-shell xfstests
 root:
 	@$(SH)/kernel-prep
 	@$(SH)/guest-image >/dev/null
@@ -105,6 +122,8 @@ run:
 	@$(SH)/run-main
 test:
 	@$(SH)/test
+quick:
+	@$(SH)/test quick
 check:
 	@$(SH)/test check
 model:
@@ -115,6 +134,8 @@ clippy:
 	@$(SH)/clippy tools
 rustdoc:
 	@$(SH)/rustdoc
+rust-project: module
+	@$(SH)/rust-project
 pictures:
 	@$(SH)/pictures
 # Rewrite all Rust sources in the kernel's style.
