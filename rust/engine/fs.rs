@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A mounted filesystem: the state that everything shares. The operations are methods of [`Fs`] in the
-//! rooms above this file (`txn/`, `ops/`, `volume/`).
+//! A mounted filesystem: the state that all operations share. The operations are methods of [`Fs`]
+//! in the directories above this file (`txn/`, `ops/`, `volume/`).
+//!
+//! # Model
+//!
+//! [`Fs`] puts the parts together; each part has its own file and its own lock. The fields without
+//! a lock are atomics. The lock order is in docs/DESIGN.md §7 and [`lock_class`]. Counts of space
+//! are in blocks.
+//!
+//! Tests: `tools/engine/tests/smoke.rs` for the whole, `tools/engine/tests/abort.rs` for the
+//! shutdown, `tests/vm/t/021-mount.sh` for remounts.
 
 use crate::engine::alloc::Space;
 use crate::engine::btree::NodeStore;
@@ -21,7 +30,7 @@ use crate::os::{LockMap, Mutex, RwLock, Shared, WaitQueue};
 use core::num::NonZeroU64;
 use kernel::prelude::*;
 
-/// What never changes while mounted.
+/// The properties of a filesystem that never change while it is mounted.
 pub struct Geometry {
     /// Blocks of the filesystem.
     pub total: u64,
@@ -43,28 +52,30 @@ pub struct Fs {
     pub(crate) opts: Mutex<MountOptions>,
     pub(crate) space: Space,
     pub(crate) itable: InodeTable,
-    /// The inode tree; only commits change it. True for inodes that are not in `itable`.
+    /// The inode tree. Only commits change it. It is up to date for inodes that are not in
+    /// `itable`.
     pub(crate) itree: RwLock<Tree>,
     pub(crate) commit: Mutex<CommitState>,
     pub(crate) barrier: Barrier,
-    /// What renames owe.
+    /// The debts of renames.
     pub(crate) owed: Owed,
-    /// Had by those who complete ordered extents.
+    /// For lockdep: held while an ordered extent is being completed.
     pub(crate) ordered_map: LockMap,
-    /// Inodes that the running transaction changed.
+    /// Inodes that the running transaction has changed.
     pub(crate) dirty: Mutex<KVVec<Shared<Inode>>>,
-    /// The generation that operations run in; the one before is committed or being committed.
+    /// The generation that operations run in. The one before is durable or being committed.
     pub(crate) running: AtomicU64,
     /// The newest generation that is on stable storage.
     pub(crate) durable: AtomicU64,
     pub(crate) next_ino: AtomicU64,
     pub(crate) inodes: AtomicI64,
-    /// Blocks that the next commit has been promised.
+    /// Blocks reserved for the next commit: what the operations since the last one have used of
+    /// their reservations.
     pub(crate) commit_reserved: AtomicI64,
     /// Blocks reserved for the metadata of delalloc.
     pub(crate) delalloc_meta: AtomicI64,
     pub(crate) em_count: Counts,
-    /// When the last commit began, by [`crate::os::uptime`].
+    /// The time at which the last commit began, by [`crate::os::uptime`].
     pub(crate) last_commit: AtomicU64,
     pub(crate) wake: WaitQueue,
     pub(crate) woken: AtomicBool,
@@ -76,7 +87,7 @@ pub struct Fs {
     shutdown: AtomicBool,
 }
 
-/// The parts that mounting and mkfs put together.
+/// The parts of a filesystem, which mount and mkfs put together.
 pub struct Parts {
     /// Node store.
     pub st: NodeStore,
@@ -86,24 +97,24 @@ pub struct Parts {
     pub hash_key: [u64; 2],
     /// Options.
     pub opts: MountOptions,
-    /// Why it must stay read-only.
+    /// Why the filesystem must stay read-only, if it must.
     pub forbidden: Option<MountError>,
     /// Space.
     pub space: Space,
     /// Inode tree.
     pub itree: Tree,
-    /// What commits work on.
+    /// The state that only commits use.
     pub commit: CommitState,
     /// Generation on disk.
     pub generation: u64,
-    /// First inode number never used.
+    /// The next inode number to give out.
     pub next_ino: u64,
     /// Inodes in use.
     pub inodes: u64,
 }
 
 impl Fs {
-    /// Puts a filesystem together.
+    /// Makes an [`Fs`] of its parts. ENOMEM.
     #[inline(never)]
     pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
         let barrier = Barrier::new(p.st.reads().clone())?;
@@ -156,7 +167,7 @@ impl Fs {
         l.get(..n).unwrap_or(&[])
     }
 
-    /// The node store, for tools that look at trees.
+    /// The node store, for the tools that walk trees.
     pub fn node_store(&self) -> &NodeStore {
         &self.st
     }
@@ -167,12 +178,12 @@ impl Fs {
         self.st.device().id()
     }
 
-    /// Generation that operations run in.
+    /// The generation that operations run in.
     pub fn running_generation(&self) -> u64 {
         self.running.load(Ordering::Acquire)
     }
 
-    /// Newest generation on stable storage.
+    /// The newest generation that is durable.
     pub fn durable_generation(&self) -> u64 {
         self.durable.load(Ordering::Acquire)
     }
@@ -194,12 +205,12 @@ impl Fs {
         Ok(())
     }
 
-    /// Remount: nothing is written any more, or again. The caller synced before going read-only.
+    /// Makes the mount read-only or writable. Before it goes read-only, the caller syncs.
     pub fn set_read_only(&self, ro: bool) {
         self.read_only.store(ro, Ordering::Release);
     }
 
-    /// Why it must not be made writable, if so.
+    /// Why the filesystem must not be made writable, if it must not.
     pub fn forbidden(&self) -> Option<MountError> {
         let given_up = || {
             let reason = "an allocation tree is damaged; run fsck.ordofs";
@@ -212,17 +223,17 @@ impl Fs {
             .or_else(given_up)
     }
 
-    /// What the replay of this mount did.
+    /// The report of this mount's replay.
     pub fn replayed(&self) -> Replayed {
         *self.log.replayed.lock()
     }
 
-    /// Seconds between commits.
+    /// Sets the time between commits, in seconds, at least 1.
     pub fn set_commit_secs(&self, secs: u32) {
         self.opts.lock().commit_secs = secs.max(1);
     }
 
-    /// Whether freed blocks are discarded.
+    /// Sets whether freed blocks are discarded.
     pub fn set_discard(&self, on: bool) {
         self.opts.lock().discard = on;
     }
@@ -232,26 +243,28 @@ impl Fs {
         *self.opts.lock()
     }
 
-    /// Did the filesystem stop after an error that it cannot go on from?
+    /// Whether the filesystem is shut down: by an error that it cannot go on from, or by the
+    /// shutdown ioctl.
     pub fn is_shutdown(&self) -> bool {
         self.shutdown.load(Ordering::Acquire)
     }
 
-    /// What messages call the device.
+    /// The device's name, for messages.
     pub fn device_name(&self) -> &str {
         self.st.device().name()
     }
 
-    /// Something failed half-way that must not be committed: nothing is written from now on; what is
-    /// on disk stays as the last commit left it.
+    /// Shuts the filesystem down, because something failed half-way and must not be committed. From
+    /// now on nothing is written, and the disk stays as the last commit left it. `what` names the
+    /// failed step in the kernel's log.
     pub fn abort(&self, what: &str) {
         if !self.shutdown.swap(true, Ordering::AcqRel) {
             pr_err!("{}: shutting down: {}\n", self.device_name(), what);
         }
     }
 
-    /// EIO if the device may have dropped something that it had taken: asked after a flush, whose
-    /// success says nothing of what an earlier one, of another task, has lost.
+    /// EIO if the device may have dropped something that it had accepted. Called after a flush:
+    /// that a flush succeeds says nothing of what an earlier one, of another task, has lost.
     pub(crate) fn nothing_lost(&self) -> Result {
         if self.st.device().lost() {
             return Err(EIO);

@@ -1,83 +1,93 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the engine's locks are called, in the order in which they are taken.
+//! The classes of the engine's locks, in lock order.
 //!
 //! # Model
 //!
-//! A class is what lockdep tells a kind of lock by; its name is what a report shows. The order is that of
-//! docs/DESIGN.md §7, outermost first: a lock may be waited for only by somebody who holds none of those
-//! below it. lockdep learns it from what happens, and not from this list.
+//! lockdep knows each kind of lock as a class and shows the class's name in its reports. The order
+//! is that of docs/DESIGN.md §7, outermost first: a task may wait for a lock only while it holds
+//! none of those listed below it. lockdep does not read this list; it learns the order from the
+//! acquisitions that it sees.
 //!
-//! No two locks of one class are ever held by one task: operations on two inodes change one after the other.
+//! A task never holds two locks of one class: an operation on two inodes changes one after the
+//! other.
+//!
+//! Tests: `make test` runs the VM tests under lockdep; `tools/engine/tests/threads.rs` and
+//! `tools/engine/tests/stress.rs` take the locks from many threads.
 
 use crate::os::LockClass;
 
-/// Of an inode: tasks that turn dirty pages into writes in flight; outside of folio locks.
+/// Of an inode: held shared by tasks that turn dirty pages into writes in flight. Taken outside of
+/// folio locks.
 pub(crate) static SUBMITTING: LockClass = LockClass::new(c"ordofs_submitting");
 
-/// The one batch of the log at a time; never taken inside a transaction. Its holder waits for
-/// ordered extents.
+/// Serializes writes of batches to the log. Never taken inside a transaction, because its holder
+/// waits for ordered extents.
 pub(crate) static LOG_WRITER: LockClass = LockClass::new(c"ordofs_log_writer");
 
-/// No lock: the wait for an ordered extent, which folio locks may be held in, but no transaction and no
-/// `maps`. Whoever has to finish one has it.
+/// Not a lock: the wait for an ordered extent, reported to lockdep. A task may wait with folio
+/// locks held, but neither inside a transaction nor with `maps` held. A task that completes an
+/// ordered extent counts as its holder.
 pub(crate) static ORDERED_WAIT: LockClass = LockClass::new(c"ordofs_ordered_wait");
 
-/// The one commit at a time, and what only commits work on.
+/// Serializes commits and protects the state that only commits use.
 pub(crate) static COMMIT: LockClass = LockClass::new(c"ordofs_commit");
 
-/// No lock: the barrier between operations (shared) and the snapshot of a commit (exclusive).
+/// Not a lock of the kernel: the barrier, shared for operations and exclusive for the moment in
+/// which a commit freezes its transaction.
 pub(crate) static BARRIER: LockClass = LockClass::new(c"ordofs_barrier");
 
-/// Of an inode: what the commit under way takes of it; taken with none of its other locks held.
+/// Of an inode: the snapshot that the running commit takes of it. Taken with none of the inode's
+/// other locks held.
 pub(crate) static SNAP: LockClass = LockClass::new(c"ordofs_snap");
 
-/// Of an inode: ordered extents and extent maps are made together, or collected by an fsync (R1).
+/// Of an inode: shared to insert an ordered extent and its extent map, exclusive for an fsync that
+/// collects them (R1).
 pub(crate) static ORDERED_SEM: LockClass = LockClass::new(c"ordofs_ordered_sem");
 
-/// Of an inode: extent maps, delalloc, the extent tree.
+/// Of an inode: extent maps, delalloc and the extent tree.
 pub(crate) static MAPS: LockClass = LockClass::new(c"ordofs_maps");
 
-/// Of a directory: its tree.
+/// Of a directory: the tree of its entries.
 pub(crate) static DIR: LockClass = LockClass::new(c"ordofs_dir");
 
 /// Of an inode: the tree of its extended attributes.
 pub(crate) static XATTR: LockClass = LockClass::new(c"ordofs_xattr");
 
-/// Of an inode: attributes, and what the next commit has to know of it.
+/// Of an inode: attributes, and the state that goes into the inode record with them.
 pub(crate) static META: LockClass = LockClass::new(c"ordofs_meta");
 
-/// Of an inode: its ordered extents.
+/// Of an inode: the set of ordered extents.
 pub(crate) static ORDERED: LockClass = LockClass::new(c"ordofs_ordered");
 
 /// A shard of the table of inodes in memory.
 pub(crate) static INODE_SHARD: LockClass = LockClass::new(c"ordofs_inode_shard");
 
-/// The tree of all inodes; taken with none of an inode's locks held.
+/// The inode tree. Taken with none of an inode's locks held.
 pub(crate) static INODE_TREE: LockClass = LockClass::new(c"ordofs_inode_tree");
 
 /// An allocation group.
 pub(crate) static AG: LockClass = LockClass::new(c"ordofs_ag");
 
-/// A shard of the cache of clean nodes.
+/// A shard of the node cache.
 pub(crate) static NODE_SHARD: LockClass = LockClass::new(c"ordofs_node_shard");
 
-/// Where in the log the next batch goes, and what is still needed.
+/// The state of the log: where the next batch goes, and which batches are still needed.
 pub(crate) static LOG_STATE: LockClass = LockClass::new(c"ordofs_log_state");
 
-// Innermost: nothing is taken under these.
+// Innermost: a task that holds one of these takes no other lock.
 
 /// The list of dirty inodes.
 pub(crate) static DIRTY: LockClass = LockClass::new(c"ordofs_dirty");
 
-/// The data that renames owe.
+/// The debts of renames.
 pub(crate) static OWED: LockClass = LockClass::new(c"ordofs_owed");
 
 /// The mount options.
 pub(crate) static OPTIONS: LockClass = LockClass::new(c"ordofs_options");
 
-/// The time that replay takes for its own.
+/// The time at which the operation being replayed happened.
 pub(crate) static REPLAY_TIME: LockClass = LockClass::new(c"ordofs_replay_time");
 
-/// What replay reports.
+/// The report of the replay at mount.
 pub(crate) static REPLAYED: LockClass = LockClass::new(c"ordofs_replayed");

@@ -1,31 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mutants: the same engine with one protection taken away, to prove that the tests would notice.
+//! Mutants: the same engine with one protection taken away, to prove that the tests notice.
 //!
-//! Each protection that a test has to prove asks [`is`] whether it is to be left out. In the kernel
-//! module the answer is a constant (`--cfg ordofs_mutant_<name>`, never set in a normal build). The
-//! user-space crates that test the rules are compiled with `ordofs_mutants` and choose at run time,
-//! per thread, so that one build holds the real engine and all of its mutants.
+//! Each protection that a test has to prove calls [`is`] to see whether it is left out. In the
+//! kernel module [`is`] is a constant (`--cfg ordofs_mutant_<name>`, never set in a normal build).
+//! The user-space crates that test the rules are compiled with `ordofs_mutants` and choose a mutant
+//! at run time, per thread, so that one build holds the real engine and all of its mutants.
 //!
-//! Some protections are types, and what they forbid cannot be written down. Where a mutant needs it
-//! all the same, a hand-weakened protocol stands beside the real one, under the same cfgs, and says so.
+//! Some protections are types: the compiler rejects the code that would break them. Where a mutant
+//! needs that code all the same, a hand-weakened protocol stands beside the real one, under the
+//! same cfgs, and its comment says so.
+//!
+//! Tests: `make mutants` (`scripts/mutants`) runs models and VM tests that must fail;
+//! `tools/models/tests/rules/main.rs` and `tools/crash/tests/attributes.rs` choose mutants in user
+//! space.
 
-/// Declares the mutants: name, the cfg that makes it in the module, what is missing.
+/// Declares the mutants: the name, the cfg that selects it in the module, and the missing
+/// protection.
 macro_rules! mutants {
     ($($name:ident $cfg:ident $what:literal,)*) => {
-        /// A protection that is missing.
+        /// The protection that a mutant lacks.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        #[allow(dead_code)] // Those of rust/vfs have no place in the engine.
+        #[allow(dead_code)] // The engine does not use those of rust/vfs.
         pub enum Mutant {
             $(#[doc = $what] $name,)*
         }
 
-        /// All of them, with what is missing in each.
+        /// All mutants: value, name, and the missing protection.
         #[cfg(ordofs_mutants)]
         pub const ALL: &[(Mutant, &str, &str)] =
             &[$((Mutant::$name, stringify!($name), $what),)*];
 
-        /// Is this build without that protection?
+        /// Whether this build lacks the protection.
         #[cfg(not(ordofs_mutants))]
         #[inline(always)]
         #[allow(dead_code)]
@@ -39,15 +45,15 @@ macro_rules! mutants {
 
 mutants! {
     R1Order ordofs_mutant_r1_order "R1: the extent map is inserted before the ordered extent",
-    R1Lock ordofs_mutant_r1_lock "R1: nobody takes ordered_sem",
-    R1Trust ordofs_mutant_r1_trust "R1: fsync logs mappings that it believes to have waited for at their word",
+    R1Lock ordofs_mutant_r1_lock "R1: neither side takes ordered_sem",
+    R1Trust ordofs_mutant_r1_trust "R1: fsync trusts the extent maps of writes that it should have waited for",
     R2 ordofs_mutant_r2 "R2: release_folio drops modified extent maps too",
     R3 ordofs_mutant_r3 "R3: layout changes do not take the invalidate lock",
     R4 ordofs_mutant_r4 "R4: delalloc is inserted without a second look",
     R5 ordofs_mutant_r5 "R5: a mapping's cookie is not compared",
     R6 ordofs_mutant_r6 "R6: I/O on a node holds no reference of its own",
-    LeftBehind ordofs_mutant_left_behind "space: what a failed truncation left behind the end of a file stays when it grows",
-    AttrsEarly ordofs_mutant_attrs_early "attributes: a write-back of an inode reads them before it waits",
+    LeftBehind ordofs_mutant_left_behind "space: mappings that a failed truncation left past the end of a file stay when it grows",
+    AttrsEarly ordofs_mutant_attrs_early "attributes: the write-back of an inode reads them before it waits",
     LogSkipFlush ordofs_mutant_log_flush "log: fsync is acknowledged without a flush",
     LogSkipCsum ordofs_mutant_log_csum "log: a batch's checksum is not compared at replay",
     LogTrustData ordofs_mutant_log_trust "log: the last batch is believed without looking at its data",
@@ -64,19 +70,20 @@ std::thread_local! {
     static CHOSEN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
 }
 
-/// Is this thread's engine without that protection? The models of what is outside of the engine ask too.
+/// Whether this thread's engine lacks the protection. The models of code outside of the engine call
+/// it, too.
 #[cfg(ordofs_mutants)]
 pub fn is(m: Mutant) -> bool {
     CHOSEN.with(|c| c.get() & (1 << m as u32) != 0)
 }
 
-/// Takes a protection away from what this thread does from now on (`None`: the real engine).
+/// Takes a protection away from all that this thread does from now on (`None`: the real engine).
 #[cfg(ordofs_mutants)]
 pub fn choose(m: Option<Mutant>) {
     choose_all(m.as_slice());
 }
 
-/// Takes several protections away.
+/// Takes several protections away from this thread.
 #[cfg(ordofs_mutants)]
 pub fn choose_all(all: &[Mutant]) {
     CHOSEN.with(|c| c.set(all.iter().fold(0, |set, m| set | 1 << *m as u32)));
@@ -87,14 +94,15 @@ std::thread_local! {
     static FSYNC_AT: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
 }
 
-/// An fsync of another task comes right after this thread's `n`-th addition to the log from now on (0: none
-/// does). For the crash simulator: what an operation adds in several pieces, a crash can leave in pieces.
+/// Lets an fsync of another task come right after this thread's `n`-th addition to the log from now
+/// on (0: never). The crash simulator uses it: if an operation adds several pieces, this is the
+/// crash between two of them.
 #[cfg(ordofs_mutants)]
 pub fn fsync_at(n: u32) {
     FSYNC_AT.with(|c| c.set(n));
 }
 
-/// Something was added to the log: does the fsync come now?
+/// Counts an addition to the log. True if the fsync of [`fsync_at`] comes now.
 #[cfg(ordofs_mutants)]
 pub(crate) fn fsync_comes() -> bool {
     FSYNC_AT.with(|c| {
@@ -110,14 +118,14 @@ std::thread_local! {
         const { core::cell::Cell::new(None) };
 }
 
-/// The next write-back of an inode by this thread calls `f` before its transaction begins, as if it had to
-/// wait for that.
+/// Makes the next write-back of an inode by this thread call `f` before its transaction begins, as
+/// if it had to wait there.
 #[cfg(ordofs_mutants)]
 pub fn write_back_waits(f: std::boxed::Box<dyn FnOnce()>) {
     WRITE_BACK.with(|c| c.set(Some(f)));
 }
 
-/// A write-back of an inode is about to begin its transaction.
+/// Called by a write-back of an inode right before it begins its transaction.
 #[cfg(ordofs_mutants)]
 pub(crate) fn write_back() {
     if let Some(f) = WRITE_BACK.with(|c| c.take()) {

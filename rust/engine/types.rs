@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The plain types of the engine's interface. Offsets and lengths are in 4096-byte blocks unless a
-//! name says bytes.
+//! The plain types of the engine's interface.
+//!
+//! Offsets and lengths are in blocks of 4096 bytes unless a name or a comment says bytes. Ranges
+//! are half-open. Nothing here takes a lock.
+//!
+//! Tests: `tools/engine/tests/smoke.rs` and `tools/engine/tests/attrs.rs` use the types through the
+//! engine's interface.
 
 pub use crate::os::Time;
 
@@ -13,7 +18,7 @@ pub const BLOCK_SHIFT: u32 = 12;
 pub const NAME_MAX: usize = 255;
 /// The longest target of a symbolic link, in bytes.
 pub const SYMLINK_MAX: usize = 4095;
-/// File blocks are below this one: files reach 2^63 - 1 bytes.
+/// The limit of file blocks, exclusive: a file has at most 2^63 - 1 bytes.
 pub const MAX_FILE_BLOCKS: u64 = 1 << 51;
 
 /// The type bits of a mode.
@@ -30,8 +35,8 @@ pub const fn mode_to_kind(mode: u32) -> u8 {
     ((mode & S_IFMT) >> 12) as u8
 }
 
-/// The attributes of an inode. `size` is in bytes and is the *on-disk* size: the VFS' i_size may be
-/// ahead of it while appended data is still in flight.
+/// The attributes of an inode. `size` is in bytes and is the size *on disk*: the VFS inode's
+/// `i_size` may be ahead of it while appended data is dirty or in flight.
 #[derive(Clone, Copy, Default)]
 pub struct Attrs {
     /// Type and permission bits.
@@ -59,13 +64,14 @@ pub struct Attrs {
 }
 
 impl Attrs {
-    /// Is it a directory?
+    /// Whether the inode is a directory.
     pub fn is_dir(&self) -> bool {
         self.mode & S_IFMT == S_IFDIR
     }
 }
 
-/// What [`crate::engine::Fs::set_attrs`] changes; `None` stays as it is.
+/// The attributes that [`crate::engine::Fs::set_attrs`] changes. `None` leaves an attribute as it
+/// is.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct AttrChange {
     /// Permission bits (the type bits are ignored).
@@ -85,12 +91,12 @@ pub struct AttrChange {
 }
 
 impl AttrChange {
-    /// Does it change nothing?
+    /// Whether the change is empty.
     pub(crate) fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// For a mutant: attributes and times that were read some time ago.
+    /// For the mutant `AttrsEarly`: a change that carries attributes and times read some time ago.
     pub(crate) fn stale(t: &Times, a: &Attrs) -> Self {
         Self {
             mode: Some(a.mode),
@@ -103,7 +109,7 @@ impl AttrChange {
         }
     }
 
-    /// Carries the change out.
+    /// Applies the change to `t`. The type bits of the mode never change.
     pub(crate) fn apply(&self, t: &mut Attrs) {
         if let Some(v) = self.mode {
             t.mode = (t.mode & S_IFMT) | (v & !S_IFMT);
@@ -117,7 +123,8 @@ impl AttrChange {
     }
 }
 
-/// The times that the VFS keeps in its inode, and changes by itself when a file is read or written.
+/// The times that the VFS keeps in its inode. It changes them by itself when a file is read or
+/// written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Times {
     /// Last access.
@@ -128,8 +135,9 @@ pub struct Times {
     pub ctime: Time,
 }
 
-/// What identifies an inode for ever, chosen before the inode exists ([`crate::engine::Fs::new_id`]):
-/// security modules label an inode before anybody can find it, and sign this along with the label.
+/// The lasting identity of an inode, chosen before the inode exists
+/// ([`crate::engine::Fs::new_id`]). Security modules label an inode before any task can find it,
+/// and sign the identity along with the label.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NewId {
     /// Inode number.
@@ -138,7 +146,7 @@ pub struct NewId {
     pub born: Time,
 }
 
-/// An attribute of a new inode.
+/// An extended attribute of a new inode.
 #[derive(Clone, Copy)]
 pub struct NewXattr<'a> {
     /// Namespace.
@@ -149,7 +157,7 @@ pub struct NewXattr<'a> {
     pub value: &'a [u8],
 }
 
-/// What a new inode looks like.
+/// The initial state of a new inode.
 #[derive(Clone, Copy, Default)]
 pub struct NewInode<'a> {
     /// Type and permission bits.
@@ -164,13 +172,13 @@ pub struct NewInode<'a> {
     pub flags: u32,
     /// Target, for symbolic links.
     pub symlink: Option<&'a [u8]>,
-    /// Number and birth time; `None` chooses them.
+    /// Number and birth time; with `None` the engine chooses them.
     pub id: Option<NewId>,
-    /// Extended attributes: a crash leaves the inode with all of them or not at all.
+    /// Extended attributes. After a crash the inode has all of them, or it does not exist.
     pub xattrs: &'a [NewXattr<'a>],
 }
 
-/// What a look-up found.
+/// The result of a look-up of a name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct DirEntry {
     /// Inode number.
@@ -191,18 +199,18 @@ pub struct RenameFlags {
 /// State of a range of file blocks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MapKind {
-    /// Nothing: reads as zeroes.
+    /// No blocks; reads as zeroes.
     Hole,
-    /// Dirty in the page cache, space reserved, no address yet.
+    /// Dirty in the page cache, with space reserved and no address yet.
     Delalloc,
-    /// Allocated, never written: reads as zeroes.
+    /// Allocated and never written; reads as zeroes.
     Unwritten,
     /// Allocated and written.
     Written,
 }
 
-/// A range of file blocks `[start, start + len)` that are alike; for `Unwritten` and `Written` they
-/// lie at `[phys, phys + len)` on disk.
+/// A range of file blocks `[start, start + len)` in one state. Those that are `Unwritten` or
+/// `Written` are in the disk blocks `[phys, phys + len)`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mapping {
     /// First file block.
@@ -211,31 +219,32 @@ pub struct Mapping {
     pub len: u64,
     /// State.
     pub kind: MapKind,
-    /// First disk block.
+    /// First disk block; without meaning for `Hole` and `Delalloc`.
     pub phys: u64,
-    /// Sequence number of the inode's maps when this was true (R5).
+    /// The sequence number of the inode's maps at the time of the look-up (R5).
     pub cookie: u64,
 }
 
-/// Answer to a buffered write.
+/// The mapping that a buffered write uses.
 #[derive(Clone, Copy, Debug)]
 pub struct WriteMap {
     /// `Delalloc` or `Unwritten`.
     pub map: Mapping,
-    /// Written blocks under a delalloc range: partial blocks are read from there.
+    /// The written blocks under a delalloc range. A write of part of a block reads the rest from
+    /// there.
     pub src: Option<Mapping>,
-    /// Nothing is there yet: what the write does not cover must be zeroed.
+    /// The range was a hole, so the caller zeroes what the write does not cover.
     pub new: bool,
 }
 
-/// What a check of read data says.
+/// The result of verifying data that was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// The data is what was written.
     Good,
-    /// The data is damaged; the checksum that was expected.
+    /// The data is damaged. The value is the expected checksum.
     Bad(u32),
-    /// The block is mapped elsewhere by now: map it and read it again.
+    /// The block has moved since it was mapped: map it and read it again.
     Moved,
 }
 
@@ -254,19 +263,19 @@ pub struct StatFs {
     pub ffree: u64,
 }
 
-/// How to mount.
+/// Mount options.
 #[derive(Clone, Copy, Debug)]
 pub struct MountOptions {
-    /// Nothing is written, not even the cleaning up of orphans.
+    /// Write nothing to the device; orphans stay until a mount that may write.
     pub read_only: bool,
     /// Seconds between commits.
     pub commit_secs: u32,
-    /// Discard freed blocks after the commit that freed them is durable.
+    /// Discard freed blocks once the commit that freed them is durable.
     pub discard: bool,
-    /// Replay the log (and record operations in it).
+    /// Replay the log, and log operations for fsync.
     pub recovery: bool,
-    /// Nodes (of 4 KiB) that the cache keeps at most. In the kernel the shrinker sees to it that they are
-    /// not too many, in user space there is none.
+    /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
+    /// user space has no shrinker.
     pub cache_nodes: u64,
 }
 
@@ -282,28 +291,28 @@ impl Default for MountOptions {
     }
 }
 
-/// Why a mount failed: an error code and a sentence.
+/// Why a mount was refused: an error code and a sentence.
 #[derive(Clone, Copy, Debug)]
 pub struct MountError {
     /// The code for mount(2).
     pub error: kernel::prelude::Error,
-    /// What is wrong.
+    /// A sentence for the user.
     pub reason: &'static str,
 }
 
 impl MountError {
-    /// Makes one.
+    /// Pairs a code with its reason.
     pub fn new(error: kernel::prelude::Error, reason: &'static str) -> Self {
         Self { error, reason }
     }
 }
 
-/// A file block as a byte offset, saturating at 2^63 - 1.
+/// The byte offset of a file block, at most 2^63 - 1.
 pub fn block_to_bytes(block: u64) -> u64 {
     block.saturating_mul(BLOCK_SIZE as u64).min(i64::MAX as u64)
 }
 
-/// The number of blocks that hold `bytes` bytes.
+/// The number of blocks that hold `bytes` bytes, rounded up.
 pub fn bytes_to_blocks(bytes: u64) -> u64 {
     bytes.div_ceil(BLOCK_SIZE as u64)
 }

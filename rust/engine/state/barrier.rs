@@ -1,25 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The barrier between operations (shared side) and the snapshot of a commit (exclusive side).
+//! The barrier between operations (shared side) and the moment in which a commit freezes its
+//! transaction (exclusive side).
 //!
-//! # Rule: at most the commit waits for a device, never the barrier
+//! # Rule: the commit waits for devices, the barrier never
 //!
-//! While the barrier is closed, no operation begins; what closes it must therefore never wait for a
-//! device. Two things see to that:
+//! While the barrier is closed no operation begins, so the task that closes it must not wait for a
+//! device. Two things ensure that:
 //!
-//! - What runs under the exclusive side takes no lock that is held across a read from the device: not an
-//!   inode's `maps`, `dir` or `xattr`, and not an allocation group's. It only marks what the commit has to
-//!   take ([`crate::engine::txn::commit`]).
-//! - Closing is given up when it takes long *because of a read*. An operation inside may read a node, or
-//!   wait for a lock whose holder reads one, whether that is inside or not. It is enough to know that some
-//!   node is being read ([`Reads`]): without one, those inside leave by themselves. With one, they get a
-//!   moment, since most reads hold up nobody. If they are still there after it, the barrier opens again,
-//!   and the commit waits, at first until nothing is read, and at most for a pause that doubles with each
-//!   attempt. So a device that needs a second for one read costs everybody else a few milliseconds of
+//! - The code under the exclusive side takes no lock that is held across a read from the device:
+//!   neither an inode's `maps`, `dir` or `xattr` nor the lock of an allocation group. It only marks
+//!   what the commit has to take ([`crate::engine::txn::commit`]).
+//! - The commit gives up closing when it takes long *because of a read*. An operation inside may be
+//!   reading a node, or waiting for a lock; the holder of that lock may be reading one, inside the
+//!   barrier or outside. It is enough to know that some node is being read ([`Reads`]): without a
+//!   read the operations inside leave by themselves. With one they get a short grace period, since
+//!   most reads delay no operation. If one is still inside after that, the barrier opens again. The
+//!   commit then waits until no node is being read, but no longer than a pause that doubles with
+//!   each attempt. So a read that takes a second costs the other operations a few milliseconds of
 //!   that second.
 //!
-//! A commit cannot wait for ever: an operation inside that reads makes nodes dirty, and above a number of
-//! dirty nodes no operation begins before a commit has ended (`Fs::throttle`). Then those inside leave.
+//! A commit does not wait for ever: an operation that reads inside the barrier makes nodes dirty,
+//! and above a number of dirty nodes no operation begins before a commit has ended
+//! (`Fs::throttle`). Then the operations inside leave.
+//!
+//! # Locks
+//!
+//! The state is one atomic word, and all waiting is on the queue of [`Reads`]. lockdep sees the
+//! barrier as the class [`lock_class::BARRIER`].
+//!
+//! Tests: `tools/engine/tests/slow_reads.rs`, `tools/engine/tests/threads.rs`, and all of
+//! `tools/models/tests/rules/main.rs`.
 
 use crate::engine::btree::Reads;
 use crate::engine::lock_class;
@@ -28,22 +39,23 @@ use crate::os::{LockMap, Shared};
 use kernel::prelude::*;
 
 const CLOSED: u64 = 1 << 63;
-/// How long those inside may take to leave while a node is being read.
+/// How long operations may take to leave while a node is being read.
 const GRACE_MS: u64 = 2;
 /// The longest pause between two attempts to close the barrier.
 const MAX_PAUSE_MS: u64 = 128;
 
-/// The barrier between operations (shared) and the snapshot of a commit (exclusive).
+/// The barrier between operations (shared) and a commit that freezes its transaction (exclusive).
 pub struct Barrier {
-    /// The number of operations inside, and whether it is closed.
+    /// The number of operations inside; [`CLOSED`] is set while the barrier is closed.
     state: AtomicU64,
-    /// Its queue is the barrier's as well: a commit that closes it waits for either.
+    /// The reads of nodes. Their queue serves the barrier as well, because a commit that closes it
+    /// waits for either.
     reads: Shared<Reads>,
     map: LockMap,
 }
 
 impl Barrier {
-    /// Open, nobody inside.
+    /// An open barrier without operations inside.
     pub fn new(reads: Shared<Reads>) -> Result<Self> {
         Ok(Self {
             state: AtomicU64::new(0),
@@ -52,7 +64,7 @@ impl Barrier {
         })
     }
 
-    /// Enters; waits while it is closed.
+    /// Enters the shared side; waits while the barrier is closed.
     pub(crate) fn enter(&self) {
         self.map.acquire(false);
         loop {
@@ -73,7 +85,7 @@ impl Barrier {
         }
     }
 
-    /// Leaves.
+    /// Leaves the shared side. The last operation to leave a closed barrier wakes the commit.
     pub(crate) fn leave(&self) {
         self.map.release();
         if self.state.fetch_sub(1, Ordering::AcqRel) == CLOSED | 1 {
@@ -81,12 +93,13 @@ impl Barrier {
         }
     }
 
-    /// Closed, and nobody inside.
+    /// Whether the barrier is closed and no operation is inside.
     fn is_empty(&self) -> bool {
         self.state.load(Ordering::Acquire) == CLOSED
     }
 
-    /// Closes it and waits until nobody is inside; false if it had to be opened again, because of a read.
+    /// Closes the barrier and waits until no operation is inside. False if a read took too long and
+    /// the barrier is open again.
     fn try_close(&self) -> bool {
         let wait = self.reads.queue();
         self.map.acquire(true);
@@ -118,14 +131,15 @@ impl Barrier {
         self.reads.watch(false);
     }
 
-    /// Runs `f` while no operation is inside. Only one caller at a time (the commit mutex). Unless it is
-    /// the last resort of a full disk, `f` waits for no lock that is held across a read.
+    /// Runs `f` while no operation is inside. The caller holds the commit mutex, so only one task
+    /// closes at a time. `f` must not wait for a lock that is held across a read, except as the
+    /// last resort of a full disk.
     pub fn exclusive<R>(&self, f: impl FnOnce() -> R) -> R {
         self.exclusive_then(f, |_| false)
     }
 
-    /// [`Barrier::exclusive`]; where `stay` says so, the caller is inside when it opens again, before
-    /// any other operation can be.
+    /// As [`Barrier::exclusive`]. If `stay` returns true, the caller is on the shared side when the
+    /// barrier opens again, before any other operation can enter.
     pub(crate) fn exclusive_then<R>(
         &self,
         f: impl FnOnce() -> R,
@@ -138,7 +152,7 @@ impl Barrier {
         if stay {
             self.map.acquired(false);
         }
-        // Closed and empty, it is changed by nobody else.
+        // While the barrier is closed and empty, no other task changes the state.
         self.state.store(u64::from(stay), Ordering::Release);
         self.reads.queue().wake_all();
         r

@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What commits work on.
+//! The state that only commits use. The operations are in `engine/txn/commit.rs`.
+//!
+//! Tests: `tools/engine/tests/crash.rs`, `tools/engine/tests/superblocks.rs`.
 
 use crate::engine::btree::Tree;
 use crate::engine::format::Superblock;
 use kernel::prelude::*;
 
-/// What only commits touch, under the commit mutex.
+/// What only commits change, under the commit mutex (`Fs::commit`).
 pub struct CommitState {
-    /// Inodes without names and truncations under way.
+    /// The orphan tree: inodes without names, and inodes with a truncation under way.
     pub orphans: Tree,
-    /// The newest superblock.
+    /// The superblock of the newest commit.
     pub sb: KBox<Superblock>,
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What [`Fs`](crate::engine::fs::Fs) is made of besides space, inodes and log, as data structures: the
-//! operations on them are in `engine/txn/`.
+//! The parts of [`Fs`](crate::engine::fs::Fs) besides space, inodes and log, as data structures:
+//! the barrier, the commit state and the debts of renames. The operations on them are in
+//! `engine/txn/`, and the tests are those of each file.
 
 pub mod barrier;
 pub mod commit;

@@ -1,28 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Data that must be durable no later than a name: a file that is renamed over another one brings its data
-//! along (docs/GUARANTEES.md, 4), and rename(2) does not wait for it.
+//! The debts of renames: data that must be durable no later than a name. A file that is renamed
+//! over another one brings its data along (docs/GUARANTEES.md, 4), and rename(2) does not wait for
+//! it.
 //!
-//! The glue starts the writes of all that is dirty before the rename, so the data is in flight: ordered
-//! extents that exist already. A rename that finds some notes a *debt* before its transaction begins: the
-//! inode, and the number below which its ordered extents must have ended. Whatever makes the rename
-//! durable pays all debts first:
+//! # Model
 //!
-//! - a commit, before it freezes its transaction. Under the closed barrier it looks again, and starts anew
-//!   if a rename has added one whose data is in flight.
-//! - a batch of the log. Under the lock under which it takes the records it looks again.
+//! The glue starts the writes of all that is dirty before the rename, so the data is in flight: its
+//! ordered extents exist already. A rename that finds some notes a *debt* before its transaction
+//! begins: the inode, and the number below which its ordered extents must have ended. Two things
+//! make a rename durable, and both pay all debts first:
 //!
-//! Paying means waiting for the ordered extents, and recording the extents of the file in the log; only
-//! then does the debt leave the list. So no record of a rename gets into the log, and no rename into a
-//! commit, without its data.
+//! - a commit, before it freezes its transaction. Under the closed barrier it looks again, and
+//!   starts over if a rename has added a debt with data in flight.
+//! - a batch of the log. It looks again under the lock under which it takes its records.
 //!
-//! Who pays holds no lock that the completion of a write needs. In a completion itself nothing can be
-//! paid: it would wait for itself ([`Fs::sync_unless_owed`]). It can commit all the same once the data has
-//! arrived: the extents are in the tree then. The debt stays in the list, for the log. Otherwise a debt that
-//! nobody has come to pay would keep completions from committing on a full disk, where they must.
+//! To pay a debt is to wait for the ordered extents and to record the extents of the file in the
+//! log; only then does the debt leave the list. So neither a batch nor a commit has a rename
+//! without its data.
 //!
-//! A stream of renames could add debts for ever. Whoever finds new ones after having paid asks for
-//! *strictness*: renames that come meanwhile wait for their data themselves.
+//! A task that pays debts must hold no lock that the completion of a write needs. A completion
+//! cannot pay, because it would wait for itself (`Fs::sync_unless_owed`). It may commit as soon
+//! as the data has arrived, because the extents are in the tree then; the debt stays in the list,
+//! for the log. Otherwise an unpaid debt would keep completions from committing on a full disk,
+//! where they must.
+//!
+//! A stream of renames could add debts for ever. A commit or a batch that finds new debts after it
+//! has paid makes renames *strict*: until it is done, they wait for their own data.
+//!
+//! # Locks
+//!
+//! The list is under [`lock_class::OWED`]; nothing is taken under it.
+//!
+//! Tests: `tools/engine/tests/rename_data.rs`, `tools/crash/tests/recovery.rs`.
 
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
@@ -30,10 +40,10 @@ use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
 use kernel::prelude::*;
 
-/// Debts that [`Owed::in_flight`] looks at.
+/// How many debts [`Owed::in_flight`] looks at.
 const LOOK_AT: usize = 256;
 
-/// Data that must be durable before a rename is.
+/// A debt: data that must be durable no later than a rename.
 #[derive(Clone)]
 pub(in crate::engine) struct Debt {
     pub(in crate::engine) inode: Shared<Inode>,
@@ -52,7 +62,7 @@ pub struct Owed {
     strict: AtomicU64,
 }
 
-/// While it exists, renames wait for their data themselves.
+/// While this exists, renames wait for their own data.
 pub struct Strict<'a>(&'a Owed);
 
 impl Drop for Strict<'_> {
@@ -62,7 +72,7 @@ impl Drop for Strict<'_> {
 }
 
 impl Owed {
-    /// None.
+    /// An empty list.
     pub fn new() -> Result<Self> {
         let list = List {
             next: 0,
@@ -74,13 +84,13 @@ impl Owed {
         })
     }
 
-    /// Is there a debt?
+    /// Whether there is a debt.
     pub fn any(&self) -> bool {
         !self.list.lock().debts.is_empty()
     }
 
-    /// Is there a debt whose data may be in flight? Of many debts it looks only at the first ones, because
-    /// the barrier may be closed.
+    /// Whether a debt may have data in flight. It looks at the first [`LOOK_AT`] debts only,
+    /// because the barrier may be closed, and says yes if there are more.
     pub(crate) fn in_flight(&self) -> bool {
         let mut from = 0;
         for _ in 0..LOOK_AT {
@@ -95,12 +105,12 @@ impl Owed {
         self.list.lock().debts.first_ge(from).is_some()
     }
 
-    /// Must renames wait for their data themselves?
+    /// Whether renames must wait for their own data.
     pub(in crate::engine) fn is_strict(&self) -> bool {
         self.strict.load(Ordering::Acquire) != 0
     }
 
-    /// Later debts have at least this number.
+    /// The number that the next debt gets.
     pub(in crate::engine) fn next_id(&self) -> u64 {
         self.list.lock().next
     }
@@ -111,18 +121,19 @@ impl Owed {
         list.debts.first_ge(from).map(|(id, d)| (id, d.clone()))
     }
 
-    /// The debt is paid.
+    /// Removes a debt that has been paid.
     pub(in crate::engine) fn remove(&self, id: u64) {
         self.list.lock().debts.remove(&id);
     }
 
-    /// From now on renames add none.
+    /// Makes renames strict until the result is dropped: they wait for their own data and add no
+    /// debts.
     pub fn be_strict(&self) -> Strict<'_> {
         self.strict.fetch_add(1, Ordering::AcqRel);
         Strict(self)
     }
 
-    /// Notes a debt.
+    /// Adds a debt: the ordered extents of `inode` with a number below `limit`. ENOMEM.
     pub(in crate::engine) fn add(&self, inode: &Shared<Inode>, limit: u64) -> Result {
         let mut list = self.list.lock();
         let id = list.next;
