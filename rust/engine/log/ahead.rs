@@ -1,32 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading blocks that lie one behind the other, many at a time: replay reads the whole log, and a
-//! device answers one long request sooner than many short ones.
+//! Read-ahead for replay, which reads the whole log and the data that its last batch names: one
+//! long request takes a device less time than many short ones.
 //!
-//! What was read ahead is kept until something else is asked for, so nothing may write to the blocks
-//! meanwhile. Replay changes nothing on the device.
+//! An [`Ahead`] keeps the last run of blocks that it read until the caller asks for a block outside
+//! of it. Nothing may write to the area meanwhile, or the caller sees old content; replay changes
+//! nothing on the device. No locks: each `Ahead` belongs to one task. Addresses and lengths are in
+//! blocks, ranges are half-open.
+//!
+//! Tests: tools/engine/tests/replay_cost.rs (requests and memory),
+//! tools/engine/tests/log_recovery.rs (blocks that cannot be read), tests/vm/t/072-recovery.sh.
 
 use crate::os::{Block, Device};
 use core::ops::Range;
 use kernel::prelude::*;
 
-/// Blocks of one request.
+/// The most blocks that one request reads.
 const AHEAD: usize = 64;
 
-/// A stretch of a device, in memory.
+/// A run of a device's blocks, in memory.
 pub struct Ahead<'a> {
     dev: &'a Device,
-    /// The first block that `blocks` has.
+    /// The disk block in `blocks[0]`.
     first: u64,
-    /// How many of `blocks` were read.
+    /// How many of `blocks` are valid, from the first on.
     len: u64,
     blocks: KVVec<Block>,
-    /// Among these is one that cannot be read: they are read singly.
+    /// The last run that could not be read as a whole. Its blocks are read one at a time.
     bad: Range<u64>,
 }
 
 impl<'a> Ahead<'a> {
-    /// Nothing read yet.
+    /// Allocates the buffers and reads nothing. ENOMEM.
     pub fn new(dev: &'a Device) -> Result<Self> {
         let mut blocks = KVVec::with_capacity(AHEAD, GFP_KERNEL)?;
         for _ in 0..AHEAD {
@@ -41,7 +46,8 @@ impl<'a> Ahead<'a> {
         })
     }
 
-    /// The block `at`. What follows it is read with it, up to the block `end`, which is not.
+    /// Returns disk block `at`. If it has to be read, the blocks behind it are read with it, as far
+    /// as one request reaches and below `end`. An error concerns block `at` alone.
     pub fn get(&mut self, at: u64, end: u64) -> Result<&Block> {
         if at < self.first || at - self.first >= self.len {
             self.fill(at, end)?;
@@ -58,7 +64,8 @@ impl<'a> Ahead<'a> {
             if self.read(at, n).is_ok() {
                 return Ok(());
             }
-            // A block that cannot be read matters only to those who want that one.
+            // One unreadable block must fail only its own reader: from here on read this run block
+            // by block.
             self.bad = at..at.saturating_add(n);
         }
         self.read(at, 1)

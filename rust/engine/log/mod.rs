@@ -1,26 +1,53 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The fsync log: logical records in the order in which operations happened (the idea of ZFS' intent
-//! log and of ext4's fast commits).
+//! The fsync log: logical records, in the order in which the operations happened. The idea is that
+//! of the intent log of ZFS and of the fast commits of ext4; that the checksums of the data stand
+//! in the log is the idea of the `DataChecksums` record in the journal of Fxfs.
 //!
-//! Every operation appends a record to the pending ones, in memory, inside its transaction. An fsync
-//! appends the inode's modified extents and attributes and then has everything that is pending written
-//! as one batch: so each fsync also makes all operations before it durable, in order.
+//! Every operation appends a record to the pending ones, in memory, inside its transaction. An
+//! fsync appends the inode's modified extents and attributes, then writes all that is pending as
+//! one batch. So each fsync also makes every earlier operation durable, in order.
 //!
-//! **One flush per fsync.** The data of the extents has been written, but not flushed, when the batch is
-//! written next to it; one flush then makes both durable, and only then is the fsync acknowledged and
-//! the next batch written. Hence a batch that a later one follows was flushed. The last batch of a log may
-//! have overtaken its data: replay believes it only if the data blocks that it names have the checksums
-//! that it names. So that this costs a mount little, a batch that names much data is written after a flush
-//! of its own and says so: what two flushes add to the time of that much I/O is nothing.
+//! **One flush per fsync.** When the batch is written, the data of its extents has been written
+//! too, but not flushed. One flush then makes both durable; only after it does fsync return, and
+//! only after it is the next batch written. Hence a batch that a later one follows has been
+//! flushed. Only the last batch of a log may have reached the disk without its data: replay
+//! believes it only if the data blocks that it names have the checksums that it names. To bound
+//! what a mount has to read for this, a batch that names more than [`state::MAX_UNFLUSHED`] blocks
+//! is written after a flush of its own and says so in its header; the time of a second flush does
+//! not count beside that much I/O.
 //!
-//! Every record carries the generation of its transaction; replay skips what a commit already holds.
-//! A commit notes where the log stood when it froze its transaction, and what lies before that is free
-//! again when it is durable. A log that is full, a record that cannot be stored or an I/O error make
-//! fsync fall back to a commit; nothing is ever acknowledged on the strength of a record that was lost.
+//! Every record carries the generation of its transaction, and replay skips those that the
+//! superblock's commit already contains. A commit notes the position of the log when it freezes its
+//! transaction; once the commit is durable, the blocks before that position can be reused. If the
+//! log is full or memory is short, fsync falls back to a commit. No fsync is acknowledged on the
+//! strength of a record that was dropped. After an error of the device the filesystem shuts down.
 //!
-//! Locking: `writer` is held while a batch is written and flushed, so those who come meanwhile share the
-//! next batch (group commit). `state` is never held across I/O; it nests inside all locks of the engine.
+//! A worked example. The superblock says generation 7, position 100, number 40. Two fsyncs write
+//! batch 40 (two blocks) and batch 41. Power fails during the second one. The mount finds batch 40
+//! whole at position 100, and the header of batch 41 at position 102: so batch 40 was flushed, and
+//! is replayed. Batch 41 is replayed only if it and its data are there; it was never acknowledged.
+//!
+//! Locks: `writer` is held while a batch is written and flushed, so fsyncs that arrive meanwhile
+//! wait for it and share the next batch (group commit). `state` is never held across I/O; only the
+//! locks of the last line of docs/DESIGN.md §7 are taken under it. A position is a count of log
+//! blocks ever written; modulo the length of the area it is a place in the ring. Lengths are in
+//! blocks, payloads in bytes.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`record`] | encoding and decoding of records |
+//! | [`ring`] | batches: writing, reading, finding those behind a damaged one |
+//! | [`ahead`] | read-ahead for replay |
+//! | [`state`] | what is pending, and where the next batch goes |
+//! | [`replayed`] | the result of a replay |
+//!
+//! The operations are in `engine/txn/fsync.rs`, replay in `engine/volume/replay.rs`, the bytes in
+//! docs/FORMAT.md §11.
+//!
+//! Tests: tools/engine/tests/log_flushes.rs, log_loss.rs, log_recovery.rs, log_size.rs,
+//! replay_cost.rs, crash.rs; tools/crash; the model tools/models/tests/rules/r8.rs;
+//! tests/vm/t/067-damage.sh, 070-fsync-cost.sh, 072-recovery.sh.
 
 pub mod ahead;
 pub mod record;

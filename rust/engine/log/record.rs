@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Log records: what happened, in the order in which it happened.
+//! Log records: one operation each, or one extent with its checksums.
 //!
-//! A record: length u32 (of all of it), kind u8, three zero bytes, generation u64 (of the transaction
-//! that did it), time (i64 seconds, u32 nanoseconds, u32 zero), then the body. Strings have a u16
-//! length before them. Blocks are 4096 bytes.
+//! A record begins with its length u32 (of the whole record, in bytes), kind u8, three zero bytes,
+//! generation u64 (of the transaction that made the change), time (i64 seconds, u32 nanoseconds,
+//! u32 zero). The body follows. A string has its length before it, as u16. Integers are
+//! little-endian; file and disk blocks are 4096 bytes.
 //!
 //! | kind | body |
 //! |---|---|
@@ -19,27 +20,35 @@
 //! | 9 write | ino, first file block, first disk block u64, crc32c of each block |
 //! | 10 xattr | ino u64, namespace u32, bytes of the value u32 (2^32 - 1: removed), name, value |
 //! | 11 grow | ino, bytes u64 |
+//!
+//! Decoding checks lengths and value ranges within the record, so no input makes it panic. Whether
+//! a record fits the filesystem is checked by replay (`engine/volume/replay.rs`). No locks.
+//!
+//! Tests: tools/engine/tests/log_recovery.rs (forged and damaged records),
+//! tools/engine/tests/impossible.rs (records that contradict the filesystem),
+//! tools/engine/tests/crash.rs.
 
 use crate::engine::format::{le16, le32, le64};
 use crate::engine::types::Attrs;
 use crate::os::Time;
 use kernel::prelude::*;
 
-/// Bytes before the body.
+/// Bytes before the body of a record.
 pub const HEADER: usize = 32;
-/// No filesystem gets as far; what comes after it can still be counted.
+/// The largest generation that a record may name. No filesystem gets as far, and arithmetic on
+/// smaller ones cannot overflow.
 const MAX_GENERATION: u64 = 1 << 63;
-/// In place of the length of an attribute's value: the attribute is removed.
+/// Stands in place of the length of an attribute's value in a record that removes the attribute.
 const REMOVED: u32 = u32::MAX;
 
-/// In a record of attributes: the size stays what it is. A size that writes have raised goes into the
-/// log only beside their extents, or a crash could leave a hole below it.
+/// The size of a [`Record::Attrs`] that leaves the size alone. A size that writes have raised goes
+/// into the log only in the same batch as their extents, or a crash could leave a hole below it.
 pub const SAME_SIZE: u64 = u64::MAX;
 
-/// A record; strings and checksums borrow.
+/// A record. Strings and checksums borrow from the caller or from the payload.
 #[derive(Clone, Copy)]
 pub enum Record<'a> {
-    /// A new inode, with a name unless `dir` is 0.
+    /// A new inode; it has a name unless `dir` is 0.
     Create {
         dir: u64,
         ino: u64,
@@ -47,11 +56,11 @@ pub enum Record<'a> {
         name: &'a [u8],
         target: &'a [u8],
     },
-    /// One more name.
+    /// A further name of an inode.
     Link { dir: u64, ino: u64, name: &'a [u8] },
-    /// One name less.
+    /// A name removed.
     Unlink { dir: u64, ino: u64, name: &'a [u8] },
-    /// A name moved (and replaced `target`), or two were exchanged.
+    /// A name moved, replacing `target` if that is not 0, or two names exchanged.
     Rename {
         old_dir: u64,
         new_dir: u64,
@@ -61,29 +70,31 @@ pub enum Record<'a> {
         old_name: &'a [u8],
         new_name: &'a [u8],
     },
-    /// All attributes but the link count; [`SAME_SIZE`] is no size.
+    /// All attributes but the link count, the device number and the time of birth. The size may be
+    /// [`SAME_SIZE`].
     Attrs { ino: u64, attrs: Attrs },
-    /// Truncation or extension: what is mapped behind the new end goes.
+    /// The size set to `bytes`. Replay unmaps what lies behind it.
     Size { ino: u64, bytes: u64 },
-    /// The size is at least that; what is preallocated behind it stays.
+    /// The size raised to at least `bytes`. Preallocated blocks behind it stay.
     Grow { ino: u64, bytes: u64 },
-    /// Blocks unmapped.
+    /// File blocks `[start, start + len)` unmapped.
     Punch { ino: u64, start: u64, len: u64 },
-    /// Unwritten blocks mapped.
+    /// File blocks `[start, start + len)` mapped to disk blocks from `phys` on, unwritten.
     Preallocate {
         ino: u64,
         start: u64,
         phys: u64,
         len: u64,
     },
-    /// Written blocks mapped; 4 little-endian bytes of checksum each.
+    /// File blocks from `start` on mapped to written disk blocks from `phys` on. `csums` has a
+    /// little-endian crc32c of 4 bytes for each, which also says how many blocks there are.
     Write {
         ino: u64,
         start: u64,
         phys: u64,
         csums: &'a [u8],
     },
-    /// An extended attribute set, or removed.
+    /// An extended attribute set, or removed if `value` is `None`.
     Xattr {
         ino: u64,
         index: u8,
@@ -92,13 +103,13 @@ pub enum Record<'a> {
     },
 }
 
-/// A record with what all records have.
+/// A record with the fields that all kinds have.
 pub struct Stamped<'a> {
-    /// Transaction that did it.
+    /// Generation of the transaction that made the change.
     pub generation: u64,
-    /// When.
+    /// Time of the operation.
     pub time: Time,
-    /// What.
+    /// The change.
     pub record: Record<'a>,
 }
 
@@ -126,7 +137,7 @@ impl Writer<'_> {
 }
 
 impl Record<'_> {
-    /// The record of an inode's attributes. A size that writes have raised is not in it.
+    /// The record of an inode's attributes without its size ([`SAME_SIZE`]).
     pub fn attrs_but_size(ino: u64, attrs: &Attrs) -> Record<'static> {
         Record::Attrs {
             ino,
@@ -137,7 +148,8 @@ impl Record<'_> {
         }
     }
 
-    /// Appends the record; nothing is left behind on error.
+    /// Encodes the record and appends it to `out`. On error (ENOMEM, ENAMETOOLONG) `out` is as
+    /// before.
     pub fn append(&self, out: &mut KVVec<u8>, generation: u64, time: Time) -> Result {
         let at = out.len();
         let r = self.put(&mut Writer(out), generation, time);
@@ -271,7 +283,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Decodes the record at the start of `b`; answers it and what follows.
+/// Decodes the record at the start of `b`; returns it and the bytes behind it. `None` if the record
+/// is malformed.
 pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
     let len = le32(b, 0)? as usize;
     let (b, rest) = (b.get(..len)?, b.get(len..)?);
@@ -395,7 +408,8 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
     ))
 }
 
-/// How many blocks of data the records of a batch name.
+/// The number of data blocks that the records of a payload name. Stops at the first malformed
+/// record.
 pub fn data_blocks(payload: &[u8]) -> u64 {
     let (mut n, mut rest) = (0, payload);
     while let Some((r, next)) = decode(rest) {

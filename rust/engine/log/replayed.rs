@@ -1,52 +1,57 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a replay found and did.
+//! The result of a replay. It is plain data that [`super::Log`] keeps for reports;
+//! `engine/volume/replay.rs` fills it in.
+//!
+//! Tests: tools/engine/tests/log_recovery.rs, tools/crash/tests/recovery.rs,
+//! tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::types::MountError;
 use kernel::prelude::*;
 
-/// What a replay did.
+/// What a replay found in the log, and what it did.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Replayed {
-    /// Batches believed.
+    /// Batches that were believed, and so replayed.
     pub batches: u64,
-    /// Records carried out.
+    /// Records that were carried out.
     pub records: u64,
-    /// A last batch was there whose data was not.
+    /// The last batch was whole, but its data was not there: power failed before its flush.
     pub disbelieved: bool,
-    /// After the last batch believed comes one that was cut off, or damaged: number of it.
+    /// Number of the batch behind the last one believed, if that batch was cut off or damaged.
     pub damaged: Option<u64>,
-    /// That one was not cut off: what fsync had acknowledged cannot be replayed.
+    /// Set if that batch was acknowledged, so it was not cut off but damaged (docs/FORMAT.md §11).
     pub lost: Option<Lost>,
 }
 
-/// Acknowledged batches that cannot be replayed.
+/// Acknowledged batches that replay cannot read.
 #[derive(Clone, Copy, Debug)]
 pub struct Lost {
-    /// Position of the first one, which is damaged.
+    /// Log position of the first one, which is damaged.
     pub pos: u64,
     /// Its number.
     pub seq: u64,
-    /// The newest batch that was found behind it; its own number if it cannot be read, and may not be
-    /// one at all.
+    /// Number of the newest batch found behind it. Equals `seq` if block `pos` itself cannot be
+    /// read; then it is not certain that there was a batch at all.
     pub newest: u64,
 }
 
 impl Lost {
-    /// How many batches there were at least.
+    /// The least number of batches that are affected.
     pub fn batches(&self) -> u64 {
         self.newest.saturating_sub(self.seq).saturating_add(1)
     }
 }
 
 impl Replayed {
-    /// Must the log go on elsewhere? Also behind a batch that was only damaged: one of the same number
-    /// would make what follows it there part of the new log.
+    /// Must the log continue behind a gap of sequence numbers? Also after a batch that was only
+    /// damaged: a new batch of the same number in its place would make old batches behind it part
+    /// of the new log.
     pub fn changes(&self) -> bool {
         self.batches > 0 || self.disbelieved || self.damaged.is_some()
     }
 
-    /// Why nothing may be written after it.
+    /// The reason why the mount must be read-only, if it must.
     pub fn forbids(&self) -> Option<MountError> {
         self.lost.map(|_| {
             MountError::new(

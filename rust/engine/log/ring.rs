@@ -2,8 +2,8 @@
 
 //! The log area as a ring of batches.
 //!
-//! Positions are counted in blocks from the day the filesystem was made and taken modulo the length
-//! of the area. A batch begins at a block and takes as many as it needs:
+//! A position counts the log blocks that were ever written; modulo the length of the area it is a
+//! place in the ring. A batch starts at a block and takes as many blocks as it needs:
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -16,6 +16,14 @@
 //! | 36 | 4 | flags: 1: the data that the records name was durable before |
 //! | 40 | 24 | zero |
 //! | 64 | .. | payload: records |
+//!
+//! Positions and lengths of areas are in blocks, lengths of payloads in bytes. The functions take
+//! no locks. The caller of [`write`] holds the lock of the log's writer, which keeps batches in
+//! order; readers run at mount, before anything is written.
+//!
+//! Tests: tools/engine/tests/log_recovery.rs (damaged, forged and unreadable batches, flushes that
+//! fail), tools/engine/tests/log_flushes.rs, tools/crash/tests/recovery.rs,
+//! tests/vm/t/067-damage.sh.
 
 use super::ahead::Ahead;
 use crate::engine::btree::NodeStore;
@@ -24,31 +32,32 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
 
-/// Bytes before the payload.
+/// Bytes of a batch before its payload.
 pub const HEADER: usize = 64;
-/// The longest payload: what does not fit is for a full commit.
+/// The longest payload in bytes (4 MiB). If more is pending, fsync falls back to a commit.
 pub const MAX_PAYLOAD: usize = 4 << 20;
 const MAGIC: u32 = u32::from_le_bytes(*b"ORDL");
-/// Flag of a batch: its data had been flushed when it was written.
+/// Flag of a batch: its data was flushed before the batch was written.
 const DATA_DURABLE: u32 = 1;
 
-/// Which batch, where, and what is true of it.
+/// Identity and place of a batch.
 #[derive(Clone, Copy)]
 pub struct Batch {
     /// Position of its first block.
     pub pos: u64,
-    /// Its number.
+    /// Its sequence number.
     pub seq: u64,
-    /// The data that its records name was durable before it was written.
+    /// The data that its records name was durable before the batch was written, so replay need not
+    /// read that data.
     pub data_durable: bool,
 }
 
-/// Where the log is.
+/// The part of the device that the log takes: blocks `[start, start + len)`.
 #[derive(Clone, Copy)]
 pub struct Area {
     /// First block.
     pub start: u64,
-    /// Blocks.
+    /// Length in blocks.
     pub len: u64,
 }
 
@@ -58,14 +67,17 @@ impl Area {
     }
 }
 
-/// The blocks of a batch with this payload.
+/// The length in blocks of a batch whose payload has `payload` bytes.
 pub fn blocks_of(payload: usize) -> u64 {
     (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
 }
 
-/// Writes a batch; `stable`: and flushes, so that it is durable, with the data that had been written
-/// before. Errors of the device are EIO, whatever it calls them: after a failed flush it may have
-/// dropped what it had taken, and a flush that works later says nothing of that.
+/// Writes a batch. If `stable`, also flushes, which makes the batch and all data written before it
+/// durable.
+///
+/// Returns ENOMEM before anything is written, and EIO for every error of the device, whatever the
+/// device calls it: after a failed flush the device may have dropped what it had accepted, and a
+/// later flush that succeeds does not say so. The caller must not fall back to a commit after EIO.
 pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: bool) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
@@ -92,30 +104,31 @@ pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: b
     for (i, b) in blocks.iter().enumerate() {
         reqs.push((area.block(batch.pos + i as u64), b), GFP_KERNEL)?;
     }
-    // One sequential write; the wrap-around makes it two.
+    // One sequential write, or two where the ring wraps around.
     if !stable || mutant::is(Mutant::LogSkipFlush) {
         return st.device().write(&reqs).map_err(|_| EIO);
     }
     st.device().write_stable(&reqs).map_err(|_| EIO)
 }
 
-/// What is at a position of the log.
+/// What a read at a position of the log finds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Found {
-    /// No batch of that number: the log has ended.
+    /// No header of the expected batch: the log ends here.
     Nothing,
-    /// A batch that was cut off, or damaged.
+    /// The header of the expected batch, but the batch was cut off or damaged.
     Damaged,
-    /// The device does not say.
+    /// The device cannot read the block.
     Unreadable,
-    /// A batch.
+    /// The whole batch, with the right checksum and only valid records.
     Whole {
-        /// As [`Batch::data_durable`].
+        /// See [`Batch::data_durable`].
         data_durable: bool,
     },
 }
 
-/// The number of the batch whose header is at `pos`, if there is one.
+/// The sequence number of the batch whose header is at `pos`; `None` if no header of this log is
+/// there.
 pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Result<Option<u64>> {
     let b = ahead.get(area.block(pos), area.start + area.len)?;
     let ours = le32(&b[..], 0) == Some(MAGIC)
@@ -124,7 +137,8 @@ pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Re
     Ok(le64(&b[..], 16).filter(|_| ours))
 }
 
-/// Reads the batch at `pos` with number `seq` into `payload`. Fails for want of memory only.
+/// Reads the payload of the batch at position `at.0` with number `at.1`. ENOMEM is the only error;
+/// errors of the device are [`Found::Unreadable`].
 pub fn read(
     st: &NodeStore,
     area: Area,
@@ -138,13 +152,15 @@ pub fn read(
     }
 }
 
-/// The number of the newest batch whose header is behind `pos` and before `end`, if it can only have been
-/// written after a batch at `pos` with the number `seq`, and hence after the flush of that one.
+/// The number of the newest batch whose header lies in `[pos + 1, end)` and can only have been
+/// written after the batch `seq` at `pos` was flushed. `None` if there is no such header.
 ///
-/// How long the batch at `pos` was, its header may not say any more: the next one begins within the length
-/// of the longest, and so on from each that is found. A header says its position and number. What is left of
-/// older laps has other positions, what is left behind the end of an older log has smaller numbers (replay leaves
-/// a gap), and each batch in between takes a block at least.
+/// The header at `pos` is damaged and does not say how long its batch is, so the search reaches as
+/// far as the longest possible batch, and again as far from each batch that it finds. Three facts
+/// rule out false finds. A header carries its position and number, and remains of earlier laps of
+/// the ring carry other positions. Remains behind the end of an earlier log carry smaller numbers,
+/// because replay leaves a gap. Each batch takes at least one block, so the number cannot be
+/// further ahead than the position.
 pub fn newest_behind(
     st: &NodeStore,
     area: Area,
@@ -157,7 +173,7 @@ pub fn newest_behind(
     let mut until = pos.saturating_add(reach);
     let mut at = pos + 1;
     while at <= until && at < end {
-        // What cannot be read is no evidence.
+        // A block that cannot be read proves nothing.
         let found = begins(st, area, ahead, at).ok().flatten();
         let follows = |s: &u64| *s > newest.unwrap_or(seq) && *s - seq <= at - pos;
         if let Some(s) = found.filter(follows) {
@@ -197,7 +213,7 @@ fn read_whole(
         at = 0;
     }
     let right = want == Some(crc32c(head, payload)) || mutant::is(Mutant::LogSkipCsum);
-    // What cannot be decoded would not be carried out whole.
+    // A batch with a malformed record cannot be carried out as a whole, so it counts as damaged.
     Ok(if right && decodes(payload) {
         Found::Whole { data_durable }
     } else {
@@ -205,7 +221,7 @@ fn read_whole(
     })
 }
 
-/// Is it all records?
+/// Does the payload consist of valid records, to its end?
 fn decodes(payload: &[u8]) -> bool {
     let mut rest = payload;
     while !rest.is_empty() {

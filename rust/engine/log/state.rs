@@ -1,7 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log as a data structure: what is pending in memory, and where the next batch goes. The operations
-//! on it are in `engine/txn/fsync.rs`.
+//! The log as a data structure: the records that are pending in memory, and where the next batch
+//! goes. `engine/txn/fsync.rs` has the operations on it.
+//!
+//! Each append gets a ticket. A caller that needs its records durable waits until `Log::durable`
+//! reaches the ticket that it saw. Positions and lengths are in blocks, `pending` and `frozen` in
+//! bytes.
+//!
+//! Locks: `state` guards all of `State` and is taken under the locks of inodes. `writer` serialises
+//! batches; it is taken before all of these and never inside a transaction (docs/DESIGN.md §7).
+//!
+//! Tests: tools/engine/tests/log_loss.rs (records dropped for lack of memory), log_flushes.rs,
+//! log_size.rs, tools/models/tests/rules/r8.rs.
 
 use super::replayed::Replayed;
 use super::ring::Area;
@@ -11,27 +21,31 @@ use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, Time};
 use kernel::prelude::*;
 
-/// More pending bytes than that are dropped, and the next fsync is a commit.
+/// The most bytes that may be pending before a record is appended. Beyond it the records are
+/// dropped, and fsync commits instead (2 MiB).
 pub(in crate::engine) const MAX_PENDING: usize = 2 << 20;
-/// Blocks of data of one batch that replay may have to read (8 MiB): more are flushed before. In crash
-/// simulations, where writes are short, few, so that both ways are taken.
+/// The most data blocks that a batch may name without a flush before it (8 MiB), because replay may
+/// have to read them. Small in crash simulations, where writes are short, so that both cases occur.
 pub const MAX_UNFLUSHED: u64 = if cfg!(ordofs_mutants) { 4 } else { 2048 };
 
-/// What the log holds in memory, and where it stands.
+/// What is pending, and where the log stands. Guarded by `Log::state`.
 pub(in crate::engine) struct State {
     pub(in crate::engine) pending: KVVec<u8>,
-    /// Records ever appended.
+    /// Number of appends so far; the ticket of the last one.
     pub(in crate::engine) ticket: u64,
-    /// Bytes at the start of `pending` that the commit under way makes superfluous.
+    /// Bytes at the start of `pending` that belong to the commit under way. They are dropped when
+    /// it is durable.
     pub(in crate::engine) frozen: usize,
-    /// fsync needs this generation to be durable: records of it were lost.
+    /// Records of generations up to this one were dropped: until it is durable, every fsync is a
+    /// commit.
     pub(in crate::engine) broken: u64,
-    /// The newest generation that a record was appended for.
+    /// The newest generation of any record appended so far.
     pub(in crate::engine) newest: u64,
-    /// Where the next batch goes.
+    /// Position of the next batch.
     pub(in crate::engine) pos: u64,
     pub(in crate::engine) seq: u64,
-    /// The oldest position that the newest durable superblock needs.
+    /// The oldest position that the newest durable superblock needs. Blocks from here to `pos` must
+    /// not be overwritten.
     pub(in crate::engine) live: u64,
 }
 
@@ -40,19 +54,19 @@ pub struct Log {
     pub(in crate::engine) area: Area,
     pub(in crate::engine) state: Mutex<State>,
     pub(in crate::engine) writer: Mutex<()>,
-    /// Records before this ticket are durable, in the log or by a commit.
+    /// Appends up to this ticket are durable, through the log or a commit.
     pub(in crate::engine) durable: AtomicU64,
-    /// Records are not kept: replay is under way, or the mount does not log.
+    /// Set while no records are kept: during replay, and on a mount that does not log.
     pub(in crate::engine) off: AtomicBool,
     pub(in crate::engine) replay_time: Mutex<Option<Time>>,
-    /// What the replay of this mount did.
+    /// The result of this mount's replay.
     pub(in crate::engine) replayed: Mutex<Replayed>,
-    /// Batches written.
+    /// Number of batches written by this mount.
     pub batches: AtomicU64,
 }
 
 impl Log {
-    /// The log that a superblock describes; off until [`Log::start`].
+    /// The log that a superblock describes. It keeps no records before [`Log::start`].
     pub fn new(sb: &Superblock) -> Result<Self> {
         let state = State {
             pending: KVVec::new(),
@@ -79,26 +93,28 @@ impl Log {
         })
     }
 
-    /// From now on operations are recorded.
+    /// Starts recording operations.
     pub fn start(&self) {
         self.off.store(false, Ordering::Release);
     }
 
-    /// Replay ended: where the log goes on.
+    /// Sets where the next batch goes, after a replay.
     pub(in crate::engine) fn resume(&self, pos: u64, seq: u64) {
         let mut s = self.state.lock();
         s.pos = pos;
         s.seq = seq;
     }
 
-    /// Barrier: where the log stands as the transaction is frozen (position, sequence number).
+    /// Marks what is pending as part of the commit that is being frozen; returns position and
+    /// number of the next batch. Called under the exclusive side of the barrier.
     pub fn freeze(&self) -> (u64, u64) {
         let mut s = self.state.lock();
         s.frozen = s.pending.len();
         (s.pos, s.seq)
     }
 
-    /// The commit that froze at `pos` is durable: what the log held for it is free.
+    /// The commit that froze the log at `pos` is durable: drops the records that it made
+    /// superfluous, and frees the log blocks before `pos`.
     pub fn committed(&self, pos: u64) {
         let mut s = self.state.lock();
         s.live = pos;
@@ -111,8 +127,9 @@ impl Log {
         }
     }
 
-    /// Appends what `put` writes. Nothing gets between several records: they go into the same batch. Of
-    /// several generations, `generation` is the newest.
+    /// Appends the records that `put` writes as one unit: no other record and no batch boundary
+    /// comes between them. `generation` is the newest generation among them. Cannot fail: if the
+    /// records cannot be kept, `broken` makes fsync commit.
     pub(in crate::engine) fn append_with(
         &self,
         generation: u64,
@@ -129,8 +146,10 @@ impl Log {
         }
         let full = s.pending.len() > MAX_PENDING;
         if full || put(&mut s.pending).is_err() {
-            // From here to this generation's commit the log says nothing. Among what is lost may be
-            // records of a newer one: data that an older transaction completed is recorded late.
+            // From here until this generation is committed the log is incomplete. The dropped
+            // records may include some of a newer generation, because data that completes late is
+            // recorded under an older transaction; so the log is broken up to the newest generation
+            // seen.
             s.pending.clear();
             s.frozen = 0;
             s.broken = s.broken.max(s.newest);
