@@ -12,7 +12,7 @@
 //! A task never holds two locks of one class: an operation on two inodes changes one after the
 //! other.
 //!
-//! Tests: `make test` runs the VM tests under lockdep; `tools/engine/tests/threads.rs` and
+//! Tests: `make test KERNEL=debug` runs the VM tests under lockdep; `tools/engine/tests/threads.rs` and
 //! `tools/engine/tests/stress.rs` take the locks from many threads.
 
 use crate::os::LockClass;

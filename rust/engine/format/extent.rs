@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extent records: the values of Extent trees. The key is the first file block.
+//! Extent records: the values of extent trees. The key is the first file block.
 //!
-//! The checksums of written blocks are stored in the extent record itself, not in a tree by disk
-//! block: mapping and checksums change in one place, under one inode's lock, and can never disagree.
-//! A record with checksums holds at most [`MAX_CSUM_BLOCKS`] blocks.
+//! The record of written blocks contains their checksums; there is no tree of checksums by disk
+//! block. Mapping and checksums change together under one inode's lock, so they cannot disagree. A
+//! record with checksums has at most [`MAX_CSUM_BLOCKS`] blocks.
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -13,16 +13,19 @@
 //! | 12 | 1 | flags: 1 = unwritten, 2 = has checksums |
 //! | 13 | 3 | zero |
 //! | 16 | 8 | generation of the transaction that wrote it |
-//! | 24 | 4 n | crc32c of each block, when flag 2 is set |
+//! | 24 | 4 n | crc32c of each block, if flag 2 is set |
+//!
+//! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/read_verify.rs`,
+//! `tools/engine/tests/state_machine.rs`.
 
 use super::{corrupt, le32, le64, Room};
 use kernel::prelude::*;
 
-/// The most blocks in a record that has checksums: 1 MiB of data.
+/// The most blocks in a record with checksums: 1 MiB of data.
 pub const MAX_CSUM_BLOCKS: u64 = 256;
 /// The most blocks in a record without checksums.
 pub const MAX_BLOCKS: u64 = 1 << 31;
-/// Bytes before the checksums.
+/// Bytes of a record before the checksums.
 pub const HEADER: usize = 24;
 
 const F_UNWRITTEN: u8 = 1;
@@ -37,21 +40,22 @@ pub struct Extent {
     pub phys: u64,
     /// Number of blocks.
     pub len: u64,
-    /// Allocated but never written.
+    /// The blocks are allocated and were never written.
     pub unwritten: bool,
     /// The record has checksums.
     pub csums: bool,
-    /// Generation that wrote it.
+    /// Generation of the transaction that wrote the record.
     pub generation: u64,
 }
 
 impl Extent {
-    /// First file block after it.
+    /// The first file block after the extent.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
 
-    /// Decodes and checks a record. `room` says where its blocks may be.
+    /// Decodes and checks the record `v` with the key `key`. `room` says where its blocks may be.
+    /// EUCLEAN if it cannot be true.
     pub fn decode(key: u64, v: &[u8], room: impl Into<Room>) -> Result<Self> {
         let bad = |what| corrupt("extent", key, what);
         let phys = le64(v, 0).ok_or_else(|| bad("short record"))?;
@@ -93,8 +97,8 @@ impl Extent {
         })
     }
 
-    /// Encodes the record into `out`. `csums` are the little-endian checksums of its blocks, empty
-    /// when it has none.
+    /// Encodes the record into `out`. `csums` are the checksums of its blocks, 4 little-endian
+    /// bytes each, and empty if it has none. ENOMEM.
     pub fn encode(&self, csums: &[u8], out: &mut KVec<u8>) -> Result {
         out.clear();
         let mut flags = 0;
@@ -114,7 +118,8 @@ impl Extent {
         Ok(())
     }
 
-    /// The part `[from, to)` (file blocks) of this extent.
+    /// The part of this extent in the file blocks `[from, to)`. Its length is 0 if the two do not
+    /// overlap.
     pub fn slice(&self, from: u64, to: u64) -> Self {
         let from = from.max(self.start);
         let to = to.min(self.end());
@@ -126,7 +131,8 @@ impl Extent {
         }
     }
 
-    /// The checksum bytes of the part `[from, to)` within the encoded record `v`.
+    /// The checksums, 4 little-endian bytes each, of the file blocks `[from, to)` in the encoded
+    /// record `v`.
     pub fn csum_slice<'a>(&self, v: &'a [u8], from: u64, to: u64) -> &'a [u8] {
         if !self.csums {
             return &[];
@@ -136,8 +142,8 @@ impl Extent {
         v.get(a..b).unwrap_or(&[])
     }
 
-    /// The checksum of the block that is `off` blocks after the first, within the encoded record `v`;
-    /// `None` when the record has no checksums.
+    /// The checksum of the block `off` blocks after the first one, from the encoded record `v`.
+    /// `Ok(None)` if the record has no checksums, EIO if `off` is past its end.
     pub fn csum(&self, v: &[u8], off: u64) -> Result<Option<u32>> {
         if !self.csums {
             return Ok(None);

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding the superblock that counts, and writing the next one.
+//! Finding the superblock to mount, and writing the next one.
+//!
+//! Of the two slots, the intact one with the greater generation counts. [`slots`] judges the other
+//! slot: whether a power cut tore it, which is normal, or whether it is damaged and may have been
+//! newer. No lock is taken; mount and commits call this one at a time.
+//!
+//! Tests: `tools/engine/tests/superblocks.rs`, `tests/vm/t/067-damage.sh`.
 
 use super::slots::{self, Other};
 use super::superblock::{is_intact, refuse, Refusal, NOT_OURS, O_GENERATION};
@@ -9,29 +15,29 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::{Block, Device};
 use kernel::prelude::*;
 
-const WRONG_SLOT: &str = "a superblock is in the wrong slot";
+const WRONG_SLOT: &str = "each superblock is in the wrong slot";
 
-/// What [`Superblock::find`] has found.
+/// The result of [`Superblock::find`].
 pub struct Found {
-    /// The newest that is intact.
+    /// The newest intact superblock.
     pub sb: KBox<Superblock>,
-    /// The slot that it is not in (0 or 1).
+    /// The slot that `sb` is not in (0 or 1).
     pub other_slot: usize,
-    /// What is in that one.
+    /// The state of that slot.
     pub other: Other,
 }
 
-/// A slot as it was read.
+/// A slot as read from the device.
 struct Slot {
     slot: usize,
     bytes: Block,
-    /// Why it is not intact.
+    /// Why the slot is not intact; `None` if it is.
     why: Option<Refusal>,
     unread: bool,
 }
 
 impl Slot {
-    /// The generation of the superblock in it, if it is intact and in its place.
+    /// The generation of the superblock, if it is intact and in the slot where it belongs.
     fn newest(&self) -> Option<u64> {
         let generation = le64(&self.bytes[..], O_GENERATION)?;
         (self.why.is_none() && generation & 1 == self.slot as u64).then_some(generation)
@@ -39,16 +45,20 @@ impl Slot {
 }
 
 impl Superblock {
-    /// As [`Superblock::find`], for those who only look.
+    /// The newest intact superblock alone, for callers that only read. Errors as
+    /// [`Superblock::find`].
     pub fn read(dev: &Device) -> Result<Self, Refusal> {
         Ok((*Self::find(dev)?.sb).clone())
     }
 
-    /// Reads the superblock with the greatest generation among the slots that are intact, and judges the
-    /// other slot: [`slots`].
+    /// Reads the intact superblock with the greater generation, and judges the other slot
+    /// ([`slots`]).
     ///
-    /// An intact one that cannot be accepted is refused: going back to the older one would undo a commit. So
-    /// would writing when the other slot cannot be read, or is damaged.
+    /// The newest intact superblock is refused if it cannot be accepted, because going back to the
+    /// older one would undo a commit: EINVAL if it is not OrdoFS, not supported or too large for
+    /// the device, EUCLEAN if a field is impossible. The other slot is reported and not refused: if
+    /// it is unreadable, or damaged and perhaps newer, the mount must not write, for the same
+    /// reason.
     pub fn find(dev: &Device) -> Result<Found, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
             return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
@@ -56,7 +66,7 @@ impl Superblock {
         let [mut first, mut second] = [Self::read_slot(dev, 0)?, Self::read_slot(dev, 1)?];
         let first_counts = match (first.newest(), second.newest()) {
             (None, None) => {
-                // That a slot was never written says less than what is wrong with the other.
+                // A slot that was never written says less than what is wrong with the other one.
                 let why = [first.why, second.why].into_iter().flatten();
                 let why = why.fold(None, |old: Option<Refusal>, new| {
                     old.filter(|_| new.reason == NOT_OURS).or(Some(new))
@@ -98,7 +108,7 @@ impl Superblock {
         let read = dev.read(addr, &mut bytes);
         let why = match read {
             Ok(()) => is_intact(&bytes[..]).err(),
-            // It says nothing of the device.
+            // A lack of memory says nothing about the device.
             Err(e) if e == ENOMEM => return Err(refuse(e, "out of memory")),
             Err(e) => Some(refuse(e, "cannot read a superblock")),
         };
@@ -110,7 +120,8 @@ impl Superblock {
         })
     }
 
-    /// Writes the superblock to its slot, durably. Everything it refers to must be durable.
+    /// Writes the superblock to its slot with FUA. All blocks that it refers to must be durable
+    /// (R8).
     pub fn write(&self, dev: &Device) -> Result {
         let mut b = Block::zeroed()?;
         self.encode(&mut b);

@@ -18,8 +18,12 @@
 //! | 104 | 8 | generation that wrote the record |
 //! | 112 | .. | sections: type u8, form u8, length u16, payload |
 //!
-//! Section types: 1 extents, 2 directory (for a symbolic link: its target in pieces), 3 xattrs, 5 file data
-//! (reserved). Forms: 1 = the items of a tree that is one small leaf, inline; 2 = NodePtr of the tree's root.
+//! Section types: 1 extents, 2 directory (for a symbolic link: its target in pieces), 3 xattrs, 5
+//! file data (reserved). Forms: 1 = inline, the items of a tree that is one small leaf; 2 = the
+//! NodePtr of the tree's root. Sizes are in bytes, `blocks` in blocks.
+//!
+//! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/attrs.rs`,
+//! `tools/engine/tests/checker.rs`.
 
 use super::{corrupt, le16, le32, le64, NodePtr, NODE_PTR_LEN};
 use crate::engine::types::Attrs;
@@ -28,12 +32,13 @@ use kernel::prelude::*;
 
 /// Bytes before the sections.
 pub const HEADER: usize = 112;
-/// An inode record is never longer than this.
+/// The longest inode record in bytes.
 pub const MAX_RECORD: usize = 1280;
-/// A tree is inlined when its items take at most this many bytes.
+/// A tree is inlined if its image ([`crate::engine::btree::Tree::inline_image`]) has at most this
+/// many bytes.
 pub const INLINE_TREE_MAX: usize = 320;
 
-/// State bit: blocks past the size are still to be freed.
+/// State bit: a truncation is under way; blocks past the size are still to be freed.
 pub const STATE_TRUNCATE: u32 = 1;
 
 /// Section types.
@@ -51,24 +56,24 @@ pub enum Section {
 const FORM_INLINE: u8 = 1;
 const FORM_PTR: u8 = 2;
 
-/// The root of one of an inode's trees as stored in its record.
+/// The root of one of an inode's trees, as the record has it.
 pub enum RootForm<'a> {
     /// The tree is empty.
     Empty,
-    /// Items of its only leaf.
+    /// The items of the only leaf, inline.
     Inline(&'a [u8]),
-    /// Pointer to its root node.
+    /// The pointer to the root node.
     Ptr(NodePtr),
 }
 
 impl RootForm<'_> {
-    /// Is there no tree?
+    /// Whether the tree is empty.
     pub fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 }
 
-/// A decoded record; the roots borrow from its bytes.
+/// A decoded record. The roots borrow from its bytes.
 pub struct InodeRecord<'a> {
     /// Attributes.
     pub attrs: Attrs,
@@ -78,7 +83,7 @@ pub struct InodeRecord<'a> {
     pub state: u32,
     /// Parent directory, for directories.
     pub parent: u64,
-    /// Generation that wrote the record.
+    /// Generation of the commit that wrote the record.
     pub generation: u64,
     /// Extent tree.
     pub extents: RootForm<'a>,
@@ -103,7 +108,7 @@ fn put_time(out: &mut KVec<u8>, t: Time) -> Result {
 }
 
 impl<'a> InodeRecord<'a> {
-    /// Decodes and checks the record of inode `ino`.
+    /// Decodes and checks the record `v` of inode `ino`. EUCLEAN if it cannot be true.
     pub fn decode(ino: u64, v: &'a [u8]) -> Result<Self> {
         let bad = |what| corrupt("inode", ino, what);
         Self::parse(v)
@@ -170,7 +175,7 @@ impl<'a> InodeRecord<'a> {
         Ok(self)
     }
 
-    /// Encodes the record into `out`.
+    /// Encodes the record into `out`. ENOMEM.
     pub fn encode(&self, out: &mut KVec<u8>) -> Result {
         out.clear();
         let a = &self.attrs;

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The on-disk format, version 1. docs/FORMAT.md describes it byte by byte.
+//! The on-disk format, version 1: encoding, decoding and checking. docs/FORMAT.md describes it byte
+//! by byte.
 //!
-//! Everything is little-endian and read through bounded helpers that answer `None` past the end:
-//! no type of the format is ever laid over bytes, and nothing here can panic on any input.
+//! All numbers are little-endian, and all reads go through bounded helpers that return `None` past
+//! the end. No type is ever laid over bytes, and nothing here can panic on any input. Addresses and
+//! lengths are in blocks unless a name or a comment says bytes; ranges are half-open. The functions
+//! here take no locks.
+//!
+//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
+//! `tools/engine/tests/impossible.rs`, `tools/engine/tests/damage.rs`.
 
 pub mod extent;
 pub mod find;
@@ -21,7 +27,7 @@ use core::fmt::Arguments;
 use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::prelude::*;
 
-/// Version of the format that this code writes.
+/// The version of the format that this code writes, and the only one that it reads.
 pub const VERSION: u32 = 1;
 /// Size of a block in bytes.
 pub const BLOCK_SIZE: usize = 4096;
@@ -29,9 +35,9 @@ pub const BLOCK_SIZE: usize = 4096;
 pub const BLOCK_SHIFT: u32 = 12;
 /// Blocks at the start of the device that hold nothing but the two superblock slots.
 pub const RESERVED_BLOCKS: u64 = 256;
-/// Block addresses of the superblock slots. A superblock of generation g is in slot `g & 1`.
+/// Block addresses of the superblock slots. The superblock of generation g is in slot `g & 1`.
 pub const SB_SLOTS: [u64; 2] = [16, 128];
-/// Blocks in a group: what one bitmap (1 KiB) describes.
+/// Blocks in a group, which one bitmap (1 KiB) describes.
 pub const GROUP_BLOCKS: u64 = 8192;
 /// The most allocation groups.
 pub const MAX_AGS: usize = 32;
@@ -39,54 +45,55 @@ pub const MAX_AGS: usize = 32;
 pub const LOG_MIN_BLOCKS: u64 = 256;
 /// The greatest length of the log area in blocks.
 pub const LOG_MAX_BLOCKS: u64 = 16384;
-/// Numbers of batches are advanced by this after a replay, so that nothing left in the ring can follow.
+/// A replay advances the sequence number of the next batch by this, so that no batch left in the
+/// ring can follow the new ones.
 pub const LOG_SEQ_GAP: u64 = 1 << 20;
 /// The fewest blocks of a device: 16 MiB.
 pub const MIN_BLOCKS: u64 = 4096;
 /// The most blocks of a device: byte offsets stay below 2^63.
 pub const MAX_BLOCKS: u64 = 1 << 50;
 
-/// Inode numbers are below this one.
+/// The limit of inode numbers, exclusive.
 pub const MAX_INO: u64 = 1 << 62;
 
-/// Reads a u16 at `off`; `None` when `b` ends before.
+/// Reads the u16 at byte `off`; `None` if it does not lie within `b`.
 #[inline]
 pub fn le16(b: &[u8], off: usize) -> Option<u16> {
     Some(u16::from_le_bytes(*b.get(off..)?.first_chunk()?))
 }
 
-/// Reads a u32 at `off`; `None` when `b` ends before.
+/// Reads the u32 at byte `off`; `None` if it does not lie within `b`.
 #[inline]
 pub fn le32(b: &[u8], off: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*b.get(off..)?.first_chunk()?))
 }
 
-/// Reads a u64 at `off`; `None` when `b` ends before.
+/// Reads the u64 at byte `off`; `None` if it does not lie within `b`.
 #[inline]
 pub fn le64(b: &[u8], off: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*b.get(off..)?.first_chunk()?))
 }
 
-/// Copies `src` to `off`; `None`, and nothing is changed, when `b` is too short.
+/// Copies `src` to byte `off`. Returns `None` and changes nothing if `b` is too short.
 #[inline]
 pub fn put(b: &mut [u8], off: usize, src: &[u8]) -> Option<()> {
     b.get_mut(off..)?.get_mut(..src.len())?.copy_from_slice(src);
     Some(())
 }
 
-/// Logs a corruption and answers EUCLEAN.
+/// Reports damage in the kernel's log and returns EUCLEAN.
 ///
-/// `room` names the structure, `key` which one of them (inode, block address, AG, ...), `what` what
-/// is wrong with it.
+/// `room` names the structure, `key` says which one (inode, block address, AG, ...), `what` says
+/// what is wrong with it. At most 10 lines a second are printed.
 #[cold]
 pub fn corrupt(room: &str, key: u64, what: &str) -> Error {
     corrupt_fmt(format_args!("{room} {key}: {what}"))
 }
 
-/// As [`corrupt`], with a message of any form.
+/// As [`corrupt`], with a free-form message.
 #[cold]
 pub fn corrupt_fmt(what: Arguments<'_>) -> Error {
-    // A damaged device can be read a million times a second: 10 lines a second are enough.
+    // Reads of a damaged device can fail a million times a second; 10 lines a second are enough.
     static SECOND: AtomicU64 = AtomicU64::new(0);
     static LINES: AtomicU64 = AtomicU64::new(0);
     let now = crate::os::uptime();

@@ -18,8 +18,8 @@
 //! | 44 | 20 | zero |
 //!
 //! Leaf: n slots of 12 bytes (key u64, offset u16, length u16) follow, keys ascending. The values
-//! lie at the end of the block without gaps, in the order of the keys from the end downwards: the
-//! value of slot 0 ends at 4096, that of slot i + 1 where that of slot i starts. The rest is zero.
+//! lie at the end of the block without gaps, downwards in the order of the keys: the value of slot
+//! 0 ends at 4096, that of slot i + 1 ends where that of slot i starts. The rest is zero.
 //!
 //! Interior node: n entries of 40 bytes (key u64, [`NodePtr`]). The key is a lower bound of the keys
 //! under that child and greater than every key under the child before it. The rest is zero.
@@ -34,6 +34,9 @@
 //! | 24 | 4 | crc32c in the node's header |
 //! | 28 | 1 | level of the node |
 //! | 29 | 3 | zero |
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`,
+//! `tools/engine/tests/damage.rs`.
 
 use super::{le16, le32, le64, put, BLOCK_SIZE, MAX_BLOCKS, RESERVED_BLOCKS};
 use crate::os::crc32c;
@@ -50,9 +53,10 @@ pub const ENTRY_LEN: usize = 40;
 pub const LEAF_SPACE: usize = BLOCK_SIZE - NODE_HEADER;
 /// The most entries of an interior node.
 pub const MAX_CHILDREN: usize = LEAF_SPACE / ENTRY_LEN;
-/// The longest value in bytes. Three of the largest items fit in a leaf.
+/// The longest value in bytes. Three items of this length fit in a leaf, so a split always
+/// succeeds.
 pub const MAX_VALUE: usize = 1280;
-/// No node has a level above this one.
+/// The greatest level of a node.
 pub const MAX_LEVEL: u8 = 12;
 
 const H_CSUM: usize = 4;
@@ -70,13 +74,13 @@ const H_NR: usize = 42;
 pub enum TreeKind {
     /// Inode records by inode number. Owner 0.
     Inode = 1,
-    /// Inodes without a name, by inode number. Owner 0.
+    /// Orphans (inodes without a name, or with a truncation under way), by inode number. Owner 0.
     Orphan = 2,
     /// Extents of a file by file block. Owner: the inode number.
     Extent = 3,
     /// Directory entries by cookie. Owner: the inode number.
     Dir = 4,
-    /// Extended attributes. Owner: the inode number.
+    /// Extended attributes, by a hash of the name. Owner: the inode number.
     Xattr = 5,
     /// Free space of an allocation group. Owner: the number of the AG.
     Alloc = 6,
@@ -109,12 +113,12 @@ impl TreeKind {
     }
 }
 
-/// Identity of a tree. Every node carries that of its tree.
+/// The identity of a tree. Each node carries that of its tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TreeId {
     /// What the tree is for.
     pub kind: TreeKind,
-    /// Whose tree it is: see [`TreeKind`].
+    /// The owner of the tree: see [`TreeKind`].
     pub owner: u64,
 }
 
@@ -128,12 +132,13 @@ impl TreeId {
 /// Bytes of a [`NodePtr`].
 pub const NODE_PTR_LEN: usize = 32;
 
-/// Pointer to a node on disk. It pins down the content: address, generation and checksum.
+/// Pointer to a node on disk. It fixes the content: a node is accepted only with this address,
+/// generation and checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NodePtr {
     /// Block address.
     pub addr: u64,
-    /// Block address of a second copy, 0 when there is none.
+    /// Block address of a second copy; 0 if there is none.
     pub addr2: u64,
     /// Generation of the commit that wrote the node.
     pub generation: u64,
@@ -144,7 +149,7 @@ pub struct NodePtr {
 }
 
 impl NodePtr {
-    /// Decodes a pointer; `None` when it cannot be one.
+    /// Decodes a pointer; `None` if no pointer can have these bytes.
     pub fn decode(b: &[u8]) -> Option<Self> {
         let p = Self {
             addr: le64(b, 0)?,
@@ -188,7 +193,7 @@ pub struct NodeHeader {
     pub addr: u64,
     /// Generation of the commit that wrote it.
     pub generation: u64,
-    /// The tree it belongs to.
+    /// The tree that the node belongs to.
     pub id: TreeId,
     /// Level, 0 = leaf.
     pub level: u8,
@@ -197,7 +202,7 @@ pub struct NodeHeader {
 }
 
 impl NodeHeader {
-    /// Decodes the header and verifies magic and checksum. Answers the checksum too.
+    /// Decodes the header and verifies magic number and checksum. Returns the checksum as well.
     pub fn decode(b: &[u8; BLOCK_SIZE]) -> core::result::Result<(Self, u32), &'static str> {
         const SHORT: &str = "short node";
         let magic = le32(b, 0).ok_or(SHORT)?;
@@ -227,8 +232,8 @@ impl NodeHeader {
         Ok((header, crc))
     }
 
-    /// Writes the header with magic and checksum into a node whose body is complete. Answers the
-    /// checksum.
+    /// Writes the header, with magic number and checksum, into a node with a complete body. Returns
+    /// the checksum.
     pub fn seal(&self, b: &mut [u8; BLOCK_SIZE]) -> u32 {
         b.iter_mut().take(NODE_HEADER).for_each(|x| *x = 0);
         let _ = put(b, 0, &NODE_MAGIC.to_le_bytes());

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Where a pointer may point to.
+//! The part of the device where nodes and data may be: past the reserved start, not in the log,
+//! within one allocation group. Pointers and extents that lead elsewhere are refused.
+//!
+//! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/log_recovery.rs`.
 
 use super::{Superblock, RESERVED_BLOCKS};
 
-/// Where nodes and data may be.
+/// The blocks where nodes and data may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Room {
     blocks: u64,
@@ -14,7 +17,7 @@ pub struct Room {
 }
 
 impl From<u64> for Room {
-    /// On a device of so many blocks of which nothing else is known.
+    /// For a device of `blocks` blocks about which nothing else is known.
     fn from(blocks: u64) -> Self {
         Self {
             blocks,
@@ -37,7 +40,7 @@ impl From<&Superblock> for Room {
 }
 
 impl Room {
-    /// What is wrong with something at `[start, start + len)`.
+    /// Why nodes or data cannot be in the blocks `[start, start + len)`; `None` if they can.
     pub fn refuses(&self, start: u64, len: u64) -> Option<&'static str> {
         let Some(end) = start.checked_add(len).filter(|e| *e <= self.blocks) else {
             return Some("blocks beyond the end of the filesystem");

@@ -1,64 +1,72 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the other superblock slot says when its checksum is wrong: a write that a power cut tore, an older
-//! superblock that is damaged (harmless), or damage that may have hit the newest superblock.
+//! Judging the other superblock slot, if its checksum is wrong: a write that a power cut tore, an
+//! older superblock that is damaged (harmless), or damage that may have hit the newest superblock.
 //!
-//! Let A be the superblock that is intact, of generation g. The other slot held X, the generation before A's,
-//! and the next commit writes Y over it, the generation after. A torn write leaves some sectors (512 bytes) of
-//! X and some of Y. If all of them are Y's, the commit was complete, may have been acknowledged, and a wrong
-//! checksum is damage. So the question is whose sectors they are.
+//! # Model
 //!
-//! - Sector 0 has the generation. What never changes is equal to A's; positions and counters that only grow lie
-//!   on the right side of A's.
-//! - Sectors 1 to 3 have pointers to roots, with the generation of the commit that wrote the root. A root of X
-//!   is A's, or A replaced it (A's has generation g). A root of Y is A's, or has Y's generation.
+//! Let A be the intact superblock, of generation g. The other slot held X, which is older, and the
+//! next commit writes Y over it, which is newer. A torn write leaves some sectors (512 bytes) of X
+//! and some of Y. If all sectors are Y's, the commit was complete and may have been acknowledged,
+//! so a wrong checksum is damage. The question is therefore from which superblock each sector can
+//! be.
+//!
+//! - Sector 0 has the generation. The fields that never change are equal to A's; positions and
+//!   counters that only grow are on the right side of A's.
+//! - Sectors 1 to 3 have pointers to roots, with the generation of the commit that wrote the root.
+//!   A root of X is A's, or A replaced it (A's has generation g). A root of Y is A's, or has Y's
+//!   generation.
 //! - All else is zero.
 //!
-//! Y need not be the first attempt: a mount after a torn write commits at once, with a generation that no part
-//! of the slot carries ([`Other::newest`]), so that a mixture of two attempts differs from one of them that is
-//! damaged.
+//! Y need not be the first attempt. A mount after a torn write commits at once, with a generation
+//! that no part of the slot carries ([`Other::newest`]). So a mixture of two attempts differs from
+//! one attempt that is damaged.
 //!
-//! What cannot be told apart: a sector of roots that A did not change, that equals A's and belongs to X as well
-//! as to Y. Where there is one, the slot passes for torn, unless a single flipped bit explains the checksum,
-//! which the checksum itself gives away. docs/FORMAT.md §2.
+//! One case cannot be told apart: a sector of roots that A did not change equals A's and can belong
+//! to X as well as to Y. If there is one, the slot passes for torn, unless a single flipped bit
+//! explains the checksum; the checksum itself shows which bit. docs/FORMAT.md §2 has the table of
+//! verdicts.
+//!
+//! Tests: `tools/engine/tests/superblocks.rs`, `tests/vm/t/067-damage.sh`.
 
 use super::superblock::{is_intact, O_ROOT_AGS, O_ROOT_INODE, O_ROOT_SPARE, SB_MAGIC};
 use super::{le32, le64, NodePtr, Superblock, BLOCK_SIZE, LOG_SEQ_GAP, NODE_PTR_LEN, SB_SLOTS};
 use crate::os::crc32c;
 use core::ops::Range;
 
-/// Bytes of a sector: a device writes it whole or not at all.
+/// Bytes of a sector, which a device writes whole or not at all.
 const SECTOR: usize = 512;
-/// Sectors that are not all zero: the fields, and three of roots.
+/// Sectors that are not all zero: one of fields and three of roots.
 const SECTORS: usize = 4;
-/// Superblocks that are written one after the other differ by less: by 1 or 3, and 2 more for each torn attempt.
+/// Generations of superblocks written one after the other differ by less than this: by 1 or 3, and
+/// by 2 more for each torn attempt.
 const MAX_STEP: u64 = 64;
 /// The polynomial of CRC-32C, reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-/// Fields of sector 0 that are the same in all superblocks of a filesystem.
+/// The bytes of sector 0 that are the same in all superblocks of a filesystem.
 const FIXED: [Range<usize>; 6] = [0..8, 12..144, 152..172, 176..192, 216..224, 240..272];
 
-/// The state of the slot that the newest intact superblock is not in.
+/// The state of the slot that does not hold the newest intact superblock.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Other {
     /// Intact, and older.
     Intact,
-    /// The device could not read it.
+    /// The device cannot read it.
     Unread,
-    /// A write that a power cut tore, or that was never begun.
+    /// A write that a power cut tore, or that never began.
     Torn {
-        /// The newest generation that a part of it carries; 0: none is newer than the intact one.
+        /// The newest generation that a part of it carries; 0 if none is newer than the intact one.
         newest: u64,
     },
-    /// Damaged, but no complete superblock that is newer than the intact one.
+    /// Damaged, but not a complete superblock newer than the intact one.
     Older {
         /// As for `Torn`.
         newest: u64,
         /// What is wrong.
         why: &'static str,
     },
-    /// Damaged, and it may have been the newest.
+    /// Damaged, and perhaps the newest.
     Damaged {
         /// What is wrong.
         why: &'static str,
@@ -66,7 +74,7 @@ pub enum Other {
 }
 
 impl Other {
-    /// The newest generation that a part of the slot carries; 0: none that matters.
+    /// The newest generation that a part of the slot carries; 0 if none matters.
     pub fn newest(&self) -> u64 {
         match *self {
             Self::Torn { newest } | Self::Older { newest, .. } => newest,
@@ -74,34 +82,35 @@ impl Other {
         }
     }
 
-    /// Should the next commit come soon, because only one slot is good?
+    /// Whether the next commit should come soon, because only one slot is good.
     pub fn heals(&self) -> bool {
         matches!(self, Self::Torn { .. } | Self::Older { .. })
     }
 }
 
-/// Which superblocks a sector can be from.
+/// The superblocks that a sector can be from.
 #[derive(Clone, Copy, Default)]
 struct Origin {
-    /// The one before A.
+    /// X, which is older than A.
     x: bool,
-    /// One after A.
+    /// Y, which is newer than A.
     y: bool,
-    /// The generation of that one, where the sector says so.
+    /// The generation of Y, where the sector has it; else 0.
     generation: u64,
 }
 
-/// The superblock that is intact.
+/// A, the intact superblock.
 struct Intact<'a> {
     sb: &'a Superblock,
     bytes: &'a [u8],
 }
 
-/// Judges an intact block `b`, with magic and checksum right, that is not the newest superblock.
+/// Judges a block `b` from slot `slot`, with magic number and checksum right, that is not the
+/// newest superblock `sb` (bytes `a`).
 pub(super) fn judge_intact(slot: usize, sb: &Superblock, a: &[u8], b: &[u8]) -> Other {
     let generation = le64(b, super::superblock::O_GENERATION).unwrap_or(0);
     if generation & 1 != slot as u64 {
-        let why = "it holds a superblock that belongs into the other slot";
+        let why = "it holds a superblock that belongs in the other slot";
         return Other::Damaged { why };
     }
     if !same_filesystem(a, b) {
@@ -109,7 +118,7 @@ pub(super) fn judge_intact(slot: usize, sb: &Superblock, a: &[u8], b: &[u8]) -> 
         return Other::Damaged { why };
     }
     if generation >= sb.generation || sb.generation - generation > MAX_STEP {
-        let why = "its generation does not fit";
+        let why = "its generation does not fit that of the other slot";
         return Other::Older { newest: 0, why };
     }
     Other::Intact
@@ -123,13 +132,14 @@ fn is_zero(b: &[u8]) -> bool {
     b.iter().all(|x| *x == 0)
 }
 
-/// Judges a block `b` whose magic or checksum is wrong, beside the superblock `sb` with the bytes `a`.
+/// Judges a block `b` with a wrong magic number or checksum, beside the superblock `sb` with the
+/// bytes `a`. May repair a flipped bit of `b`.
 pub(super) fn judge(sb: &Superblock, a: &[u8; BLOCK_SIZE], b: &mut [u8; BLOCK_SIZE]) -> Other {
     let a = Intact { sb, bytes: a };
     let found = a.sectors(b);
     if let Some(generation) = repaired(b) {
-        // One write in 130,000 that was torn has by chance the checksum of a flipped bit. But without that
-        // bit it is still no superblock of one generation.
+        // By chance, one torn write in 130,000 has the checksum of a flipped bit. But without that
+        // bit it is still not a superblock of one generation.
         if !a.sectors(b).is_mixture() {
             let why = "a single bit of it is flipped";
             return match generation < sb.generation {
@@ -140,7 +150,7 @@ pub(super) fn judge(sb: &Superblock, a: &[u8; BLOCK_SIZE], b: &mut [u8; BLOCK_SI
     }
     let newest = found.newest;
     match (found.x, found.wrong) {
-        // Without a sector of an older one it may have been complete.
+        // Without a sector of X it may have been complete.
         (false, Some(why)) => Other::Damaged { why },
         (false, None) if !found.attempts && !found.either => Other::Damaged {
             why: "it is of one generation, but its checksum is wrong",
@@ -154,22 +164,22 @@ pub(super) fn judge(sb: &Superblock, a: &[u8; BLOCK_SIZE], b: &mut [u8; BLOCK_SI
     }
 }
 
-/// Which superblocks the sectors of a slot can be from.
+/// The superblocks that the sectors of a slot can be from.
 struct Sectors {
-    /// One can only be of the one before A.
+    /// A sector can be from X only.
     x: bool,
-    /// One can be of either.
+    /// A sector can be from X or Y.
     either: bool,
-    /// The newest generation after A's that one has; 0: none.
+    /// The newest generation after A's that a sector has; 0 if none has one.
     newest: u64,
-    /// Two have different generations after A's.
+    /// Two sectors have different generations after A's.
     attempts: bool,
-    /// Why one cannot be of any.
+    /// Why a sector can be from neither.
     wrong: Option<&'static str>,
 }
 
 impl Sectors {
-    /// Some are of the superblock before A, others of one after A.
+    /// Whether some sectors are from X and others from Y.
     fn is_mixture(&self) -> bool {
         self.x && self.newest != 0
     }
@@ -194,7 +204,8 @@ impl Intact<'_> {
             x |= from.x && !from.y;
             either |= from.x && from.y;
             if let (true, Some(slot)) = (from.y && !from.x, y.get_mut(k)) {
-                // A root that is gone has no generation: the greatest that a first attempt can have.
+                // A removed root has no generation: assume the greatest that a first attempt can
+                // have.
                 *slot = match from.generation {
                     0 => self.sb.generation.saturating_add(3),
                     g => g,
@@ -214,7 +225,8 @@ impl Intact<'_> {
         }
     }
 
-    /// mkfs has wiped the slot, and the first commit went to the other one.
+    /// Whether the sector is as mkfs left it: mkfs wipes the slots, and the first commit went to
+    /// the other one.
     fn never_written(&self, sector: &[u8]) -> bool {
         self.sb.generation == 1 && is_zero(sector)
     }
@@ -231,7 +243,7 @@ impl Intact<'_> {
             return Err("there is no superblock in it");
         }
         if !same_filesystem(self.bytes, b) || !b.get(288..SECTOR).is_some_and(is_zero) {
-            return Err("a field that never changes is not what it is in the other one");
+            return Err("a field that never changes differs from that of the other slot");
         }
         let f = Superblock::variable_fields(b).ok_or("malformed field")?;
         let a = self.sb;
@@ -257,7 +269,7 @@ impl Intact<'_> {
             && grown(old.1, new.1, a.log_len + LOG_SEQ_GAP)
             && old.2 <= new.2;
         if !good {
-            return Err("a field does not fit the other one");
+            return Err("a field does not fit that of the other slot");
         }
         Ok(Origin {
             x: !newer,
@@ -266,7 +278,7 @@ impl Intact<'_> {
         })
     }
 
-    /// Whose sector `k`, 1 to 3, may be.
+    /// The superblocks that sector `k`, 1 to 3, can be from.
     fn roots(&self, b: &[u8], k: usize) -> Result<Origin, &'static str> {
         let range = k * SECTOR..(k + 1) * SECTOR;
         let sector = b.get(range.clone()).unwrap_or(&[]);
@@ -296,11 +308,11 @@ impl Intact<'_> {
             from.x = true;
         }
         match from {
-            // Nothing is ever there: it tells nothing.
+            // No root is ever there, so the sector shows nothing.
             _ if roots == 0 => Ok(Origin::default()),
             Origin {
                 x: false, y: false, ..
-            } => Err("a root that none of its generations can have"),
+            } => Err("a root that no possible generation can have"),
             from => Ok(from),
         }
     }
@@ -313,7 +325,7 @@ impl Intact<'_> {
         }
     }
 
-    /// Narrows `from` by one root: `old` is A's.
+    /// Narrows `from` by one root: `old` is A's, `new` that of the slot.
     fn root(
         &self,
         from: &mut Origin,
@@ -321,7 +333,7 @@ impl Intact<'_> {
         new: Option<NodePtr>,
     ) -> Result<(), &'static str> {
         let g = self.sb.generation;
-        // A wrote it, so X had another one, or none.
+        // A wrote it, so X had another root there, or none.
         let replaced = old.is_none_or(|p| p.generation == g);
         if old == new {
             from.x &= old.is_none_or(|p| p.generation != g);
@@ -361,14 +373,16 @@ fn root(b: &[u8], at: usize) -> Result<Option<NodePtr>, &'static str> {
     }
 }
 
-/// If one flipped bit explains what is wrong with `b`, the generation that it has without it. The checksum
-/// tells which bit: each gives another difference (CRC-32C has Hamming distance 4 at this length).
+/// If one flipped bit explains what is wrong with `b`, flips it back and returns the generation.
+/// The checksum shows which bit: each gives another difference (CRC-32C has Hamming distance 4 at
+/// this length).
 fn repaired(b: &mut [u8; BLOCK_SIZE]) -> Option<u64> {
     let (stored, magic) = (le32(b, 8)?, le64(b, 0)?);
     let difference = stored ^ crc32c(0, b.get(12..)?);
     let wrong_magic = (magic ^ u64::from_le_bytes(SB_MAGIC)).count_ones();
     if difference == 0 {
-        // Magic numbers are in no checksum, so that any damage to one leaves the rest readable.
+        // The checksum does not cover the magic number, so damage to the magic number leaves the
+        // rest readable.
         return (wrong_magic > 0).then_some(le64(b, super::superblock::O_GENERATION)?);
     }
     if wrong_magic > 0 {
@@ -378,7 +392,8 @@ fn repaired(b: &mut [u8; BLOCK_SIZE]) -> Option<u64> {
     if difference.count_ones() == 1 {
         return generation(b);
     }
-    // What a flipped bit of the last byte does, then of the one before it, and so on.
+    // The difference that each flipped bit of the last byte makes, then of the byte before it, and
+    // so on.
     let mut bits: [u32; 8] = core::array::from_fn(|i| next_byte(1 << i));
     for at in (12..BLOCK_SIZE).rev() {
         if let Some(i) = bits.iter().position(|d| *d == difference) {
@@ -391,7 +406,7 @@ fn repaired(b: &mut [u8; BLOCK_SIZE]) -> Option<u64> {
     None
 }
 
-/// Eight more bits of zero through the register of the checksum.
+/// Shifts eight more zero bits through the register of the checksum.
 fn next_byte(mut r: u32) -> u32 {
     for _ in 0..8 {
         r = if r & 1 != 0 {
@@ -403,7 +418,7 @@ fn next_byte(mut r: u32) -> u32 {
     r
 }
 
-/// The slots by number, for messages.
+/// The name of a slot, for messages.
 pub fn place(slot: usize) -> &'static str {
     match slot {
         0 => "superblock slot 0 (block 16)",

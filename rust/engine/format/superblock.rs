@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The superblock: two slots of one block each, written alternately.
+//! The superblock: two slots of one block each, written alternately ([`super::find`],
+//! [`super::slots`]). Lengths and addresses are in blocks.
 //!
 //! | offset | size | field |
 //! |---|---|---|
@@ -39,7 +40,11 @@
 //! | 1024 | 1024 | 32 NodePtr: allocation trees of the AGs |
 //! | 2048 | 2048 | zero |
 //!
-//! A NodePtr of zeros is an empty tree.
+//! A NodePtr of zeros is an empty tree. All numbers are checked for possibility, also under a right
+//! checksum.
+//!
+//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
+//! `tools/fsck/tests/forged.rs`.
 
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
@@ -51,13 +56,13 @@ use kernel::prelude::*;
 
 /// The magic number.
 pub const SB_MAGIC: [u8; 8] = *b"OrdoFS\0\x01";
-/// Feature bits that this code knows.
+/// The compat feature bits that this code knows.
 pub const KNOWN_COMPAT: u64 = 0;
-/// Feature bits that this code knows.
+/// The ro_compat feature bits that this code knows.
 pub const KNOWN_RO_COMPAT: u64 = 0;
-/// Feature bits that this code knows.
+/// The incompat feature bits that this code knows.
 pub const KNOWN_INCOMPAT: u64 = 0;
-/// State flag: unmounted cleanly.
+/// State flag: the filesystem was unmounted cleanly.
 pub const STATE_CLEAN: u32 = 1;
 /// Bytes of the label.
 pub const LABEL_LEN: usize = 64;
@@ -100,9 +105,10 @@ pub(super) const O_ROOT_AGS: usize = 1024;
 /// Why a superblock was refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal {
-    /// EINVAL: not ours or unsupported. EUCLEAN: damaged. Else what the device answered.
+    /// EINVAL: not OrdoFS, or not supported. EUCLEAN: damaged. Otherwise the error of the device,
+    /// or ENOMEM.
     pub error: Error,
-    /// In words.
+    /// A sentence for the user.
     pub reason: &'static str,
 }
 
@@ -141,7 +147,7 @@ pub struct Superblock {
     pub blocks: u64,
     /// Number of allocation groups.
     pub ag_count: u32,
-    /// Blocks of each of them but the last.
+    /// Blocks of each AG but the last one, which may be shorter.
     pub ag_blocks: u64,
     /// `STATE_*`.
     pub state: u32,
@@ -149,9 +155,9 @@ pub struct Superblock {
     pub log_start: u64,
     /// Blocks of the log.
     pub log_len: u64,
-    /// Where the log stood at this commit, in blocks ever written (docs/FORMAT.md).
+    /// The log position at this commit, in log blocks ever written; replay starts there.
     pub log_pos: u64,
-    /// The number of the batch there.
+    /// The sequence number of the batch at that position.
     pub log_seq: u64,
     /// The next inode number to give out.
     pub next_ino: u64,
@@ -161,11 +167,11 @@ pub struct Superblock {
     pub inodes: u64,
     /// Number of free blocks.
     pub free: u64,
-    /// When the filesystem was made.
+    /// The time at which mkfs made the filesystem.
     pub created: Time,
-    /// When it was last mounted.
+    /// The time of the last mount.
     pub mounted: Time,
-    /// When this superblock was written.
+    /// The time at which this superblock was written.
     pub committed: Time,
     /// Root of the inode tree.
     pub inode_root: Option<NodePtr>,
@@ -177,7 +183,8 @@ pub struct Superblock {
     pub ag_roots: [Option<NodePtr>; MAX_AGS],
 }
 
-/// How a device of `blocks` blocks is divided: number of AGs and blocks of each.
+/// The division of a device of `blocks` blocks: the number of AGs and the blocks of each but the
+/// last.
 pub fn ag_geometry(blocks: u64) -> (u32, u64) {
     // Up to 32 AGs of at least 8 groups (256 MiB).
     let groups = blocks.div_ceil(GROUP_BLOCKS).max(1);
@@ -185,7 +192,7 @@ pub fn ag_geometry(blocks: u64) -> (u32, u64) {
     (groups.div_ceil(each) as u32, each * GROUP_BLOCKS)
 }
 
-/// Length of the log of a device of `blocks` blocks.
+/// The length of the log, in blocks, that mkfs chooses for a device of `blocks` blocks.
 pub fn log_length(blocks: u64) -> u64 {
     (blocks / 128).clamp(LOG_MIN_BLOCKS, LOG_MAX_BLOCKS)
 }
@@ -208,7 +215,7 @@ fn put_root(b: &mut [u8], off: usize, p: &Option<NodePtr>) {
     let _ = put(b, off, &bytes);
 }
 
-/// Magic and checksum of a slot are right: its content is what was once written.
+/// Checks magic number and checksum: if both are right, the content is what was once written.
 pub(super) fn is_intact(b: &[u8]) -> Result<(), Refusal> {
     if b.get(..SB_MAGIC.len()) != Some(&SB_MAGIC[..]) {
         return Err(refuse(EINVAL, NOT_OURS));
@@ -225,10 +232,11 @@ impl Superblock {
         Ok((*Self::decode_boxed(b)?).clone())
     }
 
-    /// As `decode`, into the heap: too big for a kernel stack that has much else to hold.
+    /// As `decode`, into the heap, because a superblock is too large for a kernel stack with much
+    /// else on it.
     pub(super) fn decode_boxed(b: &[u8; BLOCK_SIZE]) -> Result<KBox<Self>, Refusal> {
         is_intact(b)?;
-        // These say whether the rest can be understood.
+        // These fields say whether the rest can be understood.
         if le32(b, O_VERSION) != Some(VERSION) {
             return Err(refuse(EINVAL, "unsupported format version"));
         }
@@ -257,7 +265,7 @@ impl Superblock {
 
     #[inline(never)]
     fn parse(b: &[u8]) -> Option<Result<KBox<Self>>> {
-        // Zeros are an empty tree; anything else must be a pointer.
+        // Zeros are an empty tree. Anything else must be a pointer.
         let root = |off: usize| -> Option<Option<NodePtr>> {
             let p = b.get(off..off + NODE_PTR_LEN)?;
             if p.iter().all(|&x| x == 0) {
@@ -304,7 +312,7 @@ impl Superblock {
         Some(KBox::new(sb, GFP_KERNEL).map_err(Error::from))
     }
 
-    /// What is impossible about the fields, if anything.
+    /// Why the fields are impossible together; `None` if they are not.
     fn check(&self) -> Option<&'static str> {
         let bad_root = |p: &Option<NodePtr>| {
             p.is_some_and(|p| {
@@ -412,7 +420,8 @@ impl Superblock {
         let _ = put(b, O_CSUM, &crc.to_le_bytes());
     }
 
-    /// The fields that differ from commit to commit, of bytes that need not be a superblock.
+    /// Decodes the fields that differ from commit to commit, of bytes that need not be a
+    /// superblock.
     pub(super) fn variable_fields(b: &[u8]) -> Option<Variable> {
         let state = le32(b, O_STATE)?;
         time(b, O_COMMITTED)?;
@@ -432,26 +441,26 @@ impl Superblock {
         self.ro_compat & !KNOWN_RO_COMPAT != 0
     }
 
-    /// The number that marks this filesystem's nodes.
+    /// The fsid, which every node and batch of this filesystem carries.
     pub fn fsid(&self) -> u64 {
         le64(&self.uuid, 0).unwrap_or(0)
     }
 
-    /// First block of an AG.
+    /// The first block of an AG; the end of the filesystem for AGs that do not exist.
     pub fn ag_start(&self, ag: u32) -> u64 {
         u64::from(ag)
             .saturating_mul(self.ag_blocks)
             .min(self.blocks)
     }
 
-    /// Blocks of an AG.
+    /// The number of blocks of an AG.
     pub fn ag_len(&self, ag: u32) -> u64 {
         self.blocks
             .saturating_sub(self.ag_start(ag))
             .min(self.ag_blocks)
     }
 
-    /// First block that is neither reserved nor log.
+    /// The first block that is neither reserved nor part of the log.
     pub fn first_free_block(&self) -> u64 {
         self.log_start.saturating_add(self.log_len)
     }
