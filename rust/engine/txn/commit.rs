@@ -2,25 +2,38 @@
 
 //! Commits: from the running transaction to a superblock on stable storage.
 //!
-//! 1. Under the commit mutex, and for a moment under the exclusive side of the barrier: take the list of
-//!    dirty inodes, mark each as due for a snapshot, do the same for the running allocation deltas, and
-//!    let the next transaction run. No lock of an inode or an AG is waited for there, because it may be
-//!    held across a read from the device. No operation waits for I/O of a commit, but for the last resort
-//!    of a full disk ([`Fs::commit_and_enter`]).
-//!    Then, with the barrier open, take the snapshots. An operation of the next transaction that comes to
-//!    a due inode first takes its snapshot before it changes anything ([`Txn::dirty`](crate::engine::txn::Txn::dirty)): either way it
-//!    shows the inode as it was when the barrier was closed, since nothing but operations changes what is
-//!    in it.
-//! 2. Write out the inodes' trees, put their records into the inode tree, keep the orphan tree in step,
-//!    write both out.
-//! 3. The allocation trees describe their own nodes: apply deltas and give addresses until nothing
-//!    changes any more, then write them out.
-//! 4. Flush; superblock with FUA into the slot of this generation (R8: not before everything it points
-//!    to is on stable storage). The other slot still has the generation before.
-//! 5. What this generation freed may be used again (R7).
+//! 1. Freeze, under the commit mutex and for a moment under the exclusive side of the barrier: take
+//!    the list of dirty inodes, mark each of them as due for a snapshot, mark the running
+//!    allocation deltas in the same way, and let the next transaction begin. The commit waits there
+//!    for no lock of an inode or an AG, because such a lock may be held across a read from the
+//!    device ([`crate::engine::state::barrier`]). So the barrier makes no operation wait for I/O of
+//!    a commit, with one exception: the last resort of a full disk ([`Fs::commit_and_enter`]).
 //!
-//! An error before step 4 has put nothing on disk that anybody refers to; the filesystem then shuts
-//! down, since its memory has moved on.
+//!    Then, with the barrier open again, take the snapshots. An operation of the next transaction
+//!    that reaches a due inode first takes that inode's snapshot, before it changes anything
+//!    ([`Txn::dirty`](crate::engine::txn::Txn::dirty)). Either way the snapshot shows the inode as
+//!    it was when the barrier was closed, because only operations change what is in it.
+//! 2. Write out the inodes' trees, put their records into the inode tree, bring the orphan tree up
+//!    to date, and write out both.
+//! 3. Write the allocation trees, which describe their own nodes: apply deltas and assign addresses
+//!    until nothing changes any more, then write the nodes.
+//! 4. Flush, then write the superblock with FUA into the slot of this generation. R8: everything
+//!    that the superblock points to is on stable storage before it. The other slot still has the
+//!    generation before.
+//! 5. Release the blocks that this generation freed (R7).
+//!
+//! Before step 4 nothing on disk refers to what the commit wrote, so an error leaves the last
+//! generation intact. The filesystem then shuts down, because its state in memory is ahead of the
+//! disk and cannot be taken back.
+//!
+//! Locks: the commit mutex from step 1 to step 5, which makes commits follow each other; the
+//! exclusive side of the barrier in step 1 only, but for that last resort; locks of inodes, AGs and
+//! the inode tree one at a time. Debts of renames are paid before the mutex is taken. Addresses and
+//! counts are in blocks; a node is one block.
+//!
+//! Tests: tools/engine/tests/crash.rs, abort.rs, slow_reads.rs (nothing waits behind the barrier),
+//! full_disk.rs, commit_age.rs, tools/engine/tests/forecast/main.rs (reservations suffice);
+//! tools/models/tests/rules/r7.rs, r8.rs; tools/crash; tests/vm/t/063-write-errors.sh.
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
@@ -35,21 +48,22 @@ use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// Nodes written in one go.
+/// The most nodes that one write request holds.
 const BATCH: usize = 256;
-/// Promised nodes at which the commit thread is woken.
+/// Nodes reserved for the next commit at which the commit thread is woken.
 const SOFT_LIMIT: i64 = 4096;
-/// Shortest discard in blocks.
+/// The shortest run of blocks that is discarded.
 const MIN_DISCARD: u64 = 16;
 
-/// Gives addresses and gathers nodes for writing.
+/// Assigns addresses to nodes, and gathers the nodes into write requests.
 struct Sink<'a> {
     fs: &'a Fs,
     generation: u64,
     allocated: u64,
     goal: Option<u64>,
     batch: KVec<(u64, Block)>,
-    /// Addresses taken beforehand, for trees whose lock the allocator needs.
+    /// Addresses allocated in advance, for allocation trees: their AG's lock is held while they get
+    /// addresses, and the allocator needs that lock.
     pool: KVVec<u64>,
 }
 
@@ -105,29 +119,33 @@ impl NodeSink for Sink<'_> {
     }
 }
 
-/// What the barrier froze.
+/// What belongs to a commit, noted while the barrier was closed.
 struct Frozen {
     generation: u64,
-    /// Inodes that are due for a snapshot.
+    /// Inodes of the frozen transaction; each was due for a snapshot.
     due: KVVec<Shared<Inode>>,
     promised: i64,
     next_ino: u64,
     inodes: u64,
-    /// Where the log stood: position and number.
+    /// Position and sequence number of the next batch at that moment.
     log: (u64, u64),
 }
 
 impl Fs {
-    /// Makes everything that happened up to now durable.
+    /// Makes all operations that have returned durable, by a commit. Must not be called inside a
+    /// transaction. EIO after a shutdown, or if the commit failed.
     pub fn sync(&self) -> Result {
         let target = self.running_generation();
         self.commit_upto(target, false)
     }
 
-    /// Makes what happened to the inode durable: by the log, else by a commit.
+    /// Makes an inode durable: its data, attributes and names, and with them every earlier
+    /// operation. Appends to the log if possible, and commits otherwise. The caller has waited for
+    /// the writeback of the inode's pages. Must not be called inside a transaction. EIO if
+    /// something may not be durable.
     pub fn sync_inode(&self, inode: &Inode) -> Result {
         if self.read_only.load(Ordering::Acquire) {
-            // Nothing can have changed but by replay in memory, which the log has.
+            // The only changes were made by a replay in memory, and the log on disk has those.
             return self.readable();
         }
         let changed = inode.changed.load(Ordering::Acquire);
@@ -137,7 +155,7 @@ impl Fs {
         self.writable()?;
         match self.log_sync(inode) {
             Ok(true) => Ok(()),
-            // Full, or something that the log cannot say: a commit says it all.
+            // The log is full, or records were dropped: only a commit can make this durable.
             Ok(false) => self.sync(),
             Err(e) => {
                 self.abort("writing the log");
@@ -146,12 +164,15 @@ impl Fs {
         }
     }
 
-    /// Commits unless generation `target` is durable; never during replay. Group commit: whoever waited
-    /// for the mutex while somebody else's commit took its changes along finds that out here.
+    /// Commits unless generation `target` is durable already; does nothing during replay and on a
+    /// read-only mount. Group commit: a task that waited for the mutex while another commit
+    /// included its changes finds generation `target` durable and returns. `even_if_clean` commits
+    /// if no inode is dirty, too. Must not be called inside a transaction.
     pub(crate) fn commit_upto(&self, target: u64, even_if_clean: bool) -> Result {
         let mut strict = None;
         loop {
-            // Not under the commit mutex: a completion may want to commit.
+            // Before the commit mutex is taken: paying waits for writes in flight, and a completion
+            // that is short of space commits.
             self.pay_owed();
             if self.try_commit(target, even_if_clean)? {
                 return Ok(());
@@ -160,18 +181,20 @@ impl Fs {
         }
     }
 
-    /// [`Fs::sync`] for completions of I/O, which must not wait for data in flight: does nothing while a
-    /// rename owes data that is.
+    /// [`Fs::sync`] for completions of I/O. A completion must not wait for data in flight, which
+    /// may be its own, so this does nothing while a rename owes data that is in flight.
     pub(crate) fn sync_unless_owed(&self) -> Result {
         self.try_commit(self.running_generation(), false)?;
         Ok(())
     }
 
-    /// [`Fs::commit_upto`]; false if there are debts to pay first.
+    /// One attempt of [`Fs::commit_upto`]. Returns false if the caller must pay debts of renames
+    /// first.
     fn try_commit(&self, target: u64, even_if_clean: bool) -> Result<bool> {
         self.readable()?;
-        // Replay is one transaction: a commit in the middle of it would make half of the log
-        // durable, and the rest look as if it were older.
+        // Replay is one transaction. A commit in the middle of it would make a part of the log
+        // durable under a new superblock, and the next replay would skip the rest as older than
+        // that.
         if self.read_only.load(Ordering::Acquire) || self.replaying.load(Ordering::Acquire) {
             return Ok(true);
         }
@@ -191,19 +214,19 @@ impl Fs {
         r
     }
 
-    /// Decides what belongs to the commit. Runs on the exclusive side of the barrier, so it waits for no
-    /// lock of an inode or an AG that is held across a read. `None`: a rename owes data that is in flight,
-    /// and has to be waited for first.
+    /// Decides what belongs to the commit. Runs under the exclusive side of the barrier, so it
+    /// takes no lock of an inode or an AG, which could be held across a read. Returns `None` if a
+    /// rename owes data that is in flight, which the caller must wait for first.
     fn freeze(&self) -> Result<Option<Frozen>> {
-        // An operation that aborts does so before it leaves the barrier: what is half done may be here, and
-        // stays here.
+        // An operation that aborts does so before it leaves the barrier. So if it left a change
+        // half done, this check finds the shutdown, and no commit includes that change.
         self.readable()?;
         if self.owed.in_flight() {
             return Ok(None);
         }
         let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
         for inode in due.iter() {
-            // Still "dirty" for the inode table until its record is in the inode tree.
+            // Keeps the inode in the inode table until its record is in the inode tree.
             inode.committing.store(true, Ordering::Release);
             inode.dirty.store(false, Ordering::Release);
             inode.due.store(true, Ordering::Release);
@@ -224,7 +247,9 @@ impl Fs {
         }))
     }
 
-    /// Takes the snapshot of an inode that is due for one; it waits in the inode for the commit.
+    /// If the inode is due, takes its snapshot, which stays in `Inode::snap` until the commit
+    /// fetches it. Called by the commit, and by operations before they change the inode, with none
+    /// of its locks held.
     pub(crate) fn take_due(&self, inode: &Inode) -> Result {
         if !inode.due.load(Ordering::Acquire) {
             return Ok(());
@@ -237,7 +262,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The snapshots of the inodes that are due, those among them that operations took.
+    /// Collects the snapshots of the due inodes, including those that operations took.
     fn snapshots(
         &self,
         due: KVVec<Shared<Inode>>,
@@ -245,16 +270,19 @@ impl Fs {
         let mut snaps = KVVec::with_capacity(due.len(), GFP_KERNEL)?;
         for inode in due {
             self.take_due(&inode)?;
-            // INVARIANT: it was due, so one has been taken, and only a commit takes it from there.
+            // INVARIANT: the inode was due, so its snapshot has been taken, and only a commit
+            // removes it.
             let snap = inode.snap.lock().take().ok_or(EIO)?;
             snaps.push((inode, snap), GFP_KERNEL)?;
         }
         Ok(snaps)
     }
 
-    /// Commits with operations locked out all the while, and enters the barrier with `n` blocks reserved
-    /// before they come back: for operations that make room and must not be refused because of what
-    /// others may need, have promised, or have freed and not committed. Answers whether there was enough.
+    /// Commits while the barrier is closed, then enters the barrier with `n` blocks reserved before
+    /// any other operation can enter. For operations that make room on a full disk: they must not
+    /// fail because of blocks that other operations have reserved, or have freed without a commit.
+    /// Returns whether there was enough space; if not, the caller is outside of the barrier. Must
+    /// not be called inside a transaction.
     pub(crate) fn commit_and_enter(&self, n: u64) -> Result<bool> {
         let mut strict = None;
         loop {
@@ -328,15 +356,16 @@ impl Fs {
         c.sb.inodes = f.inodes;
         (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
-        // R8: data and nodes first, then the superblock that refers to them.
+        // R8: data and nodes are on stable storage before the superblock refers to them.
         self.st.device().flush()?;
         self.nothing_lost()?;
         c.sb.write(self.st.device())?;
-        // A device without FUA of its own had it in its cache: the flush behind it is one like any other.
+        // A device without FUA cached the superblock, and the block layer flushed behind it. That
+        // flush can fail like any other.
         self.nothing_lost()?;
 
         if self.opts.lock().discard {
-            // Advice only: what fails here fails nobody.
+            // Discard is advisory, so errors are ignored.
             let _ = self.space.freed_runs(|at, len| {
                 if len >= MIN_DISCARD {
                     let _ = self.st.device().discard(at, len);
@@ -344,7 +373,9 @@ impl Fs {
             });
         }
         self.space.finish_commit();
-        // The commit paid with what operations promised it; the difference was forecast badly.
+        // promised = allocated + returned: operations reserved `promised` blocks for this commit,
+        // and it allocated `allocated`. If it needed more than was reserved, the difference is
+        // taken by force.
         let diff = f.promised - allocated as i64;
         if diff >= 0 {
             self.space.unreserve(diff as u64);
@@ -357,8 +388,8 @@ impl Fs {
         self.thaw(c, f.generation, snaps)
     }
 
-    /// After the commit: written nodes go to the cache, committed extent maps are clean, inodes that
-    /// nobody uses leave the table.
+    /// After the commit: moves written nodes to the node cache, marks committed extent maps clean,
+    /// and drops unused inodes from the table.
     fn thaw(
         &self,
         c: &mut CommitState,
@@ -366,7 +397,8 @@ impl Fs {
         snaps: KVVec<(Shared<Inode>, KBox<InodeSnap>)>,
     ) -> Result {
         for (inode, snap) in snaps {
-            // The snapshots hold the nodes; they must go before the trees can let go of them.
+            // A snapshot shares the nodes of its tree, and a tree gives up only nodes that it owns
+            // alone.
             drop(snap);
             {
                 let mut m = inode.maps.write();
@@ -391,7 +423,7 @@ impl Fs {
 
     fn free_dead(&self, snap: &Snapshot) -> Result {
         for addr in snap.dead() {
-            // Nobody asks for it any more.
+            // The block may be reused, so no stale copy may stay in the cache.
             self.st.forget(addr);
             self.space.free(&self.st, addr, 1, true)?;
         }
@@ -446,8 +478,9 @@ impl Fs {
         self.itree.write().insert(&self.st, ino, &v)
     }
 
-    /// Step 3. Terminates: a round changes something only if it touched a bitmap or dirtied a node that
-    /// no earlier round did, and bitmaps are replaced in place.
+    /// Step 3: writes the allocation trees. Terminates, because a round changes something only if
+    /// it touched a bitmap or dirtied a node that no earlier round did, and a bitmap is replaced in
+    /// place.
     fn commit_alloc(&self, c: &mut CommitState, sink: &mut Sink<'_>) -> Result {
         let n = self.space.ag_count();
         loop {
@@ -492,7 +525,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Called at the end of each operation: a lot to write wakes the commit thread.
+    /// Called at the end of each operation: wakes the commit thread if much is to be written.
     pub(crate) fn poke_commit(&self) {
         let much = self.commit_reserved.load(Ordering::Relaxed) > SOFT_LIMIT;
         if much && !self.woken.swap(true, Ordering::AcqRel) {
@@ -500,13 +533,14 @@ impl Fs {
         }
     }
 
-    /// The commit thread sleeps here, at most `ms` milliseconds, and as long as the system is frozen.
+    /// The commit thread sleeps here: for at most `ms` milliseconds, or longer while the system is
+    /// frozen.
     pub fn commit_wait(&self, ms: u64) {
         self.wake
             .wait_freezable(ms, || self.woken.load(Ordering::Acquire));
     }
 
-    /// The commit thread's work: commits when it is time or when there is much to write.
+    /// One round of the commit thread: commits if it was woken or the commit interval has passed.
     pub fn commit_tick(&self) -> Result {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));

@@ -1,7 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fsync: what an inode has goes into the log, and what is pending in the log to the device. How the log
-//! works is told in [`crate::engine::log`].
+//! The fast fsync: collects an inode's records, and writes what is pending to the log.
+//! [`crate::engine::log`] says how the log works.
+//!
+//! 1. `log_inode` waits for the inode's ordered extents, then records its modified extents with
+//!    their checksums, and its attributes. R1: it collects under the exclusive side of
+//!    `ordered_sem`.
+//! 2. `log_flush` pays the debts of renames, takes everything that is pending, and writes it as one
+//!    batch with one flush. Fsyncs that arrive meanwhile wait for the lock of the log's writer and
+//!    share the next batch. R8: that lock is held across the flush.
+//!
+//! If the log is full or records were dropped, the caller commits instead. After an error it shuts
+//! the filesystem down, because the device may have dropped what it had accepted.
+//!
+//! Locks: the log's writer, outside of any transaction; `ordered_sem`, `maps`, `meta` of one inode,
+//! in this order; the log's state, never across I/O. Tickets count appends. Positions and areas are
+//! in blocks.
+//!
+//! Tests: tools/engine/tests/log_flushes.rs, log_loss.rs, log_recovery.rs, log_size.rs;
+//! tools/crash; tools/models/tests/rules/r1.rs, r2.rs, r8.rs; tests/vm/t/041-r1.sh, 042-r2.sh,
+//! 070-fsync-cost.sh.
 
 use super::Txn;
 use crate::engine::btree::ValueBuf;
@@ -16,13 +34,14 @@ use crate::os::{now, trace, Time, Window};
 use kernel::prelude::*;
 
 impl Txn<'_> {
-    /// Records what this transaction did. Call it under the lock that orders the operation with others
-    /// on the same objects. Cannot fail: a record that cannot be kept makes fsync commit.
+    /// Records what this transaction did. The caller holds the lock that orders the operation with
+    /// others on the same objects, so that the log has them in the same order. Cannot fail: if the
+    /// record cannot be kept, the next fsync commits.
     pub(crate) fn log(&self, r: &Record<'_>) {
         self.log_all(r, []);
     }
 
-    /// As [`Txn::log`], for records of which a crash must leave all or none.
+    /// Like [`Txn::log`], for several records of which a crash must leave all or none.
     pub(crate) fn log_all<'r>(
         &self,
         first: &Record<'_>,
@@ -44,7 +63,7 @@ impl Txn<'_> {
 }
 
 impl Fs {
-    /// The time of an operation: now, or when a record that is being replayed was made.
+    /// The time of an operation: now, or during replay the time in the record.
     pub(crate) fn time(&self) -> Time {
         if self.log.off.load(Ordering::Acquire) {
             if let Some(t) = *self.log.replay_time.lock() {
@@ -54,7 +73,8 @@ impl Fs {
         now()
     }
 
-    /// Makes an inode durable through the log. False: only a commit can do it.
+    /// Makes an inode durable through the log. Returns false if only a commit can do it. EIO if the
+    /// device may have lost something. Must not be called inside a transaction.
     pub(crate) fn log_sync(&self, inode: &Inode) -> Result<bool> {
         if self.log.off.load(Ordering::Acquire) || self.log_broken() {
             return Ok(false);
@@ -64,8 +84,8 @@ impl Fs {
         self.log_flush(ticket)
     }
 
-    /// Is there anything that happened and is neither in the log nor committed? Every fsync makes that
-    /// durable too, whatever file it is for.
+    /// Has any operation returned that is neither in the log nor committed? An fsync of any file
+    /// makes such operations durable too.
     pub(crate) fn log_pending(&self) -> bool {
         let s = self.log.state.lock();
         self.log.off.load(Ordering::Acquire)
@@ -79,21 +99,23 @@ impl Fs {
         broken > self.durable_generation()
     }
 
-    /// From now on until the running transaction is durable, fsync is a commit.
+    /// Makes every fsync commit until the running transaction is durable.
     pub(crate) fn break_log(&self) {
         let mut s = self.log.state.lock();
         s.broken = s.broken.max(self.running_generation());
     }
 
-    /// Records what an inode has, without making anything durable. Not inside a Txn: it waits for the
-    /// inode's ordered extents.
+    /// Records an inode's modified extents and attributes, and makes nothing durable. If that
+    /// fails, the next fsync commits. Must not be called inside a transaction, because it waits for
+    /// the inode's ordered extents.
     pub(crate) fn log_data(&self, inode: &Inode) {
         if !self.log.off.load(Ordering::Acquire) && self.log_inode(inode).is_err() {
             self.break_log();
         }
     }
 
-    /// Blocks of the log that the newest superblock needs, and all blocks of the log.
+    /// The number of log blocks that the newest superblock needs, and the length of the log in
+    /// blocks.
     pub fn log_space(&self) -> (u64, u64) {
         let s = self.log.state.lock();
         (s.pos.saturating_sub(s.live), self.log.area.len)
@@ -101,8 +123,10 @@ impl Fs {
 
     /// Records the modified extents and the attributes of an inode.
     ///
-    /// R1: under the exclusive side of `ordered_sem` nobody is between an ordered extent and its
-    /// extent map; the ordered extents found then are waited for before extent maps are collected.
+    /// R1: under the exclusive side of `ordered_sem` no task is between inserting an ordered extent
+    /// and inserting its extent map. So the first look finds the ordered extent of every mapping
+    /// that is visible by then, and the wait is for those. A mapping in flight that is found after
+    /// the wait belongs to a write that began later.
     fn log_inode(&self, inode: &Inode) -> Result {
         trace::fsync_start(self.dev(), inode.ino());
         let limit = {
@@ -118,7 +142,7 @@ impl Fs {
 
         let collecting = inode.collecting();
         let mut m = inode.maps.write();
-        // Together with the attributes, below.
+        // Appended together with the attributes, below.
         let mut writes = KVVec::new();
         let mut newest = 0;
         let mut v = ValueBuf::new();
@@ -129,7 +153,8 @@ impl Fs {
             at = r.end();
             maps += 1;
             let pinned = r.value.pinned != 0;
-            // R1: what was in flight before the wait is complete; what is in flight now came later.
+            // R1: a write that was in flight before the wait is complete now; one that is in flight
+            // now began after it.
             let waited_for = pinned && r.value.pinned < limit;
             #[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
             if waited_for && mutant::is(Mutant::R1Trust) {
@@ -137,13 +162,13 @@ impl Fs {
                 continue;
             }
             debug_assert!(!waited_for, "R1: fsync missed a write in flight");
-            // The mapping with its checksums as the tree has it; one extent map may be several records.
-            // Under a pinned map: what was completed there before, which the pinned map took off the
-            // modified list.
+            // Log the mapping with its checksums as the extent tree has it; one extent map may be
+            // several records. If the map is in flight, log the completed mapping under it: the map
+            // in flight took that one's place on the list of modified maps (R2).
             let mut from = r.start;
             while from < r.end() {
                 let found = m.extent_at_or_after(&self.st, from, &mut v);
-                // The maps that count as logged by now are in no record.
+                // Maps that are marked as logged by now are in no record, so fsync must commit.
                 let Some(e) = found.inspect_err(|_| self.break_log())? else {
                     break;
                 };
@@ -178,10 +203,11 @@ impl Fs {
                 m.ems.set_logged(&r);
             }
         }
-        // Another fsync takes the size along with all of the extents or without: else a crash could leave
-        // a hole below the new size. The size goes first, nothing may be mapped behind it. Writes that
-        // complete change it under `maps`; everything else has a record of its own, which `meta` orders
-        // with this one.
+        // Size and extents are appended as one unit, so that the batch of another fsync has both or
+        // neither; otherwise a crash could leave a hole below the new size. The size comes first,
+        // because nothing may be mapped behind the size. Completing writes change the size
+        // under `maps`, which is held here. Every other change of attributes has a record of its
+        // own, and `meta` orders that record with this one.
         let meta = inode.meta.lock();
         let generation = inode.changed.load(Ordering::Acquire);
         let attrs = Record::Attrs {
@@ -197,7 +223,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Writes what is pending until `ticket` is durable. False: only a commit can do it.
+    /// Writes batches until the append with this ticket is durable. Returns false if only a commit
+    /// can make it durable. EIO if the device may have lost something.
     pub(super) fn log_flush(&self, ticket: u64) -> Result<bool> {
         loop {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
@@ -209,7 +236,7 @@ impl Fs {
             }
             let mut strict = None;
             let (batch, upto, pos, seq, live) = loop {
-                // The renames among the records need their data.
+                // Renames among the records owe data, which must be there first.
                 self.pay_owed();
                 let mut s = self.log.state.lock();
                 if self.owed.any() {
@@ -217,8 +244,9 @@ impl Fs {
                     strict.get_or_insert_with(|| self.owed.be_strict());
                     continue;
                 }
-                // Under the lock that takes the records: once they are gone, what comes after them must
-                // not get into the log before their commit.
+                // Checked under the lock under which the records are taken. Once records were
+                // dropped, later ones must not get into the log before the commit of the dropped
+                // ones.
                 if s.broken > self.durable_generation() {
                     return Ok(false);
                 }
@@ -240,7 +268,7 @@ impl Fs {
                 continue;
             }
             let written = if batch.is_empty() {
-                // A commit held it all already.
+                // A commit made all of it durable meanwhile.
                 Ok(())
             } else if fits {
                 let written = self.write_batch(&batch, pos, seq);
@@ -252,7 +280,7 @@ impl Fs {
             };
             let mut s = self.log.state.lock();
             if let Err(e) = written {
-                // The records are lost: everything up to now needs a commit.
+                // The records of the batch are gone from memory, so fsync must commit.
                 s.broken = s.broken.max(self.running_generation());
                 return if e.to_errno() == EIO.to_errno() {
                     Err(e)
@@ -267,19 +295,20 @@ impl Fs {
             }
             drop(s);
             self.log.durable.store(upto, Ordering::Release);
-            // Not before: the next batch is written when this one, and its data, are durable.
+            // R8: held until here, so that the next batch is written only after this one and its
+            // data are durable.
             drop(writer);
         }
     }
 
-    /// Writes one batch, and makes it and its data durable. EIO: the device may have lost what had been
-    /// written; any other error: nothing happened, and a commit may be tried.
+    /// Writes one batch, and makes it and its data durable. EIO if the device may have lost what
+    /// was written. After any other error nothing was written, and the caller may try a commit.
     fn write_batch(&self, batch: &[u8], pos: u64, seq: u64) -> Result {
         let device = self.st.device();
         device.pass(Window::LogBatch)?;
         let data_durable = record::data_blocks(batch) > MAX_UNFLUSHED;
         if data_durable && !mutant::is(Mutant::LogFlagOnly) {
-            // Not an error that may end in a commit: see `ring::write`.
+            // EIO, so that the caller does not try a commit: see `ring::write`.
             device.flush().map_err(|_| EIO)?;
         }
         let at = Batch {

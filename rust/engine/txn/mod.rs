@@ -1,11 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Transactions, seen from the operations.
+//! Transactions, as operations see them.
 //!
-//! An operation runs inside a [`Txn`]: it holds the shared side of the barrier, so all it does lands in
-//! one transaction, and has reserved its worst case there. The commit holds the exclusive side only
-//! for a moment ([`crate::engine::state::barrier`]). A Txn never waits for I/O completions, ordered extents, folio locks
-//! or commits; who has to wait for space (which may run a commit) leaves the barrier for that.
+//! An operation runs inside a [`Txn`]. It holds the shared side of the barrier, so all its changes
+//! land in one transaction, and it has reserved blocks for its worst case. The commit holds the
+//! exclusive side only for a moment ([`crate::engine::state::barrier`]). A task inside a [`Txn`]
+//! never waits for I/O completions, ordered extents, folio locks or commits; a task that must wait
+//! for space, and so possibly for a commit, leaves the barrier first.
+//!
+//! Accounting, in blocks (a node is one block): at the end of an operation, reserved = used +
+//! returned. The used part moves to `Fs::commit_reserved`, for the nodes that the next commit
+//! writes; the rest goes back to the free counter.
+//!
+//! Locks: the shared side of the barrier is level 4 of docs/DESIGN.md §7: a task takes it with
+//! `i_rwsem` held, and before any lock of an inode or an AG.
+//!
+//! Tests: tools/engine/tests/forecast/main.rs (no operation uses more than it reserved),
+//! full_disk.rs, full_writes.rs, abort.rs, threads.rs; tools/models/tests/rules/r8.rs;
+//! tests/vm/t/062-full-disk.sh.
+//!
+//! | file | what is in it |
+//! |---|---|
+//! | [`commit`] | from the running transaction to a superblock |
+//! | `fsync` | the fast fsync: collecting records, writing batches |
+//! | `owed` | debts of renames |
+//! | `weakened` | what mutants do instead |
 
 pub mod commit;
 mod fsync;
@@ -25,10 +44,11 @@ use crate::os::atomic::Ordering;
 use crate::os::{NoFs, Shared, Time};
 use kernel::prelude::*;
 
-/// How often a reservation is tried with a commit in between.
+/// How often a reservation is tried, with a commit in between.
 const TRIES: usize = 3;
-/// Promised nodes (of 4 KiB) at which operations commit. A group that was touched has 3 KiB of bitmaps
-/// in memory, and is promised a node, so it counts here.
+/// Nodes (of 4 KiB) reserved for the next commit at which an operation commits before it begins.
+/// This bounds memory, since changed nodes cannot be reclaimed. A touched group has 3 KiB of
+/// bitmaps in memory and one node reserved for it, so it counts here.
 const HARD_LIMIT: i64 = 16384;
 
 /// An operation's part in the running transaction.
@@ -47,29 +67,30 @@ impl<'a> Txn<'a> {
         self.fs
     }
 
-    /// The generation that will hold what this operation does.
+    /// The generation whose commit will contain this operation.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// The one time of this operation: what it stamps on inodes, and what its log records carry, so that
-    /// replay stamps the same.
+    /// The time of this operation. Inodes and log records get the same one, so replay restores the
+    /// same times.
     pub fn time(&self) -> Time {
         self.time
     }
 
-    /// The operation has another time than that at which its transaction began.
+    /// Sets another time for the operation than that at which its transaction began.
     pub(crate) fn set_time(&mut self, time: Time) {
         self.time = time;
     }
 
-    /// `n` more nodes will need a block at the next commit: nodes of a tree that became dirty, or bitmaps of
-    /// groups that were touched first.
+    /// Charges `n` more nodes, each of which needs a block at the next commit: nodes of a tree that
+    /// became dirty, or bitmaps of groups that were touched for the first time.
     pub fn charge(&mut self, n: u64) {
         self.used = self.used.saturating_add(n);
     }
 
-    /// Runs a change of a tree and charges the nodes that it dirtied.
+    /// Runs `f`, which changes a tree, and charges the nodes that became dirty. `dirty` counts
+    /// them.
     pub fn charged<T, R>(
         &mut self,
         t: &mut T,
@@ -82,18 +103,19 @@ impl<'a> Txn<'a> {
         r
     }
 
-    /// Puts an inode on the commit's list. Call before changing it, with none of its locks held: it may
-    /// fail, changes may not. What a commit under way needs of it is taken first.
+    /// Puts an inode on the list of the commit. An operation calls this before it changes the
+    /// inode, because this may fail and a half-done change must not, and with none of the inode's
+    /// locks held. If a commit under way still needs the inode's snapshot, takes that first.
     pub fn dirty(&mut self, inode: &Shared<Inode>) -> Result {
         self.fs.take_due(inode)?;
         if !inode.dirty.load(Ordering::Acquire) {
             let mut list = self.fs.dirty.lock();
-            // Whoever sees the flag may rely on the list: it is set under the list's lock, when the
-            // inode is on it.
+            // The flag is set under the lock of the list, after the inode is on it: a task that
+            // sees the flag may rely on the list.
             if !inode.dirty.load(Ordering::Acquire) {
                 list.push(inode.clone(), GFP_KERNEL)?;
                 inode.dirty.store(true, Ordering::Release);
-                // The leaf of its record and its share of the nodes above.
+                // The leaf with the inode's record, and its share of the nodes above.
                 self.charge(2);
             }
         }
@@ -103,8 +125,8 @@ impl<'a> Txn<'a> {
 }
 
 impl Drop for Txn<'_> {
-    /// reserved = used + returned: what the operation used is the next commit's, which finds it in
-    /// `commit_reserved`, and the rest goes back. Only a replay, which reserves by force, may use more.
+    /// reserved = used + returned. The used part stays reserved for the next commit, in
+    /// `commit_reserved`. Only a replay, which reserves by force, may use more than it reserved.
     fn drop(&mut self) {
         let fs = self.fs;
         let exempt = fs.replaying.load(Ordering::Acquire);
@@ -127,10 +149,13 @@ impl Drop for Txn<'_> {
 }
 
 impl Fs {
-    /// Starts an operation that dirties at most `blocks` nodes. ENOSPC, EROFS, EIO after a shutdown.
+    /// Begins an operation that dirties at most `blocks` nodes. ENOSPC if they cannot be reserved,
+    /// EROFS on a read-only mount, EIO after a shutdown. May commit; must not be called inside a
+    /// transaction.
     ///
-    /// What it reserves it reserves inside the barrier: whoever waits there has nothing that the last
-    /// resort of another one, a commit with everybody locked out, would need.
+    /// The reservation is made inside the barrier. So a task that waits for the barrier holds no
+    /// reservation that the last resort of another task, a commit with all operations locked out,
+    /// would need.
     pub fn begin(&self, blocks: u64, prio: Priority) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
@@ -144,7 +169,7 @@ impl Fs {
         if self.with_commits(|| self.enter(blocks, prio))? {
             return Ok(self.entered(blocks, nofs));
         }
-        // Making room has to work.
+        // Operations that make room must not fail for lack of it.
         if prio == Priority::Reclaim {
             for _ in 0..TRIES {
                 if self.commit_and_enter(blocks)? {
@@ -155,12 +180,13 @@ impl Fs {
         Err(ENOSPC)
     }
 
-    /// Like [`Fs::begin`] for work that cannot be refused, such as completions of I/O: when even the
-    /// pool is used up, and a commit did not help, it overdraws.
+    /// Like [`Fs::begin`], for work that cannot be refused, such as completions of I/O: if the pool
+    /// is used up and a commit did not help, overdraws the free counter.
     pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
         self.writable()?;
         let nofs = NoFs::enter();
-        // What a rename owes is not waited for here: it may be this very completion.
+        // Does not wait for debts of renames: the data that one waits for may be that of this
+        // completion.
         if self.over_limit() {
             self.sync_unless_owed()?;
         }
@@ -174,7 +200,7 @@ impl Fs {
         Ok(self.entered(blocks, nofs))
     }
 
-    /// Enters the barrier with a reservation of `n` blocks, or not at all.
+    /// Enters the barrier with `n` blocks reserved, or does nothing and returns false.
     fn enter(&self, n: u64, prio: Priority) -> bool {
         self.barrier.enter();
         let r = self.space.reserve(n, prio).is_ok();
@@ -184,7 +210,7 @@ impl Fs {
         r
     }
 
-    /// The caller is inside the barrier and has reserved `reserved` blocks.
+    /// Makes the [`Txn`] of a caller that is inside the barrier and has reserved `reserved` blocks.
     fn entered(&self, reserved: u64, nofs: NoFs) -> Txn<'_> {
         Txn {
             fs: self,
@@ -196,8 +222,9 @@ impl Fs {
         }
     }
 
-    /// Changed nodes cannot be reclaimed before they are written. Whoever makes them faster than the
-    /// commit thread writes them writes them himself. Never called inside a Txn.
+    /// Changed nodes cannot be reclaimed before they are written. If tasks dirty them faster than
+    /// the commit thread writes them, the tasks commit here themselves. Must not be called inside a
+    /// transaction.
     pub(crate) fn throttle(&self) -> Result {
         if self.over_limit() {
             return self.sync();
@@ -209,7 +236,8 @@ impl Fs {
         self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT
     }
 
-    /// Reserves blocks; commits when that can free some. Never called inside a Txn.
+    /// Reserves `n` blocks; commits if that can free some. ENOSPC. Must not be called inside a
+    /// transaction.
     pub fn reserve(&self, n: u64) -> Result {
         if self.replaying.load(Ordering::Acquire) {
             self.space.reserve_forced(n);
@@ -221,7 +249,8 @@ impl Fs {
         }
     }
 
-    /// Are there `n` blocks, or will there be after a commit? Reserves nothing. Never called inside a Txn.
+    /// Are `n` blocks free, or will they be after a commit? Reserves nothing. Must not be called
+    /// inside a transaction.
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
         self.with_commits(|| {
             let (free, pinned, _) = self.space.counts();
@@ -229,13 +258,15 @@ impl Fs {
         })
     }
 
-    /// Tries `f`, and again after commits while one can free space. Answers what `f` did last.
+    /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
+    /// commit can free space. Returns what the last call returned.
     fn with_commits(&self, f: impl Fn() -> bool) -> Result<bool> {
         for _ in 0..TRIES {
             if f() {
                 return Ok(true);
             }
-            // A commit under way gives back what it was promised and does not need; `sync` waits for it.
+            // A commit under way gives back what was reserved for it and it did not need; `sync`
+            // waits for it.
             let committing = self.durable_generation() + 1 < self.running_generation();
             let promised = self.commit_reserved.load(Ordering::Relaxed) > 0;
             if !committing && !promised && self.space.pinned() == 0 {

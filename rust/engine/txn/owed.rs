@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Noting and paying what renames owe: see [`crate::engine::state::owed`].
+//! Noting and paying the debts of renames. [`crate::engine::state::owed`] says what a debt is, and
+//! why it can be paid nowhere else.
+//!
+//! Paying waits for ordered extents, so none of these functions may be called inside a transaction,
+//! from a completion, or with a lock that a completion needs.
+//!
+//! Tests: tools/engine/tests/rename_data.rs, tools/crash (promise 4 of docs/GUARANTEES.md),
+//! tests/vm/t/020-names.sh.
 
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -8,8 +15,10 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::Shared;
 
 impl Fs {
-    /// The inode is about to be renamed over another one. Its data is in the log afterwards, or it is noted
-    /// that it has to be. Must not be called inside a transaction.
+    /// The caller is about to rename `inode` over another inode. Notes a debt if its data is in
+    /// flight. If there is nothing to wait for, if debts are strict, or if the debt cannot be noted
+    /// for lack of memory, waits for the data and records it in the log at once. Must not be called
+    /// inside a transaction.
     pub(crate) fn owe(&self, inode: &Shared<Inode>) {
         let (limit, flying) = {
             let ordered = inode.ordered.lock();
@@ -29,8 +38,8 @@ impl Fs {
         self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
     }
 
-    /// Pays the debts that there are. Must not be called inside a transaction or from a completion, nor with
-    /// a lock that a completion needs.
+    /// Pays the debts that exist now, and not those that are added meanwhile. Must not be called
+    /// inside a transaction or from a completion, nor with a lock held that a completion needs.
     pub(crate) fn pay_owed(&self) {
         let end = self.owed.next_id();
         let mut from = 0;
@@ -40,7 +49,8 @@ impl Fs {
                 return;
             };
             self.ordered_before(&debt.inode, debt.limit);
-            // Before it leaves the list: else a batch could carry the rename without it.
+            // Before the debt leaves the list, or a batch could contain the rename without the
+            // data.
             if !debt.inode.meta.lock().deleted {
                 self.log_data(&debt.inode);
             }

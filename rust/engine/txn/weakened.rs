@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Hand-weakened, for mutants, and an fsync of another task at a moment of the crash simulator's choice.
+//! Code for mutants, with a protection taken away by hand, and an fsync of another task at a moment
+//! that the crash simulator chooses.
 //!
-//! For R1's: a fast fsync that believes its extent maps, as btrfs's does.
+//! For the mutant of R1: a fast fsync that trusts its extent maps, as the one of btrfs does. The
+//! real fast fsync never looks at a mapping in flight. It logs what the extent tree has, and a
+//! write is there only after it has ended. That is a third line of defence behind order and lock,
+//! and would hide that these two are missing. The weakened one relies on them: a mapping that was
+//! in flight before the wait must be complete after it. If it is not, whatever lies in those disk
+//! blocks is logged as data of the file, with a matching checksum.
 //!
-//! The real one never looks at a mapping in flight: it logs what the extent tree says, and a write is
-//! there only after it has ended. That is a third line of defence behind order and lock, and it would
-//! hide that they are gone. This one relies on them: a mapping of a write that was in flight before
-//! the wait must be complete after it. If it is not, what lies on the disk there is logged as the
-//! file's data, checksum and all.
+//! Nothing of this is in a build without mutants.
+//!
+//! Tests: tools/models/tests/rules/r1.rs and r8.rs, tools/crash, tests/vm/t/041-r1.sh (through
+//! `make mutants`).
 
 use super::Txn;
 use crate::engine::fs::Fs;
@@ -24,7 +29,7 @@ use crate::os::{crc32c, now, Block};
 use kernel::prelude::*;
 
 impl Fs {
-    /// Logs a mapping in flight as if its write had ended.
+    /// Logs a mapping in flight as if its write had ended. The caller holds `maps`.
     pub(super) fn log_on_trust(
         &self,
         inode: &Inode,
@@ -46,7 +51,7 @@ impl Fs {
         w.append(writes, self.running_generation(), now())
     }
 
-    /// LogNoWait: a batch makes room for the next one before it is flushed.
+    /// LogNoWait: lets the next batch be written before this one is flushed.
     pub(super) fn flush_late(
         &self,
         writer: impl Sized,
@@ -68,7 +73,8 @@ impl Fs {
 }
 
 impl Txn<'_> {
-    /// LogSplit: the records of one change are added one by one.
+    /// LogSplit: appends the records of one change one by one, so that a batch may end between
+    /// them.
     pub(super) fn log_each<'r>(
         &self,
         first: &Record<'_>,
@@ -89,9 +95,10 @@ impl Txn<'_> {
 
 #[cfg(ordofs_mutants)]
 impl Fs {
-    /// Writes what is pending, as the fsync of another file would at this moment, if it comes now. If the
-    /// log cannot take it, that fsync waits for a commit, and so for the operation that is under way. If a
-    /// rename owes data, it waits for that, and does not get this far meanwhile.
+    /// Writes what is pending, as an fsync of another file would at this moment, if the simulator
+    /// chose this moment. If the log cannot take it, that fsync would wait for a commit, and so for
+    /// the operation under way; if a rename owes data, it would wait for that data. In neither case
+    /// does it get this far.
     pub(super) fn fsync_beside(&self) {
         let off = self.log.off.load(Ordering::Acquire);
         if mutant::fsync_comes() && !off && !self.owed.any() {
