@@ -34,7 +34,7 @@ root_key() {
 	} | sha256sum | cut -c1-12
 }
 
-# Names what is built of this source tree: others share the cache.
+# The name of what is built from this source tree; other trees share the cache.
 tree_id() { printf '%s' "$ORDOFS_TOP" | sha256sum | cut -c1-8; }
 
 ORDOFS_ROOT=${ORDOFS_ROOT:-$ORDOFS_CACHE/root-$(root_key)}
@@ -44,7 +44,7 @@ export ORDOFS_ROOT
 # (debug), or with those for data races (kcsan).
 KERNEL=${KERNEL:-stock}
 export KERNEL
-# By how much limits of time are longer on it.
+# The factor for time limits on that kernel.
 kernel_slowness() { if [ "$KERNEL" = stock ]; then echo 1; else echo 6; fi; }
 
 # The release of the stock kernel that the root carries (written by bootstrap).
@@ -74,7 +74,7 @@ kernel_image() {
 	esac
 }
 
-# Whatever has to be there before a module can be built for the chosen kernel.
+# Makes what must exist before a module can be built for the chosen kernel.
 kernel_ready() {
 	if [ "$KERNEL" = stock ]; then
 		"$ORDOFS_TOP/scripts/kernel-prep"

@@ -86,7 +86,7 @@ def main(folder):
         if wanted not in page:
             sys.exit("not on the page: %s\n\n%s" % (wanted, page))
 
-    # A run that nobody knows the commit of does not count.
+    # A run of an unknown commit does not count.
     os.remove(os.path.join(later, "run.txt"))
     try:
         table.add([later])

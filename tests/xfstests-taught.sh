@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# xfstests-config/teach on a small tree of functions that decline as upstream's do: an ordofs gets our answers,
-# every other type upstream's; a tree that looks different is refused, and nothing in it is changed.
+# xfstests-config/teach on a small tree of functions that decline as upstream's do: for ordofs they return what the overlay says,
+# for every other type what upstream's do; a tree that looks different is refused, and nothing in it is changed.
 set -euo pipefail
 
 top=$(dirname -- "$(dirname -- "$(realpath "${BASH_SOURCE[0]}")")")

@@ -5,7 +5,7 @@
 #
 #     qemu/run --mem 1G --timeout 200 --console FILE -- bash /run/ordofs/tests/hibernation.sh
 #
-# From when the kernel's threads are frozen until they are thawed nothing may be committed: the disk would be
+# Between the freezing and the thawing of the kernel's threads nothing may be committed: the disk would be
 # newer than the image, which has the filesystem as it is in memory. The verdict is in the kernel's log (in
 # FILE), since virtio-console loses its ports on the way (7.3); the VM ends by its time limit.
 set -uo pipefail

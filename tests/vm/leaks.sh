@@ -1,17 +1,17 @@
 # shellcheck shell=bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Sourced: what the kernel finds to be leaked, on kernels with KMEMLEAK.
+# Sourced: reports leaks, on kernels with KMEMLEAK.
 
-# Call with nothing of ours mounted, and the module loaded: it knows the names then. A complaint goes
-# to the kernel's log, where qemu/run sees it.
+# Call with no OrdoFS mounted and the module loaded, so that the kernel knows the names of its functions.
+# The report goes to the kernel's log, where qemu/run sees it.
 find_leaks() {
 	local file=/sys/kernel/debug/kmemleak
 	[ -e "$file" ] || return 0
-	# What is younger than five seconds does not count, and a second look forgives what was on its way.
+	# KMEMLEAK ignores objects younger than five seconds, and the second scan drops those that moved during the first.
 	sleep 6
 	if ! { echo scan >"$file" && echo scan >"$file"; } 2>/dev/null; then
-		# It turns itself off when it has no memory: nobody is looking any more.
+		# KMEMLEAK turns itself off when it has no memory, and finds no leak from then on.
 		echo "BUG: KMEMLEAK: looks for leaks no longer" >/dev/kmsg
 		return 0
 	fi

@@ -5,7 +5,7 @@
 # mount again and verify, unload.
 # Every step has to succeed; what it did is printed as it goes.
 # RACE_SECONDS is the time of each of the races' phases: short, since this is
-# everybody's first look; make run RACE_SECONDS=60 races for eleven minutes.
+# the first run of every user; make run RACE_SECONDS=60 races for eleven minutes.
 set -euo pipefail
 
 dev=${DEV:-/dev/vdb}

@@ -7,10 +7,10 @@
 # why) or anything else. It gets TEST_DEV, SCRATCH_DEV, LOG_DEV and the mount
 # points TEST_MNT and SCRATCH_MNT, on disks left in any state, and a directory
 # of its own below /results. Lines that begin with "::" are for scripts/test on
-# the host. LOOPS is how often the reproducers of races go round, SLOW by how much limits of time are
-# longer, MEMCG what memory a test and all it starts may have; that it is killed for want of it, is a
-# failure. The same marker goes to the kernel's log, so that a splat can be laid at the right door.
-# What a kernel has to find races and leaks is turned on here, after the boot.
+# the host. LOOPS is how often the reproducers of races run, SLOW the factor for time limits, MEMCG the
+# memory limit of a test and its processes; a test fails if one of them is killed for want of memory.
+# The same marker goes to the kernel's log, so that a splat counts against the right test.
+# KCSAN is turned on here, after the boot.
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=tests/vm/leaks.sh
@@ -67,14 +67,14 @@ for name in "$@"; do
 	77) verdict=skip ;;
 	*) verdict=fail ;;
 	esac
-	# 137 is the status of a test, too, that ends because somebody killed its program.
+	# A test also has status 137 if one of its programs was killed by SIGKILL.
 	case $rc in
 	124 | 137) [ $((SECONDS - start)) -lt "$limit" ] || echo "time limit of ${limit}s" >>"$RESULT_DIR/output" ;;
 	esac
 	if [ "$verdict" != pass ] || [ -n "${VERBOSE-}" ]; then
 		sed 's/^/    /' "$RESULT_DIR/output"
 	else
-		# What a reproducer shows for having entered its window.
+		# The evidence that a reproducer has entered its window.
 		sed -n 's/^trace: /    &/p' "$RESULT_DIR/output"
 	fi
 	echo "::$verdict $name $((SECONDS - start))"

@@ -27,7 +27,7 @@ export RESULT_BASE=/results
 command -v "fsck.$FSTYP" "mkfs.$FSTYP" ||
 	{ echo "no mkfs.$FSTYP or fsck.$FSTYP: upstream would pass without checking"; exit 2; }
 modprobe "$FSTYP" 2>/dev/null || true
-# Nobody makes /dev/loop-control for a module that is not loaded yet.
+# /dev/loop-control does not exist before the module is loaded.
 modprobe loop 2>/dev/null || true
 wipefs -qa "$TEST_DEV" "$SCRATCH_DEV"
 force=()

@@ -127,7 +127,7 @@ class Workers(Nth):
             self.sync()
         except OSError as e:
             error = e.errno
-            # syncfs(2) tells of a lost write once more. It is not for the next attempt to hear of this one's.
+            # syncfs(2) reports a lost write once more. The next attempt must not see the error of this one.
             try:
                 self.sync()
             except OSError:
@@ -346,7 +346,7 @@ def freeze(b):
     try:
         fcntl.ioctl(b.fd, FITHAW, 0)
     except OSError:
-        # Nobody could write any more.
+        # The filesystem has shut down.
         if dead():
             fcntl.ioctl(b.fd, FITHAW, 0)
         raise

@@ -111,7 +111,7 @@ fails("fiemap", lambda: fcntl.ioctl(fd, FS_IOC_FIEMAP, fiemap))
 fails("write", lambda: os.pwrite(fd, b"x", 10))
 fails("truncate", lambda: os.ftruncate(fd, 100))
 fails("fallocate", lambda: os.posix_fallocate(fd, 0, 1 << 21))
-# The first call tells of the dirty data that was lost, with what the device had said.
+# The first call reports the dirty data that was lost, with the device's error.
 fails("fsync", lambda: os.fsync(fd), errno.ENODEV)
 fails("fsync again", lambda: os.fsync(fd))
 fails("fsync of a directory", lambda: os.fsync(listing))

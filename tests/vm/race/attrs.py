@@ -31,7 +31,7 @@ class Flusher:
         self.old = [get(VM + n) for n in self.NAMES]
         for name in self.NAMES:
             put(VM + name, "10")
-        # It sleeps as long as it was told before.
+        # The flusher thread still sleeps for the time that was set before.
         os.sync()
         return self
 

@@ -148,7 +148,7 @@ class Bed:
         return result.stdout
 
     def mount(self):
-        # No commit in between, unless somebody asks for one.
+        # No commit in between, unless the test asks for one.
         self.run("mount", "-t", "ordofs", "-o", "commit=300", self.dev, self.mnt)
 
     def umount(self):

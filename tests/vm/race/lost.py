@@ -62,7 +62,7 @@ def test(bed):
     os.fsync(fd)
     os.close(fd)
 
-    # Somebody is told of an older error while truncation waits for its own I/O.
+    # fsync returns an older error while a truncation waits for its own I/O.
     fd = new(bed, "other", 8)
     fail_once(bed, fd, 0)
     os.pwrite(fd, b"a" * BLOCK, 8 * BLOCK)

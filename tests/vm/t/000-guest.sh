@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The guest is what tests rely on: the module is loaded, the disks are there.
+# The guest has what tests rely on: the module is loaded, the disks are there.
 # timeout: 30
 set -euo pipefail
 

@@ -29,7 +29,7 @@ cd "$TEST_MNT"
 umask 027
 touch plain
 [ "$(stat -c %a plain)" = 640 ]
-# What a list grants and takes.
+# A list grants and denies access.
 mkdir -m 755 acl
 echo secret >acl/file
 chmod 600 acl/file
@@ -44,14 +44,14 @@ acl acl/file "user::rw- user:1000:r-- group::--- mask::--- other::---"
 if setpriv --reuid 1000 --clear-groups cat acl/file 2>/dev/null; then exit 1; fi
 chmod 664 acl/file
 acl acl/file "user::rw- user:1000:r-- group::--- mask::rw- other::r--"
-# A list that says what the mode says is not kept.
+# A list that is equivalent to the mode is not kept.
 setfacl -b acl/file
 if getfattr -d -m- acl/file | grep posix_acl; then exit 1; fi
 [ "$(stat -c %a acl/file)" = 604 ]
 # Only the owner sets it.
 if setpriv --reuid 1000 --clear-groups setfacl -m u:1000:rwx acl/file 2>/dev/null; then exit 1; fi
 
-# What is inherited: a directory's default list instead of the umask.
+# Inheritance: a directory's default list instead of the umask.
 mkdir inherit
 setfacl -d -m u:1000:rwx,g::r-x,o::- inherit
 acl inherit "user::rwx group::r-x other::--- default:user::rwx default:user:1000:rwx default:group::r-x default:mask::rwx default:other::---"
@@ -106,7 +106,7 @@ mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 dmesg | grep "replayed .* records"
 same /tmp/before
 
-# Without lists: they are kept, not shown, not obeyed.
+# With noacl, lists are kept, but neither shown nor obeyed.
 mount -o remount,noacl "$TEST_MNT"
 [ "$(mount_options)" = rw,relatime,noacl ]
 if getfattr -d -m- "$TEST_MNT/inherit/file" | grep posix_acl; then exit 1; fi

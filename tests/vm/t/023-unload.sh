@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A hundred times mount, work, unmount, rmmod, insmod: slab and memory are where they were.
+# A hundred times mount, work, unmount, rmmod, insmod: slab and memory use do not grow.
 #
 # Measured between the 20th and the last time, with caches dropped. The limit of kernel memory is 3.2 KiB
-# a time; of free memory, which the whole system uses, 200 KiB: a quarter of the module.
+# per round; of free memory, which the whole system uses, 200 KiB: a quarter of the module.
 # timeout: 600
 set -euo pipefail
 # shellcheck source=tests/vm/leaks.sh

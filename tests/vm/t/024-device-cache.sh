@@ -1,9 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The filesystem reads and writes past the device's own page cache, which stays as long as anybody
+# The filesystem reads and writes past the device's own page cache, which stays as long as a process
 # has the device open (udev does for a moment after each writer): a mount sees what was written
-# through it, and nobody sees through it what was there before a mount.
+# through that cache, and a read through it sees what a mount wrote.
 # timeout: 60
 set -euo pipefail
 

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A read-only mount answers what needs no writing: fsync and its kin have nothing to do, whether it was
+# On a read-only mount, calls that need no write succeed: fsync and its kin have nothing to do, whether it was
 # mounted like that (after a crash, with a log that is replayed in memory only), or remounted.
 # timeout: 120
 set -euo pipefail

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# After a shutdown, by ioctl or because the device is gone, nothing that was cached hides it: every call
-# that reads returns EIO, and a page that is not mapped yet is a bus error.
+# After a shutdown, by ioctl or because the device is gone, no cache hides that: every call that
+# reads returns EIO, and an access to a page that is not mapped yet is a bus error.
 # timeout: 120
 set -euo pipefail
 

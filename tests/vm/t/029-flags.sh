@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# statx(2) tells of every flag that chattr(1) can set and that it has an attribute for, alone and with others,
-# of files and directories, and says which attributes it would tell of.
+# statx(2) reports every flag that chattr(1) can set and that it has an attribute for, alone and with others,
+# of files and directories, and its mask has the attributes that it can report.
 # timeout: 60
 set -euo pipefail
 

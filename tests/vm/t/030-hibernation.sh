@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# The commit thread stands still while the system sleeps or makes the image of a hibernation: to the freezer it
-# is a thread like a program. (tests/vm/hibernation.sh makes an image, and takes the machine's ports along.)
+# The commit thread stands still while the system sleeps or makes the image of a hibernation: the freezer freezes
+# it as it freezes a process. (tests/vm/hibernation.sh makes an image, on which the VM loses its virtio ports.)
 # timeout: 60
 set -euo pipefail
 

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# File handles stay what they are over a crash, and one of a file that a crash took never finds
-# another file, although that has its number. FS_IOC_GETVERSION shows the generation.
+# File handles survive a crash. The handle of a file that a crash removed never opens another
+# file, even if that file has the same inode number. FS_IOC_GETVERSION shows the generation.
 # timeout: 60
 set -euo pipefail
 

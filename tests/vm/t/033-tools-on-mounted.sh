@@ -18,7 +18,7 @@ status() {
 mkfs.ordofs -f "$TEST_DEV" >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
-# Fills the page cache, which stays as long as the device is open.
+# Fills the page cache, which lasts as long as the device is open.
 exec 9<"$TEST_DEV"
 head -c 64M <&9 >/dev/null
 [ "$(status fsck.ordofs -n "$TEST_DEV")" = 0 ]

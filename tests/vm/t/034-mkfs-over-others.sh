@@ -16,7 +16,7 @@ for other in "ext4 -q -F" "ext4 -q -F -b 1024" "xfs -q -f" "btrfs -q -f"; do
 	mkfs.ordofs -f -K "$TEST_DEV" >/dev/null
 	[ -z "$(blkid -p "$TEST_DEV")" ] || fail "$other: blkid: $(blkid -p "$TEST_DEV")"
 	[ -z "$(wipefs "$TEST_DEV")" ] || fail "$other: $(wipefs "$TEST_DEV")"
-	# What fsck(8) runs when nobody knows the type.
+	# What fsck(8) runs when the type is not known.
 	s=0
 	e2fsck -y "$TEST_DEV" >/tmp/said 2>&1 || s=$?
 	[ $s = 8 ] || fail "$other: e2fsck: $s: $(cat /tmp/said)"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What a normal build lets users see: tracepoints with their formats, a directory in sysfs
-# for each mount. And what it does not have: error tags.
+# A normal build has tracepoints with their formats and a directory in sysfs for each
+# mount, and no error tags.
 # timeout: 120
 set -euo pipefail
 
@@ -43,7 +43,7 @@ for e in map_write delalloc ordered_insert ordered_mapped ordered_finish fsync_s
 	grep -m1 "ordofs_$e: dev " /sys/kernel/tracing/trace
 done
 
-# Readers of the files while the mount goes.
+# A process reads the files during unmounts.
 (while cat "$dir"/* >/dev/null 2>&1; do :; done) &
 reader=$!
 for _ in 1 2 3 4 5; do

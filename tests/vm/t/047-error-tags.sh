@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Error tags on and off under load leave nothing behind: not in the files, not in the
-# filesystem, not in sysfs, and the module can go.
+# Error tags that are turned on and off under load leave nothing behind: not in the files, not in
+# the filesystem, not in sysfs, and the module can be unloaded.
 # timeout: 240
 # variant: debug ordofs_debug
 set -euo pipefail

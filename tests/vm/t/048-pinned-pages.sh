@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# What fsync acknowledged has the right checksum, also of pages that a device was
-# writing to: a direct read into a shared mapping, held open; a power cut.
+# Data that fsync acknowledged has the right checksum, even of pages that a device was writing to
+# by a direct read into a shared mapping. The window is held open; then the power goes.
 # timeout: 180
 # variant: debug ordofs_debug
 modprobe dm_mod 2>/dev/null || true

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# A damaged block is an I/O error, in every kind of read; its neighbours are not.
+# A damaged block is an I/O error in every kind of read, and the blocks beside it can be read.
 # timeout: 60
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
@@ -32,7 +32,7 @@ for flag in nocache direct; do
 		fi
 	done
 done
-# Part of it cannot be overwritten, all of it can.
+# A write of a part of it fails, a write of all of it succeeds.
 fails dd if=/dev/zero of="$f" bs=1 seek=$((5 * 4096 + 7)) count=1 conv=notrunc status=none
 dd if=/tmp/good of="$f" bs=4k seek=5 skip=5 count=1 conv=notrunc status=none
 cmp /tmp/good "$f"

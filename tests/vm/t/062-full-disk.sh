@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# On a full disk: what was promised works (preallocated space, dirty pages), and so
-# does everything that makes room. What statfs calls available can be allocated, and
+# On a full disk, what has reserved space works (preallocated blocks, dirty pages), and so
+# does everything that frees space. What statfs calls available can be allocated, and
 # what is refused stays refused until something is freed.
 # timeout: 300
 set -euo pipefail
@@ -20,7 +20,7 @@ sync
 fallocate -l 40M pre
 dd if=/dev/urandom of=a bs=1M count=20 status=none
 fails dd if=/dev/zero of=big bs=1M status=none
-# Most of that is dirty pages, which hold space for metadata that they will not need.
+# Most of that is dirty pages, which reserve space for metadata that they will not need.
 attribute() { setfattr -n "user.$1" -v "$2" a 2>/dev/null; }
 value=$(printf '%01024d' 0)
 large=0

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# R8: a device that fails all writes. Everybody who asks is told, nothing hangs, and
+# R8: a device that fails all writes. Every fsync gets the error, nothing hangs, and
 # what was durable before is there afterwards.
 # timeout: 120
 set -euo pipefail
@@ -62,7 +62,7 @@ mount -t ordofs $dev "$TEST_MNT"
 cmp /tmp/a "$TEST_MNT/a"
 cmp /tmp/b "$TEST_MNT/b"
 
-# An error of writeback is fsync's to report: it is no reason for truncate to fail, whose own I/O is well.
+# fsync reports an error of writeback. A truncation whose own I/O succeeds must not fail for it.
 mount -o remount,commit=300 "$TEST_MNT"
 sync
 dd if=/tmp/a of="$TEST_MNT/a" bs=64K count=1 oflag=append conv=notrunc status=none
@@ -76,7 +76,7 @@ END
 table "0 $sectors linear $TEST_DEV 0"
 truncate -s +4K "$TEST_MNT/a"
 if sync "$TEST_MNT/a"; then
-	echo "nobody was told of the failed write"
+	echo "fsync did not report the failed write"
 	exit 1
 fi
 sync "$TEST_MNT/a"

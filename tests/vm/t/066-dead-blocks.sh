@@ -1,10 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Blocks that the device cannot give back: dm-error for one of a file's and one node of the inode tree,
-# dm-dust (debug kernels) until somebody writes. An error for those who want them and for nobody else, and
-# it is not remembered: when the device has the blocks again, so has everybody. A superblock that cannot be read
-# may be the newest: nobody writes then. In the end the whole device goes away under load, and comes back.
+# Blocks that the device cannot read: dm-error for a block of a file and a node of the inode tree,
+# dm-dust (debug kernels) until the block is written. Only calls that need such a block get an error, and
+# the error is not remembered: when the device has the blocks again, the calls succeed. A superblock that cannot
+# be read may be the newest, so the filesystem is not written then. In the end the whole device goes away under load, and comes back.
 # timeout: 200
 set -euo pipefail
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Damage to what was acknowledged last: the newest superblock, and a batch of the log that others follow. Mounts that may
-# write are refused with the reason, those for reading work, and fsck tells.
+# write are refused with the reason, those for reading work, and fsck reports the damage.
 # timeout: 120
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
@@ -52,7 +52,7 @@ mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
 refused "superblock slot" -o remount,rw "$TEST_MNT"
 umount "$TEST_MNT"
 flip $((slot + 232))
-# The older one costs nothing, and is mended.
+# Damage to the older one costs nothing, and is mended.
 flip $((other + 232))
 fsck_says "the next mount mends it"
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
@@ -76,7 +76,7 @@ fi
 start=$(number $((slot + 176)))
 len=$(number $((slot + 184)))
 pos=$(number $((slot + 192)))
-# Block of the second batch: each has one.
+# The block of the second batch; each batch has one block.
 second=$(((start + (pos + 1) % len) * 4096))
 [ "$(dd if="$TEST_DEV" bs=1 skip="$second" count=4 status=none)" = ORDL ]
 flip $((second + 70))

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Every allocation and every bio of every operation fails once: the operation
-# answers, nothing acknowledged is lost, and fsck finds nothing; then those of the
+# returns, nothing acknowledged is lost, and fsck finds nothing; then those of the
 # kernel's workers behind the operation. Only where the kernel can inject faults (KERNEL=debug).
 # With CORE set, a sample, always the same; OPERATIONS, a regular expression, takes some:
 # it is searched in "memory: create" or "io/workers: fsync of data".

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # A machine of 256 MiB, and loads that may have 64 MiB of it: everything ends well, what
-# was written is there, and nobody is killed for want of memory. KASAN alone wants as much again.
+# was written is there, and no process is killed for want of memory. KASAN alone needs as much again.
 # timeout: 600
 # vm: --mem 256M --disks 3:4G
 # slow-vm: --mem 512M --disks 3:4G

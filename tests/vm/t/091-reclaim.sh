@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Many extent maps and many nodes in the caches of a mount: when memory is wanted, reclaim gets at them,
-# nobody is killed, and all of it can be read again. A tenth of a million maps and half as many nodes;
+# Many extent maps and many nodes in the caches of a mount: when memory is short, reclaim frees them,
+# no process is killed, and all of it can be read again. A tenth of a million maps and half as many nodes;
 # FULL=1 (in a guest with MEM=9G): ten times that.
 # timeout: 600
 # vm: --disks 1:24G
@@ -10,7 +10,7 @@ set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$TESTS_DIR/lib.sh"
 
-# The nodes alone are 200 MiB, and whoever wants all of the memory must be allowed to have it.
+# The nodes alone are 200 MiB, and the program that takes all of the memory must be allowed to.
 if [ -n "${MEMCG:-}" ] || [ "$(awk '$1 == "MemTotal:" { print $2 }' /proc/meminfo)" -lt 1000000 ]; then
 	echo "fills caches with more than there is"
 	exit 77
