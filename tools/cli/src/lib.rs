@@ -12,6 +12,9 @@
 //!
 //! A pipe without a reader is not an error. The tools do not let SIGPIPE end them as other programs do,
 //! because a filesystem must not stay half repaired.
+//!
+//! Tests: `tools/mkfs/tests/options_and_lost_output.rs`, `tools/fsck/tests/exit_status.rs`,
+//! `tools/ordofs/tests/lost_output.rs`.
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};

@@ -11,7 +11,7 @@ use crate::os;
 /// Blocks of the device: the smallest filesystem there is.
 const BLOCKS: u64 = 4096;
 
-/// A filesystem, and what is known of it.
+/// A filesystem, and what the oracle knows of it.
 pub struct Base {
     /// Its device.
     pub image: Image,
@@ -19,7 +19,7 @@ pub struct Base {
     pub oracle: Oracle,
     /// The content of further writes is made from numbers after this one.
     pub stamp: u64,
-    /// The clock when it was ready.
+    /// The time at which it was complete.
     pub clock: u64,
 }
 

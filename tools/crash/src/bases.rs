@@ -8,7 +8,7 @@ use crate::os;
 use crate::workload::{Op, Start};
 use crate::world::World;
 
-/// What the stage of [`crate::workload`] is made with.
+/// The operations that make the stage of [`crate::workload`].
 const STAGE: [Op; 12] = [
     Op::Mkdir("A"),
     Op::Mkdir("B"),
@@ -24,7 +24,7 @@ const STAGE: [Op; 12] = [
     Op::Sync,
 ];
 
-/// What is there after more operations, the last of which makes them durable.
+/// The filesystem after more operations, the last of which makes all of them durable.
 fn after(base: &Base, ops: &[Op]) -> Result<Base, String> {
     let rec = Recorder::new(base.image.clone());
     let mut w = World::new(base, &rec, None)?;
@@ -60,7 +60,7 @@ impl Bases {
         })
     }
 
-    /// The one for a start.
+    /// The filesystem for a start.
     pub fn of(&self, start: Start) -> &Base {
         match start {
             Start::Wrap => &self.wrap,

@@ -2,11 +2,11 @@
 
 //! The crash states of a record: what may be on the medium when the power goes.
 //!
-//! What a completed flush covers is there, and FUA writes that are done. Each of the others may be
-//! missing, whatever came after it, or be there in part: a sector of 512 bytes is written or not. So the
+//! The medium has the writes that a completed flush covers, and completed FUA writes. Each other write may
+//! be missing, whatever came after it, or be there in part: a sector of 512 bytes is written or not. So the
 //! states of the time between two flushes are the subsets of the writes that are not durable before the
-//! second one has ended; the time within is the latest that the subset allows (for what had been
-//! promised) and the earliest (for what can have begun).
+//! second flush has ended. The moment of the power cut within that time is the latest that the subset allows
+//! (for what had been promised) and the earliest (for what can have begun).
 //!
 //! For few writes all subsets are tried; for more the prefixes, each write missing alone or there alone, and
 //! random ones. Each write is torn in several ways, among complete ones.
@@ -58,7 +58,7 @@ fn hash_of(block: u64, data: &[u8; SIZE]) -> u64 {
 }
 
 impl Crashes {
-    /// Of a record over this image.
+    /// The crash states of a record over this image.
     pub fn new(base: Image, ios: Vec<Io>) -> Self {
         let hashes = ios.iter().map(|io| match &io.what {
             What::Write { block, data, .. } => hash_of(*block, data),
@@ -117,7 +117,7 @@ impl Crashes {
         self.epochs.push(Epoch { end, durable, open });
     }
 
-    /// The states to be tried, the most telling ones first, at most `max`.
+    /// The states to be tried, those that are most likely to find something first, at most `max`.
     pub fn states(&self, max: usize, r: &mut fastrand::Rng) -> Vec<State> {
         let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (epoch, e) in self.epochs.iter().enumerate() {
@@ -156,7 +156,7 @@ impl Crashes {
                 }
             }
         }
-        // The last of an epoch is the first of the next but for what was promised: keep both.
+        // The last state of an epoch is the first of the next one, with other promises: keep both.
         r.shuffle(&mut rest);
         if first.len() > max / 2 {
             r.shuffle(&mut first);
@@ -214,7 +214,7 @@ impl Crashes {
         self.epochs[epoch].durable.iter().any(wrote)
     }
 
-    /// What a state is, in words.
+    /// Describes a state.
     pub fn describe(&self, s: &State) -> String {
         let e = &self.epochs[s.epoch];
         let name = |i: &usize| match &self.ios[*i].what {

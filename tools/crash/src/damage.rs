@@ -2,8 +2,8 @@
 
 //! Damage on top of a power cut: to a superblock slot, or to a batch of the log that had been acknowledged.
 //!
-//! A batch is acknowledged for sure if a later one was begun: the last one alone cannot be told from one that
-//! was cut off, and is left alone. What is damaged is one bit, a sector that is lost, or the block.
+//! A batch is acknowledged for sure if a later one was begun. The last batch is left alone, because damage to it
+//! cannot be told from a power cut. The damage is a flipped bit, a lost sector or a lost block.
 
 use crate::disk::{Blocks, Image, SECTOR, SIZE};
 use crate::engine::format::{le32, le64, SB_SLOTS};
@@ -98,8 +98,8 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     })
 }
 
-/// What a mount makes of it: what is there, or none if it refused to write. Then nothing may have been written,
-/// and without recovery it can be mounted for reading (unless no superblock is left).
+/// Mounts a damaged medium. Returns what a reader finds, or none if the mount refuses to write. Then it must have
+/// written nothing, and a read-only mount without recovery works (unless no superblock is left).
 pub fn mounted(image: &Image) -> Result<Option<View>, String> {
     let disk = crate::disk::Scratch::new(image.clone());
     let refused = match Fs::mount(disk.device(), MountOptions::default()) {

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a block.
 pub const SIZE: usize = 4096;
-/// Bytes of a sector: what a device writes all or nothing of.
+/// Bytes of a sector, which a device writes as a whole or not at all.
 pub const SECTOR: usize = 512;
 
 /// The content of a block.
@@ -39,7 +39,7 @@ impl Hasher for Plain {
 /// Block number to content.
 pub type Blocks = HashMap<u64, Data, BuildHasherDefault<Plain>>;
 
-/// What is on a medium: the first layer that has a block counts; what none has is zero.
+/// The content of a medium: a block is that of the first layer that has it, and zero if none has it.
 #[derive(Clone, Default)]
 pub struct Image {
     /// Size in blocks.
@@ -210,8 +210,8 @@ impl Recorder {
         r.base.with(r.now.clone())
     }
 
-    /// From now on `hook` is called whenever an operation has been issued and is not done. It may use
-    /// the device, and is not called for what happens meanwhile.
+    /// From now on `hook` is called for each operation that has been issued and is not done. It may use
+    /// the device; its own operations do not call it again.
     pub fn set_hook(&self, hook: Option<Hook>) {
         *lock(&self.0.hook) = hook;
     }

@@ -22,6 +22,9 @@
 //! The engine is compiled into this crate once more, with its mutants (rust/engine/mutant.rs), so that
 //! no other tool contains them, and on a clock that depends on nothing but the workload: the same
 //! seed gives the same bytes.
+//!
+//! Tests: `tools/crash/tests/recovery.rs`, `tools/crash/tests/attributes.rs`; the simulator tests itself with
+//! `scripts/crash mutants`.
 
 #[path = "../../../rust/engine/mod.rs"]
 #[allow(dead_code, clippy::all)]

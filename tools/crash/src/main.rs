@@ -68,7 +68,7 @@ enum Command {
     },
 }
 
-/// A workload takes milliseconds: what has not ended after this never will.
+/// A workload takes milliseconds: one that has not ended after this time never will.
 const STUCK: Duration = Duration::from_secs(120);
 
 /// What all threads do together.
@@ -135,7 +135,7 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // Damage is what this is about: the engine need not tell of it. Panics are reported as violations.
+    // The states are damaged on purpose, so the engine's messages say nothing new. Panics are reported as violations.
     kernel::print::set_level(kernel::print::SILENT);
     std::panic::set_hook(Box::new(|_| ()));
     match simulate(&cli) {

@@ -21,7 +21,7 @@ fn fsck(dev: Device, data: bool, what: &str) -> Result<ordofs_fsck::Report, Stri
     Err(format!("fsck {what}: {}", problems.join("; ")))
 }
 
-/// The medium as the power cut left it: nothing is replayed.
+/// Checks the medium as the power cut left it, without replay.
 pub fn untouched(image: &Image) -> Result<(), String> {
     let disk = Scratch::readonly(image.clone());
     fsck(disk.device(), false, "before recovery").map(|_| ())

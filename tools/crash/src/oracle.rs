@@ -8,8 +8,8 @@
 //! | [`view`] | what a reader finds after a power cut |
 //! | [`judge`] | whether that is allowed |
 //!
-//! The oracle hears what every operation means (POSIX, not OrdoFS), when it began and which calls that
-//! promise something have returned. It knows nothing of the engine. For a power cut it computes
+//! The oracle receives what every operation means (POSIX, not OrdoFS), when it began, and which calls that
+//! promise durability have returned. It knows nothing of the engine. For a power cut it computes
 //!
 //! - the *floor*: what had been promised by then. Promise 2 makes it one for all names; for a file's data
 //!   and attributes it is the newest fsync of that file, or sync (promises 1 and 3);
@@ -87,7 +87,7 @@ pub struct Oracle {
 pub const ROOT: Id = 0;
 
 impl Oracle {
-    /// Knows the root directory only.
+    /// An oracle that knows the root directory only.
     pub fn new(root_ino: u64, root_mode: u32, mtime: Time) -> Self {
         let mut o = Self {
             objects: Vec::new(),
@@ -112,7 +112,7 @@ impl Oracle {
         self.now()
     }
 
-    /// Forgets how it came to this: all that is now was always so.
+    /// Forgets the history: the present state counts as the state from the beginning.
     pub fn settle(&mut self) {
         self.began = vec![0];
         self.acks.clear();
@@ -344,7 +344,7 @@ impl Oracle {
         (self.began.partition_point(|b| *b < cut.begun).max(1) - 1) as When
     }
 
-    /// What a cut allows: equal for cuts that allow the same.
+    /// A value that is equal for cuts that allow the same.
     pub fn window(&self, cut: Cut) -> (usize, When) {
         let acks = self.acks.iter().filter(|a| a.returned <= cut.returned);
         (acks.count(), self.ceiling(cut))

@@ -15,7 +15,7 @@ std::thread_local! {
 /// 2026-01-01, when every workload begins.
 const EPOCH: i64 = 1_767_225_600;
 
-/// The clock: every look at it is a microsecond later than the one before.
+/// The clock: each call returns a time one microsecond later than the call before.
 pub fn now() -> Time {
     let t = TICKS.get();
     TICKS.set(t + 1);
@@ -37,7 +37,7 @@ pub fn random_u64() -> u64 {
     siphash([n, 0x6f72_646f], b"crash")
 }
 
-/// How often this thread looked at the clock.
+/// How often this thread has read the clock.
 pub fn clock() -> u64 {
     TICKS.get()
 }

@@ -36,8 +36,8 @@ pub struct File {
     pub size: u64,
     pages: BTreeMap<u64, Page>,
     flights: Vec<Flight>,
-    /// A rename over another file has brought its data along: the engine may still owe that, and whoever pays
-    /// waits for all writes in flight.
+    /// A rename over another file has brought its data along: the engine may still owe that, and the call that
+    /// pays the debt waits for all writes in flight.
     renamed_over: bool,
 }
 
@@ -110,8 +110,8 @@ impl File {
         Ok(())
     }
 
-    /// Makes bytes zero through the page cache; holes and preallocated blocks stay what they are. Was
-    /// anything changed?
+    /// Zeroes bytes through the page cache; holes and preallocated blocks stay what they are. Returns whether
+    /// anything was changed.
     fn zero(&mut self, io: &Io<'_>, range: Range<u64>) -> Result<bool> {
         let mut any = false;
         for b in blocks(&range) {
@@ -243,7 +243,7 @@ impl File {
         data
     }
 
-    /// What comes before a direct write: no page of the range stays.
+    /// Before a direct write: drops all pages of the range.
     fn prepare_direct(&mut self, io: &Io<'_>, pos: u64, len: u64) -> Result {
         if pos > self.size {
             self.zero(io, self.size..pos)?;
@@ -302,7 +302,7 @@ impl File {
         !self.flights.is_empty()
     }
 
-    /// Are writes in flight that whoever pays the engine's debts may wait for?
+    /// Are writes in flight that a call may wait for because it pays the engine's debts?
     pub fn owes(&self) -> bool {
         self.renamed_over && self.in_flight()
     }
@@ -358,8 +358,8 @@ impl File {
         self.cut(io, size, |io| io.fs.set_size(io.inode, size))
     }
 
-    /// truncate(2) to a smaller size that runs out of memory after the cut: the error ends it with all of the
-    /// blocks still there.
+    /// truncate(2) to a smaller size that runs out of memory after the cut: it ends with an error, and all of the
+    /// blocks are still there.
     pub fn truncate_in_vain(&mut self, io: &Io<'_>, size: u64) -> Result {
         self.finish_flights(io)?;
         self.writeback(io, 0..u64::MAX)?;

@@ -24,7 +24,7 @@ pub struct Effort {
     pub deep: usize,
 }
 
-/// What came of a workload.
+/// The result of a workload.
 #[derive(Default)]
 pub struct Outcome {
     /// States that were checked; no two of one workload have the same content and the same promises.
@@ -61,7 +61,7 @@ fn caught<R>(f: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
     })
 }
 
-/// Carries a workload out; its record and what is expected.
+/// Carries a workload out. Returns its record and the oracle.
 pub fn carry_out(
     bases: &Bases,
     w: &Workload,
@@ -76,7 +76,7 @@ pub fn carry_out(
     Ok((Crashes::new(rec.base(), rec.take()), world.oracle))
 }
 
-/// Runs a workload; only the state of this number, if there is one.
+/// Runs a workload with all its states, or with the one of this number.
 pub fn run(
     bases: &Bases,
     w: &Workload,
@@ -162,7 +162,7 @@ fn try_state(
     Ok(())
 }
 
-/// Damage loses nothing that was promised, or the mount says so: it refuses. Every fourth state is tried.
+/// Damage loses nothing that was promised, or the mount refuses to write. Every fourth state is damaged.
 fn try_damage(
     image: &Image,
     oracle: &Oracle,
@@ -187,7 +187,7 @@ fn try_damage(
     }
 }
 
-/// Do two recoveries of one state give the same?
+/// Do two recoveries of one state have the same result?
 fn same(a: &View, b: &View) -> Result<(), String> {
     if a.names != b.names {
         return Err(format!("names {:?}, then {:?}", a.names, b.names));

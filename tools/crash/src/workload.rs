@@ -22,7 +22,7 @@ pub enum Op {
     Rmdir(Path),
     /// link(2): existing, new
     Link(Path, Path),
-    /// unlink(2), and nobody has the file open
+    /// unlink(2) of a file that no process has open
     Unlink(Path),
     /// unlink(2) of an open file
     UnlinkOpen(Path),
@@ -289,7 +289,7 @@ pub enum End {
 /// A workload.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Workload {
-    /// What its random choices are made of.
+    /// The seed of its random choices.
     pub seed: u64,
     /// Where it starts.
     pub start: Start,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Carries a workload out: the VFS' part of the calls, in the order of rust/fs, and word to the oracle of
+//! Carries a workload out: the VFS's part of the calls, in the order of rust/fs, and reports to the oracle
 //! what happened.
 //!
 //! One thread, but for three operations in which two calls meet: a commit with something else happening
@@ -71,7 +71,7 @@ fn fill(stamp: u64, at: u64, bytes: &mut [u8]) {
 }
 
 impl World {
-    /// Mounts what `base` has on `rec`.
+    /// Mounts the filesystem of `base` on `rec`.
     pub fn new(base: &Base, rec: &Recorder, mutant: Option<Mutant>) -> Result<Self, String> {
         let fs = Fs::mount(rec.device(), MountOptions::default())
             .map_err(|e| format!("mount before the workload: {}", e.reason))?;
@@ -248,7 +248,7 @@ impl World {
         self.oracle.objects[id].size
     }
 
-    /// The VFS notes a new modification time; the engine hears of it later.
+    /// The VFS notes a new modification time; the engine gets it later.
     fn modified(&mut self, id: Id) {
         let t = now();
         self.oracle.set_mtime(id, t);
@@ -261,7 +261,7 @@ impl World {
         }
     }
 
-    /// What a write of a range puts there, in a content of its own, and word to the oracle of it. `sure`: see
+    /// Makes the content of a write of a range, which no other write has, and reports it to the oracle. `sure`: see
     /// [`Oracle::change`].
     fn stamped(&mut self, id: Id, pos: u64, len: u64, sure: When) -> impl FnMut(u64, &mut [u8]) {
         self.stamp += 1;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Files that are appended to in turns do not share the disk block by block, and what is kept for them is
-//! free to everybody else when there is nothing else.
+//! free for every other file when there is nothing else.
 
 #![allow(clippy::unwrap_used)]
 
@@ -92,7 +92,7 @@ fn kept_blocks_are_no_others_loss() {
     }
     fs.sync().unwrap();
     let before = fs.statfs();
-    // As much is free as to somebody who keeps nothing.
+    // As much is free as after a mount, which keeps nothing.
     assert_eq!(mount(&disk.fork()).statfs().bavail, before.bavail);
     let big = fs.create(&root, b"big", &regular()).unwrap();
     fs.preallocate(&big, 0, before.bavail - 64, None).unwrap();

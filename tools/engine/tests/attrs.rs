@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The attributes of an inode have two homes, the engine's and the VFS's. Whoever changes them, with a lock
+//! The attributes of an inode have two homes, the engine's and the VFS's. Whatever changes them, with a lock
 //! of the VFS (chmod, utimes, operations on names) or without (write-back of the inode, reads, stores
 //! through a mapping), both homes hold the same in the end, and no older value overwrites a newer one.
 
@@ -65,7 +65,7 @@ impl Vfs {
     /// Write-back, as rust/vfs does it.
     fn write_back(&self, fs: &Fs, inode: &Shared<Inode>) {
         if self.dirty.swap(false, Ordering::SeqCst) {
-            // Whoever is slow after having read the times must not have read them too early.
+            // A task that is slow after it has read the times must not have read them too early.
             let slow = || {
                 let t = self.times();
                 self.linger();
@@ -75,7 +75,7 @@ impl Vfs {
         }
     }
 
-    /// What rust/vfs does after an operation that the engine was told first.
+    /// What rust/vfs does after an operation that the engine has carried out first.
     fn refresh(&self, inode: &Inode) {
         inode.show(
             || {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Damage that no checksum gives away, and damage to the account of space: numbers that cannot be are refused with
-//! EUCLEAN; a damaged allocation tree keeps nobody from reading, and a damaged bitmap costs its group.
+//! EUCLEAN; files can be read without the allocation trees, and a damaged bitmap costs its group.
 
 mod common;
 #[path = "support/forge.rs"]

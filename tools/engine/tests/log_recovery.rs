@@ -384,7 +384,7 @@ fn records(b: &[u8; SIZE]) -> Vec<(u8, usize)> {
     found
 }
 
-/// Records whose checksum is right and that nobody can have logged: the mount is refused, and writes nothing.
+/// Records with a right checksum that no operation can have logged: the mount is refused, and writes nothing.
 #[test]
 fn records_that_cannot_be_are_refused() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -468,7 +468,7 @@ fn forged_numbers_never_panic() {
     }
 }
 
-/// Reading ahead meets a bad block behind the end of the log: nobody wants it, and drives take seconds
+/// Reading ahead meets a bad block behind the end of the log: no batch is there, and drives take seconds
 /// to give up on one.
 #[test]
 fn a_bad_block_behind_the_end_is_asked_for_seldom() {

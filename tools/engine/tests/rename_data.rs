@@ -244,7 +244,7 @@ fn renames_without_end_do_not_put_off_a_commit() {
 }
 
 /// A completion cannot wait for data that a rename owes. It commits, if it has to, as soon as the data is
-/// there, whether or not anybody has come to pay.
+/// there, whether or not another task has come to pay.
 #[test]
 fn a_completion_commits_when_the_data_has_arrived() {
     /// More nodes than a transaction may promise before the next one commits.

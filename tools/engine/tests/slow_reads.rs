@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device that does not answer one read holds up the task that reads, and the commit, and nobody else.
+//! A read that the device does not complete holds up the task that reads, and the commit, and no other task.
 //! A commit closes the barrier in front of all operations; it must not wait there for an operation, or
 //! for a lock, that waits for the device.
 

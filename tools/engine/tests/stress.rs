@@ -72,7 +72,7 @@ impl Handle {
                     fs.release_delalloc(&self.inode, start, len);
                     return Ok(());
                 }
-                // Space was promised: writeback has nobody to refuse.
+                // Space is reserved: writeback has no caller that it could refuse.
                 let r = flush(dev, fs, &self.inode, start, &seeds, false);
                 assert_eq!(r, Ok(()), "{:?}", fs.statfs());
                 pages.iter_mut().zip(seeds).for_each(|(p, s)| **p = Some(s));

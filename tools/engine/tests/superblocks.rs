@@ -36,7 +36,7 @@ fn three_commits_on(blocks: u64) -> (MemDisk, u64) {
     (disk, newest)
 }
 
-/// The device that answers one block with an error.
+/// The device, on which reads of one block fail.
 fn without(disk: &MemDisk, block: u64, error: Error) -> Device {
     hooked(disk, move |ask| match ask {
         Ask::Read(b) if b == block => Err(error),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whether the writeback of a range failed is a question about that range, and each loss answers it.
+//! A failed writeback is reported for its range, and for no other range.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn a_loss_is_told_of_its_range_and_of_no_other() {
     fs.iput(root);
 }
 
-/// A failed direct write is told to its caller; nothing that was dirty is lost with it.
+/// The caller of a failed direct write gets the error; nothing that was dirty is lost with it.
 #[test]
 fn a_failed_direct_write_loses_no_dirty_page() {
     let disk = make(8192);
@@ -76,7 +76,7 @@ fn a_failed_direct_write_loses_no_dirty_page() {
     fs.iput(root);
 }
 
-/// Somebody reads a node of the extent tree from a device that takes its time, with the maps held.
+/// A task reads a node of the extent tree from a slow device, with the maps held.
 /// Reclaim asks for the maps meanwhile, and must not wait for the device.
 #[test]
 fn reclaim_does_not_wait_for_a_reader_of_the_maps() {

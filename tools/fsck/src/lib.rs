@@ -13,6 +13,9 @@
 //!
 //! Nodes are read and checked by the engine's own code; what the nodes hold is judged here. The
 //! checker never writes.
+//!
+//! Tests: `tools/engine/tests/checker.rs` (what it must find), `tools/fsck/tests/forged_superblocks.rs`,
+//! `tools/fsck/tests/check_cost.rs`.
 
 mod claims;
 mod inode;
@@ -126,8 +129,8 @@ struct Seen {
     subdirs: u64,
 }
 
-/// What is known of the inodes, by number. They are met in ascending order, so that nothing has to move, and a
-/// vector takes half of a map's memory.
+/// What is known of the inodes, by number. The walk meets them in ascending order, so an insertion moves nothing,
+/// and a vector takes half of a map's memory.
 #[derive(Default)]
 struct Inodes(Vec<(u64, Seen)>);
 
@@ -219,7 +222,7 @@ impl<'a> Checker<'a> {
         self.check_space();
     }
 
-    /// The superblock slot that does not count.
+    /// Judges the superblock slot that is not in use.
     fn slot(&mut self, slot: usize, other: Other) {
         let place = slots::place(slot);
         match other {

@@ -2,8 +2,10 @@
 
 //! `fsck.ordofs`: checks an OrdoFS, with the options and exit codes of fsck(8).
 //!
-//! The device is opened once, exclusively, and stays open to the end, so nobody can mount it in between.
+//! The device is opened once, exclusively, and stays open to the end, so it cannot be mounted in between.
 //! With `-n` a mounted device is checked, too, as it is at the moment.
+//!
+//! Tests: `tools/fsck/tests/exit_status.rs`, `tests/vm/t/033-tools-on-mounted.sh`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -129,7 +131,7 @@ fn recover(dev: Device) -> Result<Replayed, String> {
     Ok(log)
 }
 
-/// Says how the log ended, when it did not end as usual.
+/// Describes the end of the log, if it is not as usual.
 fn log_end(log: &Replayed) -> Option<String> {
     let n = log.batches;
     if let Some(seq) = log.damaged {
@@ -155,7 +157,7 @@ fn run(cli: &Cli) -> Result<u8, String> {
         print(cli, &report);
         return Ok(ERRORS_LEFT);
     }
-    // What would the next mount do? Tried out in memory first.
+    // What the next mount would do is tried out in memory first.
     let trial = Overlay::new(device()?);
     let log = match recover(trial.device()) {
         Ok(log) => log,

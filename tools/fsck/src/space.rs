@@ -109,7 +109,7 @@ impl Checker<'_> {
             None => c.check_bitmap(&mut ag, key, value, used),
             Some(s) => c.check_summary(&mut ag, s, value),
         });
-        // A group that no summary record speaks of is one that was never touched.
+        // A group without a place in a summary record was never touched.
         for (g, free) in &ag.groups {
             let len = ag.group_len(*g);
             let told = ag.summaries.binary_search(&(g / SUMMARY_GROUPS)).is_ok();

@@ -15,7 +15,9 @@
 //! | [`value`] | values on the command line |
 //!
 //! Output that cannot be written does not keep a filesystem from being made. But a question that cannot be
-//! shown counts as answered with no, and a dry run that cannot be shown fails.
+//! shown counts as a no, and a dry run that cannot be shown fails.
+//!
+//! Tests: `tools/mkfs/tests/options_and_lost_output.rs`, `tests/vm/t/034-mkfs-over-others.sh`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
@@ -122,7 +124,7 @@ fn yes(question: &str) -> Result<bool> {
     Ok(line.trim_start().starts_with(['y', 'Y']))
 }
 
-/// May what is on the device be overwritten?
+/// Checks that what is on the device may be overwritten.
 fn permitted(cli: &Cli, disk: &FileDisk) -> Result<()> {
     match probe::probe(disk).context("cannot read")? {
         _ if cli.force > 0 => Ok(()),
@@ -165,7 +167,7 @@ fn blocks(cli: &Cli, disk: &FileDisk) -> Result<u64> {
     Ok(blocks)
 }
 
-/// Says what is made.
+/// Prints what is made.
 fn announce(cli: &Cli, blocks: u64, uuid: &[u8; 16]) {
     let (ags, ag_blocks) = superblock::ag_geometry(blocks);
     let end = cli

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Recognises what is on a device already, by magic numbers.
+//!
+//! Tests: `tests/vm/t/034-mkfs-over-others.sh`.
 
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
 use ordofs_engine::engine::format::SB_SLOTS;

@@ -9,8 +9,8 @@
 //! a backup superblock where a group of blocks usually begins, and "repairs" the new filesystem away.
 //!
 //! So [`find`] lists those places before anything is changed (their number and distance are written in what
-//! will be gone) and [`Remains::wipe`] zeroes them, and the end of the space, after the discard: after one, a
-//! device may return the old content or zeroes, now this and now that.
+//! will be gone) and [`Remains::wipe`] zeroes them, and the end of the space. It does so after
+//! the discard, because a discarded block may read as its old content at one time and as zeroes at another.
 //!
 //! Only the space that the new filesystem gets is touched, and only single blocks are read: the cost
 //! depends on the number of copies, not on the size of the device.
@@ -21,6 +21,8 @@
 //! | XFS | the start of every allocation group |
 //! | btrfs, ocfs2, bcachefs, LUKS, VMFS | fixed places |
 //! | md, GPT, ZFS, NTFS, HFS+, nilfs2, firmware RAID | the end of the device |
+//!
+//! Tests: `tools/mkfs/tests/nothing_remains.rs`, `tests/vm/t/034-mkfs-over-others.sh`.
 
 use crate::probe::{has, MAGICS};
 use ordofs_engine::engine::format::{le16, le32, le64, RESERVED_BLOCKS};
@@ -213,7 +215,7 @@ impl Finder<'_> {
         let be32 = |at: usize| le32(&sb, at).map_or(0, u32::swap_bytes);
         let dblocks = le64(&sb, 8).map_or(0, u64::swap_bytes);
         let (block_size, ag_blocks) = (u64::from(be32(4)), u64::from(be32(84)));
-        // The number of allocation groups that the superblock tells is not better than this.
+        // The number of allocation groups in the superblock is no more reliable than this.
         let ags = dblocks.checked_div(ag_blocks).unwrap_or(0);
         for ag in 1..=ags.min(MOST) {
             match (ag * ag_blocks).checked_mul(block_size) {

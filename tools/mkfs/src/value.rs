@@ -90,7 +90,7 @@ pub fn label(s: &str) -> Result<[u8; LABEL_LEN], String> {
     }
 }
 
-/// UID:GID. 4294967295 is not a valid id (chown(2) takes it as -1, "do not change"), and the kernel lets nobody
+/// UID:GID. 4294967295 is not a valid id (chown(2) takes it as -1, "do not change"), and the kernel lets no process
 /// change an inode that has it.
 pub fn owner(s: &str) -> Result<(u32, u32), String> {
     let (u, g) = s.split_once(':').ok_or("give UID:GID")?;

@@ -58,7 +58,7 @@ const TYPES: &[Intruder] = &[
     ),
 ];
 
-/// Private fields: what nobody can make by hand.
+/// Private fields: values that no code outside can make by hand.
 const FORGED: &[Intruder] = &[
     Intruder(
         "r1_forged_right",

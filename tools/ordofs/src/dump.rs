@@ -81,7 +81,7 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
     }))
 }
 
-/// Nodes that are kept: each walk comes to a node once.
+/// Nodes that are kept in memory: few, because each walk reads a node once.
 const CACHED_NODES: usize = 256;
 
 fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
@@ -91,7 +91,7 @@ fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
     Ok(Rc::new(st))
 }
 
-/// What a walk meets, as far as `pick` wants it; damaged nodes are not fatal.
+/// What a walk meets, as far as `pick` takes it; damaged nodes are not fatal.
 fn each(
     st: &Rc<NodeStore>,
     tree: &Rc<Tree>,
@@ -214,7 +214,7 @@ fn open_root(ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Result<(Tree, &'s
     })
 }
 
-/// An inode with all that hangs on it.
+/// An inode with its extents, entries and attributes.
 pub fn inode(dev: Device, ino: u64) -> Result<Doc> {
     let sb = newest(&dev)?;
     let st = store(dev, &sb)?;
@@ -256,7 +256,7 @@ pub fn inode(dev: Device, ino: u64) -> Result<Doc> {
     Ok(Doc::Fields(out))
 }
 
-/// With the form of the tree's root.
+/// Adds the form of the tree's root.
 fn formed(form: &'static str, mut fields: Vec<(&'static str, Doc)>) -> Doc {
     fields.insert(0, ("form", json!(form).into()));
     Doc::Fields(fields)

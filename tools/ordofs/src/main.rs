@@ -9,6 +9,8 @@
 //! | [`files`] | files by path: ls, stat, cat |
 //! | [`error`] | what a message says of an error |
 //! | [`show`] | structured values, printed as they are made, as text or JSON |
+//!
+//! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/033-tools-on-mounted.sh`, `tests/vm/t/071-scale.sh`.
 
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 

@@ -4,8 +4,8 @@
 //!
 //! # Model
 //!
-//! What grows with the filesystem, the nodes and records of a tree, is a list that is made one element at a time
-//! while it is printed, so that memory does not grow with it.
+//! The nodes and records of a tree are a list whose elements are made one at a time while it is printed, so that
+//! the memory does not grow with the filesystem.
 
 use anyhow::Result;
 use ordofs_engine::engine::ops::xattr;
@@ -13,7 +13,7 @@ use ordofs_engine::os::Time;
 use serde_json::{json, Value};
 use std::io::{self, BufWriter, Write};
 
-/// Hands the elements of a list, one by one, to whoever wants them.
+/// Passes the elements of a list, one by one, to a function.
 pub type Each = Box<dyn Fn(&mut dyn FnMut(Value) -> io::Result<()>) -> Result<()>>;
 
 /// A value, parts of which may be made while it is printed.
@@ -75,7 +75,7 @@ fn json_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// A string has no line breaks in JSON: what breaks lines is the form.
+/// JSON strings contain no line breaks, so each line break belongs to the layout and can be indented.
 fn json_value(out: &mut impl Write, v: &Value, pad: &str) -> io::Result<()> {
     let pretty = serde_json::to_string_pretty(v)?;
     write!(out, "{}", pretty.replace('\n', &format!("\n{pad}")))

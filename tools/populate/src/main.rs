@@ -5,6 +5,8 @@
 //!
 //! `attributes/NUMBER`: empty files with an attribute `user.large` of 64 KiB each, some twenty nodes
 //! of metadata. Its bytes are the file's number over and over, in four bytes, little-endian.
+//!
+//! It runs in `tests/vm/t/091-reclaim.sh`.
 
 use anyhow::{anyhow, Context, Result};
 use clap::Parser;

@@ -116,14 +116,14 @@ pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
             continue;
         }
         if e.flags & FUA != 0 {
-            // Durable by itself; what came before it is not.
+            // A FUA write is durable by itself; the writes before it are not.
             apply(&image, &e, || true)?;
         } else {
             open.push(e);
         }
     }
     let unflushed = open.len();
-    // None arrive, all arrive, or each as it likes.
+    // None arrive, all arrive, or each by chance.
     let mode = rng.u64(..4);
     for e in &open {
         match (mode, rng.u64(..8)) {

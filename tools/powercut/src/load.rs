@@ -38,7 +38,7 @@ fn open(path: &Path, flags: i32) -> io::Result<File> {
         .open(path)
 }
 
-/// Direct I/O wants memory at multiples of a block.
+/// Direct I/O needs memory at multiples of a block.
 fn write_direct(file: &File, data: &[u8], at: u64) -> io::Result<()> {
     let block = (PER_BLOCK * UNIT) as usize;
     let mut memory = vec![0u8; data.len() + block];
@@ -70,7 +70,7 @@ fn store(file: &File, data: &[u8], at: u64) -> io::Result<()> {
     }
     // SAFETY: the mapping of above.
     let r = checked(unsafe { libc::msync(map, len, libc::MS_SYNC) });
-    // SAFETY: the mapping of above; nobody uses it any more.
+    // SAFETY: the mapping of above, which is not used any more.
     checked(unsafe { libc::munmap(map, len) })?;
     r
 }
@@ -153,8 +153,8 @@ fn perform(dir: &Path, op: &Op, stamp: u64) -> io::Result<()> {
     }
 }
 
-/// Disturbs: writes, renames and unlinks without ever waiting for it to be durable, so that there are
-/// always writes on their way which no flush covers.
+/// Writes, renames and unlinks without ever waiting for durability, so that writes which no flush covers
+/// are always under way.
 fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
     let mut rng = Rng::with_seed(seed ^ 0x6e6f_6973_6500);
     let mut data = vec![0; 64 << 10];

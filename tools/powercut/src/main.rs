@@ -17,6 +17,8 @@
 //! | [`verify`] | compares a directory with the sequence |
 //! | [`work`] | what load and verify must agree on |
 //! | [`cut`] | the disk after a power cut |
+//!
+//! It runs in `scripts/powercut`; `model` and `verify` have tests of their own.
 
 mod cut;
 mod load;

@@ -3,7 +3,7 @@
 //! The sequence of operations of a thread, and what its directory is after each of them.
 //!
 //! All of it follows from (seed, thread): the host needs to know only how far a thread got. Content is
-//! counted in units of 1 KiB; a unit holds its writer's number over and over, 0 stands for a hole.
+//! counted in units of 1 KiB; a unit repeats its writer's number, and 0 stands for a hole.
 
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -235,7 +235,7 @@ pub fn interrupted(now: &Dir, before: &Dir, after: &Dir, op: &Op) -> Result<(), 
     for f in before.keys().chain(after.keys()).chain(now.keys()) {
         let (n, b, a) = (now.get(f), before.get(f), after.get(f));
         let fine = match (n, op) {
-            // The temporary file has what its write got done.
+            // The temporary file has a part of its write.
             (Some(_), Op::Replace { .. } | Op::ReplaceUnsynced { .. }) if *f == TEMPORARY => true,
             _ if n == b || n == a => true,
             // A write goes unit by unit; names and replacements do not.

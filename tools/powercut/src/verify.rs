@@ -73,8 +73,8 @@ fn read_dir(dir: &Path, mixed: &mut Mixed) -> Result<Dir> {
     Ok(found)
 }
 
-/// A page that others' syncs write out while stores through a mapping go on has some of those stores, in
-/// no order: only so may a unit be of two writers.
+/// Another thread's sync may write a page out while stores through a mapping go on. The page on disk then has
+/// some of those stores, in any order. Only in this case may a unit be of two writers.
 fn torn_by_stores(mixed: &Mixed, before: &Dir, after: &Dir, op: &Op) -> Result<(), String> {
     for &(number, unit, found) in mixed {
         let at = |d: &Dir| d.get(&number).and_then(|c| c.get(unit)).copied();
@@ -95,7 +95,7 @@ pub fn run(work: &Work) -> Result<bool> {
     let last = acknowledged(&work.journal, &work.tag)?;
     let (mut operations, mut good) = (0, true);
     for t in 0..work.threads {
-        // Without a line not even the empty directory is promised.
+        // Without a line in the journal, not even the empty directory is promised.
         let Some(n) = last.get(&t) else { continue };
         operations += n;
         let mut sequence = Sequence::new(work.seed, t);

@@ -59,7 +59,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Judges the unit at byte `offset` when nobody stores any more.
+/// Judges the unit at byte `offset` after the last store.
 pub fn judge(unit: Unit, offset: u64, file: u32, c: Cell, contested: bool) -> Option<Fault> {
     let s = match unit {
         Unit::Zero if contested || c.started <= c.ceil => return None,

@@ -10,6 +10,8 @@
 //! | [`table`] | what must be in the file |
 //! | [`stamp`], [`check`] | self-describing data, and what is wrong with it |
 //! | [`round`], [`manifest`] | one round; the check after a remount |
+//!
+//! It runs in `tests/vm/t/065-race.sh`; `check` and `stamp` have tests of their own.
 
 mod check;
 mod manifest;

@@ -148,7 +148,7 @@ impl Phase {
     }
 }
 
-/// Who stores in a part of the file.
+/// The workers that store in a part of the file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Zone {
     /// Cached writers, each in its own cell of every page.
@@ -232,7 +232,7 @@ impl Plan {
         PAGE / self.per_page
     }
 
-    /// Who stores in that page? Zones are quarters of the file, so that with 8 MiB or more a folio
+    /// The workers that store in that page. Zones are quarters of the file, so that with 8 MiB or more a folio
     /// of the page cache never reaches across.
     pub fn zone(&self, page: u64) -> Zone {
         let direct = self.workers.contains(&Direct);

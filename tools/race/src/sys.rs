@@ -89,7 +89,7 @@ pub fn memfd() -> io::Result<File> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new and nobody else has it.
+    // SAFETY: the descriptor is new, and this is its only owner.
     Ok(unsafe { File::from_raw_fd(fd) })
 }
 

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub struct Image(PathBuf);
 
 impl Image {
-    /// An image of zeroes. The name tells the images of one test program apart.
+    /// An image of zeroes. The name is one of its own in a test program.
     pub fn new(name: &str, bytes: u64) -> Self {
         // Not every filesystem has files of a PiB, so /dev/shm is better than /tmp.
         let shm = PathBuf::from("/dev/shm");

@@ -9,7 +9,7 @@ use crate::disk::SIZE;
 use std::fmt::Write;
 
 impl Oracle {
-    /// Is what was found allowed? Else what is wrong.
+    /// Is what was found allowed? The error says what is wrong.
     pub fn judge(&self, cut: Cut, view: &View) -> Result<(), String> {
         let floor = self.floor(cut, |_| true);
         let ceiling = self.ceiling(cut).max(floor);
@@ -59,8 +59,8 @@ impl Oracle {
         let mine = |a: &Ack| a.who.is_none_or(|w| w == id);
         let floor = self.floor(cut, mine);
         let timely = self.floor(cut, |a| mine(a) && a.times);
-        // What changed nothing (zeroes over a hole) leaves nothing on the medium and is promised all the
-        // same: what is there is what it was before, and what it is after.
+        // An operation that changed nothing (zeroes over a hole) leaves nothing on the medium, and is promised
+        // all the same: the state before it is the state after it.
         let promised = self.floor(cut, |_| true);
         let ceiling = self.ceiling(cut).max(promised);
         if seen.mode & 0o170000 != o.mode & 0o170000 || seen.target != o.target {
@@ -103,7 +103,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Checks the size, and answers since when the file can have had it.
+    /// Checks the size. Returns since when the file can have had it.
     fn judge_size(
         &self,
         o: &Object,

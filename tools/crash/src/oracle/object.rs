@@ -53,7 +53,7 @@ pub struct Object {
     pub(super) owners: Vec<(When, u32)>,
     pub(super) mtimes: Vec<(When, Time)>,
     pub(super) xattrs: Vec<(When, Xattrs)>,
-    /// Since then, at the latest, its data is no older: it replaced another file by rename.
+    /// The times at which it replaced another file by rename: from then on its data is at least as new.
     pub(super) brought: Vec<When>,
 }
 

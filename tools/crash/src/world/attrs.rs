@@ -7,7 +7,7 @@ use super::*;
 use std::sync::mpsc;
 
 impl World {
-    /// Hands times over that only the VFS knows.
+    /// Passes to the engine the times that only the VFS knows.
     pub(super) fn push_times(&mut self, id: Id) -> Result {
         let Some(h) = self.handles.get_mut(&id).filter(|h| h.dirty) else {
             return Ok(());

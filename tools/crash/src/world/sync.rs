@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 /// How long an fsync or a commit may take to show that it overtakes what it has to wait for; only mutants do.
 const OVERTAKE: Duration = Duration::from_micros(300);
 
-/// What the other thread says.
+/// A message of the other thread.
 pub(super) enum Beside {
     /// It has come to the point and waits.
     Reached,
@@ -35,7 +35,7 @@ impl World {
         let Some(id) = self.find(path) else {
             return Ok(());
         };
-        // Promised is what had happened before the call.
+        // The promise covers what had happened before the call.
         let time = self.oracle.now();
         self.with_file(id, |f, io| f.writeback(io, 0..u64::MAX))?;
         let flying = self.flying(id);
@@ -44,7 +44,7 @@ impl World {
         }
         let h = &self.handles[&id];
         if flying {
-            // That the inode has changed is for the fsync to know, whichever thread is faster.
+            // The fsync must know that the inode has changed, whichever thread is faster.
             self.fs.set_attrs(
                 &h.inode,
                 &AttrChange {
@@ -69,15 +69,15 @@ impl World {
         Ok(())
     }
 
-    /// What the payers of debts wait for ends. That a rename's own writes have ended does not pay its debt:
-    /// whoever pays waits for those that were started since, too.
+    /// Ends the writes that a call waits for if it pays debts. The end of a rename's own writes does not pay its
+    /// debt: the call waits for those that were started since, too.
     fn pay(&mut self) -> Result {
         self.owing()
             .iter()
             .try_for_each(|id| self.with_file(*id, |f, io| f.finish_flights(io)))
     }
 
-    /// The files with writes in flight that whoever pays may wait for.
+    /// The files with writes in flight that a call may wait for because it pays debts.
     fn owing(&self) -> Vec<Id> {
         if !self.fs.owed.any() {
             return Vec::new();
@@ -109,7 +109,7 @@ impl World {
         })
     }
 
-    /// Runs `f` in a thread that is like this one; says when it has ended.
+    /// Runs `f` in a thread with the same clock and random numbers; sends a message when it has ended.
     pub(super) fn beside<'s, R: Send + 's>(
         &self,
         s: &'s std::thread::Scope<'s, '_>,
@@ -129,7 +129,7 @@ impl World {
     }
 
     /// The next operation of the device for which `point` is true waits, once, after it was issued: the
-    /// receiver hears of it, and it goes on when the last sender is gone.
+    /// receiver gets a message, and the operation goes on when the last sender is dropped.
     pub(super) fn pause_at(&self, mut point: impl FnMut(bool) -> bool + Send + 'static) -> Pause {
         let (say, hear) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();

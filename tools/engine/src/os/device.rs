@@ -71,7 +71,7 @@ impl Device {
         0
     }
 
-    /// Somebody has come to a window of a race.
+    /// A task has come to a window of a race.
     #[inline(always)]
     pub fn pass(&self, window: Window) -> Result {
         super::window::pass(window)
@@ -121,7 +121,7 @@ impl Device {
         self.note(self.0.flush())
     }
 
-    /// Has a write or a flush failed? Then the device may have dropped what it had taken from anybody,
+    /// Has a write or a flush failed? Then the device may have dropped what it had accepted from any task,
     /// and a flush that succeeds later proves nothing.
     pub fn lost(&self) -> bool {
         self.1.load(Ordering::Acquire)

@@ -33,7 +33,7 @@ const RUN: usize = 1024;
 pub struct Open {
     /// For writing too.
     pub write: bool,
-    /// Of a block device: fail when somebody else has it open exclusively or mounted.
+    /// Of a block device: fail if it is mounted, or if another process has it open exclusively.
     pub exclusive: bool,
 }
 
@@ -161,7 +161,7 @@ impl FileDisk {
             let n = (end - at).min(SIZE as u64);
             let whole = many.len().min(((end - at) / SIZE as u64) as usize);
             match self.write_vectored_at(&many[..whole], at) {
-                // The end of the device, or an error, which has to be told.
+                // The end of the device, or an error, which has to be returned.
                 0 => {
                     self.file.write_all_at(&block[..n as usize], at)?;
                     at += n;

@@ -64,7 +64,7 @@ impl MemDisk {
         self.0.fail_writes.store(yes, Ordering::SeqCst);
     }
 
-    /// Changes one byte behind everybody's back.
+    /// Changes one byte without a write of the filesystem.
     pub fn corrupt(&self, block: u64, at: usize, xor: u8) {
         let mut image = self.lock();
         let mut data = image.get(&block).map_or([0; SIZE], |b| **b);

@@ -34,7 +34,7 @@ pub fn set_clock(clock: Option<Clock>) {
     CLOCK.set(clock);
 }
 
-/// Seconds since boot, on a clock that nobody sets: for intervals.
+/// Seconds since boot, on a clock that cannot be set: for intervals.
 pub fn uptime() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     match CLOCK.get() {
@@ -77,7 +77,7 @@ pub fn siphash(key: [u64; 2], data: &[u8]) -> u64 {
 
 /// A random number from the system.
 pub fn random_u64() -> u64 {
-    // The pool of a running Linux system always answers.
+    // A running Linux system always has random numbers.
     getrandom::u64().unwrap_or_else(|e| panic!("no random numbers from the system: {e}"))
 }
 

@@ -16,7 +16,7 @@ impl Deadline {
         Self(Instant::now() + Duration::from_millis(ms))
     }
 
-    /// Lets go of the lock until `cond` is signalled; None, without the lock, when the time is up.
+    /// Releases the lock until `cond` is signalled; None, without the lock, when the time is up.
     pub fn wait<'a, T>(
         &self,
         cond: &Condvar,

@@ -28,7 +28,7 @@ fn free<G>(taken: TryLockResult<G>) -> Option<G> {
     }
 }
 
-/// In the kernel: what lockdep tells a kind of lock by.
+/// In the kernel: by this, lockdep knows the kind of a lock.
 pub struct LockClass(());
 
 impl LockClass {
@@ -101,7 +101,7 @@ impl<T> RwLock<T> {
         WriteGuard(self.0.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Takes the lock exclusively if nobody has it.
+    /// Takes the lock exclusively if it is free.
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         free(self.0.try_write()).map(WriteGuard)
     }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The places where the kernel's debug build can hold somebody (`rust/vfs/window.rs`). In user space
-//! nobody is held; under the model checker they are points where the schedule may turn.
+//! The places where the kernel's debug build can hold a task (`rust/vfs/window.rs`). In user space
+//! no task is held; under the model checker they are points where the schedule may turn.
 
 use kernel::prelude::*;
 
@@ -24,7 +24,7 @@ pub enum Window {
     InodeWrite,
 }
 
-/// Somebody has come to a place.
+/// A task has come to a place.
 #[inline(always)]
 pub fn pass(_window: Window) -> Result {
     Ok(())

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! No operation uses more nodes than it has reserved: else a commit on a full disk would have to find
-//! blocks that nobody has.
+//! blocks that do not exist.
 //!
 //! The engine is compiled into this test once more, on locks that watch the reservations ([`os`]). Random
 //! operations run on small trees and on trees of several levels with few, long items to a node, where a
@@ -175,7 +175,7 @@ impl World {
         r
     }
 
-    /// The VFS lets go of an inode.
+    /// The VFS drops its last reference to an inode.
     fn put(&self, i: Shared<Inode>) {
         match i.attrs().nlink {
             0 => self

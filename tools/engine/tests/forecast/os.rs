@@ -155,7 +155,7 @@ impl<T> RwLock<T> {
         self.0.write()
     }
 
-    /// Takes the lock exclusively if nobody has it; nothing that a transaction does.
+    /// Takes the lock exclusively if it is free. Transactions do not call this.
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         self.0.try_write()
     }

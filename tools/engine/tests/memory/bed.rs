@@ -151,7 +151,7 @@ impl Bed {
         }
     }
 
-    /// Nobody uses the inodes any more.
+    /// Drops all inodes.
     pub fn close(self) -> Shared<Fs> {
         for i in [self.root, self.dir, self.file] {
             self.fs.iput(i);

@@ -8,7 +8,7 @@ use super::durable::promise;
 use kernel::prelude::*;
 use ordofs_engine::engine::*;
 
-/// Frees blocks, which nobody can have before the next commit.
+/// Frees blocks, which cannot be allocated before the next commit.
 fn free(b: &Bed) {
     with(&b.fs, &b.root, b"ballast", |i| b.fs.set_size(i, 0)).expect("truncate");
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Whoever adds an operation to the engine is reminded of this test.
+//! An operation that is added to the engine must be added to this test.
 
 use std::path::Path;
 use std::string::String;
 use std::vec::Vec;
 
-/// What every operation does, so that nobody has to call it here.
+/// What every operation calls, so that these tests need not call it.
 const INSIDE: &[&str] = &["begin", "reserve"];
 
 fn sources(dir: &Path) -> Vec<String> {

@@ -2,7 +2,7 @@
 
 //! Every allocation of every operation fails once.
 //!
-//! The operation then either happened or did not, and says which; what it answers is the right error.
+//! The operation then either happened or did not, and says which; the error that it returns is the right one.
 //! What is on disk is always a whole state that has everything that was acknowledged before, and space
 //! is not lost. If the filesystem shuts down instead, the same is true of what it leaves behind.
 //!

@@ -95,7 +95,7 @@ fn try_mounts(
     });
 }
 
-/// No memory is no damage, and nobody should be sent to look for it.
+/// A lack of memory is not damage, and no message may call it so.
 fn tried(disk: &MemDisk, opts: MountOptions) -> Result<Shared<Fs>> {
     Fs::mount(disk.device(), opts).map_err(|e| {
         assert!(!e.reason.contains("damage"), "{}", e.reason);

@@ -36,7 +36,7 @@ fn rename<'a>(b: &'a Bed, new_dir: &'a Shared<Inode>, new_name: &'a [u8]) -> Ren
     }
 }
 
-/// What is replaced stays, as for somebody who has it open.
+/// The file that is replaced stays, as if a process had it open.
 fn rename_over(
     b: &Bed,
     dir: &Shared<Inode>,

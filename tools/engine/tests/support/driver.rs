@@ -306,8 +306,8 @@ impl Driver {
         self.verify();
     }
 
-    /// The power goes; what was durable must be there, exactly. Of files with data that nobody
-    /// synced, each block is as it was at some time.
+    /// The power goes; what was durable must be there, exactly. Of files with data that was
+    /// not synced, each block is as it was at some time.
     pub fn crash(&mut self) {
         self.open.clear();
         self.cache.clear();

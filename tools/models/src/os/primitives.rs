@@ -14,7 +14,7 @@ impl Deadline {
         Self
     }
 
-    /// Lets go of the lock and lets others run; the time is up.
+    /// Releases the lock and lets other tasks run; the time is up.
     pub fn wait<'a, T>(
         &self,
         _cond: &Condvar,

@@ -17,7 +17,7 @@ pub fn uptime() -> u64 {
     1000
 }
 
-/// A number that nobody chose.
+/// A constant in the place of a random number.
 pub fn random_u64() -> u64 {
     0x5DEE_CE66_D1CE_4E5B
 }

@@ -10,7 +10,7 @@ use kernel::prelude::*;
 
 pub use plain::Window;
 
-/// Somebody has come to a place: others may go first.
+/// A task has come to a place: other tasks may go first.
 pub fn pass(_window: Window) -> Result {
     shuttle::thread::yield_now();
     Ok(())

@@ -86,7 +86,7 @@ pub fn prepare(base: &Base) -> Image {
     image
 }
 
-/// What `create` is told about a new regular file.
+/// A new regular file, for `create`.
 pub fn new_file() -> NewInode<'static> {
     NewInode {
         mode: S_IFREG | 0o644,
@@ -107,7 +107,7 @@ pub fn mount(image: Image) -> Bed {
 }
 
 impl Bed {
-    /// Writes whole blocks as direct I/O or writeback does, in as many parts as the engine wants.
+    /// Writes whole blocks as direct I/O or writeback does, in as many parts as the engine makes of it.
     pub fn write(&self, start: u64, data: &[Halves], direct: bool) -> Result {
         let blocks: Vec<Block> = data.iter().map(|h| block(*h)).collect();
         let sums: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();

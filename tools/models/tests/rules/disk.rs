@@ -6,7 +6,7 @@
 //!
 //! What was written is volatile until a flush that began after the write has ended (or until it was
 //! written with FUA). A power cut leaves, of each block, the durable version or any volatile one.
-//! Blocks that nobody ever wrote hold [`STALE`]: what somebody deleted long ago, and nobody may see.
+//! Blocks that were never written hold [`STALE`]: data that was deleted long ago, which no read may return.
 //!
 //! Operations take a while: the schedule may turn before and in the middle of each. Before every
 //! operation that changes something the device notes some of the states in which a power cut at
@@ -194,7 +194,7 @@ impl Disk {
         }
     }
 
-    /// Something happened that the scenario wants to know the order of.
+    /// Something happened, and the scenario needs its place in the order of events.
     pub fn event(&self) {
         *self.0.events.lock().expect("events") += 1;
     }

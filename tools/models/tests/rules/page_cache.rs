@@ -10,7 +10,7 @@
 //! function names what it stands for. Data is counted in halves of blocks, so that writes can be partial.
 //!
 //! What is left out: large folios, errors, short copies, and how reclaim counts references (here a folio
-//! that reclaim took is gone, and whoever waited for its lock looks again).
+//! that reclaim took is gone, and a task that waited for its lock looks again).
 //!
 //! The protections of R3 and R5 lie here and not in the engine; their mutants are honoured here.
 
@@ -23,7 +23,7 @@ use ordofs_models::os::{crc32c, Block, LockClass, Mutex, RwLock, WaitQueue, Writ
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Nobody looks at it here.
+/// Nothing checks it here.
 static CLASS: LockClass = LockClass::new(c"page cache");
 
 /// What a folio is at a moment.
@@ -508,7 +508,7 @@ impl File {
         })
     }
 
-    /// Nobody is at work: every dirty folio has what its data will need, and every reservation has a
+    /// No task is at work: every dirty folio has what its data will need, and every reservation has a
     /// dirty folio.
     pub fn check_quiet(&self) {
         for index in 0..16 {
@@ -531,7 +531,7 @@ impl File {
         }
     }
 
-    /// Nobody is at work: what readers find now they find after writeback and reclaim, too. Returns it.
+    /// No task is at work: what readers find now they find after writeback and reclaim, too. Returns it.
     pub fn settle(&self, blocks: u64) -> Vec<Halves> {
         let before: Vec<Halves> = (0..blocks).map(|i| self.read(i).expect("read")).collect();
         self.write_and_wait(0, u64::MAX).expect("writeback");

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! R8, acknowledged is durable: fsync || sync || power cut. What was done before one of them began is
-//! there after it returned, whoever's commit or batch carried it.
+//! there after it returned, whichever commit or batch carried it.
 
 use crate::bed::{mount, prepare, Base};
 use crate::explore::{caught, holds, Rule};
@@ -25,7 +25,7 @@ const RULE: Rule = Rule {
 
 fn run(case: usize) {
     let b = Arc::new(mount(prepare(&BASE)));
-    // Who was told that all is durable, in order.
+    // The calls that have returned, after which all is durable, in order.
     let told = Arc::new(Mutex::new(Vec::new()));
     let (b2, t2) = (b.clone(), told.clone());
     let other = thread::spawn(move || {

@@ -40,7 +40,7 @@ impl Driver {
         c
     }
 
-    /// The VFS lets go of a clean inode.
+    /// The VFS drops a clean inode.
     pub(super) fn uncache(&mut self, ino: u64) {
         if let Some(c) = self.cache.remove(&ino) {
             self.fs().iput(c.inode);
