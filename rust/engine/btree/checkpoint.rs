@@ -1,12 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Several changes of a tree as one: a checkpoint keeps the nodes as they are now by holding on to the
-//! root, so that the changes copy them instead of changing them in place.
+//! Checkpoints: several changes of a tree as one. A checkpoint holds a reference to the root, so
+//! that the changes copy nodes and leave the nodes of the checkpoint as they are. Going back puts
+//! the old root in place, which cannot fail.
+//!
+//! From the checkpoint to [`Tree::settle`] or [`Tree::roll_back`] the caller holds the exclusive
+//! side of the tree's lock, so that no snapshot comes in between.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/xattr.rs`,
+//! `tools/engine/tests/abort.rs`.
 
 use super::{Dead, Link, Tree};
 use crate::os::Shared;
 
-/// What a tree was; give it to [`Tree::settle`] or [`Tree::roll_back`] under the same lock.
+/// The state of a tree at one moment. Pass it to [`Tree::settle`] or [`Tree::roll_back`] under the
+/// same lock.
 #[must_use]
 pub struct Checkpoint {
     root: Option<Link>,
@@ -15,11 +23,12 @@ pub struct Checkpoint {
 }
 
 impl Tree {
-    /// Keeps the present state.
+    /// Keeps the present state of the tree.
     pub fn checkpoint(&mut self) -> Checkpoint {
         let fresh = self.fresh;
         if let (0, Some(Link::Mem(root))) = (fresh, &self.root) {
-            // A leaf that has been inline so far is counted from its first change on, which is to come.
+            // A leaf that was inline so far counts from its first change on, and that change is
+            // about to come.
             self.fresh = u64::from(!root.is_written() && root.addr() == 0);
         }
         Checkpoint {
@@ -29,19 +38,19 @@ impl Tree {
         }
     }
 
-    /// Makes the tree what it was. Cannot fail.
+    /// Puts the tree back into the state of the checkpoint. Cannot fail.
     pub fn roll_back(&mut self, c: Checkpoint) {
         self.root = c.root;
         self.dead.truncate(c.dead);
         self.fresh = c.fresh;
     }
 
-    /// The changes are to stay: lets go of the replaced nodes that nobody else has seen.
+    /// Keeps the changes: drops the replaced nodes of which no snapshot holds a reference.
     pub fn settle(&mut self, c: Checkpoint) {
         drop(c.root);
         let (mut at, mut gone) = (0, 0);
-        // A replaced node is on the list before the children that were replaced under it, and is dropped
-        // before they are looked at.
+        // A replaced node is on the list before those of its children that were replaced, and is
+        // dropped before the loop comes to them.
         self.dead.retain(|d| {
             at += 1;
             let Dead::Node(node) = &mut *d else {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Snapshots and write-out: see the steps of a commit in the description of [`super`].
+//! Snapshots and write-out of a tree. The header of [`super`] has the steps of a commit, and says
+//! which of them need the tree's lock.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/crash.rs`,
+//! `tools/models/tests/rules/r6.rs`.
 
 use super::{Dead, Link, Node, Tree, TreeId};
 use crate::engine::btree::NodeStore;
@@ -8,7 +12,7 @@ use crate::engine::format::NodePtr;
 use crate::os::{Block, Shared};
 use kernel::prelude::*;
 
-/// Where write-out gets addresses from and sends images to.
+/// The source of addresses for a write-out, and the destination of its images.
 pub trait NodeSink {
     /// First 8 bytes of the UUID.
     fn fsid(&self) -> u64;
@@ -16,11 +20,12 @@ pub trait NodeSink {
     fn generation(&self) -> u64;
     /// A free block for a node. Called once per node.
     fn alloc(&mut self) -> Result<u64>;
-    /// Queues the write of a node's image. It must be durable before a superblock refers to it.
+    /// Queues the write of a node's image to block `addr`. The commit makes it durable before a
+    /// superblock refers to it.
     fn write(&mut self, addr: u64, image: Block) -> Result;
 }
 
-/// A tree as it was at a moment, to be written out.
+/// A tree at one moment, to be written out.
 pub struct Snapshot {
     id: TreeId,
     root: Option<Link>,
@@ -28,7 +33,7 @@ pub struct Snapshot {
     fresh: u64,
 }
 
-/// Gives addresses to the nodes under `node` that have none, and counts them.
+/// Gives addresses to `node` and the nodes under it that have none, and counts them.
 fn assign_node(node: &Node, sink: &mut dyn NodeSink, count: &mut u64) -> Result {
     if node.is_written() {
         return Ok(());
@@ -55,7 +60,7 @@ fn count_unassigned(node: &Node) -> u64 {
     u64::from(node.addr() == 0) + kids.sum::<u64>()
 }
 
-/// Writes `node` and what is under it, children first, unless it is written.
+/// Writes `node` and the nodes under it that are not written, children first.
 fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
     if node.is_written() {
         return Ok(node.ptr());
@@ -75,7 +80,7 @@ fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
     Ok(node.ptr())
 }
 
-/// Hands a written node and what is in memory under it to the cache.
+/// Passes a written node and the nodes in memory under it to the cache.
 fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
     let ptr = node.ptr();
     if node.level() == 0 {
@@ -85,7 +90,8 @@ fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
         n.drop_kid_list();
         st.insert(node.clone());
     } else {
-        // Somebody else holds it, with its children. The cache gets a copy without.
+        // A snapshot or a reader holds the node with its children, so the cache gets a copy without
+        // them.
         if let Ok(copy) = Node::clean_copy(node).and_then(Shared::new) {
             st.insert(copy);
         }
@@ -111,8 +117,8 @@ fn demote_under(st: &NodeStore, node: &mut Node) {
 }
 
 impl Tree {
-    /// The tree as it is now, to be written out, with what it has replaced since the last snapshot.
-    /// O(1).
+    /// The tree as it is now, to be written out, with the nodes that it has replaced since the last
+    /// snapshot. O(1). Needs no memory.
     pub fn snapshot(&mut self) -> Result<Snapshot> {
         Ok(Snapshot {
             id: self.id,
@@ -122,7 +128,7 @@ impl Tree {
         })
     }
 
-    /// Takes back what [`Self::snapshot`] took, after a commit that failed.
+    /// Gives back what [`Self::snapshot`] took, after a commit that failed.
     pub fn restore_dead(&mut self, mut s: Snapshot) {
         self.fresh += s.fresh;
         if self.dead.len() > s.dead.len() {
@@ -133,18 +139,18 @@ impl Tree {
             .into_iter()
             .try_for_each(|d| self.dead.push(d, GFP_KERNEL));
         if moved.is_err() {
-            pr_err!("no memory to free tree nodes: their blocks are lost until the next fsck\n");
+            pr_err!("no memory to free tree nodes: their blocks leak\n");
         }
     }
 
-    /// Takes the list of replaced nodes, for a tree that must know them before its snapshot. Turn
-    /// each into an address by [`Dead::addr`].
+    /// Takes the list of replaced nodes, for a tree that must free them before its snapshot.
+    /// [`Dead::addr`] turns each into an address.
     pub fn take_dead(&mut self) -> KVVec<Dead> {
         core::mem::replace(&mut self.dead, KVVec::new())
     }
 
-    /// How many nodes have no address: exactly, by looking. Costs as much as there are nodes that are
-    /// not written.
+    /// How many nodes have no address, counted exactly. The cost grows with the number of nodes
+    /// that are not written.
     pub fn unassigned_nodes(&self) -> u64 {
         match &self.root {
             Some(Link::Mem(root)) => count_unassigned(root),
@@ -152,9 +158,9 @@ impl Tree {
         }
     }
 
-    /// Gives an address to every node that has none. The tree may be changed afterwards: nodes with
-    /// an address are still changed in place; new ones are found by the next call. For trees that
-    /// change by their own write-out.
+    /// Gives an address to every node that has none, for a tree that its own write-out changes. The
+    /// tree may change afterwards: nodes with an address are still changed in place, and the next
+    /// call finds the new ones.
     pub fn assign(&mut self, sink: &mut dyn NodeSink) -> Result {
         let mut count = 0;
         let done = match &self.root {
@@ -168,11 +174,11 @@ impl Tree {
         done
     }
 
-    /// Turns links to written nodes into links to the disk, and hands the nodes to the cache. To be
-    /// called when the commit that wrote them is durable, and before the next one writes. Costs
-    /// as much as that commit had nodes.
+    /// Turns links to written nodes into links to the disk, and passes the nodes to the cache.
+    /// Called when the commit that wrote them is durable, and before the next one writes. The cost
+    /// grows with the number of nodes of that commit.
     pub fn demote(&mut self, st: &NodeStore) -> Result {
-        // First the dead list: it must not keep written nodes in memory.
+        // The dead list comes first: it must not keep written nodes in memory.
         for d in self.dead.iter_mut() {
             if let Some(addr) = d.addr() {
                 *d = Dead::Addr(addr);
@@ -194,7 +200,7 @@ impl Tree {
 }
 
 impl Dead {
-    /// The block to free; `None` when the node never got one.
+    /// The block to free; `None` if the node never got one.
     pub fn addr(&self) -> Option<u64> {
         let addr = match self {
             Self::Addr(addr) => *addr,
@@ -205,7 +211,7 @@ impl Dead {
 }
 
 impl Snapshot {
-    /// Writes all nodes that are not written, children first. Answers the pointer to the root,
+    /// Writes all nodes that are not written, children first. Returns the pointer to the root,
     /// `None` for an empty tree. After an error it may be called again.
     pub fn write_out(&self, sink: &mut dyn NodeSink) -> Result<Option<NodePtr>> {
         match &self.root {
@@ -215,7 +221,8 @@ impl Snapshot {
         }
     }
 
-    /// The blocks that this snapshot replaced. Valid when the commit before has ended.
+    /// The blocks of the nodes that the tree had replaced. Valid when the previous commit has
+    /// ended.
     pub fn dead(&self) -> impl Iterator<Item = u64> + '_ {
         self.dead.iter().filter_map(Dead::addr)
     }

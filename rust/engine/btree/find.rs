@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Looking things up.
+//! Look-ups in a tree.
+//!
+//! They need the shared side of the tree's lock, and may sleep in a read from the device with it
+//! held. Every node that is read is checked against the range of keys that its parent gives it; one
+//! outside is EUCLEAN.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`,
+//! `tools/engine/tests/read_verify.rs`.
 
 use super::{KeyRange, Link, Node, Tree, ValueBuf};
 use crate::engine::btree::NodeStore;
@@ -9,7 +16,8 @@ use crate::os::Shared;
 use kernel::prelude::*;
 
 impl Node {
-    /// Child `i` of this node, whose keys are in `range`; read if need be.
+    /// Child `i` of this node, and the range of the child's keys; `range` is that of this node.
+    /// Reads the child if it is not in memory. EUCLEAN if its keys are out of the range.
     pub(super) fn open_child(
         &self,
         st: &NodeStore,
@@ -25,7 +33,7 @@ impl Node {
         if !range.holds(&kid) {
             let id = self.id();
             return Err(corrupt_fmt(format_args!(
-                "{} tree of {}: node at block {} has keys that its parent does not expect",
+                "{} tree of {}: node at block {} has keys outside of the range that its parent gives",
                 id.kind.name(),
                 id.owner,
                 ptr.addr
@@ -35,7 +43,7 @@ impl Node {
     }
 }
 
-/// Where to go on when the leaf that was reached has no fitting item.
+/// Where to go on if the leaf has no fitting item: node, child, and the node's range.
 type Fallback = Option<(Shared<Node>, usize, KeyRange)>;
 
 impl Tree {
@@ -47,7 +55,7 @@ impl Tree {
         }
     }
 
-    /// Calls `f` with the value of `key`; `None` when there is no such item.
+    /// Calls `f` with the value of `key`. Returns `None` if there is no such item.
     pub fn get_with<R>(
         &self,
         st: &NodeStore,
@@ -72,7 +80,8 @@ impl Tree {
         Ok(self.get_with(st, key, |_| ())?.is_some())
     }
 
-    /// Copies the value of `key` to `out`; `false`, and `out` is empty, when there is no such item.
+    /// Copies the value of `key` to `out`. Returns false, with `out` empty, if there is no such
+    /// item.
     pub fn get(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<bool> {
         out.clear();
         match self.get_with(st, key, |v| out.extend_from_slice(v, GFP_KERNEL))? {
@@ -103,8 +112,8 @@ impl Tree {
         Ok(Some(leaf.key(i)))
     }
 
-    /// Shows `f` the last item whose key is at most `key` and the items that follow it in the same
-    /// leaf, where they lie, until `f` returns `false`. Allocates nothing.
+    /// Passes the last item with a key of at most `key`, and the items that follow it in the same
+    /// leaf, to `f` until `f` returns false. Allocates nothing.
     pub fn scan_le(
         &self,
         st: &NodeStore,
@@ -133,8 +142,8 @@ impl Tree {
             if node.level() > 0 {
                 let i = node.child_for(key);
                 let (kid, r) = node.open_child(st, i, range)?;
-                // The child may have no item on the wanted side of the key; all items of the
-                // sibling on that side have.
+                // The child may have no item on the requested side of the key. The sibling on that
+                // side has only such items.
                 if le && i > 0 {
                     other = Some((node, i - 1, range));
                 } else if !le && i + 1 < node.len() {
@@ -153,8 +162,8 @@ impl Tree {
             if found {
                 return Ok(Some((node, i)));
             }
-            // Each turn goes to a node on the wanted side, none of which is empty: one turn is
-            // enough, and the fallback is used up in any case.
+            // Each turn goes to a node on the requested side, and no node is empty, so one turn is
+            // enough. In any case the fallback is used up.
             let Some((parent, j, r)) = other.take() else {
                 return Ok(None);
             };

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small trees inside an inode record.
+//! Small trees, stored inside an inode record.
 //!
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 2 | number of items, n >= 1 |
 //! | 2 | .. | n times: key u64, length u16, value |
+//!
+//! Locks are those of the tree. Sizes are in bytes.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/impossible.rs`,
+//! `tools/engine/tests/smoke.rs`.
 
 use super::node::bug;
 use super::{Link, Node, Snapshot, Tree, TreeId, MAX_VALUE};
@@ -23,7 +28,7 @@ fn image(root: Option<&Link>, max: usize) -> Result<Option<KVec<u8>>> {
     let Some(Link::Mem(leaf)) = root else {
         return Ok(None);
     };
-    // What the image takes: the leaf has larger slots than the image has items.
+    // The length of the image. A leaf has larger slots than the image has item headers.
     let len = HEADER + leaf.used().saturating_sub(leaf.len() * (SLOT_LEN - ITEM));
     if leaf.level() != 0 || leaf.is_empty() || leaf.is_written() || len > max {
         return Ok(None);
@@ -47,14 +52,14 @@ impl Snapshot {
 }
 
 impl Tree {
-    /// The tree in at most `max` bytes, if it is one leaf that is small enough and has no copy on
-    /// disk that is up to date. `None` for an empty tree.
+    /// The image of the tree in at most `max` bytes, if the tree is one leaf that is small enough
+    /// and not written. Otherwise, and for an empty tree, `None`. ENOMEM.
     pub fn inline_image(&self, max: usize) -> Result<Option<KVec<u8>>> {
         image(self.root.as_ref(), max)
     }
 
-    /// The tree that [`Self::inline_image`] gave `items` of. Its leaf counts as a dirty node from the
-    /// first change on.
+    /// The tree with the image `items` ([`Self::inline_image`]). Its leaf counts as dirty from the
+    /// first change on. EUCLEAN if the image cannot be true.
     pub fn from_inline(id: TreeId, items: &[u8]) -> Result<Self> {
         let bad = |what| {
             corrupt_fmt(format_args!(

@@ -1,46 +1,52 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Persistent B+trees. Keys are u64, values byte strings of 1..=[`MAX_VALUE`] bytes, one node is one
-//! block. [`NodeStore`] reads nodes and caches the clean ones.
+//! Persistent B+trees. Keys are u64, values are byte strings of 1 to [`MAX_VALUE`] bytes, and a
+//! node is one block. [`NodeStore`] reads nodes and caches the clean ones.
 //!
 //! # Model
 //!
-//! A tree is a link to its root and the list of the nodes it has replaced since its last snapshot.
-//! Nodes are shared ([`crate::os::Shared`]); a node is changed in place when this tree holds the
-//! only reference to it and it is not written; else it is copied, the copy takes its place, and the
-//! old one goes to the dead list when it has, or may yet get, a block on disk.
+//! A tree is a link to its root and the list of the nodes that it has replaced since its last
+//! snapshot. Nodes are shared ([`crate::os::Shared`]). A node is changed in place if this tree
+//! holds the only reference to it and it is not written. Otherwise the node is copied and the copy
+//! takes its place; the old node goes to the dead list if it has, or may yet get, a block on disk.
 //!
-//! A commit goes through these steps:
+//! A commit takes these steps:
 //!
-//! 1. [`Tree::snapshot`], under the tree's lock: a clone of the root link and the dead list. From
+//! 1. [`Tree::snapshot`], under the tree's lock: a clone of the root link, and the dead list. From
 //!    then on the nodes are shared, and changes to the tree copy them.
-//! 2. [`Snapshot::write_out`], without any lock: gives every node that has none an address and hands
-//!    its image to the sink, children first. Nodes written by earlier commits are skipped.
+//! 2. [`Snapshot::write_out`], without any lock: gives an address to every node that has none and
+//!    passes its image to the sink, children first. Nodes that earlier commits wrote are skipped.
 //! 3. [`Snapshot::dead`]: the blocks that the snapshot no longer references.
-//! 4. When all is durable and the snapshot dropped: [`Tree::demote`], under the tree's lock, hands
-//!    the written nodes to the cache. Only then may they be read from the device.
+//! 4. When all is durable and the snapshot is dropped: [`Tree::demote`], under the tree's lock,
+//!    passes the written nodes to the cache. Only then may they be read from the device.
 //!
-//! A commit that failed before anything reached the device gives the dead list back
-//! ([`Tree::restore_dead`]). Nodes which it wrote stay written: they are valid for the commit that
-//! is tried next, provided that their blocks stay allocated and no device write failed. After a
-//! failed device write the filesystem must shut down.
+//! A commit that fails before anything has reached the device gives the dead list back
+//! ([`Tree::restore_dead`]). The nodes that it wrote stay written: they are valid for the next
+//! attempt, provided that their blocks stay allocated and no write to the device failed. After a
+//! failed write the filesystem must shut down.
 //!
-//! The trees that describe free space change by their own write-out. For them [`Tree::assign`]
-//! gives out the addresses first, is repeated until [`Tree::dirty_nodes`] is 0, and only then
-//! they are snapshotted and written.
+//! The write-out of an allocation tree changes that tree. So [`Tree::assign`] gives out the
+//! addresses first and is repeated until [`Tree::dirty_nodes`] is 0; only then are the tree's
+//! snapshot and write-out made.
 //!
 //! # Locking
 //!
 //! A tree is plain data, protected by a lock of its owner: `&self` methods need the shared side (or
-//! the lock), `&mut self` the exclusive side. Reads may sleep in a device read with that lock held.
-//! The dead list and node states are the only things a tree has in common with a snapshot in
-//! flight; the states are atomics.
+//! the lock), `&mut self` methods the exclusive side. A look-up may sleep in a read from the device
+//! with that lock held. All that a tree shares with a snapshot being written is the states of
+//! nodes, which are atomics.
 //!
 //! # Cost
 //!
-//! Changing an item copies at most its path; removal may also copy one neighbour per level; a
-//! split adds a node per level. So one insert makes at most [`Tree::INSERT_COST`] nodes dirty, one
-//! removal at most [`Tree::REMOVE_COST`], for a tree of the greatest depth.
+//! A change of an item copies at most its path; a removal may also copy one neighbour per level; a
+//! split adds a node per level. So one insertion makes at most [`Tree::INSERT_COST`] nodes dirty,
+//! and one removal at most [`Tree::REMOVE_COST`], in a tree of the greatest depth.
+//!
+//! Prior art of snapshots as clones of the root: O. Rodeh, "B-trees, Shadowing, and Clones", on
+//! which btrfs is built.
+//!
+//! Tests: `tools/engine/tests/btree.rs` (with the model in `tools/engine/tests/trees/mod.rs`),
+//! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/bulk.rs`.
 
 mod checkpoint;
 mod commit;
@@ -68,12 +74,12 @@ use kernel::prelude::*;
 /// A reusable buffer for a value.
 pub type ValueBuf = KVec<u8>;
 
-/// A node that a tree has replaced: the commit after the next snapshot frees its block.
+/// A node that a tree has replaced. The commit that takes the next snapshot frees its block.
 pub enum Dead {
     /// The address of a node on disk.
     Addr(u64),
-    /// A node that a commit in flight may be writing: its address is known when that has ended. If
-    /// it got none there is nothing to free.
+    /// A node that a running commit may be writing. Its address is known when that commit has
+    /// ended; if it has none, there is nothing to free.
     Node(Shared<Node>),
 }
 
@@ -82,12 +88,13 @@ pub struct Tree {
     id: TreeId,
     root: Option<Link>,
     dead: KVVec<Dead>,
-    /// Nodes without an address, made since the last snapshot.
+    /// Nodes without an address that were made since the last snapshot.
     fresh: u64,
 }
 
-/// The keys that may occur under a link, both inclusive. It is handed down and checked against
-/// every node read: no node can be reached twice, whatever is on the device.
+/// The keys that may occur under a link, both ends inclusive. A descent narrows it from level to
+/// level and checks every node that it reads against it, so that no descent reaches a node twice,
+/// whatever is on the device.
 #[derive(Clone, Copy)]
 pub(crate) struct KeyRange {
     lo: u64,
@@ -110,7 +117,7 @@ impl KeyRange {
         Self { lo, hi }
     }
 
-    /// Whether the node's keys are in the range.
+    /// Whether all keys of the node are in the range.
     fn holds(self, node: &Node) -> bool {
         match node.len().checked_sub(1) {
             None => true,
@@ -135,7 +142,7 @@ impl Tree {
         }
     }
 
-    /// The tree whose root is at `ptr`. Nothing is read.
+    /// The tree with its root at `ptr`. Reads nothing.
     pub fn from_ptr(id: TreeId, ptr: NodePtr) -> Self {
         Self {
             id,
@@ -145,17 +152,17 @@ impl Tree {
         }
     }
 
-    /// The identity its nodes carry.
+    /// The identity that its nodes carry.
     pub fn id(&self) -> TreeId {
         self.id
     }
 
-    /// Whether it has no items.
+    /// Whether the tree has no items.
     pub fn is_empty(&self) -> bool {
         self.root.is_none()
     }
 
-    /// Number of levels: 0 for an empty tree, 1 for one leaf.
+    /// The number of levels: 0 for an empty tree, 1 for one leaf.
     pub fn height(&self) -> u64 {
         match &self.root {
             None => 0,
@@ -164,7 +171,7 @@ impl Tree {
         }
     }
 
-    /// The pointer to the root, if it is on disk or written.
+    /// The pointer to the root, if the root is on disk or written.
     pub fn root_ptr(&self) -> Option<NodePtr> {
         match &self.root {
             Some(Link::Disk(p)) => Some(*p),
@@ -173,8 +180,8 @@ impl Tree {
         }
     }
 
-    /// How many nodes need an address at the next write-out (those of a snapshot in flight not
-    /// counted). An upper bound; exact as long as no commit fails. O(1).
+    /// How many nodes need an address at the next write-out, not counting those of a snapshot that
+    /// is being written. An upper bound, and exact as long as no commit fails. O(1).
     pub fn dirty_nodes(&self) -> u64 {
         self.fresh
     }

@@ -2,18 +2,29 @@
 
 //! A node in memory.
 //!
+//! # Model
+//!
 //! A node is a page image and, in interior nodes, the children that are in memory. It has three
 //! states:
 //!
-//! - *fresh*: no address yet. Changed in place by the tree that holds the only reference to it.
-//! - *assigned*: has an address, is not written yet. Changed in place like a fresh one.
-//! - *written*: frozen for ever. Address, generation and checksum are set and never change.
+//! - *fresh*: it has no address yet. The tree that holds the only reference changes it in place.
+//! - *assigned*: it has an address and is not written yet. It is changed in place like a fresh
+//!   node.
+//! - *written*: it is frozen for ever. Address, generation and checksum are set and never change.
 //!
-//! A node with more than one reference is frozen as well, in any state: a snapshot may be writing
-//! it. The state is in atomics because write-out moves shared nodes from one state to the next;
-//! `written` is set last (release) and read first (acquire).
+//! A node with more than one reference is frozen as well, in any state, because a snapshot may be
+//! writing it.
 //!
-//! Nodes in the cache are written and have no children in memory: they keep nothing else alive.
+//! A node in the cache is written and has no children in memory, so it keeps no other node alive.
+//!
+//! # Locking
+//!
+//! The lock of the tree protects the content. The state is in atomics, because write-out moves
+//! shared nodes from one state to the next without that lock; `written` is set last (release) and
+//! read first (acquire).
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`,
+//! `tools/models/tests/rules/r6.rs`.
 
 use super::page::{self, Page};
 use crate::engine::format::node::{
@@ -28,7 +39,8 @@ use kernel::prelude::*;
 pub enum Link {
     /// On disk, and perhaps in the cache.
     Disk(NodePtr),
-    /// In memory: not yet written, or written by a commit that is not yet demoted.
+    /// In memory: not written yet, or written by a commit after which
+    /// [`Tree::demote`](super::Tree::demote) has not run yet.
     Mem(Shared<Node>),
 }
 
@@ -41,11 +53,11 @@ impl Clone for Link {
     }
 }
 
-/// A node of a tree in memory.
+/// A node in memory: see the module's header.
 pub struct Node {
     image: Block,
-    /// Interior nodes: the children in memory; `None` = on disk, the pointer is in the image. Empty
-    /// when none is in memory, else of length `nr` and capacity `MAX_CHILDREN`.
+    /// In interior nodes, the children in memory; `None` is a child on disk, with its pointer in
+    /// the image. Empty if no child is in memory, else of length `nr` and capacity `MAX_CHILDREN`.
     kids: KVec<Option<Shared<Node>>>,
     id: TreeId,
     level: u8,
@@ -57,7 +69,7 @@ pub struct Node {
     written: AtomicBool,
 }
 
-/// What an unfulfillable internal expectation answers. It cannot happen.
+/// The error for a broken internal invariant: EUCLEAN, with a line in the kernel's log.
 pub(super) fn bug(what: &str) -> Error {
     crate::engine::format::corrupt("btree", 0, what)
 }
@@ -83,7 +95,7 @@ impl Node {
         })
     }
 
-    /// A fresh copy, sharing the children.
+    /// A fresh copy, which shares the children in memory.
     pub(super) fn copy_of(old: &Self) -> Result<Self> {
         let mut new = Self::new(old.id, old.level)?;
         new.image.copy_from_slice(&old.image[..]);
@@ -96,7 +108,7 @@ impl Node {
         Ok(new)
     }
 
-    /// A copy of a written node for the cache: all its children on disk.
+    /// A copy of a written node for the cache, with all children on disk.
     pub(super) fn clean_copy(old: &Self) -> Result<Self> {
         let mut new = Self::new(old.id, old.level)?;
         new.image.copy_from_slice(&old.image[..]);
@@ -111,8 +123,8 @@ impl Node {
         Ok(new)
     }
 
-    /// Checks the body of a node that was read: everything about it that does not need its
-    /// parent. `blocks` is the size of the device.
+    /// Checks the body of a node that was read, as far as that does not need the parent. `blocks`
+    /// is the size of the device. Returns what is wrong.
     pub(crate) fn parse(
         image: Block,
         h: &NodeHeader,
@@ -152,7 +164,7 @@ impl Node {
         self.written.store(true, Ordering::Release);
     }
 
-    /// The tree it belongs to.
+    /// The tree that the node belongs to.
     pub fn id(&self) -> TreeId {
         self.id
     }
@@ -162,22 +174,22 @@ impl Node {
         self.level
     }
 
-    /// Number of entries.
+    /// The number of entries.
     pub fn len(&self) -> usize {
         self.nr
     }
 
-    /// Whether it has no entries.
+    /// Whether the node has no entries.
     pub fn is_empty(&self) -> bool {
         self.nr == 0
     }
 
-    /// Whether its content is frozen and has been handed to the device.
+    /// Whether the content is frozen and has been passed to the sink of a commit.
     pub fn is_written(&self) -> bool {
         self.written.load(Ordering::Acquire)
     }
 
-    /// Block address, 0 when it has none yet.
+    /// Block address; 0 if the node has none yet.
     pub fn addr(&self) -> u64 {
         self.addr.load(Ordering::Acquire)
     }
@@ -197,8 +209,7 @@ impl Node {
         self.addr.store(addr, Ordering::Release);
     }
 
-    /// The image to write at the node's address, and the moment from which it is frozen. All
-    /// children must be written.
+    /// The image to write at the node's address, with its checksum. All children must be written.
     pub(super) fn sealed_image(&self, fsid: u64, generation: u64) -> Result<(Block, u32)> {
         let mut image = Block::zeroed()?;
         image.copy_from_slice(&self.image[..]);
@@ -226,7 +237,7 @@ impl Node {
         self.written.store(true, Ordering::Release);
     }
 
-    /// Bytes used of [`LEAF_SPACE`].
+    /// The bytes in use, of [`LEAF_SPACE`].
     pub(super) fn used(&self) -> usize {
         match self.level {
             0 => page::leaf_used(&self.image, self.nr),
@@ -247,12 +258,12 @@ impl Node {
         page::value(&self.image, i)
     }
 
-    /// First slot of a leaf whose key is not below `key`.
+    /// The first slot of a leaf with a key not below `key`.
     pub(super) fn lower_bound(&self, key: u64) -> usize {
         page::leaf_lower_bound(&self.image, self.nr, key)
     }
 
-    /// Which child to follow for `key`.
+    /// The child to follow for `key`.
     pub(super) fn child_for(&self, key: u64) -> usize {
         page::entry_for(&self.image, self.nr, key)
     }
@@ -263,7 +274,7 @@ impl Node {
         self.kids.get(i).and_then(|k| k.as_ref())
     }
 
-    /// Exclusive access to child `i` if this is the only reference to it.
+    /// Exclusive access to child `i`, if this is the only reference to it.
     pub(super) fn kid_unique(&mut self, i: usize) -> Option<&mut Node> {
         self.kids
             .get_mut(i)
@@ -271,13 +282,13 @@ impl Node {
             .and_then(Shared::get_mut)
     }
 
-    /// Replaces child `i` of a node with in-memory children.
+    /// Replaces child `i` of a node that has its list of children.
     pub(super) fn set_kid(&mut self, i: usize, kid: Shared<Node>) -> Result {
         *self.kids.get_mut(i).ok_or_else(|| bug("no such child"))? = Some(kid);
         Ok(())
     }
 
-    /// Takes child `i` out; it must be put back by [`Self::set_kid`].
+    /// Takes child `i` out. The caller must put it back by [`Self::set_kid`].
     pub(super) fn take_kid(&mut self, i: usize) -> Option<Shared<Node>> {
         self.kids.get_mut(i).and_then(|k| k.take())
     }
@@ -291,8 +302,8 @@ impl Node {
             .ok_or_else(|| bug("no pointer to a child"))
     }
 
-    /// Calls `f` for every child in memory; where it answers a pointer, that child is from now on
-    /// on disk.
+    /// Calls `f` for every child in memory. If `f` returns a pointer, that child is on disk from
+    /// now on.
     pub(super) fn demote_kids(&mut self, mut f: impl FnMut(&mut Shared<Node>) -> Option<NodePtr>) {
         for (i, slot) in self.kids.iter_mut().enumerate() {
             let Some(kid) = slot.as_mut() else { continue };
@@ -303,15 +314,15 @@ impl Node {
         }
     }
 
-    /// Forgets the list of children, all of which are on disk: for nodes that go to the cache.
+    /// Drops the list of children, all of which must be on disk: for nodes that go into the cache.
     pub(super) fn drop_kid_list(&mut self) {
         self.kids = KVec::new();
     }
 
-    // Changes. The node must be unique, not written, and an interior node must have its full list
-    // of children, as every copy has.
+    // Changes. The caller must hold the only reference to the node, the node must not be written,
+    // and an interior node must have its full list of children, as every copy has.
 
-    /// Inserts or replaces an item of a leaf; `false`, and nothing is changed, when it does not fit.
+    /// Inserts or replaces an item of a leaf. Returns false and changes nothing if it does not fit.
     pub(super) fn put_item(&mut self, key: u64, v: &[u8]) -> bool {
         let i = self.lower_bound(key);
         if i < self.nr && self.key(i) == key {
@@ -345,7 +356,7 @@ impl Node {
         page::set_entry_key(&mut self.image, i, key);
     }
 
-    /// Inserts a child; `false` when the node is full.
+    /// Inserts a child as entry `i`; false if the node is full.
     pub(super) fn insert_link(&mut self, i: usize, key: u64, link: Link) -> bool {
         if self.nr >= MAX_CHILDREN || i > self.nr {
             return false;
@@ -367,7 +378,7 @@ impl Node {
         true
     }
 
-    /// Removes child `i`.
+    /// Removes entry `i` and returns the link to the child.
     pub(super) fn remove_link(&mut self, i: usize) -> Result<Link> {
         let disk = page::entry_ptr(&self.image, i);
         let kid = self
@@ -384,7 +395,7 @@ impl Node {
         }
     }
 
-    /// Appends entries `from..to` of `src`, a node of the same level; `false` when they do not fit.
+    /// Appends entries `from..to` of `src`, a node of the same level; false if they do not fit.
     pub(super) fn append(&mut self, src: &Node, from: usize, to: usize) -> bool {
         if self.level == 0 {
             if !page::leaf_append(&mut self.image, self.nr, &src.image, from, to) {
@@ -415,7 +426,8 @@ impl Node {
         self.kids.truncate(nr);
     }
 
-    /// Moves the last entry to the front of `to`, or the first one to its end.
+    /// Moves the last entry to the front of `to` (`last`), or the first one to its end. False if
+    /// there is no room, or if only one entry is left.
     pub(super) fn shift_one(&mut self, to: &mut Node, last: bool) -> Result<bool> {
         let i = if last { self.nr.saturating_sub(1) } else { 0 };
         let at = if last { 0 } else { to.nr };
@@ -490,7 +502,7 @@ fn check_interior(
             return Err("child of the wrong level");
         }
         if ptr.generation > h.generation {
-            return Err("child is younger than its parent");
+            return Err("child is newer than its parent");
         }
     }
     Ok(())

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on the bytes of one node: see [`crate::engine::format::node`] for the layout.
+//! Operations on the bytes of one node. [`crate::engine::format::node`] has the layout.
 //!
-//! The number of entries is kept outside the page (in memory, the header of a page is not valid).
-//! All functions are bounded: handed nonsense they answer zeros, empty slices or `false`.
+//! The number of entries is kept outside of the page, because the header of a page in memory is not
+//! valid. All functions are bounded: given a malformed page they return zeros, empty slices or
+//! false. Offsets are in bytes within the page, and ranges are half-open. The caller holds the
+//! tree's lock, or the only reference to the node.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`.
 
 use crate::engine::format::node::{ENTRY_LEN, MAX_CHILDREN, NODE_HEADER, SLOT_LEN};
 use crate::engine::format::{le16, le64, put, NodePtr, BLOCK_SIZE, NODE_PTR_LEN};
@@ -11,7 +15,8 @@ use crate::engine::format::{le16, le64, put, NodePtr, BLOCK_SIZE, NODE_PTR_LEN};
 /// The bytes of a node.
 pub(super) type Page = [u8; BLOCK_SIZE];
 
-/// Moves bytes within the page; `false`, and nothing is changed, when they would leave it.
+/// Moves bytes `start..end` within the page to `to`. Returns false and changes nothing if they
+/// would leave the page.
 fn shift(p: &mut Page, start: usize, end: usize, to: usize) -> bool {
     let good = start <= end && end <= p.len() && to <= p.len() && end - start <= p.len() - to;
     if good {
@@ -24,7 +29,7 @@ fn at(base: usize, i: usize, len: usize) -> usize {
     base.saturating_add(i.saturating_mul(len))
 }
 
-/// First index in `0..nr` whose key (at `NODE_HEADER + i * stride`) is not below `key`.
+/// The first index in `0..nr` with a key (at `NODE_HEADER + i * stride`) not below `key`.
 fn lower_bound(p: &Page, nr: usize, stride: usize, key: u64) -> usize {
     let (mut lo, mut hi) = (0, nr);
     while lo < hi {
@@ -69,12 +74,12 @@ pub(super) fn value(p: &Page, i: usize) -> &[u8] {
     p.get(off..off + slot_len(p, i)).unwrap_or(&[])
 }
 
-/// First slot in `0..nr` whose key is not below `key`.
+/// The first slot in `0..nr` with a key not below `key`.
 pub(super) fn leaf_lower_bound(p: &Page, nr: usize, key: u64) -> usize {
     lower_bound(p, nr, SLOT_LEN, key)
 }
 
-/// Where the value before slot `i` starts, which is where that of slot `i` ends.
+/// The end of the value of slot `i`, which is the start of that of slot `i - 1`.
 fn value_end(p: &Page, i: usize) -> usize {
     match i.checked_sub(1) {
         None => BLOCK_SIZE,
@@ -82,7 +87,7 @@ fn value_end(p: &Page, i: usize) -> usize {
     }
 }
 
-/// Bytes in slots and values of a leaf with `nr` slots.
+/// The bytes that slots and values take in a leaf with `nr` slots.
 pub(super) fn leaf_used(p: &Page, nr: usize) -> usize {
     nr * SLOT_LEN + BLOCK_SIZE.saturating_sub(value_end(p, nr))
 }
@@ -99,7 +104,7 @@ fn move_offsets(p: &mut Page, from: usize, to: usize, delta: u16) {
     }
 }
 
-/// Inserts an item as slot `i` of `nr`; `false` when it does not fit.
+/// Inserts an item as slot `i` of `nr`; false if it does not fit.
 pub(super) fn leaf_insert(p: &mut Page, nr: usize, i: usize, key: u64, v: &[u8]) -> bool {
     let slots_end = at(NODE_HEADER, nr, SLOT_LEN);
     let low = value_end(p, nr);
@@ -131,13 +136,13 @@ pub(super) fn leaf_remove(p: &mut Page, nr: usize, i: usize) -> bool {
     good
 }
 
-/// Overwrites the value of slot `i` by one of the same length; `false` when the length differs.
+/// Overwrites the value of slot `i` with one of the same length; false if the length differs.
 pub(super) fn leaf_overwrite(p: &mut Page, i: usize, v: &[u8]) -> bool {
     let off = slot_off(p, i);
     slot_len(p, i) == v.len() && put(p, off, v).is_some()
 }
 
-/// Appends slots `from..to` of `src` to a leaf with `nr` slots; `false` when they do not fit.
+/// Appends slots `from..to` of `src` to a leaf with `nr` slots; false if they do not fit.
 pub(super) fn leaf_append(p: &mut Page, nr: usize, src: &Page, from: usize, to: usize) -> bool {
     if from >= to {
         return from == to;
@@ -174,7 +179,7 @@ pub(super) fn set_entry_key(p: &mut Page, i: usize, key: u64) {
     let _ = put(p, at(NODE_HEADER, i, ENTRY_LEN), &key.to_le_bytes());
 }
 
-/// Pointer of entry `i`; `None` when it cannot be one.
+/// Pointer of entry `i`; `None` if no pointer can have these bytes.
 pub(super) fn entry_ptr(p: &Page, i: usize) -> Option<NodePtr> {
     let o = at(NODE_HEADER + 8, i, ENTRY_LEN);
     NodePtr::decode(p.get(o..)?.get(..NODE_PTR_LEN)?)
@@ -185,7 +190,7 @@ pub(super) fn set_entry_ptr(p: &mut Page, i: usize, ptr: &NodePtr) {
     let _ = put(p, at(NODE_HEADER + 8, i, ENTRY_LEN), &ptr.to_bytes());
 }
 
-/// The entry to follow for `key`: the last one whose key is not above it, or the first.
+/// The entry to follow for `key`: the last one with a key of at most `key`, or else the first.
 pub(super) fn entry_for(p: &Page, nr: usize, key: u64) -> usize {
     match key.checked_add(1) {
         None => nr,
@@ -194,7 +199,7 @@ pub(super) fn entry_for(p: &Page, nr: usize, key: u64) -> usize {
     .saturating_sub(1)
 }
 
-/// Makes room for entry `i` of `nr`, with the key and no pointer; `false` when the node is full.
+/// Makes room for entry `i` of `nr`, with `key` and a zero pointer; false if the node is full.
 pub(super) fn entry_insert(p: &mut Page, nr: usize, i: usize, key: u64) -> bool {
     let s = at(NODE_HEADER, i, ENTRY_LEN);
     let good = i <= nr
@@ -213,7 +218,7 @@ pub(super) fn entry_remove(p: &mut Page, nr: usize, i: usize) -> bool {
     i < nr && shift(p, s + ENTRY_LEN, at(NODE_HEADER, nr, ENTRY_LEN), s)
 }
 
-/// Appends entries `from..to` of `src` to a node with `nr` entries; `false` when they do not fit.
+/// Appends entries `from..to` of `src` to a node with `nr` entries; false if they do not fit.
 pub(super) fn entry_append(p: &mut Page, nr: usize, src: &Page, from: usize, to: usize) -> bool {
     let n = to.saturating_sub(from);
     if nr.saturating_add(n) > MAX_CHILDREN {

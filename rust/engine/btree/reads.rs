@@ -1,24 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads of nodes in progress: what the barrier of a commit must not wait for (`engine/state/barrier.rs`).
+//! Reads of nodes in progress. The barrier of a commit must not wait for them
+//! (`engine/state/barrier.rs`).
+//!
+//! A reader may hold locks of the engine. Counter and flag are atomics in sequential consistency:
+//! either the commit sees a read, or the reader sees that a commit watches.
+//!
+//! Tests: `tools/engine/tests/slow_reads.rs`, and the models of `tools/models/tests/rules/main.rs`.
 
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::WaitQueue;
 use kernel::prelude::*;
 
-/// Reads of nodes in progress, by anybody. A reader may hold locks of the engine.
+/// The reads of nodes in progress, of all tasks.
 pub struct Reads {
     now: AtomicU64,
-    /// A commit wants to know when one begins, and when the last one ends.
+    /// A commit has to be woken when a read begins and when the last one ends.
     watched: AtomicBool,
     wait: WaitQueue,
 }
 
-/// A read in progress.
+/// A read in progress, until it is dropped.
 pub struct Reading<'a>(&'a Reads);
 
 impl Reads {
-    /// None.
+    /// No reads.
     pub fn new() -> Result<Self> {
         Ok(Self {
             now: AtomicU64::new(0),
@@ -27,7 +33,7 @@ impl Reads {
         })
     }
 
-    /// A read begins; it ends when the result is dropped.
+    /// Begins a read, which ends when the result is dropped.
     pub fn begin(&self) -> Reading<'_> {
         // Either the commit sees this read, or this task sees that the commit watches.
         self.now.fetch_add(1, Ordering::SeqCst);
@@ -37,17 +43,17 @@ impl Reads {
         Reading(self)
     }
 
-    /// A commit wants to know of reads, or no longer.
+    /// Sets whether a commit has to be woken by reads.
     pub fn watch(&self, on: bool) {
         self.watched.store(on, Ordering::SeqCst);
     }
 
-    /// The queue that is woken when a read begins or the last one ends.
+    /// The queue that a beginning read, or the end of the last one, wakes while a commit watches.
     pub fn queue(&self) -> &WaitQueue {
         &self.wait
     }
 
-    /// Is a node being read?
+    /// Whether a node is being read.
     pub fn busy(&self) -> bool {
         self.now.load(Ordering::SeqCst) != 0
     }

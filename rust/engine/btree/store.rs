@@ -1,35 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reading nodes, and the cache of clean ones.
+//! Reading nodes, and the cache of clean nodes.
 //!
 //! # Reading
 //!
-//! A node that comes from the device is checked before anybody sees it: checksum against its header
-//! *and* against the pointer that led to it, filesystem, address, generation, tree, level, and its
-//! whole structure. A node that fails is read from its second copy, if the pointer has one.
+//! A node that comes from the device is checked before any other task sees it: its checksum against
+//! its header *and* against the pointer that led to it, then filesystem, address, generation, tree,
+//! level, and its whole structure. If a check fails, the node is read from its second copy,
+//! provided that the pointer has one.
 //!
 //! # The cache
 //!
-//! Nodes by address, in shards with a lock each. A cached node is used only if generation and
-//! checksum are those of the pointer: an entry left over from before a block was reused is not taken
-//! for the new node. Replacement is by the clock algorithm: a use, beyond the one that it was read for, since the
-//! last round of the hand saves an entry.
+//! The cache maps addresses to nodes, in shards with a lock each. A cached node is used only if its
+//! generation and checksum are those of the pointer, so an entry that is left over from before its
+//! block was reused does not pass for the new node. Replacement follows the clock algorithm: an
+//! entry is spared once if it was used since the hand last passed it, not counting the read that
+//! put it there.
 //!
-//! While a node is read, its entry is a marker; others who want it wait for the reader, and look
-//! again.
+//! While a task reads a node, the entry is a marker. Other tasks that need the node wait for the
+//! reader and look again.
 //!
 //! # Rule R6
 //!
-//! I/O owns its buffer. A block being read belongs to the reader alone, and it enters the cache as a
+//! I/O owns its buffer. A block being read belongs to the reader alone. It enters the cache as a
 //! node to which the reader holds a reference of its own, taken before the entry becomes visible.
 //! Reclaim ([`Shard::sweep`]) drops only nodes to which the cache holds the only reference. Blocks
 //! being written are private copies that belong to the commit ([`crate::engine::btree::NodeSink`]).
-//! So a release can never meet an I/O on the same buffer.
+//! So a release never meets an I/O on the same buffer.
 //!
 //! # Locking
 //!
-//! A shard's lock is innermost: nothing is read or waited for under it, and memory is allocated in a
-//! NOFS scope. The shrinker takes it only if it is free.
+//! A shard's lock is innermost: a task reads nothing and waits for nothing while it holds one, and
+//! allocates memory in a NOFS scope. The shrinker takes a shard's lock only if it is free, because
+//! its holder may be waiting for memory.
+//!
+//! Tests: `tools/models/tests/rules/r6.rs`, `tests/vm/t/046-r6.sh`,
+//! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/slow_reads.rs`,
+//! `tests/vm/t/091-reclaim.sh`.
 
 use super::{Node, Reads};
 use crate::engine::format::node::NodeHeader;
@@ -45,47 +52,49 @@ use kernel::prelude::*;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 mod weakened;
 
-/// Nodes per shard for which the number of shards is chosen: few, so that finding one costs little.
+/// Nodes per shard, from which the number of shards follows. Few, so that a look-up in a shard
+/// costs little.
 const NODES_PER_SHARD: usize = 32;
 
 enum Entry {
-    /// Somebody reads it.
+    /// A marker: a task reads the node.
     Reading,
-    /// Here it is. The flag says that it was used since the hand passed.
+    /// The node. The flag says that it was used since the hand passed.
     Ready(Shared<Node>, bool),
 }
 
 struct Shard {
     nodes: Map<u64, Entry>,
-    /// Number of `Ready` entries.
+    /// The number of `Ready` entries.
     ready: usize,
     /// Address from which the next sweep goes on.
     hand: u64,
 }
 
-/// What a sweep did.
+/// The result of a sweep, in numbers of entries.
 #[derive(Default)]
 struct Swept {
     dropped: usize,
-    /// Left: somebody has a reference.
+    /// Left alone, because a task or a tree holds a reference.
     held: usize,
-    /// Left: markers.
+    /// Left alone, because it is a marker.
     reading: usize,
 }
 
 struct Room {
     shard: Mutex<Shard>,
-    /// Number of reads that have ended; what waiters watch.
+    /// The number of reads that have ended, which waiters watch.
     ended: AtomicU64,
     wait: WaitQueue,
 }
 
 impl Shard {
-    /// Drops up to `want` nodes that nobody else has a reference to; those that were not used
-    /// recently come first.
+    /// Drops up to `want` nodes to which the cache holds the only reference. Nodes that were not
+    /// used recently go first.
     fn sweep(&mut self, want: usize) -> Swept {
         let mut swept = Swept::default();
-        // At most twice around, and no longer than it takes to find a few: the hand stays where it is.
+        // At most twice around, and no longer than it takes to find a few; the next sweep goes on
+        // where the hand stops.
         let mut steps = (2 * self.nodes.len() + 2).min(want.saturating_mul(16).saturating_add(64));
         while swept.dropped < want && steps > 0 {
             steps -= 1;
@@ -99,7 +108,7 @@ impl Shard {
                     *used = false;
                     false
                 }
-                // R6: only what nobody else holds.
+                // R6: only if the cache holds the only reference.
                 Some(Entry::Ready(node, _)) => {
                     let free = Shared::get_mut(node).is_some();
                     swept.held += usize::from(!free);
@@ -118,7 +127,7 @@ impl Shard {
         swept
     }
 
-    /// Removes the entry, unless it is a marker; whether there was one.
+    /// Removes the entry of a node; leaves a marker alone. Returns whether there was a node.
     fn remove_ready(&mut self, addr: u64) -> bool {
         let there = matches!(self.nodes.get_mut(&addr), Some(Entry::Ready(..)));
         if there {
@@ -128,7 +137,8 @@ impl Shard {
         there
     }
 
-    /// Puts a node in, in the place of whatever was there.
+    /// Puts a node into the cache in place of any other entry at its address, and keeps the shard
+    /// below `max` nodes.
     fn put(&mut self, node: Shared<Node>, max: usize) {
         if self.ready >= max {
             self.sweep(self.ready - max + 1);
@@ -137,13 +147,13 @@ impl Shard {
         match self.nodes.insert(addr, Entry::Ready(node, false)) {
             Ok(Some(Entry::Ready(..))) => {}
             Ok(_) => self.ready += 1,
-            // Without memory it is not cached.
+            // Without memory the node is not cached.
             Err(_) => {}
         }
     }
 }
 
-/// A locked shard; when it is unlocked, the number of cached nodes is brought up to date.
+/// A locked shard. Unlocking it updates the number of cached nodes.
 struct Locked<'a, G: DerefMut<Target = Shard>> {
     shard: G,
     before: usize,
@@ -177,14 +187,14 @@ impl<G: DerefMut<Target = Shard>> Drop for Locked<'_, G> {
 pub struct NodeStore {
     dev: Shared<Device>,
     fsid: u64,
-    /// Blocks of the device.
+    /// The number of blocks of the device.
     blocks: u64,
     /// Where nodes and data may be.
     space: Space,
-    /// A power of two of them.
+    /// The shards; their number is a power of two.
     rooms: KVVec<Room>,
     max_per_shard: AtomicUsize,
-    /// Number of cached nodes in all shards.
+    /// The number of cached nodes in all shards.
     cached: AtomicU64,
     /// The shard with which the next [`Self::shrink`] starts.
     next: AtomicU64,
@@ -192,8 +202,8 @@ pub struct NodeStore {
 }
 
 impl NodeStore {
-    /// A store for the filesystem whose nodes carry `fsid`. It caches up to about `max_nodes` nodes
-    /// (of 4 KiB).
+    /// A store for the filesystem whose nodes carry `fsid`. It caches about `max_nodes` nodes (of 4
+    /// KiB). ENOMEM.
     pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
         let shards = (max_nodes / NODES_PER_SHARD)
             .clamp(16, 512)
@@ -232,13 +242,13 @@ impl NodeStore {
         self.max_per_shard.load(Ordering::Relaxed)
     }
 
-    /// From now on it caches up to about `max_nodes` nodes.
+    /// Sets the size of the cache to about `max_nodes` nodes.
     pub fn set_max(&self, max_nodes: usize) {
         let max = (max_nodes / self.rooms.len().max(1)).max(4);
         self.max_per_shard.store(max, Ordering::Relaxed);
     }
 
-    /// The reads in progress. The barrier has to know of them.
+    /// The reads in progress, which the barrier watches.
     pub fn reads(&self) -> &Shared<Reads> {
         &self.reads
     }
@@ -248,7 +258,7 @@ impl NodeStore {
         &self.dev
     }
 
-    /// From now on nodes and data may only be where this filesystem can have some.
+    /// Limits nodes and data to the blocks where the filesystem of `sb` may have them.
     pub fn confine(mut self, sb: &Superblock) -> Self {
         self.space = sb.into();
         self
@@ -259,7 +269,7 @@ impl NodeStore {
         self.space
     }
 
-    /// Number of blocks of the device.
+    /// The number of blocks of the device.
     pub fn blocks(&self) -> u64 {
         self.blocks
     }
@@ -270,7 +280,7 @@ impl NodeStore {
     }
 
     fn room(&self, addr: u64) -> Result<&Room> {
-        // Fibonacci hashing: neighbouring addresses go to different shards.
+        // Fibonacci hashing spreads neighbouring addresses over different shards.
         let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         self.rooms
             .get(h as usize & (self.rooms.len() - 1))
@@ -292,7 +302,9 @@ impl NodeStore {
         }
     }
 
-    /// The node at `ptr`, which belongs to tree `id`.
+    /// The node at `ptr`, which must belong to tree `id`. Sleeps in a read from the device if the
+    /// node is not cached, or while another task reads it. EUCLEAN if it is damaged, EIO if the
+    /// device cannot read it, ENOMEM.
     pub fn read(&self, ptr: &NodePtr, id: &TreeId) -> Result<Shared<Node>> {
         let room = self.room(ptr.addr)?;
         let _nofs = NoFs::enter();
@@ -318,8 +330,8 @@ impl NodeStore {
                     }
                 }
             }
-            // The count is taken under the lock under which the marker was seen, and grows after
-            // the marker is gone: no end is missed.
+            // The count was taken under the lock under which the marker was seen, and the reader
+            // raises it after it has removed the marker. So no end of a read is missed.
             if let Some(seen) = ended {
                 room.wait
                     .wait_until(|| room.ended.load(Ordering::Acquire) != seen);
@@ -346,7 +358,7 @@ impl NodeStore {
                     shard.nodes.remove(&ptr.addr);
                 }
                 if let Ok(node) = &read {
-                    // R6: our own reference exists before the entry does.
+                    // R6: this task's own reference exists before the entry does.
                     shard.put(node.clone(), self.max_per_shard());
                 }
             }
@@ -373,7 +385,7 @@ impl NodeStore {
         ))
     }
 
-    /// Reads the node, from its second copy if the first one fails.
+    /// Reads the node; from its second copy if the first one fails.
     fn read_copies(&self, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
         match self.read_at(ptr.addr, ptr, id) {
             Err(e) if ptr.addr2 == 0 => Err(e),
@@ -411,8 +423,8 @@ impl NodeStore {
         Node::parse(image, &h, ptr, self.blocks).map_err(bad)
     }
 
-    /// Puts a written node without children in memory into the cache. What is on the device must be
-    /// the same.
+    /// Puts a written node without children in memory into the cache. The device must have the same
+    /// content.
     pub(crate) fn insert(&self, node: Shared<Node>) {
         let Ok(room) = self.room(node.addr()) else {
             return;
@@ -425,21 +437,21 @@ impl NodeStore {
         }
     }
 
-    /// Drops the node at `addr`: its block is being freed, or used anew. Only saves memory: see the module's
-    /// description.
+    /// Drops the node at `addr`, because its block is being freed or reused. That only saves
+    /// memory: a stale entry is never used (see the module's header).
     pub fn forget(&self, addr: u64) {
         if let Ok(room) = self.room(addr) {
             self.lock(room).remove_ready(addr);
         }
     }
 
-    /// Number of nodes in the cache. For the shrinker.
+    /// The number of nodes in the cache. For the shrinker.
     pub fn cached(&self) -> u64 {
         self.cached.load(Ordering::Relaxed)
     }
 
-    /// Drops up to about `want` nodes; answers how many. For the shrinker: a shard whose lock is held is
-    /// left alone, its holder may be waiting for memory.
+    /// Drops up to about `want` nodes and returns how many it dropped. For the shrinker: it skips a
+    /// shard if its lock is held, because the holder may be waiting for memory.
     pub fn shrink(&self, want: u64) -> u64 {
         let rooms = self.rooms.len();
         let share = usize::try_from(want)

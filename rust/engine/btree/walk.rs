@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Visiting a whole tree, for fsck, dumps and deletion.
+//! Walks over a whole tree, for fsck, dumps and deletion. They need the shared side of the tree's
+//! lock, or a tree that nothing else uses, and sleep in reads from the device.
+//!
+//! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/checker.rs`,
+//! `tools/engine/tests/damage.rs`.
 
 use super::{KeyRange, Link, Node, Tree};
 use crate::engine::btree::NodeStore;
@@ -8,39 +12,39 @@ use crate::engine::format::NodePtr;
 use crate::os::cond_resched;
 use kernel::prelude::*;
 
-/// A node that was visited.
+/// A node that a walk has visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeInfo {
-    /// Block address, 0 when it has none yet.
+    /// Block address; 0 if it has none yet.
     pub addr: u64,
-    /// Address of a second copy, 0 when there is none.
+    /// Address of a second copy; 0 if there is none.
     pub addr2: u64,
     /// Level, 0 = leaf.
     pub level: u8,
-    /// Generation that wrote it; 0 when it is not written.
+    /// Generation of the commit that wrote it; 0 if it is not written.
     pub generation: u64,
     /// Number of entries.
     pub entries: usize,
 }
 
-/// A node that could not be visited.
+/// A node that a walk could not read.
 #[derive(Clone, Copy, Debug)]
 pub struct BadNode {
-    /// Where it should be; `None` when the pointer itself is damaged.
+    /// The pointer to it; `None` if the pointer itself is damaged.
     pub ptr: Option<NodePtr>,
     /// The lowest key that may be under it.
     pub first_key: u64,
     /// The greatest key that may be under it.
     pub last_key: u64,
-    /// Why: EUCLEAN, or the error of the device.
+    /// EUCLEAN if the node is damaged, or the error of the device.
     pub error: Error,
 }
 
-/// What a walk meets.
+/// What a walk passes to its function.
 pub enum WalkItem<'a> {
-    /// A node, before what is under it.
+    /// A node, before the items and nodes under it.
     Node(NodeInfo),
-    /// An item: key and value, in ascending order of the keys.
+    /// An item: key and value. Items come in ascending order of keys.
     Item(u64, &'a [u8]),
     /// A node that cannot be read ([`Tree::walk_tolerant`] only).
     Bad(BadNode),
@@ -91,13 +95,13 @@ fn walk_node(
 }
 
 impl Tree {
-    /// Visits every node and item; the first error, of a node or of `f`, ends it.
+    /// Visits every node and item. The first error, of a read or of `f`, ends the walk.
     pub fn walk(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
         self.walk_any(st, false, f)
     }
 
-    /// Visits every node and item; reports nodes that are damaged or cannot be read, and goes on.
-    /// Errors of `f` end it.
+    /// Visits every node and item. Reports nodes that are damaged or cannot be read, and goes on;
+    /// an error of `f` ends the walk.
     pub fn walk_tolerant(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
         self.walk_any(st, true, f)
     }
