@@ -56,7 +56,7 @@ impl Replayed {
         self.lost.map(|_| {
             MountError::new(
                 EUCLEAN,
-                "the log is damaged before its end, fsyncs are lost (see the kernel log); run fsck.ordofs, mount with -o ro to see what is there",
+                "the log is damaged before its end, so fsyncs are lost (see the kernel log); run fsck.ordofs, or mount with -o ro to see what is there",
             )
         })
     }

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making a filesystem: an empty superblock, then two ordinary commits, so that both slots are valid.
+//! Making a filesystem: an empty superblock in memory, then two ordinary commits, so that both
+//! slots are valid and no code writes a filesystem in a second way.
+//!
+//! Sizes are in blocks. Needs the device for itself; takes no locks but those of the operations it
+//! runs.
+//!
+//! Tests: tools/engine/tests/smoke.rs, format.rs, full_disk.rs (large devices);
+//! tools/mkfs/tests; tests/vm/t/034-mkfs-over-others.sh.
 
 use crate::engine::format::superblock::{ag_geometry, log_length, SPARE_ROOTS};
 use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS, RESERVED_BLOCKS};
@@ -13,20 +20,21 @@ use kernel::prelude::*;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 2;
 
-/// What mkfs may choose.
+/// What the caller of [`format`] may choose.
 pub struct FormatOptions {
     /// UUID.
     pub uuid: [u8; 16],
     /// Label, NUL-padded UTF-8.
     pub label: [u8; 64],
-    /// Blocks to use; 0 = the whole device.
+    /// Blocks to use; 0 means the whole device.
     pub blocks: u64,
     /// Owner and group of the root directory.
     pub root_owner: (u32, u32),
 }
 
-/// Makes a filesystem on `dev`, whatever is on it. Overwrites the first 256 blocks; the caller has
-/// discarded the rest if it wants to.
+/// Makes a filesystem on `dev` and destroys whatever is on it. Overwrites the first 256 blocks and
+/// what the commits write; the caller has discarded the rest if it should be discarded. ENOSPC for
+/// too few blocks, EFBIG for too many, EROFS.
 pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     let total = if o.blocks == 0 {
         dev.blocks()
@@ -67,7 +75,7 @@ fn wipe(dev: &Device) -> Result {
     dev.write(&reqs)
 }
 
-/// The superblock of generation 0, which is never written.
+/// The superblock of generation 0, which only exists in memory.
 fn superblock(o: &FormatOptions, total: u64) -> Superblock {
     let (ag_count, ag_blocks) = ag_geometry(total);
     Superblock {
@@ -85,7 +93,7 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         log_start: RESERVED_BLOCKS,
         log_len: log_length(total),
         log_pos: 0,
-        // Not 0: batches of an earlier filesystem with the same UUID must not fit.
+        // Random, so that no batch of an earlier filesystem with the same UUID continues this log.
         log_seq: crate::os::random_u64() >> 8,
         next_ino: ROOT_INO + 1,
         root_ino: ROOT_INO,

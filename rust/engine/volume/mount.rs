@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounting: choose a superblock, load the allocation groups, clean up orphans.
+//! Mounting and unmounting.
+//!
+//! Mounting chooses a superblock, loads the allocation groups unless the mount is read-only,
+//! replays the log, commits what that brought, and cleans up orphans. A superblock or log that is
+//! damaged, and not just cut off by a power cut, allows read-only mounts only, because going on
+//! from an older state would undo what was acknowledged (docs/FORMAT.md §2 and §11).
+//!
+//! Locks: none are needed before the mount returns and after unmount begins, because no operation
+//! runs then. Sizes are in blocks unless a name says otherwise.
+//!
+//! Tests: tools/engine/tests/superblocks.rs, log_recovery.rs, damage.rs, impossible.rs,
+//! truncation.rs (orphans); tests/vm/t/021-mount.sh, 066-dead-blocks.sh, 067-damage.sh.
 
 use crate::engine::alloc::ag::Ag;
 use crate::engine::alloc::Space;
@@ -30,7 +41,7 @@ pub const ORPHAN_TREE: TreeId = TreeId {
     owner: 0,
 };
 
-/// A tree from the root in a superblock.
+/// The tree with this root, as a superblock has it.
 pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
     match root {
         Some(p) => Tree::from_ptr(id, p),
@@ -38,52 +49,52 @@ pub fn tree_of(id: TreeId, root: Option<NodePtr>) -> Tree {
     }
 }
 
-/// The newest valid superblock that can be read, or why there is none.
+/// The newest valid superblock, or the reason why there is none.
 pub fn read_superblock(dev: &Device) -> Result<KBox<Superblock>, MountError> {
     find_superblock(dev).map(|found| found.sb)
 }
 
-/// The newest superblock that is intact, and what is in the other slot.
+/// The newest valid superblock, with what was found in the other slot.
 pub fn find_superblock(dev: &Device) -> Result<Found, MountError> {
     Superblock::find(dev).map_err(|r| MountError::new(r.error, r.reason))
 }
 
-/// Why a filesystem must not be written to, whoever asks.
+/// The reason why a filesystem must not be written to, if there is one.
 fn forbidden(found: &Found) -> Option<MountError> {
     if found.sb.read_only_features() {
         let reason = "unknown features allow reading only; mount with -o ro";
         return Some(MountError::new(EROFS, reason));
     }
-    // Going on from the other one would undo what a commit had acknowledged.
+    // Going on from the older superblock would undo a commit that was acknowledged.
     let (error, reason) = match (found.other, found.other_slot) {
         (Other::Unread, _) => (
             EIO,
-            "a superblock cannot be read, which may be the newest; mount with -o ro to see the other",
+            "a superblock that may be the newest cannot be read; mount with -o ro to see the other one",
         ),
         (Other::Damaged { .. }, 0) => (
             EUCLEAN,
-            "superblock slot 0 (block 16) is damaged and may be the newest; run fsck.ordofs, mount with -o ro to see the other",
+            "superblock slot 0 (block 16) is damaged and may be the newest; run fsck.ordofs, or mount with -o ro to see the other one",
         ),
         (Other::Damaged { .. }, _) => (
             EUCLEAN,
-            "superblock slot 1 (block 128) is damaged and may be the newest; run fsck.ordofs, mount with -o ro to see the other",
+            "superblock slot 1 (block 128) is damaged and may be the newest; run fsck.ordofs, or mount with -o ro to see the other one",
         ),
         _ => return None,
     };
     Some(MountError::new(error, reason))
 }
 
-/// Says what is wrong with the slot that does not count.
+/// Reports the state of the slot that is not used.
 fn report_slot(dev: &Device, found: &Found) {
     let place = slots::place(found.other_slot);
     match found.other {
         Other::Unread => pr_warn!(
-            "{}: {} cannot be read: the last commit may not be seen\n",
+            "{}: {} cannot be read: the last commit may be missing\n",
             dev.name(),
             place
         ),
         Other::Damaged { why } => pr_err!(
-            "{}: {} is damaged: {}; the last commit may not be seen\n",
+            "{}: {} is damaged: {}; the last commit may be missing\n",
             dev.name(),
             place,
             why
@@ -110,16 +121,18 @@ fn mount_error(error: Error) -> MountError {
     }
 }
 
-/// Nodes (of 4 KiB) that the cache keeps while it is mounted: the kernel's shrinker does not work yet.
+/// The most nodes (of 4 KiB) in the node cache while the shrinker does not work: during mount and
+/// unmount.
 const MOUNTING: usize = 16384;
 
-/// Nodes that the cache keeps when it is mounted. A filesystem of few blocks has few nodes.
+/// The most nodes in the node cache of a mounted filesystem: few for one of few blocks.
 fn cache_limit(opts: &MountOptions, blocks: u64) -> usize {
     usize::try_from(opts.cache_nodes.min(blocks / 8)).unwrap_or(usize::MAX)
 }
 
 impl Fs {
-    /// Mounts the filesystem on `dev`. Writes nothing when `opts.read_only`.
+    /// Mounts the filesystem on `dev`. Writes nothing if `opts.read_only`. The error has a sentence
+    /// for the user.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
         let found = find_superblock(&dev)?;
         report_slot(&dev, &found);
@@ -135,8 +148,8 @@ impl Fs {
         }
         let other = found.other;
         let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(mount_error)?;
-        // What is written over a torn superblock has another generation than any part of it: cut off again,
-        // it must still be told from one that is damaged.
+        // What the next commit writes over a torn superblock has another generation than any part
+        // of it, so if that write is cut off too, the mix can still be told apart from damage.
         let next = fs
             .running_generation()
             .max(other.newest().saturating_add(2));
@@ -151,8 +164,8 @@ impl Fs {
         Ok(fs)
     }
 
-    /// Replays the log, and commits what it held unless the mount is read-only. `anyway`: commits even if
-    /// there was nothing.
+    /// Replays the log, and commits what it held unless the mount is read-only. `anyway` commits
+    /// even if the log held nothing, to replace a damaged or torn superblock.
     fn recover(&self, anyway: bool) -> Result<(), MountError> {
         let (pos, seq) = {
             let c = self.commit.lock();
@@ -171,8 +184,8 @@ impl Fs {
             self.commit_upto(self.running_generation(), true)
                 .map_err(mount_error)?;
             if read_only {
-                // Nothing was committed: should the filesystem become writable, a batch behind those that
-                // were replayed would be in no sequence with them.
+                // Nothing was committed. If the filesystem is remounted writable, a new batch would
+                // not continue the replayed ones, so fsync must commit first.
                 self.break_log();
             }
         }
@@ -220,7 +233,8 @@ impl Fs {
         }
     }
 
-    /// Puts the filesystem that a superblock describes together.
+    /// Makes the [`Fs`] that a superblock describes. Reads the allocation groups unless the mount
+    /// is read-only.
     #[inline(never)]
     pub(crate) fn from_superblock(
         dev: Device,
@@ -261,7 +275,8 @@ impl Fs {
         let fs = Self::assemble(parts)?;
         if !opts.read_only {
             fs.space.read(&fs.st)?;
-            // A number that is in use must not be given out.
+            // The next inode number must be above all that are in use, or one would be given out
+            // twice.
             let last = fs
                 .itree
                 .read()
@@ -270,25 +285,27 @@ impl Fs {
                 return Err(corrupt(
                     "inode",
                     ino,
-                    "not below the next number of the superblock",
+                    "its number is not below the next one of the superblock",
                 ));
             }
         }
         Ok(fs)
     }
 
-    /// Before a replay changes anything: the space it takes and frees has to be kept account of. For reading
-    /// only that can be done without, should the allocation trees be damaged; writing is forbidden then.
+    /// Loads the allocation groups before a replay changes anything, because the space that it
+    /// takes and frees must be accounted for. A read-only mount does without if the allocation
+    /// trees are damaged, and must then stay read-only.
     pub(crate) fn read_space(&self) -> Result {
         self.give_up_space(self.space.read(&self.st))
     }
 
-    /// On a mount that only reads, an error with the allocation trees costs nothing but the account of space.
+    /// On a read-only mount, turns an error of the allocation trees into a warning, and gives up
+    /// the accounting of space.
     pub(crate) fn give_up_space(&self, r: Result) -> Result {
         match r {
             Err(e) if e != ENOMEM && self.options().read_only => {
                 pr_err!(
-                    "{}: an allocation tree is damaged: only reading is possible\n",
+                    "{}: an allocation tree is damaged: the mount must stay read-only\n",
                     self.device_name()
                 );
                 self.space.give_up();
@@ -298,9 +315,10 @@ impl Fs {
         }
     }
 
-    /// Frees inodes that had no name left and finishes truncations that a crash cut off.
+    /// Frees inodes that have no name, and finishes truncations that a crash interrupted. Takes
+    /// several transactions; must not be called inside one.
     pub fn clean_orphans(&self) -> Result {
-        // Mounted for reading only, it has not been needed so far.
+        // A mount that was read-only until now has not loaded the allocation groups.
         self.space.read(&self.st)?;
         let mut at = 0;
         let mut v = ValueBuf::new();
@@ -308,7 +326,7 @@ impl Fs {
             let next = self.commit.lock().orphans.find_ge(&self.st, at, &mut v)?;
             let Some(ino) = next else { return Ok(()) };
             let inode = self.iget(ino).map_err(|e| match e {
-                ESTALE => corrupt("orphan", ino, "there is no such inode"),
+                ESTALE => corrupt("orphan", ino, "no such inode"),
                 e => e,
             })?;
             let (attrs, state) = {
@@ -333,18 +351,19 @@ impl Fs {
         }
     }
 
-    /// Before an unmount, during which no shrinker works: drops what is cached, and keeps little from now on.
+    /// Drops the caches before an unmount, during which the shrinker does not work, and keeps them
+    /// small from now on.
     pub fn stop_caching(&self) {
         self.st
             .set_max(cache_limit(&self.options(), self.geometry.total).min(MOUNTING));
-        // Some at a time: others may run.
+        // In pieces, so that other tasks can run.
         while self.shrink_scan(8192) > 0 {
             cond_resched();
         }
     }
 
-    /// The last commit; afterwards everything may be dropped. The caller evicted all inodes. Returns an
-    /// error if something could not be made durable.
+    /// Makes everything durable, by the last commit; the [`Fs`] may be dropped afterwards. The
+    /// caller has evicted all inodes. Returns an error if something could not be made durable.
     pub fn unmount(&self) -> Result {
         let r = self.sync();
         let users = self.itable.clear();

@@ -2,16 +2,31 @@
 
 //! Replay at mount: from the newest superblock over the log behind it.
 //!
-//! 1. Find the end: batches in sequence with right checksums, and of the last one only if the data it
-//!    names is there (see [`crate::engine::log`]). Claim every block that a record maps, so that nothing of the
-//!    replay allocates it.
-//! 2. Carry out the records, in order, through the functions that did the operations in the first
-//!    place, all in memory and in one transaction.
-//! 3. Commit (unless the mount is read-only). Until that is durable nothing on disk has changed, so a
-//!    replay that is cut off is simply done again.
+//! 1. Find the end of the log: batches with consecutive numbers and right checksums. The last one
+//!    counts only if the data that it names is on disk, or was flushed before it
+//!    ([`crate::engine::log`]). Claim every block that a record maps, so that replay does not
+//!    allocate it for something else.
+//! 2. Carry out the records, in order, with the functions that did the operations in the first
+//!    place: in memory, in one transaction. Each record is first checked against what is there,
+//!    because its checksum proves only that it was written, not that it is true.
+//! 3. Commit, unless the mount is read-only. Before the superblock of that commit is durable
+//!    nothing on disk refers to what replay wrote, so a replay that a power cut ends is simply
+//!    repeated.
 //!
-//! A batch is written when the one before it has been flushed. So where the log ends, and a header of a later batch
-//! is found behind, the log did not end there: a batch that fsync had acknowledged is damaged ([`Lost`]).
+//! A batch is written only after the one before it has been flushed. So if a batch is not whole,
+//! and the header of a later one is found behind it, then that batch had been acknowledged and is
+//! damaged ([`Lost`]); the log did not end there.
+//!
+//! Replay is one transaction, so the memory that it takes grows with the records. A truncation
+//! could touch any number of bitmaps, so it is only begun here, and finished with the orphans
+//! ([`Fs::clean_orphans`]).
+//!
+//! Locks: none are needed, because nothing else uses the filesystem; operations take their own.
+//! `Fs::replaying` makes them reserve by force and keeps commits away. Positions, starts and
+//! lengths are in blocks, ranges are half-open.
+//!
+//! Tests: tools/engine/tests/log_recovery.rs, log_loss.rs, replay_cost.rs, impossible.rs, crash.rs;
+//! tools/crash/tests/recovery.rs; tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
@@ -30,12 +45,12 @@ use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Shared};
 use kernel::prelude::*;
 
-/// A record that nobody can have logged.
+/// The error for a record that no operation can have logged (EUCLEAN).
 fn refuse(ino: u64, what: &str) -> Error {
     corrupt("log, record of inode", ino, what)
 }
 
-/// Is it a file type?
+/// Are these the type bits of a mode?
 fn is_kind(kind: u32) -> bool {
     matches!(kind >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12)
 }
@@ -45,7 +60,8 @@ impl Fs {
         self.log.area
     }
 
-    /// Calls `f` for each record of a batch that is newer than `generation`.
+    /// Calls `f` for each record of a payload with a generation above `generation`, in order. Ends
+    /// with the first error.
     fn each(payload: &[u8], generation: u64, mut f: impl FnMut(Stamped<'_>) -> Result) -> Result {
         let mut rest = payload;
         while !rest.is_empty() {
@@ -58,8 +74,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Is the data of a batch's write records on disk? Reads at most [`crate::engine::log::state::MAX_UNFLUSHED`] blocks of
-    /// a batch that was written by this code.
+    /// Do the data blocks that a payload names have the checksums that it names? Reads at most
+    /// [`crate::engine::log::state::MAX_UNFLUSHED`] blocks of a batch that this code wrote.
     fn data_is_there(&self, payload: &[u8], generation: u64) -> Result<bool> {
         if mutant::is(Mutant::LogTrustData) {
             return Ok(true);
@@ -73,7 +89,7 @@ impl Fs {
             let end = phys.saturating_add(csums.len() as u64 / 4);
             good &= end <= self.geometry.total;
             for (at, c) in (phys..end).zip(csums.chunks_exact(4)) {
-                // What cannot be read is not there.
+                // A block that cannot be read counts as wrong.
                 good = good
                     && ahead
                         .get(at, end)
@@ -94,8 +110,9 @@ impl Fs {
         ring::read(&self.st, self.area(), ahead, (pos, seq), payload)
     }
 
-    /// What fsync had acknowledged at the position `pos` and behind it, where the batch `seq` is not whole. The
-    /// area ends before the position `end`.
+    /// The acknowledged batches that cannot be replayed, where the batch `seq` at `pos` is not
+    /// whole but `found`. `end` is the position behind the last block of the ring. `None` if the
+    /// log just ends here.
     fn lost(
         &self,
         ahead: &mut Ahead<'_>,
@@ -111,13 +128,15 @@ impl Fs {
         Some(Lost { pos, seq, newest })
     }
 
-    /// Replays the log. `durable` is the generation of the superblock.
+    /// Replays the log from position `pos` and number `seq`, those in the superblock. Returns
+    /// without changing anything if acknowledged batches are damaged and the mount is to be
+    /// writable. EUCLEAN for a record that cannot be true; the mount fails then.
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
         let durable = self.durable_generation();
         let mut done = Replayed::default();
         let mut payload = KVVec::new();
         let mut ahead = Ahead::new(self.st.device())?;
-        // 1: how far.
+        // 1: find the end.
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
         let mut next = KVVec::new();
@@ -126,7 +145,7 @@ impl Fs {
         while let Found::Whole { data_durable } = have {
             let len = ring::blocks_of(payload.len());
             let after = (p + len, s + 1);
-            // Behind the last block comes the first one again, which is this log's first batch.
+            // The ring is full: behind its last block comes this log's first batch again.
             let follows = match after.0 < limit {
                 true => self.batch(&mut ahead, after.0, after.1, &mut next)?,
                 false => Found::Nothing,
@@ -146,7 +165,7 @@ impl Fs {
                 top = top.max(r.generation);
                 Ok(())
             })?;
-            // Nobody logs for a transaction after the one that runs beside a commit.
+            // No transaction is later than the one that runs beside a commit, durable + 2.
             if top > durable.saturating_add(2) {
                 have = Found::Damaged;
                 break;
@@ -174,11 +193,11 @@ impl Fs {
             return Ok(done);
         }
         let end = p;
-        // 2. What is replayed belongs to a generation after all that the log knows, and to one whose
-        // superblock goes to the other slot: a power cut in the middle of writing it must leave the one
-        // that is there now.
+        // 2. The generation of the replay is above all that the log names. Its superblock goes to
+        //    the other slot than the present one, which must survive a power cut while the new one
+        //    is written; so it has the other parity.
         let gap = (newest - durable) & 1;
-        // Not below what it is: a torn superblock may have parts of a later one.
+        // `running` may be higher already: a torn superblock may have parts of a later generation.
         let next = (newest + 1 + gap).max(self.running_generation());
         self.running.store(next, Ordering::Release);
         (p, s) = (pos, seq);
@@ -217,8 +236,8 @@ impl Fs {
         }
     }
 
-    /// Is the record one that can have been logged, as far as what is there says? Its checksum was right. Inodes
-    /// made since the superblock have numbers from `first_ino` on.
+    /// Can the record have been logged, as far as the state before it shows? EUCLEAN if not. Inodes
+    /// that were created after the superblock have numbers from `first_ino` on.
     fn check(&self, r: &Record<'_>, first_ino: u64) -> Result {
         match *r {
             Record::Create {
@@ -231,7 +250,7 @@ impl Fs {
                 if !(first_ino..MAX_INO).contains(&ino) {
                     return Err(refuse(
                         ino,
-                        "it creates an inode that the superblock counts",
+                        "creates an inode number that the superblock counts",
                     ));
                 }
                 match self.iget(ino) {
@@ -239,12 +258,12 @@ impl Fs {
                     Err(e) => return Err(e),
                     Ok(inode) => {
                         self.iput(inode);
-                        return Err(refuse(ino, "it creates an inode that there is"));
+                        return Err(refuse(ino, "creates an inode that exists"));
                     }
                 }
                 let kind = attrs.mode & S_IFMT;
                 if !is_kind(kind) || (kind == S_IFLNK) == target.is_empty() {
-                    return Err(refuse(ino, "an impossible type"));
+                    return Err(refuse(ino, "impossible file type"));
                 }
                 if dir != 0 {
                     self.must_be(dir, S_IFDIR)?;
@@ -254,7 +273,7 @@ impl Fs {
             Record::Link { dir, ino, .. } => {
                 self.must_be(dir, S_IFDIR)?;
                 match self.kind_of(ino)? {
-                    S_IFDIR => Err(refuse(ino, "a second name of a directory")),
+                    S_IFDIR => Err(refuse(ino, "links a directory")),
                     _ => Ok(()),
                 }
             }
@@ -274,14 +293,14 @@ impl Fs {
             Record::Attrs { ino, attrs } => {
                 self.kind_of(ino)?;
                 if attrs.size != SAME_SIZE && attrs.size > i64::MAX as u64 {
-                    return Err(refuse(ino, "an impossible size"));
+                    return Err(refuse(ino, "impossible size"));
                 }
                 Ok(())
             }
             Record::Size { ino, bytes } | Record::Grow { ino, bytes } => {
                 self.must_be(ino, S_IFREG)?;
                 match bytes > i64::MAX as u64 {
-                    true => Err(refuse(ino, "an impossible size")),
+                    true => Err(refuse(ino, "impossible size")),
                     false => Ok(()),
                 }
             }
@@ -309,14 +328,14 @@ impl Fs {
         }
         let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS);
         if len == 0 || end.is_none() {
-            return Err(refuse(ino, "impossible file blocks"));
+            return Err(refuse(ino, "impossible range of file blocks"));
         }
         Ok(())
     }
 
     fn kind_of(&self, ino: u64) -> Result<u32> {
         self.with(ino, |i| Ok(i.kind())).map_err(|e| match e {
-            ESTALE => refuse(ino, "there is no such inode"),
+            ESTALE => refuse(ino, "no such inode"),
             e => e,
         })
     }
@@ -324,21 +343,21 @@ impl Fs {
     fn must_be(&self, ino: u64, kind: u32) -> Result {
         match self.kind_of(ino)? == kind {
             true => Ok(()),
-            false => Err(refuse(ino, "an inode of another type")),
+            false => Err(refuse(ino, "the inode has another type")),
         }
     }
 
-    /// Does the name name this inode (0: nothing)?
+    /// EUCLEAN unless the name is that of inode `ino`, or is free if `ino` is 0.
     fn must_name(&self, dir: u64, name: &[u8], ino: u64) -> Result {
         self.must_be(dir, S_IFDIR)?;
         let found = self.with(dir, |d| self.lookup(d, name))?;
         if found.map_or(0, |e| e.ino) != ino {
-            return Err(refuse(ino, "its name names something else"));
+            return Err(refuse(ino, "the name belongs to another inode"));
         }
         Ok(())
     }
 
-    /// Runs `f` with an inode.
+    /// Runs `f` with a reference to an inode.
     fn with<R>(&self, ino: u64, f: impl FnOnce(&Shared<Inode>) -> Result<R>) -> Result<R> {
         let inode = self.iget(ino)?;
         let r = f(&inode);
@@ -471,8 +490,9 @@ impl Fs {
         }
     }
 
-    /// Maps `[start, start + len)` to `phys` as the record says: written when there are checksums. Parts
-    /// that are mapped there already only change their state.
+    /// Maps file blocks `[start, start + len)` to disk blocks from `phys` on, written if there are
+    /// checksums and unwritten otherwise. Blocks that are mapped there already only change their
+    /// state; others must be claimed.
     fn replay_extent(
         &self,
         inode: &Shared<Inode>,
@@ -500,7 +520,7 @@ impl Fs {
             if same && (under.kind == MapKind::Written || !written) {
                 continue;
             }
-            // A write into preallocated blocks keeps them; everything else frees what was there.
+            // A write in place keeps the preallocated blocks; otherwise the old blocks are freed.
             let old = if same { Old::KeepUnwritten } else { Old::Free };
             let mut gone = from;
             while gone < to {
@@ -508,7 +528,7 @@ impl Fs {
             }
             if !same {
                 if !self.space.is_claimed(&self.st, p, to - from)? {
-                    return Err(refuse(inode.ino(), "it maps blocks that are in use"));
+                    return Err(refuse(inode.ino(), "maps blocks that are in use"));
                 }
                 txn.charge(self.space.commit_busy(&self.st, p, to - from)?);
             }
