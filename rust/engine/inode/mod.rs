@@ -4,8 +4,8 @@
 //!
 //! | lock | protects |
 //! |---|---|
-//! | `submitting` | nothing in memory: dirty pages are being turned into writes in flight |
-//! | `snap` | what the commit under way takes of the inode |
+//! | `submitting` | nothing in memory: held shared while dirty pages are being turned into writes in flight |
+//! | `snap` | the snapshot that the running commit takes of the inode |
 //! | `ordered_sem` | R1: shared while a write starts, exclusive while a fast fsync collects |
 //! | `maps` | extent tree, extent maps, delalloc; `seq` changes only with it held for writing |
 //! | `dir` | the entries of a directory, or the target of a symbolic link |
@@ -13,7 +13,11 @@
 //! | `meta` | attributes |
 //! | `ordered` | ordered extents |
 //!
-//! They nest in the order of the table.
+//! They nest in the order of the table, outermost first. A task never holds the same lock of two
+//! inodes. The other fields are atomics. Sizes are in bytes, everything else in blocks.
+//!
+//! Tests: `tools/engine/tests/attrs.rs`, `tools/engine/tests/threads.rs`,
+//! `tools/models/tests/rules/r1.rs` to `tools/models/tests/rules/r5.rs`, `tests/vm/t/053-attrs.sh`.
 
 pub mod maps;
 pub mod ordered;
@@ -32,20 +36,22 @@ use maps::Maps;
 use ordered::{Collecting, OrderedSet};
 use snapshot::{InodeSnap, TreeSnap};
 
-/// Attributes and what goes with them.
+/// The attributes of an inode, and the state that goes into its record with them. Under
+/// `Inode.meta`.
 pub struct Meta {
-    /// The attributes; `size` is the on-disk size.
+    /// The attributes; `size` is the size on disk.
     pub attrs: Attrs,
     /// `STATE_*` of the record.
     pub state: u32,
-    /// With [`STATE_TRUNCATE`]: mappings from this block on have been cut off, but not all are gone.
+    /// With [`STATE_TRUNCATE`]: mappings from this file block on have been cut off, and some of
+    /// them may still exist.
     pub cut: u64,
-    /// Parent, for directories.
+    /// Inode number of the parent, for directories; else 0.
     pub parent: u64,
-    /// The inode is gone: the next commit removes its record.
+    /// The inode is deleted: the next commit removes its record.
     pub deleted: bool,
-    /// The change time that the VFS inode has because it was copied from here, or that was copied here
-    /// from there. If the VFS inode has another one, the VFS has changed it by itself since then.
+    /// The change time that was last copied from here to the VFS inode, or from there to here. If
+    /// the VFS inode has another one, the VFS has changed it by itself since then.
     pub shown: Time,
 }
 
@@ -61,15 +67,16 @@ impl Meta {
         }
     }
 
-    /// Carries out a change that the VFS inode has, too.
+    /// Applies a change that the VFS inode gets, too.
     pub(crate) fn change(&mut self, change: &AttrChange) {
         change.apply(&mut self.attrs);
         self.shown = change.ctime.unwrap_or(self.shown);
     }
 
-    /// What the VFS has changed by itself, of the times that are in its inode. The modification time of a
-    /// directory is never among it, and the change time only if it is not what was last shown: else the
-    /// engine's may be newer, and not yet copied to the VFS inode.
+    /// The times that the VFS has changed by itself, given the times in its inode. The modification
+    /// time of a directory is never among them. The change time is among them only if it differs
+    /// from the one last copied: otherwise the engine's may be newer and not copied to the VFS
+    /// inode yet.
     pub(crate) fn news(&self, vfs: &Times) -> AttrChange {
         let t = &self.attrs;
         let file = !t.is_dir();
@@ -87,11 +94,11 @@ pub struct Inode {
     ino: u64,
     kind: u32,
     pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
-    /// The commit under way has yet to take its snapshot ([`crate::engine::txn::commit`]).
+    /// The running commit has yet to take its snapshot ([`crate::engine::txn::commit`]).
     pub(crate) due: AtomicBool,
-    /// Shared by tasks that write dirty pages back, while they start the writes.
+    /// Held shared by tasks that write dirty pages back, while they start the writes.
     submitting: RwLock<()>,
-    /// R1: see [`crate::engine::ops::data`].
+    /// R1: see [`starting`].
     pub(crate) ordered_sem: RwLock<()>,
     pub(crate) maps: RwLock<Maps>,
     pub(crate) dir: RwLock<Tree>,
@@ -99,13 +106,13 @@ pub struct Inode {
     pub(crate) meta: Mutex<Meta>,
     pub(crate) ordered: Mutex<OrderedSet>,
     pub(crate) ordered_wait: WaitQueue,
-    /// R5: bumped by every change of `maps`.
+    /// R5: raised by every change of `maps`.
     pub(crate) seq: AtomicU64,
-    /// Direct writes in flight: reads look for them only when there are any.
+    /// The number of direct writes in flight; reads look for them only if there are any.
     pub(crate) direct: AtomicU64,
     pub(crate) dirty: AtomicBool,
     pub(crate) committing: AtomicBool,
-    /// Generation of the transaction that changed it last.
+    /// Generation of the transaction that last changed the inode.
     pub(crate) changed: AtomicU64,
 }
 
@@ -147,7 +154,7 @@ impl Inode {
         })
     }
 
-    /// A new inode without content.
+    /// A new inode without content. ENOMEM.
     pub fn new(ino: u64, attrs: Attrs, parent: u64) -> Result<Self> {
         let t = |kind| Tree::empty(TreeId { kind, owner: ino });
         let meta = Meta::new(attrs, 0, 0, parent);
@@ -161,7 +168,7 @@ impl Inode {
         )
     }
 
-    /// An inode from its record.
+    /// The inode of a record. EUCLEAN if an inline tree cannot be true, ENOMEM.
     pub fn from_record(ino: u64, rec: &InodeRecord<'_>) -> Result<Self> {
         let id = |kind| TreeId { kind, owner: ino };
         let cut = bytes_to_blocks(rec.attrs.size);
@@ -177,19 +184,20 @@ impl Inode {
         self.ino
     }
 
-    /// The type bits of its mode; they never change.
+    /// The type bits of the mode, which never change.
     pub fn kind(&self) -> u32 {
         self.kind
     }
 
-    /// Runs `f`, which writes dirty pages back: what it finds dirty is in flight when it returns.
+    /// Runs `f`, which writes dirty pages back: the pages that it finds dirty are in flight when it
+    /// returns.
     pub fn while_submitting<R>(&self, f: impl FnOnce() -> R) -> R {
         let _shared = self.submitting.read();
         f()
     }
 
-    /// Waits for the tasks that write dirty pages back: what was dirty is in flight. Does not wait for the
-    /// I/O.
+    /// Waits for the tasks that write dirty pages back, so that what was dirty is in flight. Does
+    /// not wait for the I/O. Takes `submitting`, so no folio lock may be held.
     pub fn wait_submitted(&self) {
         drop(self.submitting.write());
     }
@@ -199,16 +207,18 @@ impl Inode {
         self.meta.lock().attrs
     }
 
-    /// The block from which on mappings are to go that a truncation left behind, if there are some below `end`.
+    /// The file block from which a truncation has left mappings that must go before the file may
+    /// reach `end`; `None` if there are none below `end`.
     pub(crate) fn left_behind(&self, end: u64) -> Option<u64> {
         let meta = self.meta.lock();
         (meta.state & STATE_TRUNCATE != 0 && end > meta.cut).then_some(meta.cut)
     }
 
-    /// Copies attributes to the VFS inode: `show` gets them, under the lock that orders their changes, so
-    /// that no copy overwrites a newer one. `vfs_ctime` reads the change time that the VFS inode has
-    /// (`None`: none yet). If the VFS has changed that by itself, the later of the two stays; its
-    /// write-back ([`crate::engine::Fs::push_times`]) is still to come.
+    /// Copies the attributes to the VFS inode: calls `show` with them under the lock that orders
+    /// their changes, so that no copy overwrites a newer one. `vfs_ctime` reads the change time of
+    /// the VFS inode (`None`: it has none yet). If the VFS has changed that time by itself, the
+    /// later of the two stays; the write-back of the VFS's ([`crate::engine::Fs::push_times`]) is
+    /// still to come.
     pub fn show(&self, vfs_ctime: impl FnOnce() -> Option<Time>, show: impl FnOnce(&Attrs)) {
         let mut m = self.meta.lock();
         let mut attrs = m.attrs;
@@ -219,23 +229,25 @@ impl Inode {
         show(&attrs);
     }
 
-    /// Data blocks of the file: the allocated ones, and those that dirty pages and writes in flight will
-    /// add. What replaces allocated blocks adds none. A file whose data is just being written must
-    /// never look as if it had none: backup tools take that for a hole.
+    /// The number of data blocks of the file, for stat(2): the allocated ones, and those that dirty
+    /// pages and writes in flight will add. A write that replaces allocated blocks adds none. A
+    /// file with data being written must never look empty, because backup tools take that for a
+    /// hole.
     pub fn blocks(&self) -> u64 {
         self.maps.read().all_blocks()
     }
 
-    /// R1: waits for writes that are being started, and keeps others from it.
+    /// R1: waits for writes that are being started, and keeps others from starting.
     pub(crate) fn collecting(&self) -> Collecting<'_> {
         Collecting::enter(&self.ordered_sem)
     }
 
-    /// Takes the snapshot of an inode that no operation changes meanwhile.
+    /// Takes the snapshot of an inode that no operation changes meanwhile. ENOMEM, with the inode
+    /// as it was.
     ///
-    /// Everything that needs memory comes first. The snapshot of a tree takes its list of replaced nodes
-    /// along: if an operation could not take all of the inode and dropped a part of it, the commit would never
-    /// free their blocks.
+    /// Everything that needs memory comes first, because the snapshot of a tree takes its list of
+    /// replaced nodes along. If the snapshot of one tree failed after that of another had been
+    /// taken, the list would be dropped, and the commit would never free those blocks.
     pub(crate) fn take_snapshot(&self) -> Result<KBox<InodeSnap>> {
         let extents = TreeSnap::prepare(&self.maps.read().tree)?;
         let dir = TreeSnap::prepare(&self.dir.read())?;
@@ -265,12 +277,14 @@ impl Inode {
         Ok(snap)
     }
 
-    /// Changed since the last commit, or being committed: must stay in the table.
+    /// Whether the inode has changed since the last commit or is being committed, and so must stay
+    /// in the table.
     pub fn is_dirty(&self) -> bool {
         self.dirty.load(Ordering::Acquire) || self.committing.load(Ordering::Acquire)
     }
 
-    /// R5: something about the maps changed, which are held for writing: they are the proof.
+    /// R5: raises the sequence number after a change of the maps. The argument proves that they are
+    /// held for writing.
     pub(crate) fn bump(&self, _maps: &mut Maps) -> u64 {
         self.seq.fetch_add(1, Ordering::Release).wrapping_add(1)
     }

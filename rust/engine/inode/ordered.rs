@@ -1,25 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Ordered extents: data I/O in flight, file range and disk range with checksums.
+//! Ordered extents: data I/O in flight, with file range, disk range and checksums.
 //!
-//! An [`OrderedExtent`] exists from before its mapping can be seen until the I/O has ended and the extent
-//! tree (or, on failure, the space) has been put right. Whoever collects mappings first collects
-//! ordered extents and so can wait for the data (R1, docs/RACES.md).
-//! The set is under `Inode.ordered`. Both sides of `Inode.ordered_sem` are types here: [`SharedSide`] to
-//! start a write, [`Collecting`] to collect what a fast fsync logs.
+//! # Model
+//!
+//! An [`OrderedExtent`] exists from before its mapping becomes visible until the I/O has ended and
+//! the extent tree (or, on failure, the space) is up to date. A fast fsync collects ordered extents
+//! before it collects mappings, and can so wait for the data (R1, docs/RACES.md).
+//!
+//! The set also remembers the ranges of buffered data that could not be written. All ranges are
+//! half-open, in blocks. The word is from btrfs.
+//!
+//! # Locks
+//!
+//! The set is under `Inode.ordered`. Both sides of `Inode.ordered_sem` are types here:
+//! [`SharedSide`] to start a write, [`Collecting`] to collect what a fast fsync logs.
+//!
+//! Tests: `tools/models/tests/rules/r1.rs`, `tools/models/tests/types.rs`,
+//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/write_lost.rs`,
+//! `tests/vm/t/049-lost-writes.sh`.
 
 use crate::engine::mutant::{self, Mutant};
 use crate::os::{Map, ReadGuard, RwLock, WriteGuard};
 use kernel::prelude::*;
 
-/// The shared side of `ordered_sem`: what it takes to insert an ordered extent.
+/// The shared side of `ordered_sem`, without which no ordered extent can be inserted.
 pub struct SharedSide<'a> {
     /// `None` in a mutant only.
     _shared: Option<ReadGuard<'a, ()>>,
 }
 
 impl<'a> SharedSide<'a> {
-    /// Waits for fast fsyncs that collect. Taken before `maps`.
+    /// Waits for fast fsyncs that collect. To be taken before `maps`.
     pub(super) fn enter(ordered_sem: &'a RwLock<()>) -> Self {
         Self {
             _shared: (!mutant::is(Mutant::R1Lock)).then(|| ordered_sem.read()),
@@ -27,15 +39,15 @@ impl<'a> SharedSide<'a> {
     }
 }
 
-/// The right to collect what a fast fsync logs: the exclusive side of `ordered_sem`. Nobody is between
-/// an ordered extent and its extent map.
+/// The right to collect what a fast fsync logs: the exclusive side of `ordered_sem`. While it
+/// exists, no task is between inserting an ordered extent and inserting its extent map.
 pub struct Collecting<'a> {
     /// `None` in a mutant only.
     _exclusive: Option<WriteGuard<'a, ()>>,
 }
 
 impl<'a> Collecting<'a> {
-    /// Waits for writes that are being started. Taken before `maps`.
+    /// Waits for writes that are being started. To be taken before `maps`.
     pub(super) fn enter(ordered_sem: &'a RwLock<()>) -> Self {
         Self {
             _exclusive: (!mutant::is(Mutant::R1Lock)).then(|| ordered_sem.write()),
@@ -79,27 +91,27 @@ pub struct NewWrite {
 /// # Invariants
 ///
 /// No two overlap. Two writes in flight to the same blocks would complete in no order: the later
-/// completion would free what the earlier one mapped, while the extent map of the other still
-/// pointed there. Whoever wants to write where a write is in flight waits for it.
+/// completion would free the blocks that the earlier one mapped, while the other's extent map still
+/// pointed to them. A task that has to write where a write is in flight waits for that write.
 pub struct OrderedSet {
     next: u64,
     map: Map<u64, Flight>,
     lost: Lost,
 }
 
-/// How many losses an inode remembers one by one.
+/// How many losses an inode remembers.
 const REMEMBERED: usize = 4;
 
-/// Buffered data that could not be written, and is not dirty any more: the last few ranges.
+/// The last few ranges of buffered data that could not be written and are not dirty any more.
 ///
-/// An operation that first writes a range has to know whether *this* failed: the mapping's error is
-/// about the whole file, and is the same before and after when another one like it has not been
-/// reported yet.
+/// An operation that first writes a range has to know whether *that* write failed. The mapping's
+/// error state does not say it: it is about the whole file, and if it holds an unreported error
+/// already, another one like it changes nothing.
 #[derive(Default)]
 struct Lost {
-    /// How many there have been.
+    /// The number of losses so far.
     count: u64,
-    /// Loss number n is at n % [`REMEMBERED`]: first block, number of blocks, error.
+    /// Loss number n is at n % [`REMEMBERED`]: first file block, number of blocks, error.
     last: [Option<(u64, u64, Error)>; REMEMBERED],
 }
 
@@ -117,7 +129,7 @@ pub struct OrderedExtent {
 }
 
 impl OrderedExtent {
-    /// Unique in its inode, never 0.
+    /// Its number, unique in its inode and never 0.
     pub fn id(&self) -> u64 {
         self.id
     }
@@ -129,7 +141,7 @@ impl OrderedExtent {
     pub fn len(&self) -> u64 {
         self.flight.len
     }
-    /// First file block after it.
+    /// The first file block after the range.
     pub fn end(&self) -> u64 {
         self.flight.start.saturating_add(self.flight.len)
     }
@@ -152,7 +164,7 @@ impl OrderedExtent {
 }
 
 impl OrderedSet {
-    /// No I/O in flight.
+    /// An empty set.
     pub fn new() -> Self {
         Self {
             next: 1,
@@ -161,19 +173,20 @@ impl OrderedSet {
         }
     }
 
-    /// R1: inserts an ordered extent; EBUSY if one is there. Only who may start a write can call it.
+    /// R1: inserts an ordered extent. EBUSY if one overlaps it, ENOMEM. The shared side proves that
+    /// the caller may start a write.
     pub(in crate::engine) fn insert(
         &mut self,
         side: &SharedSide<'_>,
         write: NewWrite,
     ) -> Result<OrderedExtent> {
         let o = self.token(side, write)?;
-        // INVARIANT: of the set: `token` has looked.
+        // INVARIANT: no two overlap, because `token` has looked.
         self.map.insert(o.start(), o.flight)?;
         Ok(o)
     }
 
-    /// An [`OrderedExtent`] with the next number. Private: it is not in the set yet.
+    /// An [`OrderedExtent`] with the next number. Private, because it is not in the set yet.
     fn token(&mut self, _side: &SharedSide<'_>, write: NewWrite) -> Result<OrderedExtent> {
         if self.overlaps(write.start, write.len) {
             return Err(EBUSY);
@@ -194,7 +207,7 @@ impl OrderedSet {
         })
     }
 
-    /// Hand-weakened, for R1's mutants: proof of what is not so.
+    /// Hand-weakened, for R1's mutants: a proof of something that is not true yet.
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
     pub(super) fn unproved(
         &mut self,
@@ -204,19 +217,20 @@ impl OrderedSet {
         self.token(side, write)
     }
 
-    /// Hand-weakened, for R1's mutants: makes [`Self::unproved`] true at last.
+    /// Hand-weakened, for R1's mutants: inserts what [`Self::unproved`] claimed to have inserted.
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
     pub(super) fn insert_late(&mut self, o: &OrderedExtent) -> Result {
         self.map.insert(o.start(), o.flight)?;
         Ok(())
     }
 
-    /// Takes it out again.
+    /// Removes an ordered extent, whose write has ended or never began.
     pub(in crate::engine) fn remove(&mut self, o: OrderedExtent) {
         self.map.remove(&o.flight.start);
     }
 
-    /// Data of dirty pages of the range is lost. Told before the pages leave writeback.
+    /// Records that data of dirty pages in the range is lost. To be called before the pages leave
+    /// writeback, so that a task which waits for them sees the loss.
     pub fn set_lost(&mut self, start: u64, len: u64, error: Error) {
         let at = (self.lost.count % REMEMBERED as u64) as usize;
         if let Some(slot) = self.lost.last.get_mut(at) {
@@ -225,13 +239,13 @@ impl OrderedSet {
         self.lost.count += 1;
     }
 
-    /// How many losses there have been: where [`Self::lost_since`] begins.
+    /// The number of losses so far, to pass to [`Self::lost_since`] later.
     pub fn lost(&self) -> u64 {
         self.lost.count
     }
 
-    /// The error of a loss in the range since there were `count` of them. When there were more than
-    /// are remembered, the last one counts, wherever it was.
+    /// The error of a loss in the range, of those after the first `count`. If there were more of
+    /// them than are remembered, the last one counts, wherever it was.
     pub fn lost_since(&self, count: u64, start: u64, len: u64) -> Result {
         let new = self.lost.count.saturating_sub(count);
         let all = new > REMEMBERED as u64;
@@ -247,29 +261,29 @@ impl OrderedSet {
         Ok(())
     }
 
-    /// Later ordered extents have at least this id.
+    /// The number that the next ordered extent gets.
     pub fn next_id(&self) -> u64 {
         self.next
     }
 
-    /// Is no write in flight?
+    /// Whether no write is in flight.
     pub fn is_empty(&self) -> bool {
         self.map.is_empty()
     }
 
-    /// How many ordered extents with a smaller id are there?
+    /// The number of ordered extents with a number below `id`.
     pub fn count_before(&self, id: u64) -> u64 {
         let mut n = 0;
         self.map.for_each(|_, f| n += u64::from(f.id < id));
         n
     }
 
-    /// Is any write in flight in the range?
+    /// Whether a write is in flight in the range.
     pub fn overlaps(&self, start: u64, len: u64) -> bool {
         self.any(start, len, |_| true)
     }
 
-    /// Is any direct write in flight in the range?
+    /// Whether a direct write is in flight in the range.
     pub fn direct(&self, start: u64, len: u64) -> bool {
         self.any(start, len, |f| f.direct)
     }
@@ -287,7 +301,7 @@ impl OrderedSet {
         if start >= end {
             return false;
         }
-        // One may begin before the range and reach into it; the others begin in it.
+        // One may begin before the range and reach into it; all others begin within it.
         if self
             .map
             .last_le(start)

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a commit takes of an inode.
+//! The snapshot that a commit takes of an inode. It is plain data that belongs to the commit; until
+//! the commit takes it, it is under `Inode.snap`.
+//!
+//! Tests: `tools/engine/tests/abort.rs`, `tools/engine/tests/crash.rs`,
+//! `tools/engine/tests/slow_reads.rs`.
 
 use crate::engine::btree::{Snapshot, Tree};
 use crate::engine::format::inode::INLINE_TREE_MAX;
@@ -14,7 +18,8 @@ pub(crate) struct TreeSnap {
 }
 
 impl TreeSnap {
-    /// The part of it that needs memory. The tree does not change between this and [`TreeSnap::fill`].
+    /// Makes the parts that need memory. The tree must not change between this and
+    /// [`TreeSnap::fill`].
     pub(super) fn prepare(tree: &Tree) -> Result<Self> {
         Ok(Self {
             snapshot: Tree::empty(tree.id()).snapshot()?,
@@ -22,7 +27,7 @@ impl TreeSnap {
         })
     }
 
-    /// Takes the snapshot, which needs no memory.
+    /// Takes the snapshot. Needs no memory.
     pub(super) fn fill(&mut self, tree: &mut Tree) -> Result {
         self.snapshot = tree.snapshot()?;
         Ok(())

@@ -2,15 +2,22 @@
 
 //! Starting a write (R1).
 //!
-//! A write becomes visible in [`Starting::publish`] and nowhere else. The chain of types:
+//! A write becomes visible in [`Starting::publish`] and nowhere else. Types carry the order, from
+//! lock to ordered extent to extent map:
 //!
-//! - `OrderedSet::insert` requires a [`SharedSide`], the shared side of `Inode.ordered_sem`, which outside
-//!   of this room only [`Starting`] holds. The one call of [`Starting::enter`] is in `Fs::start_write`
-//!   (`scripts/layers` checks that).
-//! - `ExtentMaps::insert_pinned` requires the `OrderedExtent`, which only `OrderedSet::insert` makes. So
-//!   the order is not a matter of care.
-//! - `ExtentMaps::unsaved_from`, by which a fast fsync finds what it has to log, requires a `Collecting`,
-//!   which holds the exclusive side.
+//! - `OrderedSet::insert` requires a [`SharedSide`], the shared side of `Inode.ordered_sem`.
+//!   Outside of this directory only [`Starting`] holds one, and the one call of [`Starting::enter`]
+//!   is in `Fs::start_write` (`scripts/layers` checks that).
+//! - `ExtentMaps::insert_pinned` requires the `OrderedExtent` that only `OrderedSet::insert` makes,
+//!   so the compiler enforces the order.
+//! - `ExtentMaps::unsaved_from`, by which a fast fsync finds what it has to log, requires a
+//!   `Collecting`, which holds the exclusive side.
+//!
+//! The race and its timelines are in docs/RACES.md (R1). Locks: `ordered_sem` (shared), then `maps`
+//! (for writing), then `ordered`.
+//!
+//! Tests: `tools/models/tests/rules/r1.rs`, `tools/models/tests/types.rs` (what must not compile),
+//! `tests/vm/t/041-r1.sh`.
 
 use super::maps::Maps;
 use super::ordered::{NewWrite, OrderedExtent, SharedSide};
@@ -21,7 +28,7 @@ use crate::os::{trace, Device, Shared, Window};
 use core::ops::Deref;
 use kernel::prelude::*;
 
-/// An ordered extent and its inode: the right to complete the write.
+/// An ordered extent and its inode: the right, and the duty, to complete the write.
 #[must_use = "the I/O of an ordered extent must be finished"]
 pub struct Ordered {
     inode: Shared<Inode>,
@@ -29,12 +36,12 @@ pub struct Ordered {
 }
 
 impl Ordered {
-    /// The inode that is written.
+    /// The inode that the write belongs to.
     pub fn inode(&self) -> &Shared<Inode> {
         &self.inode
     }
 
-    /// The ordered extent alone, to be taken out of its set.
+    /// The ordered extent alone, to be removed from its set.
     pub(in crate::engine) fn into_extent(self) -> OrderedExtent {
         self.extent
     }
@@ -48,13 +55,13 @@ impl Deref for Ordered {
     }
 }
 
-/// Where a write in flight goes.
+/// The destination of a write in flight.
 pub struct Started {
     /// First disk block.
     pub phys: u64,
-    /// Number of blocks: a prefix of what was asked for.
+    /// Number of blocks. They may be only a prefix of the requested range.
     pub len: u64,
-    /// The ordered extent; give it to `finish_write` when the I/O has ended.
+    /// The ordered extent; pass it to `finish_write` when the I/O has ended.
     pub ordered: Ordered,
 }
 
@@ -67,7 +74,8 @@ pub struct Starting<'a> {
 }
 
 impl<'a> Starting<'a> {
-    /// Waits for fast fsyncs that collect. Taken before `maps`.
+    /// Takes the shared side of `ordered_sem`: waits for fast fsyncs that collect. To be taken
+    /// before `maps`.
     pub(in crate::engine) fn enter(inode: &'a Shared<Inode>, device: &'a Device) -> Self {
         Self {
             inode,
@@ -83,8 +91,10 @@ impl<'a> Starting<'a> {
         }
     }
 
-    /// R1: makes a write visible, with `maps` held for writing. EBUSY if one is in flight there. All
-    /// is as before on error.
+    /// R1: makes a write visible: inserts its ordered extent, then its extent map. The caller holds
+    /// `maps` for writing. EBUSY if a write is in flight there, ENOMEM. On error no ordered extent
+    /// stays behind, but extent maps of the range may be gone: the caller must keep fsyncs from
+    /// relying on the log.
     pub(in crate::engine) fn publish(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
         #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
         if mutant::is(Mutant::R1Order) {
@@ -94,7 +104,7 @@ impl<'a> Starting<'a> {
         let ordered = self.inode.ordered.lock().insert(&self.side, write)?;
         self.tell(&ordered, trace::ordered_insert);
         let _ = self.device.pass(Window::OrderedInserted);
-        // ... the extent map second: the type asks for the ordered extent.
+        // ... the extent map second: its type requires the ordered extent.
         if let Err(e) = maps.ems.insert_pinned(&ordered) {
             self.inode.ordered.lock().remove(ordered);
             return Err(e);
@@ -103,7 +113,7 @@ impl<'a> Starting<'a> {
         Ok(self.ordered(ordered))
     }
 
-    /// A step in the life of an ordered extent, for traces.
+    /// Traces a step in the life of an ordered extent.
     #[inline(always)]
     fn tell(&self, o: &OrderedExtent, event: fn(u32, u64, u64, u64, u64, u64, bool, bool)) {
         event(
@@ -118,8 +128,8 @@ impl<'a> Starting<'a> {
         );
     }
 
-    /// Hand-weakened, for R1's mutants: the extent map first. It takes an `OrderedExtent` that is in no set,
-    /// which real code cannot have.
+    /// Hand-weakened, for R1's mutants: inserts the extent map first, against an `OrderedExtent`
+    /// that is in no set. Real code cannot have one.
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
     fn publish_swapped(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
         let ordered = self.inode.ordered.lock().unproved(&self.side, write)?;

@@ -2,9 +2,19 @@
 
 //! The table of inodes in memory.
 //!
-//! An inode is in the table while the VFS uses it (`users`) or while it is dirty: a commit finds
-//! changed inodes here and nowhere else, so the inode tree is true for every inode that is *not* in
-//! the table. Shards with a mutex each; only the look-up is under it.
+//! # Model
+//!
+//! An inode is in the table while the VFS uses it (`users`) or while it is dirty. A commit finds
+//! changed inodes here and nowhere else, so the inode tree is up to date for every inode that is
+//! *not* in the table.
+//!
+//! # Locks
+//!
+//! The table consists of shards with a mutex each. Only the look-up is under it; inodes are read
+//! without it, and a ticket shows whether what was read may be old.
+//!
+//! Tests: `tools/engine/tests/threads.rs`, `tools/engine/tests/stress.rs`,
+//! `tools/engine/tests/memory/main.rs`.
 
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
@@ -21,7 +31,7 @@ struct Entry {
 
 struct Shard {
     map: Map<u64, Entry>,
-    /// Number of entries that were removed so far.
+    /// The number of entries removed so far.
     removed: u64,
 }
 
@@ -36,18 +46,19 @@ impl Shard {
     }
 }
 
-/// Inode number to inode.
+/// The table: inodes by number.
 pub struct InodeTable {
     shards: KVec<Mutex<Shard>>,
-    /// The inode with which the next [`InodeTable::sweep`] begins.
+    /// The inode number with which the next [`InodeTable::sweep`] begins.
     hand: AtomicU64,
 }
 
-/// Answer of [`InodeTable::get`].
+/// The result of [`InodeTable::get`].
 pub enum Lookup {
     /// The inode, with one more user.
     Here(Shared<Inode>),
-    /// It is not in the table: the inode tree is true for it, as long as this ticket is valid.
+    /// The inode is not in the table, and the inode tree is up to date for it, as long as this
+    /// ticket is valid.
     Not(u64),
 }
 
@@ -77,7 +88,8 @@ impl InodeTable {
         self.shards.get((ino % SHARDS as u64) as usize).ok_or(EIO)
     }
 
-    /// The inode, with one more user, or a ticket for [`InodeTable::add_loaded`].
+    /// Looks an inode up: the inode, with one more user, or a ticket for
+    /// [`InodeTable::add_loaded`].
     pub fn get(&self, ino: u64) -> Result<Lookup> {
         let mut shard = self.shard(ino)?.lock();
         let removed = shard.removed;
@@ -90,7 +102,7 @@ impl InodeTable {
         })
     }
 
-    /// Adds a new inode with one user.
+    /// Adds a new inode with one user. ENOMEM.
     pub fn add(&self, inode: Shared<Inode>) -> Result<Shared<Inode>> {
         let ino = inode.ino();
         self.shard(ino)?.lock().map.insert(
@@ -103,10 +115,10 @@ impl InodeTable {
         Ok(inode)
     }
 
-    /// Adds an inode that was read after [`InodeTable::get`] gave the ticket, with one user, unless
-    /// somebody was faster: then theirs, with one more user. `None` when the ticket has expired: in
-    /// between the inode may have been here, have been changed, committed and removed, so that what
-    /// was read is old.
+    /// Adds an inode, with one user, that was read after [`InodeTable::get`] gave the ticket. If
+    /// another task was faster, returns that task's inode with one more user. `None` if the ticket
+    /// has expired: meanwhile the inode may have been here, been changed, committed and removed, so
+    /// what was read may be old. ENOMEM.
     pub fn add_loaded(&self, inode: Shared<Inode>, ticket: u64) -> Result<Option<Shared<Inode>>> {
         let ino = inode.ino();
         let mut shard = self.shard(ino)?.lock();
@@ -127,7 +139,7 @@ impl InodeTable {
         Ok(Some(inode))
     }
 
-    /// One user less; the inode is removed and returned when it is clean and nobody uses it.
+    /// Drops one user. Removes and returns the inode if it is clean and has no user left.
     #[must_use = "what its extent maps count for must be given back"]
     pub fn put(&self, ino: u64) -> Option<Shared<Inode>> {
         let mut shard = self.shard(ino).ok()?.lock();
@@ -136,18 +148,20 @@ impl InodeTable {
         shard.remove_idle(ino)
     }
 
-    /// After a commit: removes and returns the inode if nobody uses it and nobody dirtied it again.
+    /// After a commit: removes and returns the inode if it has no user and has not been dirtied
+    /// again.
     #[must_use = "what its extent maps count for must be given back"]
     pub fn reap(&self, ino: u64) -> Option<Shared<Inode>> {
         self.shard(ino).ok()?.lock().remove_idle(ino)
     }
 
-    /// Calls `f` for inodes until it returns false, beginning with the one at which it did so the last
-    /// time. Each is called without the shard's lock. For the shrinker: it does not wait for locks.
+    /// Calls `f` for inodes until it returns false, beginning with the one at which it did so the
+    /// last time. Calls `f` without the shard's lock. For the shrinker: it skips shards with a lock
+    /// that is held.
     pub fn sweep(&self, mut f: impl FnMut(&Shared<Inode>) -> bool) {
         let hand = self.hand.load(Ordering::Relaxed);
         let first = (hand % SHARDS as u64) as usize;
-        // The first shard twice: from the hand on, and up to it.
+        // The first shard comes twice: from the hand on, and up to it.
         for turn in 0..=SHARDS {
             let Some(shard) = self.shards.get((first + turn) % SHARDS) else {
                 return;
@@ -170,7 +184,7 @@ impl InodeTable {
         }
     }
 
-    /// Empties the table (unmount); the number of inodes that still had users.
+    /// Empties the table at unmount. Returns the number of inodes that still had users.
     pub fn clear(&self) -> usize {
         let mut users = 0;
         for shard in self.shards.iter() {

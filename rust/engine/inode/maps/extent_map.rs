@@ -1,21 +1,36 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extent maps: what is known in memory about where file blocks are, ahead of the extent tree.
+//! Extent maps: where file blocks are, in memory, ahead of the extent tree.
 //!
-//! - *Pinned*: the I/O of an ordered extent is in flight there. Only R1's helper inserts pinned maps,
-//!   and only against the [`OrderedExtent`] that proves that the ordered extent came first.
-//! - *Modified*: the I/O completed in transaction `generation`, which is not committed (nor logged):
-//!   a fast fsync collects these.
-//! - *Logged*: modified, and a fast fsync has collected it. It stays until the commit all the same.
-//! - Otherwise clean: a cache entry that says what the extent tree says.
+//! # Model
 //!
-//! A fast fsync looks only where it must: `unsaved` covers every map that is pinned, or modified and not
-//! logged. It may cover more (where memory to cut a range was missing), never less. Neighbours of the
-//! same state whose blocks lie one behind the other on disk, too, are one map. So the cost of an fsync is
-//! that of what it saves, whatever happened since the last commit.
+//! A map is in one of four states:
 //!
-//! R2 (modified maps stay): [`ExtentMaps::release`], which release_folio and the shrinker come
-//! through, drops clean maps only. Everything is under `Inode.maps`.
+//! - *Pinned* (in flight): the I/O of an ordered extent has not ended. Only
+//!   [`crate::engine::inode::starting`] inserts pinned maps, against the [`OrderedExtent`] that proves that
+//!   the ordered extent came first (R1).
+//! - *Modified*: the I/O completed in transaction `generation`, which is not durable, and no fast
+//!   fsync has collected the map.
+//! - *Logged*: modified, and collected by a fast fsync. The map stays until the commit all the
+//!   same.
+//! - *Clean*: none of these. The map says what the extent tree says, and is only a cache entry.
+//!
+//! A fast fsync looks only at the ranges in `unsaved`, which cover every map that is pinned, or
+//! modified and not logged. They may cover more, where memory to cut a range was missing, but never
+//! less. Maps that are neighbours in the file and on disk, and in the same state, are joined. So an
+//! fsync costs as much as it has to save, however much was written since the last commit.
+//!
+//! R2 (modified maps stay): release_folio and the shrinker both go through [`ExtentMaps::release`],
+//! which drops clean maps only.
+//!
+//! # Locks
+//!
+//! Everything is under `Inode.maps`, but for [`Counts`], which are atomics. Ranges are half-open,
+//! in blocks.
+//!
+//! Tests: `tools/models/tests/rules/r1.rs`, `tools/models/tests/rules/r2.rs`,
+//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/cost.rs`, `tests/vm/t/042-r2.sh`,
+//! `tests/vm/t/091-reclaim.sh`.
 
 use super::range::{Range, RangeMap, RangeValue};
 use crate::engine::inode::ordered::{Collecting, OrderedExtent};
@@ -23,23 +38,23 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicI64, Ordering};
 use kernel::prelude::*;
 
-/// Clean maps that an inode keeps after a commit.
+/// How many maps an inode may have so that a commit keeps its clean ones.
 const KEEP: usize = 128;
 
-/// Where a range of file blocks is.
+/// The place and the state of a range of file blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Em {
     /// First disk block.
     pub phys: u64,
-    /// Ordered extent in flight (its id), or 0.
+    /// The number of the ordered extent in flight, or 0.
     pub pinned: u64,
     /// The write goes into preallocated blocks.
     pub in_place: bool,
-    /// Not committed yet.
+    /// The write has completed in a transaction that is not durable.
     pub modified: bool,
-    /// In the log already, or in the records that the next batch writes.
+    /// In the log, or in the records of the next batch. Only with `modified`.
     pub logged: bool,
-    /// Transaction that completed it.
+    /// The generation of the transaction in which the write completed.
     pub generation: u64,
 }
 
@@ -53,17 +68,17 @@ impl RangeValue for Em {
 }
 
 impl Em {
-    /// May be dropped at any time.
+    /// Whether the map may be dropped at any time.
     fn clean(&self) -> bool {
         self.pinned == 0 && !self.modified
     }
 }
 
-/// The extent maps of a filesystem's inodes.
+/// Numbers of extent maps of all inodes of a filesystem, for the shrinker.
 pub struct Counts {
-    /// All of them.
+    /// All extent maps.
     pub all: AtomicI64,
-    /// Those that a shrinker could free; a few more at times.
+    /// Those that the shrinker could free; at times a few more.
     pub clean: AtomicI64,
 }
 
@@ -80,16 +95,16 @@ impl Counts {
 /// The extent maps of an inode.
 pub struct ExtentMaps {
     maps: RangeMap<Em>,
-    /// Where a fast fsync has to look.
+    /// The ranges in which a fast fsync has to look.
     ///
     /// # Invariants
     ///
     /// Covers all maps that are pinned, or modified and not logged.
     unsaved: RangeMap<()>,
-    /// Clean maps: set by commits, which make them. What takes some of them away may leave it too high;
-    /// the shrinker puts that right.
+    /// The number of clean maps. Commits set it, since they make maps clean. When maps go in other
+    /// ways it may stay too high, until the shrinker corrects it.
     clean: usize,
-    /// What the filesystem's counts have of `maps` and `clean`.
+    /// What [`Counts`] include for `maps` and `clean` of this inode.
     counted: (usize, usize),
 }
 
@@ -104,7 +119,7 @@ impl ExtentMaps {
         }
     }
 
-    /// Brings the filesystem's counts of extent maps up to date.
+    /// Updates the filesystem's counts of extent maps.
     pub fn recount(&mut self, counts: &Counts) {
         let now = (self.maps.len(), self.clean.min(self.maps.len()));
         let (all, clean) = self.counted;
@@ -137,9 +152,9 @@ impl ExtentMaps {
         self.find(from, to, |em| em.in_place)
     }
 
-    /// R1: makes the mapping of a write in flight visible. `proof` is the ordered extent, which is
-    /// in the inode's set already: order is a matter of types here.
-    /// An error may have dropped modified maps: the caller sees to it that no fsync relies on the log.
+    /// R1: makes the mapping of a write in flight visible. `proof` shows that the ordered extent is
+    /// in the inode's set already, so the types enforce the order. ENOMEM; an error may have
+    /// dropped modified maps, so the caller must keep fsyncs from relying on the log.
     pub(in crate::engine) fn insert_pinned(&mut self, proof: &OrderedExtent) -> Result {
         self.unsaved.cover(proof.start(), proof.len())?;
         self.maps.carve(proof.start(), proof.len(), |_| ())?;
@@ -158,8 +173,8 @@ impl ExtentMaps {
         })
     }
 
-    /// The I/O of `o` completed in transaction `generation`: its maps are modified now. Parts that
-    /// a later write replaced keep that write's state.
+    /// The I/O of `o` completed in transaction `generation`: makes its maps modified. Parts that a
+    /// later write has replaced keep that write's state.
     pub fn completed(&mut self, o: &OrderedExtent, generation: u64) {
         self.each_of(o, |em| {
             em.pinned = 0;
@@ -172,14 +187,14 @@ impl ExtentMaps {
         self.join(o.end());
     }
 
-    /// Joins the maps on both sides of `block` if they are one: the same state, and one run on disk.
+    /// Joins the maps on both sides of `block` if they have the same state and are one run on disk.
     fn join(&mut self, block: u64) {
         self.maps.join(block, |l, r| l.pinned == 0 && l == r);
     }
 
-    /// The range holds nothing any more that a fast fsync has to look at.
+    /// Nothing in the range is left for a fast fsync to look at.
     fn saved(&mut self, start: u64, len: u64) {
-        // Without memory it stays covered, which costs the next fsync a look.
+        // Without memory the range stays covered, which costs the next fsync a look.
         let _ = self.unsaved.carve(start, len, |_| ());
     }
 
@@ -199,7 +214,7 @@ impl ExtentMaps {
         None
     }
 
-    /// The I/O of `o` failed: its maps never were.
+    /// The I/O of `o` failed: removes its maps. ENOMEM.
     pub fn failed(&mut self, o: &OrderedExtent) -> Result {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
@@ -224,9 +239,9 @@ impl ExtentMaps {
         }
     }
 
-    /// The first map from `block` on that a fast fsync has to look at: a modified one that none has
-    /// collected yet, or a pinned one, which may have taken the place of one. R1: nobody may be
-    /// starting a write.
+    /// The first map from `block` on that a fast fsync has to look at: a modified one that is not
+    /// logged, or a pinned one, which may have taken the place of such a map. R1: `_right` proves
+    /// that no task is starting a write.
     pub fn unsaved_from(&self, _right: &Collecting<'_>, block: u64) -> Option<Range<Em>> {
         let mut at = block;
         loop {
@@ -239,7 +254,7 @@ impl ExtentMaps {
         }
     }
 
-    /// The map `r` is in the log's records.
+    /// Notes that the map `r` is in the records of the log.
     pub fn set_logged(&mut self, r: &Range<Em>) {
         if let Some(em) = self.maps.get_mut(r.start) {
             em.logged = true;
@@ -249,15 +264,17 @@ impl ExtentMaps {
         self.join(r.start);
     }
 
-    /// The extent tree changed in this range (punch, truncate, preallocation): forget it.
+    /// Drops the maps of a range in which the extent tree has changed (punch, truncate,
+    /// preallocation). ENOMEM.
     pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
         self.maps.carve(start, len, |_| ())?;
         self.saved(start, len);
         Ok(())
     }
 
-    /// Generation `durable` is on disk: its maps are clean. The tree says the same as a clean map, so
-    /// only a few are kept: else each commit would have to look at all that were ever written.
+    /// Generation `durable` is durable: makes its maps clean. A clean map says what the tree says,
+    /// so an inode keeps only a few; otherwise each commit would have to look at all maps that were
+    /// ever written.
     pub fn committed(&mut self, durable: u64) {
         let keep = self.maps.len() <= KEEP;
         self.clean = 0;
@@ -269,7 +286,7 @@ impl ExtentMaps {
             };
             if em.modified && em.generation <= durable {
                 em.modified = false;
-                // Merely a flag of modified maps.
+                // `logged` has a meaning for modified maps only.
                 let logged = core::mem::replace(&mut em.logged, false);
                 if !logged {
                     self.saved(r.start, r.len);
@@ -278,23 +295,23 @@ impl ExtentMaps {
             let Some(em) = self.maps.get_mut(r.start) else {
                 continue;
             };
-            // R2 holds here as well. A whole map goes: no memory is needed.
+            // R2 holds here as well. Whole maps are dropped, which needs no memory.
             if em.clean() && (keep || self.maps.carve(r.start, r.len, |_| ()).is_err()) {
                 self.clean += 1;
             }
         }
     }
 
-    /// The inode leaves memory.
+    /// Drops all maps, because the inode leaves memory.
     pub fn forget_all(&mut self) {
         self.maps = RangeMap::new();
         self.unsaved = RangeMap::new();
         self.clean = 0;
     }
 
-    /// R2: drops clean maps, at most `max`, for the shrinker; returns as [`ExtentMaps::release`]. Of more
-    /// than a few maps nearly all are modified, and the next commit drops the others: those are not
-    /// looked through.
+    /// R2: drops at most `max` clean maps, for the shrinker. Returns what [`ExtentMaps::release`]
+    /// returns. An inode with more than a few maps is skipped: nearly all of them are modified, and
+    /// the next commit drops the others.
     pub fn shrink(&mut self, max: u64) -> (usize, usize) {
         if self.maps.len() > KEEP {
             self.clean = 0;
@@ -308,9 +325,9 @@ impl ExtentMaps {
         (dropped, kept)
     }
 
-    /// R2: drops clean maps that lie in the range, at most `max`. Pinned and modified maps
-    /// (logged ones included) stay: a fast fsync still has to see them. Returns how many were dropped, and
-    /// how many are left in the range.
+    /// R2: drops at most `max` clean maps that touch the range. Pinned and modified maps, logged
+    /// ones included, stay, because a fast fsync still has to see them. Returns how many were
+    /// dropped, and how many are left in the range.
     pub fn release(&mut self, start: u64, len: u64, max: usize) -> (usize, usize) {
         let end = start.saturating_add(len);
         let mut from = start;
@@ -320,7 +337,8 @@ impl ExtentMaps {
             from = r.end();
             let may_go = r.value.clean() || (mutant::is(Mutant::R2) && r.value.pinned == 0);
             if may_go && dropped < max {
-                // The whole map goes, also where it reaches beyond the range: no memory is needed.
+                // The whole map goes, even if it reaches beyond the range, because that needs no
+                // memory.
                 if self.maps.carve(r.start, r.len, |_| ()).is_ok() {
                     dropped += 1;
                     continue;

@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is known about an inode's file blocks, in three layers.
+//! The mappings of an inode's file blocks, in three layers.
 //!
-//! 1. The *extent tree*: completed mappings. Only completed I/O, preallocation and the operations on
-//!    file space change it, in a transaction. Reads go by it.
-//! 2. *Extent maps* ([`extent_map`]): mappings in flight or not committed yet, and a cache.
-//! 3. *Delalloc*: ranges that are dirty in the page cache and have space reserved. They may lie
-//!    over holes, over written extents (a copy-on-write overwrite to be) and over I/O in flight.
+//! 1. The *extent tree*: completed mappings. Only completed I/O, preallocation and other operations
+//!    on file space change it, in a transaction. Reads follow it.
+//! 2. *Extent maps* ([`extent_map`]): mappings in flight or not durable yet, and a cache.
+//! 3. *Delalloc*: ranges that are dirty in the page cache and have space reserved. They may be over
+//!    holes, over written extents (which will be overwritten by copy-on-write) and over I/O in
+//!    flight.
 //!
-//! Everything is under `Inode.maps`. R4: only [`DelallocGuard`], which exists on the write guard
-//! alone, inserts delalloc, after it looked again.
+//! Everything is under `Inode.maps`: `&self` methods need the shared side, `&mut self` methods the
+//! exclusive side. Look-ups in the tree may sleep in a read from the device. R4: only
+//! [`DelallocGuard`] inserts delalloc, after a second look, and it exists on the exclusive side
+//! only. Offsets and lengths are in blocks, and ranges are half-open.
+//!
+//! Tests: `tools/models/tests/rules/r4.rs`, `tools/models/tests/types.rs`,
+//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/full_writes.rs`,
+//! `tests/vm/t/044-r4.sh`.
 
 pub mod extent_map;
 pub mod range;
@@ -24,10 +31,11 @@ use extent_map::ExtentMaps;
 use kernel::prelude::*;
 use range::{Range, RangeMap};
 
-/// Records that one look-up joins when they are neighbours on disk.
+/// How many records one look-up joins, if they are neighbours on disk.
 const JOIN: usize = 64;
 
-/// Delalloc ranges. Anybody who holds `maps` may look and take away; only [`DelallocGuard`] adds (R4).
+/// Delalloc ranges. All holders of `maps` may read and remove them; only [`DelallocGuard`] adds
+/// some (R4).
 pub struct Delalloc(RangeMap<()>);
 
 impl Delalloc {
@@ -41,12 +49,12 @@ impl Delalloc {
         self.0.at(block)
     }
 
-    /// The first range that ends after `block`: it contains `block` or lies behind it.
+    /// The first range that ends after `block`: it contains `block` or follows it.
     pub fn at_or_after(&self, block: u64) -> Option<Range<()>> {
         self.0.at_or_after(block)
     }
 
-    /// Takes `[start, start + len)` out; see [`RangeMap::carve`].
+    /// Removes `[start, start + len)`; see [`RangeMap::carve`].
     pub fn carve(&mut self, start: u64, len: u64, gone: impl FnMut(Range<()>)) -> Result {
         self.0.carve(start, len, gone)
     }
@@ -60,25 +68,25 @@ impl Delalloc {
     }
 }
 
-/// The layers.
+/// The three layers of an inode's mappings.
 pub struct Maps {
     /// Completed mappings.
     pub tree: Tree,
     /// Extent maps.
     pub ems: ExtentMaps,
-    /// Delalloc ranges; each block has one block reserved.
+    /// Delalloc ranges. Each of their blocks has one block reserved.
     pub delalloc: Delalloc,
-    /// Allocated data blocks in the tree.
+    /// The number of allocated data blocks in the tree.
     pub blocks: u64,
-    /// Holes of the tree that are about to be filled: dirty in the page cache, or in flight. Kept along, so
-    /// that stat(2) costs the same whatever is dirty.
+    /// Holes of the tree that will be filled: dirty in the page cache, or in flight. Kept up to
+    /// date with each change, so that stat(2) costs the same however much is dirty.
     new_blocks: RangeMap<()>,
-    /// Free blocks behind the last one, kept for the next append.
+    /// Free blocks behind the last one, which are kept for the next append.
     pub kept: Option<Kept>,
 }
 
 impl Maps {
-    /// From an extent tree with `blocks` allocated data blocks.
+    /// The layers of an extent tree with `blocks` allocated data blocks, and nothing else.
     pub fn new(tree: Tree, blocks: u64) -> Self {
         Self {
             tree,
@@ -90,12 +98,13 @@ impl Maps {
         }
     }
 
-    /// The blocks of the tree and those that are about to be added.
+    /// The number of data blocks: those of the tree, and those that will be added.
     pub fn all_blocks(&self) -> u64 {
         self.blocks.saturating_add(self.new_blocks.total())
     }
 
-    /// The range is about to be written: its holes will be new blocks. Nothing is changed on error.
+    /// Notes that the range is about to be written, so its holes will be new blocks. On error
+    /// nothing is changed.
     pub fn expect_new(&mut self, st: &NodeStore, start: u64, len: u64) -> Result {
         let end = start.saturating_add(len);
         let mut at = start;
@@ -122,12 +131,12 @@ impl Maps {
         Err(r)
     }
 
-    /// Something in the range may no longer be dirty or in flight: what was to become new blocks, and is
-    /// neither, is forgotten.
+    /// Something in the range may no longer be dirty or in flight. Drops the expected new blocks
+    /// that are neither.
     pub fn recheck_new(&mut self, start: u64, len: u64) {
         let end = start.saturating_add(len);
         let mut at = start;
-        // A range that reaches beyond the end is found again there.
+        // A range that reaches beyond the end is found again by its next call.
         while at < end {
             let Some(r) = self.new_blocks.at_or_after(at).filter(|r| r.start < end) else {
                 break;
@@ -137,7 +146,7 @@ impl Maps {
             while at < stop {
                 let dirty = self.delalloc.at_or_after(at).map(|d| (d.start, d.end()));
                 let flying = self.ems.first_pinned(at, stop).map(|f| (f.start, f.end()));
-                // The first range that is still to come.
+                // The first range that is still to be written.
                 let keep = [dirty, flying].into_iter().flatten().min();
                 let (from, to) = keep.filter(|k| k.0 < stop).unwrap_or((stop, stop));
                 let from = from.max(at);
@@ -147,13 +156,14 @@ impl Maps {
         }
     }
 
-    /// The range has blocks of its own now.
+    /// The range has blocks in the tree now, so none are expected any more.
     pub fn mapped(&mut self, start: u64, len: u64) {
-        // Without memory to cut a range it stays, until what is around it goes: stat(2) shows too many.
+        // Without memory to cut a range, the range stays until its surroundings go. Meanwhile
+        // stat(2) shows too many blocks.
         let _ = self.new_blocks.carve(start, len, |_| ());
     }
 
-    /// The extent record that contains `block`; its bytes are left in `v`.
+    /// The extent record that contains `block`. Its bytes are left in `v`.
     pub fn extent_at(
         &self,
         st: &NodeStore,
@@ -167,7 +177,7 @@ impl Maps {
         Ok((e.end() > block).then_some(e))
     }
 
-    /// The first extent record that ends after `block`; its bytes are left in `v`.
+    /// The first extent record that ends after `block`. Its bytes are left in `v`.
     pub fn extent_at_or_after(
         &self,
         st: &NodeStore,
@@ -229,8 +239,8 @@ impl Maps {
         Ok(m)
     }
 
-    /// What a reader sees at `block`: the cached clean or modified extent map, else the tree. A
-    /// pinned map is no answer, since its blocks may not be written yet.
+    /// The mapping for a read at `block`: a clean or modified extent map, else the tree. Pinned
+    /// maps are ignored, because their blocks may not be written yet.
     pub fn readable(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
         if let Some(r) = self.ems.at(block).filter(|r| r.value.pinned == 0) {
             let off = block - r.start;
@@ -245,7 +255,8 @@ impl Maps {
         self.completed(st, block, max)
     }
 
-    /// What SEEK_DATA and fiemap see at `block`: delalloc, I/O in flight and the tree.
+    /// The mapping that SEEK_DATA and fiemap see at `block`: delalloc, I/O in flight, then the
+    /// tree.
     pub fn visible(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
         let mut max = max.max(1);
         match self.delalloc.at_or_after(block) {
@@ -278,7 +289,7 @@ impl Maps {
         self.completed(st, block, max)
     }
 
-    /// What a buffered write may rely on at `block`, without inserting anything.
+    /// What a buffered write can rely on at `block`. Inserts nothing.
     pub fn writable(&self, st: &NodeStore, block: u64, max: u64) -> Result<Writable> {
         let mut max = max.max(1);
         match self.delalloc.at_or_after(block) {
@@ -289,7 +300,7 @@ impl Maps {
             Some(d) => max = max.min(d.start - block),
             None => (),
         }
-        // I/O in flight into preallocated blocks: they will be written, so this write needs new ones.
+        // Preallocated blocks with I/O in flight will be written, so this write needs new blocks.
         let under = self.completed(st, block, max)?;
         if under.kind != MapKind::Unwritten {
             return Ok(Writable::Needs(under));
@@ -308,32 +319,32 @@ impl Maps {
         }
     }
 
-    /// R4: the right to insert delalloc; made from the write guard only.
+    /// R4: the right to insert delalloc, which only a holder of the write guard can get.
     pub fn delalloc_guard(&mut self) -> DelallocGuard<'_> {
         DelallocGuard { maps: self }
     }
 }
 
-/// See [`Maps::writable`].
+/// The result of [`Maps::writable`].
 pub enum Writable {
-    /// Delalloc of so many blocks, over this completed mapping.
+    /// Delalloc of this many blocks, over this completed mapping.
     Delalloc(u64, Mapping),
-    /// Preallocated and not being written: no reservation needed.
+    /// Preallocated and not being written: needs no reservation.
     Unwritten(Mapping),
-    /// Needs a delalloc reservation; what lies under it.
+    /// Needs a delalloc reservation. The mapping is what is under it.
     Needs(Mapping),
 }
 
-/// R4 (look again under the lock): inserts delalloc only where a second look, under the write lock
-/// that this guard stands for, still finds it needed.
+/// R4 (look again under the lock): inserts delalloc only if a second look, under the write lock
+/// that this guard stands for, finds it still needed.
 pub struct DelallocGuard<'a> {
     maps: &'a mut Maps,
 }
 
 impl DelallocGuard<'_> {
     /// Inserts delalloc at `block` for at most `reserved` blocks. Returns how many blocks of the
-    /// reservation are now owned by the inode; the caller gives the rest back. Zero: somebody else
-    /// made the range writable in between.
+    /// reservation the inode owns now; the caller gives the rest back. Zero: another task has made
+    /// the range writable in between.
     pub fn insert(&mut self, st: &NodeStore, block: u64, reserved: u64) -> Result<u64> {
         let mut hole = false;
         let len = match self.maps.writable(st, block, reserved)? {
@@ -341,7 +352,7 @@ impl DelallocGuard<'_> {
                 hole = under.kind == MapKind::Hole;
                 under.len.min(reserved)
             }
-            // The mutant goes by its first look.
+            // The mutant relies on the first look.
             _ if mutant::is(Mutant::R4) => reserved,
             _ => return Ok(0),
         };

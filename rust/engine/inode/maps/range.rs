@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A map from disjoint ranges of blocks to values.
+//! A map from disjoint, half-open ranges of blocks to values. Plain data without a lock; in an
+//! inode it is under `Inode.maps`.
+//!
+//! Tests: `tools/engine/tests/review_data.rs`, `tools/engine/tests/state_machine.rs`,
+//! `tools/engine/tests/cost.rs`.
 
 use crate::os::Map;
 use kernel::prelude::*;
 
 /// A value whose range can be cut.
 pub trait RangeValue: Copy {
-    /// The value for the part of the range that begins `by` blocks later.
+    /// The value for the part of the range that begins `by` blocks after its start.
     fn advance(self, by: u64) -> Self;
 }
 
@@ -27,7 +31,7 @@ pub struct Range<V> {
 }
 
 impl<V> Range<V> {
-    /// First block after it.
+    /// The first block after the range.
     pub fn end(&self) -> u64 {
         self.start.saturating_add(self.len)
     }
@@ -52,7 +56,7 @@ impl<V: RangeValue> RangeMap<V> {
         }
     }
 
-    /// The sum of all lengths.
+    /// The sum of all lengths, in blocks.
     pub fn total(&self) -> u64 {
         self.total
     }
@@ -62,7 +66,7 @@ impl<V: RangeValue> RangeMap<V> {
         self.map.len()
     }
 
-    /// The first range that ends after `block`: it contains `block` or lies behind it.
+    /// The first range that ends after `block`: it contains `block` or follows it.
     pub fn at_or_after(&self, block: u64) -> Option<Range<V>> {
         let here = self.map.last_le(block).map(|(start, (len, value))| Range {
             start,
@@ -85,14 +89,14 @@ impl<V: RangeValue> RangeMap<V> {
         self.at_or_after(block).filter(|r| r.start <= block)
     }
 
-    /// Removes what lies in `[start, start + len)` and calls `gone` with each part. Ranges that reach
-    /// beyond are cut. Nothing is changed on error.
+    /// Removes the parts of all ranges that are in `[start, start + len)` and calls `gone` with
+    /// each part. Cuts ranges that reach beyond. On error (ENOMEM) nothing is changed.
     pub fn carve(&mut self, start: u64, len: u64, mut gone: impl FnMut(Range<V>)) -> Result {
         let end = start.saturating_add(len);
         if start >= end {
             return Ok(());
         }
-        // The only step that may need memory comes first: what reaches beyond the end becomes a range
+        // The only step that may need memory comes first: the part beyond the end becomes a range
         // of its own.
         if let Some(r) = self.at(end).filter(|r| r.start < end) {
             self.map
@@ -120,19 +124,20 @@ impl<V: RangeValue> RangeMap<V> {
         Ok(())
     }
 
-    /// Adds a range that overlaps no other.
+    /// Adds a range that must not overlap another one. ENOMEM.
     pub fn insert(&mut self, r: Range<V>) -> Result {
         if r.len == 0 {
             return Ok(());
         }
-        // INVARIANT: the caller carved or checked; asserted in debug builds.
+        // INVARIANT: no overlap: the caller has carved or looked. Asserted in debug builds.
         debug_assert!(self.at_or_after(r.start).is_none_or(|o| o.start >= r.end()));
         self.map.insert(r.start, (r.len, r.value))?;
         self.total += r.len;
         Ok(())
     }
 
-    /// Makes the range that starts at `start` longer by `by` blocks, which no other range covers.
+    /// Makes the range that starts at `start` longer by `by` blocks, which no other range may
+    /// cover.
     pub fn extend(&mut self, start: u64, by: u64) {
         if let Some(e) = self.map.get_mut(&start) {
             e.0 += by;
@@ -140,8 +145,9 @@ impl<V: RangeValue> RangeMap<V> {
         }
     }
 
-    /// Joins the range that starts at `start` to the one that ends there, if `same` says that both are
-    /// one: it compares what the left value would be at `start` with the right one. Needs no memory.
+    /// Joins the range that starts at `start` to the one that ends there, if `same` returns true.
+    /// `same` receives what the left value would be at `start`, and the right value. Needs no
+    /// memory.
     pub fn join(&mut self, start: u64, same: impl FnOnce(&V, &V) -> bool) {
         let Some(left) = start.checked_sub(1).and_then(|b| self.at(b)) else {
             return;
@@ -157,15 +163,15 @@ impl<V: RangeValue> RangeMap<V> {
         }
     }
 
-    /// Changes the value of the range that starts at `start`.
+    /// The value of the range that starts at `start`, for changes.
     pub fn get_mut(&mut self, start: u64) -> Option<&mut V> {
         self.map.get_mut(&start).map(|e| &mut e.1)
     }
 }
 
 impl RangeMap<()> {
-    /// Adds a range, or what is missing of it, and joins it to the ranges that it touches. Nothing is
-    /// changed on error.
+    /// Adds a range, or the missing parts of it, and joins it to the ranges that it touches. On
+    /// error (ENOMEM) nothing is changed.
     pub fn cover(&mut self, start: u64, len: u64) -> Result {
         let end = start.saturating_add(len);
         if start >= end {
@@ -175,7 +181,7 @@ impl RangeMap<()> {
         let (from, mut to, mut had) = match left.filter(|(s, l)| s.saturating_add(*l) >= start) {
             Some((s, l)) => (s, end.max(s.saturating_add(l)), l),
             None => {
-                // The only step that may need memory. It may overlap others for a moment.
+                // The only step that may need memory. For a moment the range may overlap others.
                 self.map.insert(start, (len, ()))?;
                 (start, end, 0)
             }
