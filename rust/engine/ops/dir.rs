@@ -1,14 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directory entries.
+//! Directory entries, and the targets of symbolic links.
 //!
-//! The Dir tree of a directory is keyed by cookies: a keyed hash of the name in bits 8..63 and a
-//! counter for collisions in bits 0..8. An entry's cookie never changes while it exists, so readdir can
-//! go on from one whatever happened meanwhile. Cookies below 256 are for "." and "..". The hash key is
-//! in the superblock, so nobody can make names collide on purpose.
+//! The Dir tree of a directory is keyed by cookies: a keyed hash of the name in bits 8..63, and a
+//! counter for collisions in bits 0..8. The cookie of an entry never changes while the entry
+//! exists, so readdir can continue from any cookie whatever happened meanwhile. Cookies below 256
+//! stand for "." and "..". The hash key is in the superblock, so a user cannot choose names that
+//! collide.
 //!
-//! An entry: inode number u64, `DT_*` u8, name. The target of a symbolic link is kept in the same tree
-//! of its inode, in pieces with the keys 256, 257, ...
+//! An entry consists of inode number u64, `DT_*` u8 and name. A symbolic link has its target in the
+//! Dir tree of its own inode, in pieces with the keys 256, 257, and so on.
+//!
+//! Locks: `Inode.dir`, shared for look-ups and exclusive for changes. The glue also holds `i_rwsem`
+//! of the directory, which keeps a name as it is from its look-up to the change.
+//!
+//! Tests: tools/engine/tests/bulk.rs (long directories), state_machine.rs,
+//! tools/engine/tests/forecast/main.rs; tests/vm/t/020-names.sh, 028-compat.sh, 071-scale.sh.
 
 use crate::engine::btree::{Tree, ValueBuf};
 use crate::engine::format::{corrupt, le64};
@@ -19,11 +26,11 @@ use crate::engine::types::*;
 use crate::os::NoFs;
 use kernel::prelude::*;
 
-/// Cookies of entries start here.
+/// The lowest cookie of an entry.
 pub const FIRST_COOKIE: u64 = 256;
-/// Bytes before the name.
+/// Bytes of an entry before its name.
 pub const ENTRY_HEADER: usize = 9;
-/// Bytes of a symbolic link's target in one item.
+/// Bytes of a symbolic link's target that one item holds.
 pub const SYMLINK_PIECE: usize = 1024;
 
 /// A decoded entry.
@@ -36,10 +43,11 @@ pub struct Entry<'a> {
     pub name: &'a [u8],
 }
 
-/// Takes the entries of a directory, one by one: name, inode number, `DT_*`, cookie. False ends it.
+/// Receives the entries of a directory one by one: name, inode number, `DT_*`, cookie. Returns
+/// false to end the listing.
 pub type Emit<'a> = &'a mut dyn FnMut(&[u8], u64, u8, u64) -> bool;
 
-/// Decodes an entry.
+/// Decodes an entry of directory `owner`. EUCLEAN if it is malformed.
 pub fn decode(owner: u64, v: &[u8]) -> Result<Entry<'_>> {
     let bad = || corrupt("directory entry", owner, "malformed");
     let ino = le64(v, 0).ok_or_else(bad)?;
@@ -62,13 +70,13 @@ fn encode(ino: u64, kind: u8, name: &[u8]) -> Result<KVec<u8>> {
     Ok(v)
 }
 
-/// The first cookie for names with this hash.
+/// The first of the 256 cookies for names with this hash.
 pub fn bucket(key: [u64; 2], name: &[u8]) -> u64 {
     let h = crate::os::siphash(key, name) & 0x7fff_ffff_ffff_ff00;
     h.max(FIRST_COOKIE)
 }
 
-/// Is it a name that a directory can hold?
+/// Checks that a directory can hold the name: ENAMETOOLONG or EINVAL.
 pub fn check_name(name: &[u8]) -> Result {
     if name.len() > NAME_MAX {
         return Err(ENAMETOOLONG);
@@ -81,7 +89,8 @@ pub fn check_name(name: &[u8]) -> Result {
 }
 
 impl Fs {
-    /// The cookie and entry of a name. `v` is scratch.
+    /// Returns the cookie and the entry of a name. The caller holds `Inode.dir`; `tree` is the tree
+    /// under it, and `v` is scratch space.
     pub(crate) fn find_entry(
         &self,
         dir: &Inode,
@@ -110,8 +119,8 @@ impl Fs {
         Ok(None)
     }
 
-    /// Adds an entry; the name is known not to exist. EEXIST is not checked, ENOSPC when 256 names
-    /// collide.
+    /// Adds an entry. The caller knows that the name does not exist. ENOSPC if 256 names have the
+    /// same hash; on an error nothing has changed.
     pub(crate) fn add_entry(
         &self,
         txn: &mut Txn<'_>,
@@ -144,7 +153,8 @@ impl Fs {
         )
     }
 
-    /// Points an existing entry at another inode; its cookie stays.
+    /// Lets an existing entry refer to another inode; the cookie stays. ENOENT; on an error nothing
+    /// has changed.
     pub(crate) fn replace_entry(
         &self,
         txn: &mut Txn<'_>,
@@ -164,7 +174,7 @@ impl Fs {
         )
     }
 
-    /// Removes an entry.
+    /// Removes an entry and returns it. ENOENT; on an error nothing has changed.
     pub(crate) fn remove_entry(
         &self,
         txn: &mut Txn<'_>,
@@ -182,7 +192,7 @@ impl Fs {
         Ok(e)
     }
 
-    /// Looks a name up.
+    /// Looks up a name; `None` if there is none. ENAMETOOLONG.
     pub fn lookup(&self, dir: &Inode, name: &[u8]) -> Result<Option<DirEntry>> {
         if name.len() > NAME_MAX {
             return Err(ENAMETOOLONG);
@@ -194,12 +204,13 @@ impl Fs {
     }
 
     /// Calls `emit(name, ino, kind, cookie)` for the entries with a cookie of at least `cookie`, in
-    /// order of cookies, until it returns false. The directory's lock is not held while it runs.
+    /// the order of cookies, until it returns false. The lock is not held while `emit` runs, so
+    /// entries may come and go between two calls.
     pub fn readdir(&self, dir: &Inode, cookie: u64, emit: Emit<'_>) -> Result {
         let mut at = cookie.max(FIRST_COOKIE);
         let mut v = ValueBuf::new();
         loop {
-            // Not around `emit`, which copies to user memory.
+            // Not held while `emit` runs, because it copies to user memory and may fault.
             let found = {
                 let _nofs = NoFs::enter();
                 dir.dir.read().find_ge(&self.st, at, &mut v)?
@@ -223,7 +234,7 @@ impl Fs {
         Ok(dir.dir.read().find_ge(&self.st, 0, &mut v)?.is_none())
     }
 
-    /// Stores the target of a symbolic link.
+    /// Stores the target of a new symbolic link.
     pub(crate) fn put_symlink(&self, txn: &mut Txn<'_>, inode: &Inode, target: &[u8]) -> Result {
         let mut tree = inode.dir.write();
         for (i, piece) in target.chunks(SYMLINK_PIECE).enumerate() {
@@ -237,7 +248,7 @@ impl Fs {
         Ok(())
     }
 
-    /// The target of a symbolic link.
+    /// Returns the target of a symbolic link. EINVAL for other inodes, EUCLEAN if it is too long.
     pub fn readlink(&self, inode: &Inode) -> Result<KVec<u8>> {
         if inode.kind() != S_IFLNK {
             return Err(EINVAL);

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of an inode's extent tree, inside a transaction and under `Inode.maps`.
+//! Changes of an inode's extent tree, and of the space that it refers to.
+//!
+//! All functions run inside a transaction and under `Inode.maps`, exclusively for changes.
+//! Positions and lengths are in blocks, ranges are half-open; `start` is a file block and `phys` a
+//! disk block. A record never crosses the border of an AG, so that the blocks of a record are in
+//! one allocation tree.
+//!
+//! Tests: tools/engine/tests/state_machine.rs, bulk.rs (fragmented files), full_disk.rs, cost.rs,
+//! tools/engine/tests/memory/main.rs, tools/engine/tests/forecast/main.rs.
 
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
@@ -10,35 +18,35 @@ use crate::engine::inode::maps::Maps;
 use crate::engine::txn::Txn;
 use kernel::prelude::*;
 
-/// What happens to the blocks of removed extents.
+/// What happens to the disk blocks of removed extents.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Old {
     /// They are freed.
     Free,
-    /// They are freed, but for unwritten blocks: those are about to be mapped again as written
-    /// (a write in place).
+    /// Written blocks are freed. Unwritten ones are kept, because the caller maps them again as
+    /// written (a write in place).
     KeepUnwritten,
 }
 
-/// How much a transaction may remove.
+/// How much one transaction may remove.
 #[derive(Clone, Copy)]
 pub struct Budget {
-    /// Records of the extent tree.
+    /// Extent records.
     pub records: usize,
-    /// Groups that blocks are freed in, each of which needs a node for its bitmap at the commit. A single
-    /// record can cover all groups of an AG.
+    /// Groups in which blocks are freed. Each needs a node for its bitmap in the commit, and a
+    /// single record can cover all groups of an AG.
     pub groups: u64,
 }
 
 impl Budget {
-    /// The caller knows that there is little.
+    /// No limit, for a caller that knows that there is little to remove.
     pub const ALL: Self = Self {
         records: usize::MAX,
         groups: u64::MAX,
     };
 }
 
-/// The number of groups that `[phys, phys + len)` lies in. Every AG begins with a group of its own.
+/// The number of groups that `[phys, phys + len)` touches. A group never lies in two AGs.
 pub(crate) fn groups_of(phys: u64, len: u64) -> u64 {
     match len.checked_sub(1) {
         Some(last) => phys.saturating_add(last) / GROUP_BLOCKS - phys / GROUP_BLOCKS + 1,
@@ -57,8 +65,9 @@ impl Fs {
         )
     }
 
-    /// Removes mappings in `[start, end)`, as far as `budget` goes: the last record may be cut at the
-    /// border of a group. Returns the first block that was not dealt with: `end` when all is done.
+    /// Removes the mappings in `[start, end)` as far as `budget` allows; the last record may be cut
+    /// at the border of a group. Returns the first block that is left, or `end` if nothing is. On
+    /// an error nothing of the record at hand has changed, or the filesystem has shut down.
     pub(crate) fn remove_extents(
         &self,
         txn: &mut Txn<'_>,
@@ -82,7 +91,7 @@ impl Fs {
                 return Ok(end);
             };
             let mut cut = e.slice(start, end);
-            // The blocks up to the end of the last group that the budget has.
+            // As far as the groups of the budget reach.
             let reach = groups.saturating_mul(GROUP_BLOCKS) - cut.phys % GROUP_BLOCKS;
             cut = cut.slice(cut.start, cut.start.saturating_add(reach));
             groups -= groups_of(cut.phys, cut.len);
@@ -113,10 +122,10 @@ impl Fs {
             };
             if let Err(err) = step {
                 if right.len > 0 && right.start >= end && right.start != e.start {
-                    // Undo, so that no two records overlap.
+                    // Undo, or two records would overlap.
                     maps.tree
                         .remove(&self.st, right.start)
-                        .inspect_err(|_| self.abort("extent undo"))?;
+                        .inspect_err(|_| self.abort("cannot undo the removal of an extent"))?;
                 }
                 return Err(err);
             }
@@ -129,8 +138,8 @@ impl Fs {
         Ok(at)
     }
 
-    /// How many groups the blocks that are mapped in `[start, end)` lie in; a group that two records have
-    /// blocks in may count twice.
+    /// An upper bound of the groups in which the blocks mapped in `[start, end)` lie: a group that
+    /// has blocks of two records may count twice.
     pub(crate) fn groups_under(&self, maps: &Maps, start: u64, end: u64) -> Result<u64> {
         let mut v = ValueBuf::new();
         let (mut at, mut n) = (start, 0u64);
@@ -148,17 +157,20 @@ impl Fs {
         Ok(n)
     }
 
-    /// Frees data blocks in the running transaction; they may lie in several AGs.
+    /// Frees data blocks `[phys, phys + len)` in the running transaction; they may lie in several
+    /// AGs. They stay unavailable until its commit is durable (R7). Shuts the filesystem down on an
+    /// error.
     pub(crate) fn free_extent(&self, txn: &mut Txn<'_>, phys: u64, len: u64) -> Result {
         let touched = self
             .space
             .free(&self.st, phys, len, false)
-            .inspect_err(|_| self.abort("freeing blocks"))?;
+            .inspect_err(|_| self.abort("cannot free blocks"))?;
         txn.charge(touched);
         Ok(())
     }
 
-    /// Adds a mapping where there is a hole, joined to its left neighbour when they are one run.
+    /// Adds a mapping where there is a hole, joined with the record on its left if the two are one
+    /// run. `csums` has 4 bytes for each block, or is empty.
     pub(crate) fn add_extent(
         &self,
         txn: &mut Txn<'_>,
@@ -192,8 +204,8 @@ impl Fs {
                 return Ok(());
             }
         }
-        // Records with checksums are short, and blocks next to each other may lie in two AGs (a write in
-        // place over two records): cut.
+        // Cut into records: one with checksums is short, and a write in place over two records may
+        // cross from one AG into the next.
         let mut from = e.start;
         while from < e.end() {
             let rest = e.slice(from, e.end());

@@ -1,6 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Getting inodes and letting go of them.
+//! References to inodes: looking them up, reading them from the inode tree, dropping them.
+//!
+//! An inode is in the table while it has a user or a commit needs it. The inode tree is true only
+//! for inodes that are not in the table.
+//!
+//! Locks: a shard of the table and the inode tree, one after the other and with no lock of an inode
+//! held. A task that reads an inode from the tree gets a ticket before it reads, so that an inode
+//! which entered and left the table meanwhile makes it read again
+//! ([`crate::engine::inode::table`]).
+//!
+//! Tests: tools/engine/tests/inode_cache.rs, threads.rs, stress.rs, impossible.rs (records that
+//! cannot be true); tests/vm/t/031-handles.sh.
 
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::corrupt;
@@ -14,14 +25,15 @@ use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
 impl Fs {
-    /// The inode, for one user; pairs with [`Fs::iput`]. ESTALE if there is none.
+    /// Returns inode `ino` with a reference that [`Fs::iput`] drops. ESTALE if there is none,
+    /// EUCLEAN if its record cannot be true. May read from the device.
     pub fn iget(&self, ino: u64) -> Result<Shared<Inode>> {
         let _nofs = NoFs::enter();
         let mut v = ValueBuf::new();
         loop {
             let ticket = match self.itable.get(ino)? {
                 Lookup::Here(i) => {
-                    // Deleted, and only waiting for the commit that says so.
+                    // It was deleted, and stays only until that is committed.
                     if i.meta.lock().deleted {
                         self.iput(i);
                         return Err(ESTALE);
@@ -44,27 +56,28 @@ impl Fs {
         }
     }
 
-    /// What is wrong with a record that could be decoded.
+    /// The reason why a record with a right checksum cannot be true, if it cannot.
     fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
         let kind = rec.attrs.mode & S_IFMT;
         Some(if ino >= self.next_ino.load(Ordering::Relaxed) {
-            "its number was never given out"
+            "its number was never allocated"
         } else if rec.generation > self.running_generation() {
-            "of a generation that there was not"
+            "its generation is newer than the filesystem"
         } else if rec.blocks > self.geometry.total {
-            "more blocks than the filesystem"
+            "it has more blocks than the filesystem"
         } else if kind != S_IFREG && (rec.blocks != 0 || !rec.extents.is_empty()) {
-            "blocks, and no regular file"
+            "it has blocks and is not a regular file"
         } else if kind != S_IFDIR && kind != S_IFLNK && !rec.dir.is_empty() {
-            "entries, and no directory"
+            "it has entries and is not a directory"
         } else if kind == S_IFLNK && rec.attrs.size > SYMLINK_MAX as u64 {
-            "a target that is too long"
+            "the target is too long"
         } else {
             return None;
         })
     }
 
-    /// The inode has one user less.
+    /// Drops a reference that [`Fs::iget`] or a creation returned. Must be called with none of the
+    /// inode's locks held.
     pub fn iput(&self, inode: Shared<Inode>) {
         let _nofs = NoFs::enter();
         let ino = inode.ino();
@@ -73,7 +86,8 @@ impl Fs {
         self.let_go(gone);
     }
 
-    /// An inode left the table: nobody uses it, and what is on disk is what it says.
+    /// Tears down an inode that left the table. It has no users, and its record on disk is up to
+    /// date or it was deleted.
     pub(crate) fn let_go(&self, inode: Option<Shared<Inode>>) {
         let Some(inode) = inode else { return };
         let mut m = inode.maps.write();
@@ -84,7 +98,7 @@ impl Fs {
         m.ems.recount(&self.em_count);
         let n = m.delalloc.total();
         if n != 0 {
-            // R4: every reservation has found its end by now.
+            // R4: every reservation should have been used or given back by now.
             pr_warn!(
                 "{}: inode {}: {} reserved blocks at eviction\n",
                 self.device_name(),

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on names. Each is one transaction. The glue holds i_rwsem of the directories, so names
-//! do not change under us; the engine's locks are taken one at a time.
+//! Operations on names. Each is one transaction. The glue holds i_rwsem of the directories, so
+//! names do not change under us; the engine's locks are taken one at a time.
 //!
 //! Steps that can fail come first; a step that fails after another one succeeded undoes it, and if
 //! that fails too the filesystem shuts down rather than commit half an operation.
@@ -62,9 +62,9 @@ impl Fs {
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
     }
 
-    /// [`Fs::relink`], and the record of the operation under the same lock: a write-back of the inode's
-    /// times, which holds no `i_rwsem`, comes before or after both. Last step of an operation: what the
-    /// record says of other inodes has happened to them.
+    /// [`Fs::relink`], and the record of the operation under the same lock: a write-back of the
+    /// inode's times, which holds no `i_rwsem`, comes before or after both. Last step of an
+    /// operation: what the record says of other inodes has happened to them.
     fn relink_and_log(txn: &Txn<'_>, inode: &Inode, by: i32, record: &Record<'_>) {
         let mut m = inode.meta.lock();
         Self::relink_locked(txn, &mut m, by);
@@ -79,9 +79,10 @@ impl Fs {
         }
     }
 
-    /// The generation of an inode, for file handles. A number that was given out and lost in a crash is
-    /// given out again, to an inode that is born later and has another generation (with a probability
-    /// of 1 - 2^-32). Made of what is in every record of an inode and never changes, replay included.
+    /// The generation of an inode, for file handles. A number that was given out and lost in a
+    /// crash is given out again, to an inode that is born later and has another generation (with a
+    /// probability of 1 - 2^-32). Made of what is in every record of an inode and never changes,
+    /// replay included.
     pub fn generation(&self, ino: u64, born: Time) -> u32 {
         let mut text = [0; 20];
         let parts = [
@@ -95,7 +96,8 @@ impl Fs {
         crate::os::siphash(self.hash_key, &text) as u32
     }
 
-    /// A new inode in the table, on the commit's list. The time of the operation becomes its birth time.
+    /// A new inode in the table, on the commit's list. The time of the operation becomes its birth
+    /// time.
     fn new_inode(
         &self,
         txn: &mut Txn<'_>,
@@ -263,8 +265,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Removes a name; for a directory it must be empty (ENOTEMPTY). An inode without names lives until
-    /// [`Fs::delete_inode`].
+    /// Removes a name; for a directory it must be empty (ENOTEMPTY). An inode without names lives
+    /// until [`Fs::delete_inode`].
     pub fn unlink(&self, dir: &Shared<Inode>, name: &[u8], victim: &Shared<Inode>) -> Result {
         let is_dir = victim.kind() == S_IFDIR;
         if is_dir && !self.dir_empty(victim)? {
@@ -320,7 +322,8 @@ impl Fs {
             }
         }
         if r.target.is_some() {
-            // What the file has goes into the log before the name that replaces another file, or with it.
+            // What the file has goes into the log before the name that replaces another file, or
+            // with it.
             self.owe(r.inode);
         }
         // A whiteout is a new inode.
@@ -403,8 +406,8 @@ impl Fs {
         Ok(())
     }
 
-    /// What a rename that leaves a whiteout is in the log, all or none of it: an inode without a name and
-    /// its attributes, the rename, and the old name for it.
+    /// What a rename that leaves a whiteout is in the log, all or none of it: an inode without a
+    /// name and its attributes, the rename, and the old name for it.
     fn log_whiteout(
         txn: &Txn<'_>,
         r: &Rename<'_>,
@@ -476,9 +479,9 @@ impl Fs {
         self.set_attrs_with(inode, || *a)
     }
 
-    /// Changes attributes, here and in the VFS inode: `change` changes the latter, and returns what it has
-    /// now. It is called once, in the critical section in which the attributes change here, unless
-    /// this fails. So a write-back of the inode never sees one without the other.
+    /// Changes attributes, here and in the VFS inode: `change` changes the latter, and returns what
+    /// it has now. It is called once, in the critical section in which the attributes change here,
+    /// unless this fails. So a write-back of the inode never sees one without the other.
     pub fn set_attrs_with(
         &self,
         inode: &Shared<Inode>,
@@ -492,10 +495,11 @@ impl Fs {
         Ok(())
     }
 
-    /// Write-back of an inode: takes over the times that the VFS has changed by itself, and nothing else:
-    /// everything else is changed here first. `vfs` reads what the VFS inode has, and may be called more
-    /// than once. It runs without `i_rwsem`, while others change both. What counts is what it reads in the
-    /// critical section, after all waiting: what was read before may be old by then.
+    /// Write-back of an inode: takes over the times that the VFS has changed by itself, and nothing
+    /// else: everything else is changed here first. `vfs` reads what the VFS inode has, and may be
+    /// called more than once. It runs without `i_rwsem`, while others change both. What counts is
+    /// what it reads in the critical section, after all waiting: what was read before may be old by
+    /// then.
     pub fn push_times(&self, inode: &Shared<Inode>, vfs: impl Fn() -> Times) -> Result {
         if inode.meta.lock().news(&vfs()).is_none() {
             return Ok(());
@@ -518,8 +522,8 @@ impl Fs {
         Ok(())
     }
 
-    /// The VFS inode of an inode without names is evicted: frees everything it has. Also ends the use of
-    /// the inode, as [`Fs::iput`], whatever it returns.
+    /// The VFS inode of an inode without names is evicted: frees everything it has. Also ends the
+    /// use of the inode, as [`Fs::iput`], whatever it returns.
     pub fn delete_inode(&self, inode: Shared<Inode>) -> Result {
         let r = self.free_inode(&inode);
         self.iput(inode);

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the shrinker frees: clean extent maps and cached nodes.
+//! What the shrinker frees: clean extent maps (R2) and cached nodes (R6).
+//!
+//! Reclaim runs in any task that allocates memory, also in one that holds locks of inodes or of the
+//! node cache. So nothing here waits for a lock: an inode or a shard whose lock is taken is passed
+//! over.
+//!
+//! Tests: tools/engine/tests/threads.rs, slow_reads.rs, inode_cache.rs;
+//! tools/models/tests/rules/r2.rs, r6.rs; tests/vm/t/091-reclaim.sh.
 
 use crate::engine::fs::Fs;
 use crate::os::atomic::Ordering;
 use crate::os::trace;
 
-/// Inodes without a clean extent map that the shrinker looks at in one go.
+/// The most inodes that one call looks at beyond the number of maps that it frees: many have no
+/// clean map.
 const SWEEP: u64 = 1024;
 
 impl Fs {
-    /// Clean extent maps and cached nodes: what a shrinker could free.
+    /// The number of objects that the shrinker could free: clean extent maps and cached nodes.
     pub fn shrink_count(&self) -> u64 {
         self.clean_maps() + self.st.cached()
     }
@@ -19,8 +27,9 @@ impl Fs {
         self.em_count.clean.load(Ordering::Relaxed).max(0) as u64
     }
 
-    /// Frees up to `n` cached nodes and clean extent maps (R2, R6: nothing that anybody needs), of both
-    /// their share. Waits for no lock whose holder may be waiting for memory.
+    /// Frees up to `n` clean extent maps and cached nodes, of each kind in proportion, and returns
+    /// how many. Frees only what nothing needs (R2, R6), and waits for no lock, because the holder
+    /// may be waiting for memory.
     pub fn shrink_scan(&self, n: u64) -> u64 {
         let maps = self.clean_maps();
         let all = maps.saturating_add(self.st.cached()).max(1);
@@ -34,7 +43,7 @@ impl Fs {
     }
 
     fn shrink_maps(&self, want: u64) -> u64 {
-        // One at least: the count of the clean ones is not exact.
+        // At least one, because the count of clean maps is not exact.
         let want = want.max(1);
         if self.em_count.all.load(Ordering::Relaxed) <= 0 {
             return 0;
@@ -51,7 +60,7 @@ impl Fs {
                 }
                 done += k as u64;
             }
-            // Most inodes may have none: the next call goes on here.
+            // Stop here if many inodes have none; the next call continues at this one.
             done < want && seen < want.saturating_add(SWEEP)
         });
         done

@@ -5,8 +5,8 @@
 //! The caller holds i_rwsem and, as R3 says, the invalidate lock exclusively from before the page
 //! cache of the range was invalidated until these return; writes in flight are waited for. Long
 //! ranges take several transactions. A truncation that takes more than one says so in the inode
-//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it. So does whatever
-//! comes to the blocks behind the cut before that: [`Fs::finish_truncation`].
+//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it. So does
+//! whatever comes to the blocks behind the cut before that: [`Fs::finish_truncation`].
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
@@ -22,9 +22,10 @@ use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// What one transaction removes: records, the groups that they free blocks in, and nodes of the extent tree
-/// that this may dirty. It reserves the nodes and one for the bitmap of each group. The smaller batches
-/// are for disks so full that the pool does not even hold the first: making room must always work.
+/// What one transaction removes: records, the groups that they free blocks in, and nodes of the
+/// extent tree that this may dirty. It reserves the nodes and one for the bitmap of each group. The
+/// smaller batches are for disks so full that the pool does not even hold the first: making room
+/// must always work.
 const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 96), (8, 8, 24), (1, 1, 8)];
 
 /// How [`Fs::resize`] goes about it.
@@ -39,8 +40,8 @@ pub(crate) enum Resize {
     Begin,
 }
 
-/// Nodes that a run of preallocated blocks may dirty: of the extent tree, the inode's, and the bitmap of
-/// the one group that the run lies in.
+/// Nodes that a run of preallocated blocks may dirty: of the extent tree, the inode's, and the
+/// bitmap of the one group that the run lies in.
 const PREALLOCATE_NODES: u64 = 15 + 1;
 
 impl Fs {
@@ -57,10 +58,10 @@ impl Fs {
         Err(last)
     }
 
-    /// The log must not have a size without the data that was written below it: another file's fsync
-    /// takes along the record of the size, and after a crash there would be a hole. Nor without the
-    /// zeroes behind the new end of a file that the caller has just written into its last block: what
-    /// was cut off would come back when the file grows again. Not inside a Txn.
+    /// The log must not have a size without the data that was written below it: another file's
+    /// fsync takes along the record of the size, and after a crash there would be a hole. Nor
+    /// without the zeroes behind the new end of a file that the caller has just written into its
+    /// last block: what was cut off would come back when the file grows again. Not inside a Txn.
     fn log_before_size(&self, inode: &Inode) {
         let unsaved = {
             let right = inode.collecting();
@@ -130,12 +131,12 @@ impl Fs {
         }
     }
 
-    /// Comes before everything that writes or allocates below block `end`, or makes the file that long: if
-    /// an error ended a truncation in the middle, what it left behind the end of the file goes first. It
-    /// would come back otherwise. Does nothing for blocks in front of the cut.
+    /// Comes before everything that writes or allocates below block `end`, or makes the file that
+    /// long: if an error ended a truncation in the middle, what it left behind the end of the file
+    /// goes first. It would come back otherwise. Does nothing for blocks in front of the cut.
     ///
-    /// No write is in flight behind the cut: the truncation has waited for those before it, and later
-    /// ones come through here. Must not be called inside a Txn.
+    /// No write is in flight behind the cut: the truncation has waited for those before it, and
+    /// later ones come through here. Must not be called inside a Txn.
     pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
         while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
             // The file may have grown inside of its last block, which no record says yet.
@@ -165,11 +166,11 @@ impl Fs {
         Ok(())
     }
 
-    /// Replay: a truncation, of which only so much is done as one transaction may do. All of the replay is
-    /// one transaction, and must not hold the bitmaps of all groups of a large file in memory.
-    /// [`Fs::clean_orphans`] does the rest, or [`Fs::finish_truncation`] if the file grows before that: what
-    /// made it grow came after all of the truncation, and so after the commits that the truncation
-    /// took, so that not much is left then.
+    /// Replay: a truncation, of which only so much is done as one transaction may do. All of the
+    /// replay is one transaction, and must not hold the bitmaps of all groups of a large file in
+    /// memory. [`Fs::clean_orphans`] does the rest, or [`Fs::finish_truncation`] if the file grows
+    /// before that: what made it grow came after all of the truncation, and so after the commits
+    /// that the truncation took, so that not much is left then.
     pub(crate) fn begin_truncate(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         self.resize(inode, bytes, Resize::Begin)
     }
@@ -202,9 +203,9 @@ impl Fs {
         Ok(())
     }
 
-    /// Allocates unwritten blocks where `[start, start + len)` has holes. Delalloc is left alone: it
-    /// has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC what was
-    /// allocated up to there stays, as on ext4 and XFS.
+    /// Allocates unwritten blocks where `[start, start + len)` has holes. Delalloc is left alone:
+    /// it has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC
+    /// what was allocated up to there stays, as on ext4 and XFS.
     pub fn preallocate(
         &self,
         inode: &Shared<Inode>,
@@ -234,8 +235,8 @@ impl Fs {
                 (v.len, hint)
             };
             let want = hole.min(crate::engine::format::GROUP_BLOCKS);
-            // ENOSPC now rather than after the disk is full of half a file. Once a hole: what the operation
-            // itself needs in the course of it makes it no more hopeless.
+            // ENOSPC now rather than after the disk is full of half a file. Once a hole: what the
+            // operation itself needs in the course of it makes it no more hopeless.
             if at >= room_to {
                 if !self.room_for(hole)? {
                     return Err(ENOSPC);
@@ -256,8 +257,9 @@ impl Fs {
         }
     }
 
-    /// Makes the on-disk size at least `bytes`. For fallocate, and for dirty pages that are dropped before
-    /// they were written (punch): with them goes the write that would have brought the size along.
+    /// Makes the on-disk size at least `bytes`. For fallocate, and for dirty pages that are dropped
+    /// before they were written (punch): with them goes the write that would have brought the size
+    /// along.
     pub fn raise_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         if inode.meta.lock().attrs.size >= bytes {
             return Ok(());
@@ -275,8 +277,8 @@ impl Fs {
         Ok(())
     }
 
-    /// One run of at most `want` blocks at `at`, paid for by the caller's reservation. Returns how many
-    /// blocks it took and the disk block behind them.
+    /// One run of at most `want` blocks at `at`, paid for by the caller's reservation. Returns how
+    /// many blocks it took and the disk block behind them.
     fn preallocate_run(
         &self,
         inode: &Shared<Inode>,

@@ -2,15 +2,15 @@
 
 //! Extended attributes.
 //!
-//! The Xattr tree of an inode has one or more items, *pieces*, for each attribute. Bits 16..63 of a key
-//! are a keyed hash of namespace and name (the hash key is in the superblock, so nobody can make names
-//! collide on purpose), bits 8..15 count the attributes that have the same hash, bits 0..7 the pieces.
-//! Piece 0 begins with a head: namespace u8, length of the name u8, length of the value u32, name. The
-//! value follows, in pieces that are full but for the last.
+//! The Xattr tree of an inode has one or more items, *pieces*, for each attribute. Bits 16..63 of a
+//! key are a keyed hash of namespace and name (the hash key is in the superblock, so nobody can
+//! make names collide on purpose), bits 8..15 count the attributes that have the same hash, bits
+//! 0..7 the pieces. Piece 0 begins with a head: namespace u8, length of the name u8, length of the
+//! value u32, name. The value follows, in pieces that are full but for the last.
 //!
 //! A change is one transaction and one log record, so that a crash leaves the old value or the new
-//! one. Within the transaction a change of several pieces is made whole by a checkpoint of the tree: an
-//! error half-way puts back the tree as it was.
+//! one. Within the transaction a change of several pieces is made whole by a checkpoint of the
+//! tree: an error half-way puts back the tree as it was.
 //!
 //! # Locking
 //!
@@ -172,9 +172,9 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Nodes that replacing `old` pieces by `new` ones may dirty. Pieces are neighbours in the tree: each
-/// can add or touch a leaf of its own, and besides there is the path to both ends of them, with
-/// a neighbour or a split on each level.
+/// Nodes that replacing `old` pieces by `new` ones may dirty. Pieces are neighbours in the tree:
+/// each can add or touch a leaf of its own, and besides there is the path to both ends of them,
+/// with a neighbour or a split on each level.
 fn cost(height: u64, old: u64, new: u64) -> u64 {
     4 * (height + 2) + old + new
 }
@@ -253,8 +253,8 @@ impl Fs {
         Ok(Some(len))
     }
 
-    /// Calls `emit(namespace, name, bytes of the value)` for every attribute, under the lock. Ends with
-    /// the first error that it returns.
+    /// Calls `emit(namespace, name, bytes of the value)` for every attribute, under the lock. Ends
+    /// with the first error that it returns.
     pub fn list_xattr(
         &self,
         inode: &Inode,
@@ -278,9 +278,10 @@ impl Fs {
         Ok(())
     }
 
-    /// Sets an attribute, or removes it (`value` is `None`; ENODATA if there is none). The change time
-    /// becomes now. E2BIG for a value of more than [`VALUE_MAX`] bytes, ERANGE for a name that is too long,
-    /// EEXIST and ENODATA as `how` says, ENOSPC. On an error nothing has changed. The caller holds i_rwsem.
+    /// Sets an attribute, or removes it (`value` is `None`; ENODATA if there is none). The change
+    /// time becomes now. E2BIG for a value of more than [`VALUE_MAX`] bytes, ERANGE for a name that
+    /// is too long, EEXIST and ENODATA as `how` says, ENOSPC. On an error nothing has changed. The
+    /// caller holds i_rwsem.
     pub fn set_xattr(
         &self,
         inode: &Shared<Inode>,
@@ -327,8 +328,8 @@ impl Fs {
         })
     }
 
-    /// Changes attributes as [`Fs::set_attrs_with`] does, and replaces the access control list that goes
-    /// with them, as one change.
+    /// Changes attributes as [`Fs::set_attrs_with`] does, and replaces the access control list that
+    /// goes with them, as one change.
     pub fn set_attrs_and_acl(
         &self,
         inode: &Shared<Inode>,
@@ -349,7 +350,8 @@ impl Fs {
         change.check()?;
         self.writable()?;
         loop {
-            // What it may cost must be known before the transaction begins, and is looked at again in it.
+            // What it may cost must be known before the transaction begins, and is looked at again
+            // in it.
             let plan = {
                 let _nofs = NoFs::enter();
                 self.plan_xattr(inode, &inode.xattr.read(), change)?
