@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What transactions do with blocks: allocate, complete, free.
+
+use super::{delta, Ag, Owner};
+use crate::engine::alloc::bits::Bits;
+use crate::engine::btree::NodeStore;
+use crate::engine::format::{corrupt, GROUP_BLOCKS};
+use kernel::prelude::*;
+
+impl Ag {
+    pub(super) fn take(
+        &mut self,
+        st: &NodeStore,
+        g: u64,
+        at: u32,
+        len: u32,
+        owner: Owner,
+    ) -> Result {
+        let mut fresh = 0;
+        let group = self.group(st, g)?;
+        match owner {
+            Owner::Busy => group.busy += len,
+            Owner::Running => delta(&mut group.run, &mut fresh)?.set.set(at, len),
+            Owner::Committing => {
+                delta(&mut group.commit, &mut 0)?.set.set(at, len);
+                group.stale = true;
+            }
+        }
+        group.used.set(at, len);
+        self.touched += fresh;
+        self.add_free(g, -(len as i32));
+        Ok(())
+    }
+
+    /// Calls `f(ag, group, first bit, length)` for the parts of `[block, block + len)`.
+    fn parts(
+        &mut self,
+        block: u64,
+        len: u64,
+        mut f: impl FnMut(&mut Self, u64, u32, u32) -> Result,
+    ) -> Result {
+        let end = block.saturating_add(len);
+        if end > self.len {
+            return Err(corrupt("allocation", block, "beyond the end of its group"));
+        }
+        let mut at = block;
+        while at < end {
+            let bit = (at % GROUP_BLOCKS) as u32;
+            let n = (GROUP_BLOCKS - u64::from(bit)).min(end - at) as u32;
+            f(self, at / GROUP_BLOCKS, bit, n)?;
+            at += u64::from(n);
+        }
+        Ok(())
+    }
+
+    /// Marks blocks used without looking for them (mkfs: the reserved areas).
+    pub fn reserve_fixed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            ag.take(st, g, at, n, Owner::Running)
+        })
+    }
+
+    /// Replay: takes the blocks of the range that nobody uses yet as busy; returns how many.
+    pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+        let mut n = 0;
+        self.parts(block, len, |ag, g, at, len| {
+            let (mut at, end) = (at, at + len);
+            loop {
+                let used = &ag.group(st, g)?.used;
+                let from = used.next(at, end, false);
+                if from >= end {
+                    return Ok(());
+                }
+                at = used.next(from, end, true);
+                ag.take(st, g, from, at - from, Owner::Busy)?;
+                n += u64::from(at - from);
+            }
+        })?;
+        Ok(n)
+    }
+
+    /// Replay: are these blocks free on disk and claimed, and by nobody in use? Else a record maps what belongs
+    /// to something else.
+    pub fn is_claimed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
+        let mut good = true;
+        let mut bits = Bits::zeroed()?;
+        self.parts(block, len, |ag, g, at, n| {
+            bits.clear(0, GROUP_BLOCKS as u32);
+            ag.disk_bits(st, g, &mut bits)?;
+            let group = ag.group(st, g)?;
+            let given = group.run.as_ref().map_or(0, |d| d.set.count_range(at, n));
+            good &= bits.count_range(at, n) == 0 && given == 0;
+            good &= group.used.count_range(at, n) == n;
+            Ok(())
+        })?;
+        Ok(good)
+    }
+
+    /// Data I/O completed: its busy blocks enter the running transaction.
+    pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            let mut fresh = 0;
+            let group = ag.group(st, g)?;
+            delta(&mut group.run, &mut fresh)?.set.set(at, n);
+            group.busy = group.busy.saturating_sub(n);
+            ag.touched += fresh;
+            Ok(())
+        })
+    }
+
+    /// Data I/O failed or was never submitted: its blocks are free at once.
+    pub fn release_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+        self.parts(block, len, |ag, g, at, n| {
+            let group = ag.group(st, g)?;
+            group.used.clear(at, n);
+            group.longest = GROUP_BLOCKS as u32;
+            group.busy = group.busy.saturating_sub(n);
+            let idle = group.idle();
+            ag.add_free(g, n as i32);
+            if idle {
+                ag.park(g);
+            }
+            Ok(())
+        })
+    }
+
+    /// Frees blocks in the running or the committing transaction. They stay unavailable until that
+    /// transaction is durable (R7). Returns how many will be free then: not those of bad groups.
+    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+        let mut freed = 0;
+        self.parts(block, len, |ag, g, at, n| {
+            if !ag.is_good(st, g)? {
+                return Ok(());
+            }
+            let group = ag.group(st, g)?;
+            if group.used.count_range(at, n) != n {
+                return Err(corrupt("allocation", block, "freeing a block that is free"));
+            }
+            let mut fresh = 0;
+            let d = match committing {
+                true => delta(&mut group.commit, &mut 0)?,
+                false => delta(&mut group.run, &mut fresh)?,
+            };
+            if d.clear.count_range(at, n) != 0 {
+                return Err(corrupt("allocation", block, "freeing a block twice"));
+            }
+            d.clear.set(at, n);
+            group.stale |= committing;
+            ag.touched += fresh;
+            freed += u64::from(n);
+            Ok(())
+        })?;
+        Ok(freed)
+    }
+}

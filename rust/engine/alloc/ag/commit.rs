@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What a commit does: the deltas go into the tree, and what they free may be used again.
+
+use super::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
+use crate::engine::alloc::bits::Bits;
+use crate::engine::btree::{NodeStore, ValueBuf};
+use crate::engine::format::GROUP_BLOCKS;
+use kernel::prelude::*;
+
+impl Ag {
+    /// Barrier: what the running transaction did now belongs to the commit.
+    pub fn freeze(&mut self) {
+        let mut g = 0;
+        while let Some((key, _)) = self.groups.first_ge(g) {
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.commit = group.run.take();
+                group.stale = group.commit.is_some();
+            }
+            g = key + 1;
+        }
+    }
+
+    /// Puts the commit's deltas into the tree. Returns whether something changed, and by how much the
+    /// free blocks on disk did.
+    pub fn apply(&mut self, st: &NodeStore) -> Result<(bool, i64)> {
+        let mut changed = false;
+        let mut by = 0i64;
+        let mut from = 0;
+        let mut value = KVec::new();
+        let mut bits = Bits::zeroed()?;
+        while let Some((g, stale)) = self.groups.first_ge(from).map(|(g, x)| (g, x.stale)) {
+            from = g + 1;
+            if !stale {
+                continue;
+            }
+            bits.clear(0, GROUP_BLOCKS as u32);
+            self.disk_bits(st, g, &mut bits)?;
+            let cap = self.group_len(g);
+            let Some(group) = self.groups.get_mut(&g) else {
+                continue;
+            };
+            group.stale = false;
+            let Some(d) = &group.commit else { continue };
+            let used = bits.count_range(0, cap);
+            bits.or(&d.set);
+            bits.and_not(&d.clear);
+            let free = cap - bits.count_range(0, cap);
+            by += i64::from(free) - i64::from(cap - used);
+            // No record says the same as one of an empty group: a disk that is emptied needs no nodes for what
+            // it had. Removing one may need its neighbours, which may be damaged.
+            let removed = free == cap
+                && match self.tree.remove(st, g) {
+                    Err(e) if e == ENOMEM => return Err(e),
+                    r => r.is_ok(),
+                };
+            if !removed {
+                value.clear();
+                value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
+                bits.store(&mut value)?;
+                self.tree.insert(st, g, &value)?;
+            }
+            self.put_summary(st, g, free as u16)?;
+            changed = true;
+        }
+        Ok((changed, by))
+    }
+
+    fn put_summary(&mut self, st: &NodeStore, g: u64, free: u16) -> Result {
+        let key = SUMMARY_KEY + g / SUMMARY_GROUPS;
+        let first = g - g % SUMMARY_GROUPS;
+        let mut v = ValueBuf::new();
+        let mut out = KVec::new();
+        if self.tree.get(st, key, &mut v)? {
+            out.extend_from_slice(v.as_slice(), GFP_KERNEL)?;
+        } else {
+            for i in 0..SUMMARY_GROUPS {
+                let n = self.group_len(first + i) as u16;
+                out.extend_from_slice(&n.to_le_bytes(), GFP_KERNEL)?;
+            }
+        }
+        let at = 2 * (g - first) as usize;
+        let slot = out.get_mut(at..at + 2).ok_or(EIO)?;
+        slot.copy_from_slice(&free.to_le_bytes());
+        let all_free = (first..)
+            .zip(out.chunks_exact(2))
+            .all(|(g, n)| n == (self.group_len(g) as u16).to_le_bytes());
+        if all_free {
+            return self.tree.remove(st, key).map(|_| ());
+        }
+        self.tree.insert(st, key, &out)
+    }
+
+    /// Calls `f(block, len)` for the runs that the commit frees.
+    pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) {
+        let lim = GROUP_BLOCKS as u32;
+        self.groups.for_each(|g, group| {
+            let Some(d) = &group.commit else { return };
+            let mut i = d.clear.next(0, lim, true);
+            while i < lim {
+                let end = d.clear.next(i, lim, false);
+                f(g * GROUP_BLOCKS + u64::from(i), u64::from(end - i));
+                i = d.clear.next(end, lim, true);
+            }
+        });
+    }
+
+    /// The commit is durable: what it freed may be used again (R7). Returns how many blocks that are.
+    pub fn finish_commit(&mut self) -> u64 {
+        let mut total = 0u64;
+        let mut from = 0;
+        while let Some((g, _)) = self.groups.first_ge(from) {
+            from = g + 1;
+            let Some(group) = self.groups.get_mut(&g) else {
+                continue;
+            };
+            let Some(d) = group.commit.take() else {
+                continue;
+            };
+            group.used.and_not(&d.clear);
+            group.longest = GROUP_BLOCKS as u32;
+            let n = d.clear.count();
+            let idle = group.idle();
+            self.add_free(g, n as i32);
+            total += u64::from(n);
+            if idle {
+                self.park(g);
+            }
+        }
+        total
+    }
+}

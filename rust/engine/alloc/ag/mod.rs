@@ -1,0 +1,402 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! One allocation group (AG): its Alloc tree and the groups of 8192 blocks that are in memory.
+//!
+//! The Alloc tree on disk holds, for generation N, exactly the blocks that generation N references,
+//! and only commits change it. In memory a group that is being worked on has
+//!
+//! - `used`: blocks that must not be handed out. A block becomes *used* when it is allocated and
+//!   stops to be when the commit that freed it is durable (R7: freed is not free);
+//! - `busy`: how many of them belong to data I/O in flight. They are in no transaction until the
+//!   I/O completes, so a crash gives them back;
+//! - `run` and `commit`: what the running and the committing transaction allocate and free.
+//!
+//! The tree is read when the AG is first worked with: a mount that only reads never does. A group whose
+//! bitmap cannot be read, or is not what its free count says, costs nothing but itself: it is *bad*,
+//! counts as full from then on, and what is freed in it stays used until the filesystem is made anew. Nothing is
+//! allocated in it, so that whatever its bitmap says when it can be read again, it does not lack a block.
+//!
+//! Behind the last block of a file that is being appended to, a few blocks are *kept*: other files get
+//! them only when there is nothing else. That is a hint in memory; kept blocks are free to all
+//! accounts, so nothing depends on it ([`Kept`]).
+//!
+//! Locking: everything is under the AG's mutex. A group stays in memory while it has busy blocks or
+//! deltas; hence the tree, which a commit changes before it is durable, is only read for groups that
+//! no transaction has touched.
+
+mod change;
+mod commit;
+mod search;
+
+use super::bits::{Bits, BITMAP_BYTES};
+use crate::engine::btree::NodeStore;
+use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
+use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
+use crate::os::Map;
+use kernel::prelude::*;
+
+/// Groups whose free counts share one summary record.
+pub const SUMMARY_GROUPS: u64 = 512;
+/// Keys of summary records start here.
+pub const SUMMARY_KEY: u64 = 1 << 32;
+/// Idle groups that are kept in memory.
+const IDLE_GROUPS: usize = 32;
+/// No group: an empty place among the idle ones.
+const NO_GROUP: u64 = u64::MAX;
+/// A few free blocks that are kept for the next append to a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// First block: of the device in the hands of the file, of the AG in its list.
+    pub start: u64,
+    /// Number of blocks.
+    pub len: u32,
+    /// Tells it from others that were kept at the same place before.
+    id: u64,
+}
+
+/// What an allocation is for.
+#[derive(Clone, Copy)]
+pub struct Wish {
+    /// Blocks wanted in one run.
+    pub want: u32,
+    /// Where.
+    pub goal: Option<u64>,
+    /// The owner that the blocks get.
+    pub owner: Owner,
+    /// What was kept for the file.
+    pub kept: Option<Kept>,
+    /// Blocks to keep for it behind the run.
+    pub keep: u32,
+}
+
+struct Delta {
+    set: Bits,
+    clear: Bits,
+}
+
+impl Delta {
+    fn new() -> Result<Self> {
+        Ok(Self {
+            set: Bits::zeroed()?,
+            clear: Bits::zeroed()?,
+        })
+    }
+}
+
+struct Group {
+    used: Bits,
+    busy: u32,
+    run: Option<Delta>,
+    commit: Option<Delta>,
+    /// The commit delta changed since it was last put into the tree.
+    stale: bool,
+    /// No free run is longer: saves looking for long runs where there are none, again and again.
+    longest: u32,
+}
+
+impl Group {
+    fn idle(&self) -> bool {
+        self.busy == 0 && self.run.is_none() && self.commit.is_none()
+    }
+}
+
+/// Whose an allocated block is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// Data I/O in flight.
+    Busy,
+    /// The running transaction.
+    Running,
+    /// The transaction that is being committed.
+    Committing,
+}
+
+/// The state of an AG; block numbers are relative to its start.
+pub struct Ag {
+    /// The Alloc tree.
+    pub tree: Tree,
+    len: u64,
+    groups: Map<u64, Group>,
+    /// The groups that became idle last. Some of them may be in use again, or gone.
+    idle: [u64; IDLE_GROUPS],
+    /// The place of the next one.
+    next_idle: usize,
+    /// What is kept for files, at most `KEPT` of them.
+    kept: KVec<Kept>,
+    /// The place of the next one, and its id.
+    next_kept: usize,
+    next_id: u64,
+    /// The bitmap of a group with what is kept for others; made with the first of them.
+    scratch: Option<Bits>,
+    /// Blocks of each group that are not used.
+    free: KVVec<u16>,
+    /// The sum of `free`.
+    left: u64,
+    /// For each [`SUMMARY_GROUPS`] groups: none of them has more free blocks. Saves looking at each group
+    /// of a large AG for what none has.
+    most: KVVec<u16>,
+    /// By how much the number of groups without a used block changed since this was last asked for.
+    emptied: i64,
+    cursor: u64,
+    meta_cursor: u64,
+    /// Groups that the running transaction began to change since this was last asked for.
+    touched: u64,
+    /// The free counts have been read.
+    read: bool,
+    /// Bad groups.
+    bad: Map<u64, ()>,
+    /// Free blocks that bad groups had, since this was last asked for.
+    lost: u64,
+    /// How many transactions were frozen here; see [`super::Space::ag`].
+    pub(super) frozen: u64,
+}
+
+impl Ag {
+    /// An AG of `len` blocks with the tree `tree`, which is not read: it seems full.
+    pub fn new(tree: Tree, len: u64) -> Self {
+        Self {
+            tree,
+            len,
+            groups: Map::new(),
+            idle: [NO_GROUP; IDLE_GROUPS],
+            next_idle: 0,
+            free: KVVec::new(),
+            kept: KVec::new(),
+            next_kept: 0,
+            next_id: 0,
+            scratch: None,
+            left: 0,
+            most: KVVec::new(),
+            emptied: 0,
+            cursor: 0,
+            meta_cursor: 0,
+            touched: 0,
+            read: false,
+            bad: Map::new(),
+            lost: 0,
+            frozen: 0,
+        }
+    }
+
+    /// Reads the free counts, if that has not been done.
+    pub fn read(&mut self, st: &NodeStore) -> Result {
+        if self.read {
+            return Ok(());
+        }
+        let n = self.len.div_ceil(GROUP_BLOCKS);
+        let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
+        for g in 0..n {
+            free.push(self.group_len(g) as u16, GFP_KERNEL)?;
+        }
+        self.free = free;
+        let r = self.load_summaries(st).and_then(|()| self.count());
+        if r.is_err() {
+            self.free.clear();
+        }
+        self.read = r.is_ok();
+        r
+    }
+
+    /// The sums of what was read.
+    fn count(&mut self) -> Result {
+        let mut most = KVVec::new();
+        let (mut left, mut empty) = (0, 0);
+        for (c, some) in self.free.chunks(SUMMARY_GROUPS as usize).enumerate() {
+            most.push(some.iter().copied().max().unwrap_or(0), GFP_KERNEL)?;
+            for (g, f) in (c as u64 * SUMMARY_GROUPS..).zip(some) {
+                left += u64::from(*f);
+                empty += i64::from(u32::from(*f) == self.group_len(g));
+            }
+        }
+        (self.most, self.left) = (most, left);
+        self.emptied += empty;
+        Ok(())
+    }
+
+    fn load_summaries(&mut self, st: &NodeStore) -> Result {
+        let mut v = ValueBuf::new();
+        let mut from = SUMMARY_KEY;
+        while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
+            let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
+            if first >= self.free.len() as u64 {
+                return Err(corrupt("free counts", key, "of groups that there are not"));
+            }
+            for i in 0..SUMMARY_GROUPS {
+                let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
+                    break;
+                };
+                let cap = self.group_len(first + i);
+                if u32::from(n) > cap {
+                    return Err(corrupt("free counts", key, "more than the group has"));
+                }
+                if let Some(f) = self.free.get_mut((first + i) as usize) {
+                    *f = n;
+                }
+            }
+            from = key + 1;
+        }
+        Ok(())
+    }
+
+    /// Blocks of group `g`.
+    fn group_len(&self, g: u64) -> u32 {
+        self.len
+            .saturating_sub(g.saturating_mul(GROUP_BLOCKS))
+            .min(GROUP_BLOCKS) as u32
+    }
+
+    /// Blocks that are not used.
+    pub fn free_blocks(&self) -> u64 {
+        self.left
+    }
+
+    /// Group `g` has `by` free blocks more, or less.
+    fn add_free(&mut self, g: u64, by: i32) {
+        let cap = self.group_len(g);
+        let chunk = (g / SUMMARY_GROUPS) as usize;
+        let (Some(f), Some(most)) = (self.free.get_mut(g as usize), self.most.get_mut(chunk))
+        else {
+            return;
+        };
+        let old = u32::from(*f);
+        let new = old.saturating_add_signed(by).min(cap);
+        *f = new as u16;
+        *most = (*most).max(*f);
+        self.left = self.left.saturating_sub(u64::from(old)) + u64::from(new);
+        self.emptied += i64::from(new == cap) - i64::from(old == cap);
+    }
+
+    /// By how much the number of groups without a used block changed since the last call.
+    pub fn take_emptied(&mut self) -> i64 {
+        core::mem::take(&mut self.emptied)
+    }
+
+    /// Reads a group's bitmap on disk into `bits`; true if it has a record.
+    fn disk_bits(&self, st: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
+        let mut v = ValueBuf::new();
+        if !self.tree.get(st, g, &mut v)? {
+            return Ok(false);
+        }
+        let bad = || corrupt("bitmap", g, "record length");
+        if v.as_slice().len() != 4 + BITMAP_BYTES {
+            return Err(bad());
+        }
+        bits.load(v.as_slice().get(4..).ok_or_else(bad)?)
+            .ok_or_else(bad)?;
+        let cap = self.group_len(g);
+        if le32(v.as_slice(), 0) != Some(cap - bits.count_range(0, cap)) {
+            return Err(corrupt("bitmap", g, "disagrees with its own count"));
+        }
+        Ok(true)
+    }
+
+    fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
+        if self.bad.get(&g).is_some() {
+            return Err(EUCLEAN);
+        }
+        if self.groups.get(&g).is_none() {
+            if let Err(e) = self.load_group(st, g) {
+                if e != ENOMEM {
+                    self.condemn(g)?;
+                }
+                return Err(e);
+            }
+            self.park(g);
+        }
+        self.groups.get_mut(&g).ok_or(EIO)
+    }
+
+    fn load_group(&mut self, st: &NodeStore, g: u64) -> Result {
+        let mut used = Bits::zeroed()?;
+        self.disk_bits(st, g, &mut used)?;
+        let cap = self.group_len(g);
+        used.set(cap, GROUP_BLOCKS as u32 - cap);
+        let free = GROUP_BLOCKS as u32 - used.count();
+        if let Some(f) = self.free.get_mut(g as usize) {
+            if u32::from(*f) != free {
+                return Err(corrupt("bitmap", g, "disagrees with the free count"));
+            }
+        }
+        self.groups.insert(
+            g,
+            Group {
+                used,
+                busy: 0,
+                run: None,
+                commit: None,
+                stale: false,
+                longest: cap,
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Takes a group out of use that cannot be worked with.
+    fn condemn(&mut self, g: u64) -> Result {
+        self.bad.insert(g, ())?;
+        let free = self.free.get(g as usize).copied().unwrap_or(0);
+        self.add_free(g, -i32::from(free));
+        self.lost += u64::from(free);
+        pr_err!(
+            "allocation group {}: the bitmap of group {} is damaged: nothing is allocated or freed there any more\n",
+            self.tree.id().owner,
+            g
+        );
+        Ok(())
+    }
+
+    /// Can the group be worked with?
+    fn is_good(&mut self, st: &NodeStore, g: u64) -> Result<bool> {
+        let r = self.group(st, g).map(|_| true);
+        match r {
+            Err(_) if self.bad.get(&g).is_some() => Ok(false),
+            r => r,
+        }
+    }
+
+    /// Free blocks that bad groups had, since the last call.
+    pub fn take_lost(&mut self) -> u64 {
+        core::mem::take(&mut self.lost)
+    }
+
+    /// Group `g` is idle now. It takes the place of the one that became idle [`IDLE_GROUPS`] groups ago,
+    /// which leaves the memory if it is idle still. So there are no more idle ones than places: each
+    /// is put in a place whenever it becomes idle. Needs no memory, and the same time however many
+    /// groups are in use.
+    fn park(&mut self, g: u64) {
+        let Some(place) = self.idle.get_mut(self.next_idle) else {
+            return;
+        };
+        let old = core::mem::replace(place, g);
+        self.next_idle = (self.next_idle + 1) % IDLE_GROUPS;
+        if old != g && self.groups.get(&old).is_some_and(Group::idle) {
+            self.groups.remove(&old);
+        }
+    }
+
+    /// How many groups the running transaction began to change since the last call.
+    pub fn take_touched(&mut self) -> u64 {
+        core::mem::take(&mut self.touched)
+    }
+
+    /// Groups in memory.
+    pub fn groups_in_memory(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// The AG's tree id.
+    pub fn tree_id(index: u32) -> TreeId {
+        TreeId {
+            kind: TreeKind::Alloc,
+            owner: u64::from(index),
+        }
+    }
+}
+
+fn delta<'a>(slot: &'a mut Option<Delta>, fresh: &mut u64) -> Result<&'a mut Delta> {
+    if slot.is_none() {
+        *slot = Some(Delta::new()?);
+        *fresh += 1;
+    }
+    slot.as_mut().ok_or(ENOMEM)
+}

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Finding free blocks.
+
+use super::{Ag, Kept, Owner, Wish, SUMMARY_GROUPS};
+use crate::engine::alloc::bits::Bits;
+use crate::engine::btree::NodeStore;
+use crate::engine::format::GROUP_BLOCKS;
+use kernel::prelude::*;
+
+/// Groups that are looked into for a long run before a shorter one is taken.
+const TRIES: usize = 8;
+/// Files of an AG that blocks are kept for; the one that asked first gives way to the next.
+const KEPT: usize = 64;
+
+/// A free run: its group, its first bit there, its length.
+struct Free {
+    group: u64,
+    at: u32,
+    len: u32,
+}
+
+impl Ag {
+    /// The group to look into for `want` blocks, at or after `from`, wrapping around.
+    fn candidate(&mut self, from: u64, want: u32) -> Option<u64> {
+        let n = self.free.len();
+        let from = (from as usize).min(n);
+        self.first_with(from, n, want)
+            .or_else(|| self.first_with(0, from, want))
+    }
+
+    /// The first of the groups `[from, to)` with `want` free blocks.
+    fn first_with(&mut self, from: usize, to: usize, want: u32) -> Option<u64> {
+        const CHUNK: usize = SUMMARY_GROUPS as usize;
+        let mut at = from;
+        while at < to {
+            let chunk = at / CHUNK;
+            let (begin, end) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(self.free.len()));
+            let most = self.most.get_mut(chunk)?;
+            if u32::from(*most) >= want {
+                let part = self.free.get(at..end.min(to))?;
+                if let Some(i) = part.iter().position(|f| u32::from(*f) >= want) {
+                    return Some((at + i) as u64);
+                }
+                if at == begin && end <= to {
+                    *most = part.iter().copied().max().unwrap_or(0);
+                }
+            }
+            at = end;
+        }
+        None
+    }
+
+    /// Gives up what was kept for a file. Has no effect on what took its place.
+    pub fn release_kept(&mut self, kept: Kept) {
+        self.kept.retain(|k| k.id != kept.id);
+    }
+
+    /// Keeps blocks for a file, if there is memory for that.
+    fn keep(&mut self, start: u64, len: u32) -> Option<Kept> {
+        if self.scratch.is_none() {
+            self.scratch = Some(Bits::zeroed().ok()?);
+        }
+        self.next_id += 1;
+        let new = Kept {
+            start,
+            len,
+            id: self.next_id,
+        };
+        if self.kept.len() < KEPT {
+            self.kept.push(new, GFP_KERNEL).ok()?;
+        } else {
+            *self.kept.get_mut(self.next_kept)? = new;
+            self.next_kept = (self.next_kept + 1) % KEPT;
+        }
+        Some(new)
+    }
+
+    /// The bitmap of group `g`, which is in memory, with what is kept there, and whether anything is.
+    fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
+        let used = &self.groups.get(&g).ok_or(EIO)?.used;
+        let Some(scratch) = &mut self.scratch else {
+            return Ok((used, false));
+        };
+        let mut any = false;
+        for k in self.kept.iter().filter(|k| k.start / GROUP_BLOCKS == g) {
+            if !any {
+                scratch.copy(used);
+                any = true;
+            }
+            scratch.set((k.start % GROUP_BLOCKS) as u32, k.len);
+        }
+        Ok((if any { scratch } else { used }, any))
+    }
+
+    /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of that length
+    /// in reach. Returns its first block, its length and what is kept behind it, or `None` when the AG
+    /// is full.
+    pub fn alloc(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+        if let Some(k) = w.kept {
+            self.release_kept(k);
+        }
+        if self.left == 0 {
+            return Ok(None);
+        }
+        let found = self.search(st, w)?;
+        if found.is_some() || self.kept.is_empty() {
+            return Ok(found);
+        }
+        // Only what is kept is left.
+        self.kept.clear();
+        self.search(st, w)
+    }
+
+    fn search(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+        let want = w.want.clamp(1, GROUP_BLOCKS as u32);
+        let meta = w.owner == Owner::Committing;
+        let cursor = if meta { self.meta_cursor } else { self.cursor };
+        let start = w.goal.filter(|g| *g < self.len).unwrap_or(cursor);
+        let Some(found) = self.best_run(st, start, want, w.keep)? else {
+            return Ok(None);
+        };
+        let len = found.len.min(want);
+        self.take(st, found.group, found.at, len, w.owner)?;
+        let first = found.group * GROUP_BLOCKS + u64::from(found.at);
+        let next = first + u64::from(len);
+        let kept = match (found.len - len).min(w.keep) {
+            0 => None,
+            n => self.keep(next, n),
+        };
+        if meta {
+            self.meta_cursor = next;
+        } else {
+            self.cursor = next;
+        }
+        Ok(Some((first, len, kept)))
+    }
+
+    /// The first free run of `want` blocks from `start` on, and up to `keep` more, else the longest one in
+    /// the groups that are looked into.
+    fn best_run(
+        &mut self,
+        st: &NodeStore,
+        start: u64,
+        want: u32,
+        keep: u32,
+    ) -> Result<Option<Free>> {
+        let both = want.saturating_add(keep).min(GROUP_BLOCKS as u32);
+        let mut need = want;
+        let mut best: Option<Free> = None;
+        let mut g = start / GROUP_BLOCKS;
+        let mut attempt = 0;
+        while attempt < TRIES {
+            // Fewer free blocks than wanted everywhere: take what there is.
+            let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
+                break;
+            };
+            let from = if attempt == 0 && c == start / GROUP_BLOCKS {
+                (start % GROUP_BLOCKS) as u32
+            } else {
+                0
+            };
+            if !self.is_good(st, c)? {
+                // It counts as full now, so this ends.
+                continue;
+            }
+            attempt += 1;
+            let longest = self.group(st, c)?.longest;
+            if best.as_ref().is_none_or(|b| b.len < longest) {
+                let look = both.min(longest).max(1);
+                if let Some((at, len)) = self.run_in_group(c, from, want, look)? {
+                    if best.as_ref().is_none_or(|b| b.len < len) {
+                        best = Some(Free { group: c, at, len });
+                    }
+                    if len >= want {
+                        break;
+                    }
+                }
+            }
+            g = c + 1;
+            need = best.as_ref().map_or(1, |b| b.len.saturating_add(1)).max(1);
+            if self.candidate(g, need).is_none() {
+                break;
+            }
+        }
+        Ok(best)
+    }
+
+    /// A free run of up to `look` blocks in group `g`, which is in memory: its first bit, and its length.
+    fn run_in_group(
+        &mut self,
+        g: u64,
+        from: u32,
+        want: u32,
+        look: u32,
+    ) -> Result<Option<(u32, u32)>> {
+        let cap = self.group_len(g);
+        let (used, kept) = self.with_kept(g)?;
+        // What follows the goal is good enough without anything behind it.
+        let run = used.next(from, cap, true).saturating_sub(from);
+        let mut found = (run >= want)
+            .then_some((from, run.min(look)))
+            .or_else(|| used.find_clear(from, cap, look));
+        if found.is_none_or(|(_, l)| l < want.min(look)) {
+            if from > 0 {
+                found = used.find_clear(0, cap, look);
+            }
+            let len = found.map_or(0, |f| f.1);
+            if len < look && !kept {
+                if let Some(group) = self.groups.get_mut(&g) {
+                    group.longest = len;
+                }
+            }
+        }
+        Ok(found)
+    }
+}
