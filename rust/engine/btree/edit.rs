@@ -163,6 +163,20 @@ impl Tree {
         if node.put_item(key, value) {
             return Ok(());
         }
+        self.insert_by_split(st, key, value, full, top)
+    }
+
+    /// [`Tree::insert`] where the item does not fit in its leaf. The path is changeable, `full` nodes above
+    /// the leaf split with it, and the root has the level `top`.
+    fn insert_by_split(
+        &mut self,
+        st: &NodeStore,
+        key: u64,
+        value: &[u8],
+        full: u8,
+        top: u8,
+    ) -> Result {
+        let id = self.id;
         let grows = full == top;
         if grows && top >= MAX_LEVEL {
             return Err(EFBIG);
@@ -174,6 +188,11 @@ impl Tree {
             spares.push(Shared::new(Node::new(id, level)?)?, GFP_KERNEL)?;
         }
         // From here on nothing can fail.
+        let mut edit = Edit {
+            st,
+            dead: &mut self.dead,
+            fresh: &mut self.fresh,
+        };
         let root = edit.root(&mut self.root, &id)?;
         let split = split_path(root, key, value, &mut spares)?;
         *edit.fresh += u64::from(levels);

@@ -164,8 +164,9 @@ impl Record<'_> {
         Ok(())
     }
 
-    fn put(&self, w: &mut Writer<'_>, generation: u64, time: Time) -> Result {
-        let kind: u8 = match self {
+    /// The number of its kind on disk.
+    fn kind(&self) -> u8 {
+        match self {
             Record::Create { .. } => 1,
             Record::Link { .. } => 2,
             Record::Unlink { .. } => 3,
@@ -177,12 +178,19 @@ impl Record<'_> {
             Record::Write { .. } => 9,
             Record::Xattr { .. } => 10,
             Record::Grow { .. } => 11,
-        };
-        w.bytes(&[0, 0, 0, 0, kind, 0, 0, 0])?;
+        }
+    }
+
+    fn put(&self, w: &mut Writer<'_>, generation: u64, time: Time) -> Result {
+        w.bytes(&[0, 0, 0, 0, self.kind(), 0, 0, 0])?;
         w.u64s(&[generation])?;
         w.time(time)?;
         w.u32s(&[0])?;
-        match self {
+        self.put_body(w)
+    }
+
+    fn put_body(&self, w: &mut Writer<'_>) -> Result {
+        match *self {
             Record::Create {
                 dir,
                 ino,
@@ -190,14 +198,14 @@ impl Record<'_> {
                 name,
                 target,
             } => {
-                w.u64s(&[*dir, *ino])?;
+                w.u64s(&[dir, ino])?;
                 w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
                 w.u64s(&[a.rdev])?;
                 w.text(name)?;
                 w.text(target)
             }
             Record::Link { dir, ino, name } | Record::Unlink { dir, ino, name } => {
-                w.u64s(&[*dir, *ino])?;
+                w.u64s(&[dir, ino])?;
                 w.text(name)
             }
             Record::Rename {
@@ -209,33 +217,27 @@ impl Record<'_> {
                 old_name,
                 new_name,
             } => {
-                w.u64s(&[*old_dir, *new_dir, *ino, *target])?;
-                w.u32s(&[u32::from(*exchange)])?;
+                w.u64s(&[old_dir, new_dir, ino, target])?;
+                w.u32s(&[u32::from(exchange)])?;
                 w.text(old_name)?;
                 w.text(new_name)
             }
-            Record::Attrs { ino, attrs: a } => {
-                w.u64s(&[*ino, a.size])?;
-                w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
-                [a.atime, a.mtime, a.ctime]
-                    .iter()
-                    .try_for_each(|t| w.time(*t))
-            }
-            Record::Size { ino, bytes } | Record::Grow { ino, bytes } => w.u64s(&[*ino, *bytes]),
-            Record::Punch { ino, start, len } => w.u64s(&[*ino, *start, *len]),
+            Record::Attrs { ino, attrs } => put_attrs(w, ino, &attrs),
+            Record::Size { ino, bytes } | Record::Grow { ino, bytes } => w.u64s(&[ino, bytes]),
+            Record::Punch { ino, start, len } => w.u64s(&[ino, start, len]),
             Record::Preallocate {
                 ino,
                 start,
                 phys,
                 len,
-            } => w.u64s(&[*ino, *start, *phys, *len]),
+            } => w.u64s(&[ino, start, phys, len]),
             Record::Write {
                 ino,
                 start,
                 phys,
                 csums,
             } => {
-                w.u64s(&[*ino, *start, *phys])?;
+                w.u64s(&[ino, start, phys])?;
                 w.bytes(csums)
             }
             Record::Xattr {
@@ -243,15 +245,25 @@ impl Record<'_> {
                 index,
                 name,
                 value,
-            } => {
-                let len = value.map_or(REMOVED, |v| v.len() as u32);
-                w.u64s(&[*ino])?;
-                w.u32s(&[u32::from(*index), len])?;
-                w.text(name)?;
-                w.bytes(value.unwrap_or(&[]))
-            }
+            } => put_xattr(w, ino, index, name, value),
         }
     }
+}
+
+fn put_attrs(w: &mut Writer<'_>, ino: u64, a: &Attrs) -> Result {
+    w.u64s(&[ino, a.size])?;
+    w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
+    [a.atime, a.mtime, a.ctime]
+        .iter()
+        .try_for_each(|t| w.time(*t))
+}
+
+fn put_xattr(w: &mut Writer<'_>, ino: u64, index: u8, name: &[u8], value: Option<&[u8]>) -> Result {
+    let len = value.map_or(REMOVED, |v| v.len() as u32);
+    w.u64s(&[ino])?;
+    w.u32s(&[u32::from(index), len])?;
+    w.text(name)?;
+    w.bytes(value.unwrap_or(&[]))
 }
 
 struct Reader<'a> {
@@ -281,6 +293,119 @@ impl<'a> Reader<'a> {
         let nsec = self.u32()?;
         (nsec < 1_000_000_000).then_some(Time { sec, nsec })
     }
+
+    /// The body of a record of this kind.
+    fn body(&mut self, kind: u8) -> Option<Record<'a>> {
+        Some(match kind {
+            1 => self.create()?,
+            2 => Record::Link {
+                dir: self.u64()?,
+                ino: self.u64()?,
+                name: self.text()?,
+            },
+            3 => Record::Unlink {
+                dir: self.u64()?,
+                ino: self.u64()?,
+                name: self.text()?,
+            },
+            4 => Record::Rename {
+                old_dir: self.u64()?,
+                new_dir: self.u64()?,
+                ino: self.u64()?,
+                target: self.u64()?,
+                exchange: self.u32()? != 0,
+                old_name: self.text()?,
+                new_name: self.text()?,
+            },
+            5 => self.attrs()?,
+            6 => Record::Size {
+                ino: self.u64()?,
+                bytes: self.u64()?,
+            },
+            7 => Record::Punch {
+                ino: self.u64()?,
+                start: self.u64()?,
+                len: self.u64()?,
+            },
+            8 => Record::Preallocate {
+                ino: self.u64()?,
+                start: self.u64()?,
+                phys: self.u64()?,
+                len: self.u64()?,
+            },
+            9 => self.write()?,
+            10 => self.xattr()?,
+            11 => Record::Grow {
+                ino: self.u64()?,
+                bytes: self.u64()?,
+            },
+            _ => return None,
+        })
+    }
+
+    fn create(&mut self) -> Option<Record<'a>> {
+        let (dir, ino) = (self.u64()?, self.u64()?);
+        let attrs = Attrs {
+            mode: self.u32()?,
+            uid: self.u32()?,
+            gid: self.u32()?,
+            flags: self.u32()?,
+            rdev: self.u64()?,
+            ..Attrs::default()
+        };
+        Some(Record::Create {
+            dir,
+            ino,
+            attrs,
+            name: self.text()?,
+            target: self.text()?,
+        })
+    }
+
+    fn attrs(&mut self) -> Option<Record<'a>> {
+        let (ino, size) = (self.u64()?, self.u64()?);
+        let attrs = Attrs {
+            size,
+            mode: self.u32()?,
+            uid: self.u32()?,
+            gid: self.u32()?,
+            flags: self.u32()?,
+            atime: self.time()?,
+            mtime: self.time()?,
+            ctime: self.time()?,
+            ..Attrs::default()
+        };
+        Some(Record::Attrs { ino, attrs })
+    }
+
+    fn write(&mut self) -> Option<Record<'a>> {
+        let (ino, start, phys) = (self.u64()?, self.u64()?, self.u64()?);
+        let csums = self.b.get(self.at..)?;
+        let whole = !csums.is_empty() && csums.len() % 4 == 0;
+        whole.then_some(Record::Write {
+            ino,
+            start,
+            phys,
+            csums,
+        })
+    }
+
+    fn xattr(&mut self) -> Option<Record<'a>> {
+        let (ino, index, len) = (self.u64()?, self.u32()?, self.u32()?);
+        let name = self.text()?;
+        let value = if len == REMOVED {
+            None
+        } else {
+            let end = self.at.checked_add(len as usize)?;
+            Some(self.b.get(self.at..end)?)
+        };
+        Some(Record::Xattr {
+            ino,
+            index: u8::try_from(index).ok()?,
+            name,
+            value,
+        })
+    }
 }
 
 /// Decodes the record at the start of `b`; returns it and the bytes behind it. `None` if the record
@@ -296,116 +421,13 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
     }
     let time = r.time()?;
     r.u32()?;
-    let record = match kind {
-        1 => {
-            let (dir, ino) = (r.u64()?, r.u64()?);
-            let attrs = Attrs {
-                mode: r.u32()?,
-                uid: r.u32()?,
-                gid: r.u32()?,
-                flags: r.u32()?,
-                rdev: r.u64()?,
-                ..Attrs::default()
-            };
-            Record::Create {
-                dir,
-                ino,
-                attrs,
-                name: r.text()?,
-                target: r.text()?,
-            }
-        }
-        2 => Record::Link {
-            dir: r.u64()?,
-            ino: r.u64()?,
-            name: r.text()?,
-        },
-        3 => Record::Unlink {
-            dir: r.u64()?,
-            ino: r.u64()?,
-            name: r.text()?,
-        },
-        4 => Record::Rename {
-            old_dir: r.u64()?,
-            new_dir: r.u64()?,
-            ino: r.u64()?,
-            target: r.u64()?,
-            exchange: r.u32()? != 0,
-            old_name: r.text()?,
-            new_name: r.text()?,
-        },
-        5 => {
-            let (ino, size) = (r.u64()?, r.u64()?);
-            let attrs = Attrs {
-                size,
-                mode: r.u32()?,
-                uid: r.u32()?,
-                gid: r.u32()?,
-                flags: r.u32()?,
-                atime: r.time()?,
-                mtime: r.time()?,
-                ctime: r.time()?,
-                ..Attrs::default()
-            };
-            Record::Attrs { ino, attrs }
-        }
-        6 => Record::Size {
-            ino: r.u64()?,
-            bytes: r.u64()?,
-        },
-        7 => Record::Punch {
-            ino: r.u64()?,
-            start: r.u64()?,
-            len: r.u64()?,
-        },
-        8 => Record::Preallocate {
-            ino: r.u64()?,
-            start: r.u64()?,
-            phys: r.u64()?,
-            len: r.u64()?,
-        },
-        9 => {
-            let (ino, start, phys) = (r.u64()?, r.u64()?, r.u64()?);
-            let csums = b.get(r.at..)?;
-            if csums.is_empty() || csums.len() % 4 != 0 {
-                return None;
-            }
-            Record::Write {
-                ino,
-                start,
-                phys,
-                csums,
-            }
-        }
-        10 => {
-            let (ino, index, len) = (r.u64()?, r.u32()?, r.u32()?);
-            let name = r.text()?;
-            let value = if len == REMOVED {
-                None
-            } else {
-                Some(b.get(r.at..r.at.checked_add(len as usize)?)?)
-            };
-            Record::Xattr {
-                ino,
-                index: u8::try_from(index).ok()?,
-                name,
-                value,
-            }
-        }
-        11 => Record::Grow {
-            ino: r.u64()?,
-            bytes: r.u64()?,
-        },
-        _ => return None,
+    let record = r.body(kind)?;
+    let stamped = Stamped {
+        generation,
+        time,
+        record,
     };
-    Some((
-        Stamped {
-            generation,
-            time,
-            record,
-        },
-        rest,
-    ))
+    Some((stamped, rest))
 }
 
 /// The number of data blocks that the records of a payload name. Stops at the first malformed

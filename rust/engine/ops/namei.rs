@@ -308,8 +308,6 @@ impl Fs {
         if r.flags.exchange {
             return self.exchange(r);
         }
-        let is_dir = r.inode.kind() == S_IFDIR;
-        let same_dir = Shared::ptr_eq(r.old_dir, r.new_dir);
         if r.new_dir.meta.lock().attrs.nlink == 0 {
             return Err(ENOENT);
         }
@@ -320,8 +318,6 @@ impl Fs {
             if t.kind() == S_IFDIR && !self.dir_empty(t)? {
                 return Err(ENOTEMPTY);
             }
-        }
-        if r.target.is_some() {
             // What the file has goes into the log before the name that replaces another file, or
             // with it.
             self.owe(r.inode);
@@ -340,70 +336,78 @@ impl Fs {
         {
             txn.dirty(i)?;
         }
-        let kind = mode_to_kind(r.inode.kind());
         let white = match r.whiteout {
-            Some(w) => Some(self.new_inode(&mut txn, w, 1, 0)?),
+            Some(new) => Some((self.new_inode(&mut txn, new, 1, 0)?, new)),
             None => None,
         };
-        let step = match r.target {
-            Some(_) => self.replace_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), kind),
-            None => self.add_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), kind),
-        };
-        let step = step.and_then(|()| {
-            let old = match (&white, r.whiteout) {
-                (Some(w), Some(n)) => self.replace_entry(
-                    &mut txn,
-                    r.old_dir,
-                    r.old_name,
-                    w.ino(),
-                    mode_to_kind(n.mode),
-                ),
-                _ => self
-                    .remove_entry(&mut txn, r.old_dir, r.old_name)
-                    .map(|_| ()),
-            };
-            old.inspect_err(|_| {
-                let undo = match r.target {
-                    Some(t) => {
-                        let k = mode_to_kind(t.kind());
-                        self.replace_entry(&mut txn, r.new_dir, r.new_name, t.ino(), k)
-                    }
-                    None => self
-                        .remove_entry(&mut txn, r.new_dir, r.new_name)
-                        .map(|_| ()),
-                };
-                undo.unwrap_or_else(|_| self.abort("undoing a rename"));
-            })
-        });
-        if let Err(e) = step {
-            if let Some(w) = &white {
+        let whiteout = white.as_ref().map(|(w, new)| (&**w, *new));
+        if let Err(e) = self.move_entry(&mut txn, r, whiteout) {
+            if let Some((w, _)) = &white {
                 self.drop_new(w);
             }
             return Err(e);
         }
-        if let Some(t) = r.target {
-            Self::relink(&txn, t, Self::links_of_name(t.kind() == S_IFDIR));
-        }
-        if is_dir && !same_dir {
-            r.inode.meta.lock().parent = r.new_dir.ino();
-        }
-        let replaced_dir = r.target.is_some_and(|t| t.kind() == S_IFDIR);
-        if same_dir {
-            Self::touch(&txn, r.old_dir, -i32::from(replaced_dir));
-        } else {
-            Self::touch(&txn, r.old_dir, -i32::from(is_dir));
-            let links = i32::from(is_dir) - i32::from(replaced_dir);
-            Self::touch(&txn, r.new_dir, links);
-        }
+        Self::relink_renamed(&txn, r);
         let rename = Self::rename_record(r);
-        match (&white, r.whiteout) {
-            (Some(w), Some(new)) => {
+        match &white {
+            Some((w, new)) => {
                 Self::log_whiteout(&txn, r, &rename, w, new);
                 self.let_go(self.itable.put(w.ino()));
             }
-            _ => Self::relink_and_log(&txn, r.inode, 0, &rename),
+            None => Self::relink_and_log(&txn, r.inode, 0, &rename),
         }
         Ok(())
+    }
+
+    /// Changes the directory entries of a rename: the new name first, then the old one, which the whiteout
+    /// gets if there is one. An error leaves both as they were.
+    fn move_entry(
+        &self,
+        txn: &mut Txn<'_>,
+        r: &Rename<'_>,
+        whiteout: Option<(&Inode, &NewInode<'_>)>,
+    ) -> Result {
+        let kind = mode_to_kind(r.inode.kind());
+        match r.target {
+            Some(_) => self.replace_entry(txn, r.new_dir, r.new_name, r.inode.ino(), kind)?,
+            None => self.add_entry(txn, r.new_dir, r.new_name, r.inode.ino(), kind)?,
+        }
+        let old = match whiteout {
+            Some((w, new)) => {
+                let kind = mode_to_kind(new.mode);
+                self.replace_entry(txn, r.old_dir, r.old_name, w.ino(), kind)
+            }
+            None => self.remove_entry(txn, r.old_dir, r.old_name).map(|_| ()),
+        };
+        old.inspect_err(|_| {
+            let undo = match r.target {
+                Some(t) => {
+                    let kind = mode_to_kind(t.kind());
+                    self.replace_entry(txn, r.new_dir, r.new_name, t.ino(), kind)
+                }
+                None => self.remove_entry(txn, r.new_dir, r.new_name).map(|_| ()),
+            };
+            undo.unwrap_or_else(|_| self.abort("undoing a rename"));
+        })
+    }
+
+    /// Link counts, times and parent after a rename, but for what goes with its record.
+    fn relink_renamed(txn: &Txn<'_>, r: &Rename<'_>) {
+        let is_dir = r.inode.kind() == S_IFDIR;
+        let replaced_dir = r.target.is_some_and(|t| t.kind() == S_IFDIR);
+        if let Some(t) = r.target {
+            Self::relink(txn, t, Self::links_of_name(replaced_dir));
+        }
+        if Shared::ptr_eq(r.old_dir, r.new_dir) {
+            Self::touch(txn, r.old_dir, -i32::from(replaced_dir));
+            return;
+        }
+        if is_dir {
+            r.inode.meta.lock().parent = r.new_dir.ino();
+        }
+        Self::touch(txn, r.old_dir, -i32::from(is_dir));
+        let links = i32::from(is_dir) - i32::from(replaced_dir);
+        Self::touch(txn, r.new_dir, links);
     }
 
     /// What a rename that leaves a whiteout is in the log, all or none of it: an inode without a

@@ -24,6 +24,9 @@
 use super::Txn;
 use crate::engine::btree::ValueBuf;
 use crate::engine::fs::Fs;
+use crate::engine::inode::maps::extent_map::Em;
+use crate::engine::inode::maps::range::Range;
+use crate::engine::inode::maps::Maps;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::{self, Record};
 use crate::engine::log::ring::{self, Batch};
@@ -32,6 +35,29 @@ use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, Time, Window};
 use kernel::prelude::*;
+
+/// What a fast fsync has collected of an inode.
+struct Collected {
+    /// Records of writes.
+    writes: KVVec<u8>,
+    /// The newest generation among them.
+    newest: u64,
+    /// How many there are.
+    extents: u64,
+    /// The newest generation on stable storage when it began.
+    durable: u64,
+    value: ValueBuf,
+}
+
+/// What goes into the next batch, and where that goes.
+struct Taken {
+    records: KVVec<u8>,
+    /// Records before this ticket are among them, or durable.
+    upto: u64,
+    pos: u64,
+    seq: u64,
+    live: u64,
+}
 
 impl Txn<'_> {
     /// Records what this transaction did. The caller holds the lock that orders the operation with
@@ -129,26 +155,21 @@ impl Fs {
     /// the wait belongs to a write that began later.
     fn log_inode(&self, inode: &Inode) -> Result {
         trace::fsync_start(self.dev(), inode.ino());
-        let limit = {
-            let _collecting = inode.collecting();
-            inode.ordered.lock().next_id()
-        };
-        let flying = inode.ordered.lock().count_before(limit);
-        if flying > 0 {
-            trace::fsync_wait(self.dev(), inode.ino(), limit, flying);
-        }
-        self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
+        let limit = self.wait_for_writes(inode);
         self.st.device().pass(Window::FsyncCollect)?;
 
         let collecting = inode.collecting();
         let mut m = inode.maps.write();
         // Appended together with the attributes, below.
-        let mut writes = KVVec::new();
-        let mut newest = 0;
-        let mut v = ValueBuf::new();
+        let mut out = Collected {
+            writes: KVVec::new(),
+            newest: 0,
+            extents: 0,
+            durable: self.durable_generation(),
+            value: ValueBuf::new(),
+        };
         let mut at = 0;
-        let (mut maps, mut extents) = (0, 0);
-        let durable = self.durable_generation();
+        let mut maps = 0;
         while let Some(r) = m.ems.unsaved_from(&collecting, at) {
             at = r.end();
             maps += 1;
@@ -158,46 +179,13 @@ impl Fs {
             let waited_for = pinned && r.value.pinned < limit;
             #[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
             if waited_for && mutant::is(Mutant::R1Trust) {
-                self.log_on_trust(inode, &r, &mut writes)?;
+                self.log_on_trust(inode, &r, &mut out.writes)?;
                 continue;
             }
             debug_assert!(!waited_for, "R1: fsync missed a write in flight");
-            // Log the mapping with its checksums as the extent tree has it; one extent map may be
-            // several records. If the map is in flight, log the completed mapping under it: the map
-            // in flight took that one's place on the list of modified maps (R2).
-            let mut from = r.start;
-            while from < r.end() {
-                let found = m.extent_at_or_after(&self.st, from, &mut v);
-                // Maps that are marked as logged by now are in no record, so fsync must commit.
-                let Some(e) = found.inspect_err(|_| self.break_log())? else {
-                    break;
-                };
-                if e.start >= r.end() {
-                    break;
-                }
-                let part = e.slice(r.start, r.end());
-                from = part.end();
-                if e.unwritten || (pinned && e.generation <= durable) {
-                    continue;
-                }
-                let csums = e.csum_slice(v.as_slice(), part.start, part.end());
-                let generation = if pinned {
-                    e.generation
-                } else {
-                    r.value.generation
-                };
-                let w = Record::Write {
-                    ino: inode.ino(),
-                    start: part.start,
-                    phys: part.phys,
-                    csums,
-                };
-                newest = newest.max(generation);
-                if writes.len() > MAX_PENDING || w.append(&mut writes, generation, now()).is_err() {
-                    self.break_log();
-                    return Ok(());
-                }
-                extents += 1;
+            if !self.collect_extents(inode, &m, &r, &mut out)? {
+                self.break_log();
+                return Ok(());
             }
             if !pinned {
                 m.ems.set_logged(&r);
@@ -214,13 +202,76 @@ impl Fs {
             ino: inode.ino(),
             attrs: meta.attrs,
         };
-        self.log.append_with(newest.max(generation), |out| {
-            attrs.append(out, generation, now())?;
-            Ok(out.extend_from_slice(&writes, GFP_KERNEL)?)
+        self.log.append_with(out.newest.max(generation), |pending| {
+            attrs.append(pending, generation, now())?;
+            Ok(pending.extend_from_slice(&out.writes, GFP_KERNEL)?)
         });
         drop(meta);
-        trace::fsync_collect(self.dev(), inode.ino(), maps, extents);
+        trace::fsync_collect(self.dev(), inode.ino(), maps, out.extents);
         Ok(())
+    }
+
+    /// R1: waits for the ordered extents that the inode has now. Returns the smallest id of later ones.
+    fn wait_for_writes(&self, inode: &Inode) -> u64 {
+        let limit = {
+            let _collecting = inode.collecting();
+            inode.ordered.lock().next_id()
+        };
+        let flying = inode.ordered.lock().count_before(limit);
+        if flying > 0 {
+            trace::fsync_wait(self.dev(), inode.ino(), limit, flying);
+        }
+        self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
+        limit
+    }
+
+    /// Records the extents under one extent map: the mapping with its checksums as the extent tree has
+    /// it; one extent map may be several records. If the map is in flight, this is the completed
+    /// mapping under it: the map in flight took that one's place on the list of modified maps (R2).
+    /// Returns false if there are too many, or no memory.
+    fn collect_extents(
+        &self,
+        inode: &Inode,
+        m: &Maps,
+        r: &Range<Em>,
+        out: &mut Collected,
+    ) -> Result<bool> {
+        let pinned = r.value.pinned != 0;
+        let mut from = r.start;
+        while from < r.end() {
+            let found = m.extent_at_or_after(&self.st, from, &mut out.value);
+            // Maps that are marked as logged by now are in no record, so fsync must commit.
+            let Some(e) = found.inspect_err(|_| self.break_log())? else {
+                break;
+            };
+            if e.start >= r.end() {
+                break;
+            }
+            let part = e.slice(r.start, r.end());
+            from = part.end();
+            if e.unwritten || (pinned && e.generation <= out.durable) {
+                continue;
+            }
+            let generation = if pinned {
+                e.generation
+            } else {
+                r.value.generation
+            };
+            let w = Record::Write {
+                ino: inode.ino(),
+                start: part.start,
+                phys: part.phys,
+                csums: e.csum_slice(out.value.as_slice(), part.start, part.end()),
+            };
+            out.newest = out.newest.max(generation);
+            if out.writes.len() > MAX_PENDING
+                || w.append(&mut out.writes, generation, now()).is_err()
+            {
+                return Ok(false);
+            }
+            out.extents += 1;
+        }
+        Ok(true)
     }
 
     /// Writes batches until the append with this ticket is durable. Returns false if only a commit
@@ -234,29 +285,13 @@ impl Fs {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
                 return Ok(!self.log_broken());
             }
-            let mut strict = None;
-            let (batch, upto, pos, seq, live) = loop {
-                // Renames among the records owe data, which must be there first.
-                self.pay_owed();
-                let mut s = self.log.state.lock();
-                if self.owed.any() {
-                    drop(s);
-                    strict.get_or_insert_with(|| self.owed.be_strict());
-                    continue;
-                }
-                // Checked under the lock under which the records are taken. Once records were
-                // dropped, later ones must not get into the log before the commit of the dropped
-                // ones.
-                if s.broken > self.durable_generation() {
-                    return Ok(false);
-                }
-                let b = core::mem::replace(&mut s.pending, KVVec::new());
-                s.frozen = 0;
-                break (b, s.ticket, s.pos, s.seq, s.live);
+            let Some(taken) = self.take_pending() else {
+                return Ok(false);
             };
-            drop(strict);
+            let (batch, pos, seq) = (&taken.records, taken.pos, taken.seq);
             let blocks = ring::blocks_of(batch.len());
-            let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= live + self.log.area.len;
+            let room = taken.live + self.log.area.len;
+            let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= room;
             #[cfg(any(ordofs_mutants, ordofs_mutant_log_nowait))]
             if fits && !batch.is_empty() && mutant::is(Mutant::LogNoWait) {
                 let at = Batch {
@@ -264,14 +299,14 @@ impl Fs {
                     seq,
                     data_durable: false,
                 };
-                self.flush_late(writer, &batch, at, upto)?;
+                self.flush_late(writer, batch, at, taken.upto)?;
                 continue;
             }
             let written = if batch.is_empty() {
                 // A commit made all of it durable meanwhile.
                 Ok(())
             } else if fits {
-                let written = self.write_batch(&batch, pos, seq);
+                let written = self.write_batch(batch, pos, seq);
                 let error = written.err().map_or(0, |e| e.to_errno());
                 trace::log_batch(self.dev(), seq, pos, blocks, batch.len() as u64, error);
                 written
@@ -294,10 +329,41 @@ impl Fs {
                 self.log.batches.fetch_add(1, Ordering::Relaxed);
             }
             drop(s);
-            self.log.durable.store(upto, Ordering::Release);
+            self.log.durable.store(taken.upto, Ordering::Release);
             // R8: held until here, so that the next batch is written only after this one and its
             // data are durable.
             drop(writer);
+        }
+    }
+
+    /// Takes the pending records for a batch, after the data that renames among them owe has been
+    /// written. `None` if records were dropped, so that only a commit can help.
+    fn take_pending(&self) -> Option<Taken> {
+        let mut strict = None;
+        loop {
+            // Renames among the records owe data, which must be there first.
+            self.pay_owed();
+            let mut s = self.log.state.lock();
+            if self.owed.any() {
+                drop(s);
+                strict.get_or_insert_with(|| self.owed.be_strict());
+                continue;
+            }
+            // Checked under the lock under which the records are taken. Once records were
+            // dropped, later ones must not get into the log before the commit of the dropped
+            // ones.
+            if s.broken > self.durable_generation() {
+                return None;
+            }
+            let records = core::mem::replace(&mut s.pending, KVVec::new());
+            s.frozen = 0;
+            return Some(Taken {
+                records,
+                upto: s.ticket,
+                pos: s.pos,
+                seq: s.seq,
+                live: s.live,
+            });
         }
     }
 

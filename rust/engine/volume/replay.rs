@@ -132,30 +132,51 @@ impl Fs {
     /// without changing anything if acknowledged batches are damaged and the mount is to be
     /// writable. EUCLEAN for a record that cannot be true; the mount fails then.
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
+        let mut ahead = Ahead::new(self.st.device())?;
+        let (mut done, end, newest) = self.find_end(&mut ahead, pos, seq)?;
+        *self.log.replayed.lock() = done;
+        if done.lost.is_some() && !self.options().read_only {
+            return Ok(done);
+        }
+        let durable = self.durable_generation();
+        // The generation of the replay is above all that the log names. Its superblock goes to
+        // the other slot than the present one, which must survive a power cut while the new one
+        // is written; so it has the other parity.
+        let gap = (newest - durable) & 1;
+        // `running` may be higher already: a torn superblock may have parts of a later generation.
+        let next = (newest + 1 + gap).max(self.running_generation());
+        self.running.store(next, Ordering::Release);
+        let next_seq = self.carry_out(&mut ahead, (pos, seq), end, &mut done)?;
+        *self.log.replay_time.lock() = None;
+        *self.log.replayed.lock() = done;
+        if done.changes() {
+            self.log.resume(end, next_seq.saturating_add(LOG_SEQ_GAP));
+        }
+        Ok(done)
+    }
+
+    /// Step 1: finds the end of the log, and claims the blocks that its records map. Returns the result
+    /// so far, the position of the end, and the newest generation of a record.
+    fn find_end(&self, ahead: &mut Ahead<'_>, pos: u64, seq: u64) -> Result<(Replayed, u64, u64)> {
         let durable = self.durable_generation();
         let mut done = Replayed::default();
-        let mut payload = KVVec::new();
-        let mut ahead = Ahead::new(self.st.device())?;
-        // 1: find the end.
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
-        let mut next = KVVec::new();
+        let (mut payload, mut next) = (KVVec::new(), KVVec::new());
         let limit = pos.saturating_add(self.area().len);
-        let mut have = self.batch(&mut ahead, p, s, &mut payload)?;
+        let mut have = self.batch(ahead, p, s, &mut payload)?;
         while let Found::Whole { data_durable } = have {
             let len = ring::blocks_of(payload.len());
             let after = (p + len, s + 1);
             // The ring is full: behind its last block comes this log's first batch again.
             let follows = match after.0 < limit {
-                true => self.batch(&mut ahead, after.0, after.1, &mut next)?,
+                true => self.batch(ahead, after.0, after.1, &mut next)?,
                 false => Found::Nothing,
             };
             let flushed = data_durable || matches!(follows, Found::Whole { .. } | Found::Damaged);
             if !flushed
                 && !self.data_is_there(&payload, durable)?
-                && self
-                    .lost(&mut ahead, after, limit, Found::Nothing)
-                    .is_none()
+                && self.lost(ahead, after, limit, Found::Nothing).is_none()
             {
                 done.disbelieved = true;
                 break;
@@ -178,35 +199,33 @@ impl Fs {
                 self.give_up_space(self.claim(&r.record))
             })?;
             done.batches += 1;
-            p += len;
-            s += 1;
+            (p, s) = after;
             core::mem::swap(&mut payload, &mut next);
             have = follows;
         }
         if !done.disbelieved && p < limit {
-            done.lost = self.lost(&mut ahead, (p, s), limit, have);
+            done.lost = self.lost(ahead, (p, s), limit, have);
             let damaged = have == Found::Damaged || done.lost.is_some();
             done.damaged = damaged.then_some(s);
         }
-        *self.log.replayed.lock() = done;
-        if done.lost.is_some() && !self.options().read_only {
-            return Ok(done);
-        }
-        let end = p;
-        // 2. The generation of the replay is above all that the log names. Its superblock goes to
-        //    the other slot than the present one, which must survive a power cut while the new one
-        //    is written; so it has the other parity.
-        let gap = (newest - durable) & 1;
-        // `running` may be higher already: a torn superblock may have parts of a later generation.
-        let next = (newest + 1 + gap).max(self.running_generation());
-        self.running.store(next, Ordering::Release);
-        (p, s) = (pos, seq);
+        Ok((done, p, newest))
+    }
+
+    /// Step 2: carries out the records of the batches from `(pos, seq)` to the position `end`. Returns the
+    /// number of the batch after them.
+    fn carry_out(
+        &self,
+        ahead: &mut Ahead<'_>,
+        (pos, seq): (u64, u64),
+        end: u64,
+        done: &mut Replayed,
+    ) -> Result<u64> {
+        let durable = self.durable_generation();
         let first_ino = self.next_ino.load(Ordering::Relaxed);
+        let mut payload = KVVec::new();
+        let (mut p, mut s) = (pos, seq);
         while p < end {
-            if !matches!(
-                self.batch(&mut ahead, p, s, &mut payload)?,
-                Found::Whole { .. }
-            ) {
+            if !matches!(self.batch(ahead, p, s, &mut payload)?, Found::Whole { .. }) {
                 return Err(corrupt("log", p, "a batch changed while it was replayed"));
             }
             Self::each(&payload, durable, |r| {
@@ -218,12 +237,7 @@ impl Fs {
             p += ring::blocks_of(payload.len());
             s += 1;
         }
-        *self.log.replay_time.lock() = None;
-        *self.log.replayed.lock() = done;
-        if done.changes() {
-            self.log.resume(end, s.saturating_add(LOG_SEQ_GAP));
-        }
-        Ok(done)
+        Ok(s)
     }
 
     fn claim(&self, r: &Record<'_>) -> Result {
@@ -246,30 +260,7 @@ impl Fs {
                 attrs,
                 target,
                 ..
-            } => {
-                if !(first_ino..MAX_INO).contains(&ino) {
-                    return Err(refuse(
-                        ino,
-                        "creates an inode number that the superblock counts",
-                    ));
-                }
-                match self.iget(ino) {
-                    Err(e) if e == ESTALE => {}
-                    Err(e) => return Err(e),
-                    Ok(inode) => {
-                        self.iput(inode);
-                        return Err(refuse(ino, "creates an inode that exists"));
-                    }
-                }
-                let kind = attrs.mode & S_IFMT;
-                if !is_kind(kind) || (kind == S_IFLNK) == target.is_empty() {
-                    return Err(refuse(ino, "impossible file type"));
-                }
-                if dir != 0 {
-                    self.must_be(dir, S_IFDIR)?;
-                }
-                Ok(())
-            }
+            } => self.check_create(dir, ino, attrs.mode & S_IFMT, target, first_ino),
             Record::Link { dir, ino, .. } => {
                 self.must_be(dir, S_IFDIR)?;
                 match self.kind_of(ino)? {
@@ -319,6 +310,30 @@ impl Fs {
             } => self.check_extent(ino, start, phys, csums.len() as u64 / 4),
             Record::Xattr { ino, .. } => self.kind_of(ino).map(|_| ()),
         }
+    }
+
+    fn check_create(&self, dir: u64, ino: u64, kind: u32, target: &[u8], first_ino: u64) -> Result {
+        if !(first_ino..MAX_INO).contains(&ino) {
+            return Err(refuse(
+                ino,
+                "creates an inode number that the superblock counts",
+            ));
+        }
+        match self.iget(ino) {
+            Err(e) if e == ESTALE => {}
+            Err(e) => return Err(e),
+            Ok(inode) => {
+                self.iput(inode);
+                return Err(refuse(ino, "creates an inode that exists"));
+            }
+        }
+        if !is_kind(kind) || (kind == S_IFLNK) == target.is_empty() {
+            return Err(refuse(ino, "impossible file type"));
+        }
+        if dir != 0 {
+            self.must_be(dir, S_IFDIR)?;
+        }
+        Ok(())
     }
 
     fn check_extent(&self, ino: u64, start: u64, phys: u64, len: u64) -> Result {
@@ -373,95 +388,15 @@ impl Fs {
                 attrs,
                 name,
                 target,
-            } => {
-                let new = NewInode {
-                    mode: attrs.mode,
-                    uid: attrs.uid,
-                    gid: attrs.gid,
-                    rdev: attrs.rdev,
-                    flags: attrs.flags,
-                    symlink: (!target.is_empty()).then_some(target),
-                    id: Some(NewId {
-                        ino,
-                        born: self.time(),
-                    }),
-                    xattrs: &[],
-                };
-                let made = if dir == 0 {
-                    self.tmpfile(&new)
-                } else {
-                    self.with(dir, |d| self.create(d, name, &new))
-                };
-                self.next_ino
-                    .fetch_max(ino.saturating_add(1), Ordering::Relaxed);
-                self.iput(made?);
-                Ok(())
-            }
+            } => self.apply_create(dir, ino, &attrs, name, target),
             Record::Link { dir, ino, name } => {
                 self.with(dir, |d| self.with(ino, |i| self.link(d, name, i)))
             }
             Record::Unlink { dir, ino, name } => {
                 self.with(dir, |d| self.with(ino, |i| self.unlink(d, name, i)))
             }
-            Record::Rename {
-                old_dir,
-                new_dir,
-                ino,
-                target,
-                exchange,
-                old_name,
-                new_name,
-            } => {
-                let old_dir = self.iget(old_dir)?;
-                let done = self.with(new_dir, |new_dir| {
-                    self.with(ino, |inode| {
-                        let t = if target == 0 {
-                            None
-                        } else {
-                            Some(self.iget(target)?)
-                        };
-                        let flags = RenameFlags {
-                            noreplace: false,
-                            exchange,
-                        };
-                        let r = self.rename(&Rename {
-                            old_dir: &old_dir,
-                            old_name,
-                            inode,
-                            new_dir,
-                            new_name,
-                            target: t.as_ref(),
-                            flags,
-                            whiteout: None,
-                        });
-                        if let Some(t) = t {
-                            self.iput(t);
-                        }
-                        r
-                    })
-                });
-                self.iput(old_dir);
-                done
-            }
-            Record::Attrs { ino, attrs: a } => self.with(ino, |i| {
-                self.set_attrs(
-                    i,
-                    &AttrChange {
-                        mode: Some(a.mode),
-                        uid: Some(a.uid),
-                        gid: Some(a.gid),
-                        atime: Some(a.atime),
-                        mtime: Some(a.mtime),
-                        ctime: Some(a.ctime),
-                        flags: Some(a.flags),
-                    },
-                )?;
-                if a.size != SAME_SIZE {
-                    self.finish_truncation(i, bytes_to_blocks(a.size))?;
-                    i.meta.lock().attrs.size = a.size;
-                }
-                Ok(())
-            }),
+            Record::Rename { .. } => self.apply_rename(r),
+            Record::Attrs { ino, attrs } => self.with(ino, |i| self.apply_attrs(i, &attrs)),
             Record::Size { ino, bytes } => self.with(ino, |i| self.begin_truncate(i, bytes)),
             Record::Grow { ino, bytes } => self.with(ino, |i| self.raise_size(i, bytes)),
             Record::Punch { ino, start, len } => self.with(ino, |i| self.punch(i, start, len)),
@@ -488,6 +423,100 @@ impl Fs {
                 self.set_xattr(i, index, name, value, XattrSet::Any)
             }),
         }
+    }
+
+    fn apply_create(
+        &self,
+        dir: u64,
+        ino: u64,
+        attrs: &Attrs,
+        name: &[u8],
+        target: &[u8],
+    ) -> Result {
+        let new = NewInode {
+            mode: attrs.mode,
+            uid: attrs.uid,
+            gid: attrs.gid,
+            rdev: attrs.rdev,
+            flags: attrs.flags,
+            symlink: (!target.is_empty()).then_some(target),
+            id: Some(NewId {
+                ino,
+                born: self.time(),
+            }),
+            xattrs: &[],
+        };
+        let made = if dir == 0 {
+            self.tmpfile(&new)
+        } else {
+            self.with(dir, |d| self.create(d, name, &new))
+        };
+        self.next_ino
+            .fetch_max(ino.saturating_add(1), Ordering::Relaxed);
+        self.iput(made?);
+        Ok(())
+    }
+
+    fn apply_rename(&self, r: &Record<'_>) -> Result {
+        let Record::Rename {
+            old_dir,
+            new_dir,
+            ino,
+            target,
+            exchange,
+            old_name,
+            new_name,
+        } = *r
+        else {
+            return Ok(());
+        };
+        let old_dir = self.iget(old_dir)?;
+        let done = self.with(new_dir, |new_dir| {
+            self.with(ino, |inode| {
+                let target = match target {
+                    0 => None,
+                    ino => Some(self.iget(ino)?),
+                };
+                let flags = RenameFlags {
+                    noreplace: false,
+                    exchange,
+                };
+                let done = self.rename(&Rename {
+                    old_dir: &old_dir,
+                    old_name,
+                    inode,
+                    new_dir,
+                    new_name,
+                    target: target.as_ref(),
+                    flags,
+                    whiteout: None,
+                });
+                if let Some(t) = target {
+                    self.iput(t);
+                }
+                done
+            })
+        });
+        self.iput(old_dir);
+        done
+    }
+
+    fn apply_attrs(&self, inode: &Shared<Inode>, a: &Attrs) -> Result {
+        let change = AttrChange {
+            mode: Some(a.mode),
+            uid: Some(a.uid),
+            gid: Some(a.gid),
+            atime: Some(a.atime),
+            mtime: Some(a.mtime),
+            ctime: Some(a.ctime),
+            flags: Some(a.flags),
+        };
+        self.set_attrs(inode, &change)?;
+        if a.size != SAME_SIZE {
+            self.finish_truncation(inode, bytes_to_blocks(a.size))?;
+            inode.meta.lock().attrs.size = a.size;
+        }
+        Ok(())
     }
 
     /// Maps file blocks `[start, start + len)` to disk blocks from `phys` on, written if there are

@@ -341,6 +341,7 @@ impl Fs {
         missing
     }
 
+    /// Starts a write under the locks. `None`: another one is in flight there.
     fn start_locked(
         &self,
         inode: &Shared<Inode>,
@@ -358,55 +359,14 @@ impl Fs {
             Some(at) => n.min(at - start),
             None => n,
         };
-        let under = m.completed(&self.st, start, n)?;
-        let place = if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
-            let len = m
-                .delalloc
-                .at_or_after(start)
-                .map_or(under.len, |d| under.len.min(d.start - start));
-            Place {
-                phys: under.phys,
-                len,
-                in_place: true,
-            }
-        } else {
-            let want = self.same_kind(&m, start, n)?;
-            let goal = self.goal(&m, start)?;
-            // Behind the end, and behind something: more may follow.
-            let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
-            let keep = if appends {
-                start.clamp(16, 64) as u32
-            } else {
-                0
-            };
-            let (st, kept) = (&self.st, &mut m.kept);
-            let run = self.space.append(st, want, goal, Owner::Busy, kept, keep)?;
-            Place {
-                phys: run.start,
-                len: run.len,
-                in_place: false,
-            }
-        };
-        let undo = |e: Error| {
-            if !place.in_place {
-                // The blocks stay reserved as far as the caller is concerned.
-                if self
-                    .space
-                    .release_busy(&self.st, place.phys, place.len)
-                    .is_ok()
-                {
-                    self.space.reserve_forced(place.len);
-                }
-            }
-            e
-        };
+        let place = self.place_write(inode, &mut m, start, n)?;
         let mut own = KVec::new();
         let bytes = csums
             .as_slice()
             .get(..4 * place.len as usize)
             .ok_or(EINVAL)?;
         own.extend_from_slice(bytes, GFP_KERNEL)
-            .map_err(|e| undo(e.into()))?;
+            .map_err(|e| self.give_back(&place, e.into()))?;
 
         let write = NewWrite {
             start,
@@ -417,18 +377,85 @@ impl Fs {
             direct,
         };
         if !place.in_place {
-            m.expect_new(&self.st, start, place.len).map_err(undo)?;
+            m.expect_new(&self.st, start, place.len)
+                .map_err(|e| self.give_back(&place, e))?;
         }
         let ordered = starting.publish(&mut m, write).map_err(|e| {
             m.recheck_new(start, place.len);
             // Modified extent maps may be gone, which no fsync finds now.
             self.break_log();
-            undo(e)
+            self.give_back(&place, e)
         })?;
         if direct {
             inode.direct.fetch_add(1, Ordering::AcqRel);
         }
-        // What was allocated is paid for by the delalloc under it first, then by `extra`.
+        self.pay_for_write(inode, &mut m, start, &place, direct, extra);
+        m.ems.recount(&self.em_count);
+        Ok(Some(Started {
+            phys: place.phys,
+            len: place.len,
+            ordered,
+        }))
+    }
+
+    /// Where a prefix of `[start, start + n)` goes: into the preallocated blocks that are there, else into new
+    /// ones, which it takes.
+    fn place_write(&self, inode: &Inode, m: &mut Maps, start: u64, n: u64) -> Result<Place> {
+        let under = m.completed(&self.st, start, n)?;
+        if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
+            let len = m
+                .delalloc
+                .at_or_after(start)
+                .map_or(under.len, |d| under.len.min(d.start - start));
+            return Ok(Place {
+                phys: under.phys,
+                len,
+                in_place: true,
+            });
+        }
+        let want = self.same_kind(m, start, n)?;
+        let goal = self.goal(m, start)?;
+        // Behind the end, and behind something: more may follow.
+        let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
+        let keep = if appends {
+            start.clamp(16, 64) as u32
+        } else {
+            0
+        };
+        let (st, kept) = (&self.st, &mut m.kept);
+        let run = self.space.append(st, want, goal, Owner::Busy, kept, keep)?;
+        Ok(Place {
+            phys: run.start,
+            len: run.len,
+            in_place: false,
+        })
+    }
+
+    /// A write is not started after all, because of the error: its new blocks are free again. They stay
+    /// reserved as far as the caller is concerned.
+    fn give_back(&self, place: &Place, error: Error) -> Error {
+        let released = !place.in_place
+            && self
+                .space
+                .release_busy(&self.st, place.phys, place.len)
+                .is_ok();
+        if released {
+            self.space.reserve_forced(place.len);
+        }
+        error
+    }
+
+    /// A write was started: what was allocated is paid for by the delalloc under it first, then by the `extra`
+    /// blocks that were reserved for it. What is left of these goes back.
+    fn pay_for_write(
+        &self,
+        inode: &Inode,
+        m: &mut Maps,
+        start: u64,
+        place: &Place,
+        direct: bool,
+        extra: u64,
+    ) {
         let before = m.delalloc.total();
         let mut paid = 0;
         if !direct {
@@ -442,7 +469,7 @@ impl Fs {
             }
             self.shrink_delalloc_meta(before, before - paid);
         }
-        inode.bump(&mut m);
+        inode.bump(m);
         let spent = if place.in_place {
             0
         } else {
@@ -456,12 +483,6 @@ impl Fs {
         } else {
             self.space.reserve_forced(spent - extra);
         }
-        m.ems.recount(&self.em_count);
-        Ok(Some(Started {
-            phys: place.phys,
-            len: place.len,
-            ordered,
-        }))
     }
 
     /// How many blocks from `start` on need new blocks: up to the next preallocated extent, and no more

@@ -9,13 +9,18 @@ use std::vec::Vec;
 /// What every operation calls, so that these tests need not call it.
 const INSIDE: &[&str] = &["begin", "reserve"];
 
+/// The sources in a directory and under it.
 fn sources(dir: &Path) -> Vec<String> {
-    let files = std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
-    files
-        .map(|f| f.expect("file").path())
-        .filter(|p| p.extension().is_some_and(|e| e == "rs"))
-        .map(|p| std::fs::read_to_string(p).expect("source"))
-        .collect()
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display())) {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            found.append(&mut sources(&path));
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(std::fs::read_to_string(path).expect("source"));
+        }
+    }
+    found
 }
 
 /// The methods of `Fs` that others can call and that can fail.
