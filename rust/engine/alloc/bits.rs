@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bitmap of one group, on the heap (1 KiB would be much for a kernel stack).
+//! The bitmap of one group, on the heap, because 1 KiB is much for a kernel stack. Ranges are
+//! half-open, in bits. It has no lock of its own: an
+//! AG's bitmaps are under the AG's mutex.
+//!
+//! Tests: `tools/engine/tests/state_machine.rs`, `tools/engine/tests/bulk.rs`,
+//! `tools/engine/tests/impossible.rs`.
 
 use crate::engine::format::GROUP_BLOCKS;
 use kernel::prelude::*;
@@ -9,16 +14,16 @@ const WORDS: usize = (GROUP_BLOCKS / 64) as usize;
 /// Bytes of a bitmap on disk.
 pub const BITMAP_BYTES: usize = WORDS * 8;
 
-/// One bit per block of a group.
+/// One bit for each block of a group. In an AG's `used`, a set bit is a used block.
 pub struct Bits(KVec<u64>);
 
 impl Bits {
-    /// All bits clear.
+    /// A bitmap with all bits clear.
     pub fn zeroed() -> Result<Self> {
         Ok(Self(KVec::from_elem(0u64, WORDS, GFP_KERNEL)?))
     }
 
-    /// Applies `f(word, mask)` to every word that `[start, start + len)` touches.
+    /// Calls `f(word, mask)` for every word that `[start, start + len)` touches.
     fn each(&mut self, start: u32, len: u32, mut f: impl FnMut(&mut u64, u64)) {
         let end = start.saturating_add(len).min(GROUP_BLOCKS as u32);
         let mut i = start;
@@ -33,12 +38,12 @@ impl Bits {
         }
     }
 
-    /// Sets a range.
+    /// Sets the bits of a range.
     pub fn set(&mut self, start: u32, len: u32) {
         self.each(start, len, |w, m| *w |= m);
     }
 
-    /// Clears a range.
+    /// Clears the bits of a range.
     pub fn clear(&mut self, start: u32, len: u32) {
         self.each(start, len, |w, m| *w &= !m);
     }
@@ -90,7 +95,7 @@ impl Bits {
             .for_each(|(a, b)| *a &= !b);
     }
 
-    /// Sets `self` to the bits of a bitmap on disk; `None` if it is too short.
+    /// Replaces the bits by those of a bitmap on disk; `None` if that is too short.
     pub fn load(&mut self, v: &[u8]) -> Option<()> {
         let v = v.get(..BITMAP_BYTES)?;
         for (w, b) in self.0.iter_mut().zip(v.chunks_exact(8)) {
@@ -99,7 +104,7 @@ impl Bits {
         Some(())
     }
 
-    /// Appends the bits in the form they have on disk.
+    /// Appends the bits to `out`, in the form that they have on disk.
     pub fn store(&self, out: &mut KVec<u8>) -> Result {
         for w in self.0.iter() {
             out.extend_from_slice(&w.to_le_bytes(), GFP_KERNEL)?;
@@ -107,7 +112,7 @@ impl Bits {
         Ok(())
     }
 
-    /// First bit at or after `from` that is `want`, or `limit`.
+    /// The first bit at or after `from` that equals `want`; `limit` if there is none below it.
     pub fn next(&self, from: u32, limit: u32, want: bool) -> u32 {
         let mut i = from;
         while i < limit {
@@ -121,7 +126,8 @@ impl Bits {
         limit
     }
 
-    /// Clear runs of `[from, limit)`: the first one of at least `want` bits, else the longest.
+    /// A clear run of `[from, limit)`, as (first bit, length): the first one of at least `want`
+    /// bits, cut to `want`, else the longest one. `None` if no bit is clear.
     pub fn find_clear(&self, from: u32, limit: u32, want: u32) -> Option<(u32, u32)> {
         let mut best: Option<(u32, u32)> = None;
         let mut i = self.next(from, limit, false);

@@ -2,18 +2,32 @@
 
 //! Space: allocation groups and reservations.
 //!
-//! An operation reserves its worst case before it starts, so ENOSPC is told there and nowhere later.
-//! One counter carries it all: `unreserved`, the free blocks that nobody has been promised. It
-//! starts as the free blocks less [`Space::pool`]. Reserving takes from it, allocating without a
-//! reservation too; a commit that frees blocks gives to it. Operations that make room or that must
-//! not fail (unlink, truncate, completion of I/O, commits) may take it down to minus the pool.
+//! An operation reserves its worst case before it starts, so ENOSPC comes there and nowhere later.
 //!
-//! A group that a transaction changes needs a node for its bitmap at the commit. Functions that allocate
-//! and free in the running transaction return how many groups were *touched first* by the call; the caller
-//! charges as many nodes to its transaction, which has reserved them.
+//! # Model
 //!
-//! Locking: each AG has a mutex; the counters are atomics. No lock is held when an AG's is taken but
-//! those that the lock order puts before it (docs/DESIGN.md §7).
+//! One counter carries all reservations: `unreserved`, the free blocks that nothing has reserved.
+//! It starts as the free blocks less the pool. A reservation takes from it, and so does an
+//! allocation without one; a commit gives it the blocks that it frees. Operations that make room or
+//! that must not fail (unlink, truncate, completion of I/O, commits) may take it below zero, down
+//! to minus the pool.
+//!
+//! At any time: free blocks = `unreserved` + pool + reservations that are not used yet.
+//!
+//! A group that a transaction changes needs a node for its bitmap at the commit. Functions that
+//! allocate and free in the running transaction return how many groups the call *touched first*.
+//! The caller charges as many nodes to its transaction, which has reserved them.
+//!
+//! Addresses and lengths are in blocks of the device, and ranges are half-open.
+//!
+//! # Locks
+//!
+//! Each AG has a mutex; the counters are atomics. A task that takes an AG's mutex holds no locks
+//! but those that come before it in the lock order (docs/DESIGN.md §7), and never two AGs'.
+//!
+//! Tests: `tools/engine/tests/full_disk.rs`, `tools/engine/tests/full_writes.rs`,
+//! `tools/engine/tests/forecast/main.rs`, `tools/engine/tests/review_data.rs`,
+//! `tools/models/tests/rules/r7.rs`, `tests/vm/t/062-full-disk.sh`.
 
 pub mod ag;
 pub mod bits;
@@ -28,48 +42,49 @@ use core::num::NonZeroU64;
 use core::ops::DerefMut;
 use kernel::prelude::*;
 
-/// How urgent a reservation is.
+/// The urgency of a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Priority {
-    /// Ordinary operations: ENOSPC when only the pool is left.
+    /// Ordinary operations: ENOSPC if only the pool is left.
     Normal,
     /// Operations that free space or must not fail: may use the pool.
     Reclaim,
 }
 
-/// Blocks that are reserved for the metadata of so many delalloc blocks of an inode. Reserved along with
-/// them: a debt that only showed at writeback would have nobody left to refuse.
+/// The blocks reserved for the metadata of `delalloc` blocks of an inode. They are reserved along
+/// with the data: if the lack of space showed only at writeback, there would be no caller left to
+/// refuse.
 pub(crate) fn meta_for(delalloc: u64) -> u64 {
     delalloc.div_ceil(32)
 }
 
-/// What [`Space::alloc`] found.
+/// The blocks that [`Space::alloc`] has allocated.
 pub struct Run {
     /// First block.
     pub start: u64,
     /// Number of blocks.
     pub len: u64,
-    /// Groups that the running transaction touched first by it.
+    /// How many groups the running transaction touched first with it.
     pub touched: u64,
 }
 
-/// All space of a filesystem, in blocks.
+/// The space of a filesystem, in blocks.
 pub struct Space {
     ags: KVec<Mutex<Ag>>,
     ag_blocks: NonZeroU64,
     total: u64,
     unreserved: AtomicI64,
-    /// Freed, but not yet durably so.
+    /// Blocks freed by transactions that are not durable.
     pinned: AtomicI64,
     /// Groups without a used block.
     empty_groups: AtomicI64,
     pool: i64,
     rotor: AtomicU32,
-    /// Free blocks as the superblock counts them.
+    /// The number of free blocks that the superblock has.
     counted: u64,
     /// Whether the allocation trees have been read.
     state: AtomicU32,
-    /// How many transactions were frozen; see [`Space::ag`].
+    /// The number of transactions frozen so far; see [`Space::ag`].
     frozen: AtomicU64,
 }
 
@@ -78,8 +93,9 @@ const READ: u32 = 1;
 const GIVEN_UP: u32 = 2;
 
 impl Space {
-    /// Makes it from AGs that were not read; every AG has `ag_blocks` blocks, the last one what is left.
-    /// `free`: free blocks that the superblock counts.
+    /// The space made of AGs that have not been read. Each AG has `ag_blocks` blocks, but the last
+    /// one, which has the rest of `total`. `free` is the number of free blocks that the superblock
+    /// has. ENOMEM.
     pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64, free: u64) -> Result<Self> {
         let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
         for ag in ags {
@@ -101,8 +117,8 @@ impl Space {
         })
     }
 
-    /// Reads the allocation trees, before anything is allocated or freed. Only one caller at a time: mounting
-    /// and remounting.
+    /// Reads the free counts of the allocation trees. To be called before anything is allocated or
+    /// freed, by mount or remount, one at a time. EUCLEAN if they are damaged.
     pub fn read(&self, st: &NodeStore) -> Result {
         if self.state.load(Ordering::Acquire) == READ {
             return Ok(());
@@ -114,36 +130,36 @@ impl Space {
             self.count_empty(&mut ag);
             free = free.saturating_add(ag.free_blocks());
         }
-        // What the superblock says was good enough to be shown.
+        // Until now the number in the superblock was good enough to show.
         let more = free as i64 - self.counted as i64;
         self.unreserved.fetch_add(more, Ordering::Relaxed);
         self.state.store(READ, Ordering::Release);
         Ok(())
     }
 
-    /// The allocation trees are damaged, and nothing will ever be written: from now on nobody keeps account.
+    /// Gives up the accounting: the allocation trees are damaged, and nothing will ever be written.
     pub fn give_up(&self) {
         self.state.store(GIVEN_UP, Ordering::Release);
     }
 
-    /// Does nobody keep account?
+    /// Whether the accounting has been given up.
     pub fn given_up(&self) -> bool {
         self.state.load(Ordering::Acquire) == GIVEN_UP
     }
 
-    /// Number of AGs.
+    /// The number of AGs.
     pub fn ag_count(&self) -> usize {
         self.ags.len()
     }
 
-    /// First block of AG `i`.
+    /// The first block of AG `i`.
     pub fn ag_start(&self, i: usize) -> u64 {
         self.ag_blocks.get().saturating_mul(i as u64)
     }
 
-    /// AG `i`, locked. A bitmap may be read from the device under this lock, for which nothing that
-    /// closes the barrier may wait: so the first task that locks an AG freezes its deltas after
-    /// [`Space::freeze`].
+    /// AG `i`, locked. Its holder may read a bitmap from the device, so the task that closes the
+    /// barrier must not wait for this lock. Therefore [`Space::freeze`] only counts, and the first
+    /// task that locks an AG afterwards freezes its deltas.
     pub fn ag(&self, i: usize) -> Result<impl DerefMut<Target = Ag> + '_> {
         let mut ag = self.ags.get(i).ok_or(EIO)?.lock();
         let frozen = self.frozen.load(Ordering::Acquire);
@@ -154,7 +170,7 @@ impl Space {
         Ok(ag)
     }
 
-    /// (free blocks for users, freed but pinned blocks, blocks kept for urgent needs)
+    /// (free blocks for users, blocks freed and not durably so, blocks left of the pool)
     pub fn counts(&self) -> (u64, u64, u64) {
         let free = self.unreserved.load(Ordering::Relaxed);
         let pinned = self.pinned.load(Ordering::Relaxed).max(0) as u64;
@@ -162,32 +178,34 @@ impl Space {
         (free.max(0) as u64, pinned, pool)
     }
 
-    /// Blocks that the bitmaps of groups without a used block will need when the groups are used: until
-    /// then they have none. Two share a node, if not three, and there are the nodes above.
+    /// The blocks that the bitmaps of groups without a used block will need when the groups are
+    /// used; until then these groups have no bitmap. Two or three bitmaps share a node, and there
+    /// are the nodes above.
     pub fn bitmaps_to_come(&self) -> u64 {
         let n = self.empty_groups.load(Ordering::Relaxed).max(0) as u64;
         n.div_ceil(2) + n / 64
     }
 
-    /// Keeps count of the empty groups after a change of an AG.
+    /// Updates the counters after a change of an AG: empty groups, and bad groups.
     fn count_empty(&self, ag: &mut Ag) {
         let by = ag.take_emptied();
         if by != 0 {
             self.empty_groups.fetch_add(by, Ordering::Relaxed);
         }
-        // Groups that turned out to be bad: their free blocks are none any more.
+        // The free blocks of groups that turned out to be bad are no longer free.
         self.reserve_forced(ag.take_lost());
     }
 
-    /// Blocks that the next durable commit will free.
+    /// The number of blocks that become free when the transactions that freed them are durable.
     pub fn pinned(&self) -> u64 {
         self.pinned.load(Ordering::Relaxed).max(0) as u64
     }
 
-    /// Reserves `n` blocks or fails with ENOSPC.
+    /// Reserves `n` blocks. ENOSPC.
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
         let n = i64::try_from(n).map_err(|_| ENOSPC)?;
-        // The last part is for commits: the nodes of the allocation trees and what was forecast badly.
+        // The last quarter of the pool is for commits: for the nodes of the allocation trees, and
+        // for errors of the forecast.
         let floor = if prio == Priority::Reclaim {
             self.pool / 4 - self.pool
         } else {
@@ -206,7 +224,8 @@ impl Space {
         }
     }
 
-    /// Takes `n` blocks whatever is left: for work that must go on; the commit that follows gives back.
+    /// Reserves `n` blocks even if none are left, for work that must go on. The next commit gives
+    /// some back.
     pub fn reserve_forced(&self, n: u64) {
         self.unreserved.fetch_sub(n as i64, Ordering::Relaxed);
     }
@@ -216,13 +235,13 @@ impl Space {
         self.unreserved.fetch_add(n as i64, Ordering::Relaxed);
     }
 
-    /// Number of blocks from this one to the end of its AG, which no extent crosses: freeing one takes
-    /// one lock.
+    /// The number of blocks from `block` to the end of its AG. No extent crosses that border, so
+    /// that freeing an extent takes one lock.
     pub fn to_border(&self, block: u64) -> u64 {
         self.ag_blocks.get() - block % self.ag_blocks
     }
 
-    /// The blocks `[block, block + len)` as `(block, len)` of runs that each lie in one AG.
+    /// The blocks `[block, block + len)` as `(block, len)` of runs, each within one AG.
     fn pieces(&self, block: u64, len: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
         let end = block.saturating_add(len);
         let mut at = block;
@@ -248,14 +267,16 @@ impl Space {
         Ok((i, off))
     }
 
-    /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them. ENOSPC
-    /// means that the reservation was not honest, and is a bug unless the caller reserved by force.
+    /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
+    /// means that it reserved too few, which is a bug unless it reserved by force. EUCLEAN, EIO,
+    /// ENOMEM.
     pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<Run> {
         self.append(st, want, goal, owner, &mut None, 0)
     }
 
-    /// [`Space::alloc`] for a file that is appended to: uses what was kept for it, and keeps up to `keep`
-    /// blocks behind the run for the next time. `kept` is the file's.
+    /// [`Space::alloc`] for a file that is appended to: uses the blocks kept for it, and keeps up
+    /// to `keep` blocks behind the run for the next append. `kept` belongs to the file and is
+    /// updated.
     pub fn append(
         &self,
         st: &NodeStore,
@@ -312,14 +333,14 @@ impl Space {
         Err(ENOSPC)
     }
 
-    /// Gives up what was kept for a file.
+    /// Gives up the blocks kept for a file.
     pub fn release_kept(&self, kept: Kept) {
         if let Ok(mut ag) = self.ag((kept.start / self.ag_blocks) as usize) {
             ag.release_kept(kept);
         }
     }
 
-    /// A different AG for the next new directory or large file.
+    /// Moves the next new directory or large file to another AG.
     pub fn turn(&self) {
         self.rotor.fetch_add(1, Ordering::Relaxed);
         let n = self.ags.len().max(1) as u32;
@@ -330,7 +351,7 @@ impl Space {
         }
     }
 
-    /// Replay: takes blocks that a log record maps, before anything could allocate them.
+    /// Replay: claims the blocks that a log record maps, before anything else can allocate them.
     pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         if self.given_up() {
             return Ok(());
@@ -357,7 +378,8 @@ impl Space {
         self.ag(i)?.is_claimed(st, off, len)
     }
 
-    /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first by it.
+    /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first with
+    /// it.
     pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
@@ -368,7 +390,7 @@ impl Space {
         Ok(ag.take_touched())
     }
 
-    /// See [`Ag::release_busy`]; the blocks are unreserved again.
+    /// See [`Ag::release_busy`]. Also gives the reservation of the blocks back.
     pub fn release_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
         {
@@ -381,7 +403,7 @@ impl Space {
     }
 
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
-    /// groups the running transaction touched first by it.
+    /// groups the running transaction touched first with it.
     pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
@@ -401,7 +423,7 @@ impl Space {
         Ok(touched)
     }
 
-    /// Marks blocks used (mkfs).
+    /// Marks blocks as used (mkfs).
     pub fn reserve_fixed(&self, st: &NodeStore, block: u64, len: u64) -> Result {
         let len = len.min(self.total.saturating_sub(block));
         for (at, n) in self.pieces(block, len) {
@@ -410,7 +432,7 @@ impl Space {
                 let mut ag = self.ag(i)?;
                 ag.reserve_fixed(st, off, n)?;
                 self.count_empty(&mut ag);
-                // An empty disk has room for the bitmaps.
+                // An empty disk has room for the bitmaps, so they are not charged.
                 ag.take_touched();
             }
             self.reserve_forced(n);
@@ -418,12 +440,13 @@ impl Space {
         Ok(())
     }
 
-    /// Barrier: the running transaction's deltas become the commit's.
+    /// Called under the closed barrier: the deltas of the running transaction become the commit's.
+    /// Takes no lock; see [`Space::ag`].
     pub fn freeze(&self) {
         self.frozen.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Calls `f(block, len)` for the runs that the commit frees, without a lock held.
+    /// Calls `f(block, len)` for the runs that the commit frees, with no lock held.
     pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) -> Result {
         let mut runs = KVVec::new();
         for (i, ag) in self.ags.iter().enumerate() {
@@ -440,7 +463,7 @@ impl Space {
         Ok(())
     }
 
-    /// The commit is durable: what it freed may be used again.
+    /// The commit is durable: the blocks that it freed may be used again (R7).
     pub fn finish_commit(&self) {
         let mut n = 0;
         for ag in self.ags.iter() {
@@ -448,7 +471,7 @@ impl Space {
             n += ag.finish_commit();
             self.count_empty(&mut ag);
         }
-        // In this order: nobody may find nothing free and nothing pinned in between.
+        // In this order, so that no task finds neither free blocks nor blocks about to be freed.
         self.unreserve(n);
         self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
     }
