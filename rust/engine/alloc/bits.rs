@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The bitmap of one group, on the heap, because 1 KiB is much for a kernel stack. Ranges are
-//! half-open, in bits. It has no lock of its own: an
-//! AG's bitmaps are under the AG's mutex.
+//! half-open, in bits. It has no lock of its own: an AG's bitmaps are under the AG's mutex.
 //!
 //! Tests: `tools/engine/tests/state_machine.rs`, `tools/engine/tests/bulk.rs`,
 //! `tools/engine/tests/impossible.rs`.

@@ -26,7 +26,7 @@
 //! but those that come before it in the lock order (docs/DESIGN.md §7), and never two AGs'.
 //!
 //! Tests: `tools/engine/tests/full_disk.rs`, `tools/engine/tests/full_writes.rs`,
-//! `tools/engine/tests/forecast/main.rs`, `tools/engine/tests/review_data.rs`,
+//! `tools/engine/tests/forecast/main.rs`, `tools/engine/tests/writes_in_flight.rs`,
 //! `tools/models/tests/rules/r7.rs`, `tests/vm/t/062-full-disk.sh`.
 
 pub mod ag;

@@ -1,11 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inserting and removing.
+//! Insertion and removal of items.
 //!
-//! Both first make the path to the leaf changeable (copying what is frozen) and get all memory that
-//! the change needs; until then only the representation has changed, so that an error leaves the
-//! content as it was. The change itself cannot fail. Merging after a removal is only tidying up:
-//! where it lacks memory or cannot read a neighbour, it is left undone.
+//! Both first make the path to the leaf changeable, which copies frozen nodes, and get all memory
+//! that the change needs. Until then only the representation has changed, so an error leaves the
+//! content as it was. The change itself cannot fail. A merge after a removal only improves the
+//! shape: if it lacks memory or cannot read a neighbour, it is left out.
+//!
+//! The caller holds the exclusive side of the tree's lock; reads from the device happen with it
+//! held.
+//!
+//! Tests: `tools/engine/tests/btree.rs` (against a model, and with failing allocations),
+//! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/bulk.rs`.
 
 use super::node::bug;
 use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
@@ -15,10 +21,11 @@ use crate::engine::format::NodePtr;
 use crate::os::Shared;
 use kernel::prelude::*;
 
-/// A node with fewer bytes in use is merged with a neighbour, or gets some of its entries.
+/// A node with fewer bytes in use is merged with a neighbour, or gets some of its neighbour's
+/// entries.
 const MIN_USED: usize = LEAF_SPACE / 3;
 
-/// What an edit needs of the tree besides its root.
+/// The parts of a tree that an edit needs besides the root.
 struct Edit<'a> {
     st: &'a NodeStore,
     dead: &'a mut KVVec<Dead>,
@@ -35,7 +42,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// The tree no longer uses this frozen node.
+    /// Puts a frozen node that the tree no longer uses on the dead list.
     fn bury(&mut self, node: &Shared<Node>) -> Result {
         if node.is_written() {
             return self.bury_ptr(&node.ptr());
@@ -44,7 +51,7 @@ impl Edit<'_> {
         Ok(())
     }
 
-    /// A changeable copy of a frozen node, which is buried.
+    /// A changeable copy of a frozen node. The old one goes to the dead list.
     fn copy(&mut self, old: &Shared<Node>) -> Result<Shared<Node>> {
         let new = Shared::new(Node::copy_of(old)?)?;
         self.bury(old)?;
@@ -52,19 +59,19 @@ impl Edit<'_> {
         Ok(new)
     }
 
-    /// A link that was taken out of the tree for good. Failure would leak the block; callers have
-    /// reserved memory.
+    /// Frees the node of a link that has been taken out of the tree. A failure leaks the block; the
+    /// callers have reserved the memory.
     fn retire(&mut self, link: Link) {
         let leaked = match link {
             Link::Disk(ptr) => self.bury_ptr(&ptr),
             Link::Mem(mut node) => {
                 match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
-                    // Nobody has seen it: it vanishes without a trace,
+                    // No commit has seen the node, so nothing is left to free,
                     Some((false, 0)) => {
                         *self.fresh = self.fresh.saturating_sub(1);
                         Ok(())
                     }
-                    // unless it has been given an address.
+                    // unless it already has an address.
                     Some((false, addr)) => self
                         .dead
                         .push(Dead::Addr(addr), GFP_KERNEL)
@@ -74,11 +81,11 @@ impl Edit<'_> {
             }
         };
         if leaked.is_err() {
-            pr_err!("no memory to free a tree node: its block is lost until the next fsck\n");
+            pr_err!("no memory to free a tree node: its block leaks\n");
         }
     }
 
-    /// The root, changeable.
+    /// The root, made changeable.
     fn root<'t>(&mut self, tree: &'t mut Option<Link>, id: &super::TreeId) -> Result<&'t mut Node> {
         let new = match tree {
             None => None,
@@ -95,15 +102,15 @@ impl Edit<'_> {
             Some(Link::Mem(n)) => Shared::get_mut(n).ok_or_else(|| bug("the root is shared"))?,
             _ => return Err(bug("no root")),
         };
-        // A leaf that was inlined at the last commit, or came from an inline image: from now on it
-        // may need a block.
+        // A leaf that was inlined at the last commit, or that came from an inline image, may need a
+        // block from now on.
         if *self.fresh == 0 && root.addr() == 0 {
             *self.fresh = 1;
         }
         Ok(root)
     }
 
-    /// Child `i` of a changeable node whose keys are in `range`, changeable, with its own range.
+    /// Child `i` of a changeable node, made changeable, and its range; `range` is that of the node.
     fn child<'n>(
         &mut self,
         node: &'n mut Node,
@@ -122,7 +129,8 @@ impl Edit<'_> {
 }
 
 impl Tree {
-    /// Inserts an item or replaces its value. On an error the content is unchanged.
+    /// Inserts an item or replaces its value (1 to [`MAX_VALUE`] bytes). On an error the content is
+    /// unchanged: EINVAL, EFBIG if the tree cannot grow, EUCLEAN, EIO, ENOMEM.
     pub fn insert(&mut self, st: &NodeStore, key: u64, value: &[u8]) -> Result {
         if value.is_empty() || value.len() > MAX_VALUE {
             return Err(EINVAL);
@@ -144,7 +152,7 @@ impl Tree {
         };
         let root = edit.root(&mut self.root, &id)?;
         let top = root.level();
-        // How many full nodes there are above the leaf without a gap: those split with it.
+        // The number of full nodes directly above the leaf, without a gap: these split with it.
         let mut full = 0u8;
         let mut range = KeyRange::ALL;
         let mut node = root;
@@ -166,8 +174,8 @@ impl Tree {
         self.insert_by_split(st, key, value, full, top)
     }
 
-    /// [`Tree::insert`] where the item does not fit in its leaf. The path is changeable, `full` nodes above
-    /// the leaf split with it, and the root has the level `top`.
+    /// The rest of [`Tree::insert`] if the item does not fit in its leaf. The path is changeable,
+    /// `full` nodes above the leaf split with it, and `top` is the level of the root.
     fn insert_by_split(
         &mut self,
         st: &NodeStore,
@@ -215,8 +223,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes an item; `false` when there is none with this key. On an error the content is
-    /// unchanged.
+    /// Removes an item; false if there is none with this key. On an error the content is unchanged:
+    /// EUCLEAN, EIO, ENOMEM.
     pub fn remove(&mut self, st: &NodeStore, key: u64) -> Result<bool> {
         if !self.contains(st, key)? {
             return Ok(false);
@@ -227,7 +235,7 @@ impl Tree {
             dead: &mut self.dead,
             fresh: &mut self.fresh,
         };
-        // Two per level for the path and a neighbour, with second copies.
+        // Two nodes per level, for the path and a neighbour, with two copies each.
         edit.dead
             .reserve(4 * (usize::from(MAX_LEVEL) + 1), GFP_KERNEL)?;
         let root = edit.root(&mut self.root, &id)?;
@@ -248,8 +256,8 @@ impl Tree {
     }
 }
 
-/// Inserts the item under `node`, splitting what is full. All nodes on the path are changeable.
-/// Answers the new right neighbour of `node` if it was split.
+/// Inserts the item under `node` and splits full nodes. All nodes on the path are changeable. If
+/// `node` was split, returns its new right neighbour.
 fn split_path(
     node: &mut Node,
     key: u64,
@@ -273,7 +281,7 @@ fn split_path(
     let mut right = spares.pop().ok_or_else(|| bug("no spare node"))?;
     let r = Shared::get_mut(&mut right).ok_or_else(|| bug("a spare node is shared"))?;
     let (nr, at) = (node.len(), i + 1);
-    // Appending in ascending order leaves full nodes behind.
+    // With ascending keys this leaves full nodes behind.
     let keep = if at == nr { nr } else { nr.div_ceil(2) };
     r.append(node, keep, nr);
     node.truncate(keep);
@@ -300,12 +308,12 @@ fn split_leaf(
     }
     let nr = leaf.len();
     if at == nr {
-        // Appending in ascending order leaves full leaves behind.
+        // With ascending keys this leaves full leaves behind.
         r.insert_item(0, key, value);
         return Ok((key, right));
     }
-    // Of the nr + 1 items, the left leaf gets so many that it is at least half full. Items take up
-    // to a third of a leaf, so both halves fit.
+    // The left leaf gets so many of the nr + 1 items that it is at least half full. An item takes
+    // at most a third of a leaf, so both halves fit.
     let total = leaf.used() + SLOT_LEN + value.len();
     let mut keep = 0;
     let mut used = 0;
@@ -331,7 +339,7 @@ fn split_leaf(
     Ok((right_key, right))
 }
 
-/// Removes the item, which exists, from under a changeable node.
+/// Removes an existing item from under a changeable node.
 fn remove_path(node: &mut Node, key: u64, range: KeyRange, edit: &mut Edit<'_>) -> Result {
     if node.level() == 0 {
         let i = node.lower_bound(key);
@@ -344,11 +352,11 @@ fn remove_path(node: &mut Node, key: u64, range: KeyRange, edit: &mut Edit<'_>) 
     let (kid, kid_range) = edit.child(node, i, range)?;
     remove_path(kid, key, kid_range, edit)?;
     if kid.is_empty() {
-        // It had no neighbour to merge with.
+        // It has become empty: its link goes, too.
         let link = node.remove_link(i)?;
         edit.retire(link);
     } else if kid.used() < MIN_USED {
-        // Only tidying up: see the module's description.
+        // A failure leaves the shape as it is: see the module's header.
         let _ = rebalance(node, i, range, edit);
     }
     Ok(())
@@ -375,7 +383,7 @@ fn rebalance(node: &mut Node, i: usize, range: KeyRange, edit: &mut Edit<'_>) ->
     }
 }
 
-/// Moves all of child `l + 1` to child `l`.
+/// Moves all entries of child `l + 1` to child `l`.
 fn merge(node: &mut Node, l: usize, range: KeyRange, edit: &mut Edit<'_>) -> Result {
     edit.child(node, l, range)?;
     let (right, _) = node.open_child(edit.st, l + 1, range)?;

@@ -44,7 +44,7 @@
 //! checksum.
 //!
 //! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
-//! `tools/fsck/tests/forged.rs`.
+//! `tools/fsck/tests/forged_superblocks.rs`.
 
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,

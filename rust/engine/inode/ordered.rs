@@ -17,7 +17,7 @@
 //! [`SharedSide`] to start a write, [`Collecting`] to collect what a fast fsync logs.
 //!
 //! Tests: `tools/models/tests/rules/r1.rs`, `tools/models/tests/types.rs`,
-//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/write_lost.rs`,
+//! `tools/engine/tests/writes_in_flight.rs`, `tools/engine/tests/write_lost.rs`,
 //! `tests/vm/t/049-lost-writes.sh`.
 
 use crate::engine::mutant::{self, Mutant};

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What transactions do with blocks: allocate, complete, free.
+//! Changes by transactions: allocating, completing and freeing blocks. Everything is under the AG's
+//! mutex. Block numbers are relative to the AG, bits to a group.
+//!
+//! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/state_machine.rs`,
+//! `tools/engine/tests/log_recovery.rs` (claims), `tools/engine/tests/impossible.rs` (bad groups).
 
 use super::{delta, Ag, Owner};
 use crate::engine::alloc::bits::Bits;
@@ -54,14 +58,14 @@ impl Ag {
         Ok(())
     }
 
-    /// Marks blocks used without looking for them (mkfs: the reserved areas).
+    /// Marks blocks as used without checking that they are free (mkfs: the reserved areas).
     pub fn reserve_fixed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             ag.take(st, g, at, n, Owner::Running)
         })
     }
 
-    /// Replay: takes the blocks of the range that nobody uses yet as busy; returns how many.
+    /// Replay: marks those blocks of the range that are free as busy. Returns how many there were.
     pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
         let mut n = 0;
         self.parts(block, len, |ag, g, at, len| {
@@ -80,8 +84,8 @@ impl Ag {
         Ok(n)
     }
 
-    /// Replay: are these blocks free on disk and claimed, and by nobody in use? Else a record maps what belongs
-    /// to something else.
+    /// Replay: whether these blocks are free on disk, claimed, and not in use since. If not, a
+    /// record maps blocks of something else.
     pub fn is_claimed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
         let mut good = true;
         let mut bits = Bits::zeroed()?;
@@ -97,7 +101,7 @@ impl Ag {
         Ok(good)
     }
 
-    /// Data I/O completed: its busy blocks enter the running transaction.
+    /// Data I/O has completed: its busy blocks enter the running transaction.
     pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             let mut fresh = 0;
@@ -109,7 +113,7 @@ impl Ag {
         })
     }
 
-    /// Data I/O failed or was never submitted: its blocks are free at once.
+    /// Data I/O has failed or was never submitted: its blocks are free at once.
     pub fn release_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             let group = ag.group(st, g)?;
@@ -125,8 +129,9 @@ impl Ag {
         })
     }
 
-    /// Frees blocks in the running or the committing transaction. They stay unavailable until that
-    /// transaction is durable (R7). Returns how many will be free then: not those of bad groups.
+    /// Frees blocks in the running or the committing transaction. They stay used until that
+    /// transaction is durable (R7). Returns how many become free then: not those of bad groups.
+    /// EUCLEAN if a block is free already.
     pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
         let mut freed = 0;
         self.parts(block, len, |ag, g, at, n| {

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a commit does: the deltas go into the tree, and what they free may be used again.
+//! Changes by commits: the deltas go into the tree, and when the commit is durable, the blocks that
+//! it freed become free. Everything is under the AG's mutex, and only commits call it.
+//!
+//! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/crash.rs`,
+//! `tools/engine/tests/full_disk.rs`.
 
 use super::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
 use crate::engine::alloc::bits::Bits;
@@ -9,7 +13,8 @@ use crate::engine::format::GROUP_BLOCKS;
 use kernel::prelude::*;
 
 impl Ag {
-    /// Barrier: what the running transaction did now belongs to the commit.
+    /// Freezes the running transaction: its deltas become the commit's. Needs no memory; see
+    /// [`super::super::Space::ag`].
     pub fn freeze(&mut self) {
         let mut g = 0;
         while let Some((key, _)) = self.groups.first_ge(g) {
@@ -21,8 +26,8 @@ impl Ag {
         }
     }
 
-    /// Puts the commit's deltas into the tree. Returns whether something changed, and by how much the
-    /// free blocks on disk did.
+    /// Puts the commit's deltas into the tree. Returns whether something changed, and by how many
+    /// blocks the free space on disk did.
     pub fn apply(&mut self, st: &NodeStore) -> Result<(bool, i64)> {
         let mut changed = false;
         let mut by = 0i64;
@@ -47,8 +52,9 @@ impl Ag {
             bits.and_not(&d.clear);
             let free = cap - bits.count_range(0, cap);
             by += i64::from(free) - i64::from(cap - used);
-            // No record says the same as one of an empty group: a disk that is emptied needs no nodes for what
-            // it had. Removing one may need its neighbours, which may be damaged.
+            // No record means the same as the record of an empty group, so a disk that is emptied
+            // needs no nodes for its former bitmaps. A removal may need neighbouring nodes, and
+            // they may be damaged; then the record stays.
             let removed = free == cap
                 && match self.tree.remove(st, g) {
                     Err(e) if e == ENOMEM => return Err(e),
@@ -105,7 +111,7 @@ impl Ag {
         });
     }
 
-    /// The commit is durable: what it freed may be used again (R7). Returns how many blocks that are.
+    /// The commit is durable: the blocks that it freed are free (R7). Returns how many there are.
     pub fn finish_commit(&mut self) -> u64 {
         let mut total = 0u64;
         let mut from = 0;

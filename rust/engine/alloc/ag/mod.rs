@@ -1,28 +1,41 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One allocation group (AG): its Alloc tree and the groups of 8192 blocks that are in memory.
+//! One allocation group (AG): its allocation tree, and the groups of 8192 blocks that are in
+//! memory.
 //!
-//! The Alloc tree on disk holds, for generation N, exactly the blocks that generation N references,
-//! and only commits change it. In memory a group that is being worked on has
+//! # Model
 //!
-//! - `used`: blocks that must not be handed out. A block becomes *used* when it is allocated and
-//!   stops to be when the commit that freed it is durable (R7: freed is not free);
-//! - `busy`: how many of them belong to data I/O in flight. They are in no transaction until the
-//!   I/O completes, so a crash gives them back;
+//! The allocation tree on disk has, for generation N, exactly the blocks that generation N
+//! references, and only commits change it. In memory a group in use has
+//!
+//! - `used`: the blocks that must not be handed out. A block becomes *used* when it is allocated,
+//!   and stops being used when the commit that freed it is durable (R7: freed is not free);
+//! - `busy`: how many of the used blocks belong to data I/O in flight. They are in no transaction
+//!   until the I/O completes, so a crash gives them back;
 //! - `run` and `commit`: what the running and the committing transaction allocate and free.
 //!
-//! The tree is read when the AG is first worked with: a mount that only reads never does. A group whose
-//! bitmap cannot be read, or is not what its free count says, costs nothing but itself: it is *bad*,
-//! counts as full from then on, and what is freed in it stays used until the filesystem is made anew. Nothing is
-//! allocated in it, so that whatever its bitmap says when it can be read again, it does not lack a block.
+//! The tree is read when the AG is first used, so a mount that only reads never reads it. A group
+//! becomes *bad* if its bitmap cannot be read or contradicts its free count. It counts as full from
+//! then on, and blocks freed in it stay used until the filesystem is made anew. Nothing is
+//! allocated in it either, so if its bitmap can be read again one day, it marks every block that is
+//! in use.
 //!
-//! Behind the last block of a file that is being appended to, a few blocks are *kept*: other files get
-//! them only when there is nothing else. That is a hint in memory; kept blocks are free to all
-//! accounts, so nothing depends on it ([`Kept`]).
+//! Behind the last block of a file that is appended to, a few blocks are *kept*: other files get
+//! them only if there are no others. That is a hint in memory. Kept blocks count as free
+//! everywhere, so nothing depends on the hint ([`Kept`]).
 //!
-//! Locking: everything is under the AG's mutex. A group stays in memory while it has busy blocks or
-//! deltas; hence the tree, which a commit changes before it is durable, is only read for groups that
-//! no transaction has touched.
+//! Block numbers are relative to the start of the AG, bits to the start of a group, and ranges are
+//! half-open.
+//!
+//! # Locks
+//!
+//! Everything is under the AG's mutex. A group stays in memory while it has busy blocks or deltas.
+//! The running commit changes the tree before it is durable, so the tree is read only for groups
+//! that no transaction has touched.
+//!
+//! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/appends.rs`,
+//! `tools/engine/tests/full_disk.rs`, `tools/engine/tests/impossible.rs`,
+//! `tools/engine/tests/bulk.rs`.
 
 mod change;
 mod commit;
@@ -35,37 +48,37 @@ use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
 use crate::os::Map;
 use kernel::prelude::*;
 
-/// Groups whose free counts share one summary record.
+/// How many groups' free counts share one summary record.
 pub const SUMMARY_GROUPS: u64 = 512;
-/// Keys of summary records start here.
+/// The key of the first summary record.
 pub const SUMMARY_KEY: u64 = 1 << 32;
-/// Idle groups that are kept in memory.
+/// How many idle groups stay in memory.
 const IDLE_GROUPS: usize = 32;
-/// No group: an empty place among the idle ones.
+/// Not a group: an empty place among the idle ones.
 const NO_GROUP: u64 = u64::MAX;
-/// A few free blocks that are kept for the next append to a file.
+/// A few free blocks, kept for the next append to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
-    /// First block: of the device in the hands of the file, of the AG in its list.
+    /// First block: of the device where the file has it, of the AG where the AG has it.
     pub start: u64,
     /// Number of blocks.
     pub len: u32,
-    /// Tells it from others that were kept at the same place before.
+    /// Distinguishes it from others that were kept at the same place before.
     id: u64,
 }
 
-/// What an allocation is for.
+/// A request for blocks.
 #[derive(Clone, Copy)]
 pub struct Wish {
-    /// Blocks wanted in one run.
+    /// How many blocks to allocate in one run.
     pub want: u32,
-    /// Where.
+    /// The block to start the search at.
     pub goal: Option<u64>,
-    /// The owner that the blocks get.
+    /// The owner of the blocks.
     pub owner: Owner,
-    /// What was kept for the file.
+    /// The blocks kept for the file so far.
     pub kept: Option<Kept>,
-    /// Blocks to keep for it behind the run.
+    /// How many blocks to keep for the file behind the run.
     pub keep: u32,
 }
 
@@ -88,9 +101,10 @@ struct Group {
     busy: u32,
     run: Option<Delta>,
     commit: Option<Delta>,
-    /// The commit delta changed since it was last put into the tree.
+    /// The commit's delta has changed since it was last put into the tree.
     stale: bool,
-    /// No free run is longer: saves looking for long runs where there are none, again and again.
+    /// An upper bound of the free runs. It saves repeated searches for long runs where there are
+    /// none.
     longest: u32,
 }
 
@@ -100,7 +114,7 @@ impl Group {
     }
 }
 
-/// Whose an allocated block is.
+/// The owner of an allocated block.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Owner {
     /// Data I/O in flight.
@@ -111,48 +125,49 @@ pub enum Owner {
     Committing,
 }
 
-/// The state of an AG; block numbers are relative to its start.
+/// The state of an AG.
 pub struct Ag {
-    /// The Alloc tree.
+    /// The allocation tree.
     pub tree: Tree,
     len: u64,
     groups: Map<u64, Group>,
-    /// The groups that became idle last. Some of them may be in use again, or gone.
+    /// The groups that became idle last. Some of them may be in use again, or have left memory.
     idle: [u64; IDLE_GROUPS],
-    /// The place of the next one.
+    /// The place in `idle` for the next one.
     next_idle: usize,
-    /// What is kept for files, at most `KEPT` of them.
+    /// The blocks kept for files, at most `KEPT` entries.
     kept: KVec<Kept>,
-    /// The place of the next one, and its id.
+    /// The place in `kept` for the next one, and its id.
     next_kept: usize,
     next_id: u64,
-    /// The bitmap of a group with what is kept for others; made with the first of them.
+    /// Scratch: the bitmap of a group, with the blocks kept in it. Allocated with the first kept
+    /// blocks.
     scratch: Option<Bits>,
-    /// Blocks of each group that are not used.
+    /// The number of blocks of each group that are not used.
     free: KVVec<u16>,
     /// The sum of `free`.
     left: u64,
-    /// For each [`SUMMARY_GROUPS`] groups: none of them has more free blocks. Saves looking at each group
-    /// of a large AG for what none has.
+    /// For each [`SUMMARY_GROUPS`] groups, an upper bound of `free`. It saves a look at each group
+    /// of a large AG when none has enough.
     most: KVVec<u16>,
-    /// By how much the number of groups without a used block changed since this was last asked for.
+    /// How the number of groups without a used block has changed since [`Ag::take_emptied`].
     emptied: i64,
     cursor: u64,
     meta_cursor: u64,
-    /// Groups that the running transaction began to change since this was last asked for.
+    /// How many groups the running transaction has touched first since [`Ag::take_touched`].
     touched: u64,
     /// The free counts have been read.
     read: bool,
-    /// Bad groups.
+    /// The bad groups.
     bad: Map<u64, ()>,
-    /// Free blocks that bad groups had, since this was last asked for.
+    /// How many free blocks were in groups that became bad since [`Ag::take_lost`].
     lost: u64,
-    /// How many transactions were frozen here; see [`super::Space::ag`].
+    /// How many transactions have been frozen here; see [`super::Space::ag`].
     pub(super) frozen: u64,
 }
 
 impl Ag {
-    /// An AG of `len` blocks with the tree `tree`, which is not read: it seems full.
+    /// An AG of `len` blocks with the tree `tree`. The tree is not read, so the AG seems full.
     pub fn new(tree: Tree, len: u64) -> Self {
         Self {
             tree,
@@ -178,7 +193,7 @@ impl Ag {
         }
     }
 
-    /// Reads the free counts, if that has not been done.
+    /// Reads the free counts, unless that has been done. EUCLEAN if they are damaged, EIO, ENOMEM.
     pub fn read(&mut self, st: &NodeStore) -> Result {
         if self.read {
             return Ok(());
@@ -197,7 +212,7 @@ impl Ag {
         r
     }
 
-    /// The sums of what was read.
+    /// Computes the sums of the free counts.
     fn count(&mut self) -> Result {
         let mut most = KVVec::new();
         let (mut left, mut empty) = (0, 0);
@@ -219,7 +234,7 @@ impl Ag {
         while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
             let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
             if first >= self.free.len() as u64 {
-                return Err(corrupt("free counts", key, "of groups that there are not"));
+                return Err(corrupt("free counts", key, "of groups that do not exist"));
             }
             for i in 0..SUMMARY_GROUPS {
                 let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
@@ -238,19 +253,19 @@ impl Ag {
         Ok(())
     }
 
-    /// Blocks of group `g`.
+    /// The number of blocks of group `g`.
     fn group_len(&self, g: u64) -> u32 {
         self.len
             .saturating_sub(g.saturating_mul(GROUP_BLOCKS))
             .min(GROUP_BLOCKS) as u32
     }
 
-    /// Blocks that are not used.
+    /// The number of blocks that are not used.
     pub fn free_blocks(&self) -> u64 {
         self.left
     }
 
-    /// Group `g` has `by` free blocks more, or less.
+    /// Changes the free count of group `g` by `by`.
     fn add_free(&mut self, g: u64, by: i32) {
         let cap = self.group_len(g);
         let chunk = (g / SUMMARY_GROUPS) as usize;
@@ -266,12 +281,13 @@ impl Ag {
         self.emptied += i64::from(new == cap) - i64::from(old == cap);
     }
 
-    /// By how much the number of groups without a used block changed since the last call.
+    /// How the number of groups without a used block has changed since the last call.
     pub fn take_emptied(&mut self) -> i64 {
         core::mem::take(&mut self.emptied)
     }
 
-    /// Reads a group's bitmap on disk into `bits`; true if it has a record.
+    /// Reads a group's bitmap on disk into `bits`. True if the group has a record. EUCLEAN if it is
+    /// damaged.
     fn disk_bits(&self, st: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
         let mut v = ValueBuf::new();
         if !self.tree.get(st, g, &mut v)? {
@@ -331,7 +347,7 @@ impl Ag {
         Ok(())
     }
 
-    /// Takes a group out of use that cannot be worked with.
+    /// Takes a group that cannot be used out of use: makes it bad.
     fn condemn(&mut self, g: u64) -> Result {
         self.bad.insert(g, ())?;
         let free = self.free.get(g as usize).copied().unwrap_or(0);
@@ -345,7 +361,7 @@ impl Ag {
         Ok(())
     }
 
-    /// Can the group be worked with?
+    /// Whether the group can be used. Reads its bitmap if it is not in memory.
     fn is_good(&mut self, st: &NodeStore, g: u64) -> Result<bool> {
         let r = self.group(st, g).map(|_| true);
         match r {
@@ -354,15 +370,15 @@ impl Ag {
         }
     }
 
-    /// Free blocks that bad groups had, since the last call.
+    /// How many free blocks were in groups that became bad since the last call.
     pub fn take_lost(&mut self) -> u64 {
         core::mem::take(&mut self.lost)
     }
 
-    /// Group `g` is idle now. It takes the place of the one that became idle [`IDLE_GROUPS`] groups ago,
-    /// which leaves the memory if it is idle still. So there are no more idle ones than places: each
-    /// is put in a place whenever it becomes idle. Needs no memory, and the same time however many
-    /// groups are in use.
+    /// Notes that group `g` is idle. It takes the place of the group that became idle
+    /// [`IDLE_GROUPS`] groups ago, and that group leaves memory if it is still idle. Every group
+    /// gets a place whenever it becomes idle, so there are never more idle groups than places.
+    /// Needs no memory, and takes the same time however many groups are in use.
     fn park(&mut self, g: u64) {
         let Some(place) = self.idle.get_mut(self.next_idle) else {
             return;
@@ -374,17 +390,17 @@ impl Ag {
         }
     }
 
-    /// How many groups the running transaction began to change since the last call.
+    /// How many groups the running transaction has touched first since the last call.
     pub fn take_touched(&mut self) -> u64 {
         core::mem::take(&mut self.touched)
     }
 
-    /// Groups in memory.
+    /// The number of groups in memory.
     pub fn groups_in_memory(&self) -> usize {
         self.groups.len()
     }
 
-    /// The AG's tree id.
+    /// The identity of the tree of AG `index`.
     pub fn tree_id(index: u32) -> TreeId {
         TreeId {
             kind: TreeKind::Alloc,

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding free blocks.
+//! Finding free blocks: a search for a run near a goal, with a few blocks kept behind it for the
+//! next append. Everything is under the AG's mutex. Block numbers are relative to the AG, bits to a
+//! group.
+//!
+//! Tests: `tools/engine/tests/appends.rs`, `tools/engine/tests/full_disk.rs`,
+//! `tools/engine/tests/bulk.rs`, `tools/engine/tests/cost.rs`.
 
 use super::{Ag, Kept, Owner, Wish, SUMMARY_GROUPS};
 use crate::engine::alloc::bits::Bits;
@@ -8,12 +13,13 @@ use crate::engine::btree::NodeStore;
 use crate::engine::format::GROUP_BLOCKS;
 use kernel::prelude::*;
 
-/// Groups that are looked into for a long run before a shorter one is taken.
+/// How many groups to search for a long run before taking a shorter one.
 const TRIES: usize = 8;
-/// Files of an AG that blocks are kept for; the one that asked first gives way to the next.
+/// For how many files of an AG blocks are kept. The file that asked first gives way to the next
+/// one.
 const KEPT: usize = 64;
 
-/// A free run: its group, its first bit there, its length.
+/// A free run: its group, its first bit in the group, its length.
 struct Free {
     group: u64,
     at: u32,
@@ -21,7 +27,7 @@ struct Free {
 }
 
 impl Ag {
-    /// The group to look into for `want` blocks, at or after `from`, wrapping around.
+    /// The next group with `want` free blocks, at or after `from`, wrapping around.
     fn candidate(&mut self, from: u64, want: u32) -> Option<u64> {
         let n = self.free.len();
         let from = (from as usize).min(n);
@@ -51,12 +57,12 @@ impl Ag {
         None
     }
 
-    /// Gives up what was kept for a file. Has no effect on what took its place.
+    /// Gives up the blocks kept for a file. Has no effect on an entry that took their place.
     pub fn release_kept(&mut self, kept: Kept) {
         self.kept.retain(|k| k.id != kept.id);
     }
 
-    /// Keeps blocks for a file, if there is memory for that.
+    /// Keeps blocks for a file, unless memory is missing.
     fn keep(&mut self, start: u64, len: u32) -> Option<Kept> {
         if self.scratch.is_none() {
             self.scratch = Some(Bits::zeroed().ok()?);
@@ -76,7 +82,8 @@ impl Ag {
         Some(new)
     }
 
-    /// The bitmap of group `g`, which is in memory, with what is kept there, and whether anything is.
+    /// The bitmap of group `g`, which is in memory, with the kept blocks set as well, and whether
+    /// there are any.
     fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
         let used = &self.groups.get(&g).ok_or(EIO)?.used;
         let Some(scratch) = &mut self.scratch else {
@@ -93,9 +100,9 @@ impl Ag {
         Ok((if any { scratch } else { used }, any))
     }
 
-    /// Allocates a run of up to `want` blocks near `goal`; a shorter one when there is no run of that length
-    /// in reach. Returns its first block, its length and what is kept behind it, or `None` when the AG
-    /// is full.
+    /// Allocates a run of up to `want` blocks near `goal`; a shorter one if there is no run of that
+    /// length within reach. Returns its first block, its length and the blocks kept behind it, or
+    /// `None` if the AG is full.
     pub fn alloc(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
         if let Some(k) = w.kept {
             self.release_kept(k);
@@ -107,7 +114,7 @@ impl Ag {
         if found.is_some() || self.kept.is_empty() {
             return Ok(found);
         }
-        // Only what is kept is left.
+        // Only kept blocks are left.
         self.kept.clear();
         self.search(st, w)
     }
@@ -136,8 +143,8 @@ impl Ag {
         Ok(Some((first, len, kept)))
     }
 
-    /// The first free run of `want` blocks from `start` on, and up to `keep` more, else the longest one in
-    /// the groups that are looked into.
+    /// The first free run of `want` blocks from `start` on, and of up to `keep` more; else the
+    /// longest one in the groups that are searched.
     fn best_run(
         &mut self,
         st: &NodeStore,
@@ -151,7 +158,7 @@ impl Ag {
         let mut g = start / GROUP_BLOCKS;
         let mut attempt = 0;
         while attempt < TRIES {
-            // Fewer free blocks than wanted everywhere: take what there is.
+            // If no group has that many free blocks, one is enough.
             let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
                 break;
             };
@@ -161,7 +168,7 @@ impl Ag {
                 0
             };
             if !self.is_good(st, c)? {
-                // It counts as full now, so this ends.
+                // The group is bad now and counts as full, so this ends.
                 continue;
             }
             attempt += 1;
@@ -186,7 +193,8 @@ impl Ag {
         Ok(best)
     }
 
-    /// A free run of up to `look` blocks in group `g`, which is in memory: its first bit, and its length.
+    /// A free run of up to `look` blocks in group `g`, which is in memory: its first bit, and its
+    /// length.
     fn run_in_group(
         &mut self,
         g: u64,
@@ -196,7 +204,7 @@ impl Ag {
     ) -> Result<Option<(u32, u32)>> {
         let cap = self.group_len(g);
         let (used, kept) = self.with_kept(g)?;
-        // What follows the goal is good enough without anything behind it.
+        // A run at the goal is good enough, even with nothing left to keep behind it.
         let run = used.next(from, cap, true).saturating_sub(from);
         let mut found = (run >= want)
             .then_some((from, run.min(look)))

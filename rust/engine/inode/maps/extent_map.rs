@@ -7,8 +7,8 @@
 //! A map is in one of four states:
 //!
 //! - *Pinned* (in flight): the I/O of an ordered extent has not ended. Only
-//!   [`crate::engine::inode::starting`] inserts pinned maps, against the [`OrderedExtent`] that proves that
-//!   the ordered extent came first (R1).
+//!   [`crate::engine::inode::starting`] inserts pinned maps, against the [`OrderedExtent`] that
+//!   proves that the ordered extent came first (R1).
 //! - *Modified*: the I/O completed in transaction `generation`, which is not durable, and no fast
 //!   fsync has collected the map.
 //! - *Logged*: modified, and collected by a fast fsync. The map stays until the commit all the
@@ -29,7 +29,7 @@
 //! in blocks.
 //!
 //! Tests: `tools/models/tests/rules/r1.rs`, `tools/models/tests/rules/r2.rs`,
-//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/cost.rs`, `tests/vm/t/042-r2.sh`,
+//! `tools/engine/tests/writes_in_flight.rs`, `tools/engine/tests/cost.rs`, `tests/vm/t/042-r2.sh`,
 //! `tests/vm/t/091-reclaim.sh`.
 
 use super::range::{Range, RangeMap, RangeValue};

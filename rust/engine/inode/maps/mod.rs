@@ -15,7 +15,7 @@
 //! only. Offsets and lengths are in blocks, and ranges are half-open.
 //!
 //! Tests: `tools/models/tests/rules/r4.rs`, `tools/models/tests/types.rs`,
-//! `tools/engine/tests/review_data.rs`, `tools/engine/tests/full_writes.rs`,
+//! `tools/engine/tests/writes_in_flight.rs`, `tools/engine/tests/full_writes.rs`,
 //! `tests/vm/t/044-r4.sh`.
 
 pub mod extent_map;

@@ -3,7 +3,7 @@
 //! A map from disjoint, half-open ranges of blocks to values. Plain data without a lock; in an
 //! inode it is under `Inode.maps`.
 //!
-//! Tests: `tools/engine/tests/review_data.rs`, `tools/engine/tests/state_machine.rs`,
+//! Tests: `tools/engine/tests/writes_in_flight.rs`, `tools/engine/tests/state_machine.rs`,
 //! `tools/engine/tests/cost.rs`.
 
 use crate::os::Map;
