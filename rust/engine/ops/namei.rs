@@ -1,10 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on names. Each is one transaction. The glue holds i_rwsem of the directories, so
-//! names do not change under us; the engine's locks are taken one at a time.
+//! Operations on names, and on attributes. Each is one transaction; freeing an inode takes several.
 //!
-//! Steps that can fail come first; a step that fails after another one succeeded undoes it, and if
-//! that fails too the filesystem shuts down rather than commit half an operation.
+//! The steps that can fail come first. If a step fails after another succeeded, the operation
+//! undoes the first one; if that fails too, the filesystem shuts down rather than commit half an
+//! operation.
+//!
+//! Locks: the glue holds `i_rwsem` of the directories, so names do not change during an operation.
+//! The engine takes `dir` and `meta` of one inode at a time. The log record of an operation is
+//! appended under a lock that orders it with others on the same inode (docs/DESIGN.md §7).
+//!
+//! Tests: tools/engine/tests/state_machine.rs, attrs.rs, rename_data.rs, threads.rs, abort.rs;
+//! tools/crash/tests/attributes.rs; tests/vm/t/020-names.sh, 031-handles.sh, 053-attrs.sh.
 
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
@@ -19,33 +26,33 @@ use crate::os::atomic::Ordering;
 use crate::os::{Shared, Window};
 use kernel::prelude::*;
 
-/// Nodes that an operation on a name may dirty.
+/// The most nodes that an operation on one name dirties.
 const NODES: u64 = 24;
-/// More names than that: EMLINK.
+/// The most names of an inode; beyond it EMLINK.
 const LINK_MAX: u32 = 1 << 30;
 
-/// A rename.
+/// The arguments of [`Fs::rename`].
 pub struct Rename<'a> {
     /// Directory of the old name.
     pub old_dir: &'a Shared<Inode>,
     /// Old name.
     pub old_name: &'a [u8],
-    /// What is renamed.
+    /// The inode that is renamed.
     pub inode: &'a Shared<Inode>,
     /// Directory of the new name.
     pub new_dir: &'a Shared<Inode>,
     /// New name.
     pub new_name: &'a [u8],
-    /// What the new name named so far.
+    /// The inode of the new name before the rename, if there is one.
     pub target: Option<&'a Shared<Inode>>,
     /// Flags.
     pub flags: RenameFlags,
-    /// RENAME_WHITEOUT: what the old name names afterwards.
+    /// RENAME_WHITEOUT: the inode that the old name gets.
     pub whiteout: Option<&'a NewInode<'a>>,
 }
 
 impl Fs {
-    /// The entries of a directory have changed.
+    /// Updates the times and the link count of a directory whose entries have changed.
     fn touch(txn: &Txn<'_>, dir: &Inode, links: i32) {
         let mut m = dir.meta.lock();
         m.attrs.mtime = txn.time();
@@ -62,16 +69,17 @@ impl Fs {
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
     }
 
-    /// [`Fs::relink`], and the record of the operation under the same lock: a write-back of the
-    /// inode's times, which holds no `i_rwsem`, comes before or after both. Last step of an
-    /// operation: what the record says of other inodes has happened to them.
+    /// [`Fs::relink`], and the log record of the operation in the same critical section. So a
+    /// write-back of the inode's times, which holds no `i_rwsem`, comes before or after both. This
+    /// is the last step of an operation: everything that the record says about other inodes is
+    /// done.
     fn relink_and_log(txn: &Txn<'_>, inode: &Inode, by: i32, record: &Record<'_>) {
         let mut m = inode.meta.lock();
         Self::relink_locked(txn, &mut m, by);
         txn.log(record);
     }
 
-    /// Chooses what a new inode will be known by.
+    /// Chooses the number and the birth time of a new inode.
     pub fn new_id(&self) -> NewId {
         NewId {
             ino: self.next_ino.fetch_add(1, Ordering::Relaxed),
@@ -79,10 +87,10 @@ impl Fs {
         }
     }
 
-    /// The generation of an inode, for file handles. A number that was given out and lost in a
-    /// crash is given out again, to an inode that is born later and has another generation (with a
-    /// probability of 1 - 2^-32). Made of what is in every record of an inode and never changes,
-    /// replay included.
+    /// The generation of an inode, for file handles. After a crash a number may be given out a
+    /// second time, to an inode that is born later and, but for a chance of 2^-32, has another
+    /// generation. It is computed from what every inode record has and nothing changes, replay
+    /// included.
     pub fn generation(&self, ino: u64, born: Time) -> u32 {
         let mut text = [0; 20];
         let parts = [
@@ -96,8 +104,8 @@ impl Fs {
         crate::os::siphash(self.hash_key, &text) as u32
     }
 
-    /// A new inode in the table, on the commit's list. The time of the operation becomes its birth
-    /// time.
+    /// Makes a new inode, in the inode table and on the commit's list. The time of the operation
+    /// becomes its birth time.
     fn new_inode(
         &self,
         txn: &mut Txn<'_>,
@@ -142,7 +150,7 @@ impl Fs {
         }
     }
 
-    /// An inode that `new_inode` made is not wanted after all.
+    /// Drops an inode that `new_inode` made, after the operation failed.
     fn drop_new(&self, inode: &Shared<Inode>) {
         inode.meta.lock().deleted = true;
         self.inodes.fetch_sub(1, Ordering::Relaxed);
@@ -160,7 +168,9 @@ impl Fs {
         }
     }
 
-    /// Creates an inode of any type under a name that does not exist yet.
+    /// Creates an inode of any type under a name that does not exist yet. EEXIST, ENOENT if the
+    /// directory was removed, ENAMETOOLONG, EINVAL, ENOSPC. The caller drops the reference with
+    /// [`Fs::iput`].
     pub fn create(
         &self,
         dir: &Shared<Inode>,
@@ -194,7 +204,7 @@ impl Fs {
         Ok(inode)
     }
 
-    /// [`Fs::create`] of an inode with these extended attributes.
+    /// [`Fs::create`] with these extended attributes.
     pub fn create_with(
         &self,
         dir: &Shared<Inode>,
@@ -205,7 +215,7 @@ impl Fs {
         self.create(dir, name, &NewInode { xattrs, ..*new })
     }
 
-    /// An inode without a name (O_TMPFILE). A crash frees it.
+    /// Creates an inode without a name (O_TMPFILE). After a crash the next mount frees it.
     pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
         let nodes = NODES + Self::new_xattrs_cost(new.xattrs)?;
         let mut txn = self.begin(nodes, Priority::Normal)?;
@@ -239,7 +249,7 @@ impl Fs {
         }
     }
 
-    /// One more name for `target`.
+    /// Adds a name for `target`. EEXIST, EMLINK, ENOSPC.
     pub fn link(&self, dir: &Shared<Inode>, name: &[u8], target: &Shared<Inode>) -> Result {
         self.check_new(dir, name)?;
         if target.meta.lock().attrs.nlink >= LINK_MAX {
@@ -265,8 +275,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Removes a name; for a directory it must be empty (ENOTEMPTY). An inode without names lives
-    /// until [`Fs::delete_inode`].
+    /// Removes a name. ENOTEMPTY for a directory with entries. An inode without names lives until
+    /// [`Fs::delete_inode`].
     pub fn unlink(&self, dir: &Shared<Inode>, name: &[u8], victim: &Shared<Inode>) -> Result {
         let is_dir = victim.kind() == S_IFDIR;
         if is_dir && !self.dir_empty(victim)? {
@@ -290,7 +300,7 @@ impl Fs {
         Ok(())
     }
 
-    /// What losing its name takes from an inode's link count.
+    /// The change of an inode's link count when it loses a name.
     const fn links_of_name(is_dir: bool) -> i32 {
         if is_dir {
             -2
@@ -299,7 +309,8 @@ impl Fs {
         }
     }
 
-    /// Renames, with all of renameat2(2)'s flags.
+    /// Renames, with all flags of renameat2(2). EEXIST, ENOENT if the new directory was removed,
+    /// ENOTEMPTY, ENOSPC. On an error nothing has changed.
     pub fn rename(&self, r: &Rename<'_>) -> Result {
         check_name(r.new_name)?;
         if r.flags.noreplace && r.target.is_some() {
@@ -318,11 +329,10 @@ impl Fs {
             if t.kind() == S_IFDIR && !self.dir_empty(t)? {
                 return Err(ENOTEMPTY);
             }
-            // What the file has goes into the log before the name that replaces another file, or
-            // with it.
+            // The file's data must be durable no later than the name that replaces another file.
             self.owe(r.inode);
         }
-        // A whiteout is a new inode.
+        // A whiteout is a new inode, so such a rename makes no room.
         let prio = if r.target.is_some() && r.whiteout.is_none() {
             Priority::Reclaim
         } else {
@@ -359,8 +369,8 @@ impl Fs {
         Ok(())
     }
 
-    /// Changes the directory entries of a rename: the new name first, then the old one, which the whiteout
-    /// gets if there is one. An error leaves both as they were.
+    /// Changes the directory entries of a rename: first the new name, then the old one, which the
+    /// whiteout gets if there is one. On an error both are as they were.
     fn move_entry(
         &self,
         txn: &mut Txn<'_>,
@@ -387,11 +397,12 @@ impl Fs {
                 }
                 None => self.remove_entry(txn, r.new_dir, r.new_name).map(|_| ()),
             };
-            undo.unwrap_or_else(|_| self.abort("undoing a rename"));
+            undo.unwrap_or_else(|_| self.abort("cannot undo a rename"));
         })
     }
 
-    /// Link counts, times and parent after a rename, but for what goes with its record.
+    /// Updates link counts, times and parent after a rename, except what must change together with
+    /// its log record.
     fn relink_renamed(txn: &Txn<'_>, r: &Rename<'_>) {
         let is_dir = r.inode.kind() == S_IFDIR;
         let replaced_dir = r.target.is_some_and(|t| t.kind() == S_IFDIR);
@@ -410,8 +421,8 @@ impl Fs {
         Self::touch(txn, r.new_dir, links);
     }
 
-    /// What a rename that leaves a whiteout is in the log, all or none of it: an inode without a
-    /// name and its attributes, the rename, and the old name for it.
+    /// Appends the records of a rename that leaves a whiteout, all or none of them: an inode
+    /// without a name and its attributes, the rename, and a link of the old name to that inode.
     fn log_whiteout(
         txn: &Txn<'_>,
         r: &Rename<'_>,
@@ -454,7 +465,7 @@ impl Fs {
         self.replace_entry(&mut txn, r.new_dir, r.new_name, r.inode.ino(), a)?;
         if let Err(e) = self.replace_entry(&mut txn, r.old_dir, r.old_name, target.ino(), b) {
             self.replace_entry(&mut txn, r.new_dir, r.new_name, target.ino(), b)
-                .unwrap_or_else(|_| self.abort("undoing an exchange"));
+                .unwrap_or_else(|_| self.abort("cannot undo an exchange"));
             return Err(e);
         }
         let (da, db) = (
@@ -478,14 +489,15 @@ impl Fs {
         Ok(())
     }
 
-    /// Changes attributes; the size has [`Fs::set_size`].
+    /// Changes attributes other than the size, for which there is [`Fs::set_size`].
     pub fn set_attrs(&self, inode: &Shared<Inode>, a: &AttrChange) -> Result {
         self.set_attrs_with(inode, || *a)
     }
 
-    /// Changes attributes, here and in the VFS inode: `change` changes the latter, and returns what
-    /// it has now. It is called once, in the critical section in which the attributes change here,
-    /// unless this fails. So a write-back of the inode never sees one without the other.
+    /// Changes attributes here and in the VFS inode, as one change. `change` changes the VFS inode
+    /// and returns the new values. It is called once, in the critical section in which the
+    /// attributes change here, unless this function fails. So a write-back of the inode never sees
+    /// one change without the other.
     pub fn set_attrs_with(
         &self,
         inode: &Shared<Inode>,
@@ -499,11 +511,13 @@ impl Fs {
         Ok(())
     }
 
-    /// Write-back of an inode: takes over the times that the VFS has changed by itself, and nothing
-    /// else: everything else is changed here first. `vfs` reads what the VFS inode has, and may be
-    /// called more than once. It runs without `i_rwsem`, while others change both. What counts is
-    /// what it reads in the critical section, after all waiting: what was read before may be old by
-    /// then.
+    /// Write-back of an inode: copies the times that the VFS changes by itself, and nothing else,
+    /// because all other attributes are changed here first. Runs without `i_rwsem`, while other
+    /// tasks change both.
+    ///
+    /// `vfs` reads the times of the VFS inode, and may be called more than once. What counts is
+    /// what it reads in the critical section, after all waiting; an earlier value may be outdated
+    /// by then.
     pub fn push_times(&self, inode: &Shared<Inode>, vfs: impl Fn() -> Times) -> Result {
         if inode.meta.lock().news(&vfs()).is_none() {
             return Ok(());
@@ -526,8 +540,8 @@ impl Fs {
         Ok(())
     }
 
-    /// The VFS inode of an inode without names is evicted: frees everything it has. Also ends the
-    /// use of the inode, as [`Fs::iput`], whatever it returns.
+    /// Frees an inode without names, when its VFS inode is evicted. Drops the caller's reference,
+    /// as [`Fs::iput`] does, whatever it returns.
     pub fn delete_inode(&self, inode: Shared<Inode>) -> Result {
         let r = self.free_inode(&inode);
         self.iput(inode);
@@ -548,7 +562,7 @@ impl Fs {
         }
     }
 
-    /// Removes a few items of the inode's dir and xattr trees; true when there are none left.
+    /// Removes a few items of the inode's `dir` and `xattr` trees. True when none are left.
     fn clear_items(&self, txn: &mut Txn<'_>, inode: &Inode) -> Result<bool> {
         let mut v = crate::engine::btree::ValueBuf::new();
         for lock in [&inode.dir, &inode.xattr] {

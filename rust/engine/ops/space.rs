@@ -2,11 +2,22 @@
 
 //! Operations on the space of a file: truncate, punch, preallocate, zero.
 //!
-//! The caller holds i_rwsem and, as R3 says, the invalidate lock exclusively from before the page
-//! cache of the range was invalidated until these return; writes in flight are waited for. Long
-//! ranges take several transactions. A truncation that takes more than one says so in the inode
-//! record ([`STATE_TRUNCATE`]) and the orphan tree, and the next mount finishes it. So does
-//! whatever comes to the blocks behind the cut before that: [`Fs::finish_truncation`].
+//! The caller holds `i_rwsem`. R3: it also holds the invalidate lock exclusively, from before it
+//! invalidates the page cache of the range until these functions return. They wait for writes in
+//! flight.
+//!
+//! Removing mappings may touch any number of bitmaps, so a long range takes several transactions,
+//! each with a bounded reservation. A truncation that takes more than one sets [`STATE_TRUNCATE`]
+//! in the inode record and is listed in the orphan tree, so that the next mount finishes it.
+//! Whatever reaches the blocks behind the cut before that also finishes it first:
+//! [`Fs::finish_truncation`].
+//!
+//! Locks: none of an inode at entry; inside, `maps` and `meta` under a transaction. Ranges are
+//! half-open, in file blocks; sizes are in bytes.
+//!
+//! Tests: tools/engine/tests/truncation.rs, log_size.rs, full_disk.rs, full_writes.rs,
+//! replay_cost.rs, tools/engine/tests/forecast/main.rs; tools/models/tests/rules/r3.rs, r4.rs;
+//! tests/vm/t/025-sizes.sh, 043-r3.sh, 060-data-paths.sh.
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
@@ -22,30 +33,31 @@ use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// What one transaction removes: records, the groups that they free blocks in, and nodes of the
-/// extent tree that this may dirty. It reserves the nodes and one for the bitmap of each group. The
-/// smaller batches are for disks so full that the pool does not even hold the first: making room
-/// must always work.
+/// What one transaction may remove: extent records, groups in which that frees blocks, and the
+/// nodes of the extent tree that it may dirty. A transaction reserves the nodes, and one more for
+/// each group's bitmap. The smaller sets are for disks so full that the pool cannot hold the first
+/// one: making room must always work.
 const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 96), (8, 8, 24), (1, 1, 8)];
 
-/// How [`Fs::resize`] goes about it.
+/// How far [`Fs::resize`] goes, and whether it appends a log record.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Resize {
-    /// To the end, and with a record in the log.
+    /// Completes the truncation and appends a log record.
     Logged,
-    /// To the end, without one.
+    /// Completes the truncation without a log record.
     Silent,
-    /// One transaction's share of it, if what is left behind the new end can be left to
+    /// Stops after one transaction, without a log record, if the rest can be left to
     /// [`Fs::clean_orphans`].
     Begin,
 }
 
-/// Nodes that a run of preallocated blocks may dirty: of the extent tree, the inode's, and the
-/// bitmap of the one group that the run lies in.
+/// The most nodes that a run of preallocated blocks dirties: of the extent tree, the inode's, and
+/// the bitmap of the one group in which the run lies.
 const PREALLOCATE_NODES: u64 = 15 + 1;
 
 impl Fs {
-    /// A transaction that removes mappings, and how many it may remove.
+    /// Begins a transaction that removes mappings, and says how many it may remove. ENOSPC if not
+    /// even the smallest reservation is possible.
     fn begin_removal(&self) -> Result<(Txn<'_>, Budget)> {
         let mut last = ENOSPC;
         for (records, groups, nodes) in BATCHES {
@@ -58,10 +70,13 @@ impl Fs {
         Err(last)
     }
 
-    /// The log must not have a size without the data that was written below it: another file's
-    /// fsync takes along the record of the size, and after a crash there would be a hole. Nor
-    /// without the zeroes behind the new end of a file that the caller has just written into its
-    /// last block: what was cut off would come back when the file grows again. Not inside a Txn.
+    /// Records the inode's modified extents, if there are any, before a record of a size is
+    /// appended. Without this, the fsync of another file could write the record of the size alone,
+    /// and a crash would leave a hole below it. And if the caller has just written zeroes behind
+    /// the new end into the last block, a crash would leave the old bytes, which come back when the
+    /// file grows again.
+    ///
+    /// Must not be called inside a transaction.
     fn log_before_size(&self, inode: &Inode) {
         let unsaved = {
             let right = inode.collecting();
@@ -72,12 +87,13 @@ impl Fs {
         }
     }
 
-    /// Sets the on-disk size in bytes; down: frees what lies behind it. EFBIG beyond 2^63 - 1.
+    /// Sets the on-disk size in bytes, and frees what lies behind it. EFBIG beyond 2^63 - 1, EIO,
+    /// EROFS. After another error a part may be gone; the rest goes later.
     pub fn set_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         self.resize(inode, bytes, Resize::Logged)
     }
 
-    /// See [`Fs::set_size`].
+    /// [`Fs::set_size`] in one of its variants.
     pub(crate) fn resize(&self, inode: &Shared<Inode>, bytes: u64, how: Resize) -> Result {
         let log = how == Resize::Logged;
         if bytes > i64::MAX as u64 {
@@ -102,7 +118,8 @@ impl Fs {
             m.ems.recount(&self.em_count);
             let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
-            // Until the last batch the smaller of both sizes counts: see above.
+            // Until the last step the smaller of both sizes counts, so that no crash shows a size
+            // with a part of its data gone.
             if first || done {
                 meta.attrs.size = if done {
                     bytes
@@ -121,7 +138,7 @@ impl Fs {
                 meta.state &= !STATE_TRUNCATE;
                 return Ok(());
             }
-            // Also after an error: a part may be gone.
+            // Also after an error, because a part may be gone.
             meta.state |= STATE_TRUNCATE;
             meta.cut = from;
             r?;
@@ -131,20 +148,20 @@ impl Fs {
         }
     }
 
-    /// Comes before everything that writes or allocates below block `end`, or makes the file that
-    /// long: if an error ended a truncation in the middle, what it left behind the end of the file
-    /// goes first. It would come back otherwise. Does nothing for blocks in front of the cut.
+    /// Finishes a truncation that an error ended in the middle. Called before anything writes or
+    /// allocates below block `end`, or makes the file that long: what the truncation left behind
+    /// the end of the file would come back otherwise. Does nothing if `end` is not behind the cut.
     ///
-    /// No write is in flight behind the cut: the truncation has waited for those before it, and
-    /// later ones come through here. Must not be called inside a Txn.
+    /// No write is in flight behind the cut, because the truncation waited for earlier ones, and
+    /// later ones come through here. Must not be called inside a transaction.
     pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
         while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
-            // The file may have grown inside of its last block, which no record says yet.
+            // The file may have grown inside its last block, which no record says yet.
             self.log_before_size(inode);
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
-            // Another task may have been faster, and have a write on its way there by now.
+            // Another task may have been faster, and its write may be in flight there by now.
             let Some(from) = inode.left_behind(end) else {
                 break;
             };
@@ -156,7 +173,8 @@ impl Fs {
             if r? >= MAX_FILE_BLOCKS {
                 let mut meta = inode.meta.lock();
                 meta.state &= !STATE_TRUNCATE;
-                // Replay, which may begin in the middle of the truncation, finishes it here, too.
+                // Replay may begin in the middle of the truncation, and finishes it with this
+                // record.
                 txn.log(&Record::Size {
                     ino: inode.ino(),
                     bytes: meta.attrs.size,
@@ -166,16 +184,18 @@ impl Fs {
         Ok(())
     }
 
-    /// Replay: a truncation, of which only so much is done as one transaction may do. All of the
-    /// replay is one transaction, and must not hold the bitmaps of all groups of a large file in
-    /// memory. [`Fs::clean_orphans`] does the rest, or [`Fs::finish_truncation`] if the file grows
-    /// before that: what made it grow came after all of the truncation, and so after the commits
-    /// that the truncation took, so that not much is left then.
+    /// Replay of a truncation: does as much of it as one transaction may. A whole replay is one
+    /// transaction, and must not hold the bitmaps of all groups of a large file in memory.
+    ///
+    /// [`Fs::clean_orphans`] does the rest, or [`Fs::finish_truncation`] if the file grows before
+    /// that. In the second case little is left: what made the file grow came after the whole
+    /// truncation, and so after the commits between the transactions of it.
     pub(crate) fn begin_truncate(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         self.resize(inode, bytes, Resize::Begin)
     }
 
-    /// Frees everything mapped in `[start, start + len)`.
+    /// Unmaps and frees file blocks `[start, start + len)`. After an error a part may be gone. Must
+    /// not be called inside a transaction.
     pub fn punch(&self, inode: &Shared<Inode>, start: u64, len: u64) -> Result {
         let end = start.saturating_add(len).min(MAX_FILE_BLOCKS);
         if start >= end {
@@ -192,7 +212,7 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
             inode.bump(&mut m);
             m.ems.recount(&self.em_count);
-            // Under `maps`, which orders it with the extents that an fsync records.
+            // Under `maps`, which orders this record with the extents that an fsync records.
             txn.log(&Record::Punch {
                 ino: inode.ino(),
                 start: at,
@@ -203,9 +223,10 @@ impl Fs {
         Ok(())
     }
 
-    /// Allocates unwritten blocks where `[start, start + len)` has holes. Delalloc is left alone:
-    /// it has its reservation. `new_size` in bytes raises the on-disk size at the end. On ENOSPC
-    /// what was allocated up to there stays, as on ext4 and XFS.
+    /// Allocates unwritten blocks for the holes in file blocks `[start, start + len)`. Leaves
+    /// delalloc alone, because that has a reservation. Raises the on-disk size to `new_size` bytes
+    /// at the end. EFBIG. On ENOSPC, what was allocated before stays, as on ext4 and XFS. Must not
+    /// be called inside a transaction.
     pub fn preallocate(
         &self,
         inode: &Shared<Inode>,
@@ -221,7 +242,7 @@ impl Fs {
         let _nofs = NoFs::enter();
         let mut at = start;
         let mut hint = None;
-        // The end of the hole that there was room for.
+        // The end of the last hole for which there was room.
         let mut room_to = start;
         while at < end {
             let (hole, goal) = {
@@ -235,8 +256,9 @@ impl Fs {
                 (v.len, hint)
             };
             let want = hole.min(crate::engine::format::GROUP_BLOCKS);
-            // ENOSPC now rather than after the disk is full of half a file. Once a hole: what the
-            // operation itself needs in the course of it makes it no more hopeless.
+            // ENOSPC now is better than after the disk is full of half a file. Asked once for each
+            // hole, because the nodes that the operation needs meanwhile do not make the rest
+            // hopeless.
             if at >= room_to {
                 if !self.room_for(hole)? {
                     return Err(ENOSPC);
@@ -257,9 +279,9 @@ impl Fs {
         }
     }
 
-    /// Makes the on-disk size at least `bytes`. For fallocate, and for dirty pages that are dropped
-    /// before they were written (punch): with them goes the write that would have brought the size
-    /// along.
+    /// Raises the on-disk size to at least `bytes`. For fallocate, and for a punch that drops dirty
+    /// pages: the write that would have raised the size never comes. Must not be called inside a
+    /// transaction.
     pub fn raise_size(&self, inode: &Shared<Inode>, bytes: u64) -> Result {
         if inode.meta.lock().attrs.size >= bytes {
             return Ok(());
@@ -277,8 +299,9 @@ impl Fs {
         Ok(())
     }
 
-    /// One run of at most `want` blocks at `at`, paid for by the caller's reservation. Returns how
-    /// many blocks it took and the disk block behind them.
+    /// Preallocates one run of at most `want` blocks at file block `at`, from the caller's
+    /// reservation. Returns the number of blocks, 0 if the hole is filled by now, and the disk
+    /// block behind them.
     fn preallocate_run(
         &self,
         inode: &Shared<Inode>,
@@ -294,7 +317,7 @@ impl Fs {
         if v.kind != MapKind::Hole {
             return Ok((0, goal.unwrap_or(0)));
         }
-        // What is a hole has no extent map, and so none has to be dropped.
+        // A hole has no extent map, so none has to be dropped.
         let run = self
             .space
             .alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
@@ -309,8 +332,8 @@ impl Fs {
             generation: txn.generation(),
         };
         if let Err(err) = self.add_extent(&mut txn, &mut m, &e, &[]) {
-            // The commit that frees them gives the blocks back; until then they are paid for, while
-            // the caller gives back all of its reservation.
+            // The next commit frees these blocks. Until then they count as allocated, while the
+            // caller returns its whole reservation.
             self.space.reserve_forced(n);
             self.free_extent(&mut txn, phys, n)?;
             return Err(err);
@@ -325,7 +348,8 @@ impl Fs {
         Ok((n, phys + n))
     }
 
-    /// Makes `[start, start + len)` read as zeroes and keeps or makes space for it.
+    /// Makes file blocks `[start, start + len)` read as zeroes, and keeps or allocates space for
+    /// them: a punch and a preallocation. Must not be called inside a transaction.
     pub fn zero_range(
         &self,
         inode: &Shared<Inode>,

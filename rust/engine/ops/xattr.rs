@@ -3,19 +3,25 @@
 //! Extended attributes.
 //!
 //! The Xattr tree of an inode has one or more items, *pieces*, for each attribute. Bits 16..63 of a
-//! key are a keyed hash of namespace and name (the hash key is in the superblock, so nobody can
-//! make names collide on purpose), bits 8..15 count the attributes that have the same hash, bits
-//! 0..7 the pieces. Piece 0 begins with a head: namespace u8, length of the name u8, length of the
-//! value u32, name. The value follows, in pieces that are full but for the last.
+//! key are a keyed hash of namespace and name (the hash key is in the superblock, so a user cannot
+//! choose names that collide), bits 8..15 count the attributes with the same hash, and bits 0..7
+//! count the pieces. Piece 0 begins with a head: namespace u8, length of the name u8, length of the
+//! value u32, name. The value follows; all pieces but the last are full.
 //!
-//! A change is one transaction and one log record, so that a crash leaves the old value or the new
-//! one. Within the transaction a change of several pieces is made whole by a checkpoint of the
-//! tree: an error half-way puts back the tree as it was.
+//! A change is one transaction and one log record, so a crash leaves the old value or the new one.
+//! Within the transaction, a checkpoint of the tree makes a change of several pieces whole: after
+//! an error half-way the tree is put back as it was.
 //!
-//! # Locking
+//! # Locks
 //!
-//! The inode's `xattr` lock orders everything: changes and their records under the exclusive side,
-//! looking and listing under the shared one. The glue also holds i_rwsem for changes.
+//! The inode's `xattr` lock orders everything: changes and their log records are made under the
+//! exclusive side, look-ups and listings under the shared side. `meta` is taken under it. The glue
+//! also holds `i_rwsem` for changes.
+//!
+//! Lengths are in bytes.
+//!
+//! Tests: tools/engine/tests/xattr.rs; tools/crash/tests/attributes.rs; tests/vm/t/022-xattr.sh,
+//! 053-attrs.sh.
 
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{Tree, ValueBuf, MAX_VALUE};
@@ -41,18 +47,18 @@ pub const ACL_DEFAULT: u8 = 5;
 
 /// The longest value in bytes.
 pub const VALUE_MAX: usize = 65536;
-/// Bytes of the head before the name.
+/// Bytes of a head before its name.
 pub const HEAD: usize = 6;
 
-/// What [`Fs::set_xattr`] finds acceptable.
+/// What [`Fs::set_xattr`] requires of the attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum XattrSet {
-    /// The attribute may exist or not.
+    /// It may exist or not.
     #[default]
     Any,
-    /// EEXIST if it does.
+    /// It must not exist; EEXIST otherwise.
     Create,
-    /// ENODATA if it does not.
+    /// It must exist; ENODATA otherwise.
     Replace,
 }
 
@@ -64,11 +70,11 @@ pub struct Head<'a> {
     pub name: &'a [u8],
     /// Bytes of the value.
     pub len: usize,
-    /// The value's first bytes.
+    /// The bytes of the value that the first piece holds.
     pub start: &'a [u8],
 }
 
-/// Decodes the first piece of an attribute.
+/// Decodes the first piece of an attribute of inode `owner`. EUCLEAN if it is malformed.
 pub fn decode(owner: u64, v: &[u8]) -> Result<Head<'_>> {
     let bad = || corrupt("xattr", owner, "malformed");
     let index = *v.first().ok_or_else(bad)?;
@@ -87,7 +93,7 @@ pub fn decode(owner: u64, v: &[u8]) -> Result<Head<'_>> {
     })
 }
 
-/// Is it a name that an attribute of this namespace can have? ERANGE for one that is too long.
+/// Checks that an attribute of this namespace can have the name: ERANGE if it is too long, EINVAL.
 pub fn check_name(index: u8, name: &[u8]) -> Result {
     if name.len() > NAME_MAX {
         return Err(ERANGE);
@@ -104,17 +110,17 @@ pub fn check_name(index: u8, name: &[u8]) -> Result {
     }
 }
 
-/// Bytes of a value that are in the first piece.
+/// The number of bytes of a value that are in the first piece.
 fn first_part(name: &[u8], len: usize) -> usize {
     len.min(MAX_VALUE.saturating_sub(HEAD + name.len()))
 }
 
-/// The pieces of an attribute.
+/// The number of pieces of an attribute with a value of `len` bytes.
 pub fn pieces(name: &[u8], len: usize) -> u64 {
     1 + (len - first_part(name, len)).div_ceil(MAX_VALUE) as u64
 }
 
-/// The first key for attributes with this hash.
+/// The first key of attributes with this hash.
 pub fn bucket(key: [u64; 2], index: u8, name: &[u8]) -> u64 {
     let mut text = [index; 1 + NAME_MAX];
     let n = name.len().min(NAME_MAX);
@@ -124,19 +130,20 @@ pub fn bucket(key: [u64; 2], index: u8, name: &[u8]) -> u64 {
     crate::os::siphash(key, text.get(..=n).unwrap_or(&[])) & !0xffff
 }
 
-/// Where an attribute is, or can be.
+/// Where an attribute is, or where it can go.
 enum Place {
-    /// Its first key and the bytes of its value.
+    /// It exists: its first key, and the length of its value.
     Found(u64, usize),
-    /// There is none: the first free key of its hash, if there is one.
+    /// It does not exist: the first free key of its hash, if there is one.
     Free(Option<u64>),
 }
 
-/// A change that was checked: what is there, where the new value goes, and what that may cost.
+/// A checked change: the number of old pieces, the key of the new ones, and what the change may
+/// cost.
 struct Plan {
     old: u64,
     key: u64,
-    /// The tree gets no larger: space need not be refused.
+    /// The value does not grow, so the change may use the pool.
     shrinks: bool,
     nodes: u64,
 }
@@ -172,15 +179,16 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Nodes that replacing `old` pieces by `new` ones may dirty. Pieces are neighbours in the tree:
-/// each can add or touch a leaf of its own, and besides there is the path to both ends of them,
+/// The most nodes that replacing `old` pieces by `new` ones dirties. Pieces are neighbours in the
+/// tree: each may add or touch a leaf of its own. Besides there is the path to both ends of them,
 /// with a neighbour or a split on each level.
 fn cost(height: u64, old: u64, new: u64) -> u64 {
     4 * (height + 2) + old + new
 }
 
 impl Fs {
-    /// Looks for an attribute; if it is there, its head is in `v`.
+    /// Looks for an attribute. If it exists, its first piece is in `v`. The caller holds
+    /// `Inode.xattr`; `tree` is the tree under it.
     fn find_xattr(
         &self,
         inode: &Inode,
@@ -213,8 +221,9 @@ impl Fs {
         Ok(Place::Free(free))
     }
 
-    /// The value of an attribute, copied to `out`: answers its bytes, `None` if there is no such
-    /// attribute. With an empty `out` only that; ERANGE if `out` is too short.
+    /// Copies the value of an attribute to `out` and returns its length; `None` if there is no such
+    /// attribute. If `out` is empty, only returns the length. ERANGE if `out` is too short, EUCLEAN
+    /// if a piece is missing.
     pub fn get_xattr(
         &self,
         inode: &Inode,
@@ -253,8 +262,8 @@ impl Fs {
         Ok(Some(len))
     }
 
-    /// Calls `emit(namespace, name, bytes of the value)` for every attribute, under the lock. Ends
-    /// with the first error that it returns.
+    /// Calls `emit(namespace, name, length of the value)` for every attribute, with the lock held.
+    /// Returns the first error that `emit` returns.
     pub fn list_xattr(
         &self,
         inode: &Inode,
@@ -278,10 +287,10 @@ impl Fs {
         Ok(())
     }
 
-    /// Sets an attribute, or removes it (`value` is `None`; ENODATA if there is none). The change
-    /// time becomes now. E2BIG for a value of more than [`VALUE_MAX`] bytes, ERANGE for a name that
-    /// is too long, EEXIST and ENODATA as `how` says, ENOSPC. On an error nothing has changed. The
-    /// caller holds i_rwsem.
+    /// Sets an attribute, or removes it if `value` is `None` (ENODATA if there is none). The change
+    /// time becomes the time of the operation. E2BIG for a value of more than [`VALUE_MAX`] bytes,
+    /// ERANGE for a name that is too long, EEXIST and ENODATA as `how` says, ENOSPC. On an error
+    /// nothing has changed. The caller holds `i_rwsem`.
     pub fn set_xattr(
         &self,
         inode: &Shared<Inode>,
@@ -299,8 +308,8 @@ impl Fs {
         self.change_xattr(inode, &change, || None)
     }
 
-    /// Sets an access control list or removes it (which may not be there), and sets the permissions
-    /// that go with it, as one change. Otherwise as [`Fs::set_xattr`].
+    /// Sets or removes an access control list, and sets the permissions that go with it, as one
+    /// change. Removing one that does not exist is no error. Otherwise like [`Fs::set_xattr`].
     pub fn set_acl(
         &self,
         inode: &Shared<Inode>,
@@ -340,7 +349,8 @@ impl Fs {
         self.change_xattr(inode, &change, || Some(attrs()))
     }
 
-    /// Changes an extended attribute, and in the same critical section what `attrs` returns.
+    /// Changes an extended attribute, and in the same critical section the attributes that `attrs`
+    /// returns.
     fn change_xattr(
         &self,
         inode: &Shared<Inode>,
@@ -350,8 +360,8 @@ impl Fs {
         change.check()?;
         self.writable()?;
         loop {
-            // What it may cost must be known before the transaction begins, and is looked at again
-            // in it.
+            // The cost must be known before the transaction begins. It is computed again inside,
+            // since another task may have changed the tree.
             let plan = {
                 let _nofs = NoFs::enter();
                 self.plan_xattr(inode, &inode.xattr.read(), change)?
@@ -411,10 +421,10 @@ impl Fs {
         })
     }
 
-    /// Carries out a change in the tree: all of it, or on an error nothing.
+    /// Makes a change in the tree: all of it, or on an error nothing.
     fn put_xattr(&self, tree: &mut Tree, plan: &Plan, change: &Change<'_>) -> Result {
         if plan.old <= 1 && change.pieces() <= 1 {
-            // One change of the tree is whole by itself.
+            // A single change of the tree is whole by itself.
             return self.put_pieces(tree, plan, change);
         }
         let before = tree.checkpoint();
@@ -448,7 +458,7 @@ impl Fs {
         Ok(())
     }
 
-    /// Nodes that the attributes of a new inode may dirty; also checks them.
+    /// The most nodes that the attributes of a new inode dirty. Also checks the attributes.
     pub(crate) fn new_xattrs_cost(xattrs: &[NewXattr<'_>]) -> Result<u64> {
         let mut sum = 0;
         for x in xattrs {
@@ -459,7 +469,8 @@ impl Fs {
         Ok(sum)
     }
 
-    /// Gives a new inode, which nobody else knows yet, its attributes. On an error it is of no use.
+    /// Gives a new inode, which no other task knows yet, its attributes. After an error the caller
+    /// drops the inode.
     pub(crate) fn put_new_xattrs(
         &self,
         txn: &mut Txn<'_>,
@@ -490,7 +501,7 @@ impl<'a> NewXattr<'a> {
         }
     }
 
-    /// The log's record of it.
+    /// Its log record.
     pub(crate) fn record(&self, ino: u64) -> Record<'a> {
         Record::Xattr {
             ino,

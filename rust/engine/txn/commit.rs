@@ -158,7 +158,7 @@ impl Fs {
             // The log is full, or records were dropped: only a commit can make this durable.
             Ok(false) => self.sync(),
             Err(e) => {
-                self.abort("writing the log");
+                self.abort("cannot write the log");
                 Err(e)
             }
         }

@@ -36,23 +36,23 @@ use crate::os::atomic::Ordering;
 use crate::os::{now, trace, Time, Window};
 use kernel::prelude::*;
 
-/// What a fast fsync has collected of an inode.
+/// What a fast fsync has collected from an inode.
 struct Collected {
-    /// Records of writes.
+    /// Encoded records of writes.
     writes: KVVec<u8>,
-    /// The newest generation among them.
+    /// The newest generation among the records.
     newest: u64,
-    /// How many there are.
+    /// The number of records.
     extents: u64,
-    /// The newest generation on stable storage when it began.
+    /// The newest durable generation when collecting began.
     durable: u64,
     value: ValueBuf,
 }
 
-/// What goes into the next batch, and where that goes.
+/// What goes into the next batch, and where it goes.
 struct Taken {
     records: KVVec<u8>,
-    /// Records before this ticket are among them, or durable.
+    /// Records up to this ticket are in the batch, or durable already.
     upto: u64,
     pos: u64,
     seq: u64,
@@ -211,7 +211,8 @@ impl Fs {
         Ok(())
     }
 
-    /// R1: waits for the ordered extents that the inode has now. Returns the smallest id of later ones.
+    /// R1: waits for the ordered extents that the inode has now. Returns the number at which those
+    /// of later writes begin.
     fn wait_for_writes(&self, inode: &Inode) -> u64 {
         let limit = {
             let _collecting = inode.collecting();

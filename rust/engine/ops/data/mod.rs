@@ -2,16 +2,30 @@
 
 //! Data writes: from a dirty range to a completed mapping.
 //!
-//! **R1 lives here.** [`Fs::start_write`] is the one way by which a new on-disk mapping becomes visible
-//! while its I/O is in flight, for writeback and for direct I/O, into holes, preallocated extents and
-//! copy-on-write targets alike. Under the shared side of `Inode.ordered_sem` it inserts the ordered
-//! extent first and the extent map second. A fast fsync takes the exclusive side while it collects
-//! both. The race it rules out: fsync finds the mapping but not the ordered extent, logs the mapping
-//! without waiting for the I/O, and after a power cut the log replays a mapping of stale blocks.
-//! That there is no other way is a matter of types: see [`crate::engine::inode::starting`].
+//! **R1 lives here.** [`Fs::start_write`] is the only way by which a new on-disk mapping becomes
+//! visible while its I/O is in flight: for writeback and direct I/O, into holes, preallocated
+//! extents and copy-on-write targets alike. Under the shared side of `Inode.ordered_sem` it inserts
+//! the ordered extent first and the extent map second. A fast fsync takes the exclusive side while
+//! it collects both. The race that this rules out: fsync finds the mapping but not the ordered
+//! extent, logs the mapping without waiting for the I/O, and after a power cut the log replays a
+//! mapping of stale blocks. Types see to it that there is no other way: see
+//! [`crate::engine::inode::starting`].
 //!
-//! Nothing of a write in flight is in the extent tree or in a transaction; [`Fs::finish_write`] puts it
-//! there, in one transaction with the checksums and the on-disk size.
+//! A write in flight is in no extent tree and in no transaction. [`Fs::finish_write`] puts its
+//! mapping, its checksums and the on-disk size there, in one transaction.
+//!
+//! Space, in blocks: delalloc reserved one block for each dirty block, plus [`meta_for`] that many
+//! for extent records. When a write starts, allocated = delalloc given up + `extra` reserved by
+//! `start_write`; what is left over goes back.
+//!
+//! Locks: `ordered_sem`, `maps`, `meta`, `ordered`, in this order; AGs below them.
+//! [`Fs::start_write`] may be called with folio locks held, and waits for overlapping writes;
+//! completions run in process context and wait for no I/O of the file. Positions and lengths are
+//! file blocks unless a name says `phys` or bytes; ranges are half-open.
+//!
+//! Tests: tools/engine/tests/writes_in_flight.rs, write_lost.rs, appends.rs, read_verify.rs,
+//! full_writes.rs; tools/models/tests/rules/r1.rs, r2.rs, r4.rs, r5.rs, reads.rs;
+//! tests/vm/t/041-r1.sh to 045-r5.sh, 049-lost-writes.sh, 060-data-paths.sh, 065-race.sh.
 
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::{meta_for, Priority};
@@ -30,14 +44,15 @@ use kernel::prelude::*;
 
 mod verify;
 
-/// The most blocks that one buffered mapping covers.
+/// The most blocks that one buffered mapping covers (8 MiB).
 const MAX_DELALLOC: u64 = 2048;
 
-/// Groups that the blocks which one write replaces may lie in: its completion frees them in one
-/// transaction.
+/// The most groups in which the blocks that one write replaces may lie, because its completion
+/// frees them in one transaction.
 const WRITE_GROUPS: u64 = 64;
 
-/// Where a write goes; found and taken under `maps`.
+/// Where a write goes: disk blocks `[phys, phys + len)`. Allocated under `maps`, unless the write
+/// is in place.
 struct Place {
     phys: u64,
     len: u64,
@@ -52,8 +67,9 @@ impl Fs {
         }
     }
 
-    /// The completed mapping at `block`. Waits for direct writes in flight there: their data is in no
-    /// page cache.
+    /// The completed mapping at file block `block`, of at most `max` blocks, for a read from the
+    /// device. Waits for direct writes in flight there first, because their data is in no page
+    /// cache. Must not be called inside a transaction. EIO after a shutdown.
     pub fn map_read(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
         let _nofs = NoFs::enter();
         self.readable()?;
@@ -75,15 +91,20 @@ impl Fs {
         }
     }
 
-    /// The mapping at `block` for reports: delalloc and I/O in flight count.
+    /// The mapping at file block `block`, of at most `max` blocks, for fiemap and SEEK_HOLE:
+    /// includes delalloc and writes in flight.
     pub fn map_report(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
         Ok(Self::with_cookie(inode, m.visible(&self.st, block, max)?))
     }
 
-    /// Makes a range writable through the page cache (buffered write, page fault). R4: looks without
-    /// the write lock first, reserves without any lock, and looks again under the write lock.
+    /// Makes a range writable through the page cache, for a buffered write or a page fault. May
+    /// cover less than `max` blocks. EFBIG, EROFS, ENOSPC, EIO. Must not be called inside a
+    /// transaction.
+    ///
+    /// R4: looks with the lock shared, reserves space without any lock, and looks again with the
+    /// lock exclusive. In between, another task may have filled the hole.
     pub fn map_write(&self, inode: &Shared<Inode>, block: u64, max: u64) -> Result<WriteMap> {
         let _nofs = NoFs::enter();
         self.writable()?;
@@ -130,7 +151,7 @@ impl Fs {
                 self.delalloc_meta.fetch_add(meta as i64, Ordering::Relaxed);
                 (r, meta)
             };
-            // The loser of the race gives its reservation back.
+            // If another task was faster, its delalloc stays, and this one's reservation goes back.
             let used = *kept.as_ref().unwrap_or(&0) + meta;
             trace::delalloc(self.dev(), inode.ino(), block, got + meta_for(got), used);
             self.space
@@ -139,7 +160,7 @@ impl Fs {
         }
     }
 
-    /// Tells what a write is told.
+    /// Traces the mapping that is returned to a write.
     fn mapped(&self, inode: &Inode, w: WriteMap) -> WriteMap {
         let (m, dev) = (&w.map, self.dev());
         let kind = m.kind as u32;
@@ -163,8 +184,8 @@ impl Fs {
         }
     }
 
-    /// Reserves up to `want` data blocks, at least one, and [`meta_for`] them; less when space is
-    /// short.
+    /// Reserves `want` data blocks plus [`meta_for`] that many; less when space is short, but at
+    /// least one. Returns how many data blocks. ENOSPC.
     fn reserve_data(&self, want: u64) -> Result<u64> {
         let want = want.max(1);
         if self
@@ -184,15 +205,16 @@ impl Fs {
         }
     }
 
-    /// Gives back the metadata blocks of delalloc that shrank from `before` blocks of an inode.
+    /// Returns the blocks reserved for metadata when the delalloc of an inode shrinks from `before`
+    /// to `after` blocks.
     pub(crate) fn shrink_delalloc_meta(&self, before: u64, after: u64) {
         let n = meta_for(before).saturating_sub(meta_for(after));
         self.delalloc_meta.fetch_sub(n as i64, Ordering::Relaxed);
         self.space.unreserve(n);
     }
 
-    /// Drops delalloc of a write that failed or came up short, or of a range that is cut off. The
-    /// caller has dealt with the page cache.
+    /// Drops the delalloc in a range and returns its reservation: after a write that failed or came
+    /// up short, or before the range is cut off. The caller has dealt with the pages.
     pub fn release_delalloc(&self, inode: &Inode, start: u64, len: u64) {
         let _nofs = NoFs::enter();
         let mut m = inode.maps.write();
@@ -214,26 +236,28 @@ impl Fs {
         self.space.unreserve(n);
     }
 
-    /// The data of dirty pages of the range cannot be written, and the pages will be clean: gives their
-    /// reservations back, and remembers the loss for [`Fs::lost_since`].
+    /// Notes that dirty pages of the range cannot be written and are about to be clean: returns
+    /// their reservation, and remembers the loss for [`Fs::lost_since`].
     pub fn lose_dirty(&self, inode: &Inode, start: u64, len: u64, error: Error) {
         self.release_delalloc(inode, start, len);
         inode.ordered.lock().set_lost(start, len, error);
     }
 
-    /// How often buffered data of the inode was lost.
+    /// The number of losses of the inode so far, for [`Fs::lost_since`].
     pub fn losses(&self, inode: &Inode) -> u64 {
         inode.ordered.lock().lost()
     }
 
-    /// Whether buffered data of the range was lost since [`Fs::losses`] returned `count`. To be asked when
-    /// the range's writeback has ended.
+    /// Returns the error of a loss of buffered data in the range since [`Fs::losses`] returned
+    /// `count`. The caller has waited for the writeback of the range. If too many losses came since
+    /// to remember their ranges, returns an error too.
     pub fn lost_since(&self, inode: &Inode, count: u64, start: u64, len: u64) -> Result {
         inode.ordered.lock().lost_since(count, start, len)
     }
 
-    /// Are all blocks of the range preallocated or mapped, so that a direct write allocates nothing
-    /// that could fail half-way and changes no size? Then the shared i_rwsem is enough.
+    /// Can a direct write to the range do with `i_rwsem` shared? True if the range is below the
+    /// on-disk size and has no holes: then the write changes no size, and leaves nothing behind if
+    /// it fails half-way.
     pub fn reserve_direct(&self, inode: &Inode, start: u64, len: u64) -> Result<bool> {
         let _nofs = NoFs::enter();
         let size = inode.meta.lock().attrs.size;
@@ -253,9 +277,14 @@ impl Fs {
         Ok(true)
     }
 
-    /// R1: the one helper. Decides where a prefix of `[start, start + csums.len())` goes, takes the
-    /// space, inserts the ordered extent and then the extent map. `csums` are the crc32c of the blocks.
-    /// Sleeps; folio locks may be held. ENOSPC only for direct writes.
+    /// R1: the only function that starts a data write. Decides where a prefix of file blocks
+    /// `[start, start + csums.len())` goes, takes the space, inserts the ordered extent and then
+    /// the extent map. `csums` has the crc32c of each block.
+    ///
+    /// Sleeps, and may be called with folio locks held; must not be called inside a transaction.
+    /// Waits for a write in flight to the same blocks. ENOSPC for direct writes only: buffered data
+    /// has its reservation, and where it has none the free counter is overdrawn, because the data
+    /// would be lost otherwise.
     pub fn start_write(
         &self,
         inode: &Shared<Inode>,
@@ -273,17 +302,19 @@ impl Fs {
         for c in csums {
             bytes.extend_from_slice(&c.to_le_bytes(), GFP_KERNEL)?;
         }
-        // The size on disk grows when this ends: there must be nothing left behind it.
+        // The on-disk size grows when this write ends, so nothing of a truncation may be left
+        // behind it.
         self.finish_truncation(inode, start + n)?;
         loop {
-            // Blocks that nothing pays for yet are reserved here, before any lock.
+            // Blocks without a reservation are reserved here, where no lock is held, since this may
+            // commit.
             let extra = self.uncovered(inode, start, n, direct);
             if extra > 0 {
                 let r = self.reserve(extra);
                 if direct {
                     r?;
                 } else if r.is_err() {
-                    // A dirty folio without reservation would be lost: overdraw instead.
+                    // Without a reservation the data of a dirty folio would be lost, so overdraw.
                     self.space.reserve_forced(extra);
                 }
             }
@@ -291,9 +322,9 @@ impl Fs {
             match r {
                 Ok(Some(s)) => return Ok(s),
                 Ok(None) => {
-                    // A write to the same blocks is in flight. Two of them complete in no order;
-                    // the loser's blocks would be freed and mapped at once, and in place they would
-                    // leave a checksum that is true of neither.
+                    // A write to the same blocks is in flight. Two of them would complete in any
+                    // order: new blocks of the earlier one would be freed while they are mapped,
+                    // and in place the checksum would match neither.
                     self.space.unreserve(extra);
                     self.ordered_until(inode, || !inode.ordered.lock().overlaps(start, 1));
                 }
@@ -305,8 +336,8 @@ impl Fs {
         }
     }
 
-    /// How many blocks of a write have to be reserved: preallocated ones are written in place, and on a
-    /// full disk, too. Delalloc is a reservation for the page cache, not for direct writes.
+    /// How many blocks of a write have no reservation yet. Delalloc is one for writes from the page
+    /// cache, and not for direct writes. Preallocated blocks are written in place and need none.
     fn uncovered(&self, inode: &Inode, start: u64, n: u64, direct: bool) -> u64 {
         let m = inode.maps.read();
         let end = start.saturating_add(n);
@@ -325,7 +356,7 @@ impl Fs {
                 None => end - at,
             };
             let len = match m.completed(&self.st, at, gap) {
-                // In place: nothing will be allocated.
+                // Written in place: nothing is allocated.
                 Ok(u) if u.kind == MapKind::Unwritten => u.len,
                 Ok(u) => {
                     missing += u.len;
@@ -353,7 +384,8 @@ impl Fs {
     ) -> Result<Option<Started>> {
         let starting = Starting::enter(inode, self.st.device());
         let mut m = inode.maps.write();
-        // Ordered extents are inserted with `maps` held for writing, so this stays true.
+        // Ordered extents are inserted with `maps` held exclusively, so this stays true while it is
+        // held.
         let n = match inode.ordered.lock().next(start) {
             Some(at) if at <= start => return Ok(None),
             Some(at) => n.min(at - start),
@@ -382,7 +414,7 @@ impl Fs {
         }
         let ordered = starting.publish(&mut m, write).map_err(|e| {
             m.recheck_new(start, place.len);
-            // Modified extent maps may be gone, which no fsync finds now.
+            // Modified extent maps may be gone, and a fast fsync would miss them.
             self.break_log();
             self.give_back(&place, e)
         })?;
@@ -398,8 +430,8 @@ impl Fs {
         }))
     }
 
-    /// Where a prefix of `[start, start + n)` goes: into the preallocated blocks that are there, else into new
-    /// ones, which it takes.
+    /// Decides where a prefix of `[start, start + n)` goes: to the preallocated blocks that are
+    /// mapped there, or else to new blocks, which it allocates as busy.
     fn place_write(&self, inode: &Inode, m: &mut Maps, start: u64, n: u64) -> Result<Place> {
         let under = m.completed(&self.st, start, n)?;
         if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
@@ -415,7 +447,7 @@ impl Fs {
         }
         let want = self.same_kind(m, start, n)?;
         let goal = self.goal(m, start)?;
-        // Behind the end, and behind something: more may follow.
+        // At the end of the file and behind other data: the file may grow further.
         let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
         let keep = if appends {
             start.clamp(16, 64) as u32
@@ -431,8 +463,8 @@ impl Fs {
         })
     }
 
-    /// A write is not started after all, because of the error: its new blocks are free again. They stay
-    /// reserved as far as the caller is concerned.
+    /// Undoes [`Fs::place_write`] after `error`, which it returns: frees the new blocks and
+    /// reserves them again, because the caller gives back its whole reservation.
     fn give_back(&self, place: &Place, error: Error) -> Error {
         let released = !place.in_place
             && self
@@ -445,8 +477,8 @@ impl Fs {
         error
     }
 
-    /// A write was started: what was allocated is paid for by the delalloc under it first, then by the `extra`
-    /// blocks that were reserved for it. What is left of these goes back.
+    /// Accounts for a started write: allocated = delalloc given up + taken from `extra`, and what
+    /// is left of both is returned. Direct writes use `extra` alone.
     fn pay_for_write(
         &self,
         inode: &Inode,
@@ -462,7 +494,7 @@ impl Fs {
             let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
             if r.is_err() {
                 pr_warn!(
-                    "{}: inode {}: delalloc of a started write stays\n",
+                    "{}: inode {}: no memory to drop the delalloc of a started write\n",
                     self.device_name(),
                     inode.ino()
                 );
@@ -485,8 +517,8 @@ impl Fs {
         }
     }
 
-    /// How many blocks from `start` on need new blocks: up to the next preallocated extent, and no more
-    /// than replace blocks of [`WRITE_GROUPS`] groups.
+    /// How many blocks from `start` on can be written to new blocks in one go: up to the next
+    /// preallocated extent, and replacing blocks of at most [`WRITE_GROUPS`] groups.
     fn same_kind(&self, m: &Maps, start: u64, n: u64) -> Result<u64> {
         let mut at = start;
         let mut groups = 0;
@@ -506,7 +538,7 @@ impl Fs {
         Ok((at - start).min(n).max(1))
     }
 
-    /// Where a file would like its blocks: behind the ones before them.
+    /// The preferred disk block for a write: behind the block before it in the file.
     fn goal(&self, m: &Maps, start: u64) -> Result<Option<u64>> {
         let Some(before) = start.checked_sub(1) else {
             return Ok(None);
@@ -519,9 +551,13 @@ impl Fs {
         Ok(e.map(|e| e.phys + (before - e.start) + 1))
     }
 
-    /// The I/O of `o` ended. On success its mapping, checksums and size enter the running transaction;
-    /// on failure its blocks are free again and the old content stays. `new_size` in bytes: how far
-    /// the data of this I/O reaches into the file. Process context; may wait for space, never for I/O.
+    /// Completes the write `o`, with `status` as its I/O ended. On success its mapping, checksums
+    /// and size enter the running transaction; on failure its blocks are free again and the old
+    /// content stays. `new_size` says, in bytes, how far the data of this I/O reaches into the
+    /// file.
+    ///
+    /// Runs in process context, and may wait for space, but never for I/O of the file. Returns the
+    /// error of the I/O, or that of completing it.
     pub fn finish_write(&self, o: Ordered, new_size: u64, status: Result) -> Result {
         let _nofs = NoFs::enter();
         self.ordered_map.acquired(false);
@@ -537,12 +573,13 @@ impl Fs {
             }
             m.recheck_new(o.start(), o.len());
             inode.bump(&mut m);
-            // Its extent map may have taken the place of a modified one, which no fsync finds now.
+            // The map of this write may have replaced a modified one, which a fast fsync would
+            // miss.
             self.break_log();
             drop(m);
             if !o.in_place() {
                 let freed = self.space.release_busy(&self.st, o.phys(), o.len());
-                freed.unwrap_or_else(|_| self.abort("releasing blocks of a failed write"));
+                freed.unwrap_or_else(|_| self.abort("cannot release the blocks of a failed write"));
             }
         }
         let direct = o.direct();
@@ -566,13 +603,14 @@ impl Fs {
 
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
-        // The groups that the old blocks are freed in; `start_write` has kept them few. Nothing else changes
-        // what is mapped there as long as this write is in flight.
+        // The groups in which the old blocks are freed; `start_write` kept them few. While this
+        // write is in flight nothing else changes the mapping there, so the number stays true.
         let groups = match o.in_place() {
             true => 0,
             false => self.groups_under(&inode.maps.read(), o.start(), o.end())?,
         };
-        // One leaf for each old record in the range, and the paths; the group of the new blocks.
+        // One leaf for each old record in the range, the paths to them, and the group of the new
+        // blocks.
         let mut txn = self.begin_forced(12 + o.len() / 8 + groups + 1)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
@@ -586,13 +624,13 @@ impl Fs {
         while at < end {
             at = self
                 .remove_extents(&mut txn, &mut m, at, end, Budget::ALL, old)
-                .inspect_err(|_| self.abort("unmapping what a completed write replaces"))?;
+                .inspect_err(|_| self.abort("cannot unmap what a completed write replaces"))?;
         }
         if !o.in_place() {
             let touched = self
                 .space
                 .commit_busy(&self.st, o.phys(), o.len())
-                .inspect_err(|_| self.abort("completing a write"))?;
+                .inspect_err(|_| self.abort("cannot complete a write"))?;
             txn.charge(touched);
         }
         let e = Extent {
@@ -603,40 +641,44 @@ impl Fs {
             csums: true,
             generation: txn.generation(),
         };
-        // The old mapping is gone: from here on an error must not pass for a failed write.
+        // The old mapping is gone, so an error from here on must not be treated as a failed write,
+        // which keeps the old content.
         self.add_extent(&mut txn, &mut m, &e, o.csums())
-            .inspect_err(|_| self.abort("mapping a completed write"))?;
+            .inspect_err(|_| self.abort("cannot map a completed write"))?;
         m.ems.completed(o, txn.generation());
         m.mapped(start, o.len());
         inode.bump(&mut m);
-        // Under `maps`: an fsync that finds the extents finds the size.
+        // Under `maps`, so that an fsync that finds the extents finds the size, too.
         let mut meta = inode.meta.lock();
         meta.attrs.size = meta.attrs.size.max(new_size);
         Ok(())
     }
 
-    /// Waits until `cond` is true of the ordered extents of an inode. Not with any lock held that
-    /// [`Fs::finish_write`] takes, nor inside a Txn.
+    /// Waits until `cond` is true of the inode's ordered extents. Must not be called inside a
+    /// transaction, nor with a lock held that [`Fs::finish_write`] takes, or it waits for itself.
     pub(crate) fn ordered_until(&self, inode: &Inode, cond: impl FnMut() -> bool) {
         self.ordered_map.might_wait();
         inode.ordered_wait.wait_until(cond);
     }
 
-    /// Waits until no write is in flight in the range. Never call with a Txn or a lock of the inode.
+    /// Waits until no write is in flight in the range. Must not be called inside a transaction or
+    /// with a lock of the inode held.
     pub fn wait_ordered(&self, inode: &Inode, start: u64, len: u64) {
         self.ordered_until(inode, || !inode.ordered.lock().overlaps(start, len));
     }
 
-    /// R5: the sequence number of the inode's maps now.
+    /// R5: the current sequence number of the inode's maps.
     pub fn cookie(&self, inode: &Inode) -> u64 {
         inode.cookie()
     }
 
-    /// R2: release_folio asks to forget about a range. Drops clean maps only; true when no map of the
-    /// range is left. Pinned, logging and modified maps stay, or a fast fsync would miss them.
+    /// R2: drops the clean extent maps of a range, for `release_folio`. True if the range has no
+    /// maps any more. Maps that are in flight, logged or modified stay, or a fast fsync would miss
+    /// them.
     ///
-    /// Reclaim calls this, so it does not wait for `maps`: their holder may be reading a node from the
-    /// device, or waiting for the memory that reclaim is to find. If they are not free nothing is dropped.
+    /// Reclaim calls this, so it does not wait for `maps`: the holder may be reading a node from
+    /// the device, or waiting for the very memory that reclaim is to free. If the lock is taken,
+    /// drops nothing.
     pub fn release_maps(&self, inode: &Inode, start: u64, len: u64) -> bool {
         let _nofs = NoFs::enter();
         let Some(mut m) = inode.maps.try_write() else {

@@ -1,17 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Judging what was read by the checksums of the extent records.
+//! Verifying what was read, by the checksums in the extent records.
 //!
 //! # Cost
 //!
-//! A read is judged in runs: one look-up finds the record of the first block, the checksums are
-//! compared where they lie in the leaf, and the walk goes on to the leaf's following records. Nothing
-//! is allocated or copied. Only blocks that are not good are judged one by one ([`Fs::verify`]).
+//! Blocks are verified in runs. One look-up finds the record of the first block, the checksums are
+//! compared where they lie in the leaf, and the walk continues with the following records of that
+//! leaf. Nothing is allocated or copied. Only the first block that does not match is looked up by
+//! itself ([`Fs::verify`]).
 //!
-//! # Locking
+//! # Locks
 //!
-//! `Inode.maps`, shared, once for a run. The caller has computed the checksums before, so that the
-//! lock is not held while it does.
+//! `Inode.maps`, shared, once for a run. The caller computes the checksums of what it read before
+//! it calls, so the lock is not held meanwhile.
+//!
+//! Tests: tools/engine/tests/read_verify.rs; tools/models/tests/rules/reads.rs;
+//! tests/vm/t/061-bad-block.sh.
 
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
@@ -20,11 +24,11 @@ use crate::engine::types::Verdict;
 use crate::os::NoFs;
 use kernel::prelude::*;
 
-/// What a record says of `block` being at `phys`.
+/// What a record says about file block `block` being at disk block `phys`.
 enum Says {
-    /// Another disk block, or none.
+    /// It is elsewhere, or not mapped.
     Moved,
-    /// That disk block, so many blocks after the beginning of the record.
+    /// It is there, this many blocks behind the start of the record.
     Here(u64),
 }
 
@@ -38,7 +42,8 @@ fn says(e: &Extent, block: u64, phys: u64) -> Says {
 }
 
 impl Fs {
-    /// Judges a block that was read from `phys` for file block `block`: `crc` is what it has.
+    /// Verifies a block that was read from disk block `phys` for file block `block` and has the
+    /// checksum `crc`.
     pub fn verify(&self, inode: &Inode, block: u64, phys: u64, crc: u32) -> Result<Verdict> {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
@@ -56,9 +61,9 @@ impl Fs {
         Ok(verdict)
     }
 
-    /// Judges blocks that were read from `phys` on for the file blocks from `block` on; `crcs` is what
-    /// they have. Returns how many are good before the first that is not, which is for
-    /// [`Self::verify`] to judge.
+    /// Verifies blocks that were read from disk block `phys` on for file blocks from `block` on,
+    /// with the checksums `crcs`. Returns how many are good before the first that is not; the
+    /// caller passes that one to [`Self::verify`].
     pub fn verify_run(&self, inode: &Inode, block: u64, phys: u64, crcs: &[u32]) -> Result<usize> {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
