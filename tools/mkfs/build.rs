@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Cargo allows no dot in the name of a program: puts a link with the real name beside it.
+//! Cargo allows no dot in the name of a program, so this puts a link with the real name beside it.
 
 use std::path::Path;
 

@@ -4,14 +4,14 @@
 //!
 //! # Model
 //!
-//! `println!` and `eprintln!` panic when the reader of a pipe has gone or the disk is full, and fsck(8) decodes
-//! the status of a panic, 101, as several errors at once. So the tools print with [`say!`] and [`complain!`],
-//! which cannot fail. The first error of standard output is kept; at its end, each tool asks
-//! [`output_error`] and decides what it means to its caller. Errors of standard error are ignored: there is
-//! no other place to report them.
+//! `println!` and `eprintln!` panic when the reader of a pipe has gone or the disk is full, and
+//! fsck(8) decodes the status of a panic, 101, as several errors at once. So the tools print with
+//! [`say!`] and [`complain!`], which cannot fail. The first error of standard output is kept. When
+//! a tool ends it calls [`output_error`] and decides what the error means for its exit status.
+//! Errors of standard error are ignored, because there is no other place to report them.
 //!
-//! A pipe without a reader is not an error. The tools do not let SIGPIPE end them as other programs do,
-//! because a filesystem must not stay half repaired.
+//! A pipe without a reader is not an error. Unlike other programs the tools do not let SIGPIPE end
+//! them, because a filesystem must not stay half repaired.
 //!
 //! Tests: `tools/mkfs/tests/options_and_lost_output.rs`, `tools/fsck/tests/exit_status.rs`,
 //! `tools/ordofs/tests/lost_output.rs`.
@@ -52,7 +52,7 @@ pub fn complain_line(line: Arguments<'_>) {
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
-/// Why something could not be printed on standard output; `None` also if the reader of a pipe has gone.
+/// The first error of standard output. `None` also if the reader of a pipe has gone.
 pub fn output_error() -> Option<io::Error> {
     let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     let e = failed.as_ref()?;
@@ -63,13 +63,13 @@ pub fn output_error() -> Option<io::Error> {
     Some(io::Error::new(e.kind(), e.to_string()))
 }
 
-/// Has anything not been printed, for whatever reason?
+/// Whether some output has been lost, for whatever reason.
 pub fn is_output_lost() -> bool {
     let failed = FAILED.lock().unwrap_or_else(PoisonError::into_inner);
     failed.is_some()
 }
 
-/// Runs `main`, which returns the exit status. A panic has the status `panicked`.
+/// Runs `main`, which returns the exit status. If it panics, the status is `panicked`.
 pub fn run(panicked: u8, main: impl FnOnce() -> u8) -> ExitCode {
     ExitCode::from(catch_unwind(AssertUnwindSafe(main)).unwrap_or(panicked))
 }

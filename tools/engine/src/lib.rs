@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The OrdoFS engine, compiled unchanged for user space, and the [`os`] it runs on there.
+//! The OrdoFS engine, compiled unchanged for user space, and the [`os`] that it runs on there.
+//!
+//! Tests: `tools/engine/tests`; docs/TESTING.md says what each suite is for.
 
 #![no_std]
 

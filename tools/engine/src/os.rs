@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The user-space side of the OS contract (docs/DESIGN.md §1).
+//! The user-space side of the OS contract (docs/DESIGN.md §1). Its names and signatures are those
+//! of `rust/vfs/os`, so that the engine compiles unchanged over either.
 //!
 //! | module | what is in it |
 //! |---|---|
@@ -8,8 +9,10 @@
 //! | [`atomic`] | atomics |
 //! | [`map`] | ordered map |
 //! | [`block`] | page-aligned block buffers |
-//! | [`trace`], [`window`] | nothing: the kernel's tracepoints and delay points |
-//! | [`device`] | Device and what is behind it: [`file`](mod@file), [`mem`](mod@mem), [`record`] |
+//! | [`trace`], [`window`] | the kernel's tracepoints and windows of races, without effect here |
+//! | [`device`] | Device and its backends: [`file`](mod@file), [`mem`](mod@mem), [`record`] |
+//!
+//! Tests: all of `tools/engine/tests`; [`misc`] and [`record`] have their own.
 
 pub mod block;
 pub mod device;
@@ -23,7 +26,7 @@ pub mod sync;
 pub mod trace;
 pub mod window;
 
-/// Atomics; one place, so that a model checker's can stand in for them.
+/// Atomics, in one place, so that those of a model checker can replace them.
 pub mod atomic {
     pub use core::sync::atomic::{
         fence, AtomicBool, AtomicI64, AtomicU32, AtomicU64, AtomicUsize, Ordering,

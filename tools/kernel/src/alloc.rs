@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Fallible allocation: [`Vec`] and [`Box`] with the kernel's three allocators as type parameter.
+//! Fallible allocation: [`Vec`] and [`Box`] with the kernel's three allocators as a type parameter.
 //!
-//! In user space all allocators are the same one, yet `KVec` and `KVVec` are different types here
-//! as they are in the kernel, so that mixing them up does not compile in either world.
+//! In user space all allocators are the same one. `KVec` and `KVVec` are different types here all
+//! the same, as they are in the kernel, so that code that mixes them up compiles in neither world.
 
 pub mod allocator;
 pub mod flags;

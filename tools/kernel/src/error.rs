@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Kernel errors: [`Error`], [`Result`] and the codes, all that `kernel::error::code` declares.
+//! Kernel errors: [`Error`], [`Result`] and all codes that `kernel::error::code` declares.
 
 use crate::alloc::AllocError;
 use core::fmt;

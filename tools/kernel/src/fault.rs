@@ -14,7 +14,7 @@
 use core::cell::Cell;
 use core::marker::PhantomData;
 
-/// What happens after the first failure.
+/// The behaviour after the first failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Mode {
     /// Only one allocation fails.
@@ -35,10 +35,10 @@ std::thread_local! {
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Armed until it is dropped. It works on the thread that made it.
+/// A fault that is armed until this is dropped, on the thread that made it.
 pub struct Armed(PhantomData<*const ()>);
 
-/// Makes the allocation fail that follows `n` successful ones.
+/// Arms a fault: after `n` successful allocations the next one fails.
 #[must_use = "faults stop when this is dropped"]
 pub fn nth(n: u64, mode: Mode) -> Armed {
     STATE.set(Some(State {
@@ -50,7 +50,7 @@ pub fn nth(n: u64, mode: Mode) -> Armed {
 }
 
 impl Armed {
-    /// Has an allocation failed?
+    /// Whether an allocation has failed.
     pub fn fired(&self) -> bool {
         STATE.get().is_some_and(|s| s.fired)
     }
@@ -62,12 +62,12 @@ impl Drop for Armed {
     }
 }
 
-/// Number of allocations of this thread so far.
+/// The number of allocations of this thread so far.
 pub fn count() -> u64 {
     COUNT.get()
 }
 
-/// Called by every fallible allocation: true if it has to fail.
+/// Called by every fallible allocation. True if it has to fail.
 pub fn should_fail() -> bool {
     COUNT.set(COUNT.get().wrapping_add(1));
     let Some(mut s) = STATE.get() else {

@@ -2,12 +2,13 @@
 
 //! The `pr_*` macros: messages go to standard error.
 //!
-//! Which ones: those at or below the level set by [`set_level`], which starts at the number in the
-//! environment variable `ORDOFS_LOGLEVEL` or at 4 (warnings and worse), like `dmesg -n`.
+//! It prints messages at or below the level set by [`set_level`]. That level starts at the number
+//! in the environment variable `ORDOFS_LOGLEVEL`, or at 4 (warnings and worse), with the numbers of
+//! `dmesg -n`.
 
 use core::sync::atomic::{AtomicI32, Ordering};
 
-/// Level that prints nothing.
+/// The level that prints nothing.
 pub const SILENT: i32 = -1;
 const UNSET: i32 = i32::MIN;
 const DEFAULT: i32 = 4;
@@ -38,8 +39,8 @@ pub fn emit(at: i32, args: core::fmt::Arguments<'_>) {
         return;
     }
     let text = std::format!("{args}");
-    // libtest captures only what goes through this macro, but the macro panics when standard error cannot be
-    // written. Then the message is lost.
+    // libtest captures only the output of this macro, but the macro panics if standard error cannot
+    // be written. Then the message is lost.
     let _ = std::panic::catch_unwind(|| {
         std::eprintln!("ordofs: {}", text.trim_end_matches('\n'));
     });

@@ -2,11 +2,11 @@
 
 //! `mkfs.ordofs`: makes an OrdoFS on a block device or in an image file.
 //!
-//! What is on the device already is respected: another format is only overwritten with `-f`, an
-//! OrdoFS after a question (so `yes | mkfs.ordofs DEV` overwrites its own kind and nothing else), a
-//! device in use only with `-ff`.
+//! mkfs.ordofs respects the present content of the device. It overwrites another format only with
+//! `-f`, an OrdoFS after a question (so `yes | mkfs.ordofs DEV` overwrites its own kind and nothing
+//! else), and a device in use only with `-ff`.
 //!
-//! With a size, only that much of the device is discarded and written.
+//! With a size, it discards and writes only that much of the device.
 //!
 //! | module | what is in it |
 //! |---|---|
@@ -14,8 +14,8 @@
 //! | [`remains`] | copies of superblocks that other filesystems leave behind |
 //! | [`value`] | values on the command line |
 //!
-//! Output that cannot be written does not keep a filesystem from being made. But a question that cannot be
-//! shown counts as a no, and a dry run that cannot be shown fails.
+//! A loss of output does not keep a filesystem from being made. But a question that cannot be shown
+//! counts as a no, and a dry run that cannot be shown fails.
 //!
 //! Tests: `tools/mkfs/tests/options_and_lost_output.rs`, `tests/vm/t/034-mkfs-over-others.sh`.
 
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Bytes in words, e.g. "16 MiB".
+/// A size in words, e.g. "16 MiB".
 fn show_size(bytes: u64) -> String {
     let units = ["bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let (mut v, mut i) = (bytes as f64, 0);
@@ -108,7 +108,7 @@ fn open(cli: &Cli) -> Result<FileDisk> {
     })
 }
 
-/// Reads the answer to a question from standard input, terminal or not.
+/// Asks a question and reads the answer from standard input, terminal or not. Only y or Y is a yes.
 fn yes(question: &str) -> Result<bool> {
     ordofs_cli::print(format_args!("{question} [y/N] "));
     if ordofs_cli::is_output_lost() {
@@ -141,12 +141,12 @@ fn permitted(cli: &Cli, disk: &FileDisk) -> Result<()> {
     }
 }
 
-/// Blocks of the filesystem to be made.
+/// The number of blocks of the filesystem to be made.
 fn blocks(cli: &Cli, disk: &FileDisk) -> Result<u64> {
     let bytes = cli.size.unwrap_or(disk.bytes());
     if bytes > disk.bytes() && disk.is_block_device() {
         bail!(
-            "the device has {}, {} were asked for",
+            "the device has {}, less than the {} asked for",
             show_size(disk.bytes()),
             show_size(bytes)
         );
@@ -222,14 +222,14 @@ fn run(cli: &Cli) -> Result<()> {
 
 /// Makes the filesystem in the first `blocks` blocks.
 fn make(cli: &Cli, disk: FileDisk, blocks: u64, uuid: [u8; 16]) -> Result<()> {
-    // Without a size, the incomplete block at the end is ours as well.
+    // Without a size, the incomplete block at the end belongs to the filesystem as well.
     let bytes = match cli.size {
         Some(size) if size < disk.bytes() => blocks * BLOCK_SIZE as u64,
         _ => disk.bytes(),
     };
     let remains = remains::find(&disk, bytes).context("cannot read")?;
     if !cli.no_discard {
-        // Advice: a device that cannot discard is fine.
+        // Discarding is advice: a device that cannot discard is fine.
         let _ = disk.discard(0, blocks);
     }
     remains.wipe(&disk, bytes).context("cannot write")?;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Recognises what is on a device already, by magic numbers.
+//! Recognises the present content of a device by magic numbers.
 //!
 //! Tests: `tests/vm/t/034-mkfs-over-others.sh`.
 
@@ -10,24 +10,24 @@ use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::FileDisk;
 use std::io;
 
-/// What a device holds.
+/// The content of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Content {
-    /// Nothing that is known.
+    /// Nothing known.
     Nothing,
     /// An OrdoFS.
     Ours,
-    /// Something else; its name.
+    /// Another format, by its name.
     Foreign(&'static str),
 }
 
-/// (what, byte offset, magic)
+/// (name, byte offset, magic number)
 pub const MAGICS: &[(&str, u64, &[u8])] = &[
     ("XFS filesystem", 0, b"XFSB"),
     ("XFS log", 0, b"\xfe\xed\xba\xbe"),
     ("LUKS volume", 0, b"LUKS\xba\xbe"),
     ("LUKS volume", 0, b"SKUL\xba\xbe"),
-    // The second header of LUKS 2 lies behind the first, which may have any of these sizes.
+    // The second header of LUKS 2 follows the first, which may have any of these sizes.
     ("LUKS volume", 0x4000, b"SKUL\xba\xbe"),
     ("LUKS volume", 0x8000, b"SKUL\xba\xbe"),
     ("LUKS volume", 0x10000, b"SKUL\xba\xbe"),
@@ -96,7 +96,7 @@ pub const MAGICS: &[(&str, u64, &[u8])] = &[
     ("VMFS volume", 0x100000, b"\x0d\xd0\x01\xc0"),
 ];
 
-/// Are these bytes there?
+/// Whether the device has these bytes at byte `at`.
 pub fn has(disk: &FileDisk, at: u64, magic: &[u8]) -> io::Result<bool> {
     let mut buf = [0; 16];
     let Some(buf) = buf.get_mut(..magic.len()) else {
@@ -117,7 +117,7 @@ fn dos_table(disk: &FileDisk) -> io::Result<bool> {
         && entries().any(|e| e[4] != 0 && e[12..16] != [0; 4]))
 }
 
-/// What is known by a magic number at the end of the device.
+/// Recognises formats with a magic number at the end of the device.
 pub fn probe_end(disk: &FileDisk) -> io::Result<Option<&'static str>> {
     let bytes = disk.bytes();
     let raid = b"\xfc\x4e\x2b\xa9";
@@ -136,7 +136,7 @@ pub fn probe_end(disk: &FileDisk) -> io::Result<Option<&'static str>> {
     Ok(None)
 }
 
-/// Looks at a device.
+/// Recognises the content of a device.
 pub fn probe(disk: &FileDisk) -> io::Result<Content> {
     for (what, at, magic) in MAGICS {
         if has(disk, *at, magic)? {

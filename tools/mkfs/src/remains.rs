@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What earlier filesystems leave behind where OrdoFS does not write by itself.
+//! Remains of earlier filesystems, in places where OrdoFS does not write by itself.
 //!
 //! # Model
 //!
-//! Making an OrdoFS zeroes the first MiB. That is not enough: other formats keep copies of their superblocks
-//! elsewhere, and their tools look for them. fsck(8) runs e2fsck on what blkid(8) does not know; e2fsck finds
-//! a backup superblock where a group of blocks usually begins, and "repairs" the new filesystem away.
+//! Making an OrdoFS zeroes the first MiB. That is not enough: other formats keep copies of their
+//! superblocks elsewhere, and their tools look for them. If blkid(8) does not recognise a device,
+//! fsck(8) runs e2fsck on it; e2fsck finds a backup superblock where a group of blocks usually
+//! begins, and destroys the new filesystem by "repairing" the old one.
 //!
-//! So [`find`] lists those places before anything is changed (their number and distance are written in what
-//! will be gone) and [`Remains::wipe`] zeroes them, and the end of the space. It does so after
-//! the discard, because a discarded block may read as its old content at one time and as zeroes at another.
+//! So [`find`] lists those places before anything is changed, because their number and distance are
+//! written in blocks that will be gone. [`Remains::wipe`] zeroes them, and the end of the space. It
+//! does so after the discard, because a discarded block may read as its old content at one time and
+//! as zeroes at another.
 //!
-//! Only the space that the new filesystem gets is touched, and only single blocks are read: the cost
+//! Only the space of the new filesystem is touched, and only single blocks are read. The cost
 //! depends on the number of copies, not on the size of the device.
 //!
 //! | format | copies |
@@ -33,17 +35,17 @@ use std::io;
 
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
-/// What making a filesystem overwrites anyway.
+/// The bytes at the start that mkfs overwrites anyway.
 const HEAD: u64 = RESERVED_BLOCKS * BLOCK;
 
 /// Bytes at the end in which other formats keep copies.
 const TAIL: u64 = 1 << 20;
 
-/// The most copies of one filesystem that are looked for. XFS has one for each allocation group, of which
-/// there are a few hundred unless a tiny filesystem was grown a thousandfold.
+/// The most copies of one filesystem to look for. XFS has one for each allocation group, and has a
+/// few hundred groups unless a tiny filesystem was grown a thousandfold.
 const MOST: u64 = 1 << 14;
 
-/// Copies of superblocks far from both ends: (place of the magic number, magic number).
+/// Copies of superblocks far from both ends: (offset of the magic number, magic number).
 const FAR: &[(u64, &[u8])] = &[
     // btrfs: the second and third superblock.
     ((64 << 20) + 64, b"_BHRfS_M"),
@@ -82,7 +84,7 @@ pub fn find(disk: &FileDisk, bytes: u64) -> io::Result<Remains> {
 }
 
 impl Remains {
-    /// Zeroes what was found, and the end of the first `bytes` bytes of the device.
+    /// Zeroes the copies, and the end of the first `bytes` bytes of the device.
     pub fn wipe(&self, disk: &FileDisk, bytes: u64) -> io::Result<()> {
         for at in &self.0 {
             disk.zero(*at, (at + BLOCK).min(bytes))?;
@@ -108,7 +110,7 @@ const EXT_MAGIC: &[u8] = b"\x53\xef";
 const EXT_MAGIC_AT: u64 = 56;
 
 impl Ext {
-    /// From a superblock.
+    /// Decodes an ext superblock.
     fn decode(sb: &[u8]) -> Option<Self> {
         const COMPAT_SPARSE_SUPER2: u32 = 0x200;
         const INCOMPAT_64BIT: u32 = 0x80;
@@ -141,7 +143,7 @@ impl Ext {
         })
     }
 
-    /// The groups that may have a copy, the first one apart, in which the superblock itself is.
+    /// The groups that may have a copy, without the first one, which has the superblock itself.
     fn copies(&self) -> BTreeSet<u64> {
         let mut out = BTreeSet::from([1]);
         out.extend(self.named);
@@ -156,7 +158,7 @@ impl Ext {
         out
     }
 
-    /// Where group `g` begins, in bytes.
+    /// The offset of group `g`, in bytes.
     fn group_start(&self, g: u64) -> Option<u64> {
         let block = self.group_blocks.checked_mul(g)?;
         block
@@ -182,7 +184,8 @@ impl Finder<'_> {
     }
 
     fn ext(&mut self) -> io::Result<()> {
-        // Where the superblock is; and where e2fsck looks when that is gone, for each size of a block.
+        // The place of the superblock, and the places where e2fsck looks if it is gone, for each
+        // block size.
         let usual = (10..=16).map(|shift| match shift {
             10 => 8193 << 10,
             _ => 8u64 << (2 * shift),

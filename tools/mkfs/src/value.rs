@@ -8,7 +8,7 @@ use std::str::FromStr;
 /// Bytes of a label.
 pub const LABEL_LEN: usize = ordofs_engine::engine::format::superblock::LABEL_LEN;
 
-/// A number in decimal digits, and nothing else: `parse` takes a sign, too.
+/// A number in decimal digits and nothing else: `parse` alone would take a sign.
 fn number<T: FromStr>(s: &str) -> Option<T> {
     let all_digits = s.bytes().all(|b| b.is_ascii_digit());
     s.parse().ok().filter(|_| all_digits)
@@ -41,7 +41,7 @@ pub fn uuid(s: &str) -> Result<[u8; 16], String> {
     }
     let hyphens = [8, 13, 18, 23];
     let shape = s.len() == 36 && hyphens.iter().all(|i| s.as_bytes()[*i] == b'-');
-    // No signs, which from_str_radix takes.
+    // Only hexadecimal digits: `from_str_radix` would take a sign.
     let digits: String = s.chars().filter(char::is_ascii_hexdigit).collect();
     if !shape || digits.len() != 32 {
         return Err(format!(
@@ -61,7 +61,7 @@ pub fn random_uuid() -> [u8; 16] {
     b
 }
 
-/// The usual form of a UUID.
+/// A UUID in its usual form.
 pub fn show_uuid(b: &[u8; 16]) -> String {
     let h = format!("{:032x}", u128::from_be_bytes(*b));
     format!(
@@ -90,8 +90,8 @@ pub fn label(s: &str) -> Result<[u8; LABEL_LEN], String> {
     }
 }
 
-/// UID:GID. 4294967295 is not a valid id (chown(2) takes it as -1, "do not change"), and the kernel lets no process
-/// change an inode that has it.
+/// UID:GID. 4294967295 is not a valid id: chown(2) takes it as -1, "do not change", and the kernel
+/// lets no process change an inode that has it.
 pub fn owner(s: &str) -> Result<(u32, u32), String> {
     let (u, g) = s.split_once(':').ok_or("give UID:GID")?;
     let id = |v: &str| match number(v) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! [`Device`]: what the engine does its I/O on.
+//! [`Device`]: the device under a filesystem. Lengths and addresses are in blocks of 4096 bytes.
 
 use super::block::{Block, SIZE};
 use super::window::Window;
@@ -14,21 +14,21 @@ pub trait Backend: Send + Sync {
     fn name(&self) -> &str {
         "image"
     }
-    /// Size in blocks.
+    /// The size in blocks.
     fn blocks(&self) -> u64;
     /// Are writes impossible?
     fn readonly(&self) -> bool;
     /// Reads one block.
     fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result;
-    /// Writes one block; durable after the next [`flush`](Self::flush).
+    /// Writes one block. The write is durable after the next [`flush`](Self::flush).
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result;
-    /// Reads blocks that lie one behind the other.
+    /// Reads consecutive blocks.
     fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
         bufs.iter_mut()
             .zip(first..)
             .try_for_each(|(b, at)| self.read(at, b))
     }
-    /// Writes blocks that lie one behind the other, all of them even if one fails.
+    /// Writes consecutive blocks, all of them even if one fails.
     fn write_run(&self, run: &[(u64, &Block)]) -> Result {
         run.iter().fold(Ok(()), |result, (block, data)| {
             result.and(self.write(*block, data))
@@ -36,9 +36,9 @@ pub trait Backend: Send + Sync {
     }
     /// Makes all writes that have returned durable.
     fn flush(&self) -> Result;
-    /// Writes one block and makes this write durable, no other.
+    /// Writes one block and makes this write durable, and no other.
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result;
-    /// Says that the content of a range is not needed any more.
+    /// Discards a range: its content is no longer needed.
     fn discard(&self, start: u64, len: u64) -> Result;
 }
 
@@ -46,7 +46,7 @@ pub trait Backend: Send + Sync {
 pub struct Device(StdBox<dyn Backend>, AtomicBool);
 
 impl Device {
-    /// A device with that behind it.
+    /// A device on `backend`.
     pub fn new(backend: impl Backend + 'static) -> Self {
         Self(StdBox::new(backend), AtomicBool::new(false))
     }
@@ -56,7 +56,7 @@ impl Device {
         self.0.name()
     }
 
-    /// Size in blocks of 4096 bytes.
+    /// The size in blocks of 4096 bytes.
     pub fn blocks(&self) -> u64 {
         self.0.blocks()
     }
@@ -71,7 +71,7 @@ impl Device {
         0
     }
 
-    /// A task has come to a window of a race.
+    /// Called by a task that has come to a window of a race.
     #[inline(always)]
     pub fn pass(&self, window: Window) -> Result {
         super::window::pass(window)
@@ -97,7 +97,7 @@ impl Device {
         self.0.read(block, buf)
     }
 
-    /// Reads blocks that lie one behind the other, from `first` on.
+    /// Reads consecutive blocks, from `first` on.
     pub fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
         self.check(first, bufs.len() as u64)?;
         self.0.read_run(first, bufs)
@@ -121,8 +121,8 @@ impl Device {
         self.note(self.0.flush())
     }
 
-    /// Has a write or a flush failed? Then the device may have dropped what it had accepted from any task,
-    /// and a flush that succeeds later proves nothing.
+    /// Whether a write or a flush has failed. Then the device may have dropped what it had accepted
+    /// from any task, and a flush that succeeds later proves nothing.
     pub fn lost(&self) -> bool {
         self.1.load(Ordering::Acquire)
     }
@@ -134,13 +134,13 @@ impl Device {
         r
     }
 
-    /// Writes blocks and makes all finished writes durable, these among them.
+    /// Writes blocks and makes all finished writes durable, including these.
     pub fn write_stable(&self, reqs: &[(u64, &Block)]) -> Result {
         self.write(reqs)?;
         self.flush()
     }
 
-    /// Writes one block; it is durable when this returns.
+    /// Writes one block, which is durable when this returns.
     pub fn write_fua(&self, block: u64, data: &Block) -> Result {
         self.check_write(block, 1)?;
         self.note(self.0.write_fua(block, data))

@@ -4,10 +4,14 @@
 //!
 //! # Model
 //!
-//! A mounted filesystem bypasses the page cache of its block device, so that cache may be stale for as long
-//! as anything keeps the device open. Block devices are therefore read and written directly (`O_DIRECT`),
-//! which takes aligned buffers: a [`Block`] is one, and [`FileDisk::read_at`] and [`FileDisk::zero`] have
-//! their own. An image file has one page cache for all its users, and goes through it.
+//! A mounted filesystem bypasses the page cache of its block device, so that cache may be stale for
+//! as long as any process keeps the device open. Block devices are therefore read and written
+//! directly (`O_DIRECT`), which needs aligned buffers: a [`Block`] is aligned, and
+//! [`FileDisk::read_at`] and [`FileDisk::zero`] use a buffer of their own. An image file has one
+//! page cache for all its users, and is accessed through it.
+//!
+//! Tests: `tests/vm/t/033-tools-on-mounted.sh`, `tests/vm/t/034-mkfs-over-others.sh`,
+//! `tools/mkfs/tests/nothing_remains.rs`.
 
 use super::block::{Block, SIZE};
 use super::device::{Backend, Device};
@@ -20,20 +24,21 @@ use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 use std::vec::Vec;
 
-// From include/uapi/linux/fs.h; the libc crate does not have them.
+// From include/uapi/linux/fs.h. The libc crate lacks them.
 const BLKDISCARD: libc::c_ulong = 0x1277;
 const BLKSSZGET: libc::c_ulong = 0x1268;
 const BLKGETSIZE64: libc::c_ulong = 0x8008_1272;
 
-/// Blocks of one system call: as many as the kernel takes vectors (UIO_MAXIOV).
+/// Blocks of one system call: the most vectors that the kernel takes (UIO_MAXIOV).
 const RUN: usize = 1024;
 
-/// How to open.
+/// How to open a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Open {
-    /// For writing too.
+    /// For writing as well as reading.
     pub write: bool,
-    /// Of a block device: fail if it is mounted, or if another process has it open exclusively.
+    /// Fail if the device is a block device that is mounted or that another process has open
+    /// exclusively.
     pub exclusive: bool,
 }
 
@@ -86,7 +91,8 @@ impl FileDisk {
         })
     }
 
-    /// The same open file again: an exclusive one stays exclusive until the last of them is dropped.
+    /// Another handle of the same open file. An exclusive open lasts until the last handle is
+    /// dropped.
     pub fn try_clone(&self) -> io::Result<Self> {
         Ok(Self {
             file: self.file.try_clone()?,
@@ -94,22 +100,22 @@ impl FileDisk {
         })
     }
 
-    /// Size in bytes.
+    /// The size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Is it a block device?
+    /// Whether this is a block device.
     pub fn is_block_device(&self) -> bool {
         self.block_device
     }
 
-    /// May it be written to?
+    /// Whether it is open for writing.
     pub fn is_writable(&self) -> bool {
         self.write
     }
 
-    /// Makes an image file larger if it is smaller than `bytes`.
+    /// Extends an image file that is smaller than `bytes`.
     pub fn grow_file(&mut self, bytes: u64) -> io::Result<()> {
         if !self.block_device && self.bytes < bytes {
             self.file.set_len(bytes)?;
@@ -118,7 +124,7 @@ impl FileDisk {
         Ok(())
     }
 
-    /// Reads bytes from any place. Returns how many there are before the end of the device.
+    /// Reads bytes at any offset. Returns how many there were before the end of the device.
     pub fn read_at(&self, at: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut block = memory()?;
         let mut done = 0;
@@ -140,7 +146,8 @@ impl FileDisk {
     /// Fills `buf` from `at` on, or up to the end of the device.
     fn read_some(&self, buf: &mut [u8], at: u64) -> io::Result<usize> {
         let mut done = 0;
-        // A direct read that ends at the end of a device cannot go on from there: it is not aligned.
+        // A direct read that ends at the end of a device cannot go on from there, because the
+        // offset is not aligned.
         while done < buf.len() && at.saturating_add(done as u64) < self.bytes {
             match self.file.read_at(&mut buf[done..], at + done as u64) {
                 Ok(0) => break,
@@ -152,7 +159,8 @@ impl FileDisk {
         Ok(done)
     }
 
-    /// Writes zeroes from `start` to `end`: multiples of 4096, or the end of the device.
+    /// Writes zeroes from byte `start` to byte `end`. Both are multiples of 4096, or the end of the
+    /// device.
     pub fn zero(&self, start: u64, end: u64) -> io::Result<()> {
         let block = memory()?;
         let many = [&block[..]; 256].map(IoSlice::new);
@@ -161,7 +169,7 @@ impl FileDisk {
             let n = (end - at).min(SIZE as u64);
             let whole = many.len().min(((end - at) / SIZE as u64) as usize);
             match self.write_vectored_at(&many[..whole], at) {
-                // The end of the device, or an error, which has to be returned.
+                // The end of the device, or an error: the second attempt returns it.
                 0 => {
                     self.file.write_all_at(&block[..n as usize], at)?;
                     at += n;
@@ -172,12 +180,12 @@ impl FileDisk {
         Ok(())
     }
 
-    /// A [`Device`] on it.
+    /// A [`Device`] on this file.
     pub fn device(self) -> Device {
         Device::new(self)
     }
 
-    /// Reads into `bufs` with one system call. Returns how many bytes it read, 0 if it failed.
+    /// Reads into `bufs` with one system call. Returns the number of bytes read, 0 if it failed.
     fn read_vectored_at(&self, bufs: &mut [IoSliceMut<'_>], at: u64) -> usize {
         let (fd, n) = (self.file.as_raw_fd(), bufs.len() as c_int);
         // SAFETY: An IoSliceMut is an iovec; these are `n`, of buffers that are borrowed mutably for as
@@ -186,7 +194,7 @@ impl FileDisk {
         usize::try_from(read).unwrap_or(0)
     }
 
-    /// Writes `bufs` with one system call. Returns how many bytes it wrote, 0 if it failed.
+    /// Writes `bufs` with one system call. Returns the number of bytes written, 0 if it failed.
     fn write_vectored_at(&self, bufs: &[IoSlice<'_>], at: u64) -> usize {
         let (fd, n) = (self.file.as_raw_fd(), bufs.len() as c_int);
         // SAFETY: An IoSlice is an iovec; these are `n`, of buffers that are borrowed for as long as the
@@ -200,7 +208,8 @@ fn memory() -> io::Result<Block> {
     Block::zeroed().map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))
 }
 
-/// OrdoFS reads and writes 4096 bytes at a time: a device whose sectors are larger cannot have one.
+/// Refuses a device with sectors of more than 4096 bytes, because OrdoFS reads and writes 4096
+/// bytes at a time.
 fn check_sectors(file: &File) -> io::Result<()> {
     let mut bytes: c_int = 0;
     // SAFETY: BLKSSZGET stores one int at the address that it is given, which is that of `bytes`; the
@@ -248,7 +257,8 @@ impl Backend for FileDisk {
             .map_err(error)
     }
 
-    // What a run's system call has left is done block by block, which finds out why.
+    // The blocks that the system call of a run did not finish are done one by one, which shows the
+    // error.
 
     fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
         for (i, part) in bufs.chunks_mut(RUN).enumerate() {

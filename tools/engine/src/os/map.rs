@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! [`Map`]: an ordered map. It counts what it is asked, so that tests can judge costs by numbers that
-//! are the same on every machine.
+//! [`Map`]: an ordered map. It counts its operations, so that tests can compare costs by numbers
+//! that are the same on every machine.
 
 use kernel::prelude::*;
 use std::cell::Cell;
@@ -11,7 +11,7 @@ std::thread_local! {
     static STEPS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many look-ups, insertions and removals this thread has done in maps; each item that
+/// How many look-ups, insertions and removals this thread has done in maps. Each item that
 /// [`Map::for_each`] visits counts.
 pub fn steps() -> u64 {
     STEPS.get()
@@ -30,7 +30,7 @@ impl<K: Ord + Copy, V> Map<K, V> {
         Self(BTreeMap::new())
     }
 
-    /// Inserts or replaces; gives the old value back. On error the map is as before.
+    /// Inserts or replaces; returns the old value. On error (ENOMEM) the map is as before.
     pub fn insert(&mut self, k: K, v: V) -> Result<Option<V>> {
         step();
         if kernel::fault::should_fail() {
@@ -45,7 +45,7 @@ impl<K: Ord + Copy, V> Map<K, V> {
         self.0.get(k)
     }
 
-    /// The value of `k`, to be changed.
+    /// The value of `k`, for changes.
     pub fn get_mut(&mut self, k: &K) -> Option<&mut V> {
         step();
         self.0.get_mut(k)
@@ -87,12 +87,12 @@ impl<K: Ord + Copy, V> Map<K, V> {
         self.0.pop_first()
     }
 
-    /// Number of items.
+    /// The number of items.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// True without items.
+    /// Whether the map is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

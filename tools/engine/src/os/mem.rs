@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device in memory. Blocks that were never written read as zeroes and take no memory.
+//! A device in memory, for tests. Blocks that were never written read as zeroes and take no memory.
 
 use super::block::SIZE;
 use super::device::{Backend, Device};
@@ -24,12 +24,12 @@ struct Inner {
 pub struct MemDisk(Arc<Inner>);
 
 impl MemDisk {
-    /// An empty device of so many blocks.
+    /// An empty device of `blocks` blocks.
     pub fn new(blocks: u64) -> Self {
         Self::from_image(blocks, Image::new())
     }
 
-    /// A device with that content.
+    /// A device of `blocks` blocks with the content `image`.
     pub fn from_image(blocks: u64, image: Image) -> Self {
         Self(Arc::new(Inner {
             blocks,
@@ -44,27 +44,27 @@ impl MemDisk {
         Device::new(self.clone())
     }
 
-    /// The present content; cheap, the blocks are shared.
+    /// The present content. Cheap, because the blocks are shared.
     pub fn image(&self) -> Image {
         self.lock().clone()
     }
 
-    /// A device of its own with the present content.
+    /// A separate device with a copy of the present content.
     pub fn fork(&self) -> Self {
         Self::from_image(self.0.blocks, self.image())
     }
 
-    /// From now on the device says that it is read-only.
+    /// Makes the device read-only, or writable again.
     pub fn set_readonly(&self, yes: bool) {
         self.0.readonly.store(yes, Ordering::SeqCst);
     }
 
-    /// From now on writes and flushes fail with EIO, or no longer.
+    /// Makes writes and flushes fail with EIO, or work again.
     pub fn set_fail_writes(&self, yes: bool) {
         self.0.fail_writes.store(yes, Ordering::SeqCst);
     }
 
-    /// Changes one byte without a write of the filesystem.
+    /// Changes one byte without a write of the filesystem: damage.
     pub fn corrupt(&self, block: u64, at: usize, xor: u8) {
         let mut image = self.lock();
         let mut data = image.get(&block).map_or([0; SIZE], |b| **b);

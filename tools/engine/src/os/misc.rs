@@ -12,11 +12,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 pub struct Time {
     /// Seconds since 1970.
     pub sec: i64,
-    /// Nanoseconds after that.
+    /// Nanoseconds, below 10^9.
     pub nsec: u32,
 }
 
-/// Clocks of a thread that a test has set.
+/// The clocks of a thread, if a test has set them.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
     /// Seconds of the wall clock since 1970.
@@ -29,12 +29,13 @@ std::thread_local! {
     static CLOCK: Cell<Option<Clock>> = const { Cell::new(None) };
 }
 
-/// Sets both clocks of this thread, which stand still from then on; `None`: they are the system's.
+/// Sets both clocks of this thread, which stand still from then on. `None` returns to the clocks of
+/// the system.
 pub fn set_clock(clock: Option<Clock>) {
     CLOCK.set(clock);
 }
 
-/// Seconds since boot, on a clock that cannot be set: for intervals.
+/// Seconds since the first call, on a clock that no process can set: for intervals.
 pub fn uptime() -> u64 {
     static START: OnceLock<Instant> = OnceLock::new();
     match CLOCK.get() {
@@ -63,7 +64,7 @@ pub fn now() -> Time {
     }
 }
 
-/// CRC-32C; `seed` is the checksum of what comes before `data`, or 0.
+/// CRC-32C. `seed` is the checksum of the bytes before `data`, or 0.
 pub fn crc32c(seed: u32, data: &[u8]) -> u32 {
     ::crc32c::crc32c_append(seed, data)
 }
@@ -75,7 +76,7 @@ pub fn siphash(key: [u64; 2], data: &[u8]) -> u64 {
     h.finish()
 }
 
-/// A random number from the system.
+/// A random number from the operating system.
 pub fn random_u64() -> u64 {
     // A running Linux system always has random numbers.
     getrandom::u64().unwrap_or_else(|e| panic!("no random numbers from the system: {e}"))
@@ -88,7 +89,7 @@ pub fn cond_resched() {}
 pub struct NoFs(());
 
 impl NoFs {
-    /// Begins such a scope.
+    /// Begins the scope.
     pub fn enter() -> Self {
         Self(())
     }
@@ -102,21 +103,21 @@ impl Drop for NoFs {
 pub struct LockMap(());
 
 impl LockMap {
-    /// A map.
+    /// A wait of this class.
     pub fn new(_class: &'static super::LockClass) -> kernel::prelude::Result<Self> {
         Ok(Self(()))
     }
 
-    /// This task waits for it, shared or exclusively, and has it then.
+    /// This task waits for it, shared or exclusively, and then holds it.
     pub fn acquire(&self, _exclusive: bool) {}
 
     /// As [`LockMap::acquire`], without waiting.
     pub fn acquired(&self, _exclusive: bool) {}
 
-    /// This task has it no longer.
+    /// This task no longer holds it.
     pub fn release(&self) {}
 
-    /// This task may wait for those who have it.
+    /// This task may wait for the tasks that hold it.
     pub fn might_wait(&self) {}
 }
 

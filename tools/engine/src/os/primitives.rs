@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the locks of [`sync`](super::sync) are made of: those of `std`.
+//! The locks that [`sync`](super::sync) is built on: those of `std`.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ impl Deadline {
         Self(Instant::now() + Duration::from_millis(ms))
     }
 
-    /// Releases the lock until `cond` is signalled; None, without the lock, when the time is up.
+    /// Releases the lock until `cond` is signalled. `None`, without the lock, when the time is up.
     pub fn wait<'a, T>(
         &self,
         cond: &Condvar,

@@ -2,10 +2,10 @@
 
 //! A device that records every write, flush and discard, for crash simulation.
 //!
-//! [`Recorder::stop_after`] makes the device fail everything after that many recorded operations,
-//! as if the power had gone. [`Recorder::crash_image`] builds what may be on the medium after a
-//! power cut: all that a completed flush covers, and of the later writes those that the caller
-//! chooses.
+//! [`Recorder::stop_after`] makes the device fail everything after a number of recorded operations,
+//! as if the power had gone. [`Recorder::crash_image`] builds a content that the medium may have
+//! after a power cut: all writes that a completed flush covers, and of the later ones those that
+//! the caller chooses.
 
 use super::block::SIZE;
 use super::device::{Backend, Device};
@@ -18,11 +18,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub enum Op {
     /// A block was written.
     Write {
-        /// Which one.
+        /// Its number.
         block: u64,
-        /// What.
+        /// The content.
         data: Arc<[u8; SIZE]>,
-        /// Durable at once.
+        /// With FUA: durable when it returns.
         fua: bool,
     },
     /// All earlier writes are durable.
@@ -52,7 +52,7 @@ struct Inner {
 pub struct Recorder(Arc<Inner>);
 
 impl Recorder {
-    /// Records from the disk's present content on.
+    /// A recorder that begins with the disk's present content.
     pub fn new(disk: MemDisk) -> Self {
         let base = disk.image();
         let log = Mutex::new(Log {
@@ -62,12 +62,12 @@ impl Recorder {
         Self(Arc::new(Inner { disk, base, log }))
     }
 
-    /// A [`Device`] that is recorded here.
+    /// A [`Device`] with all of its operations recorded here.
     pub fn device(&self) -> Device {
         Device::new(self.clone())
     }
 
-    /// The power goes after `n` recorded operations: everything afterwards fails with EIO.
+    /// Cuts the power after `n` recorded operations: everything after them fails with EIO.
     pub fn stop_after(&self, n: usize) {
         self.lock().stop = Some(n);
     }
@@ -77,12 +77,12 @@ impl Recorder {
         self.lock().ops.clone()
     }
 
-    /// Number of operations so far.
+    /// The number of operations so far.
     pub fn len(&self) -> usize {
         self.lock().ops.len()
     }
 
-    /// Nothing recorded yet?
+    /// Whether nothing has been recorded yet.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

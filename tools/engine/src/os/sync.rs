@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Sleeping locks, wait queues and reference counts over `primitives`: those of `std`, or those that a model
-//! checker puts in their place.
+//! Sleeping locks, wait queues and reference counts over `primitives`: those of `std`, or those
+//! that a model checker replaces them with.
 //!
-//! A panic while a lock is held does not poison it: the panic already fails the test.
+//! A panic while a lock is held does not poison the lock, because the panic already fails the test.
 
 use super::primitives as raw;
 use core::ffi::CStr;
@@ -11,7 +11,7 @@ use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 use std::sync::{Arc, PoisonError, TryLockError, TryLockResult};
 
-/// Fails like an allocation of the kernel's would.
+/// Fails as an allocation in the kernel would, when [`kernel::fault`] says so.
 fn allocation() -> Result {
     if kernel::fault::should_fail() {
         return Err(ENOMEM);
@@ -19,7 +19,7 @@ fn allocation() -> Result {
     Ok(())
 }
 
-/// What was taken, if it was free.
+/// The guard, if the lock was free.
 fn free<G>(taken: TryLockResult<G>) -> Option<G> {
     match taken {
         Ok(guard) => Some(guard),
@@ -32,7 +32,7 @@ fn free<G>(taken: TryLockResult<G>) -> Option<G> {
 pub struct LockClass(());
 
 impl LockClass {
-    /// A class.
+    /// A class with this name.
     pub const fn new(_name: &'static CStr) -> Self {
         Self(())
     }
@@ -75,7 +75,7 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// A sleeping readers-writer lock; as in the kernel, a waiting writer holds up new readers.
+/// A sleeping readers-writer lock. As in the kernel, a waiting writer holds up new readers.
 pub struct RwLock<T>(raw::RwLock<T>);
 
 /// Shared access to what a [`RwLock`] protects.
@@ -127,9 +127,10 @@ impl<T> DerefMut for WriteGuard<'_, T> {
     }
 }
 
-/// Threads that wait for a condition. No lock is held while a condition is looked at.
+/// Threads that wait for a condition. No lock is held while a condition is evaluated.
 pub struct WaitQueue {
-    /// Number of wake-ups so far: one that comes between the look and the sleep is not lost.
+    /// The number of wake-ups so far. A wake-up between the evaluation and the sleep changes it, so
+    /// none is lost.
     wakes: raw::Mutex<u64>,
     cond: raw::Condvar,
 }
@@ -148,7 +149,7 @@ impl WaitQueue {
         self.wakes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until `cond` is true; looks again after every wake-up.
+    /// Waits until `cond` is true, which it evaluates after every wake-up.
     pub fn wait_until(&self, mut cond: impl FnMut() -> bool) {
         loop {
             let seen = *self.wakes();
@@ -162,12 +163,13 @@ impl WaitQueue {
         }
     }
 
-    /// As [`WaitQueue::wait_timeout`]; nothing freezes a program.
+    /// As [`WaitQueue::wait_timeout`], because user space has no freezer.
     pub fn wait_freezable(&self, ms: u64, cond: impl FnMut() -> bool) -> bool {
         self.wait_timeout(ms, cond)
     }
 
-    /// Waits until `cond` is true or `ms` milliseconds have passed; returns the last answer.
+    /// Waits until `cond` is true or `ms` milliseconds have passed. Returns the last value of
+    /// `cond`.
     pub fn wait_timeout(&self, ms: u64, mut cond: impl FnMut() -> bool) -> bool {
         let end = raw::Deadline::after(ms);
         loop {
@@ -185,7 +187,7 @@ impl WaitQueue {
         }
     }
 
-    /// Wakes all that wait.
+    /// Wakes all waiting threads.
     pub fn wake_all(&self) {
         *self.wakes() += 1;
         self.cond.notify_all();
@@ -202,12 +204,12 @@ impl<T> Shared<T> {
         Ok(Self(Arc::new(v)))
     }
 
-    /// The value, to be changed, if this is the only reference.
+    /// The value, for changes, if this is the only reference.
     pub fn get_mut(this: &mut Self) -> Option<&mut T> {
         Arc::get_mut(&mut this.0)
     }
 
-    /// Do both refer to the same value?
+    /// Whether both refer to the same value.
     pub fn ptr_eq(a: &Self, b: &Self) -> bool {
         Arc::ptr_eq(&a.0, &b.0)
     }

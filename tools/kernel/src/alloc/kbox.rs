@@ -51,7 +51,7 @@ impl<T, A: Allocator> Box<T, A> {
         *b.0
     }
 
-    /// Gives up the box; the value lives for ever.
+    /// Leaks the value, which lives for ever.
     pub fn leak<'a>(b: Self) -> &'a mut T {
         std::boxed::Box::leak(b.0)
     }

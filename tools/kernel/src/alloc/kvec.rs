@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! [`Vec`]: the kernel's growable array, every growth of which can fail.
+//! [`Vec`]: the kernel's growable array. Every growth can fail.
 
 use super::{AllocError, Allocator, Box, Flags, Zeroable};
 use crate::error::{code::EINVAL, Error};
@@ -72,7 +72,7 @@ impl<T, A: Allocator> Vec<T, A> {
         Self(std::vec::Vec::new(), PhantomData)
     }
 
-    /// An empty vector with room for `capacity` elements.
+    /// An empty vector with capacity for `capacity` elements.
     pub fn with_capacity(capacity: usize, flags: Flags) -> Result<Self, AllocError> {
         let mut v = Self::new();
         v.reserve(capacity, flags)?;
@@ -89,7 +89,7 @@ impl<T, A: Allocator> Vec<T, A> {
         Ok(v)
     }
 
-    /// The number of elements there is room for.
+    /// The capacity, in elements.
     pub fn capacity(&self) -> usize {
         self.0.capacity()
     }
@@ -99,7 +99,7 @@ impl<T, A: Allocator> Vec<T, A> {
         self.0.len()
     }
 
-    /// True without elements.
+    /// Whether the vector is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -109,12 +109,12 @@ impl<T, A: Allocator> Vec<T, A> {
         &self.0
     }
 
-    /// The elements, to be changed.
+    /// The elements, for changes.
     pub fn as_mut_slice(&mut self) -> &mut [T] {
         &mut self.0
     }
 
-    /// Makes room for `additional` more elements.
+    /// Reserves capacity for `additional` more elements.
     pub fn reserve(&mut self, additional: usize, _flags: Flags) -> Result<(), AllocError> {
         let (len, cap) = (self.0.len(), self.0.capacity());
         if cap - len >= additional {
@@ -138,7 +138,7 @@ impl<T, A: Allocator> Vec<T, A> {
         Ok(())
     }
 
-    /// Appends an element if there is room.
+    /// Appends an element if there is capacity for it.
     pub fn push_within_capacity(&mut self, v: T) -> Result<(), PushError<T>> {
         if self.0.len() == self.0.capacity() {
             return Err(PushError(v));
@@ -147,7 +147,7 @@ impl<T, A: Allocator> Vec<T, A> {
         Ok(())
     }
 
-    /// Inserts an element before the one at `index` if there is room.
+    /// Inserts an element before the one at `index` if there is capacity for it.
     pub fn insert_within_capacity(
         &mut self,
         index: usize,
@@ -163,12 +163,12 @@ impl<T, A: Allocator> Vec<T, A> {
         Ok(())
     }
 
-    /// Removes the last element.
+    /// Removes the last element and returns it.
     pub fn pop(&mut self) -> Option<T> {
         self.0.pop()
     }
 
-    /// Removes the element at `i`; those after it move up.
+    /// Removes the element at `i` and returns it; the elements after it move up.
     pub fn remove(&mut self, i: usize) -> Result<T, RemoveError> {
         if i < self.0.len() {
             Ok(self.0.remove(i))
@@ -177,7 +177,7 @@ impl<T, A: Allocator> Vec<T, A> {
         }
     }
 
-    /// Removes all elements, keeps the memory.
+    /// Removes all elements and keeps the memory.
     pub fn clear(&mut self) {
         self.0.clear();
     }
@@ -187,7 +187,7 @@ impl<T, A: Allocator> Vec<T, A> {
         self.0.truncate(len);
     }
 
-    /// Removes all elements and gives them out one by one.
+    /// Removes all elements and returns them one by one.
     pub fn drain_all(&mut self) -> DrainAll<'_, T> {
         DrainAll(self.0.drain(..))
     }
@@ -336,7 +336,7 @@ impl<'a, T, A: Allocator> IntoIterator for &'a mut Vec<T, A> {
 pub struct IntoIter<T, A: Allocator>(std::vec::IntoIter<T>, PhantomData<A>);
 
 impl<T, A: Allocator> IntoIter<T, A> {
-    /// The elements that are left, as a vector.
+    /// The remaining elements, as a vector.
     pub fn collect(self, _flags: Flags) -> Vec<T, A> {
         Vec(self.0.collect(), PhantomData)
     }

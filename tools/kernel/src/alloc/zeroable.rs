@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Types of which all zeroes are a value.
+//! Types for which all zeroes are a value.
 
-/// Types of which all zeroes are a value.
+/// A type for which all zeroes are a value.
 pub trait Zeroable: Sized {
     /// That value.
     fn zeroed() -> Self;
