@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A filesystem, and what is expected of it.
+//! A filesystem with the oracle that knows it: what a workload starts from.
+//!
+//! Tests: tools/crash/tests/recovery.rs.
 
 use crate::disk::{Image, Recorder};
 use crate::engine::volume::mkfs::{format, FormatOptions};
@@ -8,18 +10,18 @@ use crate::engine::{Fs, MountOptions};
 use crate::oracle::Oracle;
 use crate::os;
 
-/// Blocks of the device: the smallest filesystem there is.
+/// Blocks of the device: those of the smallest filesystem.
 const BLOCKS: u64 = 4096;
 
-/// A filesystem, and what the oracle knows of it.
+/// A filesystem, and what the oracle knows about it.
 pub struct Base {
     /// Its device.
     pub image: Image,
     /// What is expected of it.
     pub oracle: Oracle,
-    /// The content of further writes is made from numbers after this one.
+    /// The number from which the content of the last write was made; later writes use higher ones.
     pub stamp: u64,
-    /// The time at which it was complete.
+    /// The clock when the filesystem was complete.
     pub clock: u64,
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The filesystems that workloads start from; made once, shared by all.
+//! The filesystems that workloads start from, made once and shared by all.
+//!
+//! Tests: tools/crash/tests/recovery.rs.
 
 use crate::base::Base;
 use crate::disk::Recorder;
@@ -8,7 +10,7 @@ use crate::os;
 use crate::workload::{Op, Start};
 use crate::world::World;
 
-/// The operations that make the stage of [`crate::workload`].
+/// The operations that make the files of [`crate::workload`].
 const STAGE: [Op; 12] = [
     Op::Mkdir("A"),
     Op::Mkdir("B"),
@@ -24,7 +26,7 @@ const STAGE: [Op; 12] = [
     Op::Sync,
 ];
 
-/// The filesystem after more operations, the last of which makes all of them durable.
+/// The filesystem after more operations, the last of which makes all durable.
 fn after(base: &Base, ops: &[Op]) -> Result<Base, String> {
     let rec = Recorder::new(base.image.clone());
     let mut w = World::new(base, &rec, None)?;
@@ -48,7 +50,7 @@ impl Bases {
     /// Makes them.
     pub fn new() -> Result<Self, String> {
         let fresh = after(&Base::empty()?, &STAGE)?;
-        // So many fsyncs that the log comes close to the end of its area, which it has never wrapped.
+        // Enough fsyncs that the log comes close to the end of its area, without wrapping around.
         let mut ops = Vec::new();
         for i in 0..248 {
             ops.extend([Op::Chmod("B/g", 0o600 | i % 8), Op::Fsync("B/g")]);
@@ -60,7 +62,7 @@ impl Bases {
         })
     }
 
-    /// The filesystem for a start.
+    /// The filesystem for this kind of start.
     pub fn of(&self, start: Start) -> &Base {
         match start {
             Start::Wrap => &self.wrap,

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The crash states of a record: what may be on the medium when the power goes.
+//! The crash states of a record: what may be on the medium after a power cut.
 //!
-//! The medium has the writes that a completed flush covers, and completed FUA writes. Each other write may
-//! be missing, whatever came after it, or be there in part: a sector of 512 bytes is written or not. So the
-//! states of the time between two flushes are the subsets of the writes that are not durable before the
-//! second flush has ended. The moment of the power cut within that time is the latest that the subset allows
-//! (for what had been promised) and the earliest (for what can have begun).
+//! The medium has all writes that a completed flush covers, and all completed FUA writes. Any other
+//! write may be missing, whatever came after it, or be there in part: a sector of 512 bytes is
+//! written as a whole or not at all. So the states of the time between two flushes are the subsets
+//! of the writes that are not durable before the second flush has ended. The power cut happened,
+//! within that time, at the latest moment that the subset allows (for what had been promised by
+//! then) and at the earliest (for what can have begun by then).
 //!
-//! For few writes all subsets are tried; for more the prefixes, each write missing alone or there alone, and
-//! random ones. Each write is torn in several ways, among complete ones.
+//! For few writes all subsets are tried. For more, the prefixes are tried, the sets with one write
+//! missing or one write alone, and random sets. Each write is torn in several ways, among complete
+//! ones.
+//!
+//! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants`.
 
 use crate::disk::{Blocks, Data, Image, Io, Tick, What, SECTOR, SIZE};
 use crate::oracle::Cut;
@@ -18,14 +22,14 @@ use std::sync::Arc;
 
 /// All sectors of a block.
 const WHOLE: u8 = 0xff;
-/// Up to so many writes all subsets are tried.
+/// The most open writes of which all subsets are tried.
 const SUBSETS: usize = 5;
-/// Random subsets of more.
+/// The number of random subsets for more writes.
 const RANDOM: usize = 24;
 
-/// A time without a completed flush.
+/// The time between two completed flushes.
 struct Epoch {
-    /// Just before it ended.
+    /// Its last tick.
     end: Tick,
     /// Writes that are durable, in order.
     durable: Vec<usize>,
@@ -33,7 +37,7 @@ struct Epoch {
     open: Vec<usize>,
 }
 
-/// A crash state: an epoch, and which sectors of its open writes arrived.
+/// A crash state: an epoch, and the sectors of its open writes that reached the medium.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct State {
     epoch: usize,
@@ -44,7 +48,7 @@ pub struct State {
 pub struct Crashes {
     ios: Vec<Io>,
     epochs: Vec<Epoch>,
-    /// The medium at each epoch without its open writes, and the hash of that.
+    /// The medium at each epoch without its open writes, and a hash of that.
     images: Vec<(Image, u64)>,
     hashes: Vec<u64>,
     base: Image,
@@ -58,7 +62,7 @@ fn hash_of(block: u64, data: &[u8; SIZE]) -> u64 {
 }
 
 impl Crashes {
-    /// The crash states of a record over this image.
+    /// The crash states of a record, over the image at its beginning.
     pub fn new(base: Image, ios: Vec<Io>) -> Self {
         let hashes = ios.iter().map(|io| match &io.what {
             What::Write { block, data, .. } => hash_of(*block, data),
@@ -117,7 +121,7 @@ impl Crashes {
         self.epochs.push(Epoch { end, durable, open });
     }
 
-    /// The states to be tried, those that are most likely to find something first, at most `max`.
+    /// The states to try, at most `max`, with those first that are most likely to show an error.
     pub fn states(&self, max: usize, r: &mut fastrand::Rng) -> Vec<State> {
         let (mut first, mut rest) = (Vec::new(), Vec::new());
         for (epoch, e) in self.epochs.iter().enumerate() {
@@ -156,7 +160,8 @@ impl Crashes {
                 }
             }
         }
-        // The last state of an epoch is the first of the next one, with other promises: keep both.
+        // The last state of an epoch is the first one of the next, but more was promised then, so
+        // both are kept.
         r.shuffle(&mut rest);
         if first.len() > max / 2 {
             r.shuffle(&mut first);
@@ -170,7 +175,7 @@ impl Crashes {
         first
     }
 
-    /// When the power went, so that the medium can be in this state: as late and as early as possible.
+    /// The latest and the earliest moment of a power cut that leaves this state.
     pub fn cut(&self, s: &State) -> Cut {
         let e = &self.epochs[s.epoch];
         let there = s.kept.iter().map(|k| k.0).chain(e.durable.iter().copied());
@@ -190,7 +195,8 @@ impl Crashes {
             };
             let old = over.get(block).or_else(|| image.get(*block)).cloned();
             if let Some(old) = &old {
-                // What the base has is in no hash; a block back at its base content stays in it.
+                // The hash leaves out what the base has, but includes a block that was written back
+                // to its base content.
                 let was = over.contains_key(block) || self.changed(s.epoch, *block);
                 hash ^= if was { hash_of(*block, old) } else { 0 };
             }
@@ -246,13 +252,13 @@ impl Crashes {
 }
 
 impl Io {
-    /// Does something become durable when it is done?
+    /// Does something become durable when this operation is done?
     fn ends(&self) -> bool {
         self.done != Tick::MAX && !matches!(self.what, What::Write { fua: false, .. })
     }
 }
 
-/// The new sectors of `mask` over the old block.
+/// The old block with the sectors of `mask` from the new one.
 fn torn(old: Option<&Data>, new: &Data, mask: u8) -> Data {
     let mut data = old.map_or([0; SIZE], |d| **d);
     for (i, (to, from)) in data

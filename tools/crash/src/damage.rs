@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damage on top of a power cut: to a superblock slot, or to a batch of the log that had been acknowledged.
+//! Damage on top of a power cut: to a superblock slot, or to a batch of the log that was
+//! acknowledged.
 //!
-//! A batch is acknowledged for sure if a later one was begun. The last batch is left alone, because damage to it
-//! cannot be told from a power cut. The damage is a flipped bit, a lost sector or a lost block.
+//! A batch was certainly acknowledged if a later one was begun. The last batch is left alone,
+//! because damage to it cannot be told apart from a power cut (docs/FORMAT.md §11). The damage is a
+//! flipped bit, a lost sector or a lost block.
+//!
+//! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (DamageSlot, DamageLog).
 
 use crate::disk::{Blocks, Image, SECTOR, SIZE};
 use crate::engine::format::{le32, le64, SB_SLOTS};
@@ -13,7 +17,7 @@ use crate::oracle::View;
 use kernel::prelude::EUCLEAN;
 use std::sync::Arc;
 
-/// Where the log of the smallest filesystem is.
+/// The log of the smallest filesystem, in blocks.
 const LOG: std::ops::Range<u64> = 256..512;
 
 /// A damaged medium.
@@ -43,10 +47,11 @@ fn headers(image: &Image) -> Vec<Header> {
     LOG.filter_map(header).collect()
 }
 
-/// A block that holds what an fsync or a commit was acknowledged for, or what came before.
+/// Chooses a block that holds something acknowledged by an fsync or a commit, or something older.
+/// Returns it with the number of bytes in use.
 fn target(image: &Image, r: &mut fastrand::Rng) -> Option<(u64, usize)> {
     if r.bool() {
-        // What else is in a slot is always zero.
+        // The rest of a slot is always zero.
         return Some((SB_SLOTS[r.usize(..2)], 4 * SECTOR));
     }
     let all = headers(image);
@@ -62,7 +67,7 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<(u64, usize)> {
     Some((LOG.start + (h.pos + r.u64(..h.blocks)) % len, SIZE))
 }
 
-/// Damages the medium, if it has something to be damaged.
+/// Damages the medium, or returns `None` if the chosen place has nothing to damage.
 pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     let mut r = fastrand::Rng::with_seed(salt);
     let (block, used) = target(image, &mut r)?;
@@ -79,7 +84,7 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
             format!("block {block}, sector {k} lost")
         }
         _ => {
-            // Half of them where something is.
+            // Every second time within the bytes that are not zero at the end.
             let end = old.iter().rposition(|b| *b != 0).map_or(used, |e| e + 1);
             let end = if r.bool() { end } else { used };
             let (at, bit) = (r.usize(..end), r.u8(..8));
@@ -98,8 +103,9 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     })
 }
 
-/// Mounts a damaged medium. Returns what a reader finds, or none if the mount refuses to write. Then it must have
-/// written nothing, and a read-only mount without recovery works (unless no superblock is left).
+/// Mounts a damaged medium. Returns what a reader finds, or `None` if the mount refuses to write.
+/// In that case it must have written nothing, and a read-only mount without recovery must work,
+/// unless no superblock is left.
 pub fn mounted(image: &Image) -> Result<Option<View>, String> {
     let disk = crate::disk::Scratch::new(image.clone());
     let refused = match Fs::mount(disk.device(), MountOptions::default()) {
@@ -111,7 +117,7 @@ pub fn mounted(image: &Image) -> Result<Option<View>, String> {
         }
     };
     if disk.changed() {
-        return Err(format!("a mount that was refused wrote: {refused}"));
+        return Err(format!("a refused mount wrote: {refused}"));
     }
     let options = MountOptions {
         read_only: true,

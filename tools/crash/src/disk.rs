@@ -2,11 +2,14 @@
 
 //! Devices in memory: one that records, and one that holds a crash state.
 //!
-//! Both lie over an immutable [`Image`] whose blocks are shared, so that making one costs nothing.
+//! Both lie over an immutable [`Image`] with shared blocks, so making a device costs nothing.
 //!
-//! **Time** is counted in ticks: an operation of the device is issued at one and done at a later one. A
-//! flush covers the writes that were done when it was issued. So several operations may be under way at
-//! once: a write that was issued before a flush and done after it is not covered by it.
+//! **Time** is counted in ticks. An operation of the device is issued at one tick and done at a
+//! later one. A flush covers the writes that were done when it was issued. Several operations may
+//! be under way at once: a flush does not cover a write that was issued before it and done after
+//! it.
+//!
+//! Tests: tools/crash/tests/recovery.rs.
 
 use kernel::prelude::Result;
 use ordofs_engine::os::{Backend, Device};
@@ -16,13 +19,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bytes of a block.
 pub const SIZE: usize = 4096;
-/// Bytes of a sector, which a device writes as a whole or not at all.
+/// Bytes of a sector. A device writes a sector as a whole or not at all.
 pub const SECTOR: usize = 512;
 
 /// The content of a block.
 pub type Data = Arc<[u8; SIZE]>;
 
-/// Block numbers hash to themselves.
+/// A hasher for block numbers.
 #[derive(Default)]
 pub struct Plain(u64);
 
@@ -39,12 +42,13 @@ impl Hasher for Plain {
 /// Block number to content.
 pub type Blocks = HashMap<u64, Data, BuildHasherDefault<Plain>>;
 
-/// The content of a medium: a block is that of the first layer that has it, and zero if none has it.
+/// The content of a medium. A block has the content of the newest layer that has it, and is zero if
+/// none does.
 #[derive(Clone, Default)]
 pub struct Image {
     /// Size in blocks.
     pub blocks: u64,
-    /// From new to old.
+    /// Newest first.
     layers: Vec<Arc<Blocks>>,
 }
 
@@ -57,7 +61,7 @@ impl Image {
         }
     }
 
-    /// With `over` written.
+    /// This image with the blocks of `over` written.
     pub fn with(&self, over: Blocks) -> Self {
         let mut layers = vec![Arc::new(over)];
         layers.extend(self.layers.iter().cloned());
@@ -67,7 +71,7 @@ impl Image {
         }
     }
 
-    /// All in one layer.
+    /// The same content in one layer.
     pub fn flat(&self) -> Self {
         let mut all = Blocks::default();
         for layer in self.layers.iter().rev() {
@@ -96,7 +100,7 @@ fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When.
+/// A point in time, counted in events of the device.
 pub type Tick = u64;
 
 /// One recorded operation.
@@ -126,7 +130,7 @@ pub enum What {
     Flush,
 }
 
-/// Called when an operation has been issued and is not done: is it a flush?
+/// Called for an operation that was issued and is not done; the argument says whether it is a flush.
 pub type Hook = Box<dyn FnMut(bool) + Send>;
 
 struct Record {
@@ -159,7 +163,7 @@ struct Inner {
 pub struct Recorder(Arc<Inner>);
 
 impl Recorder {
-    /// Records what happens to this image from now on.
+    /// A device over this image, with an empty record.
     pub fn new(base: Image) -> Self {
         let blocks = base.blocks;
         let record = Record {
@@ -175,27 +179,27 @@ impl Recorder {
         }))
     }
 
-    /// A device on it.
+    /// A [`Device`] for the engine.
     pub fn device(&self) -> Device {
         Device::new(self.clone())
     }
 
-    /// The time.
+    /// The present tick.
     pub fn ticks(&self) -> Tick {
         lock(&self.0.record).ticks
     }
 
-    /// What was recorded.
+    /// The record so far.
     pub fn take(&self) -> Vec<Io> {
         lock(&self.0.record).ios.clone()
     }
 
-    /// What was there at the beginning.
+    /// The image at the beginning of the record.
     pub fn base(&self) -> Image {
         lock(&self.0.record).base.clone()
     }
 
-    /// What was recorded is durable, and the record begins anew.
+    /// Makes everything recorded durable, and begins a new record.
     pub fn rebase(&self) {
         let mut r = lock(&self.0.record);
         let now = std::mem::take(&mut r.now);
@@ -204,14 +208,14 @@ impl Recorder {
         r.ticks = 0;
     }
 
-    /// What a reader sees now.
+    /// The present content, as a reader sees it.
     pub fn image(&self) -> Image {
         let r = lock(&self.0.record);
         r.base.with(r.now.clone())
     }
 
-    /// From now on `hook` is called for each operation that has been issued and is not done. It may use
-    /// the device; its own operations do not call it again.
+    /// Calls `hook` from now on for each operation, after it was issued and before it is done. The
+    /// hook may use the device; its own operations do not call it again.
     pub fn set_hook(&self, hook: Option<Hook>) {
         *lock(&self.0.hook) = hook;
     }
@@ -232,7 +236,7 @@ impl Recorder {
         r.issue(What::Write { block, data, fua })
     }
 
-    /// An operation is done.
+    /// Completes an operation.
     pub fn done(&self, index: usize) {
         let mut r = lock(&self.0.record);
         r.ticks += 1;
@@ -293,12 +297,12 @@ struct ScratchInner {
 pub struct Scratch(Arc<ScratchInner>);
 
 impl Scratch {
-    /// On this image.
+    /// A device over this image.
     pub fn new(base: Image) -> Self {
         Self::with(base, false)
     }
 
-    /// On this image, and nothing can be written.
+    /// A device over this image that refuses writes.
     pub fn readonly(base: Image) -> Self {
         Self::with(base, true)
     }
@@ -311,7 +315,7 @@ impl Scratch {
         }))
     }
 
-    /// A device on it.
+    /// A [`Device`] for the engine.
     pub fn device(&self) -> Device {
         Device::new(self.clone())
     }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ordofs-crash`: the crash simulator (see the library for what it does).
+//! `ordofs-crash`: the command-line program of the crash simulator; the library says what it does.
 
 use clap::{Args, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -29,7 +29,7 @@ struct Cli {
 
 #[derive(Args)]
 struct Common {
-    /// What random choices are made of
+    /// Seed of the random choices
     #[arg(long, default_value_t = 1, global = true)]
     seed: u64,
     /// Sampled workloads, beside all sequences of length 1 and 2
@@ -38,53 +38,54 @@ struct Common {
     /// The most crash states of one workload
     #[arg(long, default_value_t = 120, global = true)]
     states: usize,
-    /// Every N-th state is mounted read-only too, and has its recovery cut off
+    /// Mount every N-th state read-only too, and interrupt its recovery
     #[arg(long, value_name = "N", default_value_t = 16, global = true)]
     deep: usize,
     /// Threads
     #[arg(short, long, global = true)]
     jobs: Option<usize>,
-    /// Stop after so many seconds
+    /// Stop after this many seconds
     #[arg(long, global = true)]
     seconds: Option<u64>,
-    /// Only this workload
+    /// Run only this workload
     #[arg(long, global = true)]
     workload: Option<u64>,
-    /// Only this state of it
+    /// Check only this state of it
     #[arg(long, global = true, requires = "workload")]
     state: Option<usize>,
-    /// With this protection of the engine taken away
+    /// Take this protection of the engine away
     #[arg(long, global = true)]
     mutant: Option<String>,
 }
 
 #[derive(Subcommand)]
 enum Command {
-    /// Shows that the simulator notices when a protection of the log or of truncation is taken away
+    /// Show that the simulator notices when a protection of the log, of truncation or of attributes
+    /// is missing
     Mutants {
-        /// Give up after so many states each
+        /// Give up after this many states for each mutant
         #[arg(long, default_value_t = 300_000)]
         limit: u64,
     },
 }
 
-/// A workload takes milliseconds: one that has not ended after this time never will.
+/// A workload takes milliseconds. One that has not ended after this time never will.
 const STUCK: Duration = Duration::from_secs(120);
 
-/// What all threads do together.
+/// One run of the simulator, shared by its threads.
 struct Run<'a> {
     bases: &'a Bases,
     plan: &'a Plan,
     effort: Effort,
     mutant: Option<Mutant>,
     only: Option<usize>,
-    /// Workloads in the order in which they are tried.
+    /// The next workload, in the order in which they are tried.
     next: AtomicU64,
     last: u64,
     shuffle: bool,
-    /// Stop after so many states.
+    /// Stop after this many states.
     limit: u64,
-    /// Stop then.
+    /// Stop at this time.
     until: Option<Instant>,
     states: AtomicU64,
     recoveries: AtomicU64,
@@ -96,14 +97,14 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// Takes workloads until there are none left, or one violates a promise.
+    /// Runs workloads until none is left or one violates a promise.
     fn work(&self, bar: &ProgressBar, starts: impl Fn(u64)) {
         loop {
             let n = self.next.fetch_add(1, Ordering::Relaxed);
             if n >= self.last || self.stop.load(Ordering::Relaxed) {
                 return;
             }
-            // A fixed walk through all of them, so that the first ones are a fair sample.
+            // A fixed permutation, so that the first workloads are a fair sample of all.
             let number = match self.shuffle {
                 true => (n.wrapping_mul(0x9e37_79b1)) % self.plan.len(),
                 false => n,
@@ -135,7 +136,8 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // The states are damaged on purpose, so the engine's messages say nothing new. Panics are reported as violations.
+    // The simulator damages states on purpose, so the engine's messages are of no use. Panics are
+    // reported as violations.
     kernel::print::set_level(kernel::print::SILENT);
     std::panic::set_hook(Box::new(|_| ()));
     match simulate(&cli) {
@@ -150,7 +152,7 @@ fn main() -> ExitCode {
 
 fn named(name: &str) -> Result<Mutant, String> {
     let found = ALL.iter().find(|m| m.1 == name).map(|m| m.0);
-    found.ok_or_else(|| format!("there is no mutant {name}"))
+    found.ok_or_else(|| format!("unknown mutant {name}"))
 }
 
 fn simulate(cli: &Cli) -> Result<bool, String> {
@@ -231,7 +233,8 @@ fn go(cli: &Cli, r: &Run<'_>) {
     bar.finish_and_clear();
 }
 
-/// A workload that does not end is a violation, and its threads cannot be stopped.
+/// Reports a workload that does not end as a violation, and exits, because its threads cannot be
+/// stopped.
 fn stuck(cli: &Cli, number: u64) -> ! {
     let v = Violation {
         state: None,
@@ -251,7 +254,7 @@ fn show(cli: &Cli, number: u64, w: &Workload, v: &Violation) {
     let c = &cli.common;
     let state = v.state.map_or(String::new(), |s| format!(" --state {s}"));
     println!(
-        "  again: ordofs-crash --seed {} --sampled {} --states {} --deep {} --workload {number}{state}",
+        "  reproduce: ordofs-crash --seed {} --sampled {} --states {} --deep {} --workload {number}{state}",
         c.seed, c.sampled, c.states, c.deep
     );
 }
@@ -276,13 +279,13 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
         );
     }
     println!(
-        "{states} crash states, {} distinct media, {} recoveries cut off; {seconds:.0} s, {:.0} states/s",
+        "{states} crash states, {} distinct media, {} interrupted recoveries; {seconds:.0} s, {:.0} states/s",
         lock(&r.images).len(),
         r.recoveries.load(Ordering::Relaxed),
         states as f64 / seconds.max(0.001)
     );
     println!(
-        "{} damaged, {} of them refused to be written to",
+        "{} states damaged; the mount refused to write to {} of them",
         r.damaged.load(Ordering::Relaxed),
         r.refused.load(Ordering::Relaxed)
     );
@@ -290,12 +293,12 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     if let Some((number, v)) = &found {
         show(cli, *number, &plan.workload(*number), v);
     } else {
-        println!("none violates docs/GUARANTEES.md");
+        println!("no state violates docs/GUARANTEES.md");
     }
     found.is_none()
 }
 
-/// The mutants of the log, of truncation and of attributes, each until it is caught.
+/// Runs the mutants of the log, of truncation and of attributes, each until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounts a crash state, reads everything back and checks it: what a user sees, and what fsck.ordofs says.
+//! Mounts a crash state, reads everything back and checks it: reports what a user sees and what
+//! fsck.ordofs finds.
+//!
+//! Tests: tools/crash/tests/recovery.rs.
 
 use crate::disk::{Image, Recorder, Scratch, SIZE};
 use crate::engine::{Fs, Inode, MapKind, MountOptions, Verdict, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
@@ -8,10 +11,10 @@ use crate::oracle::{Seen, View};
 use crate::os::{crc32c, Block, Device};
 use ordofs_fsck::{check, Options};
 
-/// Directories deeper than that are a loop.
+/// The deepest directory of a workload; deeper ones form a loop.
 const DEPTH: usize = 8;
 
-/// fsck.ordofs on a device.
+/// Runs fsck.ordofs on a device; its findings are an error.
 fn fsck(dev: Device, data: bool, what: &str) -> Result<ordofs_fsck::Report, String> {
     let r = check(dev, Options { data }).map_err(|e| format!("fsck {what}: {}", e.reason))?;
     if r.is_clean() {
@@ -35,7 +38,7 @@ pub fn recovered(image: &Image) -> Result<(View, Image), String> {
     let (seen, root) = (view.inodes.len() as u64, 1);
     if r.stats.orphans != 0 || r.stats.inodes != seen + root {
         return Err(format!(
-            "{} inodes have names, {} are there, {} of them orphans",
+            "{} inodes have names, but {} exist, {} of them orphans",
             seen + root,
             r.stats.inodes,
             r.stats.orphans
@@ -44,7 +47,7 @@ pub fn recovered(image: &Image) -> Result<(View, Image), String> {
     Ok((view, disk.image()))
 }
 
-/// Mounts read-only, on a device that refuses to be written, and reads everything.
+/// Mounts read-only, on a device that refuses writes, and reads everything.
 pub fn read_only(image: &Image) -> Result<View, String> {
     let disk = Scratch::readonly(image.clone());
     let options = MountOptions {
@@ -58,7 +61,7 @@ pub fn read_only(image: &Image) -> Result<View, String> {
     Ok(view)
 }
 
-/// The record of a mount.
+/// Mounts and unmounts on a recording device.
 pub fn record(image: &Image) -> Result<Recorder, String> {
     let rec = Recorder::new(image.clone());
     let fs = Fs::mount(rec.device(), MountOptions::default())

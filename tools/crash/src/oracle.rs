@@ -8,21 +8,28 @@
 //! | [`view`] | what a reader finds after a power cut |
 //! | [`judge`] | whether that is allowed |
 //!
-//! The oracle receives what every operation means (POSIX, not OrdoFS), when it began, and which calls that
-//! promise durability have returned. It knows nothing of the engine. For a power cut it computes
+//! The oracle knows nothing of the engine. The simulator reports to it what every operation means
+//! (POSIX, not OrdoFS), when it began, and which calls that promise durability have returned. For a
+//! power cut it computes
 //!
-//! - the *floor*: what had been promised by then. Promise 2 makes it one for all names; for a file's data
-//!   and attributes it is the newest fsync of that file, or sync (promises 1 and 3);
+//! - the *floor*: what had been promised by then. For names it is the newest promise of all, by
+//!   promise 2; for a file's data and attributes it is the newest fsync of that file, or sync
+//!   (promises 1 and 3);
 //! - the *ceiling*: what had begun by then.
 //!
 //! Names must be those of one moment between floor and ceiling (promises 2 and 4), and so must the
-//! extended attributes of an inode (7). Each block of a
-//! file must be what it was at the floor, or became later (promises 5 and 6), and so must size, mode, owner and
-//! times, each for itself. Three things tie them together:
+//! extended attributes of an inode (7). Each block of a file must have the content that it had at
+//! the floor, or a later one (promises 5 and 6). So must size, mode, owner and times, each for
+//! itself. Three rules tie them together:
 //!
 //! - a file that a rename put in another's place has brought its data along (promise 4);
 //! - an access control list and the permissions are of the same moment (promise 7);
 //! - what a truncation cut off does not come back, however the file grows afterwards (promise 5).
+//!
+//! Times are numbers of operations ([`When`]) and ticks of the device ([`Tick`]); sizes and
+//! positions are in bytes.
+//!
+//! Tests: `scripts/crash mutants`; tools/crash/tests/attributes.rs, recovery.rs.
 
 mod judge;
 mod object;
@@ -42,11 +49,11 @@ use std::sync::Arc;
 struct Ack {
     /// When the call returned.
     returned: Tick,
-    /// What had happened by then.
+    /// The last operation that it covers.
     time: When,
-    /// Which object; none: all.
+    /// The object that it covers; `None` for all.
     who: Option<Id>,
-    /// Times too (not with fdatasync).
+    /// Does it cover times? (fdatasync does not.)
     times: bool,
 }
 
@@ -60,21 +67,22 @@ struct Moment {
     names: Vec<(u64, &'static str, u64)>,
 }
 
-/// When the power went.
+/// The moment of a power cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Cut {
-    /// Calls that returned up to then have returned.
+    /// Calls that had returned at this tick count as returned.
     pub returned: Tick,
-    /// Operations that began before have begun: later ones can have left nothing on the medium.
+    /// Operations that began before this tick may have left something on the medium; later ones
+    /// cannot.
     pub begun: Tick,
 }
 
 /// The oracle.
 #[derive(Clone)]
 pub struct Oracle {
-    /// Everything that ever was.
+    /// All objects that ever existed.
     pub objects: Vec<Object>,
-    /// The names now.
+    /// The present names.
     pub names: Names,
     moments: Vec<Moment>,
     acks: Vec<Ack>,
@@ -101,18 +109,18 @@ impl Oracle {
         o
     }
 
-    /// The present operation.
+    /// The number of the present operation.
     pub fn now(&self) -> When {
         (self.began.len() - 1) as When
     }
 
-    /// An operation begins.
+    /// Begins an operation.
     pub fn begin(&mut self, tick: Tick) -> When {
         self.began.push(tick);
         self.now()
     }
 
-    /// Forgets the history: the present state counts as the state from the beginning.
+    /// Forgets the history. The present state counts as the one from the beginning.
     pub fn settle(&mut self) {
         self.began = vec![0];
         self.acks.clear();
@@ -143,7 +151,7 @@ impl Oracle {
         self.names_changed();
     }
 
-    /// The names have changed.
+    /// Notes that the names have changed.
     pub fn names_changed(&mut self) {
         let mut names: Vec<_> = self
             .names
@@ -155,7 +163,7 @@ impl Oracle {
         self.moments.push(Moment { time, names });
     }
 
-    /// A new object.
+    /// Adds an object.
     pub fn add(&mut self, ino: u64, mode: u32, mtime: Time, target: Option<Vec<u8>>) -> Id {
         let t = self.now();
         let size = target.as_ref().map_or(0, |t| t.len() as u64);
@@ -182,7 +190,7 @@ impl Oracle {
         self.objects.len() - 1
     }
 
-    /// How many names it has.
+    /// The number of names of an object.
     pub fn links(&self, id: Id) -> usize {
         self.names.values().filter(|i| **i == id).count()
     }
@@ -200,8 +208,9 @@ impl Oracle {
             .map_or(&self.zero, |v| &v.data)
     }
 
-    /// Bytes of a file change: `f(offset in the block, bytes)` for each block of the range. `sure`: when
-    /// that is certain; [`NEVER`] while the write is in flight.
+    /// Changes bytes of a file: calls `f(offset in the file, bytes)` for each block of the range.
+    /// `sure` is the operation from which the change counts as done, or [`NEVER`] while the write
+    /// is in flight.
     pub fn change(
         &mut self,
         id: Id,
@@ -235,8 +244,8 @@ impl Oracle {
         }
     }
 
-    /// Writes that were in flight on a file have ended, while the present operation was under way: it
-    /// promises nothing about them, later ones do.
+    /// Notes that the writes in flight on a file have ended, during the present operation. That
+    /// operation promises nothing about them; later ones do.
     pub fn landed(&mut self, id: Id) {
         let now = self.now() + 1;
         let o = &mut self.objects[id];
@@ -248,7 +257,7 @@ impl Oracle {
         }
     }
 
-    /// The file grows to this size by a write of data.
+    /// Lets the file grow to this size by a write of data.
     pub fn grow(&mut self, id: Id, bytes: u64) {
         let time = self.now();
         let o = &mut self.objects[id];
@@ -265,7 +274,7 @@ impl Oracle {
         o.size = bytes;
     }
 
-    /// The file has this size now; what is cut off is zero if it ever comes back.
+    /// Gives the file this size. What is cut off is zero if it ever comes back.
     pub fn resize(&mut self, id: Id, bytes: u64) {
         let time = self.now();
         let (old, last) = (self.objects[id].size, self.end_of_blocks(id));
@@ -288,44 +297,44 @@ impl Oracle {
         last.map_or(0, |(b, _)| (b + 1) * SIZE as u64)
     }
 
-    /// New permission bits.
+    /// Sets the permission bits.
     pub fn set_mode(&mut self, id: Id, mode: u32) {
         let t = self.now();
         self.objects[id].mode = mode;
         self.objects[id].modes.push((t, mode));
     }
 
-    /// Another owner.
+    /// Sets the owner.
     pub fn set_owner(&mut self, id: Id, uid: u32) {
         let t = self.now();
         self.objects[id].owners.push((t, uid));
     }
 
-    /// The modification time that stat shows from now on.
+    /// Sets the modification time that stat shows from now on.
     pub fn set_mtime(&mut self, id: Id, mtime: Time) {
         let t = self.now();
         self.objects[id].mtimes.push((t, mtime));
     }
 
-    /// The extended attributes now.
+    /// The present extended attributes.
     pub fn xattrs(&self, id: Id) -> &Xattrs {
         let x = self.objects[id].xattrs.last();
         &x.expect("there is always a first").1
     }
 
-    /// New extended attributes.
+    /// Sets the extended attributes.
     pub fn set_xattrs(&mut self, id: Id, x: Xattrs) {
         let t = self.now();
         self.objects[id].xattrs.push((t, x));
     }
 
-    /// A rename put the file in another's place.
+    /// Notes that a rename put the file in another's place.
     pub fn replaced_by(&mut self, id: Id) {
         let t = self.now();
         self.objects[id].brought.push(t);
     }
 
-    /// A call that promises durability of what had happened up to `time` has returned.
+    /// Notes that a call has returned that promises durability of everything up to `time`.
     pub fn ack(&mut self, returned: Tick, time: When, who: Option<Id>, times: bool) {
         self.acks.push(Ack {
             returned,
@@ -344,7 +353,7 @@ impl Oracle {
         (self.began.partition_point(|b| *b < cut.begun).max(1) - 1) as When
     }
 
-    /// A value that is equal for cuts that allow the same.
+    /// A value that is equal for cuts that allow the same results.
     pub fn window(&self, cut: Cut) -> (usize, When) {
         let acks = self.acks.iter().filter(|a| a.returned <= cut.returned);
         (acks.count(), self.ceiling(cut))

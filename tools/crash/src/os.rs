@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The OS contract (docs/DESIGN.md §1): that of `ordofs-engine`, with a clock and random numbers that
-//! begin anew with every workload, per thread.
+//! The OS contract (docs/DESIGN.md §1) of `ordofs-engine`, with a clock and random numbers that
+//! start again with every workload, in each thread.
 
 pub use ordofs_engine::os::*;
 
@@ -12,10 +12,10 @@ std::thread_local! {
     static RANDOM: Cell<u64> = const { Cell::new(0) };
 }
 
-/// 2026-01-01, when every workload begins.
+/// 2026-01-01, the time at which every workload begins.
 const EPOCH: i64 = 1_767_225_600;
 
-/// The clock: each call returns a time one microsecond later than the call before.
+/// The time; each call returns a time one microsecond later than the last.
 pub fn now() -> Time {
     let t = TICKS.get();
     TICKS.set(t + 1);
@@ -25,7 +25,7 @@ pub fn now() -> Time {
     }
 }
 
-/// Seconds since boot, of the same clock.
+/// Seconds since boot, by the same clock.
 pub fn uptime() -> u64 {
     TICKS.get() / 1_000_000
 }
@@ -42,12 +42,12 @@ pub fn clock() -> u64 {
     TICKS.get()
 }
 
-/// Sets this thread's clock to so many ticks after the beginning.
+/// Sets this thread's clock to `ticks` ticks after the beginning.
 pub fn set_clock(ticks: u64) {
     TICKS.set(ticks);
 }
 
-/// Begins the random numbers of this thread again.
+/// Restarts the random numbers of this thread after the `n`-th.
 pub fn set_random(n: u64) {
     RANDOM.set(n);
 }

@@ -2,9 +2,12 @@
 
 //! A file as the kernel glue drives it: page cache, writeback, direct I/O, truncation, fallocate.
 //!
-//! The order of the engine's calls is that of rust/fs/data and rust/vfs; what the kernel's iomap code does
-//! in between (reading a page before a part of it is changed, zeroing behind the end of the file at
-//! writeback) is done here in a few lines.
+//! The engine is called in the order of rust/fs/data and rust/vfs. What the kernel's iomap code
+//! does in between (reading a page before a part of it is changed, zeroing behind the end of the
+//! file at writeback) is done here in a few lines. Positions and lengths are in bytes, except for
+//! runs of blocks.
+//!
+//! Tests: tools/crash/tests/recovery.rs.
 
 use crate::disk::{Recorder, SIZE};
 use crate::engine::{Fs, Inode, MapKind, Started, Verdict};
@@ -22,7 +25,7 @@ struct Page {
     dirty: bool,
 }
 
-/// A direct write whose data has been submitted and that has not ended.
+/// A write that was submitted and has not ended.
 struct Flight {
     ordered: crate::engine::Ordered,
     reach: u64,
@@ -32,12 +35,12 @@ struct Flight {
 /// A regular file in use.
 #[derive(Default)]
 pub struct File {
-    /// What stat shows; the size on disk may be behind.
+    /// The size that stat shows; the on-disk size may be behind.
     pub size: u64,
     pages: BTreeMap<u64, Page>,
     flights: Vec<Flight>,
-    /// A rename over another file has brought its data along: the engine may still owe that, and the call that
-    /// pays the debt waits for all writes in flight.
+    /// The file was renamed over another one. The engine may still owe its data, and the call that
+    /// pays the debt waits for all its writes in flight.
     renamed_over: bool,
 }
 
@@ -58,7 +61,7 @@ fn blocks(range: &Range<u64>) -> Range<u64> {
 }
 
 impl File {
-    /// A file of this size, nothing of it cached.
+    /// A file of this size with an empty page cache.
     pub fn new(size: u64) -> Self {
         Self {
             size,
@@ -66,7 +69,7 @@ impl File {
         }
     }
 
-    /// Reads a page into the cache: what a reader of the file sees.
+    /// Reads a page into the cache.
     fn page(&mut self, io: &Io<'_>, b: u64) -> Result<&mut Page> {
         if !self.pages.contains_key(&b) {
             let m = io.fs.map_read(io.inode, b, 1)?;
@@ -110,8 +113,8 @@ impl File {
         Ok(())
     }
 
-    /// Zeroes bytes through the page cache; holes and preallocated blocks stay what they are. Returns whether
-    /// anything was changed.
+    /// Zeroes bytes through the page cache. Holes and preallocated blocks stay as they are. Returns
+    /// whether anything changed.
     fn zero(&mut self, io: &Io<'_>, range: Range<u64>) -> Result<bool> {
         let mut any = false;
         for b in blocks(&range) {
@@ -143,7 +146,7 @@ impl File {
         Ok(())
     }
 
-    /// A store through a shared mapping, inside of the file.
+    /// A store through a shared mapping, inside the file.
     pub fn store(
         &mut self,
         io: &Io<'_>,
@@ -170,7 +173,7 @@ impl File {
         })
     }
 
-    /// Takes the dirty pages of a range of blocks, run by run.
+    /// Passes the dirty pages of a range of blocks to `f`, run by run.
     fn each_dirty(
         &mut self,
         range: Range<u64>,
@@ -200,8 +203,8 @@ impl File {
         self.pages.range(at..).find(|(_, p)| p.dirty).map(|p| *p.0)
     }
 
-    /// Starts the write of a run of blocks, in as many parts as it takes. `issue` gets each part, its
-    /// blocks, and the byte of the file that it ends before.
+    /// Starts the write of a run of blocks, in as many parts as the engine needs. `issue` receives
+    /// each part, its blocks, and the byte of the file at which it ends.
     fn start(
         io: &Io<'_>,
         first: u64,
@@ -222,7 +225,7 @@ impl File {
         Ok(())
     }
 
-    /// Starts, carries out and ends the write of a run of blocks.
+    /// Writes a run of blocks, from start to completion.
     fn submit(&self, io: &Io<'_>, first: u64, data: &[[u8; SIZE]], direct: bool) -> Result {
         Self::start(io, first, data, direct, |s, part, end| {
             for (i, d) in part.iter().enumerate() {
@@ -269,7 +272,7 @@ impl File {
         Ok(())
     }
 
-    /// The first half of an asynchronous direct write inside of the file: it is in flight.
+    /// The first half of an asynchronous direct write inside the file, which stays in flight.
     pub fn start_direct(
         &mut self,
         io: &Io<'_>,
@@ -302,12 +305,12 @@ impl File {
         !self.flights.is_empty()
     }
 
-    /// Are writes in flight that a call may wait for because it pays the engine's debts?
+    /// Are writes in flight for which a call may wait when it pays debts?
     pub fn owes(&self) -> bool {
         self.renamed_over && self.in_flight()
     }
 
-    /// The writes in flight end.
+    /// Ends the writes in flight.
     pub fn finish_flights(&mut self, io: &Io<'_>) -> Result {
         for f in std::mem::take(&mut self.flights) {
             f.issued.iter().for_each(|i| io.rec.done(*i));
@@ -324,13 +327,13 @@ impl File {
     /// Drops clean pages.
     pub fn drop_clean(&mut self) {
         if self.owes() {
-            // They are being written.
+            // The pages are being written.
             return;
         }
         self.pages.retain(|_, p| p.dirty);
     }
 
-    /// Is there anything that only the page cache has?
+    /// Does the disk have everything that the page cache has?
     pub fn is_clean(&self) -> bool {
         self.flights.is_empty() && self.pages.values().all(|p| !p.dirty)
     }
@@ -347,7 +350,7 @@ impl File {
         self.size = size;
     }
 
-    /// truncate(2), as rust/fs/data/space.rs.
+    /// truncate(2), as in rust/fs/data/space.rs.
     pub fn truncate(&mut self, io: &Io<'_>, size: u64) -> Result {
         self.finish_flights(io)?;
         if size > self.size {
@@ -358,8 +361,8 @@ impl File {
         self.cut(io, size, |io| io.fs.set_size(io.inode, size))
     }
 
-    /// truncate(2) to a smaller size that runs out of memory after the cut: it ends with an error, and all of the
-    /// blocks are still there.
+    /// truncate(2) to a smaller size that runs out of memory after the cut: it returns an error,
+    /// and all the blocks are still there.
     pub fn truncate_in_vain(&mut self, io: &Io<'_>, size: u64) -> Result {
         self.finish_flights(io)?;
         self.writeback(io, 0..u64::MAX)?;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One workload with all its crash states.
+//! Runs one workload and checks all its crash states.
+//!
+//! Tests: tools/crash/tests/recovery.rs, tools/crash/tests/attributes.rs.
 
 use crate::bases::Bases;
 use crate::crash::{Crashes, State};
@@ -20,29 +22,29 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 pub struct Effort {
     /// The most states of one workload.
     pub states: usize,
-    /// Each n-th state is also mounted read-only, and each n-th has its recovery cut off.
+    /// Every n-th state is also mounted read-only, and every n-th has its recovery interrupted.
     pub deep: usize,
 }
 
 /// The result of a workload.
 #[derive(Default)]
 pub struct Outcome {
-    /// States that were checked; no two of one workload have the same content and the same promises.
+    /// Checked states, each content with each set of promises once.
     pub states: u64,
     /// Hashes of the contents.
     pub images: Vec<u64>,
-    /// Recoveries that were cut off themselves.
+    /// Recoveries that a second power cut interrupted.
     pub recoveries: u64,
-    /// States that were damaged, and among them those that could not be mounted any more.
+    /// Damaged states, and those among them that the mount refused to write to.
     pub damaged: (u64, u64),
     /// The first violation.
     pub violation: Option<Violation>,
 }
 
-/// Something that docs/GUARANTEES.md does not allow.
+/// A result that docs/GUARANTEES.md does not allow.
 #[derive(Debug)]
 pub struct Violation {
-    /// Number of the state; none: the workload itself failed.
+    /// Number of the state; `None` if the workload itself failed.
     pub state: Option<usize>,
     /// What the state is.
     pub what: String,
@@ -50,7 +52,7 @@ pub struct Violation {
     pub text: String,
 }
 
-/// Panics are violations too.
+/// Runs `f`; a panic counts as a violation.
 fn caught<R>(f: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
     catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|p| {
         let text = p
@@ -61,7 +63,7 @@ fn caught<R>(f: impl FnOnce() -> Result<R, String>) -> Result<R, String> {
     })
 }
 
-/// Carries a workload out. Returns its record and the oracle.
+/// Runs a workload. Returns its crash states and the oracle.
 pub fn carry_out(
     bases: &Bases,
     w: &Workload,
@@ -76,7 +78,7 @@ pub fn carry_out(
     Ok((Crashes::new(rec.base(), rec.take()), world.oracle))
 }
 
-/// Runs a workload with all its states, or with the one of this number.
+/// Runs a workload and checks all its states, or only state `only`.
 pub fn run(
     bases: &Bases,
     w: &Workload,
@@ -147,14 +149,19 @@ fn try_state(
     same(&view, &ro).map_err(|e| format!("read-only: {e}"))?;
     let (again, _) = observe::recovered(&after).map_err(|e| format!("second mount: {e}"))?;
     same(&view, &again).map_err(|e| format!("second mount: {e}"))?;
-    // The power goes once more, during recovery.
+    // A second power cut, during recovery.
     let rec = observe::record(image)?;
     let crashes = Crashes::new(rec.base(), rec.take());
     let mut r = fastrand::Rng::with_seed(salt);
     for s in crashes.states(4, &mut r) {
         let (image, _) = crashes.image(&s);
         out.recoveries += 1;
-        let say = |e: String| format!("after a recovery cut off ({}): {e}", crashes.describe(&s));
+        let say = |e: String| {
+            format!(
+                "after an interrupted recovery ({}): {e}",
+                crashes.describe(&s)
+            )
+        };
         observe::untouched(&image).map_err(say)?;
         let (again, _) = observe::recovered(&image).map_err(say)?;
         same(&view, &again).map_err(say)?;
@@ -162,7 +169,8 @@ fn try_state(
     Ok(())
 }
 
-/// Damage loses nothing that was promised, or the mount refuses to write. Every fourth state is damaged.
+/// After damage, either everything that was promised is there, or the mount refuses to write.
+/// Damages every fourth state.
 fn try_damage(
     image: &Image,
     oracle: &Oracle,
@@ -187,7 +195,7 @@ fn try_damage(
     }
 }
 
-/// Do two recoveries of one state have the same result?
+/// Checks that two recoveries of one state have the same result.
 fn same(a: &View, b: &View) -> Result<(), String> {
     if a.names != b.names {
         return Err(format!("names {:?}, then {:?}", a.names, b.names));

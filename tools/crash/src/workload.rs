@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The operations and their enumeration (after ACE, the automatic crash explorer of CrashMonkey).
+//! The operations, and their enumeration (after ACE, the automatic crash explorer of CrashMonkey).
 //!
-//! The stage: directories `A` (with the file `f`, the empty directory `d`) and `B` (with the file `g`).
-//! `A/f` has two and a half written blocks; `B/g` has a written block and three preallocated ones.
-//! An operation that makes no sense where it comes (its file is gone) does nothing.
+//! A workload starts with the directories `A` (with the file `f` and the empty directory `d`) and
+//! `B` (with the file `g`). `A/f` has two and a half written blocks; `B/g` has a written block and
+//! three preallocated ones. An operation that makes no sense where it comes, for example because
+//! its file is gone, does nothing.
+//!
+//! Tests: tools/crash/tests/recovery.rs, tools/crash/tests/attributes.rs.
 
 use std::fmt;
 
@@ -32,7 +35,7 @@ pub enum Op {
     Exchange(Path, Path),
     /// renameat2(2) with RENAME_WHITEOUT
     Whiteout(Path, Path),
-    /// symlink(2) with a target of so many bytes
+    /// symlink(2): path, bytes of the target
     Symlink(Path, usize),
     /// open(2) with O_TMPFILE, and a write
     Tmpfile,
@@ -46,11 +49,11 @@ pub enum Op {
     Direct(Path, u64, u64),
     /// write(2) with O_DIRECT at the end, rounded up to a block
     DirectAppend(Path, u64),
-    /// An asynchronous direct write is submitted and stays in flight
+    /// An asynchronous direct write is submitted and stays in flight: position, length
     Submit(Path, u64, u64),
-    /// ... and ends
+    /// The writes in flight end
     Complete(Path),
-    /// A store through a shared mapping
+    /// A store through a shared mapping: position, length
     Mmap(Path, u64, u64),
     /// fallocate(2): position, length, FALLOC_FL_KEEP_SIZE
     Allocate(Path, u64, u64, bool),
@@ -60,7 +63,7 @@ pub enum Op {
     Punch(Path, u64, u64),
     /// truncate(2)
     Truncate(Path, u64),
-    /// truncate(2) to a smaller size that an error ends after the cut
+    /// truncate(2) to a smaller size, which fails after the cut
     TruncateInVain(Path, u64),
     /// The kernel writes dirty pages back by itself
     Writeback(Path),
@@ -68,14 +71,14 @@ pub enum Op {
     Chmod(Path, u32),
     /// chown(2)
     Chown(Path, u32),
-    /// utimensat(2): a modification time, which may be long ago
+    /// utimensat(2): a modification time, which may be in the past
     Utimes(Path, i64),
     /// setfacl(1): an access control list, and the permissions that go with it
     SetAcl(Path, u32),
-    /// The file is read, and the kernel writes its inode back by itself; while that waits for its
-    /// transaction, the next operations happen, as far as they are changes of attributes
+    /// The file is read, and the kernel writes its inode back by itself. While that waits for its
+    /// transaction, the next operations happen, as far as they change attributes
     WriteInode(Path),
-    /// The fsync of something else comes after so many additions of the next operations to the log
+    /// An fsync of another file comes after this many appends of the next operations to the log
     FsyncInside(u32),
     /// setxattr(2): number of the name, bytes of the value
     SetXattr(Path, usize, usize),
@@ -89,7 +92,8 @@ pub enum Op {
     FsyncBoth(Path, Path),
     /// sync(2)
     Sync,
-    /// The commit thread's commit; the next operation happens when it has issued so many writes
+    /// A commit of the commit thread. The next operation happens when it has issued this many
+    /// writes
     Commit(usize),
     /// Memory is short: caches are dropped
     Reclaim,
@@ -102,7 +106,7 @@ impl fmt::Display for Op {
 }
 
 impl Op {
-    /// May it happen while a commit is under way, without waiting for it?
+    /// May it happen during a commit, without waiting for it?
     pub fn beside_commit(&self) -> bool {
         !matches!(
             self,
@@ -110,7 +114,8 @@ impl Op {
         )
     }
 
-    /// Is it a change of attributes, which may happen while the inode is being written back?
+    /// May it happen during a write-back of the inode? True for changes of attributes, and for
+    /// appends.
     pub fn beside_write_back(&self) -> bool {
         matches!(
             self,
@@ -157,7 +162,7 @@ fn on_file(f: Path, out: &mut Vec<Op>) {
     ]);
 }
 
-/// Every operation that the exhaustive sequences are made of.
+/// The operations of the exhaustive sequences.
 pub fn alphabet() -> Vec<Op> {
     let mut v = vec![
         Op::Create("A/g"),
@@ -200,7 +205,8 @@ pub fn alphabet() -> Vec<Op> {
 const FILES: [Path; 6] = ["A/f", "A/g", "B/f", "B/g", "A/d/h", "B/d/h"];
 const DIRS: [Path; 4] = ["A", "B", "A/d", "B/d"];
 
-/// A random operation, of more kinds and with more arguments than the alphabet has.
+/// A random operation. It may be of more kinds, and have other arguments, than those of the
+/// alphabet.
 fn random(r: &mut fastrand::Rng) -> Op {
     let many = if r.u8(..4) == 0 { 6 } else { 4 };
     let f = FILES[r.usize(..many)];
@@ -319,7 +325,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of this seed, with so many sampled workloads.
+    /// The plan for a seed and a number of sampled workloads.
     pub fn new(seed: u64, sampled: u64) -> Self {
         Self {
             alphabet: alphabet(),
@@ -328,27 +334,27 @@ impl Plan {
         }
     }
 
-    /// Sequences of exactly this length (1 or 2).
+    /// The number of sequences of exactly this length (1 or 2).
     pub fn sequences(&self, len: u32) -> u64 {
         (self.alphabet.len() as u64).pow(len)
     }
 
-    /// Workloads that are not sampled.
+    /// The number of workloads that are not sampled.
     pub fn exhaustive(&self) -> u64 {
         2 * (self.sequences(1) + self.sequences(2))
     }
 
-    /// All workloads.
+    /// The number of all workloads.
     pub fn len(&self) -> u64 {
         self.exhaustive() + self.sampled
     }
 
-    /// None?
+    /// Is there no workload?
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// A workload.
+    /// The workload of this number.
     pub fn workload(&self, number: u64) -> Workload {
         let seed = self
             .seed
@@ -375,7 +381,7 @@ impl Plan {
         }
     }
 
-    /// Length 3 over the alphabet, or 4 to 30 of everything.
+    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds.
     fn sample(&self, seed: u64) -> Workload {
         let mut r = fastrand::Rng::with_seed(seed);
         let ops: Vec<_> = if r.u8(..4) != 0 {

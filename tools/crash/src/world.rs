@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Carries a workload out: the VFS's part of the calls, in the order of rust/fs, and reports to the oracle
+//! Runs a workload: makes the calls of the VFS, in the order of rust/fs, and reports to the oracle
 //! what happened.
 //!
-//! One thread, but for three operations in which two calls meet: a commit with something else happening
-//! while its I/O is under way, two fsyncs at once, and an fsync that waits for a write in flight. The two
-//! threads take turns at points that the device gives, so that a workload gives the same record every
-//! time.
+//! One thread runs, except for three operations in which two calls meet: a commit with something
+//! else happening during its I/O, two fsyncs at once, and an fsync that waits for a write in
+//! flight. The two threads take turns at points that the device defines, so a workload gives the
+//! same record every time.
+//!
+//! Tests: tools/crash/tests/attributes.rs, recovery.rs.
 
 use crate::base::Base;
 use crate::disk::Recorder;
@@ -32,9 +34,9 @@ const XATTRS: [&str; 4] = ["a", "bc", "long-name-of-an-attribute", "x"];
 struct Handle {
     inode: Shared<Inode>,
     file: Option<File>,
-    /// The times of the VFS inode. Its write-back reads them while others change them.
+    /// The times of the VFS inode. Its write-back reads them while other tasks change them.
     times: Arc<Mutex<Times>>,
-    /// The VFS has changed them by itself.
+    /// The VFS has changed the times by itself.
     dirty: bool,
 }
 
@@ -49,23 +51,23 @@ pub struct World {
     fs: Shared<Fs>,
     dev: Device,
     rec: Recorder,
-    /// What is expected.
+    /// What is expected of the filesystem.
     pub oracle: Oracle,
     handles: BTreeMap<Id, Handle>,
-    /// O_TMPFILE without a name.
+    /// The newest O_TMPFILE, as long as it has no name.
     tmp: Option<Id>,
-    /// Every write has its own content.
+    /// The number from which the content of the last write was made.
     stamp: u64,
     mutant: Option<Mutant>,
     start: Start,
 }
 
-/// The content of a write: no two have a byte run in common.
+/// The content of a write. No two writes have the same.
 fn fill(stamp: u64, at: u64, bytes: &mut [u8]) {
     for (i, b) in bytes.iter_mut().enumerate() {
         let at = at + i as u64;
         let word = (stamp << 32 | at >> 3).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        // Never zero.
+        // Never zero, which stands for a hole.
         *b = (word >> (8 * (at & 7))) as u8 | 1;
     }
 }
@@ -94,7 +96,7 @@ impl World {
         Ok(w)
     }
 
-    /// The number that the next write's content is made of.
+    /// The number from which the content of the last write was made.
     pub fn stamp(&self) -> u64 {
         self.stamp
     }
@@ -123,7 +125,7 @@ impl World {
         );
     }
 
-    /// Carries all of it out, the end included.
+    /// Runs a workload, with its end.
     pub fn run(&mut self, w: &Workload) -> Result<(), String> {
         self.start = w.start;
         if w.start == Start::Full {
@@ -137,7 +139,7 @@ impl World {
         self.steps(&ops)
     }
 
-    /// Carries operations out.
+    /// Runs operations.
     pub fn steps(&mut self, ops: &[Op]) -> Result<(), String> {
         let mut at = 0;
         while at < ops.len() {
@@ -148,7 +150,7 @@ impl World {
         Ok(())
     }
 
-    /// fsyncs until only a few blocks of the log are left, and calls that the beginning.
+    /// Calls fsync until only a few blocks of the log are left, and makes that the beginning.
     fn fill_log(&mut self) -> Result<(), String> {
         for i in 0..1000 {
             let (used, len) = self.fs.log_space();
@@ -163,7 +165,7 @@ impl World {
         Ok(())
     }
 
-    /// Carries out the operation at `at`, and those that happen while it does. How many?
+    /// Runs the operation at `at`, and those that happen during it. Returns how many.
     fn step(&mut self, ops: &[Op], at: usize) -> Result<usize> {
         let op = ops[at];
         self.oracle.begin(self.rec.ticks());
@@ -171,7 +173,7 @@ impl World {
             Op::Commit(reach) => {
                 let beside = ops[at + 1..].iter().take(2);
                 let n = beside.take_while(|o| o.beside_commit()).count();
-                // On a full log an fsync waits for the commit.
+                // With a full log an fsync would wait for the commit.
                 let n = if self.start == Start::Full { 0 } else { n };
                 return Ok(1 + self.commit(reach, &ops[at + 1..at + 1 + n])?);
             }
@@ -238,7 +240,7 @@ impl World {
         Ok(())
     }
 
-    /// Are writes to it in flight?
+    /// Are writes to the object in flight?
     fn flying(&self, id: Id) -> bool {
         let file = self.handles.get(&id).and_then(|h| h.file.as_ref());
         file.is_some_and(File::in_flight)
@@ -248,7 +250,7 @@ impl World {
         self.oracle.objects[id].size
     }
 
-    /// The VFS notes a new modification time; the engine gets it later.
+    /// Notes a new modification time in the VFS inode; the engine gets it later.
     fn modified(&mut self, id: Id) {
         let t = now();
         self.oracle.set_mtime(id, t);
@@ -261,8 +263,8 @@ impl World {
         }
     }
 
-    /// Makes the content of a write of a range, which no other write has, and reports it to the oracle. `sure`: see
-    /// [`Oracle::change`].
+    /// Makes the content of a write to a range, which no other write has, and reports it to the
+    /// oracle. For `sure` see [`Oracle::change`].
     fn stamped(&mut self, id: Id, pos: u64, len: u64, sure: When) -> impl FnMut(u64, &mut [u8]) {
         self.stamp += 1;
         let stamp = self.stamp;
@@ -278,7 +280,7 @@ impl World {
         self.with_file(id, |file, io| file.write(io, pos, len, &mut f))
     }
 
-    /// Operations on the data of one file.
+    /// Runs an operation on the data of one file.
     fn data(&mut self, op: Op) -> Result {
         let path = match op {
             Op::Append(p, ..)
@@ -341,7 +343,7 @@ impl World {
                 self.with_file(id, |f, io| f.truncate(io, to))?;
                 self.truncated(id)
             }
-            // The file has been cut when the error comes.
+            // The error comes after the file has been cut.
             Op::TruncateInVain(_, to) if to < size => {
                 self.modified(id);
                 self.oracle.resize(id, to);
@@ -352,7 +354,7 @@ impl World {
         }
     }
 
-    /// Bytes inside of the file become zero.
+    /// Reports to the oracle that bytes inside the file become zero.
     fn zeroed(&mut self, id: Id, pos: u64, len: u64) {
         let (now, end) = (self.oracle.now(), (pos + len).min(self.size(id)));
         if pos < end {

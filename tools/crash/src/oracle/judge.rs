@@ -9,7 +9,7 @@ use crate::disk::SIZE;
 use std::fmt::Write;
 
 impl Oracle {
-    /// Is what was found allowed? The error says what is wrong.
+    /// Checks that what was found is allowed. The error says what is wrong.
     pub fn judge(&self, cut: Cut, view: &View) -> Result<(), String> {
         let floor = self.floor(cut, |_| true);
         let ceiling = self.ceiling(cut).max(floor);
@@ -44,7 +44,10 @@ impl Oracle {
     }
 
     fn names_text(&self, from: usize, ceiling: When, view: &View) -> String {
-        let mut s = format!("names are of no allowed moment: {:?}; allowed:", view.names);
+        let mut s = format!(
+            "the names match no allowed moment: {:?}; allowed:",
+            view.names
+        );
         for m in self.moments[from..]
             .iter()
             .take_while(|m| m.time <= ceiling)
@@ -59,12 +62,12 @@ impl Oracle {
         let mine = |a: &Ack| a.who.is_none_or(|w| w == id);
         let floor = self.floor(cut, mine);
         let timely = self.floor(cut, |a| mine(a) && a.times);
-        // An operation that changed nothing (zeroes over a hole) leaves nothing on the medium, and is promised
-        // all the same: the state before it is the state after it.
+        // An operation that changes nothing (zeroes over a hole) leaves nothing on the medium, and
+        // is promised all the same: the state before it is the state after it.
         let promised = self.floor(cut, |_| true);
         let ceiling = self.ceiling(cut).max(promised);
         if seen.mode & 0o170000 != o.mode & 0o170000 || seen.target != o.target {
-            return Err(format!("is something else: mode {:o}", seen.mode));
+            return Err(format!("has another type or target: mode {:o}", seen.mode));
         }
         allowed(&o.modes, floor, ceiling, |m| *m == seen.mode)
             .map_err(|v| format!("mode {:o}, allowed {v:?}", seen.mode))?;
@@ -72,7 +75,10 @@ impl Oracle {
             .map_err(|v| format!("owner {}, allowed {v:?}", seen.uid))?;
         let list = seen.xattrs.iter().find(|x| x.0 == ACL.as_bytes());
         if list.is_some_and(|l| l.1 != acl(seen.mode)) {
-            return Err(format!("mode {:o} with a list of another one", seen.mode));
+            return Err(format!(
+                "mode {:o} with the list of another mode",
+                seen.mode
+            ));
         }
         let same = |x: &Xattrs| {
             x.len() == seen.xattrs.len()
@@ -80,7 +86,8 @@ impl Oracle {
                     .zip(&seen.xattrs)
                     .all(|(a, b)| a.0.as_bytes() == b.0 && *a.1 == b.1)
         };
-        // They have their place in the order of names (promise 7): any promise covers them.
+        // Extended attributes have their place in the order of names (promise 7), so any promise
+        // covers them.
         allowed(&o.xattrs, promised, ceiling, same).map_err(|v| {
             let seen = values(seen.xattrs.iter().map(|(n, v)| (&n[..], &v[..])));
             let v = v.iter().map(|(t, x)| {
@@ -103,7 +110,7 @@ impl Oracle {
         Ok(())
     }
 
-    /// Checks the size. Returns since when the file can have had it.
+    /// Checks the size. Returns the earliest operation after which the file can have had it.
     fn judge_size(
         &self,
         o: &Object,
@@ -144,9 +151,12 @@ impl Oracle {
             if *data == self.zero[..n] {
                 return Ok(());
             }
-            return Err(format!("block {block}: {}, was never written", text(data)));
+            return Err(format!(
+                "block {block}: {}, but was never written",
+                text(data)
+            ));
         };
-        // A truncation that must have happened, and cut into this block or before it.
+        // The last truncation that must have happened and cut into this block or before it.
         let cut = o.sizes.iter().rev().find(|s| {
             s.cut && s.time <= size_at && s.sure <= size_at && s.bytes < start + n as u64
         });
@@ -166,7 +176,7 @@ impl Oracle {
             text(data),
             match first {
                 Some(i) => format!("as of operation {}", versions[i].time),
-                None => "which it never was".to_owned(),
+                None => "a content it never had".to_owned(),
             }
         ))
     }
@@ -186,7 +196,7 @@ fn allowed<T: Clone>(
     Err(all.cloned().collect())
 }
 
-/// Extended attributes in few characters.
+/// Extended attributes in short, for messages.
 fn values<'a>(x: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<String> {
     x.map(|(name, value)| {
         let name = String::from_utf8_lossy(name);
@@ -195,7 +205,7 @@ fn values<'a>(x: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Vec<String> {
     .collect()
 }
 
-/// A block in few characters: where its content changes kind.
+/// A block in short, for messages: where its content begins and ends.
 fn text(b: &[u8]) -> String {
     let zeroes = b.iter().take_while(|c| **c == 0).count();
     if zeroes == b.len() {

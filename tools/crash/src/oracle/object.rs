@@ -10,31 +10,32 @@ use std::collections::BTreeMap;
 pub type Id = usize;
 /// Number of an operation; 0 is before the first.
 pub type When = u32;
-/// Not yet.
+/// The time of something that has not happened yet.
 pub const NEVER: When = When::MAX;
 
-/// A file's block at some time.
+/// The content of a file's block from some time on.
 #[derive(Clone)]
 pub(super) struct Version {
     pub(super) time: When,
-    /// Until then it may be missing in spite of promises: the write was still in flight.
+    /// Until this operation it may be missing in spite of promises, because the write was still in
+    /// flight.
     pub(super) sure: When,
     pub(super) data: Data,
 }
 
-/// A file's size at some time.
+/// The size of a file from some time on.
 #[derive(Clone)]
 pub(super) struct Size {
     pub(super) time: When,
     pub(super) sure: When,
     pub(super) bytes: u64,
-    /// It grew by a write of data, from this size: parts of the write may be there.
+    /// The size before, if a write of data made the file grow: parts of that write may be there.
     pub(super) grew_from: Option<u64>,
-    /// It was cut.
+    /// Did a truncation make the file shorter?
     pub(super) cut: bool,
 }
 
-/// What there is to know about an object.
+/// An object with its history.
 #[derive(Clone)]
 pub struct Object {
     /// Inode number.
@@ -53,7 +54,8 @@ pub struct Object {
     pub(super) owners: Vec<(When, u32)>,
     pub(super) mtimes: Vec<(When, Time)>,
     pub(super) xattrs: Vec<(When, Xattrs)>,
-    /// The times at which it replaced another file by rename: from then on its data is at least as new.
+    /// The times at which it replaced another file by rename. From then on its data is at least as
+    /// new.
     pub(super) brought: Vec<When>,
 }
 
@@ -61,7 +63,7 @@ pub struct Object {
 /// permissions that go with them: [`acl`].
 pub const ACL: &str = "";
 
-/// An access control list that goes with these permissions.
+/// The access control list that goes with these permissions.
 pub fn acl(mode: u32) -> Vec<u8> {
     [&(mode & 0o777).to_le_bytes()[..], b"list"].concat()
 }

@@ -6,7 +6,7 @@ use crate::disk::SIZE;
 use crate::os::Time;
 use std::collections::BTreeMap;
 
-/// What was found of an inode after a power cut.
+/// An inode as it was found after a power cut.
 #[derive(Default)]
 pub struct Seen {
     /// Type and permission bits.
@@ -25,7 +25,7 @@ pub struct Seen {
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// What was found after a power cut.
+/// The whole filesystem as it was found after a power cut.
 #[derive(Default)]
 pub struct View {
     /// Names: directory, name, inode.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes of attributes, and the write-back of inodes that comes in between, as rust/vfs makes them.
+//! Changes of attributes, and the write-back of inodes that comes between them, as rust/vfs makes
+//! them.
+//!
+//! Tests: tools/crash/tests/attributes.rs.
 
 use super::sync::Beside;
 use super::*;
@@ -16,13 +19,13 @@ impl World {
         self.fs.push_times(&h.inode, || *h.lock_times())
     }
 
-    /// The kernel writes an inode back by itself. While that waits for its transaction, `ops` happen. How
-    /// many did?
+    /// Writes an inode back, as the kernel does by itself. While that waits for its transaction,
+    /// `ops` happen. Returns how many did.
     pub(super) fn write_inode(&mut self, path: Path, ops: &[Op]) -> Result<usize> {
         let Some(h) = self.find(path).and_then(|id| self.handles.get_mut(&id)) else {
             return Ok(0);
         };
-        // A read has updated it.
+        // A read has updated the access time.
         h.lock_times().atime = now();
         h.dirty = false;
         let (fs, inode, times) = (self.fs.clone(), h.inode.clone(), h.times.clone());
@@ -52,7 +55,7 @@ impl World {
         n
     }
 
-    /// setattr: what `change` says, in both inodes at once.
+    /// setattr: makes `change` in the engine's inode and the VFS inode at once.
     fn set_attrs(&mut self, id: Id, change: AttrChange) -> Result {
         let h = &self.handles[&id];
         let list = change
@@ -77,7 +80,7 @@ impl World {
         (kind != S_IFLNK).then_some(id)
     }
 
-    /// The time of a truncation, which is a change of attributes, too.
+    /// Sets the time of a truncation, which is a change of attributes, too.
     pub(super) fn truncated(&mut self, id: Id) -> Result {
         let t = self.handles.get(&id).map(|h| *h.lock_times());
         let Some(t) = t else { return Ok(()) };

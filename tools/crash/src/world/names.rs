@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Operations on names, as the VFS and rust/fs/namei.rs call them.
+//! Operations on names, as the VFS and rust/fs/namei.rs make them.
+//!
+//! Tests: tools/crash/tests/attributes.rs, recovery.rs.
 
 use super::{World, XATTRS};
 use crate::engine::ops::xattr::USER;
@@ -20,7 +22,8 @@ fn new_inode(mode: u32, symlink: Option<&[u8]>) -> NewInode<'_> {
 }
 
 impl World {
-    /// The directory and last name of a path, and what is there. None: there is no such directory.
+    /// The directory and the last name of a path, and the object there. `None` if there is no such
+    /// directory.
     pub(super) fn resolve(&self, path: Path) -> Option<(Id, Path, Option<Id>)> {
         let mut dir = ROOT;
         let mut rest = path;
@@ -47,7 +50,7 @@ impl World {
         self.handles[&id].inode.clone()
     }
 
-    /// What stat shows of directories that an operation changed.
+    /// Reports the times of changed directories to the oracle.
     pub(super) fn touched(&mut self, ids: &[Id]) {
         for id in ids {
             let mtime = self.inode(*id).attrs().mtime;
@@ -138,7 +141,7 @@ impl World {
             return Ok(());
         }
         if target.is_some() {
-            // As rust/fs/namei.rs: everything is in flight, and nothing waits for it here.
+            // As rust/fs/namei.rs does: starts all writes and does not wait for them.
             self.with_file(id, |f, io| {
                 f.finish_flights(io)?;
                 f.start_writeback(io)

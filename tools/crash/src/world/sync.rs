@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! fsync, sync and commits, and what happens beside them.
+//!
+//! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (the mutants of the log).
 
 use super::World;
 use crate::engine::mutant;
@@ -13,17 +15,18 @@ use kernel::prelude::{Result, EIO};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-/// How long an fsync or a commit may take to show that it overtakes what it has to wait for; only mutants do.
+/// How long an fsync or a commit gets to show that it overtakes what it must wait for. Only mutants
+/// do.
 const OVERTAKE: Duration = Duration::from_micros(300);
 
 /// A message of the other thread.
 pub(super) enum Beside {
-    /// It has come to the point and waits.
+    /// It has reached the point and waits there.
     Reached,
     Ended,
 }
 
-/// See [`World::pause_at`].
+/// The channels of [`World::pause_at`].
 pub(super) struct Pause {
     say: mpsc::Sender<Beside>,
     hear: mpsc::Receiver<Beside>,
@@ -35,7 +38,7 @@ impl World {
         let Some(id) = self.find(path) else {
             return Ok(());
         };
-        // The promise covers what had happened before the call.
+        // The promise covers everything that happened before the call.
         let time = self.oracle.now();
         self.with_file(id, |f, io| f.writeback(io, 0..u64::MAX))?;
         let flying = self.flying(id);
@@ -44,7 +47,7 @@ impl World {
         }
         let h = &self.handles[&id];
         if flying {
-            // The fsync must know that the inode has changed, whichever thread is faster.
+            // The fsync must see that the inode has changed, whichever thread is faster.
             self.fs.set_attrs(
                 &h.inode,
                 &AttrChange {
@@ -69,15 +72,15 @@ impl World {
         Ok(())
     }
 
-    /// Ends the writes that a call waits for if it pays debts. The end of a rename's own writes does not pay its
-    /// debt: the call waits for those that were started since, too.
+    /// Ends the writes for which a call waits when it pays debts. Ending the writes of the rename
+    /// itself is not enough, because the call also waits for those that were started since.
     fn pay(&mut self) -> Result {
         self.owing()
             .iter()
             .try_for_each(|id| self.with_file(*id, |f, io| f.finish_flights(io)))
     }
 
-    /// The files with writes in flight that a call may wait for because it pays debts.
+    /// The files with writes in flight for which a call may wait when it pays debts.
     fn owing(&self) -> Vec<Id> {
         if !self.fs.owed.any() {
             return Vec::new();
@@ -93,7 +96,8 @@ impl World {
         !self.owing().is_empty()
     }
 
-    /// Runs `f`, which has to wait for what renames owe. That ends meanwhile, not at once.
+    /// Runs `f`, which must wait for the debts of renames. The writes end during the call, and not
+    /// at once.
     fn while_paying(&mut self, f: impl FnOnce() -> Result + Send) -> Result {
         if !self.owes() {
             return f();
@@ -128,8 +132,9 @@ impl World {
         })
     }
 
-    /// The next operation of the device for which `point` is true waits, once, after it was issued: the
-    /// receiver gets a message, and the operation goes on when the last sender is dropped.
+    /// Makes the next operation of the device for which `point` is true wait, once, after it was
+    /// issued. The receiver gets a message, and the operation continues when the last sender is
+    /// dropped.
     pub(super) fn pause_at(&self, mut point: impl FnMut(bool) -> bool + Send + 'static) -> Pause {
         let (say, hear) = mpsc::channel();
         let (go, wait) = mpsc::channel::<()>();
@@ -142,7 +147,7 @@ impl World {
         Pause { say, hear, go }
     }
 
-    /// Two fsyncs: the second comes while the first waits for its flush.
+    /// Two fsyncs: the second arrives while the first waits for its flush.
     pub(super) fn fsync_both(&mut self, a: Path, b: Path) -> Result {
         let (Some(ia), Some(ib)) = (self.find(a), self.find(b)) else {
             return Ok(());
@@ -207,8 +212,8 @@ impl World {
         Ok(())
     }
 
-    /// The commit thread's commit. When it has issued `reach` writes or flushes, `ops` happen. How many
-    /// did?
+    /// A commit of the commit thread. When it has issued `reach` writes or flushes, `ops` happen.
+    /// Returns how many did.
     pub(super) fn commit(&mut self, reach: usize, ops: &[Op]) -> Result<usize> {
         let mut left = reach;
         let Pause { say, hear, go } = self.pause_at(move |_| {
