@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The owner of each block.
+//! The owner of each block. Ranges are half-open. Tests: below, and
+//! `tools/engine/tests/checker.rs`.
 
 use ordofs_engine::engine::btree::TreeId;
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// What a block is used for.
+/// The use of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
     /// The start of the device: superblocks.
@@ -35,7 +36,7 @@ impl fmt::Display for Claim {
 pub struct Claims(BTreeMap<u64, (u64, Claim)>);
 
 impl Claims {
-    /// Adds a claim. If part of the range has an owner already, that part is left to it, and the
+    /// Adds a claim. If part of the range has an owner already, that part keeps its owner, and the
     /// first such block and its owner are returned.
     pub fn add(&mut self, start: u64, len: u64, owner: Claim) -> Option<(u64, Claim)> {
         let end = start + len;

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Inode records and what hangs on them.
+//! Inode records, and what they lead to: extents, directory entries, targets of symbolic links,
+//! data.
+//!
+//! Tests: `tools/engine/tests/checker.rs`, `tools/fsck/tests/check_cost.rs`.
 
 use crate::{Checker, Claim, Edge, Seen};
 use kernel::prelude::Result;
@@ -13,7 +16,7 @@ use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IF
 use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;
 
-/// Blocks of data that are read at once: those of the largest extent that has checksums.
+/// How many blocks of data are read at once: those of the largest extent with checksums.
 const DATA_RUN: usize = 256;
 
 fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
@@ -33,7 +36,7 @@ struct Extents {
 }
 
 impl Checker<'_> {
-    /// Opens one of an inode's trees; a damaged inline one counts as a problem.
+    /// Opens one of an inode's trees. A damaged inline tree counts as a problem.
     fn inode_tree(&mut self, ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Option<Tree> {
         match open(TreeId { kind, owner: ino }, root) {
             Ok(t) => Some(t),
@@ -78,13 +81,13 @@ impl Checker<'_> {
         if kind == S_IFDIR {
             self.report.stats.directories += 1;
         } else if rec.parent != 0 {
-            self.problem(&place, "has a parent but is no directory");
+            self.problem(&place, "has a parent but is not a directory");
         }
         if kind != S_IFREG && !matches!(rec.extents, RootForm::Empty) {
-            self.problem(&place, "has extents but is no regular file");
+            self.problem(&place, "has extents but is not a regular file");
         }
         if kind != S_IFDIR && kind != S_IFLNK && !matches!(rec.dir, RootForm::Empty) {
-            self.problem(&place, "has entries but is no directory");
+            self.problem(&place, "has entries but is not a directory");
         }
         self.check_extents(ino, &rec);
         if let Some(tree) = self.inode_tree(ino, TreeKind::Dir, &rec.dir) {
@@ -172,7 +175,7 @@ impl Checker<'_> {
                 let i = first + i as u64;
                 let read = match at_once {
                     Ok(()) => Ok(()),
-                    // Which of them cannot be read?
+                    // Find out which blocks cannot be read.
                     Err(_) => self.st.device().read(e.phys + i, buf),
                 };
                 let want = le32(want, 0).unwrap_or(0);
@@ -221,7 +224,7 @@ impl Checker<'_> {
 
     fn check_entries(&mut self, dir: u64, tree: &Tree) {
         let key = self.sb.hash_key;
-        // Names of the present bucket: a name may be there only once.
+        // The names of the present bucket: a name may exist only once.
         let mut bucket_names: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
         let mut last = 0;
         self.walk(tree, |c, cookie, value| {
@@ -245,7 +248,7 @@ impl Checker<'_> {
             if let Some(other) = bucket_names.insert(e.name.to_vec(), cookie) {
                 c.problem(
                     &place,
-                    format_args!("{:?} is there twice, also at {other:#x}", show(e.name)),
+                    format_args!("{:?} exists twice, also at {other:#x}", show(e.name)),
                 );
             }
             if let Some(seen) = c.inodes.get_mut(dir) {

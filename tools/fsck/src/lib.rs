@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Checks every invariant of an OrdoFS, from the device alone.
+//! Checks every invariant of an OrdoFS, from the content of the device alone.
 //!
 //! | module | what it checks |
 //! |---|---|
 //! | [`claims`] | that every block has at most one owner |
-//! | [`inode`] | inode records, extents, link targets, data |
+//! | [`inode`] | inode records, extents, targets of symbolic links, data |
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
-//! | [`overlay`] | a device that keeps writes in memory, to try out a recovery |
+//! | [`overlay`] | nothing itself: a device that keeps writes in memory, to try out a recovery |
 //! | [`xattr`] | extended attributes |
 //! | [`space`] | allocation trees against the owners of all blocks |
 //!
-//! Nodes are read and checked by the engine's own code; what the nodes hold is judged here. The
-//! checker never writes.
+//! The engine's own code reads and checks nodes; this crate judges the items in them. The checker
+//! never writes. Addresses and lengths are in blocks, and ranges are half-open.
 //!
 //! Tests: `tools/engine/tests/checker.rs` (what it must find), `tools/fsck/tests/forged_superblocks.rs`,
 //! `tools/fsck/tests/check_cost.rs`.
@@ -38,7 +38,7 @@ use ordofs_engine::os::{Block, Device, Shared};
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
-/// Problems that are kept; more are only counted.
+/// How many problems are kept; more are only counted.
 const KEPT: usize = 200;
 const CACHED_NODES: usize = 1024;
 
@@ -49,12 +49,12 @@ pub struct Options {
     pub data: bool,
 }
 
-/// Something that is wrong.
+/// A problem that the check has found.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    /// Where: "inode 5", "block 300".
+    /// The place, e.g. "inode 5" or "block 300".
     pub place: String,
-    /// What.
+    /// What is wrong there.
     pub what: String,
 }
 
@@ -69,9 +69,9 @@ impl Display for Problem {
 pub struct Stats {
     /// Inodes.
     pub inodes: u64,
-    /// Of them directories.
+    /// Directories, which the inodes include.
     pub directories: u64,
-    /// Inodes without names and truncations to be finished.
+    /// Entries of the orphan tree: inodes without names, and truncations under way.
     pub orphans: u64,
     /// Tree nodes on disk.
     pub nodes: u64,
@@ -85,7 +85,7 @@ pub struct Stats {
     pub verified_blocks: u64,
     /// Free blocks.
     pub free_blocks: u64,
-    /// All blocks.
+    /// Blocks of the filesystem.
     pub blocks: u64,
 }
 
@@ -94,7 +94,7 @@ pub struct Stats {
 pub struct Report {
     /// The first problems.
     pub problems: Vec<Problem>,
-    /// Number of all problems.
+    /// The number of all problems.
     pub count: u64,
     /// What was seen.
     pub stats: Stats,
@@ -102,35 +102,35 @@ pub struct Report {
     pub generation: u64,
     /// Things that are unusual but right.
     pub notes: Vec<String>,
-    /// Damage that costs nothing and that the next mount mends.
+    /// Damage that loses nothing and that the next mount repairs.
     pub mendable: Vec<Problem>,
 }
 
 impl Report {
-    /// Is everything right?
+    /// Whether no problem was found.
     pub fn is_clean(&self) -> bool {
         self.count == 0
     }
 }
 
-/// What is known of an inode after its record was seen.
+/// The state of an inode, as known after its record was seen.
 struct Seen {
     mode: u32,
     nlink: u32,
     state: u32,
     parent: u64,
-    /// Names that point to it.
+    /// The number of names that point to it.
     names: u64,
-    /// Directory of one of them.
+    /// The directory of one of these names.
     named_in: u64,
-    /// Entries that it has, for directories.
+    /// The number of its entries, for directories.
     entries: u64,
-    /// Subdirectories that it has.
+    /// The number of its subdirectories.
     subdirs: u64,
 }
 
-/// What is known of the inodes, by number. The walk meets them in ascending order, so an insertion moves nothing,
-/// and a vector takes half of a map's memory.
+/// The inodes seen so far, by number. The walk meets them in ascending order, so an insertion moves
+/// nothing, and a vector takes half of a map's memory.
 #[derive(Default)]
 struct Inodes(Vec<(u64, Seen)>);
 
@@ -163,7 +163,7 @@ impl Inodes {
     }
 }
 
-/// A directory entry, judged when all inodes have been seen.
+/// A directory entry, to be judged when all inodes have been seen.
 struct Edge {
     dir: u64,
     child: u64,
@@ -171,7 +171,7 @@ struct Edge {
     cookie: u64,
 }
 
-/// A check under way.
+/// A check in progress.
 struct Checker<'a> {
     st: &'a NodeStore,
     sb: &'a Superblock,
@@ -185,7 +185,8 @@ struct Checker<'a> {
     data: Vec<Block>,
 }
 
-/// Checks the filesystem on `dev`. An error means that there is none to check.
+/// Checks the filesystem on `dev`. An error means that there is no filesystem to check, or no
+/// memory.
 pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
     let found = find_superblock(&dev)?;
     let memory = |error| MountError::new(error, "cannot set up the check");
@@ -253,7 +254,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Notes that `owner` uses the blocks.
+    /// Records that `owner` uses the blocks. A block with two owners is a problem.
     fn claim(&mut self, start: u64, len: u64, owner: Claim) {
         if start
             .checked_add(len)
@@ -282,7 +283,7 @@ impl<'a> Checker<'a> {
         }
     }
 
-    /// Walks a tree: claims its nodes, reports bad ones, hands the items to `item`.
+    /// Walks a tree: claims its nodes, reports bad ones, passes the items to `item`.
     fn walk(&mut self, tree: &Tree, mut item: impl FnMut(&mut Self, u64, &[u8])) {
         let owner = Claim::Node(tree.id());
         let st = self.st;
@@ -312,7 +313,7 @@ impl<'a> Checker<'a> {
     }
 
     fn node(&mut self, n: NodeInfo, owner: Claim) {
-        // Address 0: a leaf that is inline in an inode record.
+        // Address 0 is a leaf that is inline in an inode record.
         if n.addr == 0 {
             return;
         }
@@ -352,7 +353,7 @@ impl<'a> Checker<'a> {
     }
 }
 
-/// The errors that a caller may want to show.
+/// An error as a sentence.
 pub fn describe(e: &MountError) -> String {
     format!("{} ({:?})", e.reason, Error::from_errno(e.error.to_errno()))
 }

@@ -2,8 +2,8 @@
 
 //! `fsck.ordofs`: checks an OrdoFS, with the options and exit codes of fsck(8).
 //!
-//! The device is opened once, exclusively, and stays open to the end, so it cannot be mounted in between.
-//! With `-n` a mounted device is checked, too, as it is at the moment.
+//! The device is opened once, exclusively, and stays open to the end, so it cannot be mounted in
+//! between. With `-n` a mounted device is checked, too, in its present state.
 //!
 //! Tests: `tools/fsck/tests/exit_status.rs`, `tests/vm/t/033-tools-on-mounted.sh`.
 
@@ -32,9 +32,9 @@ const USAGE: u8 = 16;
     version,
     about = "Check an OrdoFS filesystem",
     after_help = "Exit status: 0 no errors, 1 errors corrected, 4 errors left, 8 operational error, 16 usage.\n\
-        Without -n, what a crash left to do (the log, orphans, truncations) is done, as at the next mount;\n\
-        with -n it is tried out in memory and the outcome is checked.\n\
-        A mounted device is checked only with -n, as it is at the moment, and may look damaged.\n\
+        Without -n, fsck.ordofs finishes what a crash left unfinished (log, orphans, truncations), as a mount does;\n\
+        with -n it does so in memory only, and checks the outcome.\n\
+        A mounted device is checked only with -n, in its present state, and may look damaged.\n\
         If the report cannot be written, 8 is added to the status.\n\
         Damaged metadata is reported, not repaired: restore from a backup."
 )]
@@ -77,7 +77,7 @@ fn main() -> ExitCode {
                 return if e.use_stderr() { USAGE } else { CLEAN };
             }
         };
-        // The engine's messages name the damage; they belong to the report.
+        // The engine prints messages that name the damage. They belong to the report.
         let status = run(&cli).unwrap_or_else(|e| {
             complain!("fsck.ordofs: {}: {e}", cli.device.display());
             OPERATIONAL
@@ -123,7 +123,8 @@ fn is_read_only(e: &io::Error) -> bool {
     matches!(e.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
-/// Mounts and unmounts: replays the log, finishes what a crash left to do. What was in the log?
+/// Mounts and unmounts, which replays the log and finishes what a crash left unfinished. Returns
+/// the report of the replay.
 fn recover(dev: Device) -> Result<Replayed, String> {
     let fs = Fs::mount(dev, MountOptions::default()).map_err(|e| describe(&e))?;
     let log = fs.replayed();
@@ -179,16 +180,16 @@ fn run(cli: &Cli) -> Result<u8, String> {
         say!("{name}: {p}; the next mount mends it");
     }
     if cli.no || !after.is_clean() {
-        say!("{name}: there is work for the next mount; as it will be then:");
+        say!("{name}: the next mount has work to do; the state after it:");
         print(cli, &after);
         let good = after.is_clean() && report.mendable.is_empty();
         return Ok(if good { CLEAN } else { ERRORS_LEFT });
     }
     if !disk.is_writable() {
-        return Err("there is work for a mount, but the device cannot be written".into());
+        return Err("a mount has work to do, but the device cannot be written".into());
     }
     recover(device()?)?;
-    say!("{name}: done what the next mount had to do: log, removals, truncations, superblocks");
+    say!("{name}: finished the work of the next mount: log, removals, truncations, superblocks");
     let report = check(device()?, options).map_err(|e| describe(&e))?;
     print(cli, &report);
     Ok(if report.is_clean() {

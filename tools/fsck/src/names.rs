@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Names: entries against inodes, link counts, connectivity, orphans.
+//!
+//! Tests: `tools/engine/tests/checker.rs`, `tools/fsck/tests/check_cost.rs`.
 
 use crate::Checker;
 use ordofs_engine::engine::format::inode::STATE_TRUNCATE;
@@ -55,7 +57,7 @@ impl Checker<'_> {
                 "the root directory does not exist",
             ),
             Some(r) if r.mode & S_IFMT != S_IFDIR => {
-                self.problem(format_args!("inode {root}"), "the root is no directory");
+                self.problem(format_args!("inode {root}"), "the root is not a directory");
             }
             Some(_) => {}
         }
@@ -113,7 +115,7 @@ impl Checker<'_> {
             match self.inodes.get(*ino) {
                 None => found.push((*ino, "does not exist")),
                 Some(i) if i.nlink != 0 && i.state & STATE_TRUNCATE == 0 => {
-                    found.push((*ino, "has names and nothing left to do"));
+                    found.push((*ino, "has names and no truncation under way"));
                 }
                 Some(_) => {}
             }
@@ -123,7 +125,7 @@ impl Checker<'_> {
         }
         for (ino, i) in self.inodes.iter() {
             if (i.nlink == 0 || i.state & STATE_TRUNCATE != 0) && !self.orphans.contains(&ino) {
-                found.push((ino, "must be on the orphan list and is not"));
+                found.push((ino, "is not in the orphan tree, but must be"));
             }
         }
         for (ino, what) in found {
@@ -131,10 +133,11 @@ impl Checker<'_> {
         }
     }
 
-    /// Every directory leads to the root by its parents. Each is looked at once, however deep they lie.
+    /// Checks that the parents of every directory lead to the root. Looks at each directory once,
+    /// however deep it is.
     fn check_connectivity(&mut self) {
         let root = self.sb.root_ino;
-        // Does it lead to the root? Of a path that is being followed: not yet.
+        // Whether a directory leads to the root; not yet, for the path that is being followed.
         let mut known = BTreeMap::from([(root, true)]);
         let mut lost = Vec::new();
         for (ino, i) in self.inodes.iter() {

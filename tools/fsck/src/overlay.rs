@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device in front of another one that keeps all writes in memory: to try out what a mount would do
-//! (replay the log, finish what a crash cut off) without changing anything.
+//! A device in front of another one that keeps all writes in memory, to try out what a mount would
+//! do (replay the log, finish what a crash cut off) without changing anything.
+//!
+//! Tests: `tools/fsck/tests/forged_superblocks.rs`, `tools/fsck/tests/exit_status.rs`.
 
 use kernel::prelude::Result;
 use ordofs_engine::os::{Backend, Block, Device};
@@ -15,23 +17,23 @@ struct Inner {
     written: Mutex<BTreeMap<u64, Box<[u8; SIZE]>>>,
 }
 
-/// The device; clones share what was written.
+/// The overlay. Clones share the writes.
 #[derive(Clone)]
 pub struct Overlay(Arc<Inner>);
 
 impl Overlay {
-    /// In front of `base`, which may be read-only.
+    /// An overlay of `base`, which may be read-only.
     pub fn new(base: Device) -> Self {
         let written = Mutex::new(BTreeMap::new());
         Self(Arc::new(Inner { base, written }))
     }
 
-    /// A [`Device`] on it.
+    /// A [`Device`] on the overlay.
     pub fn device(&self) -> Device {
         Device::new(self.clone())
     }
 
-    /// Has anything been written?
+    /// Whether anything has been written.
     pub fn changed(&self) -> bool {
         !self.written().is_empty()
     }

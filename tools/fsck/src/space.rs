@@ -4,12 +4,15 @@
 //!
 //! # Model
 //!
-//! The bitmaps become one list of runs of used blocks, [`Used`], while the trees are walked. Afterwards the
-//! list is compared with the claims, run by run. A group without a record is free as a whole and costs
-//! nothing, neither time nor memory: both grow with what is used, not with the size of the device.
+//! While the trees are walked, the bitmaps become one list of runs of used blocks, [`Used`].
+//! Afterwards the list is compared with the claims, run by run. A group without a record is free as
+//! a whole and costs neither time nor memory: both grow with what is used, not with the size of the
+//! device.
 //!
-//! The comparison has to wait until all the trees have been walked, because their own nodes are claimed on
+//! The comparison waits until all trees have been walked, because their own nodes are claimed on
 //! the way.
+//!
+//! Tests: below, `tools/engine/tests/checker.rs`, `tools/fsck/tests/check_cost.rs`.
 
 use crate::Checker;
 use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
@@ -17,7 +20,7 @@ use ordofs_engine::engine::alloc::bits::{Bits, BITMAP_BYTES};
 use ordofs_engine::engine::format::{le16, le32, GROUP_BLOCKS};
 use ordofs_engine::engine::volume::mount::tree_of;
 
-/// Runs of blocks that the bitmaps mark as used: start and end, in ascending order.
+/// Runs of blocks that the bitmaps mark as used: half-open, as (start, end), in ascending order.
 #[derive(Default)]
 struct Used(Vec<(u64, u64)>);
 
@@ -37,14 +40,14 @@ impl Used {
     }
 }
 
-/// What is known of an allocation group while its tree is walked.
+/// An allocation group while its tree is walked.
 struct AgWalk {
     index: u32,
     start: u64,
     len: u64,
-    /// The groups that have a bitmap, in ascending order, and the free blocks of each.
+    /// The groups with a bitmap, in ascending order, and the free blocks of each.
     groups: Vec<(u64, u64)>,
-    /// Numbers of the summary records that were met, in ascending order.
+    /// The numbers of the summary records seen so far, in ascending order.
     summaries: Vec<u64>,
 }
 
@@ -53,7 +56,7 @@ impl AgWalk {
         self.len.div_ceil(GROUP_BLOCKS)
     }
 
-    /// Blocks of group `g`, 0 behind the last one.
+    /// The number of blocks of group `g`; 0 past the last one.
     fn group_len(&self, g: u64) -> u64 {
         let before = g.saturating_mul(GROUP_BLOCKS);
         self.len.saturating_sub(before).min(GROUP_BLOCKS)
@@ -90,8 +93,8 @@ impl Checker<'_> {
         self.compare(&used);
     }
 
-    /// Walks the tree of an allocation group and checks its records against each other. Returns how many
-    /// blocks of it are free.
+    /// Walks the tree of an allocation group and checks its records against each other. Returns how
+    /// many blocks of the group are free.
     fn walk_ag(&mut self, index: u32, used: &mut Used) -> u64 {
         let mut ag = AgWalk {
             index,
@@ -104,7 +107,7 @@ impl Checker<'_> {
             return ag.len;
         };
         let tree = tree_of(Ag::tree_id(index), *root);
-        // Bitmaps come first: their keys are below all of the summaries'.
+        // Bitmaps come first: their keys are below those of all summaries.
         self.walk(&tree, |c, key, value| match key.checked_sub(SUMMARY_KEY) {
             None => c.check_bitmap(&mut ag, key, value, used),
             Some(s) => c.check_summary(&mut ag, s, value),
@@ -179,7 +182,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Compares marks with owners. Nothing is claimed after this.
+    /// Compares the marks with the owners. Nothing is claimed after this.
     fn compare(&mut self, used: &Used) {
         let claims = std::mem::take(&mut self.claims);
         let marked = || used.0.iter().copied();
@@ -203,8 +206,9 @@ impl Checker<'_> {
     }
 }
 
-/// Calls `f` for the parts of the runs `of` that no run of `minus` covers. Runs are start, end and what is
-/// handed on; those of each list are in ascending order and do not overlap.
+/// Calls `f` for the parts of the runs `of` that no run of `minus` covers. A run is its start, its
+/// end, and a value that is passed on. The runs of each list are in ascending order and do not
+/// overlap.
 fn without<T: Copy>(
     of: impl Iterator<Item = (u64, u64, T)>,
     minus: impl Iterator<Item = (u64, u64)>,

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Extended attributes: every attribute has all its pieces, in order and of the right length, lies where
-//! its hash says, and is there once.
+//! Extended attributes: each attribute has all its pieces, in order and of the right length, is at
+//! the place that its hash gives, and exists once.
+//!
+//! Tests: `tools/engine/tests/checker.rs`, `tools/engine/tests/xattr.rs`.
 
 use crate::Checker;
 use ordofs_engine::engine::btree::{Tree, MAX_VALUE};
@@ -9,16 +11,16 @@ use ordofs_engine::engine::ops::xattr::{bucket, decode, ACL_DEFAULT};
 use ordofs_engine::engine::S_IFDIR;
 use std::collections::BTreeSet;
 
-/// The attribute that is being walked over.
+/// The attribute that the walk is in.
 struct Open {
     next_key: u64,
-    /// Bytes of its value that are still to come.
+    /// How many bytes of its value are still missing.
     rest: usize,
 }
 
 impl Checker<'_> {
-    /// Checks the attributes of an inode of type `kind`. One that is being deleted may have lost the
-    /// first items.
+    /// Checks the attributes of an inode of type `kind`. One that is being deleted may have lost
+    /// its first items.
     pub(crate) fn check_xattrs(&mut self, ino: u64, kind: u32, deleting: bool, tree: &Tree) {
         let hash_key = self.sb.hash_key;
         let mut open: Option<Open> = None;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What is on disk, decoded.
+//! The content of the disk, decoded: superblocks, trees, inodes.
+//!
+//! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/071-scale.sh`.
 
 use crate::error::at;
 use crate::show::{name, time, uuid, xattr_name, Doc};
@@ -81,7 +83,7 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
     }))
 }
 
-/// Nodes that are kept in memory: few, because each walk reads a node once.
+/// How many nodes are cached. Few, because each walk reads a node once.
 const CACHED_NODES: usize = 256;
 
 fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
@@ -91,7 +93,7 @@ fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
     Ok(Rc::new(st))
 }
 
-/// What a walk meets, as far as `pick` takes it; damaged nodes are not fatal.
+/// The elements of a walk that `pick` turns into values. Damaged nodes do not end the walk.
 fn each(
     st: &Rc<NodeStore>,
     tree: &Rc<Tree>,
@@ -114,7 +116,7 @@ fn each(
     }))
 }
 
-/// Nodes and records of a tree, and its damaged nodes: a walk for each.
+/// The nodes, the records and the damaged nodes of a tree, by one walk each.
 fn walk(
     st: &Rc<NodeStore>,
     tree: Tree,
@@ -193,7 +195,7 @@ fn brief(ino: u64, r: &InodeRecord<'_>) -> Value {
     })
 }
 
-/// Attributes in words.
+/// The attributes of an inode.
 pub fn attrs(a: &Attrs) -> Value {
     json!({
         "mode": format!("{:o}", a.mode), "nlink": a.nlink, "uid": a.uid, "gid": a.gid, "rdev": a.rdev,

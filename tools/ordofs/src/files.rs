@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Files by path.
+//! Files by path, read through a read-only mount in user space: ls, stat, cat.
+//!
+//! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/033-tools-on-mounted.sh`.
 
 use crate::dump::attrs;
 use crate::error::at;
@@ -13,21 +15,21 @@ use ordofs_engine::os::{crc32c, Block, Shared};
 use serde_json::{json, Value};
 use std::io::Write;
 
-/// Bytes of an attribute's value that are shown.
+/// How many bytes of an attribute's value are shown.
 const SHOWN: usize = 256;
 
-/// The inode at a path; symbolic links are not followed.
+/// The inode at a path. Symbolic links are not followed.
 fn resolve(fs: &Fs, path: &str) -> Result<Shared<Inode>> {
     let mut inode = fs.iget(fs.root_ino()).map_err(|e| at("/", e))?;
     for part in path.split('/').filter(|p| !p.is_empty() && *p != ".") {
         if inode.kind() != S_IFDIR {
-            bail!("{path}: what comes before {part:?} is no directory");
+            bail!("{path}: the path before {part:?} is not a directory");
         }
         let Some(entry) = fs
             .lookup(&inode, part.as_bytes())
             .map_err(|e| at(path, e))?
         else {
-            bail!("{path}: there is no {part:?}");
+            bail!("{path}: {part:?} does not exist");
         };
         inode = fs.iget(entry.ino).map_err(|e| at(path, e))?;
     }
@@ -66,7 +68,7 @@ pub fn stat(fs: &Fs, path: &str) -> Result<Value> {
 pub fn list(fs: &Fs, path: &str) -> Result<Value> {
     let dir = resolve(fs, path)?;
     if dir.kind() != S_IFDIR {
-        bail!("{path} is no directory");
+        bail!("{path} is not a directory");
     }
     let mut found = Vec::new();
     fs.readdir(&dir, 0, &mut |n, ino, kind, _| {
@@ -89,7 +91,7 @@ pub fn list(fs: &Fs, path: &str) -> Result<Value> {
     Ok(json!(out))
 }
 
-/// The list, one entry a line.
+/// Prints the list of [`list`], one entry a line.
 pub fn print_list(list: &Value) -> Result<()> {
     let mut out = std::io::stdout().lock();
     for e in list.as_array().into_iter().flatten() {
@@ -116,7 +118,7 @@ pub fn print_list(list: &Value) -> Result<()> {
 pub fn cat(fs: &Fs, path: &str) -> Result<()> {
     let inode = resolve(fs, path)?;
     if inode.kind() != S_IFREG {
-        bail!("{path} is no regular file");
+        bail!("{path} is not a regular file");
     }
     let mut out = std::io::stdout().lock();
     let size = inode.attrs().size;
@@ -140,7 +142,7 @@ pub fn cat(fs: &Fs, path: &str) -> Result<()> {
         }
         block += m.len;
     }
-    // Bytes after the last newline are still buffered, and at exit their error would be ignored.
+    // Bytes after the last newline are still buffered, and an error at exit would be ignored.
     Ok(out.flush()?)
 }
 

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ordofs`: looks into an OrdoFS on a device or in an image file, without mounting it and without
-//! ever writing.
+//! `ordofs`: shows the content of an OrdoFS on a device or in an image file, without mounting it
+//! and without writing.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`dump`] | superblock, trees and inodes as they are on disk |
+//! | [`dump`] | superblock, trees and inodes, as they are on disk |
 //! | [`files`] | files by path: ls, stat, cat |
-//! | [`error`] | what a message says of an error |
-//! | [`show`] | structured values, printed as they are made, as text or JSON |
+//! | [`error`] | errors with their place, for messages |
+//! | [`show`] | structured values, printed while they are made, as text or JSON |
 //!
 //! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/033-tools-on-mounted.sh`, `tests/vm/t/071-scale.sh`.
 
@@ -116,7 +116,8 @@ fn open(path: &Path) -> Result<Device> {
         write: false,
         exclusive: true,
     };
-    // Only to find out: this tool must not make a mount fail.
+    // The exclusive open only finds out whether the device is in use. It must not last, or a mount
+    // would fail.
     let mut disk = FileDisk::open(path, exclusive);
     if disk.as_ref().is_ok_and(FileDisk::is_block_device) {
         disk = FileDisk::open(path, Open::default());
@@ -126,7 +127,7 @@ fn open(path: &Path) -> Result<Device> {
         .is_err_and(|e| e.kind() == ErrorKind::ResourceBusy)
     {
         complain!(
-            "ordofs: {} is mounted or in use; what is shown may be meaningless",
+            "ordofs: {} is mounted or in use; the output may be meaningless",
             path.display()
         );
         disk = FileDisk::open(path, Open::default());

@@ -4,8 +4,10 @@
 //!
 //! # Model
 //!
-//! The nodes and records of a tree are a list whose elements are made one at a time while it is printed, so that
-//! the memory does not grow with the filesystem.
+//! The nodes and records of a tree are a list that makes its elements one at a time, while it is
+//! printed. So the memory does not grow with the filesystem.
+//!
+//! Tests: below, and `tests/vm/t/071-scale.sh`.
 
 use anyhow::Result;
 use ordofs_engine::engine::ops::xattr;
@@ -16,9 +18,9 @@ use std::io::{self, BufWriter, Write};
 /// Passes the elements of a list, one by one, to a function.
 pub type Each = Box<dyn Fn(&mut dyn FnMut(Value) -> io::Result<()>) -> Result<()>>;
 
-/// A value, parts of which may be made while it is printed.
+/// A value. Parts of it may be made while it is printed.
 pub enum Doc {
-    /// What fits into memory.
+    /// A value that fits into memory.
     Value(Value),
     /// Fields, in this order.
     Fields(Vec<(&'static str, Doc)>),
@@ -44,7 +46,7 @@ pub fn print(doc: &Doc, as_json: bool) -> Result<()> {
     Ok(out.flush()?)
 }
 
-/// Pretty JSON, with two blanks of indentation a level.
+/// Prints JSON with an indentation of two blanks a level.
 fn json_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
     let pad = "  ".repeat(depth);
     match doc {
@@ -75,7 +77,8 @@ fn json_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// JSON strings contain no line breaks, so each line break belongs to the layout and can be indented.
+/// Prints a value as JSON. JSON strings contain no line breaks, so each line break belongs to the
+/// layout and can be indented.
 fn json_value(out: &mut impl Write, v: &Value, pad: &str) -> io::Result<()> {
     let pretty = serde_json::to_string_pretty(v)?;
     write!(out, "{}", pretty.replace('\n', &format!("\n{pad}")))
@@ -102,7 +105,7 @@ fn text_of(out: &mut impl Write, doc: &Doc, depth: usize) -> Result<()> {
     Ok(())
 }
 
-/// An element of a list as text.
+/// Prints an element of a list as text.
 fn element(out: &mut impl Write, v: &Value, pad: &str, depth: usize) -> io::Result<()> {
     if is_flat(v) {
         return writeln!(out, "{pad}{}", flat(v));
@@ -155,7 +158,7 @@ fn text(out: &mut impl Write, v: &Value, depth: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Bytes as text; what is no UTF-8 becomes a replacement character.
+/// Bytes as text. Bytes that are not UTF-8 become replacement characters.
 pub fn name(b: &[u8]) -> String {
     String::from_utf8_lossy(b).into_owned()
 }
@@ -173,7 +176,7 @@ pub fn xattr_name(index: u8, rest: &[u8]) -> String {
     format!("{prefix}{}", name(rest))
 }
 
-/// The usual form of a UUID.
+/// A UUID in its usual form.
 pub fn uuid(b: &[u8; 16]) -> String {
     let h = format!("{:032x}", u128::from_be_bytes(*b));
     format!(
