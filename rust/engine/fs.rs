@@ -46,16 +46,23 @@ pub struct Geometry {
 
 /// A mounted filesystem.
 pub struct Fs {
+    /// The device, reads of nodes and the node cache.
     pub(crate) st: NodeStore,
     pub(crate) geometry: Geometry,
+    /// The key of the SipHash of names.
     pub(crate) hash_key: [u64; 2],
+    /// The mount options.
     pub(crate) opts: Mutex<MountOptions>,
+    /// Allocation groups and reservations.
     pub(crate) space: Space,
+    /// The inodes in memory.
     pub(crate) itable: InodeTable,
     /// The inode tree. Only commits change it. It is up to date for inodes that are not in
     /// `itable`.
     pub(crate) itree: RwLock<Tree>,
+    /// The commit mutex: one commit at a time.
     pub(crate) commit: Mutex<CommitState>,
+    /// Stands between operations and the moment in which a commit freezes its transaction.
     pub(crate) barrier: Barrier,
     /// The debts of renames.
     pub(crate) owed: Owed,
@@ -67,23 +74,32 @@ pub struct Fs {
     pub(crate) running: AtomicU64,
     /// The newest generation that is on stable storage.
     pub(crate) durable: AtomicU64,
+    /// The next inode number to give out.
     pub(crate) next_ino: AtomicU64,
+    /// The number of inodes in use.
     pub(crate) inodes: AtomicI64,
     /// Blocks reserved for the next commit: what the operations since the last one have used of
     /// their reservations.
     pub(crate) commit_reserved: AtomicI64,
     /// Blocks reserved for the metadata of delalloc.
     pub(crate) delalloc_meta: AtomicI64,
+    /// The numbers of extent maps, for the shrinker.
     pub(crate) em_count: Counts,
     /// The time at which the last commit began, by [`crate::os::uptime`].
     pub(crate) last_commit: AtomicU64,
+    /// Where the commit thread sleeps.
     pub(crate) wake: WaitQueue,
+    /// The commit thread has been woken, because there is much to write.
     pub(crate) woken: AtomicBool,
+    /// The mount is read-only. Replay changes what is in memory all the same.
     pub(crate) read_only: AtomicBool,
+    /// Why the mount must stay read-only, as found at mount.
     forbidden: Option<MountError>,
     /// The fsync log.
     pub(crate) log: Log,
+    /// The log is being replayed: all changes are one transaction.
     pub(crate) replaying: AtomicBool,
+    /// The filesystem is shut down, for ever.
     shutdown: AtomicBool,
 }
 

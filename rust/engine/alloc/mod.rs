@@ -73,12 +73,15 @@ pub struct Space {
     ags: KVec<Mutex<Ag>>,
     ag_blocks: NonZeroU64,
     total: u64,
+    /// The free blocks that nothing has reserved, less the pool. Below zero, the pool is in use.
     unreserved: AtomicI64,
     /// Blocks freed by transactions that are not durable.
     pinned: AtomicI64,
     /// Groups without a used block.
     empty_groups: AtomicI64,
+    /// Blocks that only operations that make room, completions and commits may use.
     pool: i64,
+    /// The AG in which the next search without a goal starts.
     rotor: AtomicU32,
     /// The number of free blocks that the superblock has.
     counted: u64,

@@ -33,8 +33,8 @@
 //!
 //! A tree is plain data, protected by a lock of its owner: `&self` methods need the shared side (or
 //! the lock), `&mut self` methods the exclusive side. A look-up may sleep in a read from the device
-//! with that lock held. All that a tree shares with a snapshot being written is the states of
-//! nodes, which are atomics.
+//! with that lock held. A tree and a snapshot being written share nodes; the write-out changes
+//! nothing of them but their states, which are atomics.
 //!
 //! # Cost
 //!

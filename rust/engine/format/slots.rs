@@ -24,8 +24,8 @@
 //!
 //! One case cannot be told apart: a sector of roots that A did not change equals A's and can belong
 //! to X as well as to Y. If there is one, the slot passes for torn, unless a single flipped bit
-//! explains the checksum; the checksum itself shows which bit. docs/FORMAT.md §2 has the table of
-//! verdicts.
+//! explains the checksum; the checksum itself shows which bit. docs/FORMAT.md §2 has the reasoning
+//! in full.
 //!
 //! Tests: `tools/engine/tests/superblocks.rs`, `tests/vm/t/067-damage.sh`.
 

@@ -93,6 +93,7 @@ impl Meta {
 pub struct Inode {
     ino: u64,
     kind: u32,
+    /// The snapshot, from when it is taken until the commit fetches it.
     pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
     /// The running commit has yet to take its snapshot ([`crate::engine::txn::commit`]).
     pub(crate) due: AtomicBool,
@@ -105,12 +106,15 @@ pub struct Inode {
     pub(crate) xattr: RwLock<Tree>,
     pub(crate) meta: Mutex<Meta>,
     pub(crate) ordered: Mutex<OrderedSet>,
+    /// Where tasks wait for ordered extents to end.
     pub(crate) ordered_wait: WaitQueue,
     /// R5: raised by every change of `maps`.
     pub(crate) seq: AtomicU64,
     /// The number of direct writes in flight; reads look for them only if there are any.
     pub(crate) direct: AtomicU64,
+    /// The inode has changed in the running transaction, and is on its list.
     pub(crate) dirty: AtomicBool,
+    /// The running commit has the inode on its list.
     pub(crate) committing: AtomicBool,
     /// Generation of the transaction that last changed the inode.
     pub(crate) changed: AtomicU64,

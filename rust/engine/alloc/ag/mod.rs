@@ -14,11 +14,11 @@
 //!   until the I/O completes, so a crash gives them back;
 //! - `run` and `commit`: what the running and the committing transaction allocate and free.
 //!
-//! The tree is read when the AG is first used, so a mount that only reads never reads it. A group
-//! becomes *bad* if its bitmap cannot be read or contradicts its free count. It counts as full from
-//! then on, and blocks freed in it stay used until the filesystem is made anew. Nothing is
-//! allocated in it either, so if its bitmap can be read again one day, it marks every block that is
-//! in use.
+//! The tree is read when the AG is first used, which it never is in a mount that only reads. A
+//! group becomes *bad* if its bitmap cannot be read or contradicts its free count. It counts as
+//! full from then on, and blocks freed in it stay used until the filesystem is made anew. Nothing
+//! is allocated in it either, so if its bitmap can be read again one day, it marks every block that
+//! is in use.
 //!
 //! Behind the last block of a file that is appended to, a few blocks are *kept*: other files get
 //! them only if there are no others. That is a hint in memory. Kept blocks count as free
@@ -97,8 +97,11 @@ impl Delta {
 }
 
 struct Group {
+    /// The blocks that must not be handed out.
     used: Bits,
+    /// How many of them belong to data I/O in flight.
     busy: u32,
+    /// What the running and the committing transaction allocate (`set`) and free (`clear`).
     run: Option<Delta>,
     commit: Option<Delta>,
     /// The commit's delta has changed since it was last put into the tree.
@@ -129,7 +132,9 @@ pub enum Owner {
 pub struct Ag {
     /// The allocation tree.
     pub tree: Tree,
+    /// The number of blocks.
     len: u64,
+    /// The groups in memory, by number.
     groups: Map<u64, Group>,
     /// The groups that became idle last. Some of them may be in use again, or have left memory.
     idle: [u64; IDLE_GROUPS],
@@ -152,6 +157,7 @@ pub struct Ag {
     most: KVVec<u16>,
     /// How the number of groups without a used block has changed since [`Ag::take_emptied`].
     emptied: i64,
+    /// Where the next search for data without a goal starts, and that for nodes of a commit.
     cursor: u64,
     meta_cursor: u64,
     /// How many groups the running transaction has touched first since [`Ag::take_touched`].
