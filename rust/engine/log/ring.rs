@@ -18,7 +18,7 @@
 //! | 64 | .. | payload: records |
 //!
 //! Positions and lengths of areas are in blocks, lengths of payloads in bytes. The functions take
-//! no locks. The caller of [`write`] holds the lock of the log's writer, which keeps batches in
+//! no locks. The caller of [`write()`] holds the lock of the log's writer, which keeps batches in
 //! order; readers run at mount, before anything is written.
 //!
 //! Tests: tools/engine/tests/log_recovery.rs (damaged, forged and unreadable batches, flushes that

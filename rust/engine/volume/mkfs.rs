@@ -20,7 +20,7 @@ use kernel::prelude::*;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 2;
 
-/// What the caller of [`format`] may choose.
+/// What the caller of [`format()`] may choose.
 pub struct FormatOptions {
     /// UUID.
     pub uuid: [u8; 16],

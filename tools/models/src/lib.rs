@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The engine once more, on locks and atomics of the shuttle model checker: the very code that the
-//! kernel runs, under schedules that the checker chooses. The rules of order are tested in `tests/`.
+//! The engine compiled once more, on the locks and atomics of the shuttle model checker: the code
+//! that the kernel runs, under schedules that the checker chooses.
+//!
+//! Tests: tools/models/tests/rules/main.rs (the rules of order), tools/models/tests/types.rs
+//! (misuse that must not compile).
 
 #![no_std]
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The OS contract (docs/DESIGN.md §1) for model checking: atomics and what locks and wait queues are made
-//! of (`primitives`) are shuttle's, time stands still and randomness is constant ([`still`]), everything
-//! else is that of `ordofs-engine`.
+//! The OS contract (docs/DESIGN.md §1) for model checking. Atomics, and the primitives of locks and
+//! wait queues (`primitives`), are shuttle's. Time stands still and randomness is constant
+//! ([`still`]). All else is that of `ordofs-engine`.
 
 #[path = "../../engine/src/os/block.rs"]
 pub mod block;
@@ -22,7 +22,7 @@ pub mod sync;
 pub mod trace;
 pub mod window;
 
-/// Atomics whose every access is a point where the schedule may turn.
+/// Atomics. At each access the schedule may switch to another task.
 pub mod atomic {
     pub use core::sync::atomic::Ordering;
     pub use shuttle::sync::atomic::{

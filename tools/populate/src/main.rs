@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ordofs-populate`: puts much metadata and little data on an OrdoFS that is not mounted, for tests of
-//! what a mount does with it. It runs the engine itself, because system calls would take far longer.
+//! `ordofs-populate`: puts much metadata and little data on an OrdoFS that is not mounted, for
+//! tests of what a mount does with it. It runs the engine itself, because system calls would take
+//! far longer.
 //!
-//! `attributes/NUMBER`: empty files with an attribute `user.large` of 64 KiB each, some twenty nodes
-//! of metadata. Its bytes are the file's number over and over, in four bytes, little-endian.
+//! `attributes/NUMBER` are empty files with an attribute `user.large` of 64 KiB each, which takes
+//! about twenty nodes of metadata. The attribute repeats the file's number, in four little-endian
+//! bytes.
 //!
-//! It runs in `tests/vm/t/091-reclaim.sh`.
+//! Tests: tests/vm/t/091-reclaim.sh uses it.
 
 use anyhow::{anyhow, Context, Result};
 use clap::Parser;
@@ -18,7 +20,7 @@ use ordofs_engine::os::Shared;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-/// Operations between two commits: what they dirty stays in memory.
+/// Operations between two commits. What they dirty stays in memory.
 const BATCH: u32 = 1000;
 
 #[derive(Parser)]
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The engine's error with what was tried.
+/// An error of the engine, with what was tried.
 fn because(what: impl std::fmt::Display) -> impl FnOnce(Error) -> anyhow::Error {
     move |e| anyhow!("{what}: {e:?}")
 }

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The disk after a power cut, from a log of its writes as QEMU's `blklogwrites` (and dm-log-writes)
-//! record them: sectors, flags and data, in the order in which they were made.
+//! The disk after a power cut, made from a log of its writes as QEMU's `blklogwrites` (and
+//! dm-log-writes) record them: sectors, flags and data, in the order of the writes.
 //!
-//! Model: what was written before the last completed flush is there, as is a write with FUA. Of the
-//! writes after it each arrives or not, and one that does may be torn between sectors of 512 bytes.
+//! Model: all that was written before the last completed flush is there, and so is a write with
+//! FUA. Each write after that flush may be missing, or be torn between sectors of 512 bytes.
+//!
+//! Tests: `scripts/powercut`.
 
 use anyhow::{bail, ensure, Context, Result};
 use std::fs::{File, OpenOptions};
@@ -31,8 +33,8 @@ fn word(b: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(w)
 }
 
-/// The entry at the reader's position; None where the log ends (in the middle of an entry, too: the
-/// machine was killed).
+/// The entry at the reader's position. `None` at the end of the log, which may be in the middle of
+/// an entry, because the machine was killed.
 fn next(r: &mut impl Read, unit: u64) -> Result<Option<Entry>> {
     let full = |r: &mut dyn Read, b: &mut [u8]| match r.read_exact(b) {
         Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(false),
@@ -81,7 +83,7 @@ fn apply(image: &File, e: &Entry, mut arrives: impl FnMut() -> bool) -> Result<(
     Ok(())
 }
 
-/// Applies the log to the image, with the unflushed writes that `seed` lets arrive.
+/// Applies the log to the image, and of the unflushed writes those that `seed` chooses.
 pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
     let mut r = BufReader::with_capacity(
         1 << 20,
@@ -116,14 +118,14 @@ pub fn run(log: &Path, image: &Path, seed: u64) -> Result<()> {
             continue;
         }
         if e.flags & FUA != 0 {
-            // A FUA write is durable by itself; the writes before it are not.
+            // A FUA write is durable; the writes before it are not.
             apply(&image, &e, || true)?;
         } else {
             open.push(e);
         }
     }
     let unflushed = open.len();
-    // None arrive, all arrive, or each by chance.
+    // None is there, all are there, or each by chance.
     let mode = rng.u64(..4);
     for e in &open {
         match (mode, rng.u64(..8)) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Carries the sequences out and journals what has become durable.
+//! Carries out the sequences, and journals each operation that has become durable.
+//!
+//! Tests: `scripts/powercut`.
 
 use crate::model::{How, Op, Sequence, PER_BLOCK, TEMPORARY, UNIT};
 use crate::work::{directory, name, Work};
@@ -15,12 +17,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-/// What `units` units of `stamp` look like.
+/// The content of `units` units with the number `stamp`.
 fn content(stamp: u64, units: u64) -> Vec<u8> {
     stamp.to_le_bytes().repeat((units * UNIT / 8) as usize)
 }
 
-/// A result of a system call that returns -1 on failure.
+/// The result of a system call that returns -1 on failure.
 fn checked(r: libc::c_int) -> io::Result<()> {
     if r < 0 {
         Err(io::Error::last_os_error())
@@ -108,7 +110,7 @@ fn fallocate(path: &Path, mode: i32, start: u64, len: u64) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Carries out an operation; when it returns, all of it is durable.
+/// Carries out an operation. When this returns, all of it is durable.
 fn perform(dir: &Path, op: &Op, stamp: u64) -> io::Result<()> {
     let sync_dir = || File::open(dir)?.sync_all();
     match *op {
@@ -153,8 +155,8 @@ fn perform(dir: &Path, op: &Op, stamp: u64) -> io::Result<()> {
     }
 }
 
-/// Writes, renames and unlinks without ever waiting for durability, so that writes which no flush covers
-/// are always under way.
+/// Writes, renames and unlinks without waiting for durability, so that some writes that no flush
+/// covers are always under way.
 fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
     let mut rng = Rng::with_seed(seed ^ 0x6e6f_6973_6500);
     let mut data = vec![0; 64 << 10];
@@ -179,7 +181,7 @@ fn noise(dir: &Path, seed: u64, stop: impl Fn() -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Where acknowledged operations go to.
+/// Where acknowledged operations are noted.
 struct Journal<'a> {
     out: Mutex<Box<dyn Write + Send>>,
     tag: &'a str,
@@ -236,7 +238,7 @@ fn thread(work: &Work, t: u32, journal: &Journal<'_>, over: impl Fn() -> bool) -
     Ok(sequence.number - 1)
 }
 
-/// Works until the time is over, or until the machine is switched off.
+/// Works until the time is over or the machine is switched off.
 pub fn run(work: &Work, seconds: Option<u64>) -> Result<()> {
     let journal = Journal::open(work)?;
     make_directories(&work.dir, work.threads)?;

@@ -1,24 +1,28 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ordofs-powercut`: power cuts, and whether what was acknowledged is still there.
+//! `ordofs-powercut`: power cuts, and whether everything acknowledged is still there.
 //!
-//! `load` runs in the guest. Each thread works in a directory of its own, through a sequence of
-//! operations that a seed determines; each operation ends in a call that makes it durable, and when that
-//! has returned, the thread's number and the operation's go to a journal outside of the machine.
-//! `cut` runs on the host, on the disk's recorded writes: it makes the disk that a power cut would have
-//! left, on which only flushed writes are certain. `verify` runs in the guest again, on that disk: a
-//! thread's directory must be what its sequence makes of it up to the last operation in the journal; the
-//! operation after that may be there, not at all, or in part where it is not atomic.
+//! `load` runs in the guest. Each thread works in its own directory, through a sequence of
+//! operations that a seed determines. Each operation ends in a call that makes it durable; when
+//! that has returned, the numbers of the thread and the operation go to a journal outside of the
+//! machine.
+//!
+//! `cut` runs on the host, on the recorded writes of the disk. It makes the disk that a power cut
+//! would have left, on which only flushed writes are certain.
+//!
+//! `verify` runs in the guest again, on that disk. The directory of a thread must be what its
+//! sequence makes of it up to the last operation in the journal. The operation after that may be
+//! there, be missing, or be there in part where it is not atomic.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`model`] | the sequence: operations, and what the directory is after each |
+//! | [`model`] | the sequence: operations, and the directory after each |
 //! | [`load`] | carries the operations out |
 //! | [`verify`] | compares a directory with the sequence |
 //! | [`work`] | what load and verify must agree on |
 //! | [`cut`] | the disk after a power cut |
 //!
-//! It runs in `scripts/powercut`; `model` and `verify` have tests of their own.
+//! Tests: `scripts/powercut` runs it; `model` and `verify` have tests of their own.
 
 mod cut;
 mod load;
@@ -45,11 +49,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Work until killed (or for so many seconds) and journal what is durable
+    /// Work until killed (or for a number of seconds) and journal what is durable
     Load {
         #[command(flatten)]
         work: Work,
-        /// Stop after so many seconds
+        /// Stop after this many seconds
         #[arg(long)]
         seconds: Option<u64>,
     },
@@ -58,13 +62,13 @@ enum Command {
         #[command(flatten)]
         work: Work,
     },
-    /// Apply recorded writes (QEMU's blklogwrites) to an image, as far as a power cut lets them arrive
+    /// Apply recorded writes (QEMU's blklogwrites) to an image, as a power cut would have left them
     Cut {
         /// The log
         log: PathBuf,
         /// The disk as it was when the recording began; changed in place
         image: PathBuf,
-        /// Seed: which of the unflushed writes arrive
+        /// Seed of the choice which unflushed writes reach the image
         #[arg(long)]
         seed: u64,
     },

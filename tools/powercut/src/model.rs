@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The sequence of operations of a thread, and what its directory is after each of them.
+//! The sequence of operations of a thread, and its directory after each of them.
 //!
-//! All of it follows from (seed, thread): the host needs to know only how far a thread got. Content is
-//! counted in units of 1 KiB; a unit repeats its writer's number, and 0 stands for a hole.
+//! Everything follows from (seed, thread), so the host needs to know only how far a thread got.
+//! Content is counted in units of 1 KiB. A unit repeats the number of its writer; 0 stands for a
+//! hole.
 
 use fastrand::Rng;
 use std::collections::BTreeMap;
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 pub const UNIT: u64 = 1024;
 /// Units of a block, the granularity of direct I/O and of holes.
 pub const PER_BLOCK: u64 = 4;
-/// Most units of a file.
+/// The most units of a file.
 const MAX_UNITS: u64 = 256;
 const FILES: u64 = 10;
 
@@ -21,7 +22,7 @@ pub type Content = Vec<u64>;
 /// A directory.
 pub type Dir = BTreeMap<u64, Content>;
 
-/// How a write gets to the file, and what makes it durable.
+/// How a write is made, and what makes it durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum How {
     /// write(2), fsync(2)
@@ -41,7 +42,7 @@ pub enum How {
 /// An operation; numbers of files are names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Op {
-    /// Writes units `[start, start + len)`; the file is made if it is not there.
+    /// Writes units `[start, start + len)`; creates the file if it does not exist.
     Write {
         file: u64,
         start: u64,
@@ -50,7 +51,8 @@ pub enum Op {
     },
     /// A new file replaces `file`: temporary name, content, fsync, rename, fsync of the directory.
     Replace { file: u64, len: u64 },
-    /// The same without the first fsync: `other` is synced in the end, which makes all names durable.
+    /// The same without the first fsync. At the end `other` is synced, which makes all names
+    /// durable.
     ReplaceUnsynced { file: u64, len: u64, other: u64 },
     /// Unlinks `file`, syncs the directory.
     Unlink { file: u64 },
@@ -64,7 +66,7 @@ pub enum Op {
     Zero { file: u64, start: u64, len: u64 },
 }
 
-/// Where the temporary file of a replacement is.
+/// Number of the temporary file of a replacement.
 pub const TEMPORARY: u64 = 999;
 
 /// A thread's sequence.
@@ -73,7 +75,7 @@ pub struct Sequence {
     stamp: u64,
     /// Number of the next operation, from 1 on.
     pub number: u64,
-    /// What the directory is, after the operations so far.
+    /// The directory after the operations so far.
     pub dir: Dir,
 }
 
@@ -175,7 +177,7 @@ impl Sequence {
         (op, stamp)
     }
 
-    /// The operation has been carried out.
+    /// Notes that the operation has been carried out.
     pub fn done(&mut self, op: &Op, stamp: u64) {
         apply(&mut self.dir, op, stamp);
         self.number += 1;
@@ -188,7 +190,7 @@ fn blank(content: &mut Content, start: u64, len: u64) {
     }
 }
 
-/// What an operation makes of a directory.
+/// Applies an operation to a directory.
 pub fn apply(dir: &mut Dir, op: &Op, stamp: u64) {
     match *op {
         Op::Write {
@@ -228,8 +230,8 @@ pub fn apply(dir: &mut Dir, op: &Op, stamp: u64) {
     }
 }
 
-/// May a directory look like `now` when `op` was interrupted, which was to turn `before` into `after`?
-/// The error says what is wrong.
+/// Checks that a directory may look like `now` when `op`, which was to turn `before` into `after`,
+/// was interrupted. The error says what is wrong.
 pub fn interrupted(now: &Dir, before: &Dir, after: &Dir, op: &Op) -> Result<(), String> {
     let known = |f: &u64| before.contains_key(f) || after.contains_key(f);
     for f in before.keys().chain(after.keys()).chain(now.keys()) {
@@ -238,7 +240,7 @@ pub fn interrupted(now: &Dir, before: &Dir, after: &Dir, op: &Op) -> Result<(), 
             // The temporary file has a part of its write.
             (Some(_), Op::Replace { .. } | Op::ReplaceUnsynced { .. }) if *f == TEMPORARY => true,
             _ if n == b || n == a => true,
-            // A write goes unit by unit; names and replacements do not.
+            // A write takes effect unit by unit; names and replacements do not.
             (
                 Some(n),
                 Op::Write { file, .. }
@@ -265,7 +267,7 @@ pub fn interrupted(now: &Dir, before: &Dir, after: &Dir, op: &Op) -> Result<(), 
     Ok(())
 }
 
-/// Is each unit that of before or of after, and the length between the two?
+/// Is each unit the one of before or of after, and the length between the two?
 fn partly(now: &[u64], before: &[u64], after: &[u64]) -> bool {
     let (short, long) = (before.len().min(after.len()), before.len().max(after.len()));
     let at = |c: &[u64], i: usize| c.get(i).copied().unwrap_or(0);

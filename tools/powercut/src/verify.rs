@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compares what is there after a power cut with what was acknowledged.
+//! Compares the directories after a power cut with what was acknowledged.
 
 use crate::model::{interrupted, Content, Dir, How, Op, Sequence, UNIT};
 use crate::work::{directory, Work};
@@ -14,7 +14,7 @@ fn acknowledged(journal: &Path, tag: &str) -> Result<BTreeMap<u32, u64>> {
     let text = fs::read_to_string(journal)
         .with_context(|| format!("cannot read {}", journal.display()))?;
     let mut last = BTreeMap::new();
-    // A line without its end was cut off with the machine.
+    // A line without its end was cut off when the machine was.
     for line in text
         .split_inclusive('\n')
         .filter_map(|l| l.strip_suffix('\n'))
@@ -33,7 +33,8 @@ fn acknowledged(journal: &Path, tag: &str) -> Result<BTreeMap<u32, u64>> {
 /// Units that hold two writers' numbers: file, unit, the numbers.
 type Mixed = Vec<(u64, usize, [u64; 2])>;
 
-/// Reads a file as units. Of a mixed one the first number is in the content.
+/// Reads a file as units. A unit of two numbers counts as the first of them, and is noted in
+/// `mixed`.
 fn read(path: &Path, number: u64, mixed: &mut Mixed) -> Result<Content> {
     let bytes = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     if bytes.len() as u64 % UNIT != 0 {
@@ -73,8 +74,9 @@ fn read_dir(dir: &Path, mixed: &mut Mixed) -> Result<Dir> {
     Ok(found)
 }
 
-/// Another thread's sync may write a page out while stores through a mapping go on. The page on disk then has
-/// some of those stores, in any order. Only in this case may a unit be of two writers.
+/// The sync of another thread may write out a page while stores through a mapping go on. The page
+/// on disk then has some of these stores, in any order. Only in this case may a unit have two
+/// writers.
 fn torn_by_stores(mixed: &Mixed, before: &Dir, after: &Dir, op: &Op) -> Result<(), String> {
     for &(number, unit, found) in mixed {
         let at = |d: &Dir| d.get(&number).and_then(|c| c.get(unit)).copied();
@@ -90,7 +92,7 @@ fn torn_by_stores(mixed: &Mixed, before: &Dir, after: &Dir, op: &Op) -> Result<(
     Ok(())
 }
 
-/// Checks all threads' directories. False: something is lost; what, is printed.
+/// Checks the directories of all threads. Returns false if something is lost, and prints what.
 pub fn run(work: &Work) -> Result<bool> {
     let last = acknowledged(&work.journal, &work.tag)?;
     let (mut operations, mut good) = (0, true);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Compares what is in a file with what must be there.
+//! Compares the content of a file with what must be in it.
 
 use crate::mapping::Mapping;
 use crate::plan::{Plan, Zone};
@@ -25,7 +25,7 @@ pub enum Fault {
     Lost(u64),
     /// The older store `found` where `newest` must be.
     Stale { found: u64, newest: u64 },
-    /// A store that was removed by a punch, zero or truncate.
+    /// A store that a punch, zero or truncate had removed.
     Back(u64),
     /// A store that has not been made.
     Future(u64),
@@ -88,7 +88,8 @@ pub fn judge(unit: Unit, offset: u64, file: u32, c: Cell, contested: bool) -> Op
     }
 }
 
-/// Judges a unit while others store: `before` was taken before the unit was read, `after` after it.
+/// Judges a unit while other workers store. `before` is the cell before the unit was read, `after`
+/// the one after it.
 pub fn judge_live(
     unit: Unit,
     offset: u64,
@@ -154,7 +155,7 @@ fn parts(pages: u64) -> impl Iterator<Item = Range<u64>> {
     (0..n).map(move |i| pages * i / n..pages * (i + 1) / n)
 }
 
-/// A look at a whole file, shared by those who do it together.
+/// A look at a whole file, shared by the threads that take it.
 struct Look<'a> {
     path: &'a Path,
     file: File,
@@ -166,7 +167,7 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    /// What holds for the page or for a cell is looked up once for all of its units.
+    /// Looks up once what holds for all units of a page or of a cell.
     fn page(&self, page: u64, unit_at: impl Fn(usize) -> Unit) {
         let (plan, path, view) = (self.plan, self.path.display(), self.view);
         let contested = plan.zone(page) == Zone::Contested;

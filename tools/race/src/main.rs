@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `ordofs-race`: races page faults against everything else that touches a file's pages, and
+//! `ordofs-race`: races page faults against everything else that touches the pages of a file, and
 //! checks every byte.
 //!
 //! | module | what is in it |
 //! |---|---|
-//! | [`plan`] | the phases; who works where in a file |
+//! | [`plan`] | the phases; which worker works where in a file |
 //! | [`worker`] | what the workers do |
 //! | [`table`] | what must be in the file |
-//! | [`stamp`], [`check`] | self-describing data, and what is wrong with it |
+//! | [`stamp`], [`check`] | self-describing data, and the errors found in it |
 //! | [`round`], [`manifest`] | one round; the check after a remount |
 //!
-//! It runs in `tests/vm/t/065-race.sh`; `check` and `stamp` have tests of their own.
+//! Tests: tests/vm/t/065-race.sh runs it; `check` and `stamp` have tests of their own.
 
 mod check;
 mod manifest;
@@ -154,7 +154,7 @@ impl Support {
         })
     }
 
-    /// What `phase` needs and is not there.
+    /// What `phase` needs and the filesystem lacks.
     fn missing(&self, phase: &Phase) -> Option<&'static str> {
         let needs = [
             (Role::Direct, self.direct, "O_DIRECT"),
@@ -169,7 +169,8 @@ impl Support {
     }
 }
 
-/// Stamps free space and gives it back, so that a stale block is recognised as another file's.
+/// Stamps free space and frees it again, so that a stale block is recognised as that of another
+/// file.
 fn stain(dir: &Path, bytes: u64, id: u32) -> Result<()> {
     let path = dir.join("ordofs-race.stain");
     let write = || -> Result<()> {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the files held when a run ended, for `ordofs-race verify` after a remount.
+//! The content of the files when a run ended, for `ordofs-race verify` after a remount.
 
 use crate::check::observe;
 use crate::plan::Plan;
@@ -140,7 +140,7 @@ pub fn verify(dir: &Path, e: &Entry) -> Result<u64> {
     Ok(bad)
 }
 
-/// Says what the cells of a page hold that are not what they were.
+/// Reports the cells of a page whose content has changed.
 fn describe(file: &File, page: usize, e: &Entry) -> Result<()> {
     let mut data = vec![0; PAGE];
     file.read_exact_at(&mut data, (page * PAGE) as u64)?;

@@ -100,7 +100,7 @@ impl Mapping {
         Ok(n as usize)
     }
 
-    /// Drops the page table entries of a range: the next touch faults again.
+    /// Drops the page table entries of a range, so the next access faults again.
     pub fn refault(&self, offset: u64, len: usize) -> io::Result<()> {
         assert!(
             offset as usize + len <= self.len,

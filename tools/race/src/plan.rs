@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The phases, and the plan of one round: who works where in the file.
+//! The phases, and the plan of one round: which worker works where in the file.
 
 use crate::sys::PAGE;
 use fastrand::Rng;
@@ -51,7 +51,7 @@ pub struct Phase {
     pub name: &'static str,
     /// What races with what.
     pub about: &'static str,
-    /// Writers; repeated until there are enough.
+    /// Writers, repeated until there are enough.
     pub writers: &'static [Role],
     /// The others, one worker each.
     pub others: &'static [Role],
@@ -177,7 +177,7 @@ pub struct Plan {
     pub prealloc: bool,
     /// Writers wait for each other before every step.
     pub paced: bool,
-    /// Step between pages: coprime to the number of pages.
+    /// Step between pages, coprime to the number of pages.
     pub stride: u64,
     /// Passes of each writer over its pages.
     pub passes: u64,
@@ -259,9 +259,9 @@ impl Plan {
         self.workers.iter().filter(|r| r.writes()).count()
     }
 
-    /// Runs fsync or the like. Where page faults and direct I/O meet on a page, Linux may be unable
-    /// to drop the cached page after the direct write; it says so by an EIO (see
-    /// `dio_warn_stale_pagecache`), which is right there and nowhere else.
+    /// Runs an fsync. Where page faults and direct I/O meet on a page, Linux may be unable to drop
+    /// the cached page after the direct write, and reports that as EIO
+    /// (`dio_warn_stale_pagecache`). This is right there, and nowhere else.
     pub fn sync(&self, mut f: impl FnMut() -> std::io::Result<()>) -> std::io::Result<()> {
         let contested = self.zone(self.pages / 2) == Zone::Contested;
         for _ in 0..100 {

@@ -33,7 +33,7 @@ impl Flavour {
 
 /// How a round ended.
 pub struct Outcome {
-    /// Units that are not what they must be.
+    /// Units with wrong content.
     pub bad: u64,
     /// A worker failed.
     pub failed: bool,

@@ -2,9 +2,9 @@
 
 //! Stamps: what is written into the files.
 //!
-//! A file is a sequence of units of 32 bytes, four little-endian words each: who wrote it into
-//! which file, where in the file it belongs, the sequence number of the store, and a mix of the
-//! three. A unit that is read back therefore says exactly what went wrong if something did.
+//! A file is a sequence of units of 32 bytes. Each has four little-endian words: which worker wrote
+//! it into which file, where in the file it belongs, the sequence number of the store, and a mix of
+//! the three. So a unit that is read back shows exactly what went wrong.
 
 /// Bytes of a unit.
 pub const UNIT: usize = 32;
@@ -17,11 +17,11 @@ const MAGIC: u64 = 0x7ace;
 pub struct Stamp {
     /// Random number of the file.
     pub file: u32,
-    /// Who stored it.
+    /// The worker that stored it.
     pub writer: u16,
     /// Byte offset of the unit in the file.
     pub offset: u64,
-    /// How many-th store to this cell it was, from 1.
+    /// Number of the store to this cell, from 1.
     pub seq: u64,
 }
 
@@ -57,7 +57,7 @@ impl Stamp {
 }
 
 impl Unit {
-    /// Says what four words are.
+    /// Decodes four words.
     pub fn decode(w: [u64; WORDS]) -> Self {
         if w == [0; WORDS] {
             return Self::Zero;
@@ -74,7 +74,7 @@ impl Unit {
         })
     }
 
-    /// Says what 32 bytes are.
+    /// Decodes 32 bytes.
     pub fn from_bytes(b: &[u8]) -> Self {
         let mut w = [0; WORDS];
         for (w, c) in w.iter_mut().zip(b.chunks_exact(8)) {

@@ -22,7 +22,7 @@ pub struct Aligned {
 struct Page([u8; PAGE]);
 
 impl Aligned {
-    /// So many pages of zeroes.
+    /// `pages` pages of zeroes.
     pub fn new(pages: usize) -> Self {
         Self {
             pages: vec![Page([0; PAGE]); pages],
@@ -36,7 +36,7 @@ impl Aligned {
         unsafe { std::slice::from_raw_parts(self.pages.as_ptr().cast(), self.pages.len() * PAGE) }
     }
 
-    /// The bytes, to be changed.
+    /// The bytes, mutably.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let len = self.pages.len() * PAGE;
         // SAFETY: as in `bytes`; the borrow is exclusive.
@@ -47,7 +47,7 @@ impl Aligned {
 /// What fallocate(2) does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Falloc {
-    /// Preallocates, leaves the content.
+    /// Preallocates, and keeps the content.
     Reserve,
     /// Makes a hole.
     Punch,
@@ -117,7 +117,7 @@ pub fn direct_works(dir: &Path) -> Result<bool> {
     }
 }
 
-/// Which fallocate modes work in `dir`?
+/// Does this kind of fallocate work in `dir`?
 pub fn falloc_works(dir: &Path, what: Falloc) -> Result<bool> {
     let path = dir.join("ordofs-race.probe");
     let works = open(&path, true, false).and_then(|f| {
@@ -143,7 +143,7 @@ extern "C" fn on_sigbus(_: libc::c_int) {
     }
 }
 
-/// A page fault that the filesystem refuses ends the process with a message and status 3.
+/// Makes a page fault that the filesystem refuses end the process, with a message and status 3.
 pub fn report_sigbus() {
     let handler: extern "C" fn(libc::c_int) = on_sigbus;
     // SAFETY: the handler only makes calls that are allowed in a signal handler.

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What must be in the file: shared by all workers of a round.
+//! What must be in the file. All workers of a round share it.
 //!
-//! Every page is divided into *cells*, and each cell is stored to by one writer (or, in contested
-//! zones, by several). Per cell there are four numbers:
+//! Every page is divided into *cells*. One writer stores to each cell, or several in contested
+//! zones. Each cell has four numbers:
 //!
 //! - `started`: sequence number of the newest store that has begun;
 //! - `done`: sequence number of the newest store that has ended;
-//! - `floor`: `done` when the last removal (punch, zero, truncate) of this cell began. All stores up
-//!   to it happened before the removal, so none of them may be seen again;
+//! - `floor`: `done` when the last removal (punch, zero, truncate) of this cell began. All stores
+//!   up to it happened before the removal, so none of them may be seen again;
 //! - `ceil`: `started` when that removal had ended. All later stores happened after the removal, so
-//!   they may not be missing.
+//!   none of them may be missing.
 //!
 //! Stores in between overlap with the removal: either outcome is right.
 
@@ -40,7 +40,7 @@ pub enum Op {
     Falloc,
     /// fsync, fdatasync, msync.
     Sync,
-    /// Pages read back and checked meanwhile.
+    /// Pages read back and checked during the round.
     Read,
 }
 
@@ -67,7 +67,7 @@ const STEP_BASE: usize = OP_BASE + OPS.len();
 const MAX_WORKERS: usize = 64;
 const CELL_BASE: usize = STEP_BASE + MAX_WORKERS;
 
-/// The expectations of one file and the round's bookkeeping.
+/// What is expected of one file, and the bookkeeping of the round.
 pub struct Table {
     words: SharedWords,
     cells: usize,
@@ -77,9 +77,9 @@ pub struct Table {
 /// The four numbers of a cell.
 #[derive(Clone, Copy, Debug)]
 pub struct Cell {
-    /// Newest store begun.
+    /// The newest store that has begun.
     pub started: u64,
-    /// Newest store ended.
+    /// The newest store that has ended.
     pub done: u64,
     /// See the module's description.
     pub floor: u64,
@@ -102,27 +102,27 @@ impl Table {
         &self.words[CELL_BASE + what * self.cells + cell]
     }
 
-    /// The number of cell `slot` of `page`.
+    /// The index of cell `slot` of `page`.
     pub fn index(&self, page: u64, slot: usize) -> usize {
         page as usize * self.per_page + slot
     }
 
-    /// A store to the cell begins; gives its sequence number.
+    /// Begins a store to the cell; returns its sequence number.
     pub fn begin(&self, cell: usize) -> u64 {
         self.word(0, cell).fetch_add(1, SeqCst) + 1
     }
 
-    /// The store has ended.
+    /// Ends the store.
     pub fn end(&self, cell: usize, seq: u64) {
         self.word(1, cell).fetch_max(seq, SeqCst);
     }
 
-    /// A removal of these cells begins; give the answer to [`removed`](Self::removed).
+    /// Begins a removal of these cells. The caller passes the result to [`removed`](Self::removed).
     pub fn removing(&self, cells: std::ops::Range<usize>) -> Vec<u64> {
         cells.map(|c| self.word(1, c).load(SeqCst)).collect()
     }
 
-    /// The removal has ended.
+    /// Ends the removal.
     pub fn removed(&self, cells: std::ops::Range<usize>, floors: &[u64]) {
         for (c, floor) in cells.zip(floors) {
             self.word(2, c).store(*floor, SeqCst);
@@ -146,12 +146,12 @@ impl Table {
         self.words[OP_BASE + op as usize].fetch_add(1, SeqCst);
     }
 
-    /// Operations so far, by kind.
+    /// The operations so far, by kind.
     pub fn counts(&self) -> [u64; OPS.len()] {
         std::array::from_fn(|i| self.words[OP_BASE + i].load(SeqCst))
     }
 
-    /// All must end.
+    /// Asks all workers to end.
     pub fn stop(&self) {
         self.words[STOP].store(1, SeqCst);
     }
@@ -161,7 +161,7 @@ impl Table {
         self.words[STOP].load(SeqCst) != 0
     }
 
-    /// A worker has failed and said why.
+    /// Notes that a worker has failed, after it said why, and asks all workers to end.
     pub fn fail(&self) {
         self.words[FAILED].store(1, SeqCst);
         self.stop();
@@ -172,7 +172,7 @@ impl Table {
         self.words[FAILED].load(SeqCst) != 0
     }
 
-    /// Waits until all `n` workers are here.
+    /// Waits until all `n` workers have arrived.
     pub fn rendezvous(&self, n: usize) {
         self.words[READY].fetch_add(1, SeqCst);
         while self.words[READY].load(SeqCst) < n as u64 && !self.stopped() {
@@ -180,17 +180,17 @@ impl Table {
         }
     }
 
-    /// A writer has ended.
+    /// Notes that a writer has ended.
     pub fn writer_done(&self) {
         self.words[WRITERS_DONE].fetch_add(1, SeqCst);
     }
 
-    /// Writers that have ended.
+    /// The number of writers that have ended.
     pub fn writers_done(&self) -> usize {
         self.words[WRITERS_DONE].load(SeqCst) as usize
     }
 
-    /// Writer `w` is about to do step `n`: waits a little for the other `writers`, so that they
+    /// Called by writer `w` before step `n`: waits a little for the other `writers`, so that they
     /// meet on the same page.
     pub fn pace(&self, w: usize, writers: usize, n: u64) {
         let steps = &self.words[STEP_BASE..STEP_BASE + MAX_WORKERS];

@@ -87,12 +87,12 @@ impl Worker<'_> {
         }
     }
 
-    /// The others work as long as a writer does.
+    /// Should this worker end? Workers other than writers run as long as a writer does.
     fn over(&self) -> bool {
         self.table.stopped() || self.table.writers_done() == self.plan.writers()
     }
 
-    /// Leaves the processor to the writers for a random moment.
+    /// Leaves the processor to the writers for a random time.
     fn rest(&mut self) {
         std::thread::sleep(std::time::Duration::from_micros(self.rng.u64(..400)));
     }
@@ -101,7 +101,7 @@ impl Worker<'_> {
         page * PAGE as u64 + (slot * self.plan.cell()) as u64
     }
 
-    /// My cell in the pages of cached writers.
+    /// The cell of this worker in the pages of cached writers.
     fn slot(&self) -> usize {
         self.plan
             .rank(self.w, |r| r.writes() && r != Role::Direct)
@@ -142,7 +142,7 @@ impl Worker<'_> {
                 }
                 self.table.count(Op::CopyFault);
             } else {
-                // Sometimes the page is mapped for reading before it is for writing.
+                // Sometimes map the page for reading before it is mapped for writing.
                 if self.rng.u64(..2) == 0 {
                     std::hint::black_box(map.load(at));
                 }
@@ -196,7 +196,7 @@ impl Worker<'_> {
             if self.table.stopped() {
                 break;
             }
-            // A run is written when its first page's turn comes, in one or two pieces.
+            // A run is written when its first page is due, in one or two pieces.
             let page = self.page_of(step);
             if page % RUN != 0 || (page / RUN) as usize % of != me {
                 continue;
@@ -238,7 +238,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Removes a range of cells, not always of whole pages, in the runs that are mine.
+    /// Removes ranges of cells, not always of whole pages, in the runs of this worker.
     fn remove(&mut self, how: Falloc) -> Result<()> {
         let (me, of) = self.plan.rank(self.w, Role::removes);
         let runs = self.plan.pages.div_ceil(RUN);
@@ -331,7 +331,7 @@ impl Worker<'_> {
         Ok(())
     }
 
-    /// Reads pages and checks that nothing is older than what was done before the read.
+    /// Reads pages, and checks that nothing is older than what was done before the read.
     fn read(&mut self) -> Result<()> {
         let mut buf = Aligned::new(1);
         let removes = self.plan.removes();

@@ -8,11 +8,11 @@ use ordofs_engine::os::Device;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 
-/// An image file; sparse, and removed at the end.
+/// A sparse image file, which is removed when the value is dropped.
 pub struct Image(PathBuf);
 
 impl Image {
-    /// An image of zeroes. The name is one of its own in a test program.
+    /// An image of zeroes. The name must be unique within a test program.
     pub fn new(name: &str, bytes: u64) -> Self {
         // Not every filesystem has files of a PiB, so /dev/shm is better than /tmp.
         let shm = PathBuf::from("/dev/shm");

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the locks of `os::sync` are made of: shuttle's, whose every use is a point where the schedule may
-//! turn.
+//! The primitives of the locks in `os::sync`: shuttle's. At each use the schedule may switch to
+//! another task.
 
 pub use shuttle::sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// The end of a timed wait. Time does not pass in a model: it has come when the others have run once.
+/// The end of a timed wait. Time does not pass in a model, so the wait ends once the other tasks
+/// have run.
 pub struct Deadline;
 
 impl Deadline {

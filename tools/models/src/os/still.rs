@@ -4,7 +4,7 @@
 
 use super::misc::Time;
 
-/// The clock stands still.
+/// The time, which stands still.
 pub fn now() -> Time {
     Time {
         sec: 1_000_000_000,
