@@ -45,7 +45,7 @@ mod engine;
 mod fs;
 mod vfs;
 
-use vfs::os;
+use fs::os;
 
 module! {
     type: OrdoFsModule,

@@ -7,12 +7,17 @@ use kernel::prelude::*;
 use super::{InodeData, OrdoFs};
 use crate::{
     engine::{self, NewId},
-    os::NoFs,
-    vfs::{AttrChange, Attrs, Identity, Shown, Times, Timestamp},
+    fs::os::{NoFs, Time},
+    vfs::{
+        traits::directory::Identity,
+        traits::export::ExportOperations,
+        traits::inode::{AttrChange, Attrs, Evict, InodeOperations, Shown},
+        Inode, Locked, SuperBlock, Times,
+    },
 };
 
 /// Sectors of 512 bytes in a block.
-const SECTORS: u64 = 8;
+const SECTORS: u64 = super::BLOCK / 512;
 
 impl InodeData {
     /// The attributes now. Space that is reserved for dirty pages counts.
@@ -35,7 +40,7 @@ impl InodeData {
         }
     }
 
-    pub(super) fn show(&self, ctime: &dyn Fn() -> Option<Timestamp>, show: &mut dyn FnMut(&Shown)) {
+    pub(super) fn show(&self, ctime: &dyn Fn() -> Option<Time>, show: &mut dyn FnMut(&Shown)) {
         self.engine.show(ctime, |a| {
             show(&Shown {
                 nlink: a.nlink,
@@ -56,6 +61,53 @@ impl InodeData {
     }
 }
 
+impl InodeOperations for OrdoFs {
+    fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<InodeData> {
+        sb.fs().read_inode(ino)
+    }
+
+    fn attrs(data: &InodeData) -> Attrs {
+        data.attrs()
+    }
+
+    fn read_link(sb: &SuperBlock<Self>, data: &InodeData) -> Result<KVec<u8>> {
+        let _nofs = NoFs::enter();
+        sb.fs().engine.readlink(&data.engine)
+    }
+
+    fn evict(sb: &SuperBlock<Self>, data: InodeData, why: Evict) {
+        sb.fs().evict(data, why);
+    }
+
+    fn show(data: &InodeData, ctime: &dyn Fn() -> Option<Time>, show: &mut dyn FnMut(&Shown)) {
+        data.show(ctime, show);
+    }
+
+    fn set_attrs(
+        inode: &Locked<'_, Self>,
+        acl: Option<&[u8]>,
+        change: &mut dyn FnMut() -> AttrChange,
+    ) -> Result {
+        inode.fs().set_attrs(inode.data(), acl, change)
+    }
+
+    fn push_times(inode: &Inode<Self>, times: &dyn Fn() -> Times) -> Result {
+        inode.fs().push_times(inode.data(), times)
+    }
+
+    fn sync_inode(inode: &Inode<Self>) -> Result {
+        let _nofs = NoFs::enter();
+        inode.fs().engine.sync_inode(&inode.data().engine)
+    }
+}
+
+#[vtable]
+impl ExportOperations for OrdoFs {
+    fn parent(inode: &Inode<Self>) -> Option<u64> {
+        inode.data().parent()
+    }
+}
+
 impl OrdoFs {
     pub(super) fn read_inode(&self, ino: u64) -> Result<InodeData> {
         let _nofs = NoFs::enter();
@@ -64,9 +116,9 @@ impl OrdoFs {
         Ok(InodeData::new(&self.engine, engine))
     }
 
-    pub(super) fn evict(&self, data: InodeData, delete: bool) {
+    pub(super) fn evict(&self, data: InodeData, why: Evict) {
         let _nofs = NoFs::enter();
-        if !delete {
+        if why == Evict::Forget {
             self.engine.iput(data.engine);
             return;
         }

@@ -8,9 +8,14 @@
 //! The engine's allocations are made in a NOFS scope: reclaim may call back into the filesystem
 //! (shrinker, eviction) and must not meet a lock that the allocating task holds.
 
+#[cfg(ordofs_debug)]
+mod errortag_files;
 mod inode;
 mod namei;
+#[allow(unreachable_pub)]
+pub(crate) mod os;
 mod params;
+mod probe;
 mod stats;
 mod super_;
 mod xattr;
@@ -21,16 +26,23 @@ use kernel::prelude::*;
 
 use crate::{
     engine,
-    os::{atomic::AtomicBool, Mutex, Shared},
-    vfs::{os::kthread::KThread, os::workqueue::IoQueues, SuperBlock},
+    fs::os::{atomic::AtomicBool, Mutex, Shared, Tags, BLOCK_BYTES},
+    vfs::{object::types::Types, os::kthread::KThread, os::workqueue::IoQueues, SuperBlock},
 };
 
 pub(crate) use params::Params;
+
+/// Bytes of a block.
+const BLOCK: u64 = BLOCK_BYTES as u64;
+
+const _: () = assert!(BLOCK_BYTES == engine::BLOCK_SIZE);
 
 /// A mounted OrdoFS.
 pub(crate) struct OrdoFs {
     engine: Shared<engine::Fs>,
     io: IoQueues,
+    /// What holds the windows of races open.
+    tags: Tags,
     /// Commits every few seconds, or when the engine asks for it; there is none on a read-only
     /// mount.
     committer: Mutex<Option<KThread>>,
@@ -43,6 +55,12 @@ pub(crate) struct OrdoFs {
     first_generation: u64,
     /// Access control lists are in force.
     acl: AtomicBool,
+}
+
+impl Types for OrdoFs {
+    type InodeData = InodeData;
+
+    const BLOCK_SIZE: u64 = BLOCK;
 }
 
 impl OrdoFs {

@@ -9,11 +9,14 @@
 
 use kernel::prelude::*;
 
-use super::{xattr::new_xattrs, InodeData, OrdoFs};
+use super::{with_space, xattr::new_xattrs, InodeData, OrdoFs};
 use crate::{
     engine::{self, NewId, NewXattr},
-    os::NoFs,
-    vfs::{Inode, Locked, NewNode, Rename},
+    fs::os::NoFs,
+    vfs::{
+        traits::directory::{DirectoryOperations, Emit, Identity, NewNode, Rename},
+        Inode, Locked, SuperBlock,
+    },
 };
 
 fn new_inode<'a>(new: &NewNode<'a>, xattrs: &'a [NewXattr<'a>]) -> engine::NewInode<'a> {
@@ -29,6 +32,43 @@ fn new_inode<'a>(new: &NewNode<'a>, xattrs: &'a [NewXattr<'a>]) -> engine::NewIn
             born: new.id.born,
         }),
         xattrs,
+    }
+}
+
+#[vtable]
+impl DirectoryOperations for OrdoFs {
+    fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
+        dir.fs().lookup_name(dir, name)
+    }
+
+    fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result {
+        dir.fs().engine.readable()?;
+        // `emit` copies to user memory and may fault, which may write back pages: no NOFS scope.
+        dir.fs().engine.readdir(&dir.data().engine, pos, emit)
+    }
+
+    fn identity(sb: &SuperBlock<Self>) -> Identity {
+        sb.fs().identity()
+    }
+
+    fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<InodeData> {
+        with_space(dir.sb(), || dir.fs().create_name(dir, name, new))
+    }
+
+    fn tmpfile(sb: &SuperBlock<Self>, new: &NewNode<'_>) -> Result<InodeData> {
+        with_space(sb, || sb.fs().create_tmpfile(new))
+    }
+
+    fn link(dir: &Locked<'_, Self>, name: &[u8], target: &Inode<Self>) -> Result {
+        with_space(dir.sb(), || dir.fs().link_name(dir, name, target))
+    }
+
+    fn unlink(dir: &Locked<'_, Self>, name: &[u8], victim: &Inode<Self>) -> Result {
+        dir.fs().unlink_name(dir, name, victim)
+    }
+
+    fn rename(rename: &Rename<'_, Self>) -> Result {
+        with_space(rename.inode.sb(), || rename.inode.fs().rename_names(rename))
     }
 }
 

@@ -14,7 +14,7 @@ use kernel::prelude::*;
 
 use crate::{
     engine::MountOptions,
-    vfs::{MountError, Param},
+    vfs::traits::mount::{Access, MountError, Param},
 };
 
 /// The longest time between commits.
@@ -40,9 +40,9 @@ impl Params {
     }
 
     /// For the engine.
-    pub(super) fn options(&self, read_only: bool) -> MountOptions {
+    pub(super) fn options(&self, access: Access) -> MountOptions {
         MountOptions {
-            read_only,
+            read_only: access.is_read_only(),
             commit_secs: self.commit_secs,
             discard: self.discard,
             recovery: !self.norecovery,
@@ -52,8 +52,8 @@ impl Params {
     }
 
     /// What cannot be combined.
-    pub(super) fn check(&self, read_only: bool) -> Result<(), MountError> {
-        if self.norecovery && !read_only {
+    pub(super) fn check(&self, access: Access) -> Result<(), MountError> {
+        if self.norecovery && !access.is_read_only() {
             return Err(MountError {
                 error: EINVAL,
                 reason: "norecovery is for read-only mounts: add ro",

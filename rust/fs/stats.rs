@@ -7,7 +7,10 @@
 use core::fmt;
 
 use super::OrdoFs;
-use crate::{os::atomic::Ordering, vfs::object::sysfs::File};
+use crate::{
+    fs::os::atomic::Ordering,
+    vfs::object::sysfs::{File, Group},
+};
 
 /// The files.
 pub(super) const FILES: &[File<OrdoFs>] = &[
@@ -46,6 +49,19 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
     File::value(c"shutdown", |fs, out| {
         write!(out, "{}", u32::from(fs.engine().is_shutdown()))
     }),
+    #[cfg(ordofs_planted)]
+    File::command(c"planted", |_, name| {
+        crate::vfs::testing::planted::plant(name)
+    }),
+];
+
+/// The subdirectories.
+pub(super) const GROUPS: &[Group<OrdoFs>] = &[
+    #[cfg(ordofs_debug)]
+    Group {
+        name: c"errortag",
+        files: super::errortag_files::FILES,
+    },
 ];
 
 fn uuid(fs: &OrdoFs, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounting, syncing and the commit thread; and the table of methods that the other files of this
-//! directory implement.
+//! Mounting, syncing and the commit thread.
 //!
 //! # Locking
 //!
@@ -12,17 +11,20 @@
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
 
-use super::{stats, with_space, InodeData, OrdoFs, Params};
+use super::{stats, OrdoFs, Params};
 use crate::{
     engine,
-    os::{
+    fs::os::{
         atomic::{AtomicBool, Ordering},
-        Device, LockClass, Mutex, NoFs, Shared,
+        Device, LockClass, Mutex, NoFs, Shared, Tags,
     },
     vfs::{
-        object::sysfs::File, os::kthread, os::workqueue::IoQueues, AttrChange, Attrs, Emit,
-        FileSystem, Identity, Inode, Locked, MountError, Namespace, NewNode, Param, Rename, Shown,
-        StatFs, SuperBlock, Times, Timestamp, XattrSet,
+        object::sysfs::{File, Group},
+        os::kthread,
+        os::workqueue::IoQueues,
+        traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
+        traits::super_block::{StatFs, SuperOperations},
+        OpenDevice, SuperBlock,
     },
 };
 
@@ -96,15 +98,8 @@ impl OrdoFs {
     }
 }
 
-impl FileSystem for OrdoFs {
-    type InodeData = InodeData;
+impl MountOperations for OrdoFs {
     type Params = Params;
-
-    const NAME: &'static CStr = c"ordofs";
-    const INODE_CACHE: &'static CStr = c"ordofs_inode";
-    // "Ordo"
-    const MAGIC: u64 = 0x4f72_646f;
-    const FILES: &'static [File<Self>] = stats::FILES;
 
     fn initial_params(current: Option<&SuperBlock<Self>>) -> Params {
         match current {
@@ -120,33 +115,40 @@ impl FileSystem for OrdoFs {
         params.parse(key, value)
     }
 
-    fn posix_acls(params: &Params) -> bool {
-        params.acl
+    fn posix_acls(params: &Params) -> PosixAcls {
+        if params.acl {
+            PosixAcls::On
+        } else {
+            PosixAcls::Off
+        }
     }
 
     #[inline(never)]
-    fn mount(dev: Device, params: &Params, read_only: bool) -> Result<Self, MountError> {
-        params.check(read_only)?;
-        let io = IoQueues::new()?;
+    fn mount(dev: OpenDevice, params: &Params, access: Access) -> Result<Self, MountError> {
+        params.check(access)?;
+        let tags = Tags::new()?;
+        let dev = Device::new(dev, tags.clone());
+        let io = IoQueues::new(c"ordered-read", c"ordered-write")?;
         let committer = Mutex::new(&COMMITTER, None)?;
         let frozen = Shared::new(Mutex::new(&FROZEN, false)?)?;
         let _nofs = NoFs::enter();
-        let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(read_only))?;
+        let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(access))?;
         let first_generation = engine.durable_generation();
         Ok(Self {
             engine,
             io,
+            tags,
             committer,
             frozen,
-            uncleaned: AtomicBool::new(read_only),
+            uncleaned: AtomicBool::new(access.is_read_only()),
             norecovery: params.norecovery,
             first_generation,
             acl: AtomicBool::new(params.acl),
         })
     }
 
-    fn started(&self, sb: &SuperBlock<Self>, read_only: bool) -> Result {
-        if read_only {
+    fn started(&self, sb: &SuperBlock<Self>, access: Access) -> Result {
+        if access.is_read_only() {
             return Ok(());
         }
         self.start_committer(sb)
@@ -155,10 +157,11 @@ impl FileSystem for OrdoFs {
     fn reconfigure(
         sb: &SuperBlock<Self>,
         params: &Params,
-        read_only: bool,
+        access: Access,
     ) -> Result<(), MountError> {
         let fs = sb.fs();
-        params.check(read_only)?;
+        let read_only = access.is_read_only();
+        params.check(access)?;
         if let (false, Some(why)) = (read_only, fs.engine.forbidden()) {
             return Err(why.into());
         }
@@ -179,25 +182,16 @@ impl FileSystem for OrdoFs {
         fs.acl.store(params.acl, Ordering::Relaxed);
         Ok(())
     }
+}
 
-    fn unmount(&self) {
-        self.stop_committer();
-        let _nofs = NoFs::enter();
-        match self.engine.unmount() {
-            // After a shutdown there is no last commit, and everybody knows.
-            Err(_) if self.engine.is_shutdown() => {}
-            Err(e) => pr_err!(
-                "{}: the last commit failed: {:?}\n",
-                self.engine.device_name(),
-                e
-            ),
-            Ok(()) => {}
-        }
-    }
-
-    fn show_options(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        self.params().show(out)
-    }
+#[vtable]
+impl SuperOperations for OrdoFs {
+    const NAME: &'static CStr = c"ordofs";
+    const INODE_CACHE: &'static CStr = c"ordofs_inode";
+    // "Ordo"
+    const MAGIC: u64 = 0x4f72_646f;
+    const FILES: &'static [File<Self>] = stats::FILES;
+    const FILE_GROUPS: &'static [Group<Self>] = stats::GROUPS;
 
     fn root_ino(&self) -> u64 {
         self.engine.root_ino()
@@ -205,6 +199,21 @@ impl FileSystem for OrdoFs {
 
     fn uuid(&self) -> [u8; 16] {
         self.engine.uuid()
+    }
+
+    fn statfs(&self) -> StatFs {
+        let s = self.engine.statfs();
+        StatFs {
+            blocks: s.blocks,
+            bfree: s.bfree,
+            bavail: s.bavail,
+            files: s.files,
+            ffree: s.ffree,
+        }
+    }
+
+    fn readable(&self) -> Result {
+        self.engine.readable()
     }
 
     fn sync(&self, wait: bool) -> Result {
@@ -231,15 +240,8 @@ impl FileSystem for OrdoFs {
         Ok(())
     }
 
-    fn statfs(&self) -> StatFs {
-        let s = self.engine.statfs();
-        StatFs {
-            blocks: s.blocks,
-            bfree: s.bfree,
-            bavail: s.bavail,
-            files: s.files,
-            ffree: s.ffree,
-        }
+    fn show_options(&self, out: &mut dyn fmt::Write) -> fmt::Result {
+        self.params().show(out)
     }
 
     fn shrink_count(&self) -> u64 {
@@ -254,123 +256,27 @@ impl FileSystem for OrdoFs {
         self.engine.stop_caching();
     }
 
+    fn hidden(&self) {
+        // No tag can be set any more. Completions of I/O, which are waited for next, may be held in a window.
+        self.tags.off();
+    }
+
+    fn unmount(&self) {
+        self.stop_committer();
+        let _nofs = NoFs::enter();
+        match self.engine.unmount() {
+            // After a shutdown there is no last commit, and everybody knows.
+            Err(_) if self.engine.is_shutdown() => {}
+            Err(e) => pr_err!(
+                "{}: the last commit failed: {:?}\n",
+                self.engine.device_name(),
+                e
+            ),
+            Ok(()) => {}
+        }
+    }
+
     fn shutdown(&self) {
         self.engine.abort("the device is gone, or was declared so");
-    }
-
-    fn readable(&self) -> Result {
-        self.engine.readable()
-    }
-
-    fn read_inode(sb: &SuperBlock<Self>, ino: u64) -> Result<InodeData> {
-        sb.fs().read_inode(ino)
-    }
-
-    fn attrs(data: &InodeData) -> Attrs {
-        data.attrs()
-    }
-
-    fn read_link(sb: &SuperBlock<Self>, data: &InodeData) -> Result<KVec<u8>> {
-        let _nofs = NoFs::enter();
-        sb.fs().engine.readlink(&data.engine)
-    }
-
-    fn evict(sb: &SuperBlock<Self>, data: InodeData, delete: bool) {
-        sb.fs().evict(data, delete);
-    }
-
-    fn show(data: &InodeData, ctime: &dyn Fn() -> Option<Timestamp>, show: &mut dyn FnMut(&Shown)) {
-        data.show(ctime, show);
-    }
-
-    fn set_attrs(
-        inode: &Locked<'_, Self>,
-        acl: Option<&[u8]>,
-        change: &mut dyn FnMut() -> AttrChange,
-    ) -> Result {
-        inode.fs().set_attrs(inode.data(), acl, change)
-    }
-
-    fn push_times(inode: &Inode<Self>, times: &dyn Fn() -> Times) -> Result {
-        inode.fs().push_times(inode.data(), times)
-    }
-
-    fn sync_inode(inode: &Inode<Self>) -> Result {
-        let _nofs = NoFs::enter();
-        inode.fs().engine.sync_inode(&inode.data().engine)
-    }
-
-    fn get_xattr(
-        inode: &Inode<Self>,
-        ns: Namespace,
-        name: &[u8],
-        out: &mut [u8],
-    ) -> Result<Option<usize>> {
-        inode.fs().get_attribute(inode.data(), ns, name, out)
-    }
-
-    fn set_xattr(
-        inode: &Inode<Self>,
-        ns: Namespace,
-        name: &[u8],
-        value: Option<&[u8]>,
-        how: XattrSet,
-    ) -> Result {
-        with_space(inode.sb(), || {
-            inode.fs().set_attribute(inode.data(), ns, name, value, how)
-        })
-    }
-
-    fn list_xattr(inode: &Inode<Self>, emit: &mut dyn FnMut(Namespace, &[u8]) -> Result) -> Result {
-        inode.fs().list_attributes(inode.data(), emit)
-    }
-
-    fn set_acl(
-        inode: &Locked<'_, Self>,
-        ns: Namespace,
-        value: Option<&[u8]>,
-        mode: Option<u32>,
-    ) -> Result {
-        with_space(inode.sb(), || {
-            inode.fs().set_list(inode.data(), ns, value, mode)
-        })
-    }
-
-    fn parent(inode: &Inode<Self>) -> Option<u64> {
-        inode.data().parent()
-    }
-
-    fn lookup(dir: &Inode<Self>, name: &[u8]) -> Result<Option<u64>> {
-        dir.fs().lookup_name(dir, name)
-    }
-
-    fn identity(sb: &SuperBlock<Self>) -> Identity {
-        sb.fs().identity()
-    }
-
-    fn create(dir: &Locked<'_, Self>, name: &[u8], new: &NewNode<'_>) -> Result<InodeData> {
-        with_space(dir.sb(), || dir.fs().create_name(dir, name, new))
-    }
-
-    fn tmpfile(sb: &SuperBlock<Self>, new: &NewNode<'_>) -> Result<InodeData> {
-        with_space(sb, || sb.fs().create_tmpfile(new))
-    }
-
-    fn link(dir: &Locked<'_, Self>, name: &[u8], target: &Inode<Self>) -> Result {
-        with_space(dir.sb(), || dir.fs().link_name(dir, name, target))
-    }
-
-    fn unlink(dir: &Locked<'_, Self>, name: &[u8], victim: &Inode<Self>) -> Result {
-        dir.fs().unlink_name(dir, name, victim)
-    }
-
-    fn rename(rename: &Rename<'_, Self>) -> Result {
-        with_space(rename.inode.sb(), || rename.inode.fs().rename_names(rename))
-    }
-
-    fn readdir(dir: &Inode<Self>, pos: u64, emit: Emit<'_>) -> Result {
-        dir.fs().engine.readable()?;
-        // `emit` copies to user memory and may fault, which may write back pages: no NOFS scope.
-        dir.fs().engine.readdir(&dir.data().engine, pos, emit)
     }
 }

@@ -8,11 +8,15 @@
 
 use kernel::prelude::*;
 
-use super::{InodeData, OrdoFs};
+use super::{with_space, InodeData, OrdoFs};
 use crate::{
     engine::{self, ops::xattr, NewXattr},
-    os::NoFs,
-    vfs::{Namespace, NewNode, XattrSet},
+    fs::os::NoFs,
+    vfs::{
+        traits::directory::NewNode,
+        traits::xattr::{Namespace, XattrOperations, XattrSet},
+        Inode, Locked,
+    },
 };
 
 /// The byte of a namespace on disk.
@@ -52,6 +56,45 @@ pub(super) fn new_xattrs<'a>(node: &NewNode<'a>) -> Result<KVec<NewXattr<'a>>> {
         all.push(label, GFP_KERNEL)?;
     }
     Ok(all)
+}
+
+#[vtable]
+impl XattrOperations for OrdoFs {
+    fn get_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        out: &mut [u8],
+    ) -> Result<Option<usize>> {
+        inode.fs().get_attribute(inode.data(), ns, name, out)
+    }
+
+    fn list_xattr(inode: &Inode<Self>, emit: &mut dyn FnMut(Namespace, &[u8]) -> Result) -> Result {
+        inode.fs().list_attributes(inode.data(), emit)
+    }
+
+    fn set_xattr(
+        inode: &Inode<Self>,
+        ns: Namespace,
+        name: &[u8],
+        value: Option<&[u8]>,
+        how: XattrSet,
+    ) -> Result {
+        with_space(inode.sb(), || {
+            inode.fs().set_attribute(inode.data(), ns, name, value, how)
+        })
+    }
+
+    fn set_acl(
+        inode: &Locked<'_, Self>,
+        ns: Namespace,
+        value: Option<&[u8]>,
+        mode: Option<u32>,
+    ) -> Result {
+        with_space(inode.sb(), || {
+            inode.fs().set_list(inode.data(), ns, value, mode)
+        })
+    }
 }
 
 impl OrdoFs {

@@ -25,14 +25,14 @@
 
 use kernel::prelude::*;
 
-use super::{space::write_appended, OrdoFs, BLOCK};
+use super::appended::write_appended;
 use crate::{
-    fs::with_space,
-    os::NoFs,
+    fs::{os::NoFs, with_space, OrdoFs, BLOCK},
     vfs::{
         object::iocb::{Destination, Iocb, LockedIocb, OpenFile, Source},
         object::page_cache::side::{Exclusive, Shared, Side},
-        Locked,
+        traits::file::SyncOf,
+        DirectWrite, Locked,
     },
 };
 
@@ -161,10 +161,14 @@ fn direct_write_locked<'l, 'a, S: Side>(
     // which is not for the queue of completions to do.
     let inode = iocb.inode();
     let extends = iocb.pos().saturating_add(count) > inode.size();
-    let wait = extends || iocb.is_dsync();
+    let until = if extends || iocb.is_dsync() {
+        DirectWrite::Wait
+    } else {
+        DirectWrite::MayGoOn
+    };
     // Its end, or its failure, sets the size on disk.
     write_appended(inode, iocb.pos())?;
-    iocb.direct_write(from, wait)
+    iocb.direct_write(from, until)
 }
 
 /// All parts of a direct write that goes beyond `i_size` have ended; their mappings and the size on
@@ -182,7 +186,7 @@ pub(super) fn direct_write_grew(inode: &Locked<'_, OrdoFs>, end: u64, status: Re
 }
 
 /// `fsync(2)` and `fdatasync(2)`: R8.
-pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, datasync: bool) -> Result {
+pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, what: SyncOf) -> Result {
     let inode = file.inode();
     // A synchronous write brings the size on disk along. If that fails, this file is told now, and not
     // once more by the next fsync: its error is among those that the call below takes.
@@ -191,7 +195,7 @@ pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, datasync: boo
     file.write_and_wait(start, end)?;
     appended?;
     // Then what only the VFS knows.
-    inode.write_attributes(datasync)?;
+    inode.write_attributes(what == SyncOf::Data)?;
     // Then everything that belongs to the inode, to stable storage.
     let _nofs = NoFs::enter();
     inode.fs().engine().sync_inode(&inode.data().engine)

@@ -7,12 +7,11 @@
 
 use kernel::prelude::*;
 
-use super::{OrdoFs, BLOCK};
 use crate::{
     engine::{MapKind, Mapping},
-    os::NoFs,
+    fs::{os::NoFs, OrdoFs, BLOCK},
     vfs::{
-        traits::file_data::{Extent, ExtentKind, WriteExtent},
+        traits::mapping::{Extent, ExtentKind, WriteExtent},
         Inode,
     },
 };

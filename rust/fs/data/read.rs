@@ -18,12 +18,15 @@
 
 use kernel::prelude::*;
 
-use super::{OrdoFs, BLOCK};
 use crate::{
     engine::{MapKind, Verdict},
-    os::{crc32c, NoFs},
+    fs::{
+        os::{crc32c, NoFs},
+        OrdoFs, BLOCK,
+    },
     vfs::{
-        ioend::{check_blocks, message_allowed, PageSlice},
+        ioend::check::check_blocks,
+        object::memory::{message_allowed, PageSlice},
         Inode,
     },
 };

@@ -20,39 +20,17 @@
 use core::ops::Range;
 use kernel::prelude::*;
 
-use super::{OrdoFs, BLOCK};
+use super::appended::{write_appended, write_range};
+use super::file::fsync;
 use crate::{
-    fs::with_space,
-    os::NoFs,
+    fs::{os::NoFs, with_space, OrdoFs, BLOCK},
     vfs::{
-        object::iocb::OpenFile, object::page_cache::LayoutLock, traits::file_data::Allocate, Inode,
-        Locked,
+        object::iocb::OpenFile,
+        object::page_cache::LayoutLock,
+        traits::file::{Allocate, SizeChange, SyncOf},
+        Inode, Locked,
     },
 };
-
-/// Writes what was appended below byte `end` and has not been written back. An operation that raises
-/// the size on disk comes after it: what the file has lost after a crash is its end, not its middle (XFS
-/// calls it the problem of NULL files).
-pub(super) fn write_appended(inode: &Inode<OrdoFs>, end: u64) -> Result {
-    let on_disk = inode.data().engine.attrs().size;
-    let end = end.min(inode.size());
-    if on_disk < end {
-        write_range(inode, on_disk, end - 1)?;
-    }
-    Ok(())
-}
-
-/// Writes the dirty pages of bytes `start..=end` and waits. Its error is that of this range and of this
-/// time: an earlier one, or one of other pages, is for fsync to report, and no reason to refuse an
-/// operation whose own I/O is well.
-fn write_range(inode: &Inode<OrdoFs>, start: u64, end: u64) -> Result {
-    let (engine, target) = (inode.fs().engine(), &inode.data().engine);
-    let lost = engine.losses(target);
-    let started = inode.write_and_wait(start, end);
-    let first = start / BLOCK;
-    engine.lost_since(target, lost, first, end / BLOCK - first + 1)?;
-    started
-}
 
 /// `truncate(2)`.
 pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
@@ -109,7 +87,7 @@ pub(super) fn set_size(inode: &Locked<'_, OrdoFs>, size: u64) -> Result {
 pub(super) fn fallocate(
     file: &OpenFile<OrdoFs>,
     what: Allocate,
-    keep_size: bool,
+    size: SizeChange,
     pos: u64,
     len: u64,
 ) -> Result {
@@ -118,7 +96,7 @@ pub(super) fn fallocate(
         let locked = file.lock_exclusive();
         let inode = &locked.inode();
         inode.wait_direct_io();
-        let new_size = (!keep_size && end > inode.size()).then_some(end);
+        let new_size = (size == SizeChange::Grow && end > inode.size()).then_some(end);
         if let Some(size) = new_size {
             inode.check_new_size(size)?;
         }
@@ -131,7 +109,7 @@ pub(super) fn fallocate(
         }
     }
     if file.is_sync() {
-        super::file::fsync(file, 0, i64::MAX, false)?;
+        fsync(file, 0, i64::MAX, SyncOf::All)?;
     }
     Ok(())
 }

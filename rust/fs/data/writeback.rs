@@ -20,8 +20,10 @@
 //!
 //! Folios of the write may be locked; the engine takes none.
 
-use super::{OrdoFs, BLOCK};
-use crate::vfs::ioend::WriteIoend;
+use crate::{
+    fs::{OrdoFs, BLOCK},
+    vfs::ioend::WriteIoend,
+};
 
 /// Blocks that one ordered extent covers at most: bounds its memory and the latency of its end.
 const CHUNK: u64 = 2048;

@@ -10,9 +10,9 @@
 //!
 //! # Rules
 //!
-//! R6: a buffer under I/O is borrowed for the whole call (`&Block` for writes, `&mut Block` for
-//! reads), and the call does not return before the I/O has ended, also when it fails half-way. So
-//! that no buffer can be freed or changed while the device uses it is what the borrow checker says.
+//! R6: a buffer under I/O is borrowed for the whole call (shared for writes, exclusively for reads), and the
+//! call does not return before the I/O has ended, also when it fails half-way. So the borrow checker sees to it
+//! that no buffer is freed or changed while the device uses it.
 //!
 //! Runs in process context; allocations are `GFP_NOFS` from mempools, so that writes make progress
 //! when memory is short.
@@ -25,39 +25,61 @@ use kernel::prelude::*;
 use kernel::sync::Completion;
 
 use crate::bindings;
-use crate::os::Block;
-use crate::vfs::window::{Tags, Window};
+use crate::vfs::os::Buffer;
 
-/// Bytes of a block.
-pub(crate) const BLOCK_SIZE: u64 = 4096;
-/// A block in the units in which bios are addressed.
-pub(crate) const SECTORS_PER_BLOCK: u64 = BLOCK_SIZE / 512;
+/// log2 of the unit of device addresses in bios.
+pub(in crate::vfs) const SECTOR_SHIFT: u32 = 9;
 /// Pages of one bio.
 const MAX_VECS: usize = 256;
 
-/// An open block device.
+/// The block device of a superblock that is being mounted.
 ///
 /// # Invariants
 ///
 /// `bdev` points to a block device that stays open for as long as this exists.
-pub struct Device {
+pub(crate) struct OpenDevice {
     bdev: NonNull<bindings::block_device>,
     /// `s_id` of the superblock: what the kernel's messages call the device.
     name: [u8; 32],
-    tags: Tags,
-    /// See [`Device::lost`].
+}
+
+impl OpenDevice {
+    /// # Safety
+    ///
+    /// `sb` is a valid superblock with an open block device, which stays open until the returned value, and
+    /// what is made of it, is dropped.
+    pub(in crate::vfs) unsafe fn from_super(sb: *mut bindings::super_block) -> Result<Self> {
+        // SAFETY: By this function's contract `sb` is valid; the field does not change while the device is
+        // open.
+        let bdev = NonNull::new(unsafe { (*sb).s_bdev }).ok_or(ENODEV)?;
+        // SAFETY: By this function's contract `sb` is valid; the array is as long as `name`, has its final
+        // content before a device is looked at, and `c_char` is a byte.
+        let name = unsafe { (&raw const (*sb).s_id).cast::<[u8; 32]>().read() };
+        // INVARIANT: By this function's contract it stays open.
+        Ok(Self { bdev, name })
+    }
+}
+
+/// An open block device, in blocks of `BYTES` bytes.
+///
+/// # Invariants
+///
+/// `open.bdev` points to a block device that stays open for as long as this exists.
+pub struct BlockDevice<const BYTES: usize> {
+    open: OpenDevice,
+    /// See [`BlockDevice::lost`].
     lost: AtomicBool,
 }
 
 // SAFETY: The block layer's interface may be used from any thread.
-unsafe impl Send for Device {}
+unsafe impl<const BYTES: usize> Send for BlockDevice<BYTES> {}
 // SAFETY: The block layer's interface may be used from many threads at once.
-unsafe impl Sync for Device {}
+unsafe impl<const BYTES: usize> Sync for BlockDevice<BYTES> {}
 
 /// Several writing bios and the one who waits for them all.
 #[pin_data]
 struct Batch<'a> {
-    /// The device's [`Device::lost`].
+    /// The device's [`BlockDevice::lost`].
     lost: &'a AtomicBool,
     /// Bios in flight, and one for the submitter.
     pending: AtomicU32,
@@ -99,13 +121,13 @@ impl<'a> Batch<'a> {
     /// the caller calls [`Batch::wait`].
     unsafe fn start(&self, bio: *mut bindings::bio) {
         self.pending.fetch_add(1, Ordering::Relaxed);
-        // SAFETY: By the requirements, the bio is valid, and the batch lives until `wait` has seen the
+        // SAFETY: By this function's contract the bio is the caller's. The batch lives until `wait` has seen the
         // end of the bio, which is counted as pending.
-        unsafe {
-            (*bio).bi_private = core::ptr::from_ref(self).cast_mut().cast();
-            (*bio).bi_end_io = Some(batch_end_io);
-            bindings::submit_bio(bio);
-        }
+        unsafe { (*bio).bi_private = core::ptr::from_ref(self).cast_mut().cast() };
+        // SAFETY: By this function's contract the bio is the caller's.
+        unsafe { (*bio).bi_end_io = Some(batch_end_io) };
+        // SAFETY: By this function's contract the bio is complete, and is given away here.
+        unsafe { bindings::submit_bio(bio) };
     }
 
     /// Waits for all that were submitted.
@@ -122,7 +144,7 @@ impl<'a> Batch<'a> {
 ///
 /// `bio` has completed, and its `bi_private` is a [`Batch`] in which it is counted as pending.
 unsafe extern "C" fn batch_end_io(bio: *mut bindings::bio) {
-    // SAFETY: By the requirements, `bio` is valid.
+    // SAFETY: The block layer passes a bio that has ended, and that is valid until it is put below.
     let (batch, status) = unsafe { ((*bio).bi_private.cast::<Batch<'_>>(), (*bio).bi_status) };
     // SAFETY: Only computes.
     let error = unsafe { bindings::blk_status_to_errno(status) };
@@ -133,7 +155,7 @@ unsafe extern "C" fn batch_end_io(bio: *mut bindings::bio) {
 }
 
 /// The neighbours at the beginning of `reqs`: how many requests one bio takes.
-fn run_length(reqs: &[(u64, &Block)]) -> usize {
+fn run_length<const BYTES: usize>(reqs: &[(u64, &Buffer<BYTES>)]) -> usize {
     let mut n = 1;
     while n < reqs.len() && n < MAX_VECS {
         match reqs[n - 1].0.checked_add(1) {
@@ -144,64 +166,55 @@ fn run_length(reqs: &[(u64, &Block)]) -> usize {
     n
 }
 
-impl Device {
-    /// The device of a superblock that is being mounted.
-    ///
-    /// # Safety
-    ///
-    /// `sb` is a valid superblock with an open block device, which stays open until the returned
-    /// value is dropped.
-    pub(crate) unsafe fn from_super(sb: *mut bindings::super_block, tags: Tags) -> Result<Self> {
-        // SAFETY: By the requirements, `sb` is valid.
-        let bdev = NonNull::new(unsafe { (*sb).s_bdev }).ok_or(ENODEV)?;
-        // SAFETY: By the requirements, `sb` is valid; the array is as long as `name`, has its final
-        // content before a device is looked at, and `c_char` is a byte.
-        let name = unsafe { core::ptr::addr_of!((*sb).s_id).cast::<[u8; 32]>().read() };
-        // INVARIANT: By the requirements, it stays open.
-        Ok(Self {
-            bdev,
-            name,
-            tags,
+impl<const BYTES: usize> BlockDevice<BYTES> {
+    /// A block in the units in which bios are addressed.
+    const SECTORS: u64 = {
+        assert!(BYTES % (1 << SECTOR_SHIFT) == 0 && BYTES <= kernel::page::PAGE_SIZE);
+        (BYTES >> SECTOR_SHIFT) as u64
+    };
+
+    /// The device of a superblock, in blocks of `BYTES` bytes.
+    pub(crate) fn new(open: OpenDevice) -> Self {
+        // INVARIANT: As `open`'s.
+        Self {
+            open,
             lost: AtomicBool::new(false),
-        })
+        }
+    }
+
+    fn as_ptr(&self) -> *mut bindings::block_device {
+        self.open.bdev.as_ptr()
     }
 
     /// What the kernel's messages call the device.
     pub fn name(&self) -> &str {
-        let len = self.name.iter().position(|&b| b == 0);
-        let text = self.name.get(..len.unwrap_or(self.name.len()));
+        let len = self.open.name.iter().position(|&b| b == 0);
+        let text = self.open.name.get(..len.unwrap_or(self.open.name.len()));
         core::str::from_utf8(text.unwrap_or(&[])).unwrap_or("?")
     }
 
     /// The device's number: tells filesystems apart in traces.
     pub fn id(&self) -> u32 {
         // SAFETY: By the type invariant, the device is valid; the number does not change.
-        unsafe { (*self.bdev.as_ptr()).bd_dev }
-    }
-
-    /// The current task has come to a place where tests may hold it or make it fail. Nothing in normal
-    /// builds; else it may sleep.
-    #[inline(always)]
-    pub fn pass(&self, window: Window) -> Result {
-        self.tags.pass(self.id(), window)
+        unsafe { (*self.as_ptr()).bd_dev }
     }
 
     /// Size of the device in blocks.
     pub fn blocks(&self) -> u64 {
         // SAFETY: By the type invariant, the device is valid.
-        unsafe { bindings::ordofs_helper_bdev_bytes(self.bdev.as_ptr()) / BLOCK_SIZE }
+        unsafe { bindings::ordofs_helper_bdev_bytes(self.as_ptr()) / BYTES as u64 }
     }
 
     /// Whether the device refuses writes.
     pub fn readonly(&self) -> bool {
         // SAFETY: By the type invariant, the device is valid.
-        unsafe { bindings::ordofs_helper_bdev_readonly(self.bdev.as_ptr()) }
+        unsafe { bindings::ordofs_helper_bdev_readonly(self.as_ptr()) }
     }
 
     /// Checks that `[block, block + len)` is on the device; returns the first sector.
     fn sector(&self, block: u64, len: u64) -> Result<u64> {
         match block.checked_add(len) {
-            Some(end) if end <= self.blocks() => Ok(block * SECTORS_PER_BLOCK),
+            Some(end) if end <= self.blocks() => Ok(block * Self::SECTORS),
             _ => Err(EIO),
         }
     }
@@ -212,7 +225,7 @@ impl Device {
         // may sleep for at most `BIO_MAX_VECS` vectors never fails.
         let bio = unsafe {
             bindings::bio_alloc_bioset(
-                self.bdev.as_ptr(),
+                self.as_ptr(),
                 vecs.min(MAX_VECS) as u16,
                 op,
                 bindings::ORDOFS_GFP_NOFS,
@@ -225,24 +238,24 @@ impl Device {
     }
 
     /// Reads one block.
-    pub fn read(&self, block: u64, buf: &mut Block) -> Result {
+    pub fn read(&self, block: u64, buf: &mut Buffer<BYTES>) -> Result {
         self.read_run(block, core::slice::from_mut(buf))
     }
 
     /// Reads blocks that lie one behind the other, from `first` on. After an error, what the buffers
     /// hold is not said.
-    pub fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+    pub fn read_run(&self, first: u64, bufs: &mut [Buffer<BYTES>]) -> Result {
         let mut sector = self.sector(first, bufs.len() as u64)?;
         let op = bindings::ORDOFS_OP_READ | bindings::ORDOFS_REQ_META;
         for run in bufs.chunks_mut(MAX_VECS) {
             let bio = self.alloc(run.len(), op, sector);
-            sector += run.len() as u64 * SECTORS_PER_BLOCK;
+            sector += run.len() as u64 * Self::SECTORS;
             for buf in run {
                 // SAFETY: The buffer is one page of the direct map, and the bio, which is ours, has
                 // room for all of the run. The I/O ends before the call below returns, and meanwhile
                 // the buffers are borrowed (R6).
                 unsafe {
-                    bindings::bio_add_virt_nofail(bio, buf.as_mut_ptr().cast(), BLOCK_SIZE as u32)
+                    bindings::bio_add_virt_nofail(bio, buf.as_mut_ptr().cast(), BYTES as u32)
                 };
             }
             // SAFETY: The bio is ours and complete; the call waits for its end.
@@ -255,7 +268,7 @@ impl Device {
     }
 
     /// Writes blocks: submits all, merges neighbours, waits for all; returns the first error.
-    pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
+    pub fn write(&self, reqs: &[(u64, &Buffer<BYTES>)]) -> Result {
         for &(block, _) in reqs {
             self.sector(block, 1)?;
         }
@@ -264,7 +277,7 @@ impl Device {
     }
 
     /// Writes one block to stable storage. What was written before is not covered: see `flush`.
-    pub fn write_fua(&self, block: u64, buf: &Block) -> Result {
+    pub fn write_fua(&self, block: u64, buf: &Buffer<BYTES>) -> Result {
         self.sector(block, 1)?;
         let op = bindings::ORDOFS_OP_WRITE
             | bindings::ORDOFS_REQ_META
@@ -280,7 +293,7 @@ impl Device {
     /// flush goes before the write. The block layer gives other devices FUA by a flush of all of the
     /// cache after the write (Documentation/block/writeback_cache_control.rst), which is all that is
     /// wanted.
-    pub fn write_stable(&self, reqs: &[(u64, &Block)]) -> Result {
+    pub fn write_stable(&self, reqs: &[(u64, &Buffer<BYTES>)]) -> Result {
         for &(block, _) in reqs {
             self.sector(block, 1)?;
         }
@@ -299,7 +312,7 @@ impl Device {
             self.submit(first, op)?;
         }
         // SAFETY: The device is valid.
-        let flags = if unsafe { bindings::ordofs_helper_bdev_fua_flushes(self.bdev.as_ptr()) } {
+        let flags = if unsafe { bindings::ordofs_helper_bdev_fua_flushes(self.as_ptr()) } {
             bindings::ORDOFS_REQ_FUA
         } else {
             bindings::ORDOFS_REQ_FUA | bindings::ORDOFS_REQ_PREFLUSH
@@ -308,7 +321,7 @@ impl Device {
     }
 
     /// Submits `reqs`, whose addresses were checked, and waits.
-    fn submit(&self, mut reqs: &[(u64, &Block)], op: bindings::blk_opf_t) -> Result {
+    fn submit(&self, mut reqs: &[(u64, &Buffer<BYTES>)], op: bindings::blk_opf_t) -> Result {
         pin_init::stack_pin_init!(let batch = Batch::new(&self.lost));
         let batch: Pin<&mut Batch<'_>> = batch;
         let batch: &Batch<'_> = &batch;
@@ -318,17 +331,13 @@ impl Device {
         while let (Some(first), Some((run, rest))) =
             (reqs.first(), reqs.split_at_checked(run_length(reqs)))
         {
-            let bio = self.alloc(run.len(), op, first.0 * SECTORS_PER_BLOCK);
+            let bio = self.alloc(run.len(), op, first.0 * Self::SECTORS);
             for (_, buf) in run {
                 // SAFETY: The buffer is one page of the direct map that is only read, and the bio
                 // has room. `wait` below returns after the I/O, and until then the buffer is
                 // borrowed (R6).
                 unsafe {
-                    bindings::bio_add_virt_nofail(
-                        bio,
-                        buf.as_ptr().cast_mut().cast(),
-                        BLOCK_SIZE as u32,
-                    )
+                    bindings::bio_add_virt_nofail(bio, buf.as_ptr().cast_mut().cast(), BYTES as u32)
                 };
             }
             // SAFETY: The bio is ours and complete; `wait` follows below.
@@ -365,15 +374,15 @@ impl Device {
     pub fn discard(&self, start: u64, len: u64) -> Result {
         let sector = self.sector(start, len)?;
         // SAFETY: The device is valid.
-        if len == 0 || !unsafe { bindings::ordofs_helper_bdev_can_discard(self.bdev.as_ptr()) } {
+        if len == 0 || !unsafe { bindings::ordofs_helper_bdev_can_discard(self.as_ptr()) } {
             return Ok(());
         }
         // SAFETY: The device is valid, the range was checked.
         to_result(unsafe {
             bindings::blkdev_issue_discard(
-                self.bdev.as_ptr(),
+                self.as_ptr(),
                 sector,
-                len * SECTORS_PER_BLOCK,
+                len * Self::SECTORS,
                 bindings::ORDOFS_GFP_NOFS,
             )
         })

@@ -5,8 +5,8 @@
 use core::{marker::PhantomData, slice};
 use kernel::types::Opaque;
 
+use super::{inode::Inode, types::Types};
 use crate::bindings;
-use crate::vfs::{FileSystem, Inode};
 
 /// A dentry, while its parent's `i_rwsem` is held (shared or exclusively), as it is in operations
 /// on names.
@@ -16,9 +16,9 @@ use crate::vfs::{FileSystem, Inode};
 /// The dentry belongs to a superblock of `T`. The lock keeps its name from changing, and its inode
 /// from appearing or going away.
 #[repr(transparent)]
-pub(crate) struct Dentry<T: FileSystem>(Opaque<bindings::dentry>, PhantomData<T>);
+pub(crate) struct Dentry<T: Types>(Opaque<bindings::dentry>, PhantomData<T>);
 
-impl<T: FileSystem> Dentry<T> {
+impl<T: Types> Dentry<T> {
     /// Makes a reference from the C side's pointer.
     ///
     /// # Safety
@@ -37,24 +37,17 @@ impl<T: FileSystem> Dentry<T> {
     /// The name.
     pub(crate) fn name(&self) -> &[u8] {
         let mut len = 0;
-        // SAFETY: The dentry is valid; by the type invariants its name is stable.
-        unsafe {
-            let name = bindings::ordofs_d_name(self.as_ptr(), &mut len);
-            slice::from_raw_parts(name.cast(), len as usize)
-        }
+        // SAFETY: By the type invariants the dentry is valid; the length goes to a local.
+        let name = unsafe { bindings::ordofs_d_name(self.as_ptr(), &mut len) };
+        // SAFETY: By the type invariants the name, of that length, does not change while `self` is borrowed.
+        unsafe { slice::from_raw_parts(name.cast(), len as usize) }
     }
 
     /// The inode, if the name is not negative.
     pub(crate) fn inode(&self) -> Option<&Inode<T>> {
-        // SAFETY: The dentry is valid. By the type invariants its inode is stable, and the dentry
-        // keeps it alive.
-        unsafe {
-            let inode = bindings::ordofs_d_inode(self.as_ptr());
-            if inode.is_null() {
-                None
-            } else {
-                Some(Inode::from_raw(inode))
-            }
-        }
+        // SAFETY: By the type invariants the dentry is valid.
+        let inode = unsafe { bindings::ordofs_d_inode(self.as_ptr()) };
+        // SAFETY: By the type invariants the inode does not change, is one of `T`, and is kept by the dentry.
+        (!inode.is_null()).then(|| unsafe { Inode::from_raw(inode) })
     }
 }

@@ -26,12 +26,10 @@ use kernel::error::to_result;
 use kernel::prelude::*;
 use kernel::types::NotThreadSafe;
 
+use super::inode::{Inode, Locked};
+use super::probe::Probes;
+use super::types::Types;
 use crate::bindings;
-use crate::vfs::table::iomap::Tables;
-use crate::vfs::trace;
-use crate::vfs::traits::file_data::FileData;
-use crate::vfs::window::Window;
-use crate::vfs::{Inode, Locked};
 use side::Side;
 
 /// The sides of `i_rwsem`, as parameters of [`InodeLock`].
@@ -67,14 +65,14 @@ pub(crate) mod side {
 /// # Invariants
 ///
 /// The current task holds that side of the inode's `i_rwsem`.
-pub(crate) struct InodeLock<'a, T: FileData, S: Side> {
+pub(crate) struct InodeLock<'a, T: Types, S: Side> {
     inode: &'a Inode<T>,
     _side: PhantomData<S>,
     // A lock is released by the task that took it.
     _not_send: NotThreadSafe,
 }
 
-impl<'a, T: FileData, S: Side> InodeLock<'a, T, S> {
+impl<'a, T: Types, S: Side> InodeLock<'a, T, S> {
     /// Waits for the lock.
     pub(in crate::vfs) fn take(inode: &'a Inode<T>) -> Self {
         // SAFETY: The inode is valid, and the lock is part of it.
@@ -95,7 +93,7 @@ impl<'a, T: FileData, S: Side> InodeLock<'a, T, S> {
     }
 }
 
-impl<T: FileData> InodeLock<'_, T, side::Exclusive> {
+impl<T: Types> InodeLock<'_, T, side::Exclusive> {
     /// What needs the lock held exclusively is a method of this.
     pub(crate) fn locked(&self) -> Locked<'_, T> {
         // SAFETY: Held by the type invariant, for as long as the result borrows the guard.
@@ -103,7 +101,7 @@ impl<T: FileData> InodeLock<'_, T, side::Exclusive> {
     }
 }
 
-impl<T: FileData, S: Side> Drop for InodeLock<'_, T, S> {
+impl<T: Types, S: Side> Drop for InodeLock<'_, T, S> {
     fn drop(&mut self) {
         // SAFETY: The inode is valid, and the lock is part of it.
         let lock = unsafe { &raw mut (*self.inode.as_ptr()).i_rwsem };
@@ -121,25 +119,24 @@ impl<T: FileData, S: Side> Drop for InodeLock<'_, T, S> {
 ///
 /// # Invariants
 ///
-/// The lock is held by the current task.
-pub(crate) struct LayoutLock<'a, T: FileData> {
+/// The lock is held by the current task, except with [`Probes::LAYOUT_LOCK`] false.
+pub(crate) struct LayoutLock<'a, T: Probes> {
     inode: &'a Inode<T>,
     // A lock is released by the task that took it.
     _not_send: NotThreadSafe,
 }
 
-impl<T: FileData> Drop for LayoutLock<'_, T> {
+impl<T: Probes> Drop for LayoutLock<'_, T> {
     fn drop(&mut self) {
-        trace::layout_done(self.inode.sb().dev(), self.inode.ino());
-        // A mutant of R3 has not taken it.
-        if cfg!(not(ordofs_mutant_r3)) {
+        T::layout_done(self.inode);
+        if T::LAYOUT_LOCK {
             // SAFETY: Held by the type invariant.
             unsafe { bindings::up_write(&raw mut (*self.inode.mapping()).invalidate_lock) };
         }
     }
 }
 
-impl<T: FileData> Inode<T> {
+impl<T: Types> Inode<T> {
     /// The page cache.
     pub(in crate::vfs) fn mapping(&self) -> *mut bindings::address_space {
         // SAFETY: The inode is valid; the mapping of a regular file is its own.
@@ -154,13 +151,13 @@ impl<T: FileData> Inode<T> {
     /// Whether a file of that size may be: `RLIMIT_FSIZE`, the filesystem's limit, swap files.
     pub(crate) fn check_new_size(&self, size: u64) -> Result {
         let size = i64::try_from(size).map_err(|_| EFBIG)?;
-        // SAFETY: The inode is valid.
+        // SAFETY: The inode is valid, being borrowed; reads its limits.
         to_result(unsafe { bindings::inode_newsize_ok(self.as_ptr(), size) })
     }
 
     /// Whether no write to the file can change its privileges (setuid bits, file capabilities).
     pub(crate) fn is_nosec(&self) -> bool {
-        // SAFETY: The inode is valid.
+        // SAFETY: The inode is valid, being borrowed; reads flags.
         unsafe { bindings::ordofs_helper_is_nosec(self.as_ptr()) }
     }
 
@@ -170,39 +167,48 @@ impl<T: FileData> Inode<T> {
     pub(crate) fn write_and_wait(&self, start: u64, end: u64) -> Result {
         let (start, end) = (start as i64, i64::try_from(end).unwrap_or(i64::MAX));
         let mapping = self.mapping();
-        // SAFETY: The mapping is valid.
+        // SAFETY: The mapping is valid as long as the inode, which is borrowed.
         let started = unsafe { bindings::filemap_fdatawrite_range(mapping, start, end) };
-        // SAFETY: As above.
+        // SAFETY: The mapping is valid as long as the inode, which is borrowed.
         unsafe { bindings::filemap_fdatawait_range_keep_errors(mapping, start, end) };
         to_result(started)
     }
 
     /// Starts the writes of all dirty pages. Errors are for fsync to tell.
     pub(crate) fn start_writeback(&self) {
-        // SAFETY: The mapping is valid.
+        // SAFETY: The mapping is valid as long as the inode, which is borrowed.
         unsafe { bindings::filemap_fdatawrite(self.mapping()) };
     }
 
     /// Has the VFS's own changes of attributes handed over to the filesystem. With `datasync` only
     /// those that are needed to find the data again.
     pub(crate) fn write_attributes(&self, datasync: bool) -> Result {
-        // SAFETY: The inode is valid.
-        unsafe {
-            if !bindings::ordofs_helper_inode_is_dirty(self.as_ptr(), datasync) {
-                return Ok(());
-            }
-            to_result(bindings::sync_inode_metadata(self.as_ptr(), 1))
+        // SAFETY: The inode is valid; reads its state.
+        if !unsafe { bindings::ordofs_helper_inode_is_dirty(self.as_ptr(), datasync) } {
+            return Ok(());
+        }
+        // SAFETY: The inode is valid, and this may sleep, as its callers may.
+        to_result(unsafe { bindings::sync_inode_metadata(self.as_ptr(), 1) })
+    }
+}
+
+impl<T: Probes> Inode<T> {
+    /// R3: the caller holds the layout lock: lockdep, where it is there, knows.
+    pub(in crate::vfs) fn assert_layout_locked(&self) {
+        if cfg!(CONFIG_LOCKDEP) && T::LAYOUT_LOCK {
+            // SAFETY: The inode is valid, and its mapping's lock with it.
+            unsafe { bindings::ordofs_layout_assert_locked(self.as_ptr()) };
         }
     }
 }
 
-impl<'a, T: FileData> Locked<'a, T> {
+impl<'a, T: Probes> Locked<'a, T> {
     /// Takes the layout lock (R3).
     pub(crate) fn lock_layout(&self) -> LayoutLock<'a, T> {
-        // The mutant shows that the test of R3 can fail. It is this side that goes: for a page that is
-        // not in the cache, the fault handler takes the other one by itself.
-        if cfg!(not(ordofs_mutant_r3)) {
-            // SAFETY: The inode is valid.
+        // It is this side that a mutant leaves out: for a page that is not in the cache, the fault handler
+        // takes the other one by itself.
+        if T::LAYOUT_LOCK {
+            // SAFETY: The mapping is that of a valid inode, with its lock initialised.
             unsafe { bindings::down_write(&raw mut (*self.mapping()).invalidate_lock) };
         }
         // INVARIANT: Just taken.
@@ -214,62 +220,38 @@ impl<'a, T: FileData> Locked<'a, T> {
 
     /// Waits until no direct I/O is in flight. New one needs `i_rwsem`.
     pub(crate) fn wait_direct_io(&self) {
-        // SAFETY: The inode is valid.
+        // SAFETY: The inode is valid, being borrowed; this may sleep under `i_rwsem`, which is held.
         unsafe { bindings::inode_dio_wait(self.as_ptr()) };
     }
 }
 
-impl<T: FileData> LayoutLock<'_, T> {
-    /// Makes the bytes `[pos, pos + len)` zero through the page cache. Holes and preallocated blocks
-    /// stay what they are. Returns whether anything became dirty.
-    pub(crate) fn zero(&self, pos: u64, len: u64) -> Result<bool> {
-        if len == 0 {
-            return Ok(false);
-        }
-        let mut did_zero = false;
-        // SAFETY: The inode is valid, the locks are held.
-        to_result(unsafe {
-            bindings::iomap_zero_range(
-                self.inode.as_ptr(),
-                pos as i64,
-                len as i64,
-                &raw mut did_zero,
-                Tables::<T>::ZERO,
-                Tables::<T>::WRITE_OPS,
-                core::ptr::null_mut(),
-            )
-        })?;
-        Ok(did_zero)
-    }
-
-    /// Makes zero what follows `size` in its block. Returns whether anything became dirty.
-    pub(crate) fn zero_tail(&self, size: u64) -> Result<bool> {
-        let block = crate::vfs::table::iomap::BLOCK;
-        self.zero(size, size.next_multiple_of(block) - size)
+impl<T: Probes> LayoutLock<'_, T> {
+    /// The inode that is locked.
+    pub(in crate::vfs) fn inode(&self) -> &Inode<T> {
+        self.inode
     }
 
     /// Drops the pages of bytes `start..=end`, dirty or not, and unmaps them. Parts of blocks must have
     /// been made zero before.
     pub(crate) fn drop_pages(&self, start: u64, end: u64) {
-        // SAFETY: The inode is valid, the locks are held.
+        // SAFETY: The inode is valid; by the type invariant no page of the range is faulted in meanwhile.
         unsafe {
             bindings::truncate_pagecache_range(self.inode.as_ptr(), start as i64, end as i64)
         };
-        let (inode, first) = (self.inode, start / crate::vfs::table::iomap::BLOCK);
-        let len = (end / crate::vfs::table::iomap::BLOCK).saturating_sub(first) + 1;
-        trace::drop_pages(inode.sb().dev(), inode.ino(), first, len);
-        let _ = inode.sb().pass(Window::PagesDropped);
+        let first = start / T::BLOCK_SIZE;
+        let len = (end / T::BLOCK_SIZE).saturating_sub(first) + 1;
+        T::pages_dropped(self.inode, first, len);
     }
 
     /// Changes `i_size`, and drops the pages beyond it.
     pub(crate) fn set_size(&self, size: u64) {
-        // SAFETY: The inode is valid, the locks are held.
+        // SAFETY: The inode is valid. The lock was taken through `Locked`, so `i_rwsem` is held exclusively.
         unsafe { bindings::truncate_setsize(self.inode.as_ptr(), size as i64) };
     }
 
     /// Dirty pages were dropped that were still part of the file: the next fsync says so.
     pub(crate) fn lost(&self, e: Error) {
-        // SAFETY: The inode is valid.
+        // SAFETY: The inode, and its mapping with it, is valid, being borrowed; the error is set atomically.
         unsafe { bindings::ordofs_helper_lost(self.inode.as_ptr(), e.to_errno()) };
     }
 }

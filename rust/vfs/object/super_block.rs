@@ -8,31 +8,24 @@ use kernel::{
     types::Opaque, //
 };
 
-use crate::vfs::{
-    object::sysfs::{Directory, TypeDirectory},
-    window::{Tags, Window},
-    FileSystem,
-};
-use crate::{
-    bindings,
-    os::{LockClass, Mutex},
-};
+use super::sysfs::{Directory, Files, TypeDirectory};
+use super::types::Types;
+use crate::bindings;
+use crate::vfs::os::{LockClass, Mutex};
 
-static DIRECTORY: LockClass = LockClass::new(c"ordofs_sysfs_directory");
+static DIRECTORY: LockClass = LockClass::new(c"vfs_sysfs_directory");
 
 /// A mounted filesystem, and what belongs to each mount whatever the filesystem.
-pub(crate) struct Mounted<T: FileSystem> {
+pub(crate) struct Mounted<T: Types> {
     fs: T,
-    tags: Tags,
     directory: Mutex<Option<Directory<T>>>,
 }
 
-impl<T: FileSystem> Mounted<T> {
+impl<T: Types> Mounted<T> {
     /// Without a directory in sysfs.
-    pub(in crate::vfs) fn new(fs: T, tags: Tags) -> Result<Self> {
+    pub(in crate::vfs) fn new(fs: T) -> Result<Self> {
         Ok(Self {
             fs,
-            tags,
             directory: Mutex::new(&DIRECTORY, None)?,
         })
     }
@@ -42,29 +35,28 @@ impl<T: FileSystem> Mounted<T> {
         &self.fs
     }
 
-    /// What holds windows open.
-    #[cfg_attr(not(ordofs_debug), allow(dead_code))]
-    pub(crate) fn tags(&self) -> &Tags {
-        &self.tags
-    }
-
     /// Makes the directory in sysfs.
     ///
     /// # Safety
     ///
     /// `self` stays where it is, and valid, until [`Mounted::hide`].
-    pub(in crate::vfs) unsafe fn show(&self, parent: &TypeDirectory, name: &CStr) -> Result {
-        // SAFETY: The caller's promise.
-        let directory = unsafe { Directory::new(parent, name, self) }?;
+    pub(in crate::vfs) unsafe fn show(
+        &self,
+        parent: &TypeDirectory,
+        name: &CStr,
+        files: Files<T>,
+    ) -> Result {
+        // SAFETY: By this function's contract `self.fs` stays where it is until `hide`, which drops the
+        // directory.
+        let directory = unsafe { Directory::new(parent, name, &self.fs, files) }?;
         *self.directory.lock() = Some(directory);
         Ok(())
     }
 
-    /// Removes the directory. Whoever is held in a window goes on, and nobody can be held any more.
+    /// Removes the directory. None of its files' functions runs after this.
     pub(in crate::vfs) fn hide(&self) {
         let directory = self.directory.lock().take();
         drop(directory);
-        self.tags.off();
     }
 }
 
@@ -76,28 +68,14 @@ impl<T: FileSystem> Mounted<T> {
 /// - `s_fs_info` is null or comes from `KBox::<Mounted<T>>::into_raw`. It is set once, before any inode is
 ///   made, and is valid until the last inode is gone and `put_super` ran.
 #[repr(transparent)]
-pub(crate) struct SuperBlock<T: FileSystem>(Opaque<bindings::super_block>, PhantomData<T>);
+pub(crate) struct SuperBlock<T: Types>(Opaque<bindings::super_block>, PhantomData<T>);
 
 // SAFETY: What is reached through a shared reference is immutable or has locks of its own.
-unsafe impl<T: FileSystem> Send for SuperBlock<T> {}
-// SAFETY: As above.
-unsafe impl<T: FileSystem> Sync for SuperBlock<T> {}
+unsafe impl<T: Types> Send for SuperBlock<T> {}
+// SAFETY: What is reached through a shared reference is immutable or has locks of its own.
+unsafe impl<T: Types> Sync for SuperBlock<T> {}
 
-/// What statfs tells.
-pub(crate) struct StatFs {
-    /// Size in blocks of 4096 bytes.
-    pub(crate) blocks: u64,
-    /// Free blocks.
-    pub(crate) bfree: u64,
-    /// Free blocks that can be written to.
-    pub(crate) bavail: u64,
-    /// Number of inodes there could be.
-    pub(crate) files: u64,
-    /// Number of inodes that could be made.
-    pub(crate) ffree: u64,
-}
-
-impl<T: FileSystem> SuperBlock<T> {
+impl<T: Types> SuperBlock<T> {
     /// Makes a reference from the C side's pointer.
     ///
     /// # Safety
@@ -128,15 +106,9 @@ impl<T: FileSystem> SuperBlock<T> {
     }
 
     /// The device's number, by which traces tell filesystems apart.
-    pub(in crate::vfs) fn dev(&self) -> u32 {
+    pub(crate) fn dev(&self) -> u32 {
         // SAFETY: The pointer is valid by the type invariants; the number does not change.
         unsafe { (*self.as_ptr()).s_dev }
-    }
-
-    /// The current task has come to a place where tests may hold it.
-    #[inline]
-    pub(in crate::vfs) fn pass(&self, window: Window) -> Result {
-        self.mounted().tags.pass(self.dev(), window)
     }
 
     /// Whether the filesystem is mounted read-only.

@@ -4,8 +4,8 @@
 //!
 //! # Model
 //!
-//! The filesystem's type names the files and says what is in each ([`File`], one value a file). A
-//! directory ([`Directory`]) is made when the filesystem has been mounted and is the first thing to go
+//! The filesystem names the files and says what is in each ([`File`], one value a file), in the directory or
+//! in one of its subdirectories ([`Group`]). A directory ([`Directory`]) is made when the filesystem has been mounted and is the first thing to go
 //! when it is unmounted.
 //!
 //! # Lifetime
@@ -25,87 +25,80 @@ use kernel::str::CStrExt;
 use kernel::sync::Completion;
 use kernel::types::Opaque;
 
+use super::types::Types;
 use crate::bindings;
-use crate::vfs::object::super_block::Mounted;
-use crate::vfs::FileSystem;
 
-#[cfg(ordofs_debug)]
-use crate::vfs::window::Window;
-
-/// Bytes that a file can have: what the kernel gives for one.
-const MAX: usize = 4096;
-
-/// What is behind a file.
-enum Content<T: FileSystem> {
-    /// The filesystem says what is in it.
-    Value(fn(&T, &mut dyn fmt::Write) -> fmt::Result),
-    /// A delay point.
-    #[cfg(ordofs_debug)]
-    Tag(Window),
-    /// Bugs on purpose.
-    #[cfg(ordofs_planted)]
-    Planted,
-}
+/// Writes the content of a file; a newline follows it.
+pub(crate) type Show<T> = fn(&T, &mut dyn fmt::Write) -> fmt::Result;
+/// Takes what was written to a file.
+pub(crate) type Store<T> = fn(&T, &[u8]) -> Result;
 
 /// One file of the directory.
+///
+/// `attr` is the first field, so that a pointer to it is a pointer to this.
 #[repr(C)]
-pub(crate) struct File<T: FileSystem> {
+pub(crate) struct File<T: Types> {
     attr: bindings::attribute,
-    content: Content<T>,
+    show: Option<Show<T>>,
+    store: Option<Store<T>>,
 }
 
-// SAFETY: Never changes; the name is static.
-unsafe impl<T: FileSystem> Sync for File<T> {}
+// SAFETY: Never changes; the name that it points to is static.
+unsafe impl<T: Types> Sync for File<T> {}
 
-impl<T: FileSystem> File<T> {
+impl<T: Types> File<T> {
     #[expect(
         clippy::disallowed_methods,
         reason = "`as_char_ptr` is not for constants; the cast says that chars are bytes"
     )]
-    const fn make(name: &'static CStr, mode: u16, content: Content<T>) -> Self {
+    const fn make(
+        name: &'static CStr,
+        mode: u16,
+        show: Option<Show<T>>,
+        store: Option<Store<T>>,
+    ) -> Self {
         let mut attr: bindings::attribute = pin_init::zeroed();
         attr.name = name.as_ptr().cast();
         attr.mode = mode;
-        Self { attr, content }
+        Self { attr, show, store }
     }
 
-    /// A file that can be read by all; what `show` writes, with a newline behind it.
-    pub(crate) const fn value(
-        name: &'static CStr,
-        show: fn(&T, &mut dyn fmt::Write) -> fmt::Result,
-    ) -> Self {
-        Self::make(name, 0o444, Content::Value(show))
+    /// A file that can be read by all.
+    pub(crate) const fn value(name: &'static CStr, show: Show<T>) -> Self {
+        Self::make(name, 0o444, Some(show), None)
     }
 
-    /// The file that makes bugs happen.
-    #[cfg(ordofs_planted)]
-    const PLANTED: &'static Self = &Self::make(c"planted", 0o200, Content::Planted);
-
-    /// The file of a delay point.
-    #[cfg(ordofs_debug)]
-    const fn tag(window: Window) -> Self {
-        Self::make(window.name(), 0o600, Content::Tag(window))
+    /// A file that root can read and write.
+    #[cfg_attr(not(ordofs_debug), allow(dead_code))]
+    pub(crate) const fn setting(name: &'static CStr, show: Show<T>, store: Store<T>) -> Self {
+        Self::make(name, 0o600, Some(show), Some(store))
     }
 
-    /// The files of all delay points.
-    #[cfg(ordofs_debug)]
-    const TAGS: &'static [Self; Window::COUNT] = &{
-        // The order is that of the windows' numbers.
-        let w = Window::ALL;
-        [
-            Self::tag(w[0]),
-            Self::tag(w[1]),
-            Self::tag(w[2]),
-            Self::tag(w[3]),
-            Self::tag(w[4]),
-            Self::tag(w[5]),
-            Self::tag(w[6]),
-            Self::tag(w[7]),
-            Self::tag(w[8]),
-            Self::tag(w[9]),
-        ]
-    };
+    /// A file that root can write.
+    #[cfg_attr(not(ordofs_planted), allow(dead_code))]
+    pub(crate) const fn command(name: &'static CStr, store: Store<T>) -> Self {
+        Self::make(name, 0o200, None, Some(store))
+    }
 }
+
+/// A subdirectory.
+pub(crate) struct Group<T: Types> {
+    /// Its name.
+    pub(crate) name: &'static CStr,
+    /// Its files.
+    pub(crate) files: &'static [File<T>],
+}
+
+/// What is in a mount's directory.
+pub(crate) struct Files<T: Types> {
+    /// The files in the directory itself.
+    pub(crate) files: &'static [File<T>],
+    /// The subdirectories.
+    pub(crate) groups: &'static [Group<T>],
+}
+
+/// Bytes that a file can have: a page, which is what sysfs gives for one.
+const MAX: usize = kernel::page::PAGE_SIZE;
 
 /// The buffer of a file that is being read.
 struct Text<'a> {
@@ -132,7 +125,7 @@ pub(crate) struct TypeDirectory(NonNull<bindings::kobject>);
 
 // SAFETY: Kobjects have their own locks; a reference may be used and dropped in any thread.
 unsafe impl Send for TypeDirectory {}
-// SAFETY: As above.
+// SAFETY: Kobjects have their own locks; a shared reference only lends the pointer.
 unsafe impl Sync for TypeDirectory {}
 
 impl TypeDirectory {
@@ -148,7 +141,7 @@ impl TypeDirectory {
 
 impl Drop for TypeDirectory {
     fn drop(&mut self) {
-        // SAFETY: By the type invariant; its memory is the kernel's own.
+        // SAFETY: By the type invariant the reference is ours; the memory is the kernel's own.
         unsafe { bindings::kobject_put(self.0.as_ptr()) };
     }
 }
@@ -156,30 +149,30 @@ impl Drop for TypeDirectory {
 /// `kobj` is the first field, so that a pointer to it is a pointer to this.
 #[pin_data]
 #[repr(C)]
-struct Inner<T: FileSystem> {
+struct Inner<T: Types> {
     #[pin]
     kobj: Opaque<bindings::kobject>,
     #[pin]
     released: Completion,
-    mounted: *const Mounted<T>,
+    fs: *const T,
 }
 
 /// The directory of a mounted filesystem.
 ///
 /// # Invariants
 ///
-/// `inner.kobj` is initialised, we own its first reference, and `inner.mounted` is valid while this
+/// `inner.kobj` is initialised, we own its first reference, and `inner.fs` is valid while this
 /// exists.
-pub(crate) struct Directory<T: FileSystem> {
+pub(crate) struct Directory<T: Types> {
     inner: Pin<KBox<Inner<T>>>,
 }
 
 // SAFETY: Kobjects have their own locks, and the filesystem is `Send` and `Sync`.
-unsafe impl<T: FileSystem> Send for Directory<T> {}
-// SAFETY: As above.
-unsafe impl<T: FileSystem> Sync for Directory<T> {}
+unsafe impl<T: Types> Send for Directory<T> {}
+// SAFETY: Kobjects have their own locks, and the filesystem is `Sync`.
+unsafe impl<T: Types> Sync for Directory<T> {}
 
-impl<T: FileSystem> Directory<T> {
+impl<T: Types> Directory<T> {
     const OPS: &'static bindings::sysfs_ops = &bindings::sysfs_ops {
         show: Some(show::<T>),
         store: Some(store::<T>),
@@ -194,17 +187,18 @@ impl<T: FileSystem> Directory<T> {
     ///
     /// # Safety
     ///
-    /// `mounted` is valid until the directory is dropped.
+    /// `fs` is valid until the directory is dropped.
     pub(crate) unsafe fn new(
         parent: &TypeDirectory,
         name: &CStr,
-        mounted: *const Mounted<T>,
+        fs: *const T,
+        files: Files<T>,
     ) -> Result<Self> {
         let inner = KBox::pin_init(
             pin_init!(Inner {
                 kobj: Opaque::zeroed(),
                 released <- Completion::new(),
-                mounted,
+                fs,
             }),
             GFP_KERNEL,
         )?;
@@ -222,46 +216,41 @@ impl<T: FileSystem> Directory<T> {
         // INVARIANT: Initialised, also when it could not be added. From here on, drop undoes it all.
         let directory = Self { inner };
         added?;
-        for file in T::FILES {
-            // SAFETY: The directory is there; the attribute is static.
+        for file in files.files {
+            // SAFETY: The kobject is in sysfs since `kobject_init_and_add`; the attribute is static.
             to_result(unsafe { bindings::sysfs_create_file_ns(kobj, &file.attr, ptr::null()) })?;
         }
-        #[cfg(ordofs_planted)]
-        // SAFETY: As above.
-        to_result(unsafe {
-            bindings::sysfs_create_file_ns(kobj, &File::<T>::PLANTED.attr, ptr::null())
-        })?;
-        #[cfg(ordofs_debug)]
-        directory.add_tags()?;
+        for group in files.groups {
+            directory.add(group)?;
+        }
         Ok(directory)
     }
 
-    /// Makes the delay points' directory.
-    #[cfg(ordofs_debug)]
-    fn add_tags(&self) -> Result {
-        let mut list = [ptr::null_mut::<bindings::attribute>(); Window::COUNT + 1];
-        for (to, file) in list.iter_mut().zip(File::<T>::TAGS) {
+    /// Makes a subdirectory.
+    fn add(&self, group: &Group<T>) -> Result {
+        let mut list = KVec::with_capacity(group.files.len() + 1, GFP_KERNEL)?;
+        for file in group.files {
             // Not written to, in spite of the type.
-            *to = (&raw const file.attr).cast_mut();
+            list.push((&raw const file.attr).cast_mut(), GFP_KERNEL)?;
         }
-        let mut group: bindings::attribute_group = pin_init::zeroed();
-        group.name = c"errortag".as_char_ptr();
-        group.__bindgen_anon_2.attrs = list.as_mut_ptr();
-        // SAFETY: The directory is there; the attributes are static; group and list are only read
-        // during the call.
-        to_result(unsafe { bindings::sysfs_create_group(self.inner.kobj.get(), &group) })
+        list.push(ptr::null_mut(), GFP_KERNEL)?;
+        let mut raw: bindings::attribute_group = pin_init::zeroed();
+        raw.name = group.name.as_char_ptr();
+        raw.__bindgen_anon_2.attrs = list.as_mut_ptr();
+        // SAFETY: The kobject is in sysfs since `kobject_init_and_add`. The attributes are static; the group
+        // and the list, which ends with a null pointer, are only read during the call.
+        to_result(unsafe { bindings::sysfs_create_group(self.inner.kobj.get(), &raw) })
     }
 }
 
-impl<T: FileSystem> Drop for Directory<T> {
+impl<T: Types> Drop for Directory<T> {
     fn drop(&mut self) {
         let kobj = self.inner.kobj.get();
-        // SAFETY: By the type invariants. After `kobject_del` no function of a file runs or will run;
-        // the files go with the directory.
-        unsafe {
-            bindings::kobject_del(kobj);
-            bindings::kobject_put(kobj);
-        }
+        // SAFETY: By the type invariants the kobject is initialised. After this no function of a file runs or
+        // will run; the files go with the directory.
+        unsafe { bindings::kobject_del(kobj) };
+        // SAFETY: By the type invariants the first reference is ours, and given up here.
+        unsafe { bindings::kobject_put(kobj) };
         // Others may have references for a moment longer.
         self.inner.released.wait_for_completion();
     }
@@ -272,10 +261,31 @@ impl<T: FileSystem> Drop for Directory<T> {
 /// # Safety
 ///
 /// Called by the kernel for the kobject of an [`Inner`].
-unsafe extern "C" fn release<T: FileSystem>(kobj: *mut bindings::kobject) {
-    // SAFETY: By the requirements; the memory stays until the completion has been seen. The kernel does
-    // not use the kobject after this.
+unsafe extern "C" fn release<T: Types>(kobj: *mut bindings::kobject) {
+    // SAFETY: By this function's contract `kobj` is the first field of an `Inner<T>`, whose memory stays
+    // until the completion has been seen. The kernel does not use the kobject after this.
     unsafe { &*kobj.cast::<Inner<T>>() }.released.complete_all();
+}
+
+/// The filesystem and the file behind a callback of sysfs.
+///
+/// # Safety
+///
+/// `kobj` is that of a [`Directory`] of `T` and `attr` that of one of its files, as sysfs passes them to the
+/// functions of [`Directory::OPS`]; both stay so for `'a`, which does not outlive the callback.
+unsafe fn target<'a, T: Types>(
+    kobj: *mut bindings::kobject,
+    attr: *mut bindings::attribute,
+) -> (&'a T, &'a File<T>) {
+    // SAFETY: By this function's contract `kobj` is the first field of an `Inner<T>`. Dropping the directory
+    // waits for the callback, so the memory stays.
+    let fs = unsafe { (*kobj.cast::<Inner<T>>()).fs };
+    // SAFETY: By the invariant of `Directory` the filesystem is valid while the directory exists, which is
+    // until the callback has returned.
+    let fs = unsafe { &*fs };
+    // SAFETY: By this function's contract `attr` is the first field of a `File<T>`, which is static.
+    let file = unsafe { &*attr.cast::<File<T>>() };
+    (fs, file)
 }
 
 /// A file is read.
@@ -283,30 +293,20 @@ unsafe extern "C" fn release<T: FileSystem>(kobj: *mut bindings::kobject) {
 /// # Safety
 ///
 /// Called by sysfs for a file of a [`Directory`] with a page to fill.
-unsafe extern "C" fn show<T: FileSystem>(
+unsafe extern "C" fn show<T: Types>(
     kobj: *mut bindings::kobject,
     attr: *mut bindings::attribute,
     buf: *mut c_char,
 ) -> isize {
-    // SAFETY: By the requirements `kobj` and `attr` are first fields of these; the directory exists
-    // while its files' functions run, so that the filesystem is valid.
-    let (mounted, file) = unsafe {
-        (
-            &*(*kobj.cast::<Inner<T>>()).mounted,
-            &*attr.cast::<File<T>>(),
-        )
+    // SAFETY: sysfs passes the kobject and the attribute of a file of a `Directory<T>`.
+    let (fs, file) = unsafe { target::<T>(kobj, attr) };
+    let Some(show) = file.show else {
+        return EACCES.to_errno() as isize;
     };
-    // SAFETY: The buffer is a page and ours during the call.
+    // SAFETY: sysfs passes a zeroed page that is this call's alone.
     let to = unsafe { core::slice::from_raw_parts_mut(buf.cast::<u8>(), MAX) };
     let mut text = Text { to, len: 0 };
-    let written = match &file.content {
-        Content::Value(show) => show(mounted.fs(), &mut text),
-        #[cfg(ordofs_debug)]
-        Content::Tag(window) => mounted.tags().show(*window, &mut text),
-        #[cfg(ordofs_planted)]
-        Content::Planted => Ok(()),
-    };
-    match written.and_then(|()| text.write_str("\n")) {
+    match show(fs, &mut text).and_then(|()| text.write_str("\n")) {
         Ok(()) => text.len as isize,
         Err(_) => EIO.to_errno() as isize,
     }
@@ -317,32 +317,20 @@ unsafe extern "C" fn show<T: FileSystem>(
 /// # Safety
 ///
 /// Called by sysfs for a file of a [`Directory`] with `len` bytes.
-unsafe extern "C" fn store<T: FileSystem>(
+unsafe extern "C" fn store<T: Types>(
     kobj: *mut bindings::kobject,
     attr: *mut bindings::attribute,
     buf: *const c_char,
     len: usize,
 ) -> isize {
-    // SAFETY: As in `show`.
-    let (mounted, file) = unsafe {
-        (
-            &*(*kobj.cast::<Inner<T>>()).mounted,
-            &*attr.cast::<File<T>>(),
-        )
+    // SAFETY: sysfs passes the kobject and the attribute of a file of a `Directory<T>`.
+    let (fs, file) = unsafe { target::<T>(kobj, attr) };
+    let Some(store) = file.store else {
+        return EACCES.to_errno() as isize;
     };
-    // SAFETY: The buffer has that many bytes.
+    // SAFETY: sysfs passes a buffer of that many bytes that nobody changes during the call.
     let text = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), len) };
-    let result = match &file.content {
-        Content::Value(_) => {
-            let _ = (mounted, text);
-            Err(EACCES)
-        }
-        #[cfg(ordofs_debug)]
-        Content::Tag(window) => mounted.tags().store(*window, text),
-        #[cfg(ordofs_planted)]
-        Content::Planted => crate::vfs::testing::planted::plant(text),
-    };
-    match result {
+    match store(fs, text) {
         Ok(()) => len as isize,
         Err(e) => e.to_errno() as isize,
     }

@@ -26,12 +26,12 @@ unsafe impl Sync for KThread {}
 
 /// Whether the current task is a kernel thread that was told to stop.
 pub(crate) fn should_stop() -> bool {
-    // SAFETY: No requirements.
+    // SAFETY: Looks at the current task only.
     unsafe { bindings::ordofs_kthread_should_stop() }
 }
 
 /// From now on the system, before it sleeps or makes the image of a hibernation, waits until the current
-/// thread has come to [`try_to_freeze`] or waits in [`crate::os::WaitQueue::wait_freezable`], and keeps
+/// thread has come to [`try_to_freeze`] or waits in [`WaitQueue::wait_freezable`](super::WaitQueue::wait_freezable), and keeps
 /// it there until the end of that. For kernel threads.
 pub(crate) fn set_freezable() {
     // SAFETY: Changes flags of the current task only; no requirements.
@@ -62,8 +62,7 @@ unsafe extern "C" fn run<F: FnOnce()>(closure: *mut c_void) -> c_int {
 ///
 /// As for [`run`].
 unsafe fn free<F>(closure: *mut c_void) {
-    // SAFETY: As the caller promises, the pointer comes from `KBox::into_raw` and the thread did
-    // not take it.
+    // SAFETY: By this function's contract the pointer comes from `KBox::into_raw`, and the thread did not take it.
     drop(unsafe { KBox::<F>::from_raw(closure.cast()) });
 }
 

@@ -26,7 +26,7 @@ pub struct LockMap {
 
 // SAFETY: lockdep itself sees to it that a map can be used from any thread.
 unsafe impl Send for LockMap {}
-// SAFETY: As above.
+// SAFETY: lockdep itself sees to it that a map can be used from many threads at once.
 unsafe impl Sync for LockMap {}
 
 impl LockMap {

@@ -77,14 +77,14 @@ pub fn now() -> Time {
 
 /// Seconds since boot, on a clock that nobody sets: for intervals. Time in suspend does not count.
 pub fn uptime() -> u64 {
-    // SAFETY: No requirements.
+    // SAFETY: No requirements: reads a clock, in any context.
     let seconds = unsafe { bindings::ktime_get_seconds() };
     seconds.unsigned_abs()
 }
 
 /// A number nobody can guess.
 pub fn random_u64() -> u64 {
-    // SAFETY: No requirements.
+    // SAFETY: No requirements: any context.
     unsafe { bindings::ordofs_random_u64() }
 }
 

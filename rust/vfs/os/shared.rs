@@ -30,7 +30,7 @@ pub struct Shared<T> {
 // SAFETY: A `Shared<T>` gives `&T` to every thread that has one, which needs `T: Sync`, and the
 // last one drops the value, wherever it is, which needs `T: Send`.
 unsafe impl<T: Send + Sync> Send for Shared<T> {}
-// SAFETY: As above; a `&Shared<T>` can be cloned into a `Shared<T>`.
+// SAFETY: A `&Shared<T>` can be cloned into a `Shared<T>` of another thread, which is as if it were sent there.
 unsafe impl<T: Send + Sync> Sync for Shared<T> {}
 
 impl<T> Shared<T> {

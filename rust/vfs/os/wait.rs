@@ -28,7 +28,7 @@ pub struct WaitQueue {
 
 // SAFETY: A wait queue head has its own lock and may be used from any thread.
 unsafe impl Send for WaitQueue {}
-// SAFETY: As above.
+// SAFETY: A wait queue head has its own lock and may be used from many threads at once.
 unsafe impl Sync for WaitQueue {}
 
 impl WaitQueue {
@@ -82,7 +82,7 @@ impl WaitQueue {
         // frame is left; nothing between can unwind or return.
         unsafe { bindings::ordofs_wait_begin(self.raw.get(), entry) };
         let mut left = match ms {
-            // SAFETY: No requirements.
+            // SAFETY: No requirements: only computes.
             Some(ms) => unsafe { bindings::ordofs_ms_to_jiffies(ms) },
             None => c_long::MAX,
         };

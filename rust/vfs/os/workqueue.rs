@@ -4,8 +4,8 @@
 //!
 //! # Model
 //!
-//! Completions of data I/O need process context: they take sleeping locks and checksum data. Each
-//! filesystem has two queues. Reads are verified in one, writes are completed in the other.
+//! Completions of data I/O need process context: they take sleeping locks and checksum data. A filesystem
+//! has two queues ([`IoQueues`]). Reads are verified in one, writes are completed in the other.
 //!
 //! # Locking
 //!
@@ -33,10 +33,19 @@ unsafe impl Send for Workqueue {}
 // SAFETY: Workqueues may be used from many threads at once.
 unsafe impl Sync for Workqueue {}
 
+/// What a queue does while the system is about to sleep or makes the image of a hibernation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hibernation {
+    /// It runs works as ever.
+    Runs,
+    /// It begins no work.
+    Waits,
+}
+
 impl Workqueue {
-    /// Makes an unbound queue with a rescuer. `freezable`: no work begins while the system is about to sleep
-    /// or makes the image of a hibernation.
-    pub(crate) fn new(name: &CStr, freezable: bool) -> Result<Self> {
+    /// Makes an unbound queue with a rescuer.
+    pub(crate) fn new(name: &CStr, hibernation: Hibernation) -> Result<Self> {
+        let freezable = hibernation == Hibernation::Waits;
         // SAFETY: The name is a valid string that is copied.
         let ptr = unsafe { bindings::ordofs_helper_alloc_workqueue(name.as_char_ptr(), freezable) };
         // INVARIANT: Just made.
@@ -57,7 +66,8 @@ impl Workqueue {
     ///
     /// `work` is initialised, not queued, and stays valid until its function has begun to run.
     pub(in crate::vfs) unsafe fn queue(&self, work: *mut bindings::work_struct) {
-        // SAFETY: Valid by the type invariant and the caller's promise.
+        // SAFETY: The queue is valid by the type invariant. By this function's contract the work is initialised, and
+        // stays until its function runs.
         unsafe { bindings::ordofs_helper_queue_work(self.ptr.as_ptr(), work) };
     }
 }
@@ -76,13 +86,13 @@ pub(crate) struct IoQueues {
 }
 
 impl IoQueues {
-    /// Makes the queues.
-    pub(crate) fn new() -> Result<Self> {
+    /// Makes the queues, with these names.
+    pub(crate) fn new(reads: &CStr, writes: &CStr) -> Result<Self> {
         Ok(Self {
             // What makes the image may have to be read.
-            reads: Workqueue::new(c"ordered-read", false)?,
-            // On a full disk the end of a write may commit, and the disk must not get newer than the image.
-            writes: Workqueue::new(c"ordered-write", true)?,
+            reads: Workqueue::new(reads, Hibernation::Runs)?,
+            // The end of a write may write metadata, and the disk must not get newer than the image.
+            writes: Workqueue::new(writes, Hibernation::Waits)?,
         })
     }
 

@@ -18,8 +18,12 @@ use kernel::{
     prelude::*,
 };
 
-use crate::vfs::{table::xattr::Namespace, Inode, Locked};
-use crate::{bindings, os::NoFs, vfs::traits::file_data::FileData};
+use crate::bindings;
+use crate::vfs::object::inode::{Inode, Locked};
+use crate::vfs::object::types::Types;
+use crate::vfs::os::NoFs;
+use crate::vfs::traits::inode::InodeOperations;
+use crate::vfs::traits::xattr::{Namespace, XattrOperations};
 
 fn namespace(kind: c_int) -> Result<Namespace> {
     match u32::try_from(kind) {
@@ -45,7 +49,7 @@ impl Encoded {
     /// # Safety
     ///
     /// `acl` is null or a valid list that nobody changes.
-    unsafe fn new<T: FileData>(
+    unsafe fn new<T: Types>(
         inode: &Inode<T>,
         acl: *const bindings::posix_acl,
     ) -> Result<Option<Self>> {
@@ -53,7 +57,7 @@ impl Encoded {
             return Ok(None);
         }
         let mut len = 0;
-        // SAFETY: The inode is valid, the list by the caller's promise.
+        // SAFETY: The inode is valid, and by this function's contract the list; the length is a local.
         let ptr = unsafe { bindings::ordofs_acl_encode(inode.as_ptr(), acl, &mut len) };
         let ptr = NonNull::new(ptr.cast()).ok_or(ENOMEM)?;
         // INVARIANT: As the call returns it.
@@ -61,14 +65,14 @@ impl Encoded {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants so many bytes are there, and they are ours.
         unsafe { slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 }
 
 impl Drop for Encoded {
     fn drop(&mut self) {
-        // SAFETY: By the type invariants.
+        // SAFETY: By the type invariants the memory is ours and comes from `kmalloc`.
         unsafe { bindings::kfree(self.ptr.as_ptr().cast()) };
     }
 }
@@ -82,7 +86,7 @@ pub(in crate::vfs) struct Inherited {
 impl Inherited {
     /// What an inode of mode `mode` in `dir` inherits. Takes from the permissions what the directory's
     /// default list or, without one, the task's umask does not allow. Symbolic links inherit nothing.
-    pub(in crate::vfs) fn new<T: FileData>(dir: &Inode<T>, mode: &mut u32) -> Result<Self> {
+    pub(in crate::vfs) fn new<T: Types>(dir: &Inode<T>, mode: &mut u32) -> Result<Self> {
         let (mut default, mut access) = (ptr::null_mut(), ptr::null_mut());
         let mut bits = *mode as u16;
         // SAFETY: The directory is valid, the others are local.
@@ -90,15 +94,17 @@ impl Inherited {
             bindings::ordofs_acl_create(dir.as_ptr(), &mut bits, &mut default, &mut access)
         })?;
         *mode = u32::from(bits);
-        // SAFETY: Null, or references of ours to lists that are shared and so never changed.
-        let lists = unsafe { (Encoded::new(dir, access), Encoded::new(dir, default)) };
+        // SAFETY: Null, or a reference of ours to a list that is shared and so never changed.
+        let encoded_access = unsafe { Encoded::new(dir, access) };
+        // SAFETY: Null, or a reference of ours to a list that is shared and so never changed.
+        let encoded_default = unsafe { Encoded::new(dir, default) };
         for acl in [access, default] {
-            // SAFETY: As above, and given up here. Null is allowed.
+            // SAFETY: Null, which is allowed, or a reference of ours that is given up here.
             unsafe { bindings::ordofs_acl_release(acl) };
         }
         Ok(Self {
-            access: lists.0?,
-            default: lists.1?,
+            access: encoded_access?,
+            default: encoded_default?,
         })
     }
 
@@ -122,10 +128,7 @@ pub(in crate::vfs) struct ChangedMode {
 
 impl ChangedMode {
     /// `None` if the inode has no list.
-    pub(in crate::vfs) fn new<T: FileData>(
-        inode: &Locked<'_, T>,
-        mode: u16,
-    ) -> Result<Option<Self>> {
+    pub(in crate::vfs) fn new<T: Types>(inode: &Locked<'_, T>, mode: u16) -> Result<Option<Self>> {
         let mut acl = ptr::null_mut();
         // SAFETY: The inode is valid, its lock is held, the list is local.
         to_result(unsafe { bindings::ordofs_acl_for_mode(inode.as_ptr(), mode, &mut acl) })?;
@@ -149,9 +152,9 @@ impl ChangedMode {
     }
 
     /// It is the inode's from now on.
-    pub(in crate::vfs) fn cache<T: FileData>(&self, inode: &Locked<'_, T>) {
-        // SAFETY: The cached list is ours to change under `i_rwsem`; the cache takes a reference of its
-        // own.
+    pub(in crate::vfs) fn cache<T: Types>(&self, inode: &Locked<'_, T>) {
+        // SAFETY: `Locked` shows that `i_rwsem` is held, under which the cached list changes; the cache takes a
+        // reference of its own.
         unsafe {
             bindings::ordofs_acl_cache(
                 inode.as_ptr(),
@@ -174,7 +177,7 @@ impl Drop for ChangedMode {
 /// # Safety
 ///
 /// As the VFS calls it, for an inode of `T`.
-pub(crate) unsafe extern "C" fn get<T: FileData>(
+pub(super) unsafe extern "C" fn get<T: XattrOperations>(
     inode: *mut bindings::inode,
     kind: c_int,
     rcu: bool,
@@ -184,7 +187,7 @@ pub(crate) unsafe extern "C" fn get<T: FileData>(
             // Reading may sleep.
             return Err(ECHILD);
         }
-        // SAFETY: As the VFS calls it.
+        // SAFETY: The VFS passes an inode of `T` that it holds.
         let this = unsafe { Inode::<T>::from_raw(inode) };
         let ns = namespace(kind)?;
         let _nofs = NoFs::enter();
@@ -205,7 +208,7 @@ pub(crate) unsafe extern "C" fn get<T: FileData>(
             }
         };
         // SAFETY: The inode and the value are valid. What comes back is a reference for the caller, null,
-        // or an error pointer, as `get_inode_acl` wants it.
+        // or an error pointer, as `get_inode_acl` returns it.
         Ok(unsafe { bindings::ordofs_acl_decode(inode, value.as_ptr().cast(), value.len()) })
     };
     match read() {
@@ -219,37 +222,38 @@ pub(crate) unsafe extern "C" fn get<T: FileData>(
 /// # Safety
 ///
 /// As the VFS calls it, for an inode of `T`.
-pub(crate) unsafe extern "C" fn set<T: FileData>(
+pub(super) unsafe extern "C" fn set<T: XattrOperations + InodeOperations>(
     idmap: *mut bindings::mnt_idmap,
     dentry: *mut bindings::dentry,
     acl: *mut bindings::posix_acl,
     kind: c_int,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS passes a positive dentry, whose inode's `i_rwsem` it holds exclusively.
-        let inode = unsafe { Locked::new(Inode::<T>::from_raw(bindings::ordofs_d_inode(dentry))) };
+        // SAFETY: The VFS passes a positive dentry, which keeps its inode.
+        let inode = unsafe { Inode::<T>::from_raw(bindings::ordofs_d_inode(dentry)) };
+        // SAFETY: The VFS holds the inode's `i_rwsem` exclusively until this function has returned.
+        let inode = unsafe { Locked::new(inode) };
         let ns = namespace(kind)?;
         let mut stored = acl;
         let mut mode = None;
         if ns == Namespace::AclAccess && !acl.is_null() {
             let mut bits = 0;
-            // SAFETY: All are valid. A list that says no more than the permissions becomes null.
+            // SAFETY: The VFS's idmapping, a valid inode, and locals. A list that says no more than the permissions becomes null.
             to_result(unsafe {
                 bindings::ordofs_acl_update_mode(idmap, inode.as_ptr(), &mut bits, &mut stored)
             })?;
             mode = Some(u32::from(bits)).filter(|m| *m != inode.mode());
         }
-        // SAFETY: The caller's list or null.
+        // SAFETY: Null, or the caller's list, which nobody changes.
         let encoded = unsafe { Encoded::new(&inode, stored)? };
         T::set_acl(&inode, ns, encoded.as_ref().map(Encoded::bytes), mode)?;
-        // SAFETY: The attributes and the cached list are ours to change under `i_rwsem`; the cache
-        // takes a reference of its own.
-        unsafe {
-            if let Some(m) = mode {
-                (*inode.as_ptr()).i_mode = m as u16;
-            }
-            bindings::ordofs_acl_cache(inode.as_ptr(), kind, stored);
+        if let Some(m) = mode {
+            // SAFETY: The field changes under `i_rwsem`, which is held exclusively.
+            unsafe { (*inode.as_ptr()).i_mode = m as u16 };
         }
+        // SAFETY: The cached list changes under `i_rwsem`, which is held exclusively; the cache takes a reference of
+        // its own.
+        unsafe { bindings::ordofs_acl_cache(inode.as_ptr(), kind, stored) };
         inode.refresh();
         Ok(0)
     })

@@ -24,28 +24,33 @@ use kernel::{
     prelude::*,
 };
 
-use crate::vfs::Inode;
-use crate::{bindings, vfs::traits::file_data::FileData};
+use super::ioctl;
+use crate::bindings;
+use crate::vfs::object::inode::Inode;
+use crate::vfs::traits::directory::DirectoryOperations;
+use crate::vfs::traits::inode::InodeOperations;
+use crate::vfs::traits::super_block::SuperOperations;
 
 /// The file operation table of directories.
-struct Tables<T: FileData>(PhantomData<T>);
+struct Tables<T>(PhantomData<T>);
 
-impl<T: FileData> Tables<T> {
-    const DIR: bindings::file_operations = bindings::file_operations {
+impl<T: DirectoryOperations + InodeOperations + SuperOperations> Tables<T> {
+    const DIR: &'static bindings::file_operations = &bindings::file_operations {
         open: Some(open::<T>),
         llseek: Some(llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(iterate::<T>),
         fsync: Some(fsync::<T>),
-        unlocked_ioctl: Some(crate::vfs::table::ioctl::ioctl::<T>),
-        compat_ioctl: crate::vfs::table::ioctl::COMPAT,
+        unlocked_ioctl: Some(ioctl::ioctl::<T>),
+        compat_ioctl: ioctl::COMPAT,
         ..pin_init::zeroed()
     };
 }
 
 /// File operations of directories.
-pub(crate) fn dir_file_ops<T: FileData>() -> *const bindings::file_operations {
-    &Tables::<T>::DIR
+pub(super) fn dir_file_ops<T: DirectoryOperations + InodeOperations + SuperOperations>(
+) -> *const bindings::file_operations {
+    Tables::<T>::DIR
 }
 
 /// The first position of an entry.
@@ -74,7 +79,7 @@ fn widen(pos: u64) -> u64 {
 ///
 /// `file` is an open directory, and nobody else uses its position.
 unsafe fn kept(file: *mut bindings::file) -> u64 {
-    // SAFETY: By the caller's promise. The field has a number, nothing that it points to.
+    // SAFETY: By this function's contract the file is valid and its position this task's. The field has a number, nothing that it points to.
     unsafe { (*file).private_data as usize as u64 }
 }
 
@@ -84,7 +89,7 @@ unsafe fn kept(file: *mut bindings::file) -> u64 {
 ///
 /// As for [`kept`].
 unsafe fn keep(file: *mut bindings::file, pos: u64) {
-    // SAFETY: By the caller's promise.
+    // SAFETY: By this function's contract the file is valid and its position this task's.
     unsafe { (*file).private_data = ptr::without_provenance_mut(pos as usize) };
 }
 
@@ -93,7 +98,7 @@ unsafe fn keep(file: *mut bindings::file, pos: u64) {
 /// # Safety
 ///
 /// As the VFS calls it for a directory of `T`.
-unsafe extern "C" fn open<T: FileData>(
+unsafe extern "C" fn open<T: SuperOperations>(
     inode: *mut bindings::inode,
     file: *mut bindings::file,
 ) -> c_int {
@@ -126,62 +131,89 @@ unsafe extern "C" fn llseek(
     pos
 }
 
+/// The position of an open directory, as a program sees it and as it is.
+struct Position {
+    /// The program sees the upper bits only.
+    upper_only: bool,
+}
+
+impl Position {
+    /// What the program sees of a position.
+    fn show(&self, pos: u64) -> u64 {
+        if self.upper_only {
+            narrow(pos)
+        } else {
+            pos
+        }
+    }
+
+    /// Where a listing goes on: `seen` is what the program sees, `exact` what was [`kept`].
+    fn next(&self, seen: u64, exact: u64) -> u64 {
+        match self.upper_only {
+            // No seek came between.
+            true if exact != 0 && narrow(exact) == seen => exact,
+            true => widen(seen),
+            false => seen,
+        }
+    }
+
+    /// What is to be [`kept`] of a position.
+    fn keep(&self, pos: u64) -> u64 {
+        if self.upper_only {
+            pos
+        } else {
+            0
+        }
+    }
+}
+
 /// `iterate_shared`.
 ///
 /// # Safety
 ///
 /// As the VFS calls it for an open directory of `T`, with its `i_rwsem` held.
-unsafe extern "C" fn iterate<T: FileData>(
+unsafe extern "C" fn iterate<T: DirectoryOperations>(
     file: *mut bindings::file,
     ctx: *mut bindings::dir_context,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS passes an open file of a directory of `T`, whose `i_rwsem` it holds
-        // shared, and a context that is ours during the call.
-        let dir = unsafe {
-            if !bindings::ordofs_dir_emit_dots(file, ctx) {
-                return Ok(0);
-            }
-            Inode::<T>::from_raw((*file).f_inode)
-        };
+        // SAFETY: The VFS passes an open directory, and a context that is ours during the call.
+        if !unsafe { bindings::ordofs_dir_emit_dots(file, ctx) } {
+            return Ok(0);
+        }
+        // SAFETY: The open file keeps its inode, which is one of `T`.
+        let dir = unsafe { Inode::<T>::from_raw((*file).f_inode) };
         dir.assert_shared();
-        // SAFETY: As above; the position is locked.
-        let (seen, exact, upper_only) = unsafe {
-            let seen = u64::try_from((*ctx).pos).map_err(|_| EINVAL)?;
-            (
-                seen,
-                kept(file),
-                bindings::ordofs_dir_shows_upper_bits(file),
-            )
-        };
-        let show = |pos| if upper_only { narrow(pos) } else { pos };
-        let mut next = match upper_only {
-            // Nobody has sought elsewhere.
-            true if exact != 0 && narrow(exact) == seen => exact,
-            true => widen(seen),
-            false => seen,
-        };
+        // SAFETY: The context is ours during the call.
+        let seen = u64::try_from(unsafe { (*ctx).pos }).map_err(|_| EINVAL)?;
+        // SAFETY: The VFS has locked the position, or the caller has the open file for itself.
+        let exact = unsafe { kept(file) };
+        // SAFETY: The file is open.
+        let upper_only = unsafe { bindings::ordofs_dir_shows_upper_bits(file) };
+        let position = Position { upper_only };
+        let mut next = position.next(seen, exact);
         let done = T::readdir(dir, next, &mut |name, ino, kind, cookie| {
-            let (Ok(at), Ok(len)) = (i64::try_from(show(cookie)), i32::try_from(name.len())) else {
+            let at = i64::try_from(position.show(cookie));
+            let (Ok(at), Ok(len)) = (at, i32::try_from(name.len())) else {
                 return false;
             };
             next = cookie;
-            // SAFETY: As above; the name is valid during the call. The actor must see the position
-            // of this entry, and the next call starts behind it.
-            let more = unsafe {
-                (*ctx).pos = at;
-                bindings::ordofs_dir_emit(ctx, name.as_ptr().cast(), len, ino, c_uint::from(kind))
-            };
+            // The actor must see the position of this entry, and the next call starts behind it.
+            // SAFETY: The context is ours during the call.
+            unsafe { (*ctx).pos = at };
+            let (name, kind) = (name.as_ptr().cast(), c_uint::from(kind));
+            // SAFETY: The context is ours during the call; the name has `len` bytes and is copied.
+            let more = unsafe { bindings::ordofs_dir_emit(ctx, name, len, ino, kind) };
             if more {
                 next = cookie.saturating_add(1);
             }
             more
         });
-        // SAFETY: As above.
-        unsafe {
-            (*ctx).pos = i64::try_from(show(next)).unwrap_or(i64::MAX);
-            keep(file, if upper_only { next } else { 0 });
-        }
+        let at = i64::try_from(position.show(next)).unwrap_or(i64::MAX);
+        // SAFETY: The context is ours during the call.
+        unsafe { (*ctx).pos = at };
+        // SAFETY: The VFS has locked the position, or the caller has the open file for itself.
+        unsafe { keep(file, position.keep(next)) };
         done?;
         Ok(0)
     })
@@ -192,19 +224,19 @@ unsafe extern "C" fn iterate<T: FileData>(
 /// # Safety
 ///
 /// Called by the VFS for an open directory of `T`.
-unsafe extern "C" fn fsync<T: FileData>(
+unsafe extern "C" fn fsync<T: InodeOperations>(
     file: *mut bindings::file,
     _start: bindings::loff_t,
     _end: bindings::loff_t,
     _datasync: c_int,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS passes an open file of a directory of `T`.
+        // SAFETY: The VFS passes an open file.
         let inode = unsafe { (*file).f_inode };
         // Times that the VFS alone has go to the filesystem first.
-        // SAFETY: The inode is valid while the file is open.
+        // SAFETY: The open file keeps its inode; this may sleep.
         to_result(unsafe { bindings::sync_inode_metadata(inode, 1) })?;
-        // SAFETY: As above.
+        // SAFETY: The open file keeps its inode, which is one of `T`.
         T::sync_inode(unsafe { Inode::<T>::from_raw(inode) })?;
         Ok(0)
     })

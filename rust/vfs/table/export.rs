@@ -8,55 +8,67 @@ use kernel::{
     prelude::*,
 };
 
-use crate::vfs::{Inode, SuperBlock};
-use crate::{bindings, vfs::traits::file_data::FileData};
+use super::new_inode::InstallTables;
+use crate::bindings;
+use crate::vfs::object::inode::Inode;
+use crate::vfs::object::super_block::SuperBlock;
+use crate::vfs::traits::export::ExportOperations;
+use crate::vfs::traits::inode::InodeOperations;
 
 /// What is in a handle of type `FILEID_INO64_GEN`, in 32-bit words.
 const WORDS: usize = 3;
 /// The handle's type.
 const FILEID_INO64_GEN: c_int = 0x81;
-/// The answer to an attempt to encode into too little space.
+/// The result of encoding into too little space.
 const FILEID_INVALID: c_int = 0xff;
 
-struct Tables<T: FileData>(PhantomData<T>);
+struct Tables<T>(PhantomData<T>);
 
-impl<T: FileData> Tables<T> {
-    const EXPORT: bindings::export_operations = bindings::export_operations {
-        encode_fh: Some(encode_fh::<T>),
+impl<T: ExportOperations + InstallTables> Tables<T> {
+    const EXPORT: &'static bindings::export_operations = &bindings::export_operations {
+        encode_fh: Some(encode_fh),
         fh_to_dentry: Some(fh_to_dentry::<T>),
-        get_parent: Some(get_parent::<T>),
+        get_parent: if <T as ExportOperations>::HAS_PARENT {
+            Some(get_parent::<T>)
+        } else {
+            None
+        },
         commit_metadata: Some(commit_metadata::<T>),
         ..pin_init::zeroed()
     };
 }
 
 /// Operations for file handles.
-pub(crate) fn export_ops<T: FileData>() -> *const bindings::export_operations {
-    &Tables::<T>::EXPORT
+pub(in crate::vfs) fn export_ops<T: ExportOperations + InstallTables>(
+) -> *const bindings::export_operations {
+    Tables::<T>::EXPORT
 }
 
 /// `encode_fh`.
 ///
 /// # Safety
 ///
-/// As exportfs calls it: `inode` is of `T`, `fh` has `*max_len` words.
-unsafe extern "C" fn encode_fh<T: FileData>(
+/// As exportfs calls it: `inode` is valid, `fh` has `*max_len` words.
+unsafe extern "C" fn encode_fh(
     inode: *mut bindings::inode,
     fh: *mut u32,
     max_len: *mut c_int,
     _parent: *mut bindings::inode,
 ) -> c_int {
-    // SAFETY: The VFS passes a buffer of `*max_len` words and an inode of `T`.
-    unsafe {
-        let room = usize::try_from(*max_len).unwrap_or(0);
-        *max_len = WORDS as c_int;
-        if room < WORDS {
-            return FILEID_INVALID;
-        }
-        let ino = (*inode).i_ino;
-        let words = [ino as u32, (ino >> 32) as u32, (*inode).i_generation];
-        ptr::copy_nonoverlapping(words.as_ptr(), fh, WORDS);
+    // SAFETY: exportfs passes the length of its buffer, for this call to change.
+    let len = unsafe { &mut *max_len };
+    let room = usize::try_from(*len).unwrap_or(0);
+    *len = WORDS as c_int;
+    if room < WORDS {
+        return FILEID_INVALID;
     }
+    // SAFETY: exportfs passes an inode that it holds; its number does not change.
+    let ino = unsafe { (*inode).i_ino };
+    // SAFETY: exportfs passes an inode that it holds; its generation does not change.
+    let generation = unsafe { (*inode).i_generation };
+    let words = [ino as u32, (ino >> 32) as u32, generation];
+    // SAFETY: The buffer has room for so many words, as checked above.
+    unsafe { ptr::copy_nonoverlapping(words.as_ptr(), fh, WORDS) };
     FILEID_INO64_GEN
 }
 
@@ -65,7 +77,7 @@ unsafe extern "C" fn encode_fh<T: FileData>(
 /// # Safety
 ///
 /// As exportfs calls it, for a mounted superblock of `T`; `fid` has `fh_len` words.
-unsafe extern "C" fn fh_to_dentry<T: FileData>(
+unsafe extern "C" fn fh_to_dentry<T: InstallTables>(
     sb: *mut bindings::super_block,
     fid: *mut bindings::fid,
     fh_len: c_int,
@@ -76,7 +88,7 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
             return Err(ESTALE);
         }
         let mut words = [0u32; WORDS];
-        // SAFETY: The VFS passes a handle of `fh_len` words.
+        // SAFETY: exportfs passes a handle of `fh_len` words, which are enough, as checked above.
         unsafe {
             ptr::copy_nonoverlapping(
                 fid.cast::<u8>(),
@@ -85,17 +97,17 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
             );
         }
         let [low, high, generation] = words;
-        // SAFETY: The VFS passes a mounted superblock of `T`.
+        // SAFETY: exportfs passes a mounted superblock of `T`.
         let sb = unsafe { SuperBlock::<T>::from_raw(sb) };
         let inode = Inode::get(sb, u64::from(high) << 32 | u64::from(low))?;
-        // SAFETY: The inode is valid; its generation never changes.
+        // SAFETY: The reference keeps the inode; its generation never changes.
         if unsafe { (*inode.as_ptr()).i_generation } != generation {
             return Err(ESTALE);
         }
         Ok(inode.into_raw())
     };
     match find() {
-        // SAFETY: The reference goes to the call.
+        // SAFETY: The inode comes with a reference, which the call consumes.
         Ok(inode) => unsafe { bindings::d_obtain_alias(inode) },
         Err(e) => e.to_ptr(),
     }
@@ -106,17 +118,17 @@ unsafe extern "C" fn fh_to_dentry<T: FileData>(
 /// # Safety
 ///
 /// As exportfs calls it, for the dentry of a directory of `T`.
-unsafe extern "C" fn get_parent<T: FileData>(
+unsafe extern "C" fn get_parent<T: ExportOperations + InstallTables>(
     child: *mut bindings::dentry,
 ) -> *mut bindings::dentry {
-    // SAFETY: The VFS passes a positive dentry of a mounted superblock of `T`.
+    // SAFETY: exportfs passes a positive dentry of a mounted superblock of `T`, which keeps its inode.
     let inode = unsafe { Inode::<T>::from_raw(bindings::ordofs_d_inode(child)) };
     let find = || -> Result<*mut bindings::inode> {
         let parent = Inode::get(inode.sb(), T::parent(inode).ok_or(ENOTDIR)?)?;
         Ok(parent.into_raw())
     };
     match find() {
-        // SAFETY: The reference goes to the call.
+        // SAFETY: The inode comes with a reference, which the call consumes.
         Ok(parent) => unsafe { bindings::d_obtain_alias(parent) },
         Err(e) => e.to_ptr(),
     }
@@ -127,11 +139,11 @@ unsafe extern "C" fn get_parent<T: FileData>(
 /// # Safety
 ///
 /// As nfsd calls it, for an inode of `T`.
-unsafe extern "C" fn commit_metadata<T: FileData>(inode: *mut bindings::inode) -> c_int {
+unsafe extern "C" fn commit_metadata<T: InodeOperations>(inode: *mut bindings::inode) -> c_int {
     from_result(|| {
-        // SAFETY: The NFS server passes an inode that it holds.
+        // SAFETY: nfsd passes an inode that it holds; this may sleep.
         to_result(unsafe { bindings::sync_inode_metadata(inode, 1) })?;
-        // SAFETY: As above.
+        // SAFETY: nfsd passes an inode of `T` that it holds.
         T::sync_inode(unsafe { Inode::<T>::from_raw(inode) })?;
         Ok(0)
     })

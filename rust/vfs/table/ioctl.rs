@@ -4,8 +4,9 @@
 
 use kernel::{error::to_result, prelude::*};
 
-use crate::vfs::SuperBlock;
-use crate::{bindings, vfs::traits::file_data::FileData};
+use crate::bindings;
+use crate::vfs::object::super_block::SuperBlock;
+use crate::vfs::traits::super_block::SuperOperations;
 
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
@@ -30,23 +31,24 @@ pub(in crate::vfs) const COMPAT: Option<CompatIoctl> = None;
 /// # Safety
 ///
 /// As the VFS calls it, for an open file of a superblock of `T`.
-pub(crate) unsafe extern "C" fn ioctl<T: FileData>(
+pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
     file: *mut bindings::file,
     cmd: c_uint,
     arg: c_ulong,
 ) -> c_long {
+    // SAFETY: The open file keeps its inode.
+    let inode = unsafe { (*file).f_inode };
     let result = match cmd {
-        FS_IOC_SHUTDOWN => shutdown(
-            // SAFETY: The file keeps the superblock mounted.
-            unsafe { SuperBlock::<T>::from_raw((*(*file).f_inode).i_sb) },
-            arg,
-        ),
+        FS_IOC_SHUTDOWN => {
+            // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
+            let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
+            shutdown(sb, arg)
+        }
         FS_IOC_GETVERSION | FS_IOC32_GETVERSION => {
-            // SAFETY: The file keeps its inode, whose generation never changes. The copy checks the
-            // address.
-            to_result(unsafe {
-                bindings::ordofs_put_user_u32((*(*file).f_inode).i_generation, arg)
-            })
+            // SAFETY: The open file keeps its inode, whose generation does not change.
+            let generation = unsafe { (*inode).i_generation };
+            // SAFETY: No requirements: the copy checks the address.
+            to_result(unsafe { bindings::ordofs_put_user_u32(generation, arg) })
         }
         _ => Err(ENOTTY),
     };
@@ -56,26 +58,25 @@ pub(crate) unsafe extern "C" fn ioctl<T: FileData>(
     }
 }
 
-fn shutdown<T: FileData>(sb: &SuperBlock<T>, arg: c_ulong) -> Result {
-    let mut flags = 0u32;
-    // SAFETY: Checks the caller's capabilities and copies from its memory, faults included.
-    unsafe {
-        if !bindings::ordofs_capable_sys_admin() {
-            return Err(EPERM);
-        }
-        to_result(bindings::ordofs_get_user_u32(arg, &mut flags))?;
+fn shutdown<T: SuperOperations>(sb: &SuperBlock<T>, arg: c_ulong) -> Result {
+    // SAFETY: Looks at the credentials of the current task, in process context.
+    if !unsafe { bindings::ordofs_capable_sys_admin() } {
+        return Err(EPERM);
     }
+    let mut flags = 0u32;
+    // SAFETY: The copy checks the address, and goes to a local.
+    to_result(unsafe { bindings::ordofs_get_user_u32(arg, &mut flags) })?;
     match flags {
         // Everything written so far, data included, stays: as if the device were unplugged after a
         // sync.
         bindings::FS_SHUTDOWN_FLAGS_DEFAULT => {
-            // SAFETY: The superblock is mounted; freezing syncs, and thawing undoes it.
-            unsafe {
-                let bdev = (*sb.as_ptr()).s_bdev;
-                to_result(bindings::bdev_freeze(bdev))?;
-                sb.fs().shutdown();
-                to_result(bindings::bdev_thaw(bdev))
-            }
+            // SAFETY: The superblock is mounted, and so its device open.
+            let bdev = unsafe { (*sb.as_ptr()).s_bdev };
+            // SAFETY: The device is open; freezing it freezes the filesystem, which syncs.
+            to_result(unsafe { bindings::bdev_freeze(bdev) })?;
+            sb.fs().shutdown();
+            // SAFETY: The device is open, and frozen by the call above.
+            to_result(unsafe { bindings::bdev_thaw(bdev) })
         }
         // What fsync would have made durable stays.
         bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH => {

@@ -22,23 +22,19 @@
 //! a dirty page without reservation. Buffered writes get this by the stable-page wait and R5.
 
 use core::ffi::c_uint;
+use core::marker::PhantomData;
+
 use kernel::error::{from_result, to_result};
 use kernel::prelude::*;
 
 use crate::bindings;
-use crate::vfs::ioend::PageSlice;
-use crate::vfs::trace;
-use crate::vfs::traits::file_data::{Extent, ExtentKind, FileData};
-use crate::vfs::window::Window;
-use crate::vfs::Inode;
-
-/// Block size as file offsets are counted.
-pub(in crate::vfs) const BLOCK: u64 = 4096;
-
-/// A C file offset; the VFS never passes negative ones here.
-pub(in crate::vfs) fn offset(pos: bindings::loff_t) -> u64 {
-    u64::try_from(pos).unwrap_or(0)
-}
+use crate::vfs::object::inode::Inode;
+use crate::vfs::object::memory::PageSlice;
+use crate::vfs::object::number::offset;
+use crate::vfs::object::page_cache::{side::Shared, InodeLock};
+use crate::vfs::object::probe::StaleIn;
+use crate::vfs::traits::mapping::{Extent, ExtentKind, MappingOperations};
+use crate::vfs::traits::super_block::SuperOperations;
 
 /// Writes an extent into a `struct iomap`.
 fn fill(iomap: &mut bindings::iomap, inode: *mut bindings::inode, e: &Extent) {
@@ -54,7 +50,7 @@ fn fill(iomap: &mut bindings::iomap, inode: *mut bindings::inode, e: &Extent) {
     iomap.length = e.len;
     iomap.flags = 0;
     iomap.validity_cookie = e.cookie;
-    // SAFETY: The inode is valid and belongs to a superblock, which has a block device.
+    // SAFETY: Callers pass an inode of `T`; its superblock outlives it and has an open device.
     iomap.bdev = unsafe { (*(*inode).i_sb).s_bdev };
 }
 
@@ -66,7 +62,7 @@ macro_rules! begin {
         /// # Safety
         ///
         /// Called by iomap: the inode is a valid inode of `T`, the maps are valid and ours to fill.
-        unsafe extern "C" fn $name<T: FileData>(
+        unsafe extern "C" fn $name<T: MappingOperations>(
             $raw: *mut bindings::inode,
             pos: bindings::loff_t,
             length: bindings::loff_t,
@@ -74,11 +70,11 @@ macro_rules! begin {
             iomap: *mut bindings::iomap,
             srcmap: *mut bindings::iomap,
         ) -> c_int {
-            // SAFETY: By the requirements.
+            // SAFETY: iomap passes the inode of its iterator, which the operation keeps.
             let $inode = unsafe { Inode::<T>::from_raw($raw) };
-            // SAFETY: By the requirements.
+            // SAFETY: iomap passes a map of its iterator, for this call to fill.
             let $iomap = unsafe { &mut *iomap };
-            // SAFETY: By the requirements.
+            // SAFETY: iomap passes the other map of its iterator, for this call to fill.
             let $srcmap = unsafe { &mut *srcmap };
             let ($pos, $len) = (offset(pos), offset(length));
             let _ = &$srcmap;
@@ -144,7 +140,7 @@ begin! {
 }
 
 /// Asks for a writable range and fills both maps.
-fn fill_write<T: FileData>(
+fn fill_write<T: MappingOperations>(
     inode: &Inode<T>,
     pos: u64,
     len: u64,
@@ -161,7 +157,7 @@ fn fill_write<T: FileData>(
     if w.new {
         iomap.flags |= bindings::IOMAP_F_NEW as u16;
     }
-    inode.sb().pass(Window::Mapped)
+    T::mapped(inode)
 }
 
 /// Punches a range out of the delayed allocations.
@@ -169,13 +165,13 @@ fn fill_write<T: FileData>(
 /// # Safety
 ///
 /// Called by iomap: the inode is a valid inode of `T`.
-unsafe extern "C" fn punch<T: FileData>(
+unsafe extern "C" fn punch<T: MappingOperations>(
     inode: *mut bindings::inode,
     pos: bindings::loff_t,
     length: bindings::loff_t,
     _iomap: *mut bindings::iomap,
 ) {
-    // SAFETY: By the requirements.
+    // SAFETY: iomap passes the inode that `write_end` passed to it.
     let inode = unsafe { Inode::<T>::from_raw(inode) };
     T::release_delalloc(inode, offset(pos), offset(length));
 }
@@ -186,7 +182,7 @@ unsafe extern "C" fn punch<T: FileData>(
 /// # Safety
 ///
 /// Called by iomap: the inode is a valid inode of `T`, the map is the one that is ending.
-unsafe extern "C" fn write_end<T: FileData>(
+unsafe extern "C" fn write_end<T: MappingOperations>(
     inode: *mut bindings::inode,
     pos: bindings::loff_t,
     length: bindings::loff_t,
@@ -194,36 +190,36 @@ unsafe extern "C" fn write_end<T: FileData>(
     flags: c_uint,
     iomap: *mut bindings::iomap,
 ) -> c_int {
-    // SAFETY: By the requirements.
+    // SAFETY: iomap passes the map of its iterator that is ending.
     let kind = unsafe { (*iomap).type_ };
     if u32::from(kind) != bindings::IOMAP_DELALLOC {
         return 0;
     }
-    // SAFETY: The inode is valid.
+    // SAFETY: iomap passes the inode of its iterator, which the operation keeps.
     let start = unsafe { bindings::ordofs_helper_last_written_block(inode, pos, written) };
-    let end = (offset(pos).saturating_add(offset(length)))
-        .div_ceil(BLOCK)
-        .saturating_mul(BLOCK) as i64;
+    let end = offset(pos).saturating_add(offset(length));
+    let end = end.div_ceil(T::BLOCK_SIZE).saturating_mul(T::BLOCK_SIZE) as i64;
     if start >= end {
         return 0;
     }
-    // R3: nobody may dirty a page of the range while it is looked for dirty pages. Who zeroes holds
-    // the lock already.
+    // SAFETY: The inode is valid, and so is its mapping.
+    let lock = unsafe { &raw mut (*(*inode).i_mapping).invalidate_lock };
+    // R3: no page of the range may become dirty while dirty pages are looked for. The zeroing path already
+    // holds the lock.
     let take = flags & bindings::IOMAP_ZERO == 0;
-    if !take {
-        // SAFETY: The inode is one of `T`.
+    if take {
+        // SAFETY: The lock is initialised, and may be waited for: only `i_rwsem` is held.
+        unsafe { bindings::down_write(lock) };
+    } else {
+        // SAFETY: iomap passes an inode of `T`.
         unsafe { Inode::<T>::from_raw(inode) }.assert_layout_locked();
     }
-    // SAFETY: The inode is valid; `release` walks its page cache with the lock held that it wants.
-    unsafe {
-        let lock = &raw mut (*(*inode).i_mapping).invalidate_lock;
-        if take {
-            bindings::down_write(lock);
-        }
-        bindings::iomap_write_delalloc_release(inode, start, end, flags, iomap, Some(punch::<T>));
-        if take {
-            bindings::up_write(lock);
-        }
+    let punch = Some(punch::<T> as unsafe extern "C" fn(_, _, _, _));
+    // SAFETY: The inode is valid, and its layout lock is held exclusively.
+    unsafe { bindings::iomap_write_delalloc_release(inode, start, end, flags, iomap, punch) };
+    if take {
+        // SAFETY: Taken above, by this task.
+        unsafe { bindings::up_write(lock) };
     }
     0
 }
@@ -234,12 +230,12 @@ macro_rules! next {
         /// # Safety
         ///
         /// Called by iomap.
-        unsafe extern "C" fn $name<T: FileData>(
+        unsafe extern "C" fn $name<T: MappingOperations>(
             iter: *const bindings::iomap_iter,
             iomap: *mut bindings::iomap,
             srcmap: *mut bindings::iomap,
         ) -> c_int {
-            // SAFETY: The arguments are passed on; the callbacks are of `T`, as is the inode.
+            // SAFETY: The arguments are iomap's own; the callbacks are of `T`, as is the inode.
             unsafe {
                 bindings::ordofs_helper_iomap_iter_next(
                     iter,
@@ -266,17 +262,18 @@ next!(fault_map_next, write_begin, None);
 ///
 /// Called by `iomap_page_mkwrite` with the page that is being made writable as `private`, whose folio
 /// is locked.
-unsafe extern "C" fn fault_next<T: FileData>(
+unsafe extern "C" fn fault_next<T: MappingOperations>(
     iter: *const bindings::iomap_iter,
     iomap: *mut bindings::iomap,
     srcmap: *mut bindings::iomap,
 ) -> c_int {
-    // SAFETY: By the requirements. The folio is locked, so no new writeback starts before the caller
-    // has made it dirty.
-    unsafe {
-        bindings::ordofs_helper_wait_stable((*iter).private.cast());
-        fault_map_next::<T>(iter, iomap, srcmap)
-    }
+    // SAFETY: `page_mkwrite` passes the page as `private`.
+    let page = unsafe { (*iter).private.cast() };
+    // SAFETY: The fault has a reference to the page. Its folio is locked, so no new writeback starts before
+    // `iomap_page_mkwrite` has made it dirty.
+    unsafe { bindings::ordofs_helper_wait_stable(page) };
+    // SAFETY: The arguments are iomap's own.
+    unsafe { fault_map_next::<T>(iter, iomap, srcmap) }
 }
 
 /// R5: whether iomap may go on to use a mapping that it kept.
@@ -284,19 +281,23 @@ unsafe extern "C" fn fault_next<T: FileData>(
 /// # Safety
 ///
 /// Called by iomap: the inode is a valid inode of `T`, the folio that is to be written is locked.
-unsafe extern "C" fn iomap_valid<T: FileData>(
+unsafe extern "C" fn iomap_valid<T: MappingOperations>(
     inode: *mut bindings::inode,
     iomap: *const bindings::iomap,
 ) -> bool {
-    // SAFETY: By the requirements.
-    let (inode, iomap) = unsafe { (Inode::<T>::from_raw(inode), &*iomap) };
+    // SAFETY: iomap passes the inode of its iterator, which the operation keeps.
+    let inode = unsafe { Inode::<T>::from_raw(inode) };
+    // SAFETY: iomap passes the map of its iterator, which only this task uses.
+    let iomap = unsafe { &*iomap };
     let cookie = iomap.validity_cookie;
-    // The mutant shows that the test of R5 can fail.
-    if cfg!(ordofs_mutant_r5) || T::is_current(inode, cookie) {
+    if T::is_current(inode, cookie) {
         return true;
     }
-    let (start, len) = (offset(iomap.offset) / BLOCK, iomap.length / BLOCK);
-    trace::map_stale(inode.sb().dev(), inode.ino(), start, len, cookie, false);
+    let (first, len) = (
+        offset(iomap.offset) / T::BLOCK_SIZE,
+        iomap.length / T::BLOCK_SIZE,
+    );
+    T::map_stale(inode, first, len, cookie, StaleIn::Write);
     false
 }
 
@@ -305,22 +306,22 @@ unsafe extern "C" fn iomap_valid<T: FileData>(
 /// # Safety
 ///
 /// Called by iomap: the iterator's inode is of `T`, the folio is locked, the range is not up to date.
-unsafe extern "C" fn read_folio_range<T: FileData>(
+unsafe extern "C" fn read_folio_range<T: MappingOperations>(
     iter: *const bindings::iomap_iter,
     folio: *mut bindings::folio,
     pos: bindings::loff_t,
     len: usize,
 ) -> c_int {
-    // SAFETY: By the requirements.
+    // SAFETY: iomap passes its iterator, with an inode of `T` that the operation keeps.
     let inode = unsafe { Inode::<T>::from_raw((*iter).inode) };
     let pos = offset(pos);
+    // SAFETY: iomap passes a locked folio, which stays.
+    let start = offset(unsafe { bindings::ordofs_helper_folio_pos(folio) });
+    // SAFETY: The position lies inside of the folio, which is contiguous in the direct map.
+    let address = unsafe { bindings::ordofs_helper_folio_address(folio, (pos - start) as usize) };
     // SAFETY: The folio is locked and the range in it is not up to date: nobody reads or writes it,
-    // and it stays until we return. Folios are contiguous in the direct map.
-    let mut data = unsafe {
-        let start = offset(bindings::ordofs_helper_folio_pos(folio));
-        let address = bindings::ordofs_helper_folio_address(folio, (pos - start) as usize);
-        PageSlice::from_raw(address.cast(), len)
-    };
+    // and it stays until we return.
+    let mut data = unsafe { PageSlice::from_raw(address.cast(), len) };
     match T::read_range(inode, pos, &mut data) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
@@ -328,7 +329,7 @@ unsafe extern "C" fn read_folio_range<T: FileData>(
 }
 
 /// The tables for files of `T`.
-pub(in crate::vfs) struct Tables<T>(core::marker::PhantomData<T>);
+pub(super) struct Tables<T>(PhantomData<T>);
 
 const fn ops(
     next: unsafe extern "C" fn(
@@ -344,21 +345,19 @@ const fn ops(
     }
 }
 
-impl<T: FileData> Tables<T> {
-    pub(in crate::vfs) const READ: &'static bindings::iomap_ops = &ops(read_next::<T>);
-    pub(in crate::vfs) const REPORT: &'static bindings::iomap_ops = &ops(report_next::<T>);
-    pub(in crate::vfs) const WRITE: &'static bindings::iomap_ops = &ops(write_next::<T>);
-    pub(in crate::vfs) const ZERO: &'static bindings::iomap_ops = &ops(zero_next::<T>);
-    pub(in crate::vfs) const FAULT: &'static bindings::iomap_ops = &ops(fault_next::<T>);
-    pub(in crate::vfs) const DIRECT_WRITE: &'static bindings::iomap_ops =
-        &ops(direct_write_next::<T>);
-    pub(in crate::vfs) const WRITE_OPS: &'static bindings::iomap_write_ops =
-        &bindings::iomap_write_ops {
-            get_folio: None,
-            put_folio: None,
-            iomap_valid: Some(iomap_valid::<T>),
-            read_folio_range: Some(read_folio_range::<T>),
-        };
+impl<T: MappingOperations> Tables<T> {
+    pub(super) const READ: &'static bindings::iomap_ops = &ops(read_next::<T>);
+    pub(super) const REPORT: &'static bindings::iomap_ops = &ops(report_next::<T>);
+    pub(super) const WRITE: &'static bindings::iomap_ops = &ops(write_next::<T>);
+    pub(super) const ZERO: &'static bindings::iomap_ops = &ops(zero_next::<T>);
+    pub(super) const FAULT: &'static bindings::iomap_ops = &ops(fault_next::<T>);
+    pub(super) const DIRECT_WRITE: &'static bindings::iomap_ops = &ops(direct_write_next::<T>);
+    pub(super) const WRITE_OPS: &'static bindings::iomap_write_ops = &bindings::iomap_write_ops {
+        get_folio: None,
+        put_folio: None,
+        iomap_valid: Some(iomap_valid::<T>),
+        read_folio_range: Some(read_folio_range::<T>),
+    };
 }
 
 /// `fiemap` of the inode operations. The flush that the caller may ask for is done by iomap.
@@ -366,40 +365,47 @@ impl<T: FileData> Tables<T> {
 /// # Safety
 ///
 /// Called by the VFS for an inode of `T`.
-pub(crate) unsafe extern "C" fn fiemap<T: FileData>(
+pub(super) unsafe extern "C" fn fiemap<T: MappingOperations + SuperOperations>(
     inode: *mut bindings::inode,
     info: *mut bindings::fiemap_extent_info,
     start: u64,
     len: u64,
 ) -> c_int {
-    // SAFETY: The VFS passes an inode of `T`.
-    if let Err(e) = unsafe { Inode::<T>::from_raw(inode) }.fs().readable() {
+    // SAFETY: The VFS passes an inode of `T`, which the open file keeps.
+    let this = unsafe { Inode::<T>::from_raw(inode) };
+    if let Err(e) = this.fs().readable() {
         return e.to_errno();
     }
-    // SAFETY: The inode is valid. The lock keeps truncation and punching out; writeback may go on,
-    // each mapping is true for itself.
-    unsafe {
-        bindings::down_read(&raw mut (*inode).i_rwsem);
-        let ret = bindings::iomap_fiemap(inode, info, start, len, Tables::<T>::REPORT);
-        bindings::up_read(&raw mut (*inode).i_rwsem);
-        ret
-    }
+    // Keeps truncation and punching out; writeback may go on, each mapping is true for itself.
+    let _lock = InodeLock::<T, Shared>::take(this);
+    // SAFETY: Inode and request are the VFS's; the table is static, and of the inode's `T`.
+    unsafe { bindings::iomap_fiemap(inode, info, start, len, Tables::<T>::REPORT) }
+}
+
+/// What lseek(2) looks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Seek {
+    /// `SEEK_DATA`
+    Data,
+    /// `SEEK_HOLE`
+    Hole,
 }
 
 /// `SEEK_HOLE` and `SEEK_DATA`.
-pub(in crate::vfs) fn seek<T: FileData>(inode: &Inode<T>, pos: i64, data: bool) -> Result<i64> {
+pub(super) fn seek<T: MappingOperations + SuperOperations>(
+    inode: &Inode<T>,
+    pos: i64,
+    what: Seek,
+) -> Result<i64> {
     inode.fs().readable()?;
     let raw = inode.as_ptr();
-    // SAFETY: The inode is valid; the lock is as for `fiemap`.
-    let at = unsafe {
-        bindings::down_read(&raw mut (*raw).i_rwsem);
-        let at = if data {
-            bindings::iomap_seek_data(raw, pos, Tables::<T>::REPORT)
-        } else {
-            bindings::iomap_seek_hole(raw, pos, Tables::<T>::REPORT)
-        };
-        bindings::up_read(&raw mut (*raw).i_rwsem);
-        at
+    // As for `fiemap`.
+    let _lock = InodeLock::<T, Shared>::take(inode);
+    let at = match what {
+        // SAFETY: The inode is valid; the table is static, and of its `T`.
+        Seek::Data => unsafe { bindings::iomap_seek_data(raw, pos, Tables::<T>::REPORT) },
+        // SAFETY: The inode is valid; the table is static, and of its `T`.
+        Seek::Hole => unsafe { bindings::iomap_seek_hole(raw, pos, Tables::<T>::REPORT) },
     };
     if at < 0 {
         to_result(at as c_int)?;

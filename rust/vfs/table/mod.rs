@@ -2,17 +2,23 @@
 
 //! The kernel's tables of callbacks, filled in from the traits.
 
-pub(crate) mod acl;
-pub(crate) mod address_space;
-pub(crate) mod dir;
-pub(crate) mod export;
-pub(crate) mod fault;
-pub(crate) mod file_ops;
-pub(crate) mod fileattr;
-pub(crate) mod ioctl;
-pub(crate) mod iomap;
-pub(crate) mod namei;
-pub(crate) mod prepared;
-pub(crate) mod setattr;
-pub(crate) mod super_ops;
-pub(crate) mod xattr;
+pub(super) mod acl;
+mod address_space;
+mod attributes;
+mod dir;
+mod direct_io;
+mod evict;
+pub(super) mod export;
+mod fault;
+mod file_ops;
+mod fileattr;
+mod install;
+mod ioctl;
+mod iomap;
+pub(crate) mod iomap_io;
+mod namei;
+pub(super) mod new_inode;
+mod prepared;
+mod setattr;
+pub(super) mod super_ops;
+pub(super) mod xattr;

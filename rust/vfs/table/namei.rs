@@ -12,49 +12,21 @@
 //! The VFS holds the parents' `i_rwsem` exclusively (shared for `lookup`), and that of inodes that
 //! lose a name or, for directories, are moved.
 
-use core::{ffi::CStr, marker::PhantomData, ptr};
+use core::{ffi::CStr, ptr};
 use kernel::{error::from_result, prelude::*};
 
-use crate::vfs::{
-    object::inode::*, table::prepared::Prepared, Dentry, FileSystem, NewNode, Rename,
-};
-use crate::{bindings, vfs::traits::file_data::FileData};
+use super::new_inode::InstallTables;
+use super::prepared::PreparedNode;
+use crate::bindings;
+use crate::vfs::object::dentry::Dentry;
+use crate::vfs::object::inode::{Inode, Locked, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use crate::vfs::traits::directory::{DirectoryOperations, NewNode, Rename};
+use crate::vfs::traits::inode::InodeOperations;
 
 /// The longest name in bytes.
-const NAME_MAX: usize = 255;
+const NAME_MAX: usize = bindings::NAME_MAX as usize;
 /// The longest target of a symbolic link, without the zero byte after it.
-const LINK_MAX: usize = 4095;
-
-/// The operation table of directories' inodes.
-struct Tables<T: FileData>(PhantomData<T>);
-
-impl<T: FileData> Tables<T> {
-    const DIR: bindings::inode_operations = bindings::inode_operations {
-        lookup: Some(lookup::<T>),
-        create: Some(create::<T>),
-        link: Some(link::<T>),
-        unlink: Some(unlink::<T>),
-        symlink: Some(symlink::<T>),
-        mkdir: Some(mkdir::<T>),
-        rmdir: Some(unlink::<T>),
-        mknod: Some(mknod::<T>),
-        rename: Some(rename::<T>),
-        tmpfile: Some(tmpfile::<T>),
-        getattr: Some(crate::vfs::table::setattr::getattr::<T>),
-        setattr: Some(crate::vfs::table::setattr::setattr::<T>),
-        listxattr: Some(crate::vfs::table::xattr::list::<T>),
-        get_inode_acl: Some(crate::vfs::table::acl::get::<T>),
-        set_acl: Some(crate::vfs::table::acl::set::<T>),
-        fileattr_get: Some(crate::vfs::table::fileattr::get::<T>),
-        fileattr_set: Some(crate::vfs::table::fileattr::set::<T>),
-        ..pin_init::zeroed()
-    };
-}
-
-/// Operations of directories.
-pub(crate) fn dir_inode_ops<T: FileData>() -> *const bindings::inode_operations {
-    &Tables::<T>::DIR
-}
+const LINK_MAX: usize = bindings::PATH_MAX as usize - 1;
 
 /// The node that a system call of the current task makes in `dir`: owner and mode by the idmapping
 /// of the mount and the set-group-id rules.
@@ -62,16 +34,14 @@ pub(crate) fn dir_inode_ops<T: FileData>() -> *const bindings::inode_operations 
 /// # Safety
 ///
 /// `idmap` is the idmapping of the mount that the system call came through.
-unsafe fn new_node<'a, T: FileSystem>(
+unsafe fn new_node<'a, T: DirectoryOperations>(
     idmap: *mut bindings::mnt_idmap,
     dir: &Inode<T>,
     mode: u16,
 ) -> NewNode<'a> {
     let (mut mode, mut uid, mut gid) = (mode, 0, 0);
-    // SAFETY: `dir` is valid, the others by the caller's promise or local.
-    unsafe {
-        bindings::ordofs_new_owner(idmap, dir.as_ptr(), &mut mode, &mut uid, &mut gid);
-    }
+    // SAFETY: The directory is valid, and by this function's contract the idmapping; the others are local.
+    unsafe { bindings::ordofs_new_owner(idmap, dir.as_ptr(), &mut mode, &mut uid, &mut gid) };
     NewNode {
         mode: u32::from(mode),
         uid,
@@ -85,37 +55,43 @@ unsafe fn new_node<'a, T: FileSystem>(
     }
 }
 
-/// Creates a node and its name.
+/// Creates a node and its name. `complete` adds to the node what it needs besides its mode.
 ///
 /// # Safety
 ///
 /// As the VFS calls the operations that create: `dir`'s `i_rwsem` is held exclusively, `dentry` is
-/// a negative child of it.
-unsafe fn make<T: FileData>(
+/// a negative child of it, `idmap` is the mount's.
+unsafe fn make<'a, T: DirectoryOperations + InstallTables>(
+    idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
-    new: impl FnOnce(&Inode<T>) -> NewNode<'_>,
+    mode: u16,
+    complete: impl FnOnce(&mut NewNode<'a>),
 ) -> Result {
-    // SAFETY: By the caller's promise.
-    let (dir, name) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
+    // SAFETY: By this function's contract the VFS passed the directory, which it holds.
+    let dir = unsafe { Inode::<T>::from_raw(dir) };
+    // SAFETY: By this function's contract the VFS passed the dentry, and the lock of its parent is held.
+    let name = unsafe { Dentry::<T>::from_raw(dentry) };
     if name.name().len() > NAME_MAX {
         return Err(ENAMETOOLONG);
     }
-    let mut node = new(dir);
-    // SAFETY: By the caller's promise.
+    // SAFETY: By this function's contract the idmapping is the mount's.
+    let mut node = unsafe { new_node(idmap, dir, mode) };
+    complete(&mut node);
+    // SAFETY: By this function's contract the lock is held exclusively until this has returned.
     let dir = unsafe { Locked::new(dir) };
-    let prepared = Prepared::new(&dir, name, &mut node)?;
+    let prepared = PreparedNode::new(&dir, name, &mut node)?;
     let data = T::create(&dir, name.name(), &prepared.complete(node))?;
     dir.refresh();
     // The name exists, so nothing may fail from here on.
-    // SAFETY: The dentry is negative.
+    // SAFETY: By this function's contract the dentry is negative; the lock of its parent keeps it so.
     unsafe { prepared.instantiate(data, dentry) };
     settle(&dir)
 }
 
 /// Ends an operation on names in `dir`: with `dirsync` it is durable before the caller hears of it.
-fn settle<T: FileSystem>(dir: &Inode<T>) -> Result {
-    // SAFETY: The inode is valid.
+fn settle<T: InodeOperations>(dir: &Inode<T>) -> Result {
+    // SAFETY: The inode is valid; reads flags.
     if unsafe { bindings::ordofs_is_dirsync(dir.as_ptr()) } {
         T::sync_inode(dir)?;
     }
@@ -127,14 +103,16 @@ fn settle<T: FileSystem>(dir: &Inode<T>) -> Result {
 /// # Safety
 ///
 /// As the VFS calls it for a directory of `T`: `dir`'s `i_rwsem` is held, `dentry` is in look-up.
-unsafe extern "C" fn lookup<T: FileData>(
+pub(super) unsafe extern "C" fn lookup<T: DirectoryOperations + InstallTables>(
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     _flags: c_uint,
 ) -> *mut bindings::dentry {
-    // SAFETY: The VFS holds `dir`'s `i_rwsem` at least shared, and `dentry` is a child of it that
-    // is being looked up, which nobody renames.
-    let (dir, name) = unsafe { (Inode::<T>::from_raw(dir), Dentry::<T>::from_raw(dentry)) };
+    // SAFETY: The VFS passes a directory of `T` that it holds.
+    let dir = unsafe { Inode::<T>::from_raw(dir) };
+    // SAFETY: The VFS holds the directory's `i_rwsem` at least shared, and the dentry is a child of it that is being
+    // looked up, which nobody renames.
+    let name = unsafe { Dentry::<T>::from_raw(dentry) };
     dir.assert_shared();
     let find = || -> Result<*mut bindings::inode> {
         if name.name().len() > NAME_MAX {
@@ -164,19 +142,16 @@ unsafe extern "C" fn lookup<T: FileData>(
 ///
 /// As the VFS calls it for a directory of `T`: `dir`'s `i_rwsem` is held exclusively, `dentry` is a negative
 /// child of it, `idmap` is the mount's.
-unsafe extern "C" fn create<T: FileData>(
+pub(super) unsafe extern "C" fn create<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     mode: u16,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: As the VFS calls it.
-        unsafe {
-            make::<T>(dir, dentry, |dir| {
-                new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16)
-            })?;
-        }
+        let mode = (mode & !(S_IFMT as u16)) | S_IFREG as u16;
+        // SAFETY: The VFS passes the mount's idmapping, a locked directory and a negative child of it.
+        unsafe { make::<T>(idmap, dir, dentry, mode, |_| ()) }?;
         Ok(0)
     })
 }
@@ -186,19 +161,15 @@ unsafe extern "C" fn create<T: FileData>(
 /// # Safety
 ///
 /// As for `create`.
-unsafe extern "C" fn mkdir<T: FileData>(
+pub(super) unsafe extern "C" fn mkdir<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
     mode: u16,
 ) -> *mut bindings::dentry {
-    // SAFETY: As the VFS calls it.
-    let result = unsafe {
-        make::<T>(dir, dentry, |dir| {
-            new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFDIR as u16)
-        })
-    };
-    match result {
+    let mode = (mode & !(S_IFMT as u16)) | S_IFDIR as u16;
+    // SAFETY: The VFS passes the mount's idmapping, a locked directory and a negative child of it.
+    match unsafe { make::<T>(idmap, dir, dentry, mode, |_| ()) } {
         // The dentry that was passed is the one to use.
         Ok(()) => ptr::null_mut(),
         Err(e) => e.to_ptr(),
@@ -210,7 +181,7 @@ unsafe extern "C" fn mkdir<T: FileData>(
 /// # Safety
 ///
 /// As for `create`.
-unsafe extern "C" fn mknod<T: FileData>(
+pub(super) unsafe extern "C" fn mknod<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
@@ -218,13 +189,10 @@ unsafe extern "C" fn mknod<T: FileData>(
     rdev: bindings::dev_t,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: As the VFS calls it.
-        unsafe {
-            make::<T>(dir, dentry, |dir| NewNode {
-                rdev: bindings::ordofs_encode_dev(rdev),
-                ..new_node(idmap, dir, mode)
-            })?;
-        }
+        // SAFETY: No requirements: only computes.
+        let rdev = unsafe { bindings::ordofs_encode_dev(rdev) };
+        // SAFETY: The VFS passes the mount's idmapping, a locked directory and a negative child of it.
+        unsafe { make::<T>(idmap, dir, dentry, mode, |node| node.rdev = rdev) }?;
         Ok(0)
     })
 }
@@ -234,7 +202,7 @@ unsafe extern "C" fn mknod<T: FileData>(
 /// # Safety
 ///
 /// As for `create`; `target` is a string that ends with a zero byte.
-unsafe extern "C" fn symlink<T: FileData>(
+pub(super) unsafe extern "C" fn symlink<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
@@ -246,13 +214,9 @@ unsafe extern "C" fn symlink<T: FileData>(
         if target.len() > LINK_MAX {
             return Err(ENAMETOOLONG);
         }
-        // SAFETY: As the VFS calls it.
-        unsafe {
-            make::<T>(dir, dentry, |dir| NewNode {
-                symlink: Some(target),
-                ..new_node(idmap, dir, S_IFLNK as u16 | 0o777)
-            })?;
-        }
+        let mode = S_IFLNK as u16 | 0o777;
+        // SAFETY: The VFS passes the mount's idmapping, a locked directory and a negative child of it.
+        unsafe { make::<T>(idmap, dir, dentry, mode, |node| node.symlink = Some(target)) }?;
         Ok(0)
     })
 }
@@ -262,36 +226,36 @@ unsafe extern "C" fn symlink<T: FileData>(
 /// # Safety
 ///
 /// As the VFS calls it for a directory of `T`: `file` is being opened and has a negative dentry without a name.
-unsafe extern "C" fn tmpfile<T: FileData>(
+pub(super) unsafe extern "C" fn tmpfile<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     dir: *mut bindings::inode,
     file: *mut bindings::file,
     mode: u16,
 ) -> c_int {
     let make = || -> Result {
-        // SAFETY: As the VFS calls it.
+        // SAFETY: The VFS passes a directory of `T` that it holds.
         let dir = unsafe { Inode::<T>::from_raw(dir) };
-        // SAFETY: As the VFS calls it.
-        let mut node = unsafe { new_node(idmap, dir, (mode & !(S_IFMT as u16)) | S_IFREG as u16) };
-        // SAFETY: The file's dentry is new and nobody else's.
+        let mode = (mode & !(S_IFMT as u16)) | S_IFREG as u16;
+        // SAFETY: The VFS passes the idmapping of the mount.
+        let mut node = unsafe { new_node(idmap, dir, mode) };
+        // SAFETY: The VFS passes a file that is being opened, with a dentry.
         let dentry = unsafe { (*file).__bindgen_anon_1.f_path.dentry };
-        // SAFETY: As above.
+        // SAFETY: The dentry is new and nobody else's, so nobody renames it.
         let name = unsafe { Dentry::<T>::from_raw(dentry) };
-        let prepared = Prepared::new(dir, name, &mut node)?;
+        let prepared = PreparedNode::new(dir, name, &mut node)?;
         let data = T::tmpfile(dir.sb(), &prepared.complete(node))?;
-        // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call. The inode
-        // has no names already, so `d_tmpfile`, which would take one away, is not used.
-        unsafe {
-            bindings::d_mark_tmpfile(file, prepared.as_ptr());
-            prepared.instantiate(data, dentry);
-        }
+        // The inode has no names already, so `d_tmpfile`, which would take one away, is not used.
+        // SAFETY: The file's dentry is the unnamed negative one that the VFS made for this call.
+        unsafe { bindings::d_mark_tmpfile(file, prepared.as_ptr()) };
+        // SAFETY: The dentry is negative, and this call's to instantiate.
+        unsafe { prepared.instantiate(data, dentry) };
         Ok(())
     };
     let err = match make() {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
     };
-    // SAFETY: As the VFS wants `tmpfile` to end.
+    // SAFETY: The VFS passes a file that is being opened; this is how `tmpfile` ends.
     unsafe { bindings::ordofs_finish_open_simple(file, err) }
 }
 
@@ -301,21 +265,20 @@ unsafe extern "C" fn tmpfile<T: FileData>(
 ///
 /// As the VFS calls it: `dir`'s `i_rwsem` and that of `old`'s inode, both of one `T`, are held exclusively, `dentry`
 /// is a negative child of `dir`.
-unsafe extern "C" fn link<T: FileData>(
+pub(super) unsafe extern "C" fn link<T: DirectoryOperations + InstallTables>(
     old: *mut bindings::dentry,
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS holds the `i_rwsem` of `dir` and of the inode exclusively; `old` is
-        // positive, and we look at its inode only.
-        let (dir, name, target) = unsafe {
-            (
-                Locked::new(Inode::<T>::from_raw(dir)),
-                Dentry::<T>::from_raw(dentry),
-                Inode::<T>::from_raw(bindings::ordofs_d_inode(old)),
-            )
-        };
+        // SAFETY: The VFS passes a directory of `T` that it holds.
+        let dir = unsafe { Inode::<T>::from_raw(dir) };
+        // SAFETY: The VFS holds the directory's `i_rwsem` exclusively until this function has returned.
+        let dir = unsafe { Locked::new(dir) };
+        // SAFETY: The dentry is a child of the directory, whose lock is held.
+        let name = unsafe { Dentry::<T>::from_raw(dentry) };
+        // SAFETY: `old` is positive, and keeps its inode, which is one of `T`. Nothing else of it is looked at.
+        let target = unsafe { Inode::<T>::from_raw(bindings::ordofs_d_inode(old)) };
         if name.name().len() > NAME_MAX {
             return Err(ENAMETOOLONG);
         }
@@ -323,7 +286,7 @@ unsafe extern "C" fn link<T: FileData>(
         T::link(&dir, name.name(), target)?;
         target.refresh();
         dir.refresh();
-        // SAFETY: The dentry is negative; it is given a reference.
+        // SAFETY: The dentry is negative, and the lock of its parent keeps it so; it is given a reference.
         unsafe { bindings::d_instantiate(dentry, target.hold().into_raw()) };
         settle(&dir)?;
         Ok(0)
@@ -336,18 +299,17 @@ unsafe extern "C" fn link<T: FileData>(
 ///
 /// As the VFS calls them for a directory of `T`: `dir`'s `i_rwsem` and the victim's are held exclusively, `dentry`
 /// is a positive child of `dir`.
-unsafe extern "C" fn unlink<T: FileData>(
+pub(super) unsafe extern "C" fn unlink<T: DirectoryOperations + InstallTables>(
     dir: *mut bindings::inode,
     dentry: *mut bindings::dentry,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS holds the `i_rwsem` of `dir` and of the victim exclusively.
-        let (dir, name) = unsafe {
-            (
-                Locked::new(Inode::<T>::from_raw(dir)),
-                Dentry::<T>::from_raw(dentry),
-            )
-        };
+        // SAFETY: The VFS passes a directory of `T` that it holds.
+        let dir = unsafe { Inode::<T>::from_raw(dir) };
+        // SAFETY: The VFS holds the directory's `i_rwsem` exclusively until this function has returned.
+        let dir = unsafe { Locked::new(dir) };
+        // SAFETY: The dentry is a child of the directory, whose lock is held.
+        let name = unsafe { Dentry::<T>::from_raw(dentry) };
         let victim = name.inode().ok_or(ENOENT)?;
         victim.assert_locked();
         T::unlink(&dir, name.name(), victim)?;
@@ -358,13 +320,29 @@ unsafe extern "C" fn unlink<T: FileData>(
     })
 }
 
+/// The locks that a rename holds: lockdep, where it is there, knows.
+fn assert_rename_locks<T: DirectoryOperations>(
+    old_dir: &Inode<T>,
+    new_dir: &Inode<T>,
+    inodes: [Option<&Inode<T>>; 2],
+) {
+    old_dir.assert_locked();
+    new_dir.assert_locked();
+    // Directories that stay in their parent are not locked.
+    for inode in inodes.into_iter().flatten() {
+        if !inode.is_dir() {
+            inode.assert_locked();
+        }
+    }
+}
+
 /// `rename`.
 ///
 /// # Safety
 ///
 /// As the VFS calls it: both directories are of one `T`, their `i_rwsem` and those of what is moved or replaced are
 /// held exclusively as Documentation/filesystems/directory-locking.rst says.
-unsafe extern "C" fn rename<T: FileData>(
+pub(super) unsafe extern "C" fn rename<T: DirectoryOperations + InstallTables>(
     idmap: *mut bindings::mnt_idmap,
     old_dir: *mut bindings::inode,
     old_dentry: *mut bindings::dentry,
@@ -378,15 +356,14 @@ unsafe extern "C" fn rename<T: FileData>(
         if flags & !known != 0 {
             return Err(EINVAL);
         }
-        // SAFETY: The VFS holds both directories' `i_rwsem` exclusively.
-        let (old_dir, old, new_dir, new) = unsafe {
-            (
-                Inode::<T>::from_raw(old_dir),
-                Dentry::<T>::from_raw(old_dentry),
-                Inode::<T>::from_raw(new_dir),
-                Dentry::<T>::from_raw(new_dentry),
-            )
-        };
+        // SAFETY: The VFS passes directories of `T` that it holds.
+        let old_dir = unsafe { Inode::<T>::from_raw(old_dir) };
+        // SAFETY: The dentry is a child of the directory, whose lock is held.
+        let old = unsafe { Dentry::<T>::from_raw(old_dentry) };
+        // SAFETY: The VFS passes directories of `T` that it holds.
+        let new_dir = unsafe { Inode::<T>::from_raw(new_dir) };
+        // SAFETY: The dentry is a child of the directory, whose lock is held.
+        let new = unsafe { Dentry::<T>::from_raw(new_dentry) };
         if new.name().len() > NAME_MAX {
             return Err(ENAMETOOLONG);
         }
@@ -396,20 +373,13 @@ unsafe extern "C" fn rename<T: FileData>(
         if exchange && target.is_none() {
             return Err(ENOENT);
         }
-        old_dir.assert_locked();
-        new_dir.assert_locked();
-        // Directories that stay in their parent are not locked.
-        for file in [Some(inode), target].into_iter().flatten() {
-            if !file.is_dir() {
-                file.assert_locked();
-            }
-        }
+        assert_rename_locks(old_dir, new_dir, [Some(inode), target]);
         let mut prepared = None;
         let whiteout = if flags & bindings::RENAME_WHITEOUT != 0 {
             // A character device 0:0 without permissions, made as mknod(2) would make it.
-            // SAFETY: As the VFS calls it.
+            // SAFETY: The VFS passes the idmapping of the mount.
             let mut node = unsafe { new_node(idmap, old_dir, S_IFCHR as u16) };
-            let p = prepared.insert(Prepared::new(old_dir, old, &mut node)?);
+            let p = prepared.insert(PreparedNode::new(old_dir, old, &mut node)?);
             Some(p.complete(node))
         } else {
             None
@@ -425,7 +395,7 @@ unsafe extern "C" fn rename<T: FileData>(
             exchange,
             whiteout,
         })?;
-        // Nobody has use for the whiteout's inode now: look-ups read it.
+        // The whiteout's inode has no use now: look-ups read it.
         drop(prepared);
         inode.refresh();
         if let Some(target) = target {

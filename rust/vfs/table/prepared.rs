@@ -16,14 +16,17 @@
 
 use kernel::prelude::*;
 
-use crate::vfs::{
-    object::inode::NewInode, table::acl::Inherited, table::xattr::labels_of, Dentry, Inode, Label,
-    NewNode,
-};
-use crate::{bindings, vfs::traits::file_data::FileData};
+use super::acl::Inherited;
+use super::new_inode::{InstallTables, NewInode};
+use super::xattr::labels_of;
+use crate::bindings;
+use crate::vfs::object::dentry::Dentry;
+use crate::vfs::object::inode::Inode;
+use crate::vfs::traits::directory::NewNode;
+use crate::vfs::traits::xattr::Label;
 
 /// All that is needed to make a node. Dropped, it leaves nothing behind.
-pub(in crate::vfs) struct Prepared<'a, T: FileData> {
+pub(in crate::vfs) struct PreparedNode<'a, T: InstallTables> {
     inode: NewInode<'a, T>,
     /// Target of a symbolic link with a zero byte after it.
     link: Option<KVec<u8>>,
@@ -31,7 +34,7 @@ pub(in crate::vfs) struct Prepared<'a, T: FileData> {
     labels: KVec<Label>,
 }
 
-impl<'a, T: FileData> Prepared<'a, T> {
+impl<'a, T: InstallTables> PreparedNode<'a, T> {
     /// Prepares a node in `dir` under the name of `dentry`. Its permissions become what access control lists or
     /// the umask leave of them.
     pub(in crate::vfs) fn new(
@@ -42,7 +45,7 @@ impl<'a, T: FileData> Prepared<'a, T> {
         let acls = Inherited::new(dir, &mut node.mode)?;
         let link = node.symlink.map(zero_terminated).transpose()?;
         let inode = NewInode::begin(dir.sb(), node)?;
-        // SAFETY: The inode is new and has all that it must have.
+        // SAFETY: `begin` has set number, generation, type, permissions and owner of the new inode.
         let labels = unsafe { labels_of(inode.as_ptr(), dir, dentry)? };
         Ok(Self {
             inode,
@@ -77,7 +80,7 @@ impl<'a, T: FileData> Prepared<'a, T> {
         data: T::InodeData,
         dentry: *mut bindings::dentry,
     ) {
-        // SAFETY: By the caller's promise.
+        // SAFETY: By this function's contract the dentry is negative and the caller's.
         unsafe { self.inode.instantiate(data, self.link, dentry) };
     }
 }

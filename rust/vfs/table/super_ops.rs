@@ -14,36 +14,58 @@ use kernel::{
     prelude::*, //
 };
 
-use crate::vfs::{
-    object::inode::Evicting, object::super_block::Mounted, registration::Registration, Inode,
-    SuperBlock,
-};
-use crate::{bindings, vfs::traits::file_data::FileData};
+use super::evict::Evicting;
+use crate::bindings;
+use crate::vfs::ioend::operations::IoendOperations;
+use crate::vfs::object::fs_type::FsType;
+use crate::vfs::object::inode::Inode;
+use crate::vfs::object::super_block::{Mounted, SuperBlock};
+use crate::vfs::object::types::Types;
+use crate::vfs::traits::inode::InodeOperations;
+use crate::vfs::traits::super_block::SuperOperations;
 
-struct Tables<T: FileData>(PhantomData<T>);
+/// `Some` of a callback if the filesystem has the method behind it: the slot is NULL otherwise.
+macro_rules! if_has {
+    ($has:expr, $callback:expr) => {
+        if $has {
+            Some($callback)
+        } else {
+            None
+        }
+    };
+}
 
-impl<T: FileData> Tables<T> {
-    const SUPER: bindings::super_operations = bindings::super_operations {
+struct Tables<T>(PhantomData<T>);
+
+impl<T: SuperOperations + InodeOperations + IoendOperations> Tables<T> {
+    const SUPER: &'static bindings::super_operations = &bindings::super_operations {
         alloc_inode: Some(alloc_inode::<T>),
         free_inode: Some(free_inode::<T>),
         write_inode: Some(write_inode::<T>),
         evict_inode: Some(evict_inode::<T>),
         put_super: Some(put_super::<T>),
         sync_fs: Some(sync_fs::<T>),
-        freeze_fs: Some(freeze_fs::<T>),
-        unfreeze_fs: Some(unfreeze_fs::<T>),
+        freeze_fs: if_has!(<T as SuperOperations>::HAS_FREEZE, freeze_fs::<T>),
+        unfreeze_fs: if_has!(<T as SuperOperations>::HAS_UNFREEZE, unfreeze_fs::<T>),
         statfs: Some(statfs::<T>),
-        show_options: Some(show_options::<T>),
-        nr_cached_objects: Some(nr_cached_objects::<T>),
-        free_cached_objects: Some(free_cached_objects::<T>),
+        show_options: if_has!(<T as SuperOperations>::HAS_SHOW_OPTIONS, show_options::<T>),
+        nr_cached_objects: if_has!(
+            <T as SuperOperations>::HAS_SHRINK_COUNT,
+            nr_cached_objects::<T>
+        ),
+        free_cached_objects: if_has!(
+            <T as SuperOperations>::HAS_SHRINK_SCAN,
+            free_cached_objects::<T>
+        ),
         shutdown: Some(shutdown::<T>),
         ..pin_init::zeroed()
     };
 }
 
 /// Operations of superblocks.
-pub(crate) fn super_ops<T: FileData>() -> *const bindings::super_operations {
-    &Tables::<T>::SUPER
+pub(in crate::vfs) fn super_ops<T: SuperOperations + InodeOperations + IoendOperations>(
+) -> *const bindings::super_operations {
+    Tables::<T>::SUPER
 }
 
 /// `alloc_inode`.
@@ -51,21 +73,19 @@ pub(crate) fn super_ops<T: FileData>() -> *const bindings::super_operations {
 /// # Safety
 ///
 /// As the VFS calls it, for a superblock of `T` whose slab cache is there.
-unsafe extern "C" fn alloc_inode<T: FileData>(
-    sb: *mut bindings::super_block,
-) -> *mut bindings::inode {
-    // SAFETY: The VFS passes a superblock of a type that `Registration<T>` registered; the
-    // registration, and with it the cache, outlives all superblocks. The memory that comes back
-    // has the size and alignment of `Inode<T>` and a `struct inode` in front on which
-    // `inode_init_once` has run.
-    unsafe {
-        let cache = Registration::<T>::inode_cache((*sb).s_type);
-        let inode = bindings::ordofs_inode_alloc(sb, cache).cast::<Inode<T>>();
-        if !inode.is_null() {
-            Inode::init_allocated(inode);
-        }
-        inode.cast()
+unsafe extern "C" fn alloc_inode<T: Types>(sb: *mut bindings::super_block) -> *mut bindings::inode {
+    // SAFETY: The VFS passes a superblock, whose type does not change.
+    let fs_type = unsafe { (*sb).s_type };
+    // SAFETY: The superblock is one of `T`, and keeps the module, and with that its type.
+    let fs_type = unsafe { FsType::<T>::from_raw(fs_type) };
+    // SAFETY: The cache is one of `Inode<T>`, with a `struct inode` in front, on which `inode_init_once` has run.
+    let inode = unsafe { bindings::ordofs_inode_alloc(sb, fs_type.inode_cache()) };
+    let inode = inode.cast::<Inode<T>>();
+    if !inode.is_null() {
+        // SAFETY: Memory of the cache that was just allocated, and that nobody else knows.
+        unsafe { Inode::init_allocated(inode) };
     }
+    inode.cast()
 }
 
 /// `free_inode`: called after a grace period of RCU, path walks are over. The superblock may be gone.
@@ -73,14 +93,13 @@ unsafe extern "C" fn alloc_inode<T: FileData>(
 /// # Safety
 ///
 /// `inode` comes from [`alloc_inode`] of the same `T`, and nobody uses it any more.
-unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
+unsafe extern "C" fn free_inode<T: Types>(inode: *mut bindings::inode) {
     let inode = inode.cast::<Inode<T>>();
-    // SAFETY: The VFS is done with the inode, which `alloc_inode` made. `kfree` frees objects of
-    // slab caches, too, and needs no pointer to the cache.
-    unsafe {
-        Inode::drop_allocated(inode);
-        bindings::kfree(inode.cast());
-    }
+    // SAFETY: The VFS is done with the inode, which `alloc_inode` made.
+    unsafe { Inode::drop_allocated(inode) };
+    // SAFETY: The memory comes from a slab cache, and nobody uses it. `kfree` frees such objects, too, and needs no
+    // pointer to the cache.
+    unsafe { bindings::kfree(inode.cast()) };
 }
 
 /// `write_inode`.
@@ -88,7 +107,7 @@ unsafe extern "C" fn free_inode<T: FileData>(inode: *mut bindings::inode) {
 /// # Safety
 ///
 /// As writeback calls it, for an inode of `T` that is neither new nor being freed.
-unsafe extern "C" fn write_inode<T: FileData>(
+unsafe extern "C" fn write_inode<T: InodeOperations>(
     inode: *mut bindings::inode,
     _wbc: *mut bindings::writeback_control,
 ) -> c_int {
@@ -110,20 +129,29 @@ unsafe extern "C" fn write_inode<T: FileData>(
 /// # Safety
 ///
 /// As the VFS calls it, for an inode of `T` that is being freed and has no users.
-unsafe extern "C" fn evict_inode<T: FileData>(inode: *mut bindings::inode) {
-    // SAFETY: As the VFS calls it; used up here.
+unsafe extern "C" fn evict_inode<T: InodeOperations>(inode: *mut bindings::inode) {
+    // SAFETY: The VFS passes an inode of `T` that it evicts; this is used up before we return.
     unsafe { Evicting::<T>::from_raw(inode) }.run();
 }
 
-/// `s_umount` is held, exclusively if so said: lockdep, where it is there, knows.
+/// Which side of `s_umount` is held.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::vfs) enum Umount {
+    /// Either.
+    Any,
+    /// The exclusive one.
+    Exclusive,
+}
+
+/// `s_umount` is held: lockdep, where it is there, knows.
 ///
 /// # Safety
 ///
 /// `sb` is valid.
-pub(in crate::vfs) unsafe fn assert_locked(sb: *mut bindings::super_block, exclusive: bool) {
+pub(in crate::vfs) unsafe fn assert_locked(sb: *mut bindings::super_block, side: Umount) {
     if cfg!(CONFIG_LOCKDEP) {
-        // SAFETY: By the caller's promise.
-        unsafe { bindings::ordofs_sb_assert_locked(sb, exclusive) };
+        // SAFETY: By this function's contract the superblock, and with it the lock, is valid.
+        unsafe { bindings::ordofs_sb_assert_locked(sb, side == Umount::Exclusive) };
     }
 }
 
@@ -133,13 +161,13 @@ pub(in crate::vfs) unsafe fn assert_locked(sb: *mut bindings::super_block, exclu
 ///
 /// As the VFS calls it at the end of a mount: `sb` is a superblock of `T` without inodes, `s_umount` is held
 /// exclusively.
-unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
-    // SAFETY: The VFS calls this once for a superblock that was mounted, after the last inode is
-    // gone.
-    unsafe {
-        assert_locked(sb, true);
-        stop::<T>(sb);
-    }
+unsafe extern "C" fn put_super<T: SuperOperations + IoendOperations>(
+    sb: *mut bindings::super_block,
+) {
+    // SAFETY: The VFS passes a superblock that was mounted.
+    unsafe { assert_locked(sb, Umount::Exclusive) };
+    // SAFETY: The VFS calls this once, after the last inode is gone, and nothing later.
+    unsafe { stop::<T>(sb) };
 }
 
 /// The superblock is about to be shut down. Its shrinker is gone already: what is left to be written may
@@ -148,7 +176,7 @@ unsafe extern "C" fn put_super<T: FileData>(sb: *mut bindings::super_block) {
 /// # Safety
 ///
 /// `sb` is a superblock of `T`, in `kill_sb`.
-pub(crate) unsafe fn dying<T: FileData>(sb: *mut bindings::super_block) {
+pub(in crate::vfs) unsafe fn dying<T: SuperOperations>(sb: *mut bindings::super_block) {
     // SAFETY: Only `fill_super` and `stop` change the field, both in this task. By the superblock's invariants
     // it is null or valid until `stop`.
     if let Some(mounted) = unsafe { (*sb).s_fs_info.cast::<Mounted<T>>().as_ref() } {
@@ -162,17 +190,21 @@ pub(crate) unsafe fn dying<T: FileData>(sb: *mut bindings::super_block) {
 ///
 /// `sb` is a superblock of `T` without inodes, and nothing of the VFS calls into it at this time or
 /// later.
-pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
-    // SAFETY: By the caller's promise nobody changes the field.
+pub(in crate::vfs) unsafe fn stop<T: SuperOperations + IoendOperations>(
+    sb: *mut bindings::super_block,
+) {
+    // SAFETY: By this function's contract no other task changes the field.
     let raw = unsafe { (*sb).s_fs_info }.cast::<Mounted<T>>();
     // SAFETY: By the superblock's invariants this is null or valid until we free it below.
     if let Some(mounted) = unsafe { raw.as_ref() } {
         mounted.hide();
-        mounted.fs().drain();
+        mounted.fs().hidden();
+        mounted.fs().io().flush();
         mounted.fs().unmount();
     }
-    // SAFETY: The device is open. We wrote past its page cache, and as long as somebody else has it open
-    // (udev) what is cached there stays: fsck would see the disk as it was before (as in XFS).
+    // We wrote past the device's page cache, and as long as another program (udev) has it open, what is cached there
+    // stays: fsck would see the disk as it was before (as in XFS).
+    // SAFETY: The device is open until the superblock is gone.
     unsafe { bindings::invalidate_bdev((*sb).s_bdev) };
     if raw.is_null() {
         return;
@@ -180,7 +212,7 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
     // SAFETY: By the superblock's invariants this comes from `KBox::into_raw`; completions of I/O have
     // been waited for, so that there are no users any more.
     drop(unsafe { KBox::from_raw(raw) });
-    // SAFETY: As above.
+    // SAFETY: By this function's contract no other task looks at the field.
     unsafe { (*sb).s_fs_info = ptr::null_mut() };
 }
 
@@ -189,9 +221,12 @@ pub(crate) unsafe fn stop<T: FileData>(sb: *mut bindings::super_block) {
 /// # Safety
 ///
 /// As the VFS calls it, for a mounted superblock of `T`, with `s_umount` held.
-unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: c_int) -> c_int {
+unsafe extern "C" fn sync_fs<T: SuperOperations>(
+    sb: *mut bindings::super_block,
+    wait: c_int,
+) -> c_int {
     // SAFETY: The VFS passes a mounted superblock.
-    unsafe { assert_locked(sb, false) };
+    unsafe { assert_locked(sb, Umount::Any) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }
@@ -206,9 +241,9 @@ unsafe extern "C" fn sync_fs<T: FileData>(sb: *mut bindings::super_block, wait: 
 /// # Safety
 ///
 /// As for [`sync_fs`], with `s_umount` held exclusively.
-unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+unsafe extern "C" fn freeze_fs<T: SuperOperations>(sb: *mut bindings::super_block) -> c_int {
     // SAFETY: The VFS passes a mounted superblock.
-    unsafe { assert_locked(sb, true) };
+    unsafe { assert_locked(sb, Umount::Exclusive) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }.fs().freeze()?;
@@ -221,9 +256,9 @@ unsafe extern "C" fn freeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c
 /// # Safety
 ///
 /// As for [`freeze_fs`].
-unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) -> c_int {
+unsafe extern "C" fn unfreeze_fs<T: SuperOperations>(sb: *mut bindings::super_block) -> c_int {
     // SAFETY: The VFS passes a mounted superblock.
-    unsafe { assert_locked(sb, true) };
+    unsafe { assert_locked(sb, Umount::Exclusive) };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
         unsafe { SuperBlock::<T>::from_raw(sb) }.fs().unfreeze()?;
@@ -236,26 +271,26 @@ unsafe extern "C" fn unfreeze_fs<T: FileData>(sb: *mut bindings::super_block) ->
 /// # Safety
 ///
 /// `dentry` is of a mounted superblock of `T`; `buf` is the caller's.
-unsafe extern "C" fn statfs<T: FileData>(
+unsafe extern "C" fn statfs<T: SuperOperations>(
     dentry: *mut bindings::dentry,
     buf: *mut bindings::kstatfs,
 ) -> c_int {
-    // SAFETY: The VFS passes a dentry of a mounted superblock.
+    // SAFETY: The VFS passes a dentry of a mounted superblock of `T`.
     let fs = unsafe { SuperBlock::<T>::from_raw((*dentry).d_sb) }.fs();
     let stat = fs.statfs();
     let uuid = u128::from_le_bytes(fs.uuid());
     let folded = (uuid as u64) ^ ((uuid >> 64) as u64);
-    // SAFETY: The buffer is ours to fill.
+    // SAFETY: The VFS passes a buffer that is this call's to fill.
     let buf = unsafe { &mut *buf };
     buf.f_type = T::MAGIC as c_long;
-    buf.f_bsize = 4096;
-    buf.f_frsize = 4096;
+    buf.f_bsize = T::BLOCK_SIZE as c_long;
+    buf.f_frsize = T::BLOCK_SIZE as c_long;
     buf.f_blocks = stat.blocks;
     buf.f_bfree = stat.bfree;
     buf.f_bavail = stat.bavail;
     buf.f_files = stat.files;
     buf.f_ffree = stat.ffree;
-    buf.f_namelen = 255;
+    buf.f_namelen = bindings::NAME_MAX as c_long;
     buf.f_fsid.val = [folded as i32, (folded >> 32) as i32];
     0
 }
@@ -276,7 +311,7 @@ impl fmt::Write for SeqWriter {
 /// # Safety
 ///
 /// `root` is the root of a mounted superblock of `T`; `seq` is open and the caller's.
-unsafe extern "C" fn show_options<T: FileData>(
+unsafe extern "C" fn show_options<T: SuperOperations>(
     seq: *mut bindings::seq_file,
     root: *mut bindings::dentry,
 ) -> c_int {
@@ -293,7 +328,7 @@ unsafe extern "C" fn show_options<T: FileData>(
 /// # Safety
 ///
 /// As the superblock's shrinker calls it: `sb` is born, of `T`, and does not die meanwhile.
-unsafe extern "C" fn nr_cached_objects<T: FileData>(
+unsafe extern "C" fn nr_cached_objects<T: SuperOperations>(
     sb: *mut bindings::super_block,
     sc: *mut bindings::shrink_control,
 ) -> c_long {
@@ -312,12 +347,14 @@ unsafe extern "C" fn nr_cached_objects<T: FileData>(
 /// # Safety
 ///
 /// As for [`nr_cached_objects`]; `sc` is valid.
-unsafe extern "C" fn free_cached_objects<T: FileData>(
+unsafe extern "C" fn free_cached_objects<T: SuperOperations>(
     sb: *mut bindings::super_block,
     sc: *mut bindings::shrink_control,
 ) -> c_long {
-    // SAFETY: As above; `sc` is valid during the call.
-    let (fs, n) = unsafe { (SuperBlock::<T>::from_raw(sb).fs(), (*sc).nr_to_scan) };
+    // SAFETY: The superblock is born and its shrinker registered, so the filesystem is there.
+    let fs = unsafe { SuperBlock::<T>::from_raw(sb) }.fs();
+    // SAFETY: `sc` is valid during the call.
+    let n = unsafe { (*sc).nr_to_scan };
     c_long::try_from(fs.shrink_scan(n as u64)).unwrap_or(c_long::MAX)
 }
 
@@ -326,7 +363,7 @@ unsafe extern "C" fn free_cached_objects<T: FileData>(
 /// # Safety
 ///
 /// As the block layer's holder operations call it, for a mounted superblock of `T`.
-unsafe extern "C" fn shutdown<T: FileData>(sb: *mut bindings::super_block) {
+unsafe extern "C" fn shutdown<T: SuperOperations>(sb: *mut bindings::super_block) {
     // SAFETY: The block layer passes a mounted superblock whose device is gone.
     unsafe { SuperBlock::<T>::from_raw(sb) }.fs().shutdown();
 }

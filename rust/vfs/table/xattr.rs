@@ -17,52 +17,17 @@ use kernel::{
     prelude::*,
 };
 
-use crate::vfs::{object::dentry::Dentry, Inode};
-use crate::{bindings, vfs::traits::file_data::FileData};
-
-/// What an attribute is for, and who may see it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Namespace {
-    /// `user.`
-    User,
-    /// `trusted.`
-    Trusted,
-    /// `security.`
-    Security,
-    /// `system.posix_acl_access`, which has no further name.
-    AclAccess,
-    /// `system.posix_acl_default`, which has no further name.
-    AclDefault,
-}
-
-impl Namespace {
-    /// What stands before the names.
-    fn prefix(self) -> &'static CStr {
-        match self {
-            Self::User => c"user.",
-            Self::Trusted => c"trusted.",
-            Self::Security => c"security.",
-            Self::AclAccess => c"system.posix_acl_access",
-            Self::AclDefault => c"system.posix_acl_default",
-        }
-    }
-}
-
-/// Whether an attribute that is set may or must exist.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum XattrSet {
-    /// As it may be.
-    Any,
-    /// EEXIST if it exists.
-    Create,
-    /// ENODATA if it does not.
-    Replace,
-}
+use crate::bindings;
+use crate::vfs::object::dentry::Dentry;
+use crate::vfs::object::inode::Inode;
+use crate::vfs::object::types::Types;
+use crate::vfs::traits::inode::InodeOperations;
+use crate::vfs::traits::xattr::{Label, Namespace, XattrOperations, XattrSet};
 
 /// The handlers: one for each namespace.
-struct Tables<T: FileData>(PhantomData<T>);
+struct Tables<T>(PhantomData<T>);
 
-impl<T: FileData> Tables<T> {
+impl<T: XattrOperations + InodeOperations> Tables<T> {
     #[expect(
         clippy::disallowed_methods,
         reason = "`as_char_ptr` is not for constants; the cast says that chars are bytes"
@@ -72,7 +37,11 @@ impl<T: FileData> Tables<T> {
             prefix: prefix.as_ptr().cast(),
             flags: ns as c_int,
             get: Some(get::<T>),
-            set: Some(set::<T>),
+            set: if <T as XattrOperations>::HAS_SET_XATTR {
+                Some(set::<T>)
+            } else {
+                None
+            },
             ..pin_init::zeroed()
         }
     }
@@ -84,7 +53,8 @@ impl<T: FileData> Tables<T> {
 }
 
 /// For `s_xattr`.
-pub(crate) fn handlers<T: FileData>() -> *const *const bindings::xattr_handler {
+pub(in crate::vfs) fn handlers<T: XattrOperations + InodeOperations>(
+) -> *const *const bindings::xattr_handler {
     let all: &'static [*const bindings::xattr_handler; 4] = &Tables::<T>::ALL;
     all.as_ptr()
 }
@@ -106,11 +76,10 @@ unsafe fn buffer<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
     if buffer.is_null() || size == 0 {
         return &mut [];
     }
-    // SAFETY: By the caller's promise; what was not initialised is afterwards.
-    unsafe {
-        ptr::write_bytes(buffer, 0, size);
-        slice::from_raw_parts_mut(buffer, size)
-    }
+    // SAFETY: By this function's contract the buffer is valid for writes of that many bytes.
+    unsafe { ptr::write_bytes(buffer, 0, size) };
+    // SAFETY: By this function's contract the buffer is nobody else's; it is initialised now.
+    unsafe { slice::from_raw_parts_mut(buffer, size) }
 }
 
 /// `get` of a handler.
@@ -118,7 +87,7 @@ unsafe fn buffer<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
 /// # Safety
 ///
 /// As the VFS calls it for an inode of `T`: `name` is a string, `value` is null or has `size` bytes.
-unsafe extern "C" fn get<T: FileData>(
+unsafe extern "C" fn get<T: XattrOperations>(
     handler: *const bindings::xattr_handler,
     _dentry: *mut bindings::dentry,
     inode: *mut bindings::inode,
@@ -127,16 +96,14 @@ unsafe extern "C" fn get<T: FileData>(
     size: usize,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: The VFS passes a handler of ours, an inode of a superblock that has it, a string, and
-        // a buffer of the kernel's with its size.
-        let (ns, inode, name, out) = unsafe {
-            (
-                namespace((*handler).flags)?,
-                Inode::<T>::from_raw(inode),
-                CStr::from_char_ptr(name).to_bytes(),
-                buffer(value.cast(), size),
-            )
-        };
+        // SAFETY: The VFS passes a handler of ours, which is static.
+        let ns = namespace(unsafe { (*handler).flags })?;
+        // SAFETY: The VFS passes an inode of a superblock that has the handler, which it holds.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        // SAFETY: The VFS passes a string that stays during the call.
+        let name = unsafe { CStr::from_char_ptr(name) }.to_bytes();
+        // SAFETY: The VFS passes null, or a buffer of the kernel's with its size.
+        let out = unsafe { buffer(value.cast(), size) };
         let len = T::get_xattr(inode, ns, name, out)?.ok_or(ENODATA)?;
         c_int::try_from(len).map_err(|_| E2BIG)
     })
@@ -148,7 +115,7 @@ unsafe extern "C" fn get<T: FileData>(
 ///
 /// As the VFS calls it for an inode of `T` whose `i_rwsem` is held exclusively: `name` is a string, `value` is null
 /// or has `size` bytes.
-unsafe extern "C" fn set<T: FileData>(
+unsafe extern "C" fn set<T: XattrOperations + InodeOperations>(
     handler: *const bindings::xattr_handler,
     _idmap: *mut bindings::mnt_idmap,
     _dentry: *mut bindings::dentry,
@@ -159,16 +126,14 @@ unsafe extern "C" fn set<T: FileData>(
     flags: c_int,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: As in `get`; the buffer is only read. The VFS holds the inode's `i_rwsem`
-        // exclusively.
-        let (ns, inode, name, value) = unsafe {
-            (
-                namespace((*handler).flags)?,
-                Inode::<T>::from_raw(inode),
-                CStr::from_char_ptr(name).to_bytes(),
-                bytes(value, size),
-            )
-        };
+        // SAFETY: The VFS passes a handler of ours, which is static.
+        let ns = namespace(unsafe { (*handler).flags })?;
+        // SAFETY: The VFS passes an inode of a superblock that has the handler, which it holds.
+        let inode = unsafe { Inode::<T>::from_raw(inode) };
+        // SAFETY: The VFS passes a string that stays during the call.
+        let name = unsafe { CStr::from_char_ptr(name) }.to_bytes();
+        // SAFETY: The VFS passes null, or a buffer of the kernel's with its size, which nobody changes.
+        let value = unsafe { bytes(value, size) };
         let create = flags & bindings::XATTR_CREATE as c_int != 0;
         let replace = flags & bindings::XATTR_REPLACE as c_int != 0;
         let how = match (create, replace) {
@@ -193,7 +158,7 @@ unsafe fn bytes<'a>(value: *const c_void, size: usize) -> Option<&'a [u8]> {
     if value.is_null() {
         return None;
     }
-    // SAFETY: By the caller's promise.
+    // SAFETY: By this function's contract so many bytes are there, and nobody changes them.
     Some(unsafe { slice::from_raw_parts(value.cast(), size) })
 }
 
@@ -202,19 +167,21 @@ unsafe fn bytes<'a>(value: *const c_void, size: usize) -> Option<&'a [u8]> {
 /// # Safety
 ///
 /// As the VFS calls it, for an inode of `T`.
-pub(crate) unsafe extern "C" fn list<T: FileData>(
+pub(super) unsafe extern "C" fn list<T: XattrOperations>(
     dentry: *mut bindings::dentry,
     list: *mut c_char,
     size: usize,
 ) -> isize {
     let fill = || -> Result<isize> {
-        // SAFETY: The VFS passes a positive dentry and a buffer of the kernel's with its size.
-        let (ptr, out) = unsafe { (bindings::ordofs_d_inode(dentry), buffer(list.cast(), size)) };
-        // SAFETY: The dentry keeps the inode.
+        // SAFETY: The VFS passes a positive dentry that it holds.
+        let ptr = unsafe { bindings::ordofs_d_inode(dentry) };
+        // SAFETY: The VFS passes null, or a buffer of the kernel's with its size.
+        let out = unsafe { buffer(list.cast(), size) };
+        // SAFETY: The dentry keeps its inode, which is one of `T`.
         let inode = unsafe { Inode::<T>::from_raw(ptr) };
-        // SAFETY: The inode is valid.
+        // SAFETY: The dentry keeps the inode; reads a flag of its superblock.
         let acls = unsafe { bindings::ordofs_is_posixacl(ptr) };
-        // SAFETY: Sleeping is allowed here.
+        // SAFETY: Looks at the credentials of the current task, in process context.
         let trusted = unsafe { bindings::ordofs_capable_sys_admin() };
         let mut at = 0usize;
         T::list_xattr(inode, &mut |ns, name| {
@@ -243,27 +210,20 @@ pub(crate) unsafe extern "C" fn list<T: FileData>(
     }
 }
 
-/// An attribute that a security module gives to a new inode.
-pub(crate) struct Label {
-    /// Name without the namespace's prefix.
-    pub(crate) name: KVec<u8>,
-    /// Value.
-    pub(crate) value: KVec<u8>,
-}
-
 /// The labels that the security modules give to an inode that is about to be made in `dir` under the name
 /// of `dentry`. They also note them in the inode.
 ///
 /// # Safety
 ///
 /// `inode` is a new one of `T`, with its number, generation, type, permissions and owner.
-pub(in crate::vfs) unsafe fn labels_of<T: FileData>(
+pub(in crate::vfs) unsafe fn labels_of<T: Types>(
     inode: *mut bindings::inode,
     dir: &Inode<T>,
     dentry: &Dentry<T>,
 ) -> Result<KVec<Label>> {
     let mut labels = KVec::new();
-    // SAFETY: All are valid; the callback gets the list that it wants.
+    // SAFETY: By this function's contract the inode is complete; directory and dentry are valid by their types. The
+    // callback gets the list that it takes its data for.
     to_result(unsafe {
         bindings::ordofs_init_security(
             inode,
@@ -288,22 +248,19 @@ unsafe extern "C" fn collect_labels(
     list: *mut c_void,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: `labels_of` passes it.
+        // SAFETY: `labels_of` passes its list, which nobody else uses meanwhile.
         let list = unsafe { &mut *list.cast::<KVec<Label>>() };
         let mut at = labels;
         loop {
-            // SAFETY: The array ends with an entry without a name.
+            // SAFETY: The array ends with an entry without a name, which was not passed yet.
             let label = unsafe { &*at };
             if label.name.is_null() {
                 return Ok(0);
             }
-            // SAFETY: The entry has a string and a value with its size.
-            let (from, value) = unsafe {
-                (
-                    CStr::from_char_ptr(label.name).to_bytes(),
-                    bytes(label.value, label.value_len).unwrap_or(&[]),
-                )
-            };
+            // SAFETY: The name of an entry is a string.
+            let from = unsafe { CStr::from_char_ptr(label.name) }.to_bytes();
+            // SAFETY: The value of an entry has its size.
+            let value = unsafe { bytes(label.value, label.value_len) }.unwrap_or(&[]);
             let mut copy = Label {
                 name: KVec::new(),
                 value: KVec::new(),

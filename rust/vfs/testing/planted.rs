@@ -18,8 +18,8 @@ use core::cell::UnsafeCell;
 
 use kernel::prelude::*;
 
-use crate::os::{cond_resched, uptime, LockClass, Mutex};
 use crate::vfs::os::kthread;
+use crate::vfs::os::{cond_resched, uptime, LockClass, Mutex};
 
 /// How long the race lasts at least, in seconds. KCSAN looks at one access in some thousands.
 const RACE: u64 = 5;
@@ -32,7 +32,7 @@ unsafe impl Sync for Racy {}
 static RACY: Racy = Racy(UnsafeCell::new(0));
 
 /// Makes the bug of that name happen.
-pub(in crate::vfs) fn plant(name: &[u8]) -> Result {
+pub(crate) fn plant(name: &[u8]) -> Result {
     match name.trim_ascii() {
         b"inversion" => inversion(),
         b"use-after-free" => use_after_free(),
@@ -43,8 +43,8 @@ pub(in crate::vfs) fn plant(name: &[u8]) -> Result {
 }
 
 fn inversion() -> Result {
-    static ONE: LockClass = LockClass::new(c"ordofs_planted_one");
-    static TWO: LockClass = LockClass::new(c"ordofs_planted_two");
+    static ONE: LockClass = LockClass::new(c"planted_one");
+    static TWO: LockClass = LockClass::new(c"planted_two");
     let one = Mutex::new(&ONE, 1u32)?;
     let two = Mutex::new(&TWO, 2u32)?;
     {
@@ -89,7 +89,7 @@ fn add_to(racy: &Racy, mut stop: impl FnMut() -> bool) {
 }
 
 fn race() -> Result {
-    let other = kthread::spawn(c"ordofs", c"planted", || {
+    let other = kthread::spawn(c"planted", c"race", || {
         add_to(&RACY, kthread::should_stop);
     })?;
     let end = uptime().saturating_add(RACE);

@@ -29,8 +29,8 @@ use kernel::prelude::*;
 
 use super::trace;
 use super::window::Window;
-use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::os::{LockClass, Mutex, Shared, WaitQueue};
+use crate::vfs::os::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::vfs::os::{LockClass, Mutex, Shared, WaitQueue};
 
 static STATE: LockClass = LockClass::new(c"ordofs_errortag");
 

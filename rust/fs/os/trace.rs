@@ -1,49 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Tracepoints.
-//!
-//! # Model
-//!
-//! The events are declared in C (`rust/trace/ordofs.h`), so that perf, trace-cmd and BPF know them as they
-//! know those of any other filesystem. Each function here looks at the event's static key, in place: a
-//! disabled event costs a no-op, and its arguments are not passed anywhere. Any context.
+//! The tracepoints of OrdoFS, as `rust/trace/ordofs.h` declares them.
 
-use crate::bindings;
+use crate::vfs::os::trace::tracepoints;
 
-/// Whether an event is enabled.
-macro_rules! enabled {
-    ($key:path) => {{
-        #[cfg(CONFIG_JUMP_LABEL)]
-        // SAFETY: Branches on a static key that C defines, inside of a `struct tracepoint`.
-        unsafe {
-            kernel::jump_label::arch_static_branch! { $key, bindings::tracepoint, key, false }
-        }
-        #[cfg(not(CONFIG_JUMP_LABEL))]
-        {
-            // SAFETY: A tracepoint's key is always valid to be looked at.
-            unsafe { bindings::ordofs_helper_key_enabled((&raw mut $key.key).cast()) }
-        }
-    }};
-}
+tracepoints! {
+    in ordofs;
 
-/// Defines the functions.
-macro_rules! events {
-    ($($(#[$doc:meta])* fn $name:ident($($arg:ident: $ty:ty),* $(,)?);)*) => {$(
-        $(#[$doc])*
-        #[inline(always)]
-        #[allow(clippy::too_many_arguments)]
-        pub fn $name($($arg: $ty),*) {
-            kernel::macros::paste! {
-                if enabled!(bindings::[<__tracepoint_ordofs_ $name>]) {
-                    // SAFETY: Takes plain numbers, in any context.
-                    unsafe { bindings::[<rust_do_trace_ordofs_ $name>]($($arg),*) };
-                }
-            }
-        }
-    )*};
-}
-
-events! {
     /// A mapping was looked up for a read. `kind` is that of the engine's `MapKind`.
     fn map_read(dev: u32, ino: u64, start: u64, len: u64, kind: u32, phys: u64, cookie: u64);
     /// A range was made writable through the page cache.
@@ -87,7 +50,9 @@ events! {
 }
 
 #[cfg(ordofs_debug)]
-events! {
+tracepoints! {
+    in ordofs;
+
     /// Somebody is held at a delay point, or goes on.
     fn window(dev: u32, window: u32, enter: bool, error: i32);
 }

@@ -4,9 +4,9 @@
 //!
 //! # Model
 //!
-//! A race is between two steps of somebody, and whether it happens is a matter of luck. In builds with
-//! `ordofs_debug` whoever comes to such a place can be made to wait there, or to fail, so that a test
-//! does not need luck: `/sys/fs/<type>/<device>/errortag/<window>`, see `errortag`. In other builds
+//! A race is between two steps of a task, and whether it happens is a matter of luck. In builds with
+//! `ordofs_debug` a task that comes to such a place can be made to wait there, or to fail, so that a test
+//! does not need luck: `/sys/fs/ordofs/<device>/errortag/<window>`, see `errortag`. In other builds
 //! this is nothing: no code, no data, no names.
 
 /// The places.
@@ -36,34 +36,3 @@ pub enum Window {
     /// transaction. Can fail.
     InodeWrite = 9,
 }
-
-#[cfg(not(ordofs_debug))]
-mod imp {
-    use super::*;
-    use kernel::prelude::*;
-
-    /// What a mount would need to hold windows open.
-    #[derive(Clone)]
-    pub(crate) struct Tags;
-
-    impl Tags {
-        pub(crate) fn new() -> Result<Self> {
-            Ok(Self)
-        }
-
-        /// Lets everybody go on.
-        #[inline(always)]
-        pub(crate) fn off(&self) {}
-
-        /// The current task has come to a place.
-        #[inline(always)]
-        pub(crate) fn pass(&self, _dev: u32, _window: Window) -> Result {
-            Ok(())
-        }
-    }
-}
-
-#[cfg(ordofs_debug)]
-use super::errortag as imp;
-
-pub(crate) use imp::Tags;

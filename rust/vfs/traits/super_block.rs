@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Superblocks. Fills `struct super_operations`, but for the slots about inodes.
+
+use core::ffi::CStr;
+use core::fmt;
+
+use kernel::error::VTABLE_DEFAULT_ERROR;
+use kernel::prelude::*;
+
+use crate::vfs::object::sysfs::{File, Group};
+use crate::vfs::object::types::Types;
+
+/// What statfs(2) shows.
+pub(crate) struct StatFs {
+    /// Size in blocks.
+    pub(crate) blocks: u64,
+    /// Free blocks.
+    pub(crate) bfree: u64,
+    /// Free blocks that can be written to.
+    pub(crate) bavail: u64,
+    /// Number of inodes there could be.
+    pub(crate) files: u64,
+    /// Number of inodes that could be made.
+    pub(crate) ffree: u64,
+}
+
+/// The whole filesystem. A method with a default is a slot of the kernel's table that is NULL where it is left
+/// out.
+#[vtable]
+pub(crate) trait SuperOperations: Types {
+    /// Name of the type, as in `mount -t`.
+    const NAME: &'static CStr;
+    /// Name of the slab cache of inodes.
+    const INODE_CACHE: &'static CStr;
+    /// The type's number for statfs(2).
+    const MAGIC: u64;
+    /// What is in `/sys/fs/<type>/<device>`, for users.
+    const FILES: &'static [File<Self>];
+    /// Subdirectories of that.
+    const FILE_GROUPS: &'static [Group<Self>] = &[];
+
+    /// The root directory's inode number.
+    fn root_ino(&self) -> u64;
+    /// The filesystem's UUID.
+    fn uuid(&self) -> [u8; 16];
+    /// Numbers for statfs.
+    fn statfs(&self) -> StatFs;
+    /// EIO after a shutdown. What is cached must not hide it: every call that reads asks first.
+    fn readable(&self) -> Result;
+
+    /// Makes everything that happened up to now durable (if `wait`), or starts doing so. `s_umount` is held.
+    fn sync(&self, wait: bool) -> Result;
+    /// `freeze_fs`: as `sync`, and from now on, until `unfreeze`, nothing is written. `s_umount` is held
+    /// exclusively.
+    fn freeze(&self) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+    /// `unfreeze_fs`: ends `freeze`. `s_umount` is held exclusively.
+    fn unfreeze(&self) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+    /// Writes the mount options that differ from the defaults, each with a comma before it.
+    fn show_options(&self, _out: &mut dyn fmt::Write) -> fmt::Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+    /// `nr_cached_objects`: number of objects that `shrink_scan` could free.
+    fn shrink_count(&self) -> u64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+    /// `free_cached_objects`: frees up to `n` objects; returns how many.
+    fn shrink_scan(&self, _n: u64) -> u64 {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// The shrinker will not be called any more.
+    fn stop_caching(&self) {}
+    /// The directory in sysfs is gone; the filesystem is about to be unmounted.
+    fn hidden(&self) {}
+    /// The last inode is gone and no completion is outstanding: write what is left and stop all background
+    /// work.
+    fn unmount(&self);
+    /// The device is gone, or the administrator wants it to seem so: from now on nothing is written,
+    /// and everything that would fails.
+    fn shutdown(&self);
+}
