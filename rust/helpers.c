@@ -22,7 +22,6 @@
 #include <linux/random.h>
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
-#include <linux/seq_file.h>
 #include <linux/shrinker.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
@@ -240,11 +239,6 @@ void ordofs_sb_start_intwrite(struct super_block *sb)
 void ordofs_sb_end_intwrite(struct super_block *sb)
 {
 	sb_end_intwrite(sb);
-}
-
-void ordofs_seq_write(struct seq_file *seq, const void *data, size_t len)
-{
-	seq_write(seq, data, len);
 }
 
 /* ---- Inodes ------------------------------------------------------------- */

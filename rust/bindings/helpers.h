@@ -62,7 +62,6 @@ bool ordofs_sb_rdonly(struct super_block *sb);
 void ordofs_sb_set_uuid(struct super_block *sb, const u8 *uuid);
 void ordofs_sb_start_intwrite(struct super_block *sb);
 void ordofs_sb_end_intwrite(struct super_block *sb);
-void ordofs_seq_write(struct seq_file *seq, const void *data, size_t len);
 int ordofs_register_filesystem(struct file_system_type *type);
 void ordofs_unregister_filesystem(struct file_system_type *type);
 struct kmem_cache *ordofs_inode_cache_create(const char *name, unsigned int size,

@@ -23,7 +23,7 @@ use crate::{
         os::kthread,
         os::workqueue::IoQueues,
         traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
-        traits::super_block::{StatFs, SuperOperations},
+        traits::super_block::{StatFs, SuperOperations, SyncUntil},
         OpenDevice, SuperBlock,
     },
 };
@@ -167,7 +167,7 @@ impl MountOperations for OrdoFs {
         }
         if read_only && !sb.read_only() {
             // A mount that stays writable because this fails keeps its commit thread.
-            fs.sync(true)?;
+            fs.sync(SyncUntil::Durable)?;
             fs.engine.set_read_only(true);
             fs.stop_committer();
         } else if !read_only && sb.read_only() {
@@ -216,9 +216,9 @@ impl SuperOperations for OrdoFs {
         self.engine.readable()
     }
 
-    fn sync(&self, wait: bool) -> Result {
-        // Without `wait` this is a hint that a call with it follows.
-        if !wait {
+    fn sync(&self, until: SyncUntil) -> Result {
+        // A hint that a call that waits follows.
+        if until == SyncUntil::Started {
             return Ok(());
         }
         let _nofs = NoFs::enter();
@@ -228,7 +228,7 @@ impl SuperOperations for OrdoFs {
     fn freeze(&self) -> Result {
         // After a commit that is under way; from then on the commit thread only sleeps.
         *self.frozen.lock() = true;
-        let synced = self.sync(true);
+        let synced = self.sync(SyncUntil::Durable);
         if synced.is_err() {
             *self.frozen.lock() = false;
         }

@@ -5,7 +5,7 @@
  * One event for each decision that the rules of order (docs/DESIGN.md) speak
  * of, so that a trace shows who did what first. Offsets and lengths are in
  * blocks of 4096 bytes; ranges are half-open, printed as start+len. The Rust
- * side is rust/vfs/trace.rs, which looks at the static key itself: a disabled
+ * side is rust/fs/os/trace.rs, which looks at the static key itself: a disabled
  * event costs a no-op.
  */
 #undef TRACE_SYSTEM

@@ -68,7 +68,7 @@ impl PageSlice<'_> {
 
     /// The whole blocks of `size` bytes that it consists of.
     pub(in crate::vfs) fn blocks(&self, size: usize) -> impl Iterator<Item = BlockData<'_>> {
-        (0..self.len / size).map(move |i| BlockData {
+        (0..self.len.checked_div(size).unwrap_or(0)).map(move |i| BlockData {
             // INVARIANT: A block of memory that is borrowed from us.
             // SAFETY: The index is less than the number of whole blocks, so the block lies inside of the slice.
             ptr: unsafe { self.ptr.add(i * size) },

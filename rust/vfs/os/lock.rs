@@ -9,8 +9,8 @@
 //!
 //! # Lock classes
 //!
-//! Every lock is made with its [`LockClass`], a static: lockdep, where it is there, takes the address
-//! for the key and shows the name. The locks of two inodes, say, are of one class; holding both would
+//! Every lock is made with its [`LockClass`], a static: lockdep, where it is there, takes the address of the
+//! key in it and shows the name. The locks of two inodes, say, are of one class; holding both would
 //! need subclasses and is not done. Two kinds of lock must not share a class, or lockdep would miss
 //! what their order says.
 
@@ -18,11 +18,12 @@ use core::{
     cell::UnsafeCell,
     ffi::CStr,
     marker::PhantomData,
-    ops::{Deref, DerefMut},
-    ptr, //
+    mem::ManuallyDrop,
+    ops::{Deref, DerefMut}, //
 };
 use kernel::{
     prelude::*,
+    sync::LockClassKey,
     types::Opaque, //
 };
 
@@ -31,21 +32,23 @@ use crate::bindings;
 /// What lockdep tells a kind of lock by. It has to be a `static`, so that it has an address of its own.
 pub struct LockClass {
     name: &'static CStr,
+    /// Not dropped, which would unregister a key that never was registered: lockdep knows static keys by their
+    /// address.
+    key: ManuallyDrop<LockClassKey>,
 }
 
 impl LockClass {
     /// A class; `name` is what lockdep's reports call it.
     pub const fn new(name: &'static CStr) -> Self {
-        Self { name }
+        // SAFETY: The key is used through `raw` only, which needs a static. It is never dropped.
+        let key = ManuallyDrop::new(unsafe { LockClassKey::new_static() });
+        Self { name, key }
     }
 
     /// The name and the key, both in the module's static data: lockdep forgets the class when the
     /// module goes.
     pub(in crate::vfs) fn raw(&'static self) -> (*const c_char, *mut c_void) {
-        (
-            self.name.as_char_ptr(),
-            ptr::from_ref(self).cast_mut().cast(),
-        )
+        (self.name.as_char_ptr(), self.key.as_ptr().cast())
     }
 }
 

@@ -15,6 +15,15 @@ use kernel::{
     types::Opaque, //
 };
 
+/// How a task has come by a map.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It may have waited.
+    Waited,
+    /// Without waiting.
+    AtOnce,
+}
+
 /// Lockdep's view of a wait.
 ///
 /// # Invariants
@@ -44,18 +53,20 @@ impl LockMap {
     /// This task waits for the map, shared or exclusively, and has it then. Call it before the wait. A
     /// task that has one of the sides must not ask for any.
     pub fn acquire(&self, exclusive: bool) {
-        self.note(exclusive, false);
+        self.note(exclusive, How::Waited);
     }
 
     /// As [`LockMap::acquire`] for what is had without waiting.
     pub fn acquired(&self, exclusive: bool) {
-        self.note(exclusive, true);
+        self.note(exclusive, How::AtOnce);
     }
 
-    fn note(&self, exclusive: bool, at_once: bool) {
+    fn note(&self, exclusive: bool, how: How) {
         if cfg!(CONFIG_LOCKDEP) {
             // SAFETY: By the type invariant the map is initialised.
-            unsafe { bindings::ordofs_lockmap_acquire(self.raw.get(), exclusive, at_once) };
+            unsafe {
+                bindings::ordofs_lockmap_acquire(self.raw.get(), exclusive, how == How::AtOnce)
+            };
         }
     }
 

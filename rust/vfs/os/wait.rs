@@ -17,6 +17,15 @@ use kernel::{
 use super::kthread;
 use crate::bindings;
 
+/// What a waiting task does while the system is about to sleep or makes the image of a hibernation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Suspend {
+    /// It may go on.
+    Ignore,
+    /// It is kept where it waits.
+    Freeze,
+}
+
 /// A queue of waiting tasks.
 ///
 /// # Invariants
@@ -46,7 +55,7 @@ impl WaitQueue {
         if cond() {
             return;
         }
-        self.sleep(&mut cond, None, false);
+        self.sleep(&mut cond, None, Suspend::Ignore);
     }
 
     /// Waits until `cond` is true, for at most `ms` milliseconds, or until the calling kernel
@@ -55,7 +64,7 @@ impl WaitQueue {
         if cond() {
             return true;
         }
-        self.sleep(&mut cond, Some(ms), false)
+        self.sleep(&mut cond, Some(ms), Suspend::Ignore)
     }
 
     /// As [`WaitQueue::wait_timeout`], and while the system sleeps or makes the image of a hibernation
@@ -64,7 +73,7 @@ impl WaitQueue {
         if cond() {
             return true;
         }
-        self.sleep(&mut cond, Some(ms), true)
+        self.sleep(&mut cond, Some(ms), Suspend::Freeze)
     }
 
     /// Wakes all who wait, so that they look at their conditions again. What makes a condition true
@@ -75,7 +84,8 @@ impl WaitQueue {
     }
 
     /// The loop behind all ways of waiting.
-    fn sleep(&self, cond: &mut dyn FnMut() -> bool, ms: Option<u64>, freezable: bool) -> bool {
+    fn sleep(&self, cond: &mut dyn FnMut() -> bool, ms: Option<u64>, suspend: Suspend) -> bool {
+        let freezable = suspend == Suspend::Freeze;
         let storage = Opaque::<bindings::wait_queue_entry>::uninit();
         let entry = storage.get();
         // SAFETY: The entry is on this stack frame and is taken off the queue below before the

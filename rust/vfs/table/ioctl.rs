@@ -6,7 +6,7 @@ use kernel::{error::to_result, prelude::*};
 
 use crate::bindings;
 use crate::vfs::object::super_block::SuperBlock;
-use crate::vfs::traits::super_block::SuperOperations;
+use crate::vfs::traits::super_block::{SuperOperations, SyncUntil};
 
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
@@ -80,7 +80,7 @@ fn shutdown<T: SuperOperations>(sb: &SuperBlock<T>, arg: c_ulong) -> Result {
         }
         // What fsync would have made durable stays.
         bindings::FS_SHUTDOWN_FLAGS_LOGFLUSH => {
-            let synced = sb.fs().sync(true);
+            let synced = sb.fs().sync(SyncUntil::Durable);
             sb.fs().shutdown();
             synced
         }

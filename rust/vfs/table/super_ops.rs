@@ -11,7 +11,8 @@
 use core::{fmt, marker::PhantomData, ptr};
 use kernel::{
     error::from_result,
-    prelude::*, //
+    prelude::*,
+    seq_file::SeqFile, //
 };
 
 use super::evict::Evicting;
@@ -22,7 +23,7 @@ use crate::vfs::object::inode::Inode;
 use crate::vfs::object::super_block::{Mounted, SuperBlock};
 use crate::vfs::object::types::Types;
 use crate::vfs::traits::inode::InodeOperations;
-use crate::vfs::traits::super_block::SuperOperations;
+use crate::vfs::traits::super_block::{SuperOperations, SyncUntil};
 
 /// `Some` of a callback if the filesystem has the method behind it: the slot is NULL otherwise.
 macro_rules! if_has {
@@ -227,11 +228,14 @@ unsafe extern "C" fn sync_fs<T: SuperOperations>(
 ) -> c_int {
     // SAFETY: The VFS passes a mounted superblock.
     unsafe { assert_locked(sb, Umount::Any) };
+    let until = if wait != 0 {
+        SyncUntil::Durable
+    } else {
+        SyncUntil::Started
+    };
     from_result(|| {
         // SAFETY: The VFS passes a mounted superblock.
-        unsafe { SuperBlock::<T>::from_raw(sb) }
-            .fs()
-            .sync(wait != 0)?;
+        unsafe { SuperBlock::<T>::from_raw(sb) }.fs().sync(until)?;
         Ok(0)
     })
 }
@@ -296,12 +300,11 @@ unsafe extern "C" fn statfs<T: SuperOperations>(
 }
 
 /// Text that goes to a `seq_file`, which grows its buffer and calls again if it was too small.
-struct SeqWriter(*mut bindings::seq_file);
+struct SeqWriter<'a>(&'a SeqFile);
 
-impl fmt::Write for SeqWriter {
+impl fmt::Write for SeqWriter<'_> {
     fn write_str(&mut self, s: &str) -> fmt::Result {
-        // SAFETY: The file is valid while `show_options` runs, the string is copied.
-        unsafe { bindings::ordofs_seq_write(self.0, s.as_ptr().cast(), s.len()) };
+        self.0.call_printf(kernel::prelude::fmt!("{s}"));
         Ok(())
     }
 }
@@ -317,6 +320,8 @@ unsafe extern "C" fn show_options<T: SuperOperations>(
 ) -> c_int {
     // SAFETY: The VFS passes the root dentry of a mounted superblock.
     let fs = unsafe { SuperBlock::<T>::from_raw((*root).d_sb) }.fs();
+    // SAFETY: The VFS passes a file that stays open during the call.
+    let seq = unsafe { SeqFile::from_raw(seq.cast()) };
     match fs.show_options(&mut SeqWriter(seq)) {
         Ok(()) => 0,
         Err(_) => EIO.to_errno(),

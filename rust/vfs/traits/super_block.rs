@@ -25,6 +25,15 @@ pub(crate) struct StatFs {
     pub(crate) ffree: u64,
 }
 
+/// When syncing a filesystem returns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum SyncUntil {
+    /// At once: a hint that [`SyncUntil::Durable`] follows.
+    Started,
+    /// When everything is durable.
+    Durable,
+}
+
 /// The whole filesystem. A method with a default is a slot of the kernel's table that is NULL where it is left
 /// out.
 #[vtable]
@@ -49,8 +58,9 @@ pub(crate) trait SuperOperations: Types {
     /// EIO after a shutdown. What is cached must not hide it: every call that reads asks first.
     fn readable(&self) -> Result;
 
-    /// Makes everything that happened up to now durable (if `wait`), or starts doing so. `s_umount` is held.
-    fn sync(&self, wait: bool) -> Result;
+    /// Makes everything that happened up to now durable, or starts doing so. `s_umount` is held, but for
+    /// shutdown.
+    fn sync(&self, until: SyncUntil) -> Result;
     /// `freeze_fs`: as `sync`, and from now on, until `unfreeze`, nothing is written. `s_umount` is held
     /// exclusively.
     fn freeze(&self) -> Result {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The kernel's tracepoints (`rust/vfs/trace.rs`) have no effect in user space.
+//! The kernel's tracepoints (`rust/fs/os/trace.rs`) have no effect in user space.
 
 /// Defines functions that do nothing.
 macro_rules! events {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The windows of races, in which a debug build of the module can hold a task
-//! (`rust/vfs/window.rs`). In user space no task is held; under the model checker they are points
+//! (`rust/fs/os/window.rs`). In user space no task is held; under the model checker they are points
 //! where the schedule may switch threads.
 
 use kernel::prelude::*;
