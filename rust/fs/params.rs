@@ -77,7 +77,7 @@ impl Params {
                     self.commit_secs = n;
                     Param::Accepted
                 }
-                _ => Param::Invalid("wants a number of seconds from 1 to 300"),
+                _ => Param::Invalid("needs a number of seconds from 1 to 300"),
             },
             b"discard" => flag(&mut self.discard, true),
             b"nodiscard" => flag(&mut self.discard, false),

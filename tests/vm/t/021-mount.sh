@@ -10,7 +10,7 @@ set -euo pipefail
 mkfs.ordofs "$TEST_DEV" <<<y >/dev/null
 trap 'umount "$TEST_MNT" 2>/dev/null || :' EXIT
 refused "Unknown parameter 'foo'" -t ordofs -o foo "$TEST_DEV" "$TEST_MNT"
-refused "commit: wants a number of seconds" -t ordofs -o commit=0 "$TEST_DEV" "$TEST_MNT"
+refused "commit: needs a number of seconds" -t ordofs -o commit=0 "$TEST_DEV" "$TEST_MNT"
 refused "norecovery is for read-only mounts" -t ordofs -o norecovery "$TEST_DEV" "$TEST_MNT"
 mount -t ordofs -o norecovery,ro "$TEST_DEV" "$TEST_MNT"
 [ "$(mount_options)" = ro,relatime,norecovery ]

@@ -30,7 +30,7 @@ mount -o remount,nodiscard "$TEST_MNT"
 mount -o remount,acl,commit=5 "$TEST_MNT"
 [ "$(options)" = rw,relatime ]
 for wrong in commit commit=x commit=301 commit=-1; do
-	refused "wants a number of seconds from 1 to 300" mount -o "remount,$wrong" "$TEST_MNT"
+	refused "needs a number of seconds from 1 to 300" mount -o "remount,$wrong" "$TEST_MNT"
 done
 for wrong in discard=1 nodiscard=1 acl=1 noacl=0 norecovery=1; do
 	refused "takes no value" mount -o "remount,$wrong" "$TEST_MNT"
