@@ -55,6 +55,7 @@ impl<'a> Ahead<'a> {
         self.blocks.get((at - self.first) as usize).ok_or(EIO)
     }
 
+    /// Reads the run that begins with `at`, or only `at` if the run cannot be read.
     fn fill(&mut self, at: u64, end: u64) -> Result {
         self.len = 0;
         let n = end.saturating_sub(at).clamp(1, AHEAD as u64);
@@ -71,6 +72,7 @@ impl<'a> Ahead<'a> {
         self.read(at, 1)
     }
 
+    /// Reads blocks `[at, at + n)` into the buffers.
     fn read(&mut self, at: u64, n: u64) -> Result {
         let run = self.blocks.get_mut(..n as usize).ok_or(EIO)?;
         self.dev.read_run(at, run)?;

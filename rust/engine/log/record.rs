@@ -113,6 +113,7 @@ pub struct Stamped<'a> {
     pub record: Record<'a>,
 }
 
+/// Encodes the fields of a record.
 struct Writer<'a>(&'a mut KVVec<u8>);
 
 impl Writer<'_> {
@@ -266,6 +267,7 @@ fn put_xattr(w: &mut Writer<'_>, ino: u64, index: u8, name: &[u8], value: Option
     w.bytes(value.unwrap_or(&[]))
 }
 
+/// Decodes the fields of a record. `None` where it ends too early.
 struct Reader<'a> {
     b: &'a [u8],
     at: usize,

@@ -62,6 +62,7 @@ pub struct Area {
 }
 
 impl Area {
+    /// The disk block of a position.
     fn block(&self, pos: u64) -> u64 {
         self.start + pos % self.len.max(1)
     }
@@ -185,6 +186,7 @@ pub fn newest_behind(
     newest
 }
 
+/// [`read()`], with errors of the device as errors.
 fn read_whole(
     st: &NodeStore,
     area: Area,

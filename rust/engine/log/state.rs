@@ -30,6 +30,7 @@ pub const MAX_UNFLUSHED: u64 = if cfg!(ordofs_mutants) { 4 } else { 2048 };
 
 /// What is pending, and where the log stands. Guarded by `Log::state`.
 pub(in crate::engine) struct State {
+    /// Encoded records that are in no batch yet.
     pub(in crate::engine) pending: KVVec<u8>,
     /// Number of appends so far; the ticket of the last one.
     pub(in crate::engine) ticket: u64,
@@ -43,6 +44,7 @@ pub(in crate::engine) struct State {
     pub(in crate::engine) newest: u64,
     /// Position of the next batch.
     pub(in crate::engine) pos: u64,
+    /// Sequence number of the next batch.
     pub(in crate::engine) seq: u64,
     /// The oldest position that the newest durable superblock needs. Blocks from here to `pos` must
     /// not be overwritten.
@@ -51,13 +53,17 @@ pub(in crate::engine) struct State {
 
 /// The log of a filesystem.
 pub struct Log {
+    /// The blocks of the log.
     pub(in crate::engine) area: Area,
+    /// Never held across I/O.
     pub(in crate::engine) state: Mutex<State>,
+    /// Held while a batch is written and flushed (R8).
     pub(in crate::engine) writer: Mutex<()>,
     /// Appends up to this ticket are durable, through the log or a commit.
     pub(in crate::engine) durable: AtomicU64,
     /// Set while no records are kept: during replay, and on a mount that does not log.
     pub(in crate::engine) off: AtomicBool,
+    /// During replay, the time of the present record.
     pub(in crate::engine) replay_time: Mutex<Option<Time>>,
     /// The result of this mount's replay.
     pub(in crate::engine) replayed: Mutex<Replayed>,

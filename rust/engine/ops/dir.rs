@@ -62,6 +62,7 @@ pub fn decode(owner: u64, v: &[u8]) -> Result<Entry<'_>> {
     Ok(Entry { ino, kind, name })
 }
 
+/// Encodes an entry.
 fn encode(ino: u64, kind: u8, name: &[u8]) -> Result<KVec<u8>> {
     let mut v = KVec::with_capacity(ENTRY_HEADER + name.len(), GFP_KERNEL)?;
     v.extend_from_slice(&ino.to_le_bytes(), GFP_KERNEL)?;

@@ -55,6 +55,7 @@ pub(crate) fn groups_of(phys: u64, len: u64) -> u64 {
 }
 
 impl Fs {
+    /// Inserts or replaces an extent record.
     fn put_record(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
         let mut v = KVec::new();
         e.encode(csums, &mut v)?;

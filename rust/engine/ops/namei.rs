@@ -60,10 +60,12 @@ impl Fs {
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(links);
     }
 
+    /// Changes the link count of an inode by `by`, and its change time.
     fn relink(txn: &Txn<'_>, inode: &Inode, by: i32) {
         Self::relink_locked(txn, &mut inode.meta.lock(), by);
     }
 
+    /// [`Fs::relink`] with `meta` locked.
     fn relink_locked(txn: &Txn<'_>, m: &mut Meta, by: i32) {
         m.attrs.ctime = txn.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
@@ -157,6 +159,7 @@ impl Fs {
         self.let_go(self.itable.put(inode.ino()));
     }
 
+    /// Checks that a name can be created: the directory exists, and the name does not.
     fn check_new(&self, dir: &Inode, name: &[u8]) -> Result {
         check_name(name)?;
         if dir.meta.lock().attrs.nlink == 0 {
@@ -234,6 +237,7 @@ impl Fs {
         self.tmpfile(&NewInode { xattrs, ..*new })
     }
 
+    /// The log record of a creation.
     fn create_record<'a>(
         dir: u64,
         inode: &Inode,
@@ -443,6 +447,7 @@ impl Fs {
         txn.log_all(&create, group);
     }
 
+    /// The log record of a rename.
     fn rename_record<'a>(r: &Rename<'a>) -> Record<'a> {
         Record::Rename {
             old_dir: r.old_dir.ino(),
@@ -455,6 +460,7 @@ impl Fs {
         }
     }
 
+    /// RENAME_EXCHANGE. On an error nothing has changed.
     fn exchange(&self, r: &Rename<'_>) -> Result {
         let target = r.target.ok_or(ENOENT)?;
         let mut txn = self.begin(2 * NODES, Priority::Normal)?;
@@ -548,6 +554,8 @@ impl Fs {
         r
     }
 
+    /// Frees everything that an inode without names has, and marks it as deleted. Takes several
+    /// transactions.
     pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
         self.resize(inode, 0, Resize::Silent)?;
         loop {

@@ -23,6 +23,7 @@ impl Fs {
         self.clean_maps() + self.st.cached()
     }
 
+    /// The approximate number of clean extent maps.
     fn clean_maps(&self) -> u64 {
         self.em_count.clean.load(Ordering::Relaxed).max(0) as u64
     }
@@ -42,6 +43,7 @@ impl Fs {
         done + self.st.shrink(n.saturating_sub(done))
     }
 
+    /// Frees about `want` clean extent maps, and returns how many.
     fn shrink_maps(&self, want: u64) -> u64 {
         // At least one, because the count of clean maps is not exact.
         let want = want.max(1);

@@ -157,6 +157,7 @@ struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
+    /// The change of an access control list.
     fn of_acl(index: u8, value: Option<&'a [u8]>) -> Self {
         Self {
             index,
@@ -166,6 +167,7 @@ impl<'a> Change<'a> {
         }
     }
 
+    /// Checks name and length: EINVAL, ERANGE, E2BIG.
     fn check(&self) -> Result {
         check_name(self.index, self.name)?;
         if self.value.is_some_and(|v| v.len() > VALUE_MAX) {
@@ -174,6 +176,7 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
+    /// The number of pieces of the new value, 0 for a removal.
     fn pieces(&self) -> u64 {
         self.value.map_or(0, |v| pieces(self.name, v.len()))
     }
@@ -400,6 +403,8 @@ impl Fs {
         }
     }
 
+    /// Checks a change against the tree, and finds its place and its cost. The caller holds
+    /// `Inode.xattr`.
     fn plan_xattr(&self, inode: &Inode, tree: &Tree, change: &Change<'_>) -> Result<Plan> {
         let mut v = ValueBuf::new();
         let place = self.find_xattr(inode, tree, change.index, change.name, &mut v)?;
@@ -436,6 +441,7 @@ impl Fs {
         done
     }
 
+    /// Removes surplus old pieces and writes the new ones. After an error a part may be done.
     fn put_pieces(&self, tree: &mut Tree, plan: &Plan, change: &Change<'_>) -> Result {
         for piece in change.pieces()..plan.old {
             tree.remove(&self.st, plan.key | piece)?;

@@ -22,9 +22,9 @@
 //!    generation before.
 //! 5. Release the blocks that this generation freed (R7).
 //!
-//! Before step 4 nothing on disk refers to what the commit wrote, so an error leaves the last
-//! generation intact. The filesystem then shuts down, because its state in memory is ahead of the
-//! disk and cannot be taken back.
+//! After an error the filesystem shuts down, because its state in memory is ahead of the disk and
+//! cannot be taken back. Before step 4 nothing on disk refers to what the commit wrote, so the next
+//! mount finds the last generation intact.
 //!
 //! Locks: the commit mutex from step 1 to step 5, which makes commits follow each other; the
 //! exclusive side of the barrier in step 1 only, but for that last resort; locks of inodes, AGs and
@@ -68,6 +68,7 @@ struct Sink<'a> {
 }
 
 impl Sink<'_> {
+    /// Allocates a block for a node, near the last one.
     fn take(&mut self) -> Result<u64> {
         let run = self
             .fs
@@ -78,6 +79,7 @@ impl Sink<'_> {
         Ok(run.start)
     }
 
+    /// Writes the gathered nodes, without a flush.
     fn submit(&mut self) -> Result {
         if self.batch.is_empty() {
             return Ok(());
@@ -294,6 +296,8 @@ impl Fs {
         }
     }
 
+    /// One attempt of [`Fs::commit_and_enter`]. Returns `None` if the caller must pay debts of
+    /// renames first.
     fn try_commit_and_enter(&self, n: u64) -> Result<Option<bool>> {
         let mut c = self.commit.lock();
         self.writable()?;
@@ -314,6 +318,8 @@ impl Fs {
         r
     }
 
+    /// Freezes the running transaction and commits it. Returns false if the caller must pay debts
+    /// of renames first. After an error the caller shuts the filesystem down.
     fn commit_locked(&self, c: &mut CommitState) -> Result<bool> {
         match self.barrier.exclusive(|| self.freeze())? {
             Some(f) => self.commit_frozen(c, f).map(|()| true),
@@ -321,6 +327,8 @@ impl Fs {
         }
     }
 
+    /// Commits a frozen transaction: the snapshots of step 1, and steps 2 to 5. The caller holds
+    /// the commit mutex, and shuts the filesystem down after an error.
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
         self.last_commit.store(uptime(), Ordering::Relaxed);
         trace::commit_start(self.dev(), f.generation, f.due.len() as u64);
@@ -421,6 +429,7 @@ impl Fs {
         Ok(())
     }
 
+    /// Frees the blocks of the nodes that a tree has replaced since its last snapshot.
     fn free_dead(&self, snap: &Snapshot) -> Result {
         for addr in snap.dead() {
             // The block may be reused, so no stale copy may stay in the cache.
@@ -430,6 +439,8 @@ impl Fs {
         Ok(())
     }
 
+    /// Writes out a tree of an inode. Returns its root, or `None` if the tree is inline, empty or
+    /// not to be written.
     fn commit_tree(
         &self,
         sink: &mut Sink<'_>,
@@ -443,6 +454,8 @@ impl Fs {
         t.snapshot.write_out(sink)
     }
 
+    /// Step 2 for one inode: writes out its trees, and updates its records in the inode tree and
+    /// the orphan tree.
     fn commit_inode(
         &self,
         c: &mut CommitState,
@@ -540,7 +553,8 @@ impl Fs {
             .wait_freezable(ms, || self.woken.load(Ordering::Acquire));
     }
 
-    /// One round of the commit thread: commits if it was woken or the commit interval has passed.
+    /// One round of the commit thread: commits if an inode is dirty, and the thread was woken or
+    /// the commit interval has passed.
     pub fn commit_tick(&self) -> Result {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
@@ -552,6 +566,7 @@ impl Fs {
     }
 }
 
+/// How an inode record stores the root of a tree.
 fn root_form(t: &TreeSnap, root: Option<NodePtr>) -> RootForm<'_> {
     match (&t.inline, root) {
         (Some(items), _) if !items.is_empty() => RootForm::Inline(items),

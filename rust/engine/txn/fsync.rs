@@ -120,6 +120,7 @@ impl Fs {
             || self.log.durable.load(Ordering::Acquire) < s.ticket
     }
 
+    /// Were records dropped that are not durable by a commit yet?
     fn log_broken(&self) -> bool {
         let broken = self.log.state.lock().broken;
         broken > self.durable_generation()
@@ -226,10 +227,10 @@ impl Fs {
         limit
     }
 
-    /// Records the extents under one extent map: the mapping with its checksums as the extent tree has
-    /// it; one extent map may be several records. If the map is in flight, this is the completed
-    /// mapping under it: the map in flight took that one's place on the list of modified maps (R2).
-    /// Returns false if there are too many, or no memory.
+    /// Records the extents under one extent map: the mapping with its checksums as the extent tree
+    /// has it; one extent map may be several records. If the map is in flight, this is the
+    /// completed mapping under it: the map in flight took that one's place on the list of modified
+    /// maps (R2). Returns false if there are too many, or no memory.
     fn collect_extents(
         &self,
         inode: &Inode,

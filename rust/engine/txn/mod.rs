@@ -232,6 +232,7 @@ impl Fs {
         Ok(())
     }
 
+    /// Do changed nodes take so much memory that operations must commit?
     fn over_limit(&self) -> bool {
         self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT
     }

@@ -34,6 +34,7 @@ impl Fs {
         }
     }
 
+    /// Waits until the ordered extents with numbers below `limit` have ended.
     fn ordered_before(&self, inode: &Inode, limit: u64) {
         self.ordered_until(inode, || inode.ordered.lock().count_before(limit) == 0);
     }

@@ -66,6 +66,7 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     populate(&fs, o).map_err(failed)
 }
 
+/// Overwrites the reserved blocks at the beginning of the device with zeroes.
 fn wipe(dev: &Device) -> Result {
     let zero = Block::zeroed()?;
     let mut reqs = KVec::with_capacity(RESERVED_BLOCKS as usize, GFP_KERNEL)?;
@@ -109,6 +110,7 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
     }
 }
 
+/// Makes the root directory, and commits twice.
 fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
     let log = fs.commit.lock().sb.log_len;
     fs.space.reserve_fixed(&fs.st, 0, RESERVED_BLOCKS + log)?;

@@ -110,6 +110,7 @@ fn report_slot(dev: &Device, found: &Found) {
     }
 }
 
+/// An error of the engine with a sentence for the user.
 fn mount_error(error: Error) -> MountError {
     MountError {
         error,
@@ -193,6 +194,7 @@ impl Fs {
         Ok(())
     }
 
+    /// Reports the result of a replay in the kernel log.
     fn report_replay(&self, r: &Replayed) {
         let name = self.device_name();
         if r.disbelieved {

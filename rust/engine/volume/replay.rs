@@ -100,6 +100,7 @@ impl Fs {
         Ok(good)
     }
 
+    /// Reads the batch `seq` at `pos` into `payload`.
     fn batch(
         &self,
         ahead: &mut Ahead<'_>,
@@ -155,8 +156,8 @@ impl Fs {
         Ok(done)
     }
 
-    /// Step 1: finds the end of the log, and claims the blocks that its records map. Returns the result
-    /// so far, the position of the end, and the newest generation of a record.
+    /// Step 1: finds the end of the log, and claims the blocks that its records map. Returns the
+    /// result so far, the position of the end, and the newest generation of a record.
     fn find_end(&self, ahead: &mut Ahead<'_>, pos: u64, seq: u64) -> Result<(Replayed, u64, u64)> {
         let durable = self.durable_generation();
         let mut done = Replayed::default();
@@ -211,8 +212,8 @@ impl Fs {
         Ok((done, p, newest))
     }
 
-    /// Step 2: carries out the records of the batches from `(pos, seq)` to the position `end`. Returns the
-    /// number of the batch after them.
+    /// Step 2: carries out the records of the batches from `(pos, seq)` to position `end`. Returns
+    /// the number of the batch behind them.
     fn carry_out(
         &self,
         ahead: &mut Ahead<'_>,
@@ -240,6 +241,7 @@ impl Fs {
         Ok(s)
     }
 
+    /// Claims the disk blocks that a record maps.
     fn claim(&self, r: &Record<'_>) -> Result {
         match r {
             Record::Write { phys, csums, .. } => {
@@ -312,6 +314,7 @@ impl Fs {
         }
     }
 
+    /// [`Fs::check`] for a creation.
     fn check_create(&self, dir: u64, ino: u64, kind: u32, target: &[u8], first_ino: u64) -> Result {
         if !(first_ino..MAX_INO).contains(&ino) {
             return Err(refuse(
@@ -336,6 +339,8 @@ impl Fs {
         Ok(())
     }
 
+    /// Checks that file blocks `[start, start + len)` of a regular file can be mapped to disk
+    /// blocks from `phys` on.
     fn check_extent(&self, ino: u64, start: u64, phys: u64, len: u64) -> Result {
         self.must_be(ino, S_IFREG)?;
         if let Some(what) = self.st.space().refuses(phys, len) {
@@ -348,6 +353,7 @@ impl Fs {
         Ok(())
     }
 
+    /// The type bits of an inode. EUCLEAN if there is no such inode.
     fn kind_of(&self, ino: u64) -> Result<u32> {
         self.with(ino, |i| Ok(i.kind())).map_err(|e| match e {
             ESTALE => refuse(ino, "no such inode"),
@@ -355,6 +361,7 @@ impl Fs {
         })
     }
 
+    /// EUCLEAN unless the inode is of this type.
     fn must_be(&self, ino: u64, kind: u32) -> Result {
         match self.kind_of(ino)? == kind {
             true => Ok(()),
@@ -380,6 +387,7 @@ impl Fs {
         r
     }
 
+    /// Carries out a record that was checked.
     fn apply(&self, r: &Record<'_>) -> Result {
         match *r {
             Record::Create {

@@ -60,6 +60,7 @@ struct Place {
 }
 
 impl Fs {
+    /// The mapping, with the present sequence number of the maps (R5).
     fn with_cookie(inode: &Inode, m: Mapping) -> Mapping {
         Mapping {
             cookie: inode.cookie(),
@@ -168,6 +169,7 @@ impl Fs {
         w
     }
 
+    /// The result of [`Fs::map_write`] for delalloc that lies over `under`.
     fn over(inode: &Inode, start: u64, len: u64, under: Mapping) -> WriteMap {
         let map = Mapping {
             start,
@@ -601,6 +603,8 @@ impl Fs {
         r
     }
 
+    /// Puts the mapping of a write that succeeded into the running transaction, with its checksums
+    /// and the size.
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
         // The groups in which the old blocks are freed; `start_write` kept them few. While this

@@ -32,6 +32,7 @@ enum Says {
     Here(u64),
 }
 
+/// What the record `e` says about `block` being at `phys`.
 fn says(e: &Extent, block: u64, phys: u64) -> Says {
     match block.checked_sub(e.start) {
         Some(off) if off < e.len && !e.unwritten && e.phys.checked_add(off) == Some(phys) => {
