@@ -87,7 +87,7 @@ pub struct Fs {
     pub(crate) em_count: Counts,
     /// The time at which the last commit began, by [`crate::os::uptime`].
     pub(crate) last_commit: AtomicU64,
-    /// Where the commit thread sleeps.
+    /// The queue on which the commit thread sleeps.
     pub(crate) wake: WaitQueue,
     /// The commit thread has been woken, because there is much to write.
     pub(crate) woken: AtomicBool,
@@ -99,7 +99,7 @@ pub struct Fs {
     pub(crate) log: Log,
     /// The log is being replayed: all changes are one transaction.
     pub(crate) replaying: AtomicBool,
-    /// The filesystem is shut down, for ever.
+    /// The filesystem is shut down. Never cleared.
     shutdown: AtomicBool,
 }
 

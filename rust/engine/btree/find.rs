@@ -43,7 +43,8 @@ impl Node {
     }
 }
 
-/// Where to go on if the leaf has no fitting item: node, child, and the node's range.
+/// The child to go on with if the leaf has no fitting item: its parent, its index, and the
+/// parent's range.
 type Fallback = Option<(Shared<Node>, usize, KeyRange)>;
 
 impl Tree {

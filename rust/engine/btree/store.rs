@@ -189,7 +189,7 @@ pub struct NodeStore {
     fsid: u64,
     /// The number of blocks of the device.
     blocks: u64,
-    /// Where nodes and data may be.
+    /// The blocks where nodes and data may be.
     space: Space,
     /// The shards; their number is a power of two.
     rooms: KVVec<Room>,
@@ -264,7 +264,7 @@ impl NodeStore {
         self
     }
 
-    /// Where nodes and data may be.
+    /// The blocks where nodes and data may be.
     pub fn space(&self) -> Space {
         self.space
     }

@@ -40,7 +40,7 @@ pub struct BadNode {
     pub error: Error,
 }
 
-/// What a walk passes to its function.
+/// An element of a walk, passed to its function.
 pub enum WalkItem<'a> {
     /// A node, before the items and nodes under it.
     Node(NodeInfo),

@@ -18,7 +18,7 @@
 //! | 44 | 20 | zero |
 //!
 //! Leaf: n slots of 12 bytes (key u64, offset u16, length u16) follow, keys ascending. The values
-//! lie at the end of the block without gaps, downwards in the order of the keys: the value of slot
+//! are at the end of the block without gaps, downwards in the order of the keys: the value of slot
 //! 0 ends at 4096, that of slot i + 1 ends where that of slot i starts. The rest is zero.
 //!
 //! Interior node: n entries of 40 bytes (key u64, [`NodePtr`]). The key is a lower bound of the keys
@@ -68,7 +68,7 @@ const H_KIND: usize = 40;
 const H_LEVEL: usize = 41;
 const H_NR: usize = 42;
 
-/// What a tree is for.
+/// The purpose of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum TreeKind {
@@ -116,7 +116,7 @@ impl TreeKind {
 /// The identity of a tree. Each node carries that of its tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TreeId {
-    /// What the tree is for.
+    /// The purpose of the tree.
     pub kind: TreeKind,
     /// The owner of the tree: see [`TreeKind`].
     pub owner: u64,

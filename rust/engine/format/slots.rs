@@ -63,12 +63,12 @@ pub enum Other {
     Older {
         /// As for `Torn`.
         newest: u64,
-        /// What is wrong.
+        /// The damage, in words.
         why: &'static str,
     },
     /// Damaged, and perhaps the newest.
     Damaged {
-        /// What is wrong.
+        /// The damage, in words.
         why: &'static str,
     },
 }

@@ -106,7 +106,7 @@ pub struct Inode {
     pub(crate) xattr: RwLock<Tree>,
     pub(crate) meta: Mutex<Meta>,
     pub(crate) ordered: Mutex<OrderedSet>,
-    /// Where tasks wait for ordered extents to end.
+    /// The queue of tasks that wait for ordered extents to end.
     pub(crate) ordered_wait: WaitQueue,
     /// R5: raised by every change of `maps`.
     pub(crate) seq: AtomicU64,

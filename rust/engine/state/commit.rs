@@ -8,7 +8,7 @@ use crate::engine::btree::Tree;
 use crate::engine::format::Superblock;
 use kernel::prelude::*;
 
-/// What only commits change, under the commit mutex (`Fs::commit`).
+/// State that only commits change, under the commit mutex (`Fs::commit`).
 pub struct CommitState {
     /// The orphan tree: inodes without names, and inodes with a truncation under way.
     pub orphans: Tree,

@@ -42,7 +42,7 @@ use std::fmt::{self, Display};
 const KEPT: usize = 200;
 const CACHED_NODES: usize = 1024;
 
-/// What to check beyond the metadata.
+/// Checks beyond the metadata.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Options {
     /// Read all data and compare it with its checksums.
@@ -54,7 +54,7 @@ pub struct Options {
 pub struct Problem {
     /// The place, e.g. "inode 5" or "block 300".
     pub place: String,
-    /// What is wrong there.
+    /// The problem, in words.
     pub what: String,
 }
 
@@ -64,7 +64,7 @@ impl Display for Problem {
     }
 }
 
-/// What was seen.
+/// Counts of what the check has seen.
 #[derive(Clone, Default, Debug)]
 pub struct Stats {
     /// Inodes.
@@ -96,7 +96,7 @@ pub struct Report {
     pub problems: Vec<Problem>,
     /// The number of all problems.
     pub count: u64,
-    /// What was seen.
+    /// Counts of what the check has seen.
     pub stats: Stats,
     /// Generation of the superblock that was checked.
     pub generation: u64,

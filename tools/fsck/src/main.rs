@@ -158,7 +158,7 @@ fn run(cli: &Cli) -> Result<u8, String> {
         print(cli, &report);
         return Ok(ERRORS_LEFT);
     }
-    // What the next mount would do is tried out in memory first.
+    // Try out in memory first what the next mount would do.
     let trial = Overlay::new(device()?);
     let log = match recover(trial.device()) {
         Ok(log) => log,

@@ -101,7 +101,8 @@ struct Group {
     used: Bits,
     /// How many of them belong to data I/O in flight.
     busy: u32,
-    /// What the running and the committing transaction allocate (`set`) and free (`clear`).
+    /// The blocks that the running and the committing transaction allocate (`set`) and free
+    /// (`clear`).
     run: Option<Delta>,
     commit: Option<Delta>,
     /// The commit's delta has changed since it was last put into the tree.
@@ -157,7 +158,8 @@ pub struct Ag {
     most: KVVec<u16>,
     /// How the number of groups without a used block has changed since [`Ag::take_emptied`].
     emptied: i64,
-    /// Where the next search for data without a goal starts, and that for nodes of a commit.
+    /// The block where the next search for data without a goal starts, and that for nodes of a
+    /// commit.
     cursor: u64,
     meta_cursor: u64,
     /// How many groups the running transaction has touched first since [`Ag::take_touched`].

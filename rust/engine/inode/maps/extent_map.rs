@@ -104,7 +104,7 @@ pub struct ExtentMaps {
     /// The number of clean maps. Commits set it, since they make maps clean. When maps go in other
     /// ways it may stay too high, until the shrinker corrects it.
     clean: usize,
-    /// What [`Counts`] include for `maps` and `clean` of this inode.
+    /// The shares of `maps` and `clean` in [`Counts`], as of the last [`ExtentMaps::recount`].
     counted: (usize, usize),
 }
 

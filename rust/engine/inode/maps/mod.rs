@@ -289,7 +289,7 @@ impl Maps {
         self.completed(st, block, max)
     }
 
-    /// What a buffered write can rely on at `block`. Inserts nothing.
+    /// The state that a buffered write finds at `block`. Inserts nothing.
     pub fn writable(&self, st: &NodeStore, block: u64, max: u64) -> Result<Writable> {
         let mut max = max.max(1);
         match self.delalloc.at_or_after(block) {

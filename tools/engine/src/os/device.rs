@@ -8,15 +8,15 @@ use kernel::prelude::*;
 use std::boxed::Box as StdBox;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// What is behind a [`Device`]. Block numbers have been checked.
+/// The backend of a [`Device`]. Callers have checked the block numbers.
 pub trait Backend: Send + Sync {
-    /// What messages call the device.
+    /// The device's name, for messages.
     fn name(&self) -> &str {
         "image"
     }
     /// The size in blocks.
     fn blocks(&self) -> u64;
-    /// Are writes impossible?
+    /// Whether writes are impossible.
     fn readonly(&self) -> bool;
     /// Reads one block.
     fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result;
@@ -51,7 +51,7 @@ impl Device {
         Self(StdBox::new(backend), AtomicBool::new(false))
     }
 
-    /// What messages call the device.
+    /// The device's name, for messages.
     pub fn name(&self) -> &str {
         self.0.name()
     }
@@ -61,7 +61,7 @@ impl Device {
         self.0.blocks()
     }
 
-    /// Are writes impossible?
+    /// Whether writes are impossible.
     pub fn readonly(&self) -> bool {
         self.0.readonly()
     }
