@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A consistency check that knows the format only: every block has exactly one owner, and the
+//! bitmaps, counts, links and orphans agree with what is found.
+
+use super::blocks::seed_of;
+use kernel::prelude::KBox;
+use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
+use ordofs_engine::engine::btree::NodeStore;
+use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::extent::{Extent, HEADER};
+use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
+use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS, RESERVED_BLOCKS};
+use ordofs_engine::engine::ops::dir;
+use ordofs_engine::engine::volume::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
+use ordofs_engine::engine::*;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::{crc32c, Block, Shared};
+use std::collections::{BTreeMap, BTreeSet};
+use std::vec::Vec;
+
+/// A file or directory that the walker found.
+#[derive(Clone, Debug, Default)]
+pub struct Found {
+    pub size: u64,
+    pub nlink: u32,
+    pub mode: u32,
+    /// The next mount has something to free.
+    pub orphan: bool,
+    /// Seeds of the written blocks.
+    pub blocks: BTreeMap<u64, u64>,
+    /// Names and inode numbers.
+    pub names: BTreeMap<Vec<u8>, u64>,
+}
+
+struct Walker<'a> {
+    disk: &'a MemDisk,
+    sb: KBox<Superblock>,
+    store: NodeStore,
+    owner: BTreeMap<u64, String>,
+    found: BTreeMap<u64, Found>,
+    /// How many links each inode must have, by the names.
+    linked: BTreeMap<u64, u32>,
+    must_be_orphans: BTreeSet<u64>,
+}
+
+fn open(kind: TreeKind, owner: u64, root: &RootForm<'_>) -> Tree {
+    let id = TreeId { kind, owner };
+    match root {
+        RootForm::Empty => Tree::empty(id),
+        RootForm::Inline(i) => Tree::from_inline(id, i).unwrap(),
+        RootForm::Ptr(p) => Tree::from_ptr(id, *p),
+    }
+}
+
+impl Walker<'_> {
+    fn claim(&mut self, at: u64, who: &str) {
+        if let Some(other) = self.owner.insert(at, who.into()) {
+            panic!("block {at} is used twice: by {other} and by {who}");
+        }
+    }
+
+    fn items(&mut self, tree: &Tree, who: &str) -> Vec<(u64, Vec<u8>)> {
+        let mut items = Vec::new();
+        let mut nodes = Vec::new();
+        tree.walk(&self.store, &mut |w| {
+            match w {
+                WalkItem::Node(n) => {
+                    nodes.extend([n.addr, n.addr2].into_iter().filter(|a| *a != 0))
+                }
+                WalkItem::Item(k, v) => items.push((k, v.to_vec())),
+                WalkItem::Bad(_) => unreachable!(),
+            }
+            Ok(())
+        })
+        .unwrap_or_else(|e| panic!("{who}: {e:?}"));
+        nodes.into_iter().for_each(|a| self.claim(a, who));
+        items
+    }
+
+    fn inode(&mut self, ino: u64, v: &[u8]) {
+        assert!(ino < self.sb.next_ino);
+        let rec = InodeRecord::decode(ino, v).unwrap();
+        let mut f = Found {
+            size: rec.attrs.size,
+            nlink: rec.attrs.nlink,
+            mode: rec.attrs.mode,
+            ..Default::default()
+        };
+        if rec.attrs.nlink == 0 || rec.state & STATE_TRUNCATE != 0 {
+            self.must_be_orphans.insert(ino);
+            f.orphan = true;
+        }
+        let who = format!("inode {ino}");
+        self.extents(ino, &rec, &who, &mut f);
+        let dir = open(TreeKind::Dir, ino, &rec.dir);
+        for (_, v) in self.items(&dir, &format!("{who} dir tree")) {
+            if rec.attrs.mode & S_IFMT == S_IFDIR {
+                self.name(ino, &v, &mut f);
+            }
+        }
+        let xattr = open(TreeKind::Xattr, ino, &rec.xattr);
+        self.items(&xattr, &format!("{who} xattr tree"));
+        self.found.insert(ino, f);
+    }
+
+    fn extents(&mut self, ino: u64, rec: &InodeRecord<'_>, who: &str, f: &mut Found) {
+        let (mut end, mut sum) = (0, 0);
+        let tree = open(TreeKind::Extent, ino, &rec.extents);
+        for (k, v) in self.items(&tree, &format!("{who} extent tree")) {
+            let e = Extent::decode(k, &v, self.sb.blocks).unwrap();
+            assert!(e.start >= end, "{who}: extents overlap at {k}");
+            let ag = self.sb.ag_blocks;
+            assert_eq!(e.phys / ag, (e.phys + e.len - 1) / ag);
+            end = e.end();
+            sum += e.len;
+            for i in 0..e.len {
+                let place = format!("{who} block {}", e.start + i);
+                self.claim(e.phys + i, &place);
+                if e.unwritten {
+                    continue;
+                }
+                let mut b = Block::zeroed().unwrap();
+                self.disk.device().read(e.phys + i, &mut b).unwrap();
+                let at = HEADER + 4 * i as usize;
+                let want = u32::from_le_bytes(v[at..at + 4].try_into().unwrap());
+                assert_eq!(crc32c(0, &b[..]), want, "{place}: checksum");
+                let seed = seed_of(&b).expect("not a block of ours");
+                f.blocks.insert(e.start + i, seed);
+            }
+        }
+        assert_eq!(sum, rec.blocks, "{who}: count of blocks");
+    }
+
+    fn name(&mut self, dir: u64, v: &[u8], f: &mut Found) {
+        let e = dir::decode(dir, v).unwrap();
+        if e.kind == mode_to_kind(S_IFDIR) {
+            *self.linked.entry(dir).or_default() += 1;
+            *self.linked.entry(e.ino).or_default() += 2;
+        } else {
+            *self.linked.entry(e.ino).or_default() += 1;
+        }
+        let old = f.names.insert(e.name.to_vec(), e.ino);
+        assert!(old.is_none(), "inode {dir}: a name twice");
+    }
+
+    fn check_links(&mut self) {
+        assert_eq!(self.found.len() as u64, self.sb.inodes, "count of inodes");
+        for (ino, f) in &self.found {
+            let names = self.linked.remove(ino).unwrap_or(0);
+            assert_eq!(f.nlink, names, "inode {ino}: link count");
+        }
+        let rest = &self.linked;
+        assert!(
+            rest.is_empty(),
+            "names of inodes that do not exist: {rest:?}"
+        );
+        let orphans = tree_of(ORPHAN_TREE, self.sb.orphan_root);
+        let orphans = self.items(&orphans, "orphan tree");
+        let orphans: BTreeSet<u64> = orphans.iter().map(|o| o.0).collect();
+        assert_eq!(orphans, self.must_be_orphans, "orphans");
+    }
+
+    /// Adds the used blocks of an allocation group. Returns how many are free.
+    fn group(&self, i: u32, items: Vec<(u64, Vec<u8>)>, used: &mut BTreeSet<u64>) -> u64 {
+        let (start, len) = (self.sb.ag_start(i), self.sb.ag_len(i));
+        let cap = |g: u64| len.saturating_sub(g * GROUP_BLOCKS).min(GROUP_BLOCKS);
+        let mut count: BTreeMap<u64, u64> = (0..len.div_ceil(GROUP_BLOCKS))
+            .map(|g| (g, cap(g)))
+            .collect();
+        let mut summary = count.clone();
+        for (k, v) in items {
+            if k >= SUMMARY_KEY {
+                for (n, c) in v.chunks_exact(2).enumerate() {
+                    let g = (k - SUMMARY_KEY) * SUMMARY_GROUPS + n as u64;
+                    if let Some(s) = summary.get_mut(&g) {
+                        *s = u16::from_le_bytes(c.try_into().unwrap()).into();
+                    }
+                }
+                continue;
+            }
+            let mut n = 0;
+            for b in 0..GROUP_BLOCKS {
+                if v[4 + (b / 8) as usize] >> (b % 8) & 1 != 0 {
+                    assert!(b < cap(k));
+                    used.insert(start + k * GROUP_BLOCKS + b);
+                    n += 1;
+                }
+            }
+            count.insert(k, cap(k) - n);
+            let free = u32::from_le_bytes(v[..4].try_into().unwrap());
+            assert_eq!(u64::from(free), cap(k) - n);
+        }
+        assert_eq!(count, summary, "summary of ag {i}");
+        count.values().sum()
+    }
+
+    fn check_space(&mut self) {
+        // The nodes of the trees themselves have owners before any bitmap is judged.
+        let mut groups = Vec::new();
+        for i in 0..self.sb.ag_count {
+            let tree = tree_of(Ag::tree_id(i), self.sb.ag_roots[i as usize]);
+            groups.push(self.items(&tree, &format!("ag {i}")));
+        }
+        let mut used = BTreeSet::new();
+        let mut free = 0;
+        for (i, items) in groups.into_iter().enumerate() {
+            free += self.group(i as u32, items, &mut used);
+        }
+        for b in &used {
+            assert!(self.owner.contains_key(b), "block {b} is leaked");
+        }
+        for (b, who) in &self.owner {
+            assert!(used.contains(b), "block {b} of {who} is free on disk");
+        }
+        assert_eq!(free, self.sb.free, "count of free blocks");
+    }
+}
+
+/// Checks everything that is on the device: every block has exactly one owner and the bitmaps say so,
+/// free counts, link counts, orphans, and the checksum of every written block.
+pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
+    let sb = read_superblock(&disk.device()).unwrap_or_else(|e| panic!("superblock: {}", e.reason));
+    let device = Shared::new(disk.device()).unwrap();
+    let mut w = Walker {
+        disk,
+        store: NodeStore::new(device, sb.fsid(), 1024).unwrap(),
+        owner: BTreeMap::new(),
+        found: BTreeMap::new(),
+        linked: BTreeMap::from([(sb.root_ino, 2)]),
+        must_be_orphans: BTreeSet::new(),
+        sb,
+    };
+    for b in 0..RESERVED_BLOCKS {
+        w.claim(b, "reserved");
+    }
+    for b in w.sb.log_start..w.sb.log_start + w.sb.log_len {
+        w.claim(b, "log");
+    }
+    let inodes = tree_of(INODE_TREE, w.sb.inode_root);
+    for (ino, v) in w.items(&inodes, "inode tree") {
+        w.inode(ino, &v);
+    }
+    w.check_links();
+    w.check_space();
+    w.found
+}
