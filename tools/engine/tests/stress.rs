@@ -13,7 +13,7 @@ use ordofs_engine::os::record::Recorder;
 use ordofs_engine::os::{Device, Shared};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Mutex, MutexGuard, RwLock};
 use std::time::{Duration, Instant};
 use std::vec::Vec;
 
@@ -55,123 +55,167 @@ impl Handle {
         let seeds: Vec<u64> = (0..len)
             .map(|_| seeds.fetch_add(1, Ordering::Relaxed))
             .collect();
-        let at = start as usize..(start + len) as usize;
         match rng.u64(..24) {
-            // Buffered: i_rwsem, or a page fault under the invalidate lock.
             0..6 => {
-                let fault = rng.u64(..3) == 0;
-                let _sem = (!fault).then(|| self.sem.write().unwrap());
-                let _inval = fault.then(|| self.inval.read().unwrap());
-                let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                if let Err(e) = dirty(fs, &self.inode, start, len) {
-                    fs.release_delalloc(&self.inode, start, len);
-                    return Err(e);
-                }
-                if rng.u64(..8) == 0 {
-                    // A short write.
-                    fs.release_delalloc(&self.inode, start, len);
-                    return Ok(());
-                }
-                // Space is reserved: writeback has no caller that it could refuse.
-                let r = flush(dev, fs, &self.inode, start, &seeds, false);
-                assert_eq!(r, Ok(()), "{:?}", fs.statfs());
-                pages.iter_mut().zip(seeds).for_each(|(p, s)| **p = Some(s));
+                let (fault, short) = (rng.u64(..3) == 0, rng.u64(..8) == 0);
+                self.buffered(dev, fs, start, &seeds, fault, short)
             }
-            // Direct, under the shared lock where that is enough.
-            6..10 => {
-                let shared = fs.reserve_direct(&self.inode, start, len)?;
-                let _r = shared.then(|| self.sem.read().unwrap());
-                let _w = (!shared).then(|| self.sem.write().unwrap());
-                let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                let r = flush(dev, fs, &self.inode, start, &seeds, true);
-                for (i, p) in pages.iter_mut().enumerate() {
-                    // After an error a part of it may have been written.
-                    **p = match r {
-                        Ok(()) => Some(seeds[i]),
-                        Err(_) => read(dev, fs, &self.inode, start + i as u64)?,
-                    };
-                }
-                r?;
-            }
+            6..10 => self.direct(dev, fs, start, &seeds),
             10..12 => {
-                let _sem = self.sem.write().unwrap();
-                let _inval = self.inval.write().unwrap();
-                let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                // Making room works on a full disk.
-                assert_eq!(
-                    fs.punch(&self.inode, start, len),
-                    Ok(()),
-                    "{:?}",
-                    fs.statfs()
-                );
-                pages.iter_mut().for_each(|p| **p = None);
+                self.punch(fs, start, len);
+                Ok(())
             }
             12 => {
-                let _sem = self.sem.write().unwrap();
-                let _inval = self.inval.write().unwrap();
-                let mut pages: Vec<_> = self.pages[start as usize..]
-                    .iter()
-                    .map(|p| p.lock().unwrap())
-                    .collect();
-                assert_eq!(
-                    fs.set_size(&self.inode, block_to_bytes(start)),
-                    Ok(()),
-                    "{:?}",
-                    fs.statfs()
-                );
-                pages.iter_mut().for_each(|p| **p = None);
+                self.cut(fs, start);
+                Ok(())
             }
             13 => {
                 let _sem = self.sem.write().unwrap();
                 let _inval = self.inval.write().unwrap();
-                fs.preallocate(&self.inode, start, len, None)?;
+                fs.preallocate(&self.inode, start, len, None)
             }
-            14 => {
-                let _sem = self.sem.write().unwrap();
-                let _inval = self.inval.write().unwrap();
-                let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                let r = fs.zero_range(&self.inode, start, len, None);
-                pages.iter_mut().for_each(|p| **p = None);
-                r?;
-            }
-            // A failed write.
-            15 => {
-                let _sem = self.sem.write().unwrap();
-                let mut pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                let direct = rng.u64(..2) == 0;
-                if !direct {
-                    if let Err(e) = dirty(fs, &self.inode, start, len) {
-                        fs.release_delalloc(&self.inode, start, len);
-                        return Err(e);
-                    }
-                }
-                let s = fs.start_write(&self.inode, start, &vec![0; len as usize], direct)?;
-                assert_eq!(fs.finish_write(s.ordered, 0, Err(EIO)), Err(EIO));
-                fs.release_delalloc(&self.inode, start, len);
-                pages.iter_mut().for_each(|p| **p = p.take());
-            }
-            16..20 => {
-                let pages: Vec<_> = self.pages[at].iter().map(|p| p.lock().unwrap()).collect();
-                for (i, p) in pages.iter().enumerate() {
-                    assert_eq!(
-                        read(dev, fs, &self.inode, start + i as u64)?,
-                        **p,
-                        "block {}",
-                        start + i as u64
-                    );
-                }
-            }
+            14 => self.zero(fs, start, len),
+            15 => self.failed_write(fs, start, len, rng.u64(..2) == 0),
+            16..20 => self.compare(dev, fs, start, len),
             // Reads without a lock see some block that was written there, or a hole.
             20..22 => {
-                for b in start..start + len {
-                    read(dev, fs, &self.inode, b)?;
-                }
+                (start..start + len).try_for_each(|b| read(dev, fs, &self.inode, b).map(|_| ()))
             }
-            22 => fs.sync_inode(&self.inode)?,
+            22 => fs.sync_inode(&self.inode),
             _ => {
                 fs.release_maps(&self.inode, start, len);
-                fs.map_report(&self.inode, start, len)?;
+                fs.map_report(&self.inode, start, len).map(|_| ())
             }
+        }
+    }
+
+    fn lock(&self, start: u64, len: u64) -> Vec<MutexGuard<'_, Option<u64>>> {
+        let range = start as usize..(start + len) as usize;
+        self.pages[range]
+            .iter()
+            .map(|p| p.lock().unwrap())
+            .collect()
+    }
+
+    /// A buffered write under i_rwsem, or a page fault under the invalidate lock.
+    fn buffered(
+        &self,
+        dev: &Device,
+        fs: &Fs,
+        start: u64,
+        seeds: &[u64],
+        fault: bool,
+        short: bool,
+    ) -> Result {
+        let len = seeds.len() as u64;
+        let _sem = (!fault).then(|| self.sem.write().unwrap());
+        let _inval = fault.then(|| self.inval.read().unwrap());
+        let mut pages = self.lock(start, len);
+        if let Err(e) = dirty(fs, &self.inode, start, len) {
+            fs.release_delalloc(&self.inode, start, len);
+            return Err(e);
+        }
+        if short {
+            // Nothing is written after all.
+            fs.release_delalloc(&self.inode, start, len);
+            return Ok(());
+        }
+        // Space is reserved: writeback has no caller that it could refuse.
+        let r = flush(dev, fs, &self.inode, start, seeds, false);
+        assert_eq!(r, Ok(()), "{:?}", fs.statfs());
+        pages
+            .iter_mut()
+            .zip(seeds)
+            .for_each(|(p, s)| **p = Some(*s));
+        Ok(())
+    }
+
+    /// A direct write, under the shared lock where that is enough.
+    fn direct(&self, dev: &Device, fs: &Fs, start: u64, seeds: &[u64]) -> Result {
+        let len = seeds.len() as u64;
+        let shared = fs.reserve_direct(&self.inode, start, len)?;
+        let _r = shared.then(|| self.sem.read().unwrap());
+        let _w = (!shared).then(|| self.sem.write().unwrap());
+        let mut pages = self.lock(start, len);
+        let r = flush(dev, fs, &self.inode, start, seeds, true);
+        for (i, p) in pages.iter_mut().enumerate() {
+            // After an error a part of it may have been written.
+            **p = match r {
+                Ok(()) => Some(seeds[i]),
+                Err(_) => read(dev, fs, &self.inode, start + i as u64)?,
+            };
+        }
+        r
+    }
+
+    /// A hole. Making room works on a full disk.
+    fn punch(&self, fs: &Fs, start: u64, len: u64) {
+        let _sem = self.sem.write().unwrap();
+        let _inval = self.inval.write().unwrap();
+        let mut pages = self.lock(start, len);
+        assert_eq!(
+            fs.punch(&self.inode, start, len),
+            Ok(()),
+            "{:?}",
+            fs.statfs()
+        );
+        pages.iter_mut().for_each(|p| **p = None);
+    }
+
+    /// A truncation.
+    fn cut(&self, fs: &Fs, start: u64) {
+        let _sem = self.sem.write().unwrap();
+        let _inval = self.inval.write().unwrap();
+        let mut pages: Vec<_> = self.pages[start as usize..]
+            .iter()
+            .map(|p| p.lock().unwrap())
+            .collect();
+        assert_eq!(
+            fs.set_size(&self.inode, block_to_bytes(start)),
+            Ok(()),
+            "{:?}",
+            fs.statfs()
+        );
+        pages.iter_mut().for_each(|p| **p = None);
+    }
+
+    /// A range of zeroes.
+    fn zero(&self, fs: &Fs, start: u64, len: u64) -> Result {
+        let _sem = self.sem.write().unwrap();
+        let _inval = self.inval.write().unwrap();
+        let mut pages = self.lock(start, len);
+        let r = fs.zero_range(&self.inode, start, len, None);
+        pages.iter_mut().for_each(|p| **p = None);
+        r
+    }
+
+    /// A write whose I/O fails.
+    fn failed_write(&self, fs: &Fs, start: u64, len: u64, direct: bool) -> Result {
+        let _sem = self.sem.write().unwrap();
+        let mut pages = self.lock(start, len);
+        if !direct {
+            if let Err(e) = dirty(fs, &self.inode, start, len) {
+                fs.release_delalloc(&self.inode, start, len);
+                return Err(e);
+            }
+        }
+        let s = fs.start_write(&self.inode, start, &vec![0; len as usize], direct)?;
+        assert_eq!(fs.finish_write(s.ordered, 0, Err(EIO)), Err(EIO));
+        fs.release_delalloc(&self.inode, start, len);
+        pages.iter_mut().for_each(|p| **p = p.take());
+        Ok(())
+    }
+
+    /// Reads what must be there.
+    fn compare(&self, dev: &Device, fs: &Fs, start: u64, len: u64) -> Result {
+        let pages = self.lock(start, len);
+        for (i, p) in pages.iter().enumerate() {
+            assert_eq!(
+                read(dev, fs, &self.inode, start + i as u64)?,
+                **p,
+                "block {}",
+                start + i as u64
+            );
         }
         Ok(())
     }
@@ -196,6 +240,45 @@ fn watchdog(beat: &AtomicU64, stop: &AtomicBool) {
             std::process::abort();
         }
     }
+}
+
+/// A rename over what is there, if the VFS would allow it.
+fn rename(
+    fs: &Fs,
+    from: (&Shared<Inode>, &[u8]),
+    i: Shared<Inode>,
+    to: (&Shared<Inode>, &[u8]),
+    target: Option<Shared<Inode>>,
+    exchange: bool,
+) -> Result {
+    let same = |t: &Shared<Inode>| (t.kind() == S_IFDIR) == (i.kind() == S_IFDIR);
+    let empty = |t: &Shared<Inode>| t.kind() != S_IFDIR || t.attrs().nlink == 2;
+    let r = if target.as_ref().is_none_or(|t| same(t) && empty(t)) {
+        fs.rename(&Rename {
+            old_dir: from.0,
+            old_name: from.1,
+            inode: &i,
+            new_dir: to.0,
+            new_name: to.1,
+            target: target.as_ref(),
+            flags: RenameFlags {
+                exchange,
+                ..Default::default()
+            },
+            whiteout: None,
+        })
+    } else {
+        Ok(())
+    };
+    fs.iput(i);
+    if let Some(t) = target {
+        if t.attrs().nlink == 0 {
+            fs.delete_inode(t)?;
+        } else {
+            fs.iput(t);
+        }
+    }
+    r
 }
 
 fn names(
@@ -261,34 +344,8 @@ fn names(
             let new_dir = if rng.u64(..2) == 0 { dir } else { other };
             let m = name(rng.u64(..40));
             let target = find(new_dir, &m)?;
-            let same = |t: &Shared<Inode>| (t.kind() == S_IFDIR) == (i.kind() == S_IFDIR);
-            let empty = |t: &Shared<Inode>| t.kind() != S_IFDIR || t.attrs().nlink == 2;
-            let r = if target.as_ref().is_none_or(|t| same(t) && empty(t)) {
-                fs.rename(&Rename {
-                    old_dir: dir,
-                    old_name: &name(n),
-                    inode: &i,
-                    new_dir,
-                    new_name: &m,
-                    target: target.as_ref(),
-                    flags: RenameFlags {
-                        exchange: target.is_some() && rng.u64(..3) == 0,
-                        ..Default::default()
-                    },
-                    whiteout: None,
-                })
-            } else {
-                Ok(())
-            };
-            fs.iput(i);
-            if let Some(t) = target {
-                if t.attrs().nlink == 0 {
-                    fs.delete_inode(t)?;
-                } else {
-                    fs.iput(t);
-                }
-            }
-            r?;
+            let exchange = target.is_some() && rng.u64(..3) == 0;
+            rename(fs, (dir, &name(n)), i, (new_dir, &m), target, exchange)?;
         }
         (_, None) => {
             let t = fs.tmpfile(&regular())?;
@@ -306,31 +363,86 @@ fn seconds() -> u64 {
         .unwrap_or(5)
 }
 
-fn storm(room: Option<u64>, secs: u64, seed: u64) {
-    let disk = make(if room.is_some() { 4096 } else { 65536 });
-    let dev = disk.device();
-    let fs = mount(&disk);
-    let root = fs.iget(fs.root_ino()).unwrap();
-    if let Some(room) = room {
-        let f = fs.create(&root, b"filler", &regular()).unwrap();
-        let n = fs.statfs().bavail - room;
-        fs.preallocate(&f, 0, n, None).unwrap();
-        fs.iput(f);
+/// A filesystem with directories and files for a storm; without `room`, there is plenty.
+struct Bed {
+    disk: MemDisk,
+    fs: Shared<Fs>,
+    root: Shared<Inode>,
+    dirs: Vec<Shared<Inode>>,
+    files: Vec<Handle>,
+}
+
+impl Bed {
+    fn new(room: Option<u64>) -> Self {
+        let disk = make(if room.is_some() { 4096 } else { 65536 });
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        if let Some(room) = room {
+            let f = fs.create(&root, b"filler", &regular()).unwrap();
+            let n = fs.statfs().bavail - room;
+            fs.preallocate(&f, 0, n, None).unwrap();
+            fs.iput(f);
+        }
+        let make = |name: String, new| fs.create(&root, name.as_bytes(), &new).unwrap();
+        let dirs = (0..2).map(|i| make(format!("d{i}"), file(S_IFDIR | 0o755)));
+        let dirs = dirs.collect();
+        let files = (0..3).map(|i| Handle::new(make(format!("f{i}"), regular())));
+        let files = files.collect();
+        Self {
+            disk,
+            fs,
+            root,
+            dirs,
+            files,
+        }
     }
-    let dirs: Vec<_> = (0..2)
-        .map(|i| {
-            fs.create(&root, format!("d{i}").as_bytes(), &file(S_IFDIR | 0o755))
-                .unwrap()
-        })
-        .collect();
-    let files: Vec<_> = (0..3)
-        .map(|i| {
-            Handle::new(
-                fs.create(&root, format!("f{i}").as_bytes(), &regular())
-                    .unwrap(),
-            )
-        })
-        .collect();
+
+    /// Commits, reclaim, and power cuts: everything so far was flushed, in some order.
+    fn disturb(&self, end: Instant) {
+        let mut n = 0;
+        while Instant::now() < end {
+            self.fs.shrink_scan(50);
+            match n % 3 {
+                0 => self.fs.sync().unwrap(),
+                1 => self.fs.commit_tick().unwrap(),
+                _ => {
+                    self.fs.statfs();
+                }
+            }
+            if n % 20 == 0 {
+                fsck(&self.disk.fork());
+            }
+            n += 1;
+        }
+    }
+
+    /// Everything is on disk as the pages say, and after the unmount, too.
+    fn verify(self) {
+        for f in &self.files {
+            let before = f.inode.blocks();
+            self.fs.sync().unwrap();
+            assert_eq!(f.inode.blocks(), before);
+        }
+        let found = at_rest(&self.disk, &self.fs);
+        for f in &self.files {
+            let pages = f.pages.iter().enumerate();
+            let want: BTreeMap<u64, u64> = pages
+                .filter_map(|(b, p)| Some((b as u64, (*p.lock().unwrap())?)))
+                .collect();
+            assert_eq!(found[&f.inode.ino()].blocks, want);
+        }
+        let fs = self.fs;
+        self.files.into_iter().for_each(|f| fs.iput(f.inode));
+        self.dirs.into_iter().for_each(|d| fs.iput(d));
+        fs.iput(self.root);
+        fs.unmount().unwrap();
+        fsck(&self.disk);
+    }
+}
+
+fn storm(room: Option<u64>, secs: u64, seed: u64) {
+    let bed = Bed::new(room);
+    let dev = bed.disk.device();
     let seeds = AtomicU64::new(1);
     let (stop, beat) = (AtomicBool::new(false), AtomicU64::new(0));
     let end = Instant::now() + Duration::from_secs(secs);
@@ -341,53 +453,28 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
         no_space(r);
         beat.fetch_add(1, Ordering::Relaxed);
     };
+    let data = |t: u64| {
+        let mut rng = Rng::with_seed(seed * 1000 + t);
+        while Instant::now() < end {
+            let f = &bed.files[rng.u64(..3) as usize];
+            report(f.step(&dev, &bed.fs, &mut rng, &seeds));
+        }
+    };
+    let tree = |t: u64| {
+        let mut rng = Rng::with_seed(seed * 2000 + t);
+        while Instant::now() < end {
+            let _sem = dir_sem.lock().unwrap();
+            let a = rng.u64(..2) as usize;
+            let (dir, other) = (&bed.dirs[a], &bed.dirs[1 - a]);
+            report(names(&dev, &bed.fs, dir, other, &mut rng, t));
+        }
+    };
     std::thread::scope(|s| {
         s.spawn(|| watchdog(&beat, &stop));
-        let workers: Vec<_> = (0..4)
-            .map(|t| {
-                let (dev, fs, files, seeds, report) = (&dev, &fs, &files, &seeds, &report);
-                s.spawn(move || {
-                    let mut rng = Rng::with_seed(seed * 1000 + t);
-                    while Instant::now() < end {
-                        let f = &files[rng.u64(..3) as usize];
-                        report(f.step(dev, fs, &mut rng, seeds));
-                    }
-                })
-            })
-            .chain((0..2).map(|t| {
-                let (dev, fs, dirs, report, dir_sem) = (&dev, &fs, &dirs, &report, &dir_sem);
-                s.spawn(move || {
-                    let mut rng = Rng::with_seed(seed * 2000 + t);
-                    while Instant::now() < end {
-                        let _sem = dir_sem.lock().unwrap();
-                        let a = rng.u64(..2) as usize;
-                        report(names(dev, fs, &dirs[a], &dirs[1 - a], &mut rng, t));
-                    }
-                })
-            }))
-            .chain((0..1).map(|_| {
-                let (disk, fs) = (&disk, &fs);
-                s.spawn(move || {
-                    let mut n = 0;
-                    while Instant::now() < end {
-                        fs.shrink_scan(50);
-                        match n % 3 {
-                            0 => fs.sync().unwrap(),
-                            1 => fs.commit_tick().unwrap(),
-                            _ => {
-                                fs.statfs();
-                            }
-                        }
-                        if n % 20 == 0 {
-                            // The power goes now; everything so far was flushed, in some order.
-                            let crash = disk.fork();
-                            fsck(&crash);
-                        }
-                        n += 1;
-                    }
-                })
-            }))
-            .collect();
+        let (data, tree) = (&data, &tree);
+        let mut workers: Vec<_> = (0..4).map(|t| s.spawn(move || data(t))).collect();
+        workers.extend((0..2).map(|t| s.spawn(move || tree(t))));
+        workers.push(s.spawn(|| bed.disturb(end)));
         let done: Vec<_> = workers.into_iter().map(|w| w.join()).collect();
         stop.store(true, Ordering::SeqCst);
         for d in done {
@@ -396,35 +483,13 @@ fn storm(room: Option<u64>, secs: u64, seed: u64) {
             }
         }
     });
-    for f in &files {
-        assert_eq!(f.inode.blocks(), {
-            fs.sync().unwrap();
-            f.inode.blocks()
-        });
-    }
     let full = full.load(Ordering::Relaxed);
     println!(
         "{} operations, {full} without space",
         beat.load(Ordering::Relaxed)
     );
     assert_eq!(full > 0, room.is_some());
-    let found = at_rest(&disk, &fs);
-    for f in &files {
-        let want: BTreeMap<u64, u64> = f
-            .pages
-            .iter()
-            .enumerate()
-            .filter_map(|(b, p)| Some((b as u64, (*p.lock().unwrap())?)))
-            .collect();
-        assert_eq!(found[&f.inode.ino()].blocks, want);
-    }
-    for f in files {
-        fs.iput(f.inode);
-    }
-    dirs.into_iter().for_each(|d| fs.iput(d));
-    fs.iput(root);
-    fs.unmount().unwrap();
-    fsck(&disk);
+    bed.verify();
 }
 
 #[test]
@@ -438,8 +503,66 @@ fn a_storm_on_a_full_disk_leaves_a_consistent_disk() {
     storm(Some(500), seconds(), 2);
 }
 
-/// What must be there after a crash: what the last sync that returned saw. What may be there: what was
-/// done later, as whole operations.
+/// Names with the seed of their first block.
+type State = BTreeMap<Vec<u8>, u64>;
+
+/// One operation on one of a dozen names; the state follows.
+fn change(
+    dev: &Device,
+    fs: &Fs,
+    root: &Shared<Inode>,
+    rng: &mut Rng,
+    step: u64,
+    state: &mut State,
+) {
+    let name = format!("n{}", rng.u64(..12)).into_bytes();
+    let old = fs.lookup(root, &name).unwrap();
+    let Some(i) = old.map(|e| fs.iget(e.ino).unwrap()) else {
+        rng.u64(..10);
+        let i = fs.create(root, &name, &regular()).unwrap();
+        write(dev, fs, &i, 0, &[step * 1000]).unwrap();
+        fs.iput(i);
+        state.insert(name, step * 1000);
+        return;
+    };
+    match rng.u64(..10) {
+        0..3 => {
+            fs.unlink(root, &name, &i).unwrap();
+            fs.delete_inode(i).unwrap();
+            state.remove(&name);
+            return;
+        }
+        3..6 => {
+            let k = rng.u64(..30);
+            let seeds: Vec<u64> = (0..=k).map(|b| step * 1000 + b).collect();
+            write(dev, fs, &i, 0, &seeds).unwrap();
+            state.insert(name, step * 1000);
+        }
+        6 => fs.punch(&i, 1 + rng.u64(..10), 7).unwrap(),
+        7 => {
+            fs.preallocate(&i, 40, 20, None).unwrap();
+            flush(dev, fs, &i, 45, &[step * 1000], true).unwrap();
+        }
+        8 => fs.set_size(&i, 4096 + rng.u64(..20) * 4096).unwrap(),
+        _ => {}
+    }
+    fs.iput(i);
+}
+
+/// Checks the disk after a power cut at operation `cut`: it has the state of the last sync before, or of
+/// the first one after.
+fn judge(disk: &MemDisk, root: u64, history: &[(usize, State)], cut: usize, what: &str) {
+    let found = fsck(disk);
+    let names = found[&root].names.iter();
+    let last = history.iter().rposition(|(at, _)| *at <= cut).unwrap();
+    let state: State = names
+        .map(|(n, ino)| (n.clone(), found[ino].blocks[&0]))
+        .collect();
+    let ok = history[last..].iter().take(2).any(|(_, m)| *m == state);
+    assert!(ok, "{what}: {state:?} is neither before nor after a sync");
+}
+
+/// After a crash there is what the last sync that returned saw, or that and all that the next one saw.
 #[test]
 fn a_crash_at_any_write_loses_nothing_committed() {
     for seed in 0..6 {
@@ -450,53 +573,15 @@ fn a_crash_at_any_write_loses_nothing_committed() {
         let dev = rec.device();
         let root = fs.iget(fs.root_ino()).unwrap();
         let mut rng = Rng::with_seed(seed);
-        // After which operation of the device which state was durable: names with first block.
-        let mut model: BTreeMap<Vec<u8>, u64> = BTreeMap::new();
-        let mut history: Vec<(usize, BTreeMap<Vec<u8>, u64>)> = Vec::from([(0, model.clone())]);
-        for step in 0..250u64 {
-            let name = format!("n{}", rng.u64(..12)).into_bytes();
-            let old = fs
-                .lookup(&root, &name)
-                .unwrap()
-                .map(|e| fs.iget(e.ino).unwrap());
-            match (rng.u64(..10), old) {
-                (0..3, Some(i)) => {
-                    fs.unlink(&root, &name, &i).unwrap();
-                    fs.delete_inode(i).unwrap();
-                    model.remove(&name);
-                }
-                (3..6, Some(i)) => {
-                    let k = rng.u64(..30);
-                    let seeds: Vec<u64> = (0..=k).map(|b| step * 1000 + b).collect();
-                    write(&dev, &fs, &i, 0, &seeds).unwrap();
-                    model.insert(name, step * 1000);
-                    fs.iput(i);
-                }
-                (6, Some(i)) => {
-                    fs.punch(&i, 1 + rng.u64(..10), 7).unwrap();
-                    fs.iput(i);
-                }
-                (7, Some(i)) => {
-                    fs.preallocate(&i, 40, 20, None).unwrap();
-                    flush(&dev, &fs, &i, 45, &[step * 1000], true).unwrap();
-                    fs.iput(i);
-                }
-                (8, Some(i)) => {
-                    fs.set_size(&i, 4096 + rng.u64(..20) * 4096).unwrap();
-                    fs.iput(i);
-                }
-                (_, Some(i)) => fs.iput(i),
-                (_, None) => {
-                    let i = fs.create(&root, &name, &regular()).unwrap();
-                    write(&dev, &fs, &i, 0, &[step * 1000]).unwrap();
-                    fs.iput(i);
-                    model.insert(name, step * 1000);
-                }
-            }
+        let mut state = State::new();
+        // After which operation of the device which state was durable.
+        let mut history = Vec::from([(0, state.clone())]);
+        for step in 0..250 {
+            change(&dev, &fs, &root, &mut rng, step, &mut state);
             if rng.u64(..6) == 0 {
                 // Commits that overlap nothing: exact states.
                 fs.sync().unwrap();
-                history.push((rec.len(), model.clone()));
+                history.push((rec.len(), state.clone()));
             }
         }
         let total = rec.len();
@@ -511,18 +596,8 @@ fn a_crash_at_any_write_loses_nothing_committed() {
                 1 => true,
                 _ => coin.u64(..2) == 0,
             });
-            let found = fsck(&disk);
-            let names = &found[&fs.root_ino()].names;
-            let last = history.iter().rposition(|(at, _)| *at <= cut).unwrap();
-            let state: BTreeMap<Vec<u8>, u64> = names
-                .iter()
-                .map(|(n, ino)| (n.clone(), found[ino].blocks[&0]))
-                .collect();
-            let ok = history[last..].iter().take(2).any(|(_, m)| *m == state);
-            assert!(
-                ok,
-                "seed {seed} cut {cut} of {total}: {state:?} is neither before nor after a sync"
-            );
+            let what = format!("seed {seed} cut {cut} of {total}");
+            judge(&disk, fs.root_ino(), &history, cut, &what);
             if rng.u64(..20) == 0 {
                 // It mounts, goes on, and is consistent again.
                 let again = mount(&disk);

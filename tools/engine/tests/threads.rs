@@ -25,7 +25,7 @@ fn new(mode: u32) -> NewInode<'static> {
     }
 }
 
-/// ENOSPC is an answer, everything else is a failure.
+/// ENOSPC is a valid result, every other error is a failure.
 fn ok<T>(what: &str, r: Result<T>) -> Option<T> {
     match r {
         Ok(v) => Some(v),
@@ -84,6 +84,53 @@ fn read(fs: &Fs, file: &Inode, block: u64) {
     );
 }
 
+/// Makes or removes a file in the shared directory.
+fn shared_name(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, number: u64) {
+    let dir = shared.lock().expect("lock");
+    let name = format!("s{me}-{number}");
+    if let Some(e) = fs.lookup(&dir, name.as_bytes()).expect("lookup") {
+        let i = fs.iget(e.ino).expect("iget");
+        fs.unlink(&dir, name.as_bytes(), &i).expect("unlink");
+        fs.delete_inode(i).expect("delete");
+    } else if let Some(i) = ok("create", fs.create(&dir, name.as_bytes(), &new(S_IFREG))) {
+        write(fs, &i, 0, 3, me, true);
+        fs.iput(i);
+    }
+}
+
+/// Moves a file into the shared directory and back. False: it has no name any more.
+fn there_and_back(
+    fs: &Fs,
+    me: u64,
+    mine: &Shared<Inode>,
+    shared: &Mutex<Shared<Inode>>,
+    name: &str,
+    i: &Shared<Inode>,
+) -> bool {
+    let away = format!("moved{me}");
+    let dir = shared.lock().expect("lock");
+    let mv = |od: &Shared<Inode>, on: &str, nd: &Shared<Inode>, nn: &str| {
+        fs.rename(&Rename {
+            old_dir: od,
+            old_name: on.as_bytes(),
+            inode: i,
+            new_dir: nd,
+            new_name: nn.as_bytes(),
+            target: None,
+            flags: RenameFlags::default(),
+            whiteout: None,
+        })
+    };
+    if ok("rename", mv(mine, name, &dir, &away)).is_some()
+        && ok("rename back", mv(&dir, &away, mine, name)).is_none()
+    {
+        // No space for the way back, but always for removal.
+        fs.unlink(&dir, away.as_bytes(), i).expect("unlink");
+        return false;
+    }
+    true
+}
+
 /// One worker with files of its own; the shared directory is under a lock, like i_rwsem.
 fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u64 {
     let mut rng = Rng::with_seed(me * 7919 + 12345);
@@ -127,47 +174,15 @@ fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u
             }
             (5, Some(f)) => fs.set_size(&f, rng.u64(..100 * 4096)).expect("truncate"),
             (6, Some(f)) => fs.sync_inode(&f).expect("fsync"),
-            (7, _) => {
-                let dir = shared.lock().expect("lock");
-                let name = format!("s{me}-{}", rng.u64(..8));
-                if let Some(e) = fs.lookup(&dir, name.as_bytes()).expect("lookup") {
-                    let i = fs.iget(e.ino).expect("iget");
-                    fs.unlink(&dir, name.as_bytes(), &i).expect("unlink");
-                    fs.delete_inode(i).expect("delete");
-                } else if let Some(i) =
-                    ok("create", fs.create(&dir, name.as_bytes(), &new(S_IFREG)))
-                {
-                    write(fs, &i, 0, 3, me, true);
-                    fs.iput(i);
-                }
-            }
+            (7, _) => shared_name(fs, me, shared, rng.u64(..8)),
             (8, Some(_)) => {
-                // Into the shared directory and back.
                 let n = rng.u64(..files.len() as u64) as usize;
                 let (name, i) = files.swap_remove(n);
-                let away = format!("moved{me}");
-                let dir = shared.lock().expect("lock");
-                let mv = |od: &Shared<Inode>, on: &str, nd: &Shared<Inode>, nn: &str| {
-                    fs.rename(&Rename {
-                        old_dir: od,
-                        old_name: on.as_bytes(),
-                        inode: &i,
-                        new_dir: nd,
-                        new_name: nn.as_bytes(),
-                        target: None,
-                        flags: RenameFlags::default(),
-                        whiteout: None,
-                    })
-                };
-                if ok("rename", mv(&mine, &name, &dir, &away)).is_some()
-                    && ok("rename back", mv(&dir, &away, &mine, &name)).is_none()
-                {
-                    // No space for the way back, but always for removal.
-                    fs.unlink(&dir, away.as_bytes(), &i).expect("unlink");
+                if there_and_back(fs, me, &mine, shared, &name, &i) {
+                    files.push((name, i));
+                } else {
                     fs.delete_inode(i).expect("delete");
-                    continue;
                 }
-                files.push((name, i));
             }
             (k, Some(f)) => {
                 let start = rng.u64(..80);

@@ -144,92 +144,94 @@ fn failed_writes_leave_what_was_there() {
     fs.iput(root);
 }
 
+/// An operation: device, filesystem, root directory, the file `f`.
+type Step =
+    fn(&ordofs_engine::os::Device, &Fs, &Shared<Inode>, &Shared<Inode>) -> kernel::prelude::Result;
+/// The operations, by name. There are the files `f` and `victim`.
+const STEPS: &[(&str, Step)] = &[
+    ("map_write", |_, fs, _, f| {
+        fs.map_write(f, 200, 7)
+            .map(|_| fs.release_delalloc(f, 200, 7))
+    }),
+    ("write hole", |d, fs, _, f| {
+        dirty(fs, f, 100, 8)?;
+        flush(d, fs, f, 100, &[1; 8], false)
+    }),
+    ("direct", |d, fs, _, f| flush(d, fs, f, 2, &[9; 4], true)),
+    ("in place", |d, fs, _, f| flush(d, fs, f, 40, &[9; 4], true)),
+    ("preallocate", |_, fs, _, f| {
+        fs.preallocate(f, 300, 50, Some(400 * 4096))
+    }),
+    ("zero", |_, fs, _, f| fs.zero_range(f, 3, 30, None)),
+    ("punch", |_, fs, _, f| fs.punch(f, 5, 30)),
+    ("truncate", |_, fs, _, f| fs.set_size(f, 3 * 4096)),
+    ("create", |_, fs, root, _| {
+        fs.create(root, b"new", &regular()).map(|i| fs.iput(i))
+    }),
+    ("symlink", |_, fs, root, _| {
+        let new = NewInode {
+            symlink: Some(&[b'x'; 2000]),
+            ..file(S_IFLNK | 0o777)
+        };
+        fs.create(root, b"link", &new).map(|i| fs.iput(i))
+    }),
+    ("link", |_, fs, root, f| fs.link(root, b"other", f)),
+    ("tmpfile", |_, fs, _, _| {
+        fs.tmpfile(&regular()).and_then(|i| fs.delete_inode(i))
+    }),
+    ("unlink", |_, fs, root, _| {
+        let i = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
+        let r = fs.unlink(root, b"victim", &i);
+        match r {
+            Ok(()) => fs.delete_inode(i),
+            Err(e) => {
+                fs.iput(i);
+                Err(e)
+            }
+        }
+    }),
+    ("rename", |_, fs, root, f| {
+        let t = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
+        let whiteout = file(0o020000);
+        let r = Rename {
+            old_dir: root,
+            old_name: b"f",
+            inode: f,
+            new_dir: root,
+            new_name: b"victim",
+            target: Some(&t),
+            flags: RenameFlags::default(),
+            whiteout: Some(&whiteout),
+        };
+        let r = fs.rename(&r);
+        fs.iput(t);
+        r
+    }),
+];
+
+fn with_two_files() -> ordofs_engine::os::mem::MemDisk {
+    let base = make(16384);
+    let fs = mount(&base);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&base.device(), &fs, &f, 0, &(0..32).collect::<Vec<_>>()).unwrap();
+    fs.preallocate(&f, 38, 20, Some(60 * 4096)).unwrap();
+    fs.iput(f);
+    let v = fs.create(&root, b"victim", &regular()).unwrap();
+    write(&base.device(), &fs, &v, 0, &[1, 2, 3]).unwrap();
+    fs.iput(v);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    base
+}
+
 /// Every operation with every one of its allocations failing: no reservation leaks, nothing is half
 /// done, and what is on disk is consistent.
 #[test]
 fn failing_allocations_leak_nothing() {
-    type Step = fn(
-        &ordofs_engine::os::Device,
-        &Fs,
-        &Shared<Inode>,
-        &Shared<Inode>,
-    ) -> kernel::prelude::Result;
-    let steps: &[(&str, Step)] = &[
-        ("map_write", |_, fs, _, f| {
-            fs.map_write(f, 200, 7)
-                .map(|_| fs.release_delalloc(f, 200, 7))
-        }),
-        ("write hole", |d, fs, _, f| {
-            dirty(fs, f, 100, 8)?;
-            flush(d, fs, f, 100, &[1; 8], false)
-        }),
-        ("direct", |d, fs, _, f| flush(d, fs, f, 2, &[9; 4], true)),
-        ("in place", |d, fs, _, f| flush(d, fs, f, 40, &[9; 4], true)),
-        ("preallocate", |_, fs, _, f| {
-            fs.preallocate(f, 300, 50, Some(400 * 4096))
-        }),
-        ("zero", |_, fs, _, f| fs.zero_range(f, 3, 30, None)),
-        ("punch", |_, fs, _, f| fs.punch(f, 5, 30)),
-        ("truncate", |_, fs, _, f| fs.set_size(f, 3 * 4096)),
-        ("create", |_, fs, root, _| {
-            fs.create(root, b"new", &regular()).map(|i| fs.iput(i))
-        }),
-        ("symlink", |_, fs, root, _| {
-            let new = NewInode {
-                symlink: Some(&[b'x'; 2000]),
-                ..file(S_IFLNK | 0o777)
-            };
-            fs.create(root, b"link", &new).map(|i| fs.iput(i))
-        }),
-        ("link", |_, fs, root, f| fs.link(root, b"other", f)),
-        ("tmpfile", |_, fs, _, _| {
-            fs.tmpfile(&regular()).and_then(|i| fs.delete_inode(i))
-        }),
-        ("unlink", |_, fs, root, _| {
-            let i = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
-            let r = fs.unlink(root, b"victim", &i);
-            match r {
-                Ok(()) => fs.delete_inode(i),
-                Err(e) => {
-                    fs.iput(i);
-                    Err(e)
-                }
-            }
-        }),
-        ("rename", |_, fs, root, f| {
-            let t = fs.iget(fs.lookup(root, b"victim")?.unwrap().ino)?;
-            let whiteout = file(0o020000);
-            let r = Rename {
-                old_dir: root,
-                old_name: b"f",
-                inode: f,
-                new_dir: root,
-                new_name: b"victim",
-                target: Some(&t),
-                flags: RenameFlags::default(),
-                whiteout: Some(&whiteout),
-            };
-            let r = fs.rename(&r);
-            fs.iput(t);
-            r
-        }),
-    ];
-    let base = make(16384);
-    {
-        let fs = mount(&base);
-        let root = fs.iget(fs.root_ino()).unwrap();
-        let f = fs.create(&root, b"f", &regular()).unwrap();
-        write(&base.device(), &fs, &f, 0, &(0..32).collect::<Vec<_>>()).unwrap();
-        fs.preallocate(&f, 38, 20, Some(60 * 4096)).unwrap();
-        fs.iput(f);
-        let v = fs.create(&root, b"victim", &regular()).unwrap();
-        write(&base.device(), &fs, &v, 0, &[1, 2, 3]).unwrap();
-        fs.iput(v);
-        fs.iput(root);
-        fs.unmount().unwrap();
-    }
+    let base = with_two_files();
     fsck(&base);
-    for (name, step) in steps {
+    for (name, step) in STEPS {
         let mut n = 0;
         loop {
             let disk = base.fork();

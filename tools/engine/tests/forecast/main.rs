@@ -5,8 +5,8 @@
 //!
 //! The engine is compiled into this test once more, on locks that watch the reservations ([`os`]). Random
 //! operations run on small trees and on trees of several levels with few, long items to a node, where a
-//! change dirties most. Commits between the operations make nodes clean again, and write no more than they
-//! were promised, but for a few.
+//! change dirties most. Commits between the operations make nodes clean again, and write no more than was
+//! reserved for them, but for a few.
 
 #[path = "../../../../rust/engine/mod.rs"]
 #[allow(dead_code, clippy::all)]
@@ -28,7 +28,7 @@ const BLOCKS: u64 = 1 << 17;
 /// the trees here have up to three levels, a directory of a hundred million names has six, and a change
 /// may dirty two nodes on each.
 const ROOM: i64 = 2 * 3;
-/// Nodes that a commit may write without a promise, out of what is kept for it: of the upper levels of the
+/// Nodes that a commit may write without a reservation, out of what is kept for it: of the upper levels of the
 /// inode tree, the orphan tree and the allocation trees. In these tests there are five at most.
 const UNPROMISED: u64 = 16;
 /// Names in each directory of the large filesystem.
@@ -280,6 +280,46 @@ impl World {
         Ok(())
     }
 
+    fn tmpfile(&self, len: usize) -> Result {
+        let value = vec![0; len];
+        let x = NewXattr {
+            index: USER,
+            name: b"n",
+            value: &value,
+        };
+        let i = self.measured("tmpfile", 0, || self.fs.tmpfile_with(&new(S_IFREG), &[x]));
+        self.put(i?);
+        Ok(())
+    }
+
+    fn xattr(&self, i: &Shared<Inode>, n: u8, len: Option<usize>) -> Result {
+        let value = len.map(|n| vec![0; n]);
+        let name = format!("{n}");
+        let (name, value) = (name.as_bytes(), value.as_deref());
+        let set = self.measured("xattr", 0, || {
+            self.fs.set_xattr(i, USER, name, value, XattrSet::Any)
+        });
+        // Without a length it is removed, and there may be none.
+        if len.is_some() {
+            set
+        } else {
+            Ok(())
+        }
+    }
+
+    fn commit(&self) -> Result {
+        let promised = self.fs.promised();
+        os::committed();
+        self.fs.sync()?;
+        if let Some(written) = os::committed() {
+            assert!(
+                written <= promised + UNPROMISED,
+                "a commit wrote {written} nodes, and {promised} were reserved for it"
+            );
+        }
+        Ok(())
+    }
+
     fn run(&self, op: &Op) -> Result {
         let with = |at: At, f: &dyn Fn(&Shared<Inode>) -> Result| match self.find(at) {
             Some(i) => {
@@ -297,17 +337,7 @@ impl World {
                 }
                 None => self.create(*at, what),
             },
-            Op::Tmpfile(len) => {
-                let value = vec![0; *len];
-                let x = NewXattr {
-                    index: USER,
-                    name: b"n",
-                    value: &value,
-                };
-                let i = self.measured("tmpfile", 0, || self.fs.tmpfile_with(&new(S_IFREG), &[x]));
-                self.put(i?);
-                Ok(())
-            }
+            Op::Tmpfile(len) => self.tmpfile(*len),
             Op::Remove(at) => with(*at, &|i| {
                 self.measured("unlink", ROOM, || {
                     self.fs.unlink(&self.dirs[at.0], &self.name(at.1), i)
@@ -331,20 +361,7 @@ impl World {
                 };
                 self.measured("chmod", 0, || self.fs.set_attrs(i, &mode))
             }),
-            Op::Xattr(at, n, len) => with(*at, &|i| {
-                let value = len.map(|n| vec![0; n]);
-                let name = format!("{n}");
-                let (name, value) = (name.as_bytes(), value.as_deref());
-                let set = self.measured("xattr", 0, || {
-                    self.fs.set_xattr(i, USER, name, value, XattrSet::Any)
-                });
-                // There may be none.
-                if len.is_some() {
-                    set
-                } else {
-                    Ok(())
-                }
-            }),
+            Op::Xattr(at, n, len) => with(*at, &|i| self.xattr(i, *n, *len)),
             Op::Acl(at, len) => with(*at, &|i| {
                 let value = len.map(|n| vec![0; n]);
                 let set = || {
@@ -369,18 +386,7 @@ impl World {
             Op::Truncate(size) => {
                 self.measured("truncate", 0, || self.fs.set_size(&self.file, *size))
             }
-            Op::Commit => {
-                let promised = self.fs.promised();
-                os::committed();
-                self.fs.sync()?;
-                if let Some(written) = os::committed() {
-                    assert!(
-                        written <= promised + UNPROMISED,
-                        "a commit wrote {written} nodes and was promised {promised}"
-                    );
-                }
-                Ok(())
-            }
+            Op::Commit => self.commit(),
         }
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The OS contract (docs/DESIGN.md §1) of `ordofs-engine`, with a scale in it: how many blocks are free is
-//! noted at every lock that a transaction takes, and looked at again when it has ended.
+//! The OS contract (docs/DESIGN.md §1) of `ordofs-engine`, which notes the number of free blocks
+//! at every lock that a transaction takes, and compares it when the transaction has ended.
 //!
 //! A transaction reserves before it takes its first lock, and when it ends it gives back what it did not
 //! use. So there must not be less free then than there was in between: less means that it used more nodes
@@ -71,12 +71,12 @@ pub mod trace {
     }
 }
 
-/// Nodes that the last commit since this was last asked has written.
+/// Nodes that the last commit has written, if there was one since the call before.
 pub fn committed() -> Option<u64> {
     COMMITTED.take()
 }
 
-/// As the other one.
+/// As that of `ordofs-engine`.
 pub struct NoFs(());
 
 impl NoFs {
@@ -104,7 +104,7 @@ impl Drop for NoFs {
         };
         // A commit may have come before the reservation: then only the difference says something.
         let (used, reserved) = (scope.before - after, scope.before - inside);
-        // Others reserve nothing.
+        // Other scopes reserve nothing.
         if !scope.commit
             && (reserved > 0 || used > reserved)
             && TIGHTEST.get().is_none_or(|(u, r)| r - u > reserved - used)
@@ -114,7 +114,7 @@ impl Drop for NoFs {
     }
 }
 
-/// A mutex that is also a scale.
+/// A mutex that notes the free blocks.
 pub struct Mutex<T>(ordofs_engine::os::Mutex<T>);
 
 impl<T> Mutex<T> {
@@ -135,7 +135,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A readers-writer lock that is also a scale.
+/// A readers-writer lock that notes the free blocks.
 pub struct RwLock<T>(ordofs_engine::os::RwLock<T>);
 
 impl<T> RwLock<T> {

@@ -137,6 +137,21 @@ impl Driver {
         }
     }
 
+    /// Does the VFS pass this rename to the filesystem?
+    fn may_rename(&self, ino: u64, dir: u64, to: u64, target: Option<u64>, how: How) -> bool {
+        let moved_dir = self.model.get(ino).is_dir();
+        if moved_dir && self.model.within(to, ino) || target == Some(ino) {
+            return false;
+        }
+        let Some(t) = target else {
+            return how != How::Exchange;
+        };
+        let t_dir = self.model.get(t).is_dir();
+        let crossed = t_dir && self.model.within(dir, t);
+        let mixed = how != How::Exchange && t_dir != moved_dir;
+        !crossed && !mixed
+    }
+
     pub(super) fn rename(&mut self, dir: u8, entry: u8, to: u8, name: &[u8], how: How) {
         let Some((d, old, ino)) = self.entry(dir, entry) else {
             return;
@@ -145,22 +160,7 @@ impl Driver {
             return;
         };
         let target = self.model.get(nd).entries.get(name).copied();
-        let moved_dir = self.model.get(ino).is_dir();
-        // What the VFS refuses never reaches the engine.
-        if moved_dir && self.model.within(nd, ino)
-            || target == Some(ino)
-            || (nd == d && old == name)
-        {
-            return;
-        }
-        if let Some(t) = target {
-            let t_dir = self.model.get(t).is_dir();
-            let crossed = how == How::Exchange && t_dir && self.model.within(d, t);
-            let mixed = how != How::Exchange && t_dir != moved_dir;
-            if crossed || mixed || (how != How::Exchange && t_dir && self.model.within(d, t)) {
-                return;
-            }
-        } else if how == How::Exchange {
+        if (nd == d && old == name) || !self.may_rename(ino, d, nd, target, how) {
             return;
         }
         let flags = RenameFlags {
@@ -201,19 +201,31 @@ impl Driver {
         if self.check("rename", r).is_none() {
             return;
         }
-        self.model.unname(d, &old);
+        self.renamed((d, &old), (nd, name), ino, target, how);
+    }
+
+    /// The model after a rename.
+    fn renamed(
+        &mut self,
+        old: (u64, &[u8]),
+        new: (u64, &[u8]),
+        ino: u64,
+        target: Option<u64>,
+        how: How,
+    ) {
+        self.model.unname(old.0, old.1);
         if target.is_some() {
-            self.model.unname(nd, name);
+            self.model.unname(new.0, new.1);
         }
-        self.model.name_in(nd, name, ino);
+        self.model.name_in(new.0, new.1, ino);
         match (how, target) {
-            (How::Exchange, Some(t)) => self.model.name_in(d, &old, t),
+            (How::Exchange, Some(t)) => self.model.name_in(old.0, old.1, t),
             (_, Some(t)) => self.lost_name(t),
             _ => {}
         }
         if how == How::Whiteout {
             let e = self
-                .with(d, |fs, di| fs.lookup(di, &old))
+                .with(old.0, |fs, di| fs.lookup(di, old.1))
                 .expect("lookup")
                 .expect("whiteout");
             let node = Node {
@@ -222,7 +234,7 @@ impl Driver {
                 ..Node::default()
             };
             self.model.nodes.insert(e.ino, node);
-            self.model.name_in(d, &old, e.ino);
+            self.model.name_in(old.0, old.1, e.ino);
         }
     }
 }
