@@ -30,7 +30,7 @@ fn a_commit_that_waited_for_who_aborts_writes_nothing() {
         fs.iput(f);
         fs.iput(root);
     }
-    // Armed, each read says that it is there and waits until it may go on.
+    // When armed, each read sends a message and waits until it may go on.
     let armed = Arc::new(AtomicBool::new(false));
     let (reading, was_read) = mpsc::channel();
     let (go_on, may_go) = mpsc::channel::<()>();

@@ -55,7 +55,7 @@ impl Vfs {
         self.dirty.store(true, Ordering::SeqCst);
     }
 
-    /// Lets others run, now and then.
+    /// Lets other threads run, now and then.
     fn linger(&self) {
         if self.calls.fetch_add(1, Ordering::Relaxed) % 16 == 0 {
             std::thread::yield_now();
@@ -116,7 +116,7 @@ impl Vfs {
 
 const ROUNDS: u32 = 4_000;
 
-/// Runs `f`, and until it returns the others, again and again.
+/// Runs `f`, and the others again and again until it returns.
 fn beside(others: &[&(dyn Fn() + Sync)], f: impl FnOnce()) {
     let done = AtomicBool::new(false);
     std::thread::scope(|s| {
@@ -187,7 +187,7 @@ fn write_back_undoes_no_change() {
                 _ => fs.set_attrs_with(&file, copy),
             }
             .unwrap();
-            // What write-back began before comes to its end.
+            // A write-back that began before ends.
             let seen = passes.load(Ordering::SeqCst);
             while n % 16 == 0 && passes.load(Ordering::SeqCst) < seen + 2 {
                 std::thread::yield_now();

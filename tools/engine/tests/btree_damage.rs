@@ -179,7 +179,7 @@ fn lost_and_misdirected_writes_are_found() {
     ];
     for ptr in wrong {
         assert!(Tree::from_ptr(ID, ptr).contains(&st, 1).is_err());
-        // The cache has the node now, and must not give it for the other pointer.
+        // The cache has the node now, and must not return it for the other pointer.
         assert!(Tree::from_ptr(ID, root).contains(&st, 1).unwrap());
         assert!(Tree::from_ptr(ID, ptr).contains(&st, 1).is_err());
     }

@@ -89,7 +89,7 @@ fn leaves(disk: &MemDisk, kind: u8) -> Vec<(u64, [u8; 4096])> {
         .collect()
 }
 
-/// Lets `change` work on the items of all leaves of a kind until it says that it did something; then
+/// Passes the items of all leaves of a kind to `change` until it returns that it changed something; then
 /// the complaints must contain `want`.
 fn expect(kind: u8, want: &str, mut change: impl FnMut(&mut [u8; 4096], &Item) -> bool) {
     kernel::print::set_level(kernel::print::SILENT);

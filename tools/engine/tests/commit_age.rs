@@ -13,7 +13,7 @@ fn clock(wall: i64, uptime: u64) {
     set_clock(Some(Clock { wall, uptime }));
 }
 
-/// Creates a file, sets the clocks, lets the commit thread look at them. Did it commit?
+/// Creates a file, sets the clocks, and calls the commit thread. Returns whether it committed.
 fn committed(wall: i64, uptime: u64) -> bool {
     clock(NOON, 100);
     let disk = make(1 << 14);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damaged devices: whatever is on them, nothing panics, hangs or is believed; the checker sees every
-//! flipped bit of metadata that is in use.
+//! Damaged devices: whatever is on them, nothing panics or hangs, and no damage passes for data; the checker sees
+//! every flipped bit of metadata that is in use.
 
 mod support;
 

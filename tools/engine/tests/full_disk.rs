@@ -26,7 +26,7 @@ std::thread_local! {
     static IN_DEVICE: Cell<bool> = const { Cell::new(false) };
 }
 
-// SAFETY: every call is handed on to the system's allocator as it came.
+// SAFETY: every call is passed on to the system's allocator as it came.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, l: Layout) -> *mut u8 {
         if !IN_DEVICE.get() {
@@ -34,7 +34,7 @@ unsafe impl GlobalAlloc for Counting {
             let now = LIVE.fetch_add(size, Ordering::Relaxed) + size;
             PEAK.fetch_max(now, Ordering::Relaxed);
         }
-        // SAFETY: the caller's promises are those that the system's allocator asks for.
+        // SAFETY: the caller fulfils the contract of the system's allocator, which is the same.
         unsafe { System.alloc(l) }
     }
 

@@ -165,7 +165,7 @@ fn a_damaged_bitmap_costs_its_group() {
         "{at} of {rest} blocks, {free} were free"
     );
     fs.unmount().unwrap();
-    // And the next mount is as good.
+    // The next mount works as well.
     let fs = mount(&disk);
     let f = lookup(&fs, b"full").expect("full");
     assert_eq!(f.blocks(), at);

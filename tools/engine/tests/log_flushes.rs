@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a batch of the log costs in flushes, and what a mount has to look at because of it: little data
-//! is flushed with the batch and looked at by replay, much data is flushed before and is not.
+//! What a batch of the log costs in flushes, and what replay must verify because of it: little data is
+//! flushed with the batch and verified by replay, much data is flushed before and is not.
 
 mod common;
 

@@ -42,7 +42,7 @@ impl Gate {
     }
 }
 
-/// What an operation whose n-th allocation failed came to.
+/// The outcome of an operation whose n-th allocation failed.
 struct Outcome {
     fired: bool,
     done: bool,
@@ -98,7 +98,7 @@ impl Bed {
         out.expect("the commit wrote something")
     }
 
-    /// fsync of the root directory, then a power cut: which names are there? Also: was it a commit?
+    /// fsync of the root directory, then a power cut. Returns which names are there, and whether it was a commit.
     fn after_fsync(&self, names: &[&[u8]]) -> (Vec<bool>, bool) {
         let durable = self.fs.durable_generation();
         self.fs.sync_inode(&self.root).expect("fsync");

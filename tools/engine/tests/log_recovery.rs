@@ -129,7 +129,7 @@ impl Backend for Lossy {
     }
 }
 
-/// Whatever a device calls its error, and whichever flush it was: no fsync that lost its data succeeds.
+/// Whatever error a device returns, and for whichever flush: no fsync that lost its data succeeds.
 #[test]
 fn a_flush_that_fails_is_an_error() {
     for error in [EIO, ENODEV] {
@@ -264,8 +264,8 @@ fn refused(disk: &MemDisk, dev: impl Fn() -> Device, count: usize, lost: u64, wh
 
 const NAMES: [&str; 5] = ["a", "b", "c", "d", "e"];
 
-/// A batch that another one follows had been flushed, and was acknowledged. That it is damaged is no power cut,
-/// and what the batches hold must not be dropped in silence.
+/// A batch that another one follows had been flushed, and was acknowledged. Damage to it does not come from a power
+/// cut, and what the batches hold must not be dropped in silence.
 #[test]
 fn a_damaged_batch_before_the_end_forbids_writing() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -341,8 +341,8 @@ fn a_long_damaged_batch_is_found_out() {
     refused(&disk, || disk.device(), 0, 2, "the long batch");
 }
 
-/// The data of a batch that another one follows was flushed with it: a block of it that is damaged now is
-/// that file's loss, and not that of all fsyncs behind it.
+/// The data of a batch that another one follows was flushed with it: a block that is damaged now is lost to
+/// that file, and no later fsync is lost with it.
 #[test]
 fn damaged_data_costs_no_later_fsync() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -359,7 +359,7 @@ fn damaged_data_costs_no_later_fsync() {
         let crashed = disk.fork();
         crashed.corrupt(data, 0, 1);
         if let Some(at) = damage {
-            // The next batch is cut off: that it was begun says enough. With a lost header it says nothing.
+            // The next batch is cut off: its header shows that the one before was acknowledged. Without the header, nothing does.
             crashed.corrupt(log[1], at, 1);
         }
         let fs = mount(&crashed);
@@ -508,7 +508,7 @@ fn a_long_replay_is_one_transaction() {
     }));
     let root = fs.iget(fs.root_ino()).unwrap();
     let mut made = 0;
-    // Each of the two may commit; together they are more than operations may promise.
+    // Each of the two may commit; together they are more than operations may reserve.
     let mut fill = || loop {
         let name = format!("file-{made:06}");
         let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();

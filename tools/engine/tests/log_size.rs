@@ -63,7 +63,7 @@ fn a_change_of_the_mode_logs_no_size() {
     assert_eq!(found, (0, 0));
 }
 
-/// Nor takes it a size back that is in the log.
+/// Nor does it undo a size that is in the log.
 #[test]
 fn a_change_of_the_mode_undoes_no_logged_size() {
     let size = BLOCKS * BLOCK;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A file that is renamed over another one brings its data along (docs/GUARANTEES.md, 4), and the rename
-//! does not wait for it: whatever makes the rename durable does.
+//! does not wait for it: the call that makes the rename durable does.
 
 mod common;
 
@@ -51,7 +51,7 @@ fn bed() -> Bed {
         at += s.len;
         flights.push(s);
     }
-    // The rename must come back while the data is in flight.
+    // The rename must return while the data is in flight.
     let (tell, told) = channel();
     let rename = {
         let (fs, root, new, old) = (fs.clone(), root.clone(), new.clone(), old.clone());
@@ -119,7 +119,7 @@ impl Bed {
         }
     }
 
-    /// `durable` must not come back before the data is there. Wherever the power goes, there is the old
+    /// `durable` must not return before the data is there. Wherever the power goes, there is the old
     /// file or the new one; afterwards it is the new one.
     fn check(mut self, durable: impl FnOnce(&Fs, &Shared<Inode>) + Send + 'static) {
         let before = self.rec.len();

@@ -21,7 +21,7 @@ use std::thread::{self, sleep, Scope};
 use std::time::{Duration, Instant};
 
 std::thread_local! {
-    /// Reads of this thread get no answer before the gate is open.
+    /// Reads of this thread do not complete before the gate is open.
     static HELD: Cell<bool> = const { Cell::new(false) };
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A superblock that the device cannot give back, or that is damaged, may be the newest: going on from the
+//! A superblock that cannot be read, or that is damaged, may be the newest: going on from the
 //! other one would undo what a commit had acknowledged. One that a power cut tore is not, and must not keep a
 //! filesystem from being mounted.
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A device in memory that asks first: a hook is called before each read and write.
+//! A device in memory that calls a hook before each read and write.
 
 use kernel::prelude::Result;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Backend, Device};
 
-/// What the device is asked for.
+/// A request to the device.
 pub enum Ask {
     /// A read of this block.
     Read(u64),

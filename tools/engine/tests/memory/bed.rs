@@ -98,7 +98,7 @@ pub fn write_out(
     Ok(())
 }
 
-/// Calls `f` with what a name names.
+/// Calls `f` with the inode of a name.
 pub fn with<R>(
     fs: &Fs,
     dir: &Shared<Inode>,
@@ -227,7 +227,7 @@ fn roomy() -> MemDisk {
     disk
 }
 
-/// As small as they get, and nothing is left.
+/// The smallest disk, and no block is free.
 fn full() -> MemDisk {
     let disk = MemDisk::new(4096);
     mkfs(disk.device());

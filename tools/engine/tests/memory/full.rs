@@ -13,7 +13,7 @@ fn free(b: &Bed) {
     with(&b.fs, &b.root, b"ballast", |i| b.fs.set_size(i, 0)).expect("truncate");
 }
 
-/// Only a commit can tell that none of this is needed, and there is nothing for it to write.
+/// Only a commit finds out that none of this is needed, and it has nothing to write.
 fn hoard(b: &Bed) {
     b.fs.sync().expect("sync");
     promise(b, 400);

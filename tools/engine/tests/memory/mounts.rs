@@ -17,7 +17,7 @@ use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
 
-/// What mounting does not tell apart.
+/// States that mounting does not distinguish.
 const SCENE: Scene = Scene::Cold;
 
 /// Calls `one` for each allocation until it says that none failed.
@@ -149,7 +149,7 @@ const LOGGED: &[&str] = &[
     "exchange between directories",
 ];
 
-/// A filesystem with a full day's work in its log.
+/// A filesystem with many operations in its log.
 fn left_behind(actions: &[&[Action]]) -> MemDisk {
     let disk = disk(Scene::Warm);
     let b = Bed::open(&disk, Scene::Warm);

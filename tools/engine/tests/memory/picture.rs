@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::string::String;
 use std::vec::Vec;
 
-/// What is known of something: of an inode, a name, an attribute, a block.
+/// A fact about an inode, a name, an attribute or a block.
 pub type Picture = BTreeMap<String, String>;
 
 /// A block that has a place and no content.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the tests of the B+tree share: a tree on a device in memory with a model of its content, and an
-//! allocator that hands freed blocks out again as soon as it may.
+//! allocator that reuses freed blocks as soon as it may.
 #![allow(dead_code)]
 
 use kernel::prelude::*;
