@@ -91,8 +91,11 @@ pub struct Space {
     frozen: AtomicU64,
 }
 
+/// State: the free counts have not been read.
 const UNREAD: u32 = 0;
+/// State: they have been read.
 const READ: u32 = 1;
+/// State: they are damaged, and nothing will be written.
 const GIVEN_UP: u32 = 2;
 
 impl Space {
@@ -256,6 +259,7 @@ impl Space {
         })
     }
 
+    /// The AG of a range, and its first block in the AG. EUCLEAN if the range is not within one.
     fn locate(&self, block: u64, len: u64) -> Result<(usize, u64)> {
         let i = (block / self.ag_blocks) as usize;
         let off = block % self.ag_blocks;

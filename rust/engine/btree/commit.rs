@@ -50,6 +50,7 @@ fn assign_node(node: &Node, sink: &mut dyn NodeSink, count: &mut u64) -> Result 
     Ok(())
 }
 
+/// The number of nodes without an address under `node`, itself included.
 fn count_unassigned(node: &Node) -> u64 {
     if node.is_written() {
         return 0;
@@ -104,6 +105,7 @@ fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
     ptr
 }
 
+/// As [`Tree::demote`], for the nodes under a node that is not written itself.
 fn demote_under(st: &NodeStore, node: &mut Node) {
     node.demote_kids(|kid| {
         if kid.is_written() {

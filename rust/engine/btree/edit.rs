@@ -33,6 +33,7 @@ struct Edit<'a> {
 }
 
 impl Edit<'_> {
+    /// Puts both copies of a node on disk on the dead list.
     fn bury_ptr(&mut self, ptr: &NodePtr) -> Result {
         self.dead.reserve(2, GFP_KERNEL)?;
         self.dead.push(Dead::Addr(ptr.addr), GFP_KERNEL)?;
@@ -294,6 +295,7 @@ fn split_path(
     Ok(Some((right_key, right)))
 }
 
+/// Splits a leaf for an item that does not fit. Returns the new right neighbour.
 fn split_leaf(
     leaf: &mut Node,
     key: u64,

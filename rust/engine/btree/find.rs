@@ -48,6 +48,7 @@ impl Node {
 type Fallback = Option<(Shared<Node>, usize, KeyRange)>;
 
 impl Tree {
+    /// The root; `None` for an empty tree.
     pub(super) fn open_root(&self, st: &NodeStore) -> Result<Option<Shared<Node>>> {
         match &self.root {
             None => Ok(None),
@@ -104,6 +105,7 @@ impl Tree {
         self.find(st, key, out, true)
     }
 
+    /// [`Self::find_le`] or [`Self::find_ge`].
     fn find(&self, st: &NodeStore, key: u64, out: &mut ValueBuf, le: bool) -> Result<Option<u64>> {
         out.clear();
         let Some((leaf, i)) = self.leaf(st, key, le)? else {

@@ -24,6 +24,7 @@ const HEADER: usize = 2;
 /// Bytes of an item before its value.
 const ITEM: usize = 10;
 
+/// See [`Tree::inline_image`].
 fn image(root: Option<&Link>, max: usize) -> Result<Option<KVec<u8>>> {
     let Some(Link::Mem(leaf)) = root else {
         return Ok(None);

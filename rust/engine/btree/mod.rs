@@ -102,6 +102,7 @@ pub(crate) struct KeyRange {
 }
 
 impl KeyRange {
+    /// All keys.
     const ALL: Self = Self {
         lo: 0,
         hi: u64::MAX,

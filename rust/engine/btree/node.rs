@@ -156,6 +156,7 @@ impl Node {
         Ok(node)
     }
 
+    /// Makes a node written, with this pointer to it.
     fn set_identity(&self, p: &NodePtr) {
         self.addr.store(p.addr, Ordering::Relaxed);
         self.addr2.store(p.addr2, Ordering::Relaxed);
@@ -205,6 +206,7 @@ impl Node {
         }
     }
 
+    /// Gives the node an address: fresh becomes assigned.
     pub(super) fn set_addr(&self, addr: u64) {
         self.addr.store(addr, Ordering::Release);
     }
@@ -231,6 +233,7 @@ impl Node {
         Ok((image, crc))
     }
 
+    /// Freezes the node: assigned becomes written. The caller has passed its image to the sink.
     pub(super) fn set_written(&self, generation: u64, crc: u32) {
         self.generation.store(generation, Ordering::Relaxed);
         self.crc.store(crc, Ordering::Relaxed);
@@ -270,6 +273,7 @@ impl Node {
 
     // Children.
 
+    /// Child `i`, if it is in memory.
     pub(super) fn kid(&self, i: usize) -> Option<&Shared<Node>> {
         self.kids.get(i).and_then(|k| k.as_ref())
     }
@@ -293,6 +297,7 @@ impl Node {
         self.kids.get_mut(i).and_then(|k| k.take())
     }
 
+    /// The link to child `i`.
     pub(super) fn link(&self, i: usize) -> Result<Link> {
         if let Some(kid) = self.kid(i) {
             return Ok(Link::Mem(kid.clone()));
@@ -338,6 +343,7 @@ impl Node {
         self.insert_item(i, key, v)
     }
 
+    /// Inserts an item as slot `i` of a leaf; false if it does not fit.
     pub(super) fn insert_item(&mut self, i: usize, key: u64, v: &[u8]) -> bool {
         let done = page::leaf_insert(&mut self.image, self.nr, i, key, v);
         if done {
@@ -346,6 +352,7 @@ impl Node {
         done
     }
 
+    /// Removes slot `i` of a leaf.
     pub(super) fn remove_item(&mut self, i: usize) {
         if page::leaf_remove(&mut self.image, self.nr, i) {
             self.nr -= 1;
@@ -453,6 +460,7 @@ impl Node {
     }
 }
 
+/// Checks the layout of a leaf with `nr` items.
 fn check_leaf(p: &Page, nr: usize) -> core::result::Result<(), &'static str> {
     let slots_end = NODE_HEADER + nr * SLOT_LEN;
     if nr == 0 || slots_end > BLOCK_SIZE {
@@ -478,6 +486,7 @@ fn check_leaf(p: &Page, nr: usize) -> core::result::Result<(), &'static str> {
     Ok(())
 }
 
+/// Checks the layout of an interior node with `nr` children, and its pointers.
 fn check_interior(
     p: &Page,
     nr: usize,

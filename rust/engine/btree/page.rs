@@ -25,6 +25,7 @@ fn shift(p: &mut Page, start: usize, end: usize, to: usize) -> bool {
     good
 }
 
+/// The byte offset of element `i` of an array of elements of `len` bytes.
 fn at(base: usize, i: usize, len: usize) -> usize {
     base.saturating_add(i.saturating_mul(len))
 }

@@ -56,6 +56,7 @@ mod weakened;
 /// costs little.
 const NODES_PER_SHARD: usize = 32;
 
+/// An entry of the cache.
 enum Entry {
     /// A marker: a task reads the node.
     Reading,
@@ -63,6 +64,7 @@ enum Entry {
     Ready(Shared<Node>, bool),
 }
 
+/// The entries of a shard, by address.
 struct Shard {
     nodes: Map<u64, Entry>,
     /// The number of `Ready` entries.
@@ -81,6 +83,7 @@ struct Swept {
     reading: usize,
 }
 
+/// A shard with its lock, and the queue of the tasks that wait for a reader.
 struct Room {
     shard: Mutex<Shard>,
     /// The number of reads that have ended, which waiters watch.
@@ -279,6 +282,7 @@ impl NodeStore {
         self.fsid
     }
 
+    /// The shard of an address.
     fn room(&self, addr: u64) -> Result<&Room> {
         // Fibonacci hashing spreads neighbouring addresses over different shards.
         let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
@@ -287,6 +291,7 @@ impl NodeStore {
             .ok_or(EIO)
     }
 
+    /// Locks a shard.
     fn lock<'a>(&'a self, room: &'a Room) -> impl DerefMut<Target = Shard> + 'a {
         self.locked(room.shard.lock())
     }
@@ -373,6 +378,7 @@ impl NodeStore {
         }
     }
 
+    /// Reports a damaged node in the kernel's log; returns EUCLEAN.
     fn complain(&self, ptr: &NodePtr, id: &TreeId, what: &str) -> Error {
         corrupt_fmt(format_args!(
             "{} tree of {}: node at block {} (level {}, generation {}): {}",
@@ -394,6 +400,7 @@ impl NodeStore {
         }
     }
 
+    /// Reads and checks the copy of a node at block `addr`.
     fn read_at(&self, addr: u64, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
         if let Some(what) = self.space.refuses(addr, 1) {
             return Err(self.complain(ptr, id, what));

@@ -50,6 +50,7 @@ pub enum WalkItem<'a> {
     Bad(BadNode),
 }
 
+/// The function that a walk calls; its error ends the walk.
 type Visit<'a> = dyn FnMut(WalkItem<'_>) -> Result + 'a;
 
 fn walk_node(

@@ -102,6 +102,7 @@ impl Superblock {
         })
     }
 
+    /// Reads a slot. An error of the device is a state of the slot; ENOMEM is an error.
     fn read_slot(dev: &Device, slot: usize) -> Result<Slot, Refusal> {
         let addr = SB_SLOTS.get(slot).copied().unwrap_or(0);
         let mut bytes = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;

@@ -117,6 +117,7 @@ impl<'a> InodeRecord<'a> {
             .map_err(bad)
     }
 
+    /// Decodes the fields before the sections.
     fn parse(v: &[u8]) -> Option<Self> {
         let attrs = Attrs {
             mode: le32(v, 0)?,
@@ -143,6 +144,7 @@ impl<'a> InodeRecord<'a> {
         })
     }
 
+    /// Checks the fields and decodes the sections.
     fn sections(mut self, v: &'a [u8]) -> core::result::Result<Self, &'static str> {
         if !matches!(self.attrs.mode >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12) {
             return Err("impossible file type");

@@ -124,6 +124,7 @@ pub(super) fn judge_intact(slot: usize, sb: &Superblock, a: &[u8], b: &[u8]) -> 
     Other::Intact
 }
 
+/// Whether the fields that never change are equal.
 fn same_filesystem(a: &[u8], b: &[u8]) -> bool {
     FIXED.iter().all(|r| a.get(r.clone()) == b.get(r.clone()))
 }
@@ -317,6 +318,7 @@ impl Intact<'_> {
         }
     }
 
+    /// Whether there can be a root at byte `at`.
     fn has_root(&self, at: usize) -> bool {
         match at {
             O_ROOT_INODE..O_ROOT_SPARE => true,
@@ -363,6 +365,7 @@ impl Intact<'_> {
     }
 }
 
+/// The pointer at byte `at`; `None` for zeroes.
 fn root(b: &[u8], at: usize) -> Result<Option<NodePtr>, &'static str> {
     let p = b.get(at..at + NODE_PTR_LEN).unwrap_or(&[]);
     match is_zero(p) {

@@ -263,6 +263,7 @@ impl Superblock {
         }
     }
 
+    /// Decodes all fields; `None` if one is malformed.
     #[inline(never)]
     fn parse(b: &[u8]) -> Option<Result<KBox<Self>>> {
         // Zeros are an empty tree. Anything else must be a pointer.

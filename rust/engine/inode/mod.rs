@@ -120,6 +120,7 @@ pub struct Inode {
     pub(crate) changed: AtomicU64,
 }
 
+/// The tree with this root. Nodes on disk are not read.
 fn tree(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
     match root {
         RootForm::Empty => Ok(Tree::empty(id)),

@@ -55,6 +55,7 @@ impl<'a> Collecting<'a> {
     }
 }
 
+/// What the set needs of an ordered extent.
 #[derive(Clone, Copy)]
 struct Flight {
     id: u64,
@@ -296,6 +297,7 @@ impl OrderedSet {
         self.map.first_ge(start).map(|(k, _)| k)
     }
 
+    /// Whether `f` accepts one that overlaps the range.
     fn any(&self, start: u64, len: u64, f: impl Fn(&Flight) -> bool) -> bool {
         let end = start.saturating_add(len);
         if start >= end {

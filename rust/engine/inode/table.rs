@@ -24,6 +24,7 @@ use kernel::prelude::*;
 
 const SHARDS: usize = 16;
 
+/// An inode and the number of its users, which the VFS counts.
 struct Entry {
     inode: Shared<Inode>,
     users: u32,
@@ -36,6 +37,7 @@ struct Shard {
 }
 
 impl Shard {
+    /// Removes an inode without users that is clean.
     fn remove_idle(&mut self, ino: u64) -> Option<Shared<Inode>> {
         let e = self.map.get(&ino)?;
         if e.users != 0 || e.inode.is_dirty() {

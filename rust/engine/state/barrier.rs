@@ -38,6 +38,7 @@ use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{LockMap, Shared};
 use kernel::prelude::*;
 
+/// The bit of [`Barrier`]'s state that is set while it is closed.
 const CLOSED: u64 = 1 << 63;
 /// How long operations may take to leave while a node is being read.
 const GRACE_MS: u64 = 2;
@@ -119,6 +120,7 @@ impl Barrier {
         false
     }
 
+    /// Closes the barrier, in as many attempts as reads make necessary.
     fn close(&self) {
         self.reads.watch(true);
         let mut pause = 1;

@@ -51,6 +51,7 @@ pub(in crate::engine) struct Debt {
     pub(in crate::engine) limit: u64,
 }
 
+/// The debts by number, and the next number.
 struct List {
     next: u64,
     debts: Map<u64, Debt>,

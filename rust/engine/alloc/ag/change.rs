@@ -13,6 +13,7 @@ use crate::engine::format::{corrupt, GROUP_BLOCKS};
 use kernel::prelude::*;
 
 impl Ag {
+    /// Marks the bits `[at, at + len)` of group `g`, which are free, as used by `owner`.
     pub(super) fn take(
         &mut self,
         st: &NodeStore,

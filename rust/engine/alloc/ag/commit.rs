@@ -72,6 +72,8 @@ impl Ag {
         Ok((changed, by))
     }
 
+    /// Writes the free count of group `g` to its summary record. A record in which all groups are
+    /// empty is removed.
     fn put_summary(&mut self, st: &NodeStore, g: u64, free: u16) -> Result {
         let key = SUMMARY_KEY + g / SUMMARY_GROUPS;
         let first = g - g % SUMMARY_GROUPS;

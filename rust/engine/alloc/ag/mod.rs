@@ -82,6 +82,7 @@ pub struct Wish {
     pub keep: u32,
 }
 
+/// The blocks that a transaction allocates and frees in a group.
 struct Delta {
     set: Bits,
     clear: Bits,
@@ -96,6 +97,7 @@ impl Delta {
     }
 }
 
+/// A group in memory.
 struct Group {
     /// The blocks that must not be handed out.
     used: Bits,
@@ -113,6 +115,7 @@ struct Group {
 }
 
 impl Group {
+    /// Whether the group may leave memory.
     fn idle(&self) -> bool {
         self.busy == 0 && self.run.is_none() && self.commit.is_none()
     }
@@ -236,6 +239,7 @@ impl Ag {
         Ok(())
     }
 
+    /// Reads the summary records. Groups without one are empty.
     fn load_summaries(&mut self, st: &NodeStore) -> Result {
         let mut v = ValueBuf::new();
         let mut from = SUMMARY_KEY;
@@ -314,6 +318,7 @@ impl Ag {
         Ok(true)
     }
 
+    /// Group `g`, read from the tree if it is not in memory. A damaged one becomes bad: EUCLEAN.
     fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
         if self.bad.get(&g).is_some() {
             return Err(EUCLEAN);
@@ -330,6 +335,7 @@ impl Ag {
         self.groups.get_mut(&g).ok_or(EIO)
     }
 
+    /// Reads group `g` into memory, and checks its bitmap against the free count.
     fn load_group(&mut self, st: &NodeStore, g: u64) -> Result {
         let mut used = Bits::zeroed()?;
         self.disk_bits(st, g, &mut used)?;
@@ -417,6 +423,7 @@ impl Ag {
     }
 }
 
+/// The delta in `slot`. Makes one if there is none, and counts it in `fresh`.
 fn delta<'a>(slot: &'a mut Option<Delta>, fresh: &mut u64) -> Result<&'a mut Delta> {
     if slot.is_none() {
         *slot = Some(Delta::new()?);

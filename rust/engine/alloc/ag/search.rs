@@ -119,6 +119,8 @@ impl Ag {
         self.search(st, w)
     }
 
+    /// Looks for a run, takes it, and keeps blocks behind it; as [`Ag::alloc`], but leaves kept
+    /// blocks alone.
     fn search(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
         let want = w.want.clamp(1, GROUP_BLOCKS as u32);
         let meta = w.owner == Owner::Committing;

@@ -203,6 +203,7 @@ impl ExtentMaps {
         self.find(from, to, |em| em.pinned != 0)
     }
 
+    /// The first map in `[from, to)` that `want` accepts.
     fn find(&self, from: u64, to: u64, want: impl Fn(&Em) -> bool) -> Option<Range<Em>> {
         let mut at = from;
         while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
@@ -227,6 +228,7 @@ impl ExtentMaps {
         Ok(())
     }
 
+    /// Calls `f` for the maps of `o`, without those that a later write has replaced.
     fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut Em)) {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
