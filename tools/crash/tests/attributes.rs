@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Changes that must be whole, and attributes that must not be undone: whiteouts, access control lists with the
-//! permissions that go with them, and changes while the kernel writes the inode back. Each is shown to fail
-//! without the protection that it is for.
+//! Changes that must be whole, and attributes that must not be undone: whiteouts, access control
+//! lists with the permissions that go with them, and changes while the kernel writes the inode
+//! back. Each test also shows that the check fails without the protection.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn an_fsync_in_the_middle_of_a_rename_leaves_no_half_of_a_whiteout() {
         let real = violation(&ops, None);
         assert!(real.is_none(), "{ops:?}: {real:?}");
     }
-    // Of the whiteout: inode, attribute, rename, name.
+    // The records of the whiteout: inode, attribute, rename, name.
     holds_only_with(
         Mutant::LogSplit,
         &[Op::FsyncInside(3), Op::Whiteout("A/f", "B/g")],
@@ -67,7 +67,7 @@ fn a_write_back_of_the_inode_undoes_no_change() {
     for change in changes {
         holds_only_with(Mutant::AttrsEarly, &[Op::WriteInode("A/f"), change]);
     }
-    // The VFS's own change makes the inode dirty again.
+    // The change by the VFS makes the inode dirty again.
     let real = violation(&[Op::WriteInode("A/f"), Op::Append("A/f", 100)], None);
     assert!(real.is_none(), "{real:?}");
     holds_only_with(

@@ -18,7 +18,7 @@ use ordofs_crash::world::World;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// Runs a workload with both ends and all its crash states.
+/// Checks all crash states of a workload with both ends.
 fn none_violates(ops: &[Op]) {
     let effort = Effort {
         states: 2000,
@@ -28,7 +28,7 @@ fn none_violates(ops: &[Op]) {
     assert!(violation.is_none(), "{ops:?}: {violation:?}");
 }
 
-/// The medium after operations, when nothing of it was lost; the filesystem is still mounted.
+/// The medium after operations, with nothing lost. The filesystem is still mounted.
 fn after(ops: &[Op]) -> (Recorder, World) {
     kernel::print::set_level(kernel::print::SILENT);
     let bases = Bases::new().expect("bases");
@@ -47,7 +47,7 @@ fn has(v: &View, name: &str) -> bool {
     names(v).contains(&name)
 }
 
-/// What a mount makes of the log.
+/// Mounts: the result of the replay, and what a reader sees.
 fn replay(image: &Image) -> (Replayed, View) {
     let disk = Scratch::new(image.clone());
     let fs = Fs::mount(disk.device(), MountOptions::default()).expect("mount");
@@ -56,7 +56,7 @@ fn replay(image: &Image) -> (Replayed, View) {
     (r, recovered(image).expect("recovery").0)
 }
 
-/// Blocks of the log that were written: block, position of its batch's header in it.
+/// The blocks of the log that were written and begin with the header of a batch.
 fn batches(rec: &Recorder) -> Vec<u64> {
     let image = rec.image();
     let log = 256..512;
@@ -108,7 +108,7 @@ fn pending_log_is_seen_by_mounts_that_recover_and_by_no_other() {
     }
 }
 
-/// Does a mount that may write refuse because of the log?
+/// Does a writable mount refuse because of the log?
 fn refused(image: &Image) -> bool {
     let disk = Scratch::new(image.clone());
     let e = Fs::mount(disk.device(), MountOptions::default()).err();
@@ -139,7 +139,7 @@ fn a_damaged_batch_at_the_end_ends_replay_and_one_before_it_forbids_writing() {
         let (r, view) = replay(&with(&image, log[1], |d| d[at] ^= bit));
         assert_eq!(r.batches, 1, "byte {at}");
         assert!(has(&view, "h"), "byte {at}");
-        // Without its header it is no batch at all.
+        // Without its header it does not count as a batch.
         let header = at < 4 || (8..32).contains(&at);
         assert_eq!(r.damaged.is_some(), !header, "byte {at}");
     }
@@ -196,7 +196,7 @@ fn writable_after_a_read_only_replay_loses_no_fsync() {
 
 #[test]
 fn replay_is_committed_to_the_slot_that_the_superblock_is_not_in() {
-    // The log has records of the generation after the superblock's and of the one after that.
+    // The log has records of the two generations after the superblock's.
     none_violates(&[Op::Exchange("A/f", "B/g")]);
     none_violates(&[
         Op::Chmod("A/f", 0o600),
@@ -265,8 +265,8 @@ fn start(fs: &Shared<Fs>, f: &Shared<Inode>, rec: &Recorder, block: u64, byte: u
     s.ordered
 }
 
-/// An fsync that waits for one write, while another one begins over blocks whose last write has
-/// completed and is in no log: its mapping must not hide that one.
+/// An fsync waits for one write, while another one begins over blocks whose last write has
+/// completed and is in no log. The mapping of the new write must not hide the completed one.
 #[test]
 fn a_mapping_in_flight_hides_no_completed_one_from_fsync() {
     let mut seen = 0;
@@ -295,7 +295,7 @@ fn a_mapping_in_flight_hides_no_completed_one_from_fsync() {
             while !syncing.is_finished() && Instant::now() < late {
                 std::thread::sleep(Duration::from_millis(1));
             }
-            // Too late for this time: the fsync waits for both.
+            // Too late this time: the fsync waits for both.
             let hit = syncing.is_finished();
             done(over, 4096);
             let image = syncing.join().unwrap();

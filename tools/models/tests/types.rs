@@ -1,22 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What the rules of order forbid and the types say: code that must not compile, inside the engine.
+//! What the types forbid: code that breaks a rule of order inside the engine, and must not compile.
 //!
 //! # Model
 //!
-//! Doctests with `compile_fail` stand outside of the crate, where everything is private anyway. Here
-//! the engine's sources are copied, a module is added to them that does what it must not (a second way
-//! to start a write, delalloc without a second look), and the compiler is asked. Each intruder names the
+//! Doctests with `compile_fail` are outside of the crate, where everything is private anyway. This
+//! test copies the engine's sources, adds a module that does what it must not (a second way to
+//! start a write, delalloc without a second look), and compiles the copy. Each intruder names the
 //! error that it expects; without intruders the same copy compiles.
 //!
-//! The compiler looks for one kind of error after the other and stops at the first that it finds, so the
-//! intruders come in groups.
+//! The compiler checks for one kind of error after the other and stops at the first that it finds,
+//! so the intruders come in groups.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// A module that must not compile: name, error, what it does.
+/// A module that must not compile: its name, the expected error, its code.
 struct Intruder(&'static str, &'static str, &'static str);
 
 const USES: &str = "use crate::engine::inode::starting::*; use crate::engine::inode::maps::extent_map::*;
@@ -58,7 +58,7 @@ const TYPES: &[Intruder] = &[
     ),
 ];
 
-/// Private fields: values that no code outside can make by hand.
+/// Private fields: values that code outside cannot make.
 const FORGED: &[Intruder] = &[
     Intruder(
         "r1_forged_right",
@@ -117,7 +117,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// The libraries of this name that the build has left, newest first.
+/// The libraries of this name that builds have left, newest first.
 fn libraries(folder: &Path, name: &str) -> Vec<PathBuf> {
     let mut found: Vec<_> = (fs::read_dir(folder).expect("deps"))
         .filter_map(|e| e.ok().map(|e| e.path()))
@@ -131,7 +131,8 @@ fn libraries(folder: &Path, name: &str) -> Vec<PathBuf> {
     found
 }
 
-/// Compiles a copy of the engine with these intruders; what the compiler says, and whether it is content.
+/// Compiles a copy of the engine with these intruders. Returns whether it compiles, and the
+/// compiler's messages.
 fn compile(group: &str, intruders: &[Intruder], kernel: &Path, engine: &Path) -> (bool, String) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
@@ -181,7 +182,7 @@ fn compile(group: &str, intruders: &[Intruder], kernel: &Path, engine: &Path) ->
 fn what_the_types_forbid() {
     let exe = std::env::current_exe().expect("this test");
     let deps = exe.parent().expect("deps");
-    // A build leaves old libraries behind; those that fit compile the engine as it is.
+    // A build leaves old libraries behind. Use those with which the unchanged engine compiles.
     let mut said = String::new();
     let fits = libraries(deps, "ordofs_engine")
         .into_iter()

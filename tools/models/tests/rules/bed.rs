@@ -13,10 +13,10 @@ use std::sync::{Arc, Mutex};
 /// Bytes of half a block: the unit of the models' data.
 pub const HALF: usize = 2048;
 
-/// A block by the bytes that its halves are filled with.
+/// The content of a block: the byte that fills each half.
 pub type Halves = [u8; 2];
 
-/// The block.
+/// The block with this content.
 pub fn block(h: Halves) -> Block {
     let mut b = Block::zeroed().expect("memory");
     b[..HALF].fill(h[0]);
@@ -24,7 +24,7 @@ pub fn block(h: Halves) -> Block {
     b
 }
 
-/// What the halves of a block are filled with; `None` if one is not filled with anything.
+/// The content of a block; `None` if a half is not filled with one byte.
 pub fn halves(b: &[u8; 4096]) -> Option<Halves> {
     let same = |h: &[u8]| h.iter().all(|x| *x == h[0]).then(|| h[0]);
     Some([same(&b[..HALF])?, same(&b[HALF..])?])
@@ -40,13 +40,13 @@ pub struct Bed {
 /// Name of the file.
 pub const NAME: &[u8] = b"file";
 
-/// Name and content of a prepared image.
+/// Name of a prepared image, and the function that fills it.
 pub struct Base {
     pub name: &'static str,
     pub make: fn(&Bed),
 }
 
-/// A filesystem with the file as `base` says, made once for all schedules.
+/// A filesystem with the file that `base` makes. It is made once, for all schedules.
 pub fn prepare(base: &Base) -> Image {
     static MADE: Mutex<Option<HashMap<&'static str, Image>>> = Mutex::new(None);
     kernel::print::set_level(kernel::print::SILENT);
@@ -58,8 +58,8 @@ pub fn prepare(base: &Base) -> Image {
     let make = base.make;
     let out = Arc::new(Mutex::new(Image::default()));
     let result = out.clone();
-    // The models' own engine makes it: its clock and its random numbers are always the same, and so
-    // is the image, and a schedule that failed yesterday fails today.
+    // The models' own engine makes it. Its clock and its random numbers are constant, so the image
+    // is always the same, and a failed schedule fails again.
     let scheduler = shuttle::scheduler::RoundRobinScheduler::new(1);
     shuttle::Runner::new(scheduler, crate::explore::config()).run(move || {
         let disk = Disk::new(Image::default());
@@ -107,7 +107,7 @@ pub fn mount(image: Image) -> Bed {
 }
 
 impl Bed {
-    /// Writes whole blocks as direct I/O or writeback does, in as many parts as the engine makes of it.
+    /// Writes whole blocks as direct I/O or writeback does, in as many parts as the engine needs.
     pub fn write(&self, start: u64, data: &[Halves], direct: bool) -> Result {
         let blocks: Vec<Block> = data.iter().map(|h| block(*h)).collect();
         let sums: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();

@@ -4,13 +4,13 @@
 //!
 //! # Model
 //!
-//! What was written is volatile until a flush that began after the write has ended (or until it was
-//! written with FUA). A power cut leaves, of each block, the durable version or any volatile one.
-//! Blocks that were never written hold [`STALE`]: data that was deleted long ago, which no read may return.
+//! A write is volatile until a flush that began after it has ended, unless it was written with FUA.
+//! Of each block a power cut leaves the durable version or any volatile one. Blocks that were never
+//! written hold [`STALE`]: data that was deleted long ago, and that no read may return.
 //!
-//! Operations take a while: the schedule may turn before and in the middle of each. Before every
-//! operation that changes something the device notes some of the states in which a power cut at
-//! this moment could leave it ([`Cut`]).
+//! Operations take time: the schedule may switch to another task before and in the middle of each.
+//! Before every operation that changes something, the device notes some of the states in which a
+//! power cut at that moment could leave it ([`Cut`]).
 
 use kernel::prelude::Result;
 use ordofs_models::os::atomic::{AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 /// Size of all devices in blocks: the smallest that mkfs accepts.
 pub const BLOCKS: u64 = 4096;
-/// The bytes of blocks that were never written.
+/// The byte that fills blocks that were never written.
 pub const STALE: u8 = 0xEE;
 
 type Data = [u8; 4096];
@@ -47,7 +47,7 @@ impl Content {
     }
 }
 
-/// The content of a device; cheap to copy.
+/// The content of a device. Cheap to copy.
 #[derive(Clone, Default)]
 pub struct Image {
     base: Arc<BTreeMap<u64, Content>>,
@@ -65,7 +65,7 @@ impl Image {
         }
     }
 
-    /// A number that equal images of one base share.
+    /// A hash. Equal images of one base have the same.
     pub fn hash(&self) -> u64 {
         let mut h = DefaultHasher::new();
         for (b, c) in &self.delta {
@@ -87,7 +87,7 @@ impl Image {
 pub struct Remains(Mutex<Image>);
 
 impl Remains {
-    /// A device with that content.
+    /// A device with this content.
     pub fn device(image: Image) -> ordofs_engine::os::Device {
         ordofs_engine::os::Device::new(Self(Mutex::new(image)))
     }
@@ -123,7 +123,7 @@ impl ordofs_engine::os::Backend for Remains {
 /// A state in which a power cut could leave the device.
 #[derive(Clone)]
 pub struct Cut {
-    /// What is on it.
+    /// The content of the device.
     pub image: Image,
     /// How many events of the scenario had happened.
     pub events: usize,
@@ -139,7 +139,7 @@ struct State {
 
 struct Inner {
     state: Mutex<State>,
-    /// Touched where the schedule may turn.
+    /// Accessed where the schedule may switch to another task.
     turn: AtomicU64,
     events: Mutex<usize>,
     slow: AtomicBool,
@@ -150,7 +150,7 @@ struct Inner {
 pub struct Disk(Arc<Inner>);
 
 impl Disk {
-    /// A device with that content, and as fast as can be.
+    /// A device with this content, whose operations are all fast.
     pub fn new(image: Image) -> Self {
         Self(Arc::new(Inner {
             state: Mutex::new(State {
@@ -170,17 +170,17 @@ impl Disk {
         self.0.state.lock().expect("a task panicked")
     }
 
-    /// The schedule may turn here.
+    /// Lets the schedule switch to another task.
     fn turn(&self) {
         self.0.turn.load(Ordering::SeqCst);
     }
 
-    /// From now on some operations take very long.
+    /// Makes some operations take very long from now on.
     pub fn slow_down(&self) {
         self.0.slow.store(true, Relaxed);
     }
 
-    /// The device works; now and then it takes so long that others get far.
+    /// Models the duration of an operation. Now and then it is so long that other tasks get far.
     fn work(&self) {
         if !self.0.slow.load(Relaxed) {
             return;
@@ -194,12 +194,12 @@ impl Disk {
         }
     }
 
-    /// Something happened, and the scenario needs its place in the order of events.
+    /// Notes an event of the scenario that must have a place in the order of events.
     pub fn event(&self) {
         *self.0.events.lock().expect("events") += 1;
     }
 
-    /// What is on it if nothing is lost.
+    /// The content of the device if nothing is lost.
     pub fn image(&self) -> Image {
         let s = self.state();
         let mut image = s.durable.clone();
@@ -207,13 +207,13 @@ impl Disk {
         image
     }
 
-    /// A block that two read at the same time, if there was one.
+    /// A block that two tasks read at the same time, if there was one.
     pub fn read_twice(&self) -> Option<u64> {
         self.state().read_twice
     }
 
     /// Notes states in which a power cut could leave the device now: nothing volatile survives, all
-    /// of it does, and some.
+    /// of it does, or a part.
     pub fn may_fail_now(&self) {
         let events = *self.0.events.lock().expect("events");
         let mut s = self.state();
@@ -237,7 +237,7 @@ impl Disk {
             .extend(images.into_iter().map(|image| Cut { image, events }));
     }
 
-    /// All that was noted so far.
+    /// All states noted so far.
     pub fn cuts(&self) -> Vec<Cut> {
         self.may_fail_now();
         std::mem::take(&mut self.state().cuts)
@@ -287,7 +287,7 @@ impl ordofs_models::os::Backend for Disk {
         self.may_fail_now();
         {
             let mut s = self.state();
-            // Only what was written before the flush began; another flush may have been faster.
+            // Only what was written before the flush began. Another flush may have been faster.
             let n = n.min(s.volatile.len());
             let done: Vec<_> = s.volatile.drain(..n).collect();
             s.durable.delta.extend(done);

@@ -4,14 +4,14 @@
 //!
 //! # Model
 //!
-//! A [`Rule`] is one scenario with a few cases. Each case runs under schedules that are drawn at random
-//! and under as many that PCT makes: few, well-placed switches between threads of random priorities.
-//! Nothing else of a run is left to chance (the models' clock stands still and their random numbers are
-//! constants), so a schedule that failed can be run again.
+//! A [`Rule`] is one scenario with a few cases. Each case runs under schedules that are drawn at
+//! random, and under as many that PCT makes: few, well-placed switches between threads of random
+//! priorities. Nothing else of a run is random (the clock of the models stands still, and their
+//! random numbers are constant), so a failed schedule can be run again.
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `ORDOFS_MODEL_ITER` | schedules of a rule, dealt out to its cases (default: 20,000 for each case) |
+//! | `ORDOFS_MODEL_ITER` | schedules of a rule, divided among its cases (default: 20,000 for each case) |
 //! | `ORDOFS_MODEL_CASE` | only this case |
 //! | `ORDOFS_MODEL_SCHEDULE` | run this schedule and nothing else |
 
@@ -24,13 +24,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Instant;
 
-/// Schedules of each kind that a case runs under.
+/// The schedules of each kind under which a case runs.
 const SCHEDULES: usize = 10_000;
-/// Schedules of a kind under which a mutant has to be caught.
+/// The schedules of a kind within which a mutant must be caught.
 const WITHIN: usize = 20_000;
-/// Schedules of each kind for mutants that must be harmless.
+/// The schedules of each kind for mutants that must be harmless.
 const HARMLESS: usize = 1_000;
-/// Change points of PCT.
+/// The number of change points of PCT.
 const DEPTH: usize = 3;
 
 /// A rule of order and its scenario.
@@ -57,7 +57,7 @@ fn setting(name: &str) -> Option<String> {
 }
 
 thread_local! {
-    /// Panics of this thread are no news.
+    /// Are panics of this thread expected, and not to be printed?
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -66,7 +66,7 @@ thread_local! {
 struct Chosen;
 
 impl Chosen {
-    /// `quiet`: they are expected to fail.
+    /// `quiet` if panics are expected.
     fn new(mutants: &[Mutant], quiet: bool) -> Self {
         static HOOK: Once = Once::new();
         HOOK.call_once(|| {
@@ -90,7 +90,8 @@ impl Drop for Chosen {
     }
 }
 
-/// Runs one case under a scheduler's schedules; how many it ran, and the panic that ended them.
+/// Runs one case under the schedules of a scheduler. Returns how many it ran, and the panic that
+/// ended them.
 fn run(
     rule: &Rule,
     case: usize,
@@ -108,7 +109,7 @@ fn run(
     (count.load(Ordering::Relaxed), result)
 }
 
-/// The rule holds: no schedule fails.
+/// Checks that the rule holds: no schedule fails.
 pub fn holds(rule: &Rule) {
     (rule.prepare)();
     let only = setting("ORDOFS_MODEL_CASE");
@@ -168,7 +169,7 @@ fn replay(rule: &Rule, case: usize, schedule: &str) -> std::thread::Result<()> {
     .1
 }
 
-/// A schedule that failed fails again, for the same reason.
+/// Checks that a failed schedule fails again, for the same reason.
 pub fn fails_again(rule: &Rule, case: usize, mutants: &[Mutant]) {
     (rule.prepare)();
     let chosen = Chosen::new(mutants, true);
@@ -179,7 +180,7 @@ pub fn fails_again(rule: &Rule, case: usize, mutants: &[Mutant]) {
         panic.downcast_ref::<String>().cloned().expect("a message")
     };
     let first = text(first);
-    // What is printed: a line that says so, and the schedule in quotation marks.
+    // The panic's text has the schedule in quotation marks.
     let schedule = first.split('"').nth(1).expect("a schedule").to_string();
     let again = text(replay(rule, case, &schedule));
     drop(chosen);
@@ -193,13 +194,13 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
         .map(String::as_str)
         .or_else(|| panic.downcast_ref::<&str>().copied())
         .unwrap_or("?");
-    // The last line that says something is the scenario's own.
+    // The scenario's own message comes last.
     let text = text.rsplit("original panic: ").next().unwrap_or(text);
     text.lines().next().unwrap_or("?").to_string()
 }
 
-/// Without these protections a schedule of the case fails. PCT is the better hunter; random schedules
-/// are the second try.
+/// Checks that without these protections some schedule of the case fails. PCT finds more, so random
+/// schedules are the second try.
 pub fn caught(rule: &Rule, case: &str, mutants: &[Mutant]) {
     if setting("ORDOFS_MODEL_SCHEDULE").is_some() {
         return;
@@ -230,7 +231,7 @@ pub fn caught(rule: &Rule, case: &str, mutants: &[Mutant]) {
     panic!("{name} {what}: {mutants:?} not caught by schedules:{tried}");
 }
 
-/// Without these protections all is well still: others stand behind them.
+/// Checks that without these protections no schedule fails, because other protections remain.
 pub fn harmless(rule: &Rule, case: &str, mutants: &[Mutant]) {
     if setting("ORDOFS_MODEL_SCHEDULE").is_some() {
         return;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! What a power cut leaves: the real engine, without shuttle, recovers it and looks.
+//! What a power cut leaves: the real engine, without shuttle, recovers it and reports what it
+//! finds.
 //!
-//! Many schedules lead to the same few states of the device, so judgements are remembered.
+//! Many schedules lead to the same few states of the device, so verdicts are cached.
 
 use crate::bed::{halves, Halves, NAME};
 use crate::disk::{Image, Remains};
@@ -12,9 +13,9 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-/// File blocks that are looked at.
+/// The file blocks that are read.
 const LOOK: u64 = 8;
-/// Judgements that are remembered.
+/// The most verdicts in the cache.
 const REMEMBER: usize = 100_000;
 
 /// A block of the file after recovery.
@@ -26,7 +27,7 @@ pub enum Found {
     Unwritten,
     /// Readable, with a good checksum.
     Data(Halves),
-    /// Readable, and neither old nor new.
+    /// Readable, with a content that was never written to the file.
     Garbage,
     /// The checksum is wrong.
     Bad,
@@ -35,7 +36,7 @@ pub enum Found {
 /// A filesystem after recovery.
 #[derive(Clone, Debug)]
 pub struct Recovered {
-    /// What the checker found, before recovery and in its outcome.
+    /// The problems that the checker found, before recovery and after it.
     pub problems: Vec<String>,
     /// Owner of the file.
     pub uid: u32,
@@ -47,7 +48,7 @@ thread_local! {
     static KNOWN: RefCell<HashMap<(&'static str, u64), Rc<Recovered>>> = RefCell::new(HashMap::new());
 }
 
-/// Recovers what is left of an image that began as `base`.
+/// Recovers an image that a power cut left; the scenario began with `base`.
 pub fn judge(base: &'static str, image: &Image) -> Rc<Recovered> {
     let key = (base, image.hash());
     if let Some(known) = KNOWN.with_borrow(|k| k.get(&key).cloned()) {
@@ -84,7 +85,7 @@ fn recover(image: &Image) -> Recovered {
         fs.node_store().device().read(m.phys, &mut b).expect("read");
         let crc = crc32c(0, &b[..]);
         let verdict = fs.verify(&file, i, m.phys, crc).expect("verify");
-        // A block without a checksum passes for good whatever is in it: try with a wrong one.
+        // A block without a checksum passes any check, so try a wrong one.
         let blind = fs.verify(&file, i, m.phys, !crc).expect("verify") == Verdict::Good;
         if blind {
             problems.push(format!("block {i} has no checksum"));

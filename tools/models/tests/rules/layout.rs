@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Truncate, punch, zero and preallocate over the model of the page cache: the steps of
-//! `rust/fs/data/space.rs` in their order. Offsets are in halves of blocks.
+//! Truncate, punch, zero and preallocate on the model of the page cache: the steps of
+//! `rust/fs/data/space.rs`, in their order. Offsets are in halves of blocks.
 
 use crate::page_cache::{File, Layout};
 use kernel::prelude::Result;
@@ -30,7 +30,7 @@ impl Layout<'_> {
         self.file.unmap(whole, u64::MAX);
     }
 
-    /// `iomap_zero_range`. Whether anything became dirty.
+    /// `iomap_zero_range`. Returns whether anything became dirty.
     fn zero(&self, range: Range<u64>) -> Result<bool> {
         let (file, fs, inode) = (self.file, &self.file.bed.fs, &self.file.bed.file);
         let mut dirty = file.needs_writeback(range.start / 2, range.end.div_ceil(2));

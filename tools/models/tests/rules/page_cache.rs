@@ -1,18 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A small honest model of the page cache above the engine.
+//! A small model of the page cache above the engine.
 //!
 //! # Model
 //!
-//! A file has folios of one block, each with a lock and the flags that matter (up to date, dirty, under
-//! writeback, mapped writably, gone from the cache), `i_rwsem`, `invalidate_lock` and `i_size`. The steps
-//! are those of the kernel's iomap code and of `rust/vfs` and `rust/fs/data`, in their order; each
-//! function names what it stands for. Data is counted in halves of blocks, so that writes can be partial.
+//! A file has folios of one block. Each has a lock and the flags that matter: up to date, dirty,
+//! under writeback, mapped writably, gone from the cache. The file has `i_rwsem`, `invalidate_lock`
+//! and `i_size`. The steps are those of the kernel's iomap code, of `rust/vfs` and of
+//! `rust/fs/data`, in their order; each function names what it stands for. Data is counted in
+//! halves of blocks, so that writes can be partial.
 //!
-//! What is left out: large folios, errors, short copies, and how reclaim counts references (here a folio
-//! that reclaim took is gone, and a task that waited for its lock looks again).
+//! Left out are large folios, errors, short copies, and how reclaim counts references: here a folio
+//! that reclaim took is gone, and a task that waited for its lock looks again.
 //!
-//! The protections of R3 and R5 lie here and not in the engine; their mutants are honoured here.
+//! The protections of R3 and R5 are here and not in the engine, so their mutants are, too.
 
 use crate::bed::{block, Bed, Halves, HALF};
 use kernel::prelude::Result;
@@ -23,17 +24,17 @@ use ordofs_models::os::{crc32c, Block, LockClass, Mutex, RwLock, WaitQueue, Writ
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Nothing checks it here.
+/// There is no lockdep here that would check it.
 static CLASS: LockClass = LockClass::new(c"page cache");
 
-/// What a folio is at a moment.
+/// The state of a folio.
 #[derive(Clone, Copy, Default)]
 pub struct State {
     pub data: Halves,
     pub uptodate: bool,
     pub dirty: bool,
     pub writeback: bool,
-    /// In a page table, writable: stores need no fault.
+    /// Mapped writably in a page table, so stores take no fault.
     pub writable: bool,
     /// No longer in the page cache.
     pub gone: bool,
@@ -43,7 +44,7 @@ pub struct State {
 pub struct Folio {
     index: u64,
     lock: Mutex<()>,
-    /// Never held where the schedule may turn.
+    /// Never held where the schedule may switch to another task.
     state: std::sync::Mutex<State>,
     written: WaitQueue,
 }
@@ -77,7 +78,7 @@ impl Folio {
     }
 }
 
-/// A file as the VFS has it.
+/// A file as the VFS sees it.
 pub struct File {
     pub bed: Bed,
     i_rwsem: RwLock<()>,
@@ -96,7 +97,7 @@ pub struct Layout<'a> {
     _lock: Option<WriteGuard<'a, ()>>,
 }
 
-/// What writeback keeps from folio to folio.
+/// The mapping that writeback keeps from folio to folio.
 struct Known {
     start: u64,
     end: u64,
@@ -109,7 +110,7 @@ fn bytes(halves: u64) -> u64 {
 }
 
 impl File {
-    /// The file of a bed, nothing of it cached.
+    /// The file of a bed, with an empty page cache.
     pub fn new(bed: Bed) -> Self {
         let size = bed.file.attrs().size / HALF as u64;
         Self {
@@ -153,7 +154,7 @@ impl File {
         pages.range(from..to).map(|(i, _)| *i).collect()
     }
 
-    /// Runs `f` with the folio locked; `None` when there is none and none is to be made.
+    /// Runs `f` with the folio locked. `None` if there is none and none is to be made.
     fn locked<R>(&self, index: u64, make: bool, f: impl FnOnce(&Folio) -> R) -> Option<R> {
         loop {
             let folio = {
@@ -218,8 +219,8 @@ impl File {
         Ok(())
     }
 
-    /// `iomap_write_iter`: uses a mapping for `[at, end)` as far as it reaches and is true, folio by
-    /// folio, and then ends it. Returns how far it came.
+    /// `iomap_write_iter`: uses a mapping for `[at, end)` as far as it reaches and is valid, folio
+    /// by folio, and then ends it. Returns how far it came.
     pub(super) fn use_mapping(
         &self,
         w: &WriteMap,
@@ -278,8 +279,8 @@ impl File {
         Ok(())
     }
 
-    /// `write_end`: gives back what was reserved and not used, except under dirty folios. `take`: the
-    /// caller does not hold the layout lock.
+    /// `write_end`: returns reservations that were not used, except under dirty folios. `take` if
+    /// the caller does not hold the layout lock.
     fn write_end(&self, w: &WriteMap, begin: u64, at: u64, end: u64, take: bool) {
         let unused = if at > begin {
             at.div_ceil(2)
@@ -298,7 +299,7 @@ impl File {
         }
     }
 
-    /// A store of the process that has mapped the file, to one half. False: SIGBUS.
+    /// A store to one half, by the process that has mapped the file. Returns false for SIGBUS.
     pub fn store(&self, half: u64, byte: u8) -> Result<bool> {
         let index = half / 2;
         loop {
@@ -320,7 +321,7 @@ impl File {
         }
     }
 
-    /// A write fault: `filemap_fault`, then `page_mkwrite`. False: SIGBUS.
+    /// A write fault: `filemap_fault`, then `page_mkwrite`. Returns false for SIGBUS.
     fn fault(&self, index: u64) -> Result<bool> {
         let folio = match self.cached(index) {
             Some(f) if f.state().uptodate => f,
@@ -358,7 +359,7 @@ impl File {
         Ok(true)
     }
 
-    /// `writepages` of blocks `[from, to)`, until the I/O has ended.
+    /// `writepages` of blocks `[from, to)`, with the wait for the I/O.
     pub fn writeback(&self, from: u64, to: u64) -> Result {
         let mut known = None;
         let mut batch: Vec<(Arc<Folio>, u64)> = Vec::new();
@@ -395,8 +396,8 @@ impl File {
         self.submit(batch)
     }
 
-    /// `writeback_range`: whether there is nothing to be written there (R5: the answer that was kept
-    /// is good if nothing has changed).
+    /// `writeback_range`: returns whether there is nothing to write. R5: a mapping that was kept
+    /// counts only if nothing has changed.
     fn is_hole(&self, known: &mut Option<Known>, index: u64) -> Result<bool> {
         let good = known
             .as_ref()
@@ -413,8 +414,8 @@ impl File {
         Ok(known.as_ref().is_some_and(|k| k.hole))
     }
 
-    /// `writeback_submit`, the device, and the worker that completes it. Only then do the folios leave
-    /// writeback.
+    /// `writeback_submit`, the device, and the worker that completes the I/O. Only then do the
+    /// folios leave writeback.
     fn submit(&self, batch: Vec<(Arc<Folio>, u64)>) -> Result {
         let blocks: Vec<Block> = batch.iter().map(|(f, _)| block(f.state().data)).collect();
         let sums: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();
@@ -451,7 +452,7 @@ impl File {
         self.bed.fs.sync_inode(&self.bed.file)
     }
 
-    /// Memory is short: reclaim takes a clean folio, and asks the engine to forget (R2).
+    /// Reclaim: takes a clean folio, and asks the engine to release its maps (R2).
     pub fn reclaim(&self, index: u64) {
         let Some(folio) = self.cached(index) else {
             return;
@@ -490,7 +491,7 @@ impl File {
         }
     }
 
-    /// `truncate_inode_partial_folio`: what follows half `size` in its block.
+    /// `truncate_inode_partial_folio`: zeroes what follows half `size` in its block.
     pub(super) fn zero_cached_tail(&self, size: u64) {
         if size % 2 != 0 {
             self.locked(size / 2, false, |folio| {
@@ -508,8 +509,8 @@ impl File {
         })
     }
 
-    /// No task is at work: every dirty folio has what its data will need, and every reservation has a
-    /// dirty folio.
+    /// At a moment when no task runs, checks that every dirty folio has the space that its data
+    /// needs, and every reservation has a dirty folio.
     pub fn check_quiet(&self) {
         for index in 0..16 {
             let m = (self.bed.fs)
@@ -531,7 +532,8 @@ impl File {
         }
     }
 
-    /// No task is at work: what readers find now they find after writeback and reclaim, too. Returns it.
+    /// At a moment when no task runs, checks that readers find the same before and after writeback
+    /// and reclaim. Returns it.
     pub fn settle(&self, blocks: u64) -> Vec<Halves> {
         let before: Vec<Halves> = (0..blocks).map(|i| self.read(i).expect("read")).collect();
         self.write_and_wait(0, u64::MAX).expect("writeback");

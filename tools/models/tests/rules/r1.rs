@@ -55,7 +55,7 @@ fn run(case: usize) {
     let b = Arc::new(mount(prepare(&BASE)));
     let events = Arc::new(Events::default());
     let start = [0, 2, 4, 6][case];
-    // Every write changes the times first; or fsync had nothing to do.
+    // Every write changes the times first. Otherwise fsync would have nothing to do.
     let touch = AttrChange {
         mode: Some(0o100600),
         ..AttrChange::default()
@@ -65,7 +65,7 @@ fn run(case: usize) {
     let writer = thread::spawn(move || {
         let direct = case != 3;
         if !direct {
-            // As if two pages had been dirtied.
+            // As if two pages were dirty.
             for i in 0..2 {
                 b2.fs.map_write(&b2.file, start + i, 1).expect("map_write");
             }
@@ -75,7 +75,7 @@ fn run(case: usize) {
     });
     let (b3, e3) = (b.clone(), events.clone());
     let syncer = thread::spawn(move || {
-        // The second batch makes recovery believe the first without looking at its data.
+        // After a second batch, recovery believes the first without reading its data.
         for _ in 0..2 {
             e3.note(&b3, Event::FsyncBegins);
             b3.fs.sync_inode(&b3.file).expect("fsync");
@@ -97,7 +97,7 @@ fn run(case: usize) {
 
 fn check(case: usize, start: u64, r: &crate::judge::Recovered, events: &[Event]) {
     assert!(r.problems.is_empty(), "after a power cut: {:?}", r.problems);
-    // Acknowledged: written, and then an fsync began and returned.
+    // Acknowledged: an fsync began after the write and returned.
     let acknowledged = events
         .iter()
         .position(|e| *e == Event::Written)
@@ -132,7 +132,8 @@ fn r1_ordered_before_mapped() {
     holds(&RULE);
 }
 
-/// Order and lock gone; fsync believes the maps that it waited for, as btrfs's does.
+/// Without order and lock, and with an fsync that trusts the maps that it waited for, as that of
+/// btrfs does.
 #[test]
 fn r1_mutant_is_caught() {
     use Mutant::{R1Lock, R1Order, R1Trust};
@@ -141,14 +142,14 @@ fn r1_mutant_is_caught() {
     }
 }
 
-/// Order and lock gone, with the real fsync: it does not log what is in flight, but says that it missed
-/// to wait for it.
+/// Without order and lock, but with the real fsync: it does not log what is in flight, and its
+/// assertion reports that it missed a write.
 #[test]
 fn r1_mutant_is_caught_by_its_assertion() {
     caught(&RULE, CASES[0], &[Mutant::R1Order, Mutant::R1Lock]);
 }
 
-/// Each alone suffices.
+/// Each protection alone suffices.
 #[test]
 fn r1_defence_in_depth() {
     use Mutant::{R1Lock, R1Order, R1Trust};

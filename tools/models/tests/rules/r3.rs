@@ -29,7 +29,7 @@ const RULE: Rule = Rule {
     prepare: || drop(prepare(&BASE)),
 };
 
-/// What becomes zero in a case, in halves.
+/// The range that becomes zero in a case, in halves.
 fn zeroed(case: usize) -> Range<u64> {
     match case {
         0 => 2..6,
@@ -45,7 +45,8 @@ fn run(case: usize) {
     let free = mount(prepare(&BASE));
     let before = free.fs.statfs().bfree;
     let f = Arc::new(File::new(free));
-    // Moments, in order. Not shuttle's: they are no part of what is tested.
+    // Orders the moments of the scenario. Not an atomic of shuttle, because it is no part of what
+    // is tested.
     let clock = Arc::new(AtomicUsize::new(1));
     let tick = |c: &AtomicUsize| c.fetch_add(1, Ordering::SeqCst);
 
@@ -86,14 +87,15 @@ fn run(case: usize) {
             None => is == rest,
             Some((_, (false, ..))) => is == rest,
             Some((byte, _)) if rest == 1 => is == byte,
-            // The store ended before it began, or began after it ended, or it was a race.
+            // The store ended before the operation began, or began after it ended, or overlapped
+            // with it.
             Some((_, (true, _, e))) if e < begun => is == 0,
             Some((byte, (true, b, _))) if b > ended => is == byte,
             Some((byte, _)) => is == byte || is == 0,
         };
         assert!(good, "{}: half {half} is {is}", CASES[case]);
     }
-    // R4's promise, too: nothing is left of any reservation.
+    // R4, too: no reservation is left.
     f.truncate(0).expect("truncate");
     f.bed.fs.sync().expect("sync");
     f.bed.fs.sync().expect("sync");

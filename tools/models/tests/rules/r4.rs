@@ -25,31 +25,31 @@ const RULE: Rule = Rule {
     prepare: || drop(prepare(&BASE)),
 };
 
-/// Free blocks of the filesystem, those included that the next commit has been promised.
+/// Free blocks of the filesystem, including those reserved for the next commit.
 fn free(b: &Bed) -> u64 {
     b.fs.statfs().bfree + b.fs.promised()
 }
 
-/// What is missing of `before` is what the file has allocated and reserved, and nothing else.
+/// Checks that the blocks missing from `before` are those that the file has allocated and reserved.
 fn check(b: &Bed, before: u64) {
     let (mut delalloc, mut copies) = (0, 0);
     for i in 0..8 {
         let now = b.fs.map_report(&b.file, i, 1).expect("map_report");
         let under = b.fs.map_read(&b.file, i, 1).expect("map_read");
         delalloc += u64::from(now.kind == MapKind::Delalloc);
-        // The file has a block there already, and one is reserved for its next content.
+        // The file has a block there already, and one more is reserved for the new content.
         copies += u64::from(now.kind == MapKind::Delalloc && under.kind == MapKind::Written);
         assert!(
             now.kind != MapKind::Delalloc || under.kind != MapKind::Unwritten,
             "block {i}: delalloc over an unwritten extent"
         );
     }
-    // Delalloc has its metadata reserved along with it.
+    // Delalloc reserves its metadata, too.
     let reserved = b.file.blocks() + copies + delalloc.div_ceil(32);
     assert_eq!(before, free(b) + reserved, "{delalloc} delalloc blocks");
 }
 
-/// All is written, and gone: nothing stays reserved.
+/// Everything is written and deleted: nothing stays reserved.
 fn check_end(b: &Bed, before: u64) {
     b.fs.set_size(&b.file, 0).expect("truncate");
     assert_eq!(b.file.blocks(), 0, "at eviction");
@@ -58,7 +58,7 @@ fn check_end(b: &Bed, before: u64) {
     assert_eq!(free(b), before, "reservations leaked");
 }
 
-/// The engine alone, without the locks that the VFS holds: it promises more than they need.
+/// The engine alone, without the locks that the VFS holds: it must hold up even then.
 fn engine() {
     let b = Arc::new(mount(prepare(&BASE)));
     let before = free(&b);
@@ -74,7 +74,7 @@ fn engine() {
     fault.join().expect("fault");
     fallocate.join().expect("fallocate").expect("preallocate");
     check(&b, before);
-    // Every block has exactly one of the two.
+    // Every block is either delalloc or unwritten.
     assert_eq!(b.file.blocks(), 4);
     b.write(0, &[[2, 2]; 3], false).expect("writeback");
     check(&b, before);
@@ -97,7 +97,7 @@ fn page_cache() {
     fallocate.join().expect("fallocate");
     f.check_quiet();
     check(&f.bed, before);
-    // An overwrite to be adds none.
+    // A pending overwrite adds none.
     assert_eq!(f.bed.file.blocks(), 4);
     let data = f.settle(4);
     let raced = data[1] == [5, 5] || data[1] == [7, 5];

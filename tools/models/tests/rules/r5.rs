@@ -33,8 +33,8 @@ fn run(case: usize) {
     let f = Arc::new(File::new(mount(prepare(&BASE))));
     let first = [0, 2, 4, 0][case];
     let f2 = f.clone();
-    // The process that has mapped the file stores into the half that the write leaves out; then memory
-    // is short.
+    // The process that has mapped the file stores into the half that the write leaves out; then
+    // reclaim runs.
     let other = thread::spawn(move || {
         assert!(f2.store(2 * first + 3, 7).expect("store"));
         f2.writeback(first, first + 2).expect("writeback");

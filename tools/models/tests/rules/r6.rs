@@ -12,7 +12,7 @@ use shuttle::rand::Rng;
 use shuttle::thread;
 use std::sync::Arc;
 
-/// Files beside the one that every bed has: the inode tree has several leaves.
+/// Files in addition to that of the bed, so that the inode tree has several leaves.
 const FILES: u32 = 60;
 
 const BASE: Base = Base {
@@ -38,7 +38,7 @@ const RULE: Rule = Rule {
 fn run(case: usize) {
     let b = Arc::new(mount(prepare(&BASE)));
     let first = b.file.ino() + 1;
-    // One on the first leaf, one behind it.
+    // One file on the first leaf, one on a later leaf.
     let inodes = [first, first + u64::from(FILES) - 1];
     let readers: Vec<_> = (0..2)
         .map(|_| {
@@ -55,7 +55,7 @@ fn run(case: usize) {
     let b2 = b.clone();
     let memory = thread::spawn(move || {
         for _ in 0..3 {
-            // Some or all: a sweep that stops in the middle goes on there the next time.
+            // Some or all: a sweep that stops in the middle continues there the next time.
             let n = shuttle::rand::thread_rng().gen_range(1..40u64);
             b2.fs.shrink_scan(n);
             thread::yield_now();
@@ -93,8 +93,8 @@ fn r6_io_owns_its_buffer() {
     holds(&RULE);
 }
 
-/// The hand-weakened reader of `rust/engine/btree/store/weakened.rs`: one that kept no reference and
-/// went on to use the node would not compile (tests/types.rs).
+/// With the hand-weakened reader of `rust/engine/btree/store/weakened.rs`. A reader that kept no
+/// reference and went on to use the node would not compile (tests/types.rs).
 #[test]
 fn r6_mutant_is_caught() {
     caught(&RULE, "reads", &[Mutant::R6]);

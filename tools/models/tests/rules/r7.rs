@@ -9,8 +9,8 @@ use crate::judge::{judge, Found};
 use shuttle::thread;
 use std::sync::Arc;
 
-/// Two neighbours. What replaces the second would like to be where it is: as close to the first as can
-/// be. So a block that is freed is the next to be used, as soon as it may be.
+/// Two neighbouring blocks. The preferred place for the copy of the second is as close to the first
+/// as possible, so a block that is freed is used next, as soon as it may be.
 const BASE: Base = Base {
     name: "r7",
     make: |b| b.write(0, &[[1, 1]; 2], false).expect("write"),

@@ -25,7 +25,7 @@ const RULE: Rule = Rule {
 
 fn run(case: usize) {
     let b = Arc::new(mount(prepare(&BASE)));
-    // The calls that have returned, after which all is durable, in order.
+    // The calls that have returned and made everything durable, in order.
     let told = Arc::new(Mutex::new(Vec::new()));
     let (b2, t2) = (b.clone(), told.clone());
     let other = thread::spawn(move || {

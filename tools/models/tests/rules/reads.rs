@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Reads || overwrites || commits: a reader gets data that its checksum vouches for, old or new, or
-//! learns that the block has moved; good data is never called bad.
+//! Reads || overwrites || commits: a reader gets data that matches its checksum, old or new, or
+//! learns that the block has moved. Good data is never reported as damaged.
 
 use crate::bed::{mount, prepare, Base};
 use crate::explore::{holds, Rule};
