@@ -114,8 +114,8 @@ void ordofs_wait_begin(struct wait_queue_head *wq,
 
 /*
  * Sleeps until woken or until the timeout (in jiffies; what is left of it is
- * returned). wait_woken() does not sleep in a kernel thread that was told to
- * stop: let time pass then, whoever waits for something must not spin.
+ * returned). wait_woken() does not sleep in a kernel thread that is to
+ * stop: let time pass then, so that a waiting thread does not spin.
  */
 long ordofs_wait_once(struct wait_queue_entry *entry, long timeout, bool idle,
 		      bool freezable)
@@ -200,7 +200,7 @@ void *ordofs_page_alloc(void)
 	return (void *)get_zeroed_page(GFP_KERNEL);
 }
 
-/* Whoever reclaims memory is told, as by the slab allocator: it counts for progress. */
+/* Reclaim counts it as progress, as it does pages of the slab allocator. */
 void ordofs_page_free(void *page)
 {
 	mm_account_reclaimed_pages(1);
@@ -448,7 +448,7 @@ bool ordofs_dir_emit_dots(struct file *file, struct dir_context *ctx)
 	return dir_emit_dots(file, ctx);
 }
 
-/* Whoever reads the directory keeps positions in 32 bits. */
+/* The reader of the directory keeps positions in 32 bits. */
 bool ordofs_dir_shows_upper_bits(struct file *file)
 {
 	if (file->f_mode & (FMODE_32BITHASH | FMODE_64BITHASH))

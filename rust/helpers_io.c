@@ -44,7 +44,7 @@ void ordofs_helper_lost(struct inode *inode, int error)
 
 /*
  * Callers hold locks that come after s_umount, so it is only tried. False:
- * somebody mounts, unmounts or freezes.
+ * the filesystem is being mounted, unmounted or frozen.
  */
 bool ordofs_helper_write_dirty_data(struct super_block *sb)
 {
@@ -171,7 +171,7 @@ void *ordofs_helper_bvec_virt(struct bio_vec *bvec)
  *
  * The mapcount changes meanwhile, although faults map locked folios only: page
  * tables are torn down, and fork copies those of a private mapping that has
- * pages of its own. Whoever changes it has a reference at that moment, so a
+ * pages of its own. A task that changes it has a reference at that moment, so a
  * reference can be missed only where the mapcount is too high: the smaller of
  * those before and after the reference count is taken.
  */
@@ -197,7 +197,7 @@ void ordofs_helper_copy(void *to, const void *from, size_t len)
 	memcpy(to, from, len);
 }
 
-/* What the device and the cgroups are told of @bio is as for @of. */
+/* Flags, priority, hint and cgroup of @bio become those of @of. */
 void ordofs_helper_bio_like(struct bio *bio, struct bio *of)
 {
 	bio->bi_opf = of->bi_opf;

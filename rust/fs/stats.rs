@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! `/sys/fs/ordofs/<device>`: what a mount tells about itself, one value a file.
+//! `/sys/fs/ordofs/<device>`: the state of a mount, one value a file.
 //!
 //! Nothing here takes a lock that is held across I/O: the files can be read while the filesystem hangs.
 

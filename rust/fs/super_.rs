@@ -265,7 +265,7 @@ impl SuperOperations for OrdoFs {
         self.stop_committer();
         let _nofs = NoFs::enter();
         match self.engine.unmount() {
-            // After a shutdown there is no last commit, and everybody knows.
+            // After a shutdown there is no last commit; the shutdown was reported.
             Err(_) if self.engine.is_shutdown() => {}
             Err(e) => pr_err!(
                 "{}: the last commit failed: {:?}\n",

@@ -191,7 +191,7 @@ TRACE_EVENT(ordofs_ordered_finish,
 );
 
 /*
- * R2: somebody asks to forget extent maps: release_folio, or the shrinker (the
+ * R2: extent maps are to be forgotten: release_folio, or the shrinker (the
  * whole file). Granted for `dropped` of them, refused for `kept`.
  */
 TRACE_EVENT(ordofs_release_maps,
@@ -364,7 +364,7 @@ TRACE_EVENT(ordofs_node_read,
 );
 
 /*
- * R6: reclaim went through cached nodes: dropped, left because somebody holds a
+ * R6: reclaim went through cached nodes: dropped, left because a task holds a
  * reference, left because they are being read.
  */
 TRACE_EVENT(ordofs_node_shrink,
@@ -438,7 +438,7 @@ TRACE_EVENT(ordofs_layout_done,
 );
 
 #ifdef ordofs_debug
-/* Somebody is held at a delay point (enter), or goes on (leave). */
+/* A task is held in a window (enter), or goes on (leave). */
 TRACE_EVENT(ordofs_window,
 	TP_PROTO(dev_t dev, u32 window, bool enter, int error),
 	TP_ARGS(dev, window, enter, error),

@@ -188,8 +188,8 @@ pub(super) fn direct_write_grew(inode: &Locked<'_, OrdoFs>, end: u64, status: Re
 /// `fsync(2)` and `fdatasync(2)`: R8.
 pub(super) fn fsync(file: &OpenFile<OrdoFs>, start: i64, end: i64, what: SyncOf) -> Result {
     let inode = file.inode();
-    // A synchronous write brings the size on disk along. If that fails, this file is told now, and not
-    // once more by the next fsync: its error is among those that the call below takes.
+    // A synchronous write brings the size on disk along. If that fails, this fsync reports it, and the
+    // next one does not: its error is among those that the call below takes.
     let appended = write_appended(inode, u64::try_from(start).unwrap_or(0));
     // First the data, and the errors of earlier writeback.
     file.write_and_wait(start, end)?;

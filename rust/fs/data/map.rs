@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mappings: what iomap asks in bytes, answered in the engine's blocks.
+//! Mappings: from the bytes of iomap to the blocks of the engine and back.
 //!
 //! The rules are the engine's: R4 in `map_write` (look again under the write lock), R2 in
 //! `release_maps`, R5 by the cookie that every mapping carries.
@@ -90,8 +90,8 @@ pub(super) fn lose_dirty(inode: &Inode<OrdoFs>, pos: u64, len: u64, error: Error
     engine.lose_dirty(&inode.data().engine, block, n, error);
 }
 
-/// R2: asks the engine to forget what it may. That some must stay, or all of them because somebody holds
-/// the maps, is no reason to keep the folio.
+/// R2: asks the engine to forget what it may. Some maps must stay, or all of them because another task holds
+/// their lock; neither is a reason to keep the folio.
 pub(super) fn release_maps(inode: &Inode<OrdoFs>, pos: u64, len: u64) {
     let _nofs = NoFs::enter();
     let (block, n) = whole_blocks(pos, len);

@@ -7,7 +7,7 @@
 //! A read was submitted for the disk blocks that were mapped at that time. When it has ended, its
 //! blocks are judged by the checksums that their file blocks have *now*, in runs: one look-up for as
 //! many blocks as an extent record has. What is not good is judged by itself. If it is mapped elsewhere by now
-//! (an overwrite finished meanwhile, and the old block may be somebody else's already), it is mapped
+//! (an overwrite finished meanwhile, and the old block may have another owner already), it is mapped
 //! and read again. A bad block is read once more, too, before it is called bad: while it was being
 //! read it may have been given up and been taken into use again for the same file block.
 //!
@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// How often a block is read again before giving up. Each time somebody must have overwritten it.
+/// How often a block is read again before giving up. Each time another write must have replaced it.
 const ATTEMPTS: usize = 64;
 
 /// How many blocks from the first on are good.

@@ -172,8 +172,8 @@ fn zero_part(inode: &Inode<OrdoFs>, layout: &LayoutLock<'_, OrdoFs>, part: Range
     Ok(())
 }
 
-/// Drops the pages of blocks `[first, last)`. Among them may be pages of an append that nobody has written
-/// back: the size on disk, which their writeback would have raised, is raised now, after the others of
+/// Drops the pages of blocks `[first, last)`. Among them may be pages of an append that was not written
+/// back yet: the size on disk, which their writeback would have raised, is raised now, after the others of
 /// that append have been written.
 fn drop_blocks(
     inode: &Inode<OrdoFs>,

@@ -4,11 +4,10 @@
 //!
 //! # Model
 //!
-//! A write comes as a run of file blocks whose content stands still. Their checksums are computed,
-//! and the engine is asked to start the write: for as many blocks as lie together on disk it
-//! answers with an address and an ordered extent. These are split off and submitted, the rest
-//! asks again. Writeback for which there is no memory waits for some and asks again: failing would lose
-//! what was written.
+//! A write comes as a run of file blocks whose content does not change. Their checksums are computed, and
+//! the engine starts the write: for as many blocks as lie together on disk it returns an address and an
+//! ordered extent. These blocks are split off and submitted, and the rest starts again. Writeback that lacks
+//! memory waits for some and starts again: failing would lose what was written.
 //!
 //! # Rules
 //!

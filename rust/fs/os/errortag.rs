@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Error tags: what holds a [`Window`] open, or fails whoever comes to it. Only in debug builds.
+//! Error tags: what holds a [`Window`] open, or fails the task that comes to it. Only in debug builds.
 //!
 //! # Model
 //!
@@ -8,19 +8,19 @@
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `delay=MS`, or a number alone | who comes waits so long (at most 60 s) |
-//! | `error=ERRNO` | and fails with this, where the window can fail |
-//! | `after=N` | the first N who come pass |
-//! | `times=N` | the next N are held, everybody after them passes (0: all are held) |
-//! | `off` | everybody passes |
+//! | `delay=MS`, or a number alone | a task that comes waits so long (at most 60 s) |
+//! | `error=ERRNO` | and fails with this error, where the window can fail |
+//! | `after=N` | the first N tasks pass |
+//! | `times=N` | the next N are held, all tasks after them pass (0: all are held) |
+//! | `off` | all tasks pass |
 //!
-//! Each write replaces all of it and ends the waiting of those who wait: a test holds somebody as long as
-//! it needs, not as long as it guessed. They go on with the error that the tag has then. Reading
+//! Each write replaces all of it and ends all waiting: a test holds a task as long as it needs,
+//! not as long as it guessed. The tasks go on with the error that the tag has then. Reading
 //! gives the same words, and how many have been held since mount (`hits`) and are being held (`waiting`).
 //!
 //! # Locking
 //!
-//! A tag's lock is innermost and not held while somebody waits. Who waits holds what the window says.
+//! A tag's lock is innermost and not held while a task waits. The waiting task holds what the window says.
 
 use core::ffi::CStr;
 use core::fmt;
@@ -163,7 +163,7 @@ impl Tags {
         Ok(Self(Shared::new(tags)?))
     }
 
-    /// Turns all tags off; everybody goes on.
+    /// Turns all tags off; every task goes on.
     pub(crate) fn off(&self) {
         for tag in self.0.iter() {
             tag.set(Setting::default());
@@ -190,7 +190,7 @@ impl Tags {
             if s.set.times > 0 && s.held >= s.set.times {
                 return Ok(());
             }
-            // Before `waiting` says so: who reads that and then does something comes later in the trace.
+            // Before `waiting` says so: a test that reads it and then acts comes later in the trace.
             trace::window(dev, window as u32, true, 0);
             s.held = s.held.saturating_add(1);
             s.hits = s.hits.saturating_add(1);

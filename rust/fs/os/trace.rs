@@ -39,7 +39,7 @@ tracepoints! {
     fn node_read(dev: u32, addr: u64, level: u32, owner: u64, error: i32);
     /// R6: reclaim went through cached nodes.
     fn node_shrink(dev: u32, dropped: u64, held: u64, reading: u64);
-    /// R3: a store wants to make a page writable.
+    /// R3: a store is about to make a page writable.
     fn fault(dev: u32, ino: u64, start: u64, len: u64);
     /// R3: the page is dirty, the layout lock is still held.
     fn fault_done(dev: u32, ino: u64, start: u64, len: u64);
@@ -53,6 +53,6 @@ tracepoints! {
 tracepoints! {
     in ordofs;
 
-    /// Somebody is held at a delay point, or goes on.
+    /// A task is held in a window, or goes on.
     fn window(dev: u32, window: u32, enter: bool, error: i32);
 }

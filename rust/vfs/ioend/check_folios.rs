@@ -208,7 +208,7 @@ pub(super) unsafe fn check_folios<T: IoendOperations>(ioend: *mut bindings::ioma
                 let block = unsafe { at.next(size) }.ok_or(EIO)?;
                 // SAFETY: Its read has not been ended.
                 let address = unsafe { address(block) };
-                // SAFETY: The block lies inside of the folio, which is locked and not up to date there: nobody
+                // SAFETY: The block lies inside of the folio, which is locked and not up to date there: no task
                 // else accesses it until its read is ended.
                 let mut data = unsafe { PageSlice::from_raw(address, size) };
                 T::check_block(inode, pos, addr, &mut data)

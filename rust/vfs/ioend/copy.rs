@@ -40,7 +40,7 @@ pub(in crate::vfs) unsafe fn mark_if_shared<T: Types>(
     }
     // SAFETY: By this function's contract the folio is locked and referenced, so it stays what it is.
     if unsafe { bindings::ordofs_helper_folio_is_shared(folio) } {
-        // SAFETY: By this function's contract the ioend is not submitted; until then the field is nobody else's.
+        // SAFETY: By this function's contract the ioend is not submitted; until then no other task uses the field.
         unsafe { (*ioend).io_private = mark() };
     }
 }
@@ -51,7 +51,7 @@ pub(in crate::vfs) unsafe fn mark_if_shared<T: Types>(
 ///
 /// `ioend` is a valid, unsubmitted write that is the caller's.
 pub(super) unsafe fn take_mark(ioend: *mut bindings::iomap_ioend) -> bool {
-    // SAFETY: By this function's contract nobody else looks at the field.
+    // SAFETY: By this function's contract no other task looks at the field.
     let private = unsafe { ptr::replace(&raw mut (*ioend).io_private, ptr::null_mut()) };
     private == mark()
 }

@@ -8,12 +8,12 @@
 //!
 //! A write comes here without an address ([`WriteIoend`]). The filesystem checksums its blocks, gives
 //! a prefix of them an address, and submits that ([`WriteIoend::submit`]), until nothing is left. Each
-//! part carries the filesystem's token for that write. When the device has answered, a work in the
+//! part carries the filesystem's token for that write. When the device has completed it, a work in the
 //! queue for writes hands the token to [`IoendOperations::write_ended`], and *then* the part is finished.
 //! Parts count in their parent, so that the folios leave writeback (and a direct I/O completes)
 //! only after the last part's mapping is in place.
 //!
-//! A read (`read`) goes to the queue for reads, where every block is checked before anybody can see it: in runs
+//! A read (`read`) goes to the queue for reads, where every block is checked before it can be seen: in runs
 //! of up to [`check::RUN`] blocks, whose checksums are computed first and compared together
 //! ([`IoendOperations::check_run`]).
 //!

@@ -2,7 +2,7 @@
 
 //! A read, from its submission to its end.
 //!
-//! The device's interrupt queues a work, which checks every block before anybody can see it.
+//! The device's interrupt queues a work, which checks every block before it can be seen.
 
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -46,7 +46,7 @@ unsafe fn attach<T: IoendOperations>(ioend: *mut bindings::iomap_ioend) -> Resul
     let work = KBox::into_raw(work);
     // SAFETY: The memory was just leaked, and stays until the worker takes it. The function is that of this type.
     unsafe { bindings::ordofs_helper_init_work(&raw mut (*work).work, Some(read_worker::<T>)) };
-    // SAFETY: By this function's contract nobody else looks at the field.
+    // SAFETY: By this function's contract no other task looks at the field.
     unsafe { (*ioend).io_private = work.cast() };
     Ok(())
 }
@@ -169,13 +169,13 @@ unsafe extern "C" fn read_worker<T: IoendOperations>(work: *mut bindings::work_s
 ///
 /// `ioend` is a bounced direct read of an inode of `T` that has ended, and is the caller's.
 unsafe fn check_direct<T: IoendOperations>(ioend: *mut bindings::iomap_ioend) -> Result {
-    // SAFETY: By this function's contract the ioend is valid, and nobody else changes it.
+    // SAFETY: By this function's contract the ioend is valid, and no other task changes it.
     let ioend = unsafe { &*ioend };
     // SAFETY: The inode is one of `T`, and stays until the ioend is finished.
     let inode = unsafe { Inode::<T>::from_raw(ioend.io_inode) };
     // SAFETY: A bounced bio has at least one vector.
     let address = unsafe { bindings::ordofs_helper_bvec_virt(ioend.io_bio.bi_io_vec) };
-    // SAFETY: The bounce buffer is one contiguous vector of the size of the I/O, and nobody else's until the ioend
+    // SAFETY: The bounce buffer is one contiguous vector of the size of the I/O, and only this task's until the ioend
     // is finished.
     let mut data = unsafe { PageSlice::from_raw(address.cast(), ioend.io_size) };
     let addr = ioend.io_sector << SECTOR_SHIFT;

@@ -66,9 +66,9 @@ impl<'a, T: IoendOperations> WriteIoend<'a, T> {
     pub(in crate::vfs) unsafe fn new(ioend: *mut bindings::iomap_ioend, from: WriteFrom) -> Self {
         // SAFETY: By this function's contract the ioend is unsubmitted and ours.
         let copied = unsafe { take_mark(ioend) };
-        // SAFETY: By this function's contract the ioend is valid, and nobody else changes it.
+        // SAFETY: By this function's contract the ioend is valid, and no other task changes it.
         let size = unsafe { (*ioend).io_bio.bi_iter.bi_size };
-        // SAFETY: By this function's contract the ioend is valid, and nobody else changes it.
+        // SAFETY: By this function's contract the ioend is valid, and no other task changes it.
         let pos = offset(unsafe { (*ioend).io_offset });
         debug_assert!(pos % T::BLOCK_SIZE == 0 && u64::from(size) % T::BLOCK_SIZE == 0);
         // INVARIANT: By this function's contract; the position is the beginning.

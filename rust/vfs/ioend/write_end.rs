@@ -89,7 +89,7 @@ unsafe extern "C" fn copied_end_io<T: IoendOperations>(bio: *mut bindings::bio) 
     let status = unsafe { (*bio).bi_status };
     // SAFETY: The ioend stays until its work has run. Its own bio is not in flight.
     let own = unsafe { &raw mut (*ioend).io_bio };
-    // SAFETY: Nobody looks at the status before the work is queued.
+    // SAFETY: No task looks at the status before the work is queued.
     unsafe { (*own).bi_status = status };
     // SAFETY: The I/O has ended, and the reference is ours since it was allocated.
     unsafe { bindings::bio_put(bio) };

@@ -4,7 +4,7 @@
 //!
 //! # Model
 //!
-//! Every call is synchronous: it returns when the device has answered. A batch of writes is handed
+//! Every call is synchronous: it returns when the device has completed. A batch of writes is handed
 //! over as a whole; neighbours become one bio, all bios go out under one plug, and the call waits for
 //! the last of them. File data does not pass through here (see `ioend`).
 //!
@@ -102,7 +102,7 @@ impl<'a> Batch<'a> {
     /// One of those that are pending has ended. After the last one, `self` may be gone.
     fn ended(&self, error: i32) {
         if error != 0 {
-            // Before anybody hears of it, and so before a flush that comes later can end.
+            // Before the error can be seen, and so before a flush that comes later can end.
             self.lost.store(true, Ordering::Release);
             let _ = self
                 .error
@@ -354,8 +354,8 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
         pin_init::stack_pin_init!(let batch = Batch::new(&self.lost));
         let batch: Pin<&mut Batch<'_>> = batch;
         let batch: &Batch<'_> = &batch;
-        // Not `blkdev_issue_flush`: who waits for it hears of a failure when somebody else's later flush
-        // may have ended already.
+        // Not `blkdev_issue_flush`: its caller learns of a failure when another task's later flush may have
+        // ended already.
         let op =
             bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_SYNC | bindings::ORDOFS_REQ_PREFLUSH;
         // SAFETY: The bio is ours and has no data; `wait` follows.
@@ -363,13 +363,13 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
         batch.wait()
     }
 
-    /// Has a write or a flush of this mount failed? Then the device may have dropped what it had taken
-    /// from anybody, and a flush that succeeds later proves nothing.
+    /// Has a write or a flush of this mount failed? Then the device may have dropped any write that it
+    /// had accepted, and a flush that succeeds later proves nothing.
     pub fn lost(&self) -> bool {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Tells the device that `[start, start + len)` is not needed any more. A device that cannot
+    /// Discards `[start, start + len)`: the blocks are not needed any more. A device that cannot
     /// make use of that is no error.
     pub fn discard(&self, start: u64, len: u64) -> Result {
         let sector = self.sector(start, len)?;

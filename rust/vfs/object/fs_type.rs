@@ -29,7 +29,7 @@ pub(crate) struct FsType<T: Types> {
 ///
 /// # Safety
 ///
-/// `object` is memory of a slab cache of `Inode<T>` that nobody uses yet.
+/// `object` is memory of a slab cache of `Inode<T>` that no task uses yet.
 unsafe extern "C" fn construct<T: Types>(object: *mut c_void) {
     // SAFETY: By this function's contract the object has the layout of `Inode<T>`, which begins with a
     // `struct inode`, and is the slab allocator's to have initialised.
@@ -61,7 +61,7 @@ impl<T: Types> FsType<T> {
         if inode_cache.is_null() {
             return Err(ENOMEM);
         }
-        // INVARIANT: Just made for `Inode<T>`, and nobody else has it.
+        // INVARIANT: Just made for `Inode<T>`, and no other task has it.
         this.inode_cache = inode_cache;
         Ok(this)
     }

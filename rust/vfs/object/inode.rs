@@ -5,8 +5,8 @@
 //! # Model
 //!
 //! A VFS inode and the filesystem's data for it are one object of a slab cache. The data is put in
-//! while the inode is new (`I_NEW`: nobody else can use it), and taken out when the VFS evicts the
-//! inode. So whoever has an [`Inode<T>`] finds the data there.
+//! while the inode is new (`I_NEW`: no other task can use it), and taken out when the VFS evicts the
+//! inode. So the data is there for every holder of an [`Inode<T>`].
 //!
 //! The attributes have two homes: the filesystem's and the VFS's.
 //!
@@ -106,7 +106,7 @@ impl<T: Types> Inode<T> {
 
     /// A reference that is counted.
     pub(crate) fn hold(&self) -> InodeRef<'_, T> {
-        // SAFETY: Whoever has a reference holds a count, so it is not zero.
+        // SAFETY: A holder of a reference holds a count, so it is not zero.
         unsafe { bindings::ihold(self.as_ptr()) };
         // SAFETY: The count was just taken.
         unsafe { InodeRef::from_raw(NonNull::from(self)) }
@@ -243,7 +243,7 @@ impl<T: Types> Inode<T> {
         }
     }
 
-    /// Tells the VFS that it has times that the filesystem does not have yet.
+    /// Marks the inode dirty: the VFS has times that the filesystem does not have yet.
     pub(crate) fn mark_dirty(&self) {
         // SAFETY: By the type invariants the inode is initialised, and not evicted while there are references.
         unsafe { bindings::ordofs_mark_inode_dirty(self.as_ptr()) };
@@ -256,7 +256,7 @@ impl<T: Types> Inode<T> {
     ///
     /// # Safety
     ///
-    /// `ptr` is memory of the slab cache for inodes of `T` that nobody else knows.
+    /// `ptr` is memory of the slab cache for inodes of `T` that no other task knows.
     pub(in crate::vfs) unsafe fn init_allocated(ptr: *mut Self) {
         // SAFETY: By this function's contract the field lies in memory that is this call's alone.
         unsafe { (&raw mut (*ptr).data).write(UnsafeCell::new(None)) };
@@ -270,7 +270,7 @@ impl<T: Types> Inode<T> {
     ///
     /// # Safety
     ///
-    /// `init_allocated` has initialised `ptr`, nobody can use the inode any more, and this is called once.
+    /// `init_allocated` has initialised `ptr`, no task can use the inode any more, and this is called once.
     pub(in crate::vfs) unsafe fn drop_allocated(ptr: *mut Self) {
         // SAFETY: By this function's contract the field is initialised and this call's alone. Eviction has
         // taken its content.
@@ -315,7 +315,7 @@ impl<T: Types> Inode<T> {
     /// `ptr` is a valid inode of `T` in `evict_inode`, no reference from [`Inode::from_raw`] is left, and
     /// none is made from now on.
     pub(in crate::vfs) unsafe fn take_data(ptr: *mut Self) -> Option<T::InodeData> {
-        // SAFETY: By this function's contract nobody else reaches the field.
+        // SAFETY: By this function's contract no other task reaches the field.
         unsafe { (*UnsafeCell::raw_get(&raw const (*ptr).data)).take() }
     }
 

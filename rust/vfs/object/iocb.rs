@@ -162,7 +162,7 @@ impl<T: Types> LockedFile<'_, T> {
 ///
 /// # Invariants
 ///
-/// A valid `struct kiocb` of an open file of an inode of `T`, during `'a`, that nobody else changes.
+/// A valid `struct kiocb` of an open file of an inode of `T`, during `'a`, that no other task changes.
 pub(crate) struct Iocb<'a, T: Types> {
     ptr: NonNull<bindings::kiocb>,
     _inode: PhantomData<&'a mut T>,
@@ -194,7 +194,7 @@ impl<'a, T: Types> Iocb<'a, T> {
 
     /// The position in the file.
     pub(crate) fn pos(&self) -> u64 {
-        // SAFETY: By the type invariants the iocb is valid, and nobody else changes it.
+        // SAFETY: By the type invariants the iocb is valid, and no other task changes it.
         offset(unsafe { (*self.ptr.as_ptr()).ki_pos })
     }
 
@@ -266,7 +266,7 @@ impl<'a, T: Types> Iocb<'a, T> {
         })
     }
 
-    /// Makes the `written` bytes before the position durable, if the file or the caller wants that. No
+    /// Makes the `written` bytes before the position durable, if the file or the caller asks for that. No
     /// lock may be held.
     pub(crate) fn write_sync(&mut self, written: usize) -> Result<usize> {
         // SAFETY: By the type invariants the iocb is that of an open file.

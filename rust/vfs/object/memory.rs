@@ -4,7 +4,7 @@
 //!
 //! # Model
 //!
-//! [`PageSlice`] is memory that nobody else accesses. [`BlockData`] is memory that user space may have mapped: it
+//! [`PageSlice`] is memory that nothing else accesses. [`BlockData`] is memory that user space may have mapped: it
 //! is read by address only, and no Rust reference to it is made.
 
 use core::marker::PhantomData;
@@ -25,7 +25,7 @@ use crate::vfs::os::Buffer;
 /// # Invariants
 ///
 /// `ptr` points to `len` bytes that are physically contiguous in the direct map, that stay during
-/// `'a`, and that nobody else accesses in that time.
+/// `'a`, and that nothing else accesses in that time.
 pub(crate) struct PageSlice<'a> {
     ptr: NonNull<u8>,
     len: usize,
@@ -54,14 +54,14 @@ impl PageSlice<'_> {
 
     /// The bytes.
     pub(crate) fn bytes(&self) -> &[u8] {
-        // SAFETY: By the type invariants these bytes are there, and nobody writes them while `self` is
+        // SAFETY: By the type invariants these bytes are there, and no task writes them while `self` is
         // borrowed.
         unsafe { core::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
     }
 
     /// The bytes.
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: By the type invariants these bytes are there, and nobody else accesses them while `self` is
+        // SAFETY: By the type invariants these bytes are there, and nothing else accesses them while `self` is
         // borrowed exclusively.
         unsafe { core::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
     }

@@ -12,10 +12,10 @@
 //!
 //! # Rules
 //!
-//! R3: [`LayoutLock`] is the exclusive side of `invalidate_lock`. Whoever takes blocks away from a file
-//! takes it first, drops the pages second, and keeps it until the blocks are gone from the mapping.
+//! R3: [`LayoutLock`] is the exclusive side of `invalidate_lock`. An operation that takes blocks away from a
+//! file takes it first, drops the pages second, and keeps it until the blocks are gone from the mapping.
 //! The race otherwise: the pages are dropped, a store faults one in again and dirties it, the blocks
-//! are freed, and writeback finds a dirty page over blocks that are somebody else's.
+//! are freed, and writeback finds a dirty page over blocks that have another owner.
 //!
 //! # Locking
 //!

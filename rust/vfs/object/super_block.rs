@@ -99,8 +99,8 @@ impl<T: Types> SuperBlock<T> {
 
     /// The filesystem and what belongs to the mount.
     pub(in crate::vfs) fn mounted(&self) -> &Mounted<T> {
-        // SAFETY: By the type invariants `s_fs_info` is a valid `Mounted<T>`; whoever has a reference to the
-        // superblock in safe code got it while there were inodes, or from a callback that the VFS
+        // SAFETY: By the type invariants `s_fs_info` is a valid `Mounted<T>`; safe code that has a reference
+        // to the superblock got it while there were inodes, or from a callback that the VFS
         // makes only between mounting and `put_super`.
         unsafe { &*(*self.as_ptr()).s_fs_info.cast::<Mounted<T>>() }
     }
@@ -128,7 +128,7 @@ impl<T: Types> SuperBlock<T> {
     /// The name of the device, as the kernel's messages show it.
     pub(crate) fn id(&self) -> &CStr {
         // SAFETY: The pointer is valid by the type invariants; `s_id` is set before the filesystem
-        // is told of the superblock and is not changed for filesystems on one block device.
+        // gets the superblock and is not changed for filesystems on one block device.
         let id: &[u8; 32] = unsafe { &*ptr::addr_of!((*self.as_ptr()).s_id).cast() };
         CStr::from_bytes_until_nul(id).unwrap_or(c"?")
     }

@@ -10,7 +10,7 @@
 //!
 //! # Lifetime
 //!
-//! A kobject may outlive its directory: whoever has a reference keeps it. So the memory is freed only after
+//! A kobject may outlive its directory: each reference keeps it. So the memory is freed only after
 //! `release` was called, which [`Directory`]'s drop waits for. The files' functions use the mounted
 //! filesystem; `kobject_del` returns only after the last of them has returned and none can be called
 //! any more, and it comes first.
@@ -328,7 +328,7 @@ unsafe extern "C" fn store<T: Types>(
     let Some(store) = file.store else {
         return EACCES.to_errno() as isize;
     };
-    // SAFETY: sysfs passes a buffer of that many bytes that nobody changes during the call.
+    // SAFETY: sysfs passes a buffer of that many bytes that no task changes during the call.
     let text = unsafe { core::slice::from_raw_parts(buf.cast::<u8>(), len) };
     match store(fs, text) {
         Ok(()) => len as isize,

@@ -32,7 +32,7 @@ impl<const BYTES: usize> Buffer<BYTES> {
         const { assert!(BYTES <= kernel::page::PAGE_SIZE) };
         // SAFETY: No requirements; it may sleep, which the contract of this module allows.
         let page = unsafe { bindings::ordofs_page_alloc() };
-        // INVARIANT: Just allocated, and known to nobody else.
+        // INVARIANT: Just allocated, and known to no other task.
         Ok(Self(NonNull::new(page.cast()).ok_or(ENOMEM)?))
     }
 }

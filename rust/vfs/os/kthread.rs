@@ -7,11 +7,11 @@ use kernel::{prelude::*, str::CStrExt};
 
 use crate::bindings;
 
-/// A running kernel thread. Dropping this tells it to stop and waits until it has.
+/// A running kernel thread. Dropping this makes it stop and waits until it has.
 ///
 /// # Invariants
 ///
-/// `task` is a thread made by [`spawn`] that nobody else stops; we have a reference to it.
+/// `task` is a thread made by [`spawn`] that no other task stops; we have a reference to it.
 pub(crate) struct KThread {
     task: ptr::NonNull<bindings::task_struct>,
     /// The closure, if the thread never ran, and how to free it.
@@ -24,7 +24,7 @@ unsafe impl Send for KThread {}
 // SAFETY: There are no methods on shared references.
 unsafe impl Sync for KThread {}
 
-/// Whether the current task is a kernel thread that was told to stop.
+/// Whether the current task is a kernel thread that is to stop.
 pub(crate) fn should_stop() -> bool {
     // SAFETY: Looks at the current task only.
     unsafe { bindings::ordofs_kthread_should_stop() }
@@ -48,7 +48,7 @@ pub(crate) fn try_to_freeze() {
 ///
 /// # Safety
 ///
-/// `closure` comes from `KBox::<F>::into_raw`, and nobody else uses it.
+/// `closure` comes from `KBox::<F>::into_raw`, and no other task uses it.
 unsafe extern "C" fn run<F: FnOnce()>(closure: *mut c_void) -> c_int {
     // SAFETY: `spawn` passes a pointer from `KBox::into_raw`, once.
     let closure = unsafe { KBox::<F>::from_raw(closure.cast()) };
@@ -104,7 +104,7 @@ impl Drop for KThread {
         let result = unsafe { bindings::kthread_stop_put(self.task.as_ptr()) };
         if result == EINTR.to_errno() {
             // The thread was stopped before it ran for the first time (`run` returns 0 only).
-            // SAFETY: So nobody took the closure.
+            // SAFETY: So the closure was not taken.
             unsafe { (self.free)(self.closure) };
         }
     }

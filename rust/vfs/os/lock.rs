@@ -29,7 +29,7 @@ use kernel::{
 
 use crate::bindings;
 
-/// What lockdep tells a kind of lock by. It has to be a `static`, so that it has an address of its own.
+/// What lockdep knows a kind of lock by. It has to be a `static`, so that it has an address of its own.
 pub struct LockClass {
     name: &'static CStr,
     /// Not dropped, which would unregister a key that never was registered: lockdep knows static keys by their
@@ -75,7 +75,7 @@ impl<T> Mutex<T> {
     pub fn new(class: &'static LockClass, value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
         let (name, key) = class.raw();
-        // SAFETY: The memory is valid for a `struct mutex` and nobody else knows it. Name and key
+        // SAFETY: The memory is valid for a `struct mutex` and no other task knows it. Name and key
         // are static; of the key, lockdep looks at the address only.
         unsafe { bindings::ordofs_mutex_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
@@ -126,14 +126,14 @@ impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant the mutex is held, so nobody else reaches the value.
+        // SAFETY: By the type invariant the mutex is held, so no other task reaches the value.
         unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: By the type invariant the mutex is held, so nobody else reaches the value; this
+        // SAFETY: By the type invariant the mutex is held, so no other task reaches the value; this
         // guard is borrowed exclusively.
         unsafe { &mut *self.lock.value.get() }
     }
@@ -168,7 +168,7 @@ impl<T> RwLock<T> {
     pub fn new(class: &'static LockClass, value: T) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
         let (name, key) = class.raw();
-        // SAFETY: The memory is valid for a `struct rw_semaphore` and nobody else knows it. Name and
+        // SAFETY: The memory is valid for a `struct rw_semaphore` and no other task knows it. Name and
         // key are static; of the key, lockdep looks at the address only.
         unsafe { bindings::ordofs_rwsem_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
@@ -189,7 +189,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Waits until nobody holds the lock and takes it exclusively.
+    /// Waits until no task holds the lock and takes it exclusively.
     pub fn write(&self) -> WriteGuard<'_, T> {
         // SAFETY: By the type invariant the semaphore is initialised.
         unsafe { bindings::down_write(self.raw.get()) };
@@ -200,7 +200,7 @@ impl<T> RwLock<T> {
         }
     }
 
-    /// Takes the lock exclusively if nobody holds it: for reclaim, as [`Mutex::try_lock`].
+    /// Takes the lock exclusively if no task holds it: for reclaim, as [`Mutex::try_lock`].
     pub fn try_write(&self) -> Option<WriteGuard<'_, T>> {
         // SAFETY: By the type invariant the semaphore is initialised.
         if unsafe { bindings::down_write_trylock(self.raw.get()) } == 0 {
@@ -256,14 +256,14 @@ impl<T> Deref for WriteGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: By the type invariant nobody else holds the lock.
+        // SAFETY: By the type invariant no other task holds the lock.
         unsafe { &*self.lock.value.get() }
     }
 }
 
 impl<T> DerefMut for WriteGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: By the type invariant nobody else holds the lock, and this guard is borrowed
+        // SAFETY: By the type invariant no other task holds the lock, and this guard is borrowed
         // exclusively.
         unsafe { &mut *self.lock.value.get() }
     }

@@ -4,9 +4,9 @@
 //!
 //! # Model
 //!
-//! Whoever must do something before others can go on has the map; whoever waits for that acquires it. So
+//! A task that must do something before others can go on has the map; a task that waits for that acquires it. So
 //! lockdep finds a deadlock of such a wait with locks in the first run that takes them in both orders,
-//! also when nobody had to wait. Without lockdep all of this is nothing.
+//! also when no task had to wait. Without lockdep all of this is nothing.
 
 use super::lock::LockClass;
 use crate::bindings;
@@ -43,7 +43,7 @@ impl LockMap {
     pub fn new(class: &'static LockClass) -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
         let (name, key) = class.raw();
-        // SAFETY: The memory is valid for a `struct lockdep_map` and nobody else knows it. Name and key
+        // SAFETY: The memory is valid for a `struct lockdep_map` and no other task knows it. Name and key
         // are static; of the key, lockdep looks at the address only.
         unsafe { bindings::ordofs_lockmap_init(raw.get(), name, key) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.

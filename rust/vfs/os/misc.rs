@@ -38,7 +38,7 @@ impl Drop for NoFs {
     }
 }
 
-/// CRC-32C as everybody writes it: `crc32c(0, b"123456789") == 0xE306_9283`. The checksum of two
+/// The usual CRC-32C: `crc32c(0, b"123456789") == 0xE306_9283`. The checksum of two
 /// pieces one after the other is `crc32c(crc32c(0, a), b)`.
 pub fn crc32c(seed: u32, data: &[u8]) -> u32 {
     // The kernel leaves the inversions before and after to the caller.
@@ -75,14 +75,14 @@ pub fn now() -> Time {
     }
 }
 
-/// Seconds since boot, on a clock that nobody sets: for intervals. Time in suspend does not count.
+/// Seconds since boot, on a clock that cannot be set: for intervals. Time in suspend does not count.
 pub fn uptime() -> u64 {
     // SAFETY: No requirements: reads a clock, in any context.
     let seconds = unsafe { bindings::ktime_get_seconds() };
     seconds.unsigned_abs()
 }
 
-/// A number nobody can guess.
+/// A number that cannot be guessed.
 pub fn random_u64() -> u64 {
     // SAFETY: No requirements: any context.
     unsafe { bindings::ordofs_random_u64() }

@@ -50,7 +50,7 @@ impl<T> Shared<T> {
     }
 
     fn inner(&self) -> &Inner<T> {
-        // SAFETY: By the type invariant the memory is valid while `self` lives. Nobody has a
+        // SAFETY: By the type invariant the memory is valid while `self` lives. No task has a
         // mutable reference: `get_mut` borrows the only `Shared` there is.
         unsafe { self.ptr.as_ref() }
     }

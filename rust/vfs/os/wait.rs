@@ -7,7 +7,7 @@
 //! The condition is a closure that may take sleeping locks. It therefore runs with the task in
 //! state running, and a wake-up that comes meanwhile is kept as a flag in the queue entry
 //! (`wait_woken`), so that it is never lost: the entry is on the queue before the condition is
-//! looked at for the first time, and whoever makes the condition true calls `wake_all` after.
+//! looked at for the first time, and a task that makes the condition true calls `wake_all` after.
 
 use kernel::{
     prelude::*,
@@ -44,7 +44,7 @@ impl WaitQueue {
     /// Makes an empty queue.
     pub fn new() -> Result<Self> {
         let raw = KBox::new(Opaque::uninit(), GFP_KERNEL)?;
-        // SAFETY: The memory is valid for a `struct wait_queue_head` and nobody else knows it.
+        // SAFETY: The memory is valid for a `struct wait_queue_head` and no other task knows it.
         unsafe { bindings::ordofs_waitqueue_init(raw.get()) };
         // INVARIANT: Initialised above; the contents of a `KBox` do not move with it.
         Ok(Self { raw })
@@ -59,7 +59,7 @@ impl WaitQueue {
     }
 
     /// Waits until `cond` is true, for at most `ms` milliseconds, or until the calling kernel
-    /// thread is told to stop. Returns whether `cond` is true.
+    /// thread is to stop. Returns whether `cond` is true.
     pub fn wait_timeout(&self, ms: u64, mut cond: impl FnMut() -> bool) -> bool {
         if cond() {
             return true;

@@ -23,7 +23,7 @@ use crate::bindings;
 ///
 /// # Invariants
 ///
-/// `ptr` is a valid workqueue that nobody else destroys.
+/// `ptr` is a valid workqueue that no other task destroys.
 pub(crate) struct Workqueue {
     ptr: NonNull<bindings::workqueue_struct>,
 }
@@ -74,7 +74,7 @@ impl Workqueue {
 
 impl Drop for Workqueue {
     fn drop(&mut self) {
-        // SAFETY: Valid, and nobody can queue any more. Runs what is still queued.
+        // SAFETY: Valid by the type invariant, and no reference through which a work could be queued is left. Runs what is still queued.
         unsafe { bindings::destroy_workqueue(self.ptr.as_ptr()) };
     }
 }

@@ -324,7 +324,7 @@ unsafe extern "C" fn reconfigure<T: FileSystem>(fc: *mut bindings::fs_context) -
         let sb = unsafe { SuperBlock::<T>::from_raw((*(*fc).root).d_sb) };
         // SAFETY: The VFS passes a context of ours, with its lock held.
         let params = unsafe { params::<T>(fc) };
-        // SAFETY: The context is valid, and nobody changes it meanwhile.
+        // SAFETY: The context is valid, and no task changes it meanwhile.
         let (flags, mask) = unsafe { ((*fc).sb_flags, (*fc).sb_flags_mask) };
         // SAFETY: The superblock is mounted, and the VFS holds its `s_umount` exclusively. When this becomes
         // read-only, the VFS has locked writers out.

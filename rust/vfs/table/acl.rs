@@ -48,7 +48,7 @@ impl Encoded {
     ///
     /// # Safety
     ///
-    /// `acl` is null or a valid list that nobody changes.
+    /// `acl` is null or a valid list that no task changes.
     unsafe fn new<T: Types>(
         inode: &Inode<T>,
         acl: *const bindings::posix_acl,
@@ -244,7 +244,7 @@ pub(super) unsafe extern "C" fn set<T: XattrOperations + InodeOperations>(
             })?;
             mode = Some(u32::from(bits)).filter(|m| *m != inode.mode());
         }
-        // SAFETY: Null, or the caller's list, which nobody changes.
+        // SAFETY: Null, or the caller's list, which no task changes.
         let encoded = unsafe { Encoded::new(&inode, stored)? };
         T::set_acl(&inode, ns, encoded.as_ref().map(Encoded::bytes), mode)?;
         if let Some(m) = mode {

@@ -77,7 +77,7 @@ fn widen(pos: u64) -> u64 {
 ///
 /// # Safety
 ///
-/// `file` is an open directory, and nobody else uses its position.
+/// `file` is an open directory, and no other task uses its position.
 unsafe fn kept(file: *mut bindings::file) -> u64 {
     // SAFETY: By this function's contract the file is valid and its position this task's. The field has a number, nothing that it points to.
     unsafe { (*file).private_data as usize as u64 }

@@ -13,7 +13,7 @@ use crate::vfs::traits::inode::{Evict, InodeOperations};
 ///
 /// # Invariants
 ///
-/// `ptr` is an inode of `T` in `evict_inode`: nobody else uses it, except path walks under RCU, which do
+/// `ptr` is an inode of `T` in `evict_inode`: no other task uses it, except path walks under RCU, which do
 /// not look at `data`.
 pub(in crate::vfs) struct Evicting<T: InodeOperations> {
     ptr: NonNull<Inode<T>>,
@@ -36,12 +36,12 @@ impl<T: InodeOperations> Evicting<T> {
     /// the filesystem's part.
     pub(in crate::vfs) fn run(self) {
         let raw: *mut bindings::inode = self.ptr.as_ptr().cast();
-        // SAFETY: By the type invariants nobody adds pages any more; `evict_inode` is the place for this.
+        // SAFETY: By the type invariants no task adds pages any more; `evict_inode` is the place for this.
         unsafe { bindings::truncate_inode_pages_final(&raw mut (*raw).i_data) };
-        // SAFETY: By the type invariants nobody uses the inode, and its pages are gone.
+        // SAFETY: By the type invariants no task uses the inode, and its pages are gone.
         unsafe { bindings::clear_inode(raw) };
         let Some(why) = self.why() else { return };
-        // SAFETY: By the type invariants nobody else has a reference; the one of `why` has ended.
+        // SAFETY: By the type invariants no other task has a reference; the one of `why` has ended.
         let Some(data) = (unsafe { Inode::take_data(self.ptr.as_ptr()) }) else {
             return;
         };

@@ -55,9 +55,9 @@ pub(super) unsafe extern "C" fn set<T: InodeOperations>(
         let inode = unsafe { Inode::<T>::from_raw(bindings::ordofs_d_inode(dentry)) };
         // SAFETY: The VFS holds the inode's `i_rwsem` exclusively until this function has returned.
         let inode = unsafe { Locked::new(inode) };
-        // SAFETY: The VFS passes a structure that nobody changes meanwhile.
+        // SAFETY: The VFS passes a structure that no task changes meanwhile.
         let flags = unsafe { (*fa).flags };
-        // SAFETY: The VFS passes a structure that nobody changes meanwhile.
+        // SAFETY: The VFS passes a structure that no task changes meanwhile.
         let extended = unsafe { bindings::ordofs_fileattr_has_fsx(fa) };
         if extended || flags & !SETTABLE != 0 {
             return Err(EOPNOTSUPP);

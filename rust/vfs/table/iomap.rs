@@ -319,7 +319,7 @@ unsafe extern "C" fn read_folio_range<T: MappingOperations>(
     let start = offset(unsafe { bindings::ordofs_helper_folio_pos(folio) });
     // SAFETY: The position lies inside of the folio, which is contiguous in the direct map.
     let address = unsafe { bindings::ordofs_helper_folio_address(folio, (pos - start) as usize) };
-    // SAFETY: The folio is locked and the range in it is not up to date: nobody reads or writes it,
+    // SAFETY: The folio is locked and the range in it is not up to date: no task reads or writes it,
     // and it stays until we return.
     let mut data = unsafe { PageSlice::from_raw(address.cast(), len) };
     match T::read_range(inode, pos, &mut data) {

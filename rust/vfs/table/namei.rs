@@ -5,7 +5,7 @@
 //! # Model
 //!
 //! Every operation goes through the filesystem at once; then the attributes that it changed are
-//! copied into the VFS inodes ([`Inode::refresh`]), and the dentry cache is told.
+//! copied into the VFS inodes ([`Inode::refresh`]), and the dentry cache follows.
 //!
 //! # Locking
 //!
@@ -111,7 +111,7 @@ pub(super) unsafe extern "C" fn lookup<T: DirectoryOperations + InstallTables>(
     // SAFETY: The VFS passes a directory of `T` that it holds.
     let dir = unsafe { Inode::<T>::from_raw(dir) };
     // SAFETY: The VFS holds the directory's `i_rwsem` at least shared, and the dentry is a child of it that is being
-    // looked up, which nobody renames.
+    // looked up, which no task renames.
     let name = unsafe { Dentry::<T>::from_raw(dentry) };
     dir.assert_shared();
     let find = || -> Result<*mut bindings::inode> {
@@ -240,7 +240,7 @@ pub(super) unsafe extern "C" fn tmpfile<T: DirectoryOperations + InstallTables>(
         let mut node = unsafe { new_node(idmap, dir, mode) };
         // SAFETY: The VFS passes a file that is being opened, with a dentry.
         let dentry = unsafe { (*file).__bindgen_anon_1.f_path.dentry };
-        // SAFETY: The dentry is new and nobody else's, so nobody renames it.
+        // SAFETY: The dentry is new and this call's alone, so it is not renamed.
         let name = unsafe { Dentry::<T>::from_raw(dentry) };
         let prepared = PreparedNode::new(dir, name, &mut node)?;
         let data = T::tmpfile(dir.sb(), &prepared.complete(node))?;

@@ -83,7 +83,7 @@ unsafe extern "C" fn alloc_inode<T: Types>(sb: *mut bindings::super_block) -> *m
     let inode = unsafe { bindings::ordofs_inode_alloc(sb, fs_type.inode_cache()) };
     let inode = inode.cast::<Inode<T>>();
     if !inode.is_null() {
-        // SAFETY: Memory of the cache that was just allocated, and that nobody else knows.
+        // SAFETY: Memory of the cache that was just allocated, and that no other task knows.
         unsafe { Inode::init_allocated(inode) };
     }
     inode.cast()
@@ -93,12 +93,12 @@ unsafe extern "C" fn alloc_inode<T: Types>(sb: *mut bindings::super_block) -> *m
 ///
 /// # Safety
 ///
-/// `inode` comes from [`alloc_inode`] of the same `T`, and nobody uses it any more.
+/// `inode` comes from [`alloc_inode`] of the same `T`, and no task uses it any more.
 unsafe extern "C" fn free_inode<T: Types>(inode: *mut bindings::inode) {
     let inode = inode.cast::<Inode<T>>();
     // SAFETY: The VFS is done with the inode, which `alloc_inode` made.
     unsafe { Inode::drop_allocated(inode) };
-    // SAFETY: The memory comes from a slab cache, and nobody uses it. `kfree` frees such objects, too, and needs no
+    // SAFETY: The memory comes from a slab cache, and no task uses it. `kfree` frees such objects, too, and needs no
     // pointer to the cache.
     unsafe { bindings::kfree(inode.cast()) };
 }

@@ -71,14 +71,14 @@ fn namespace(flags: c_int) -> Result<Namespace> {
 ///
 /// # Safety
 ///
-/// `buffer` is valid for writes of `size` bytes, and nobody else's, during `'a`.
+/// `buffer` is valid for writes of `size` bytes, and the caller's alone, during `'a`.
 unsafe fn buffer<'a>(buffer: *mut u8, size: usize) -> &'a mut [u8] {
     if buffer.is_null() || size == 0 {
         return &mut [];
     }
     // SAFETY: By this function's contract the buffer is valid for writes of that many bytes.
     unsafe { ptr::write_bytes(buffer, 0, size) };
-    // SAFETY: By this function's contract the buffer is nobody else's; it is initialised now.
+    // SAFETY: By this function's contract the buffer is the caller's alone; it is initialised now.
     unsafe { slice::from_raw_parts_mut(buffer, size) }
 }
 
@@ -132,7 +132,7 @@ unsafe extern "C" fn set<T: XattrOperations + InodeOperations>(
         let inode = unsafe { Inode::<T>::from_raw(inode) };
         // SAFETY: The VFS passes a string that stays during the call.
         let name = unsafe { CStr::from_char_ptr(name) }.to_bytes();
-        // SAFETY: The VFS passes null, or a buffer of the kernel's with its size, which nobody changes.
+        // SAFETY: The VFS passes null, or a buffer of the kernel's with its size, which no task changes.
         let value = unsafe { bytes(value, size) };
         let create = flags & bindings::XATTR_CREATE as c_int != 0;
         let replace = flags & bindings::XATTR_REPLACE as c_int != 0;
@@ -153,12 +153,12 @@ unsafe extern "C" fn set<T: XattrOperations + InodeOperations>(
 ///
 /// # Safety
 ///
-/// `value` is null or valid for reads of `size` bytes, which nobody changes, during `'a`.
+/// `value` is null or valid for reads of `size` bytes, which no task changes, during `'a`.
 unsafe fn bytes<'a>(value: *const c_void, size: usize) -> Option<&'a [u8]> {
     if value.is_null() {
         return None;
     }
-    // SAFETY: By this function's contract so many bytes are there, and nobody changes them.
+    // SAFETY: By this function's contract so many bytes are there, and no task changes them.
     Some(unsafe { slice::from_raw_parts(value.cast(), size) })
 }
 
@@ -241,14 +241,14 @@ pub(in crate::vfs) unsafe fn labels_of<T: Types>(
 /// # Safety
 ///
 /// As `security_inode_init_security` calls it for [`labels_of`]: `labels` ends with an entry without a name,
-/// `list` is a `KVec<Label>` and nobody else's.
+/// `list` is a `KVec<Label>` that no other task uses.
 unsafe extern "C" fn collect_labels(
     _inode: *mut bindings::inode,
     labels: *const bindings::xattr,
     list: *mut c_void,
 ) -> c_int {
     from_result(|| {
-        // SAFETY: `labels_of` passes its list, which nobody else uses meanwhile.
+        // SAFETY: `labels_of` passes its list, which no other task uses meanwhile.
         let list = unsafe { &mut *list.cast::<KVec<Label>>() };
         let mut at = labels;
         loop {

@@ -36,14 +36,14 @@ pub(crate) struct NewNode<'a> {
 }
 
 /// What an inode is known by, for as long as it exists. Chosen before it does: security modules label a new
-/// inode before anybody can find it.
+/// inode before it can be found.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity {
     /// Inode number.
     pub(crate) ino: u64,
     /// Birth time.
     pub(crate) born: Time,
-    /// Tells inodes with the same number apart, one of which no longer exists.
+    /// Differs between inodes with the same number, one of which no longer exists.
     pub(crate) generation: u32,
 }
 

@@ -90,7 +90,7 @@ pub(crate) trait SuperOperations: Types {
     /// The last inode is gone and no completion is outstanding: write what is left and stop all background
     /// work.
     fn unmount(&self);
-    /// The device is gone, or the administrator wants it to seem so: from now on nothing is written,
+    /// The device is gone, or the administrator has declared it so: from now on nothing is written,
     /// and everything that would fails.
     fn shutdown(&self);
 }
