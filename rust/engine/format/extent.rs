@@ -76,7 +76,7 @@ impl Extent {
             HEADER
         };
         if v.len() != want {
-            return Err(bad("length of the record"));
+            return Err(bad("wrong length of the record"));
         }
         if let Some(what) = room.into().refuses(phys, len) {
             return Err(bad(what));

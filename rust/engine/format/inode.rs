@@ -157,14 +157,14 @@ impl<'a> InodeRecord<'a> {
         }
         let mut at = HEADER;
         while at < v.len() {
-            let kind = *v.get(at).ok_or("section")?;
-            let form = *v.get(at + 1).ok_or("section header is cut")?;
-            let len = usize::from(le16(v, at + 2).ok_or("section header is cut")?);
-            let body = v.get(at + 4..at + 4 + len).ok_or("section is cut")?;
+            let kind = *v.get(at).ok_or("section is missing")?;
+            let form = *v.get(at + 1).ok_or("section header is cut off")?;
+            let len = usize::from(le16(v, at + 2).ok_or("section header is cut off")?);
+            let body = v.get(at + 4..at + 4 + len).ok_or("section is cut off")?;
             at += 4 + len;
             let root = match form {
                 FORM_INLINE => RootForm::Inline(body),
-                FORM_PTR => RootForm::Ptr(NodePtr::decode(body).ok_or("root pointer")?),
+                FORM_PTR => RootForm::Ptr(NodePtr::decode(body).ok_or("malformed root pointer")?),
                 _ => return Err("unknown form of a section"),
             };
             match kind {

@@ -58,6 +58,7 @@ impl Claims {
         clash
     }
 
+    /// Adds a run that has no owner yet, joined to the one before it if that has the same owner.
     fn put(&mut self, start: u64, len: u64, owner: Claim) {
         if let Some((s, (l, o))) = self.0.range_mut(..start).next_back() {
             if *o == owner && s + *l == start {

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 /// How many blocks of data are read at once: those of the largest extent with checksums.
 const DATA_RUN: usize = 256;
 
+/// The tree with this root.
 fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
     match root {
         RootForm::Empty => Ok(Tree::empty(id)),
@@ -50,6 +51,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks an inode record, and all that it leads to.
     pub(crate) fn check_inode(&mut self, ino: u64, value: &[u8]) {
         let place = format!("inode {ino}");
         let Ok(rec) = InodeRecord::decode(ino, value) else {
@@ -102,6 +104,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks the extent tree of an inode, and its sums against the record.
     fn check_extents(&mut self, ino: u64, rec: &InodeRecord<'_>) {
         let place = format!("inode {ino}");
         let Some(tree) = self.inode_tree(ino, TreeKind::Extent, &rec.extents) else {
@@ -133,6 +136,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks an extent record, claims its blocks, and adds it to `sum`.
     fn check_extent(&mut self, ino: u64, key: u64, value: &[u8], sum: &mut Extents) {
         let place = format!("inode {ino}, extent at file block {key}");
         let Ok(e) = Extent::decode(key, value, self.sb.blocks) else {
@@ -160,6 +164,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Reads the blocks of an extent and compares them with their checksums.
     fn check_data(&mut self, place: &str, e: &Extent, value: &[u8]) {
         let sums = e.csum_slice(value, e.start, e.end());
         let mut bufs = std::mem::take(&mut self.data);
@@ -202,6 +207,8 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks the target of a symbolic link: its pieces in order, full but the last, `size` bytes
+    /// together.
     fn check_symlink(&mut self, ino: u64, tree: &Tree, size: u64) {
         let place = format!("inode {ino}");
         let (mut len, mut next, mut odd) = (0u64, FIRST_COOKIE, false);
@@ -222,6 +229,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks the entries of a directory one by one, and notes each for [`Checker::check_names`].
     fn check_entries(&mut self, dir: u64, tree: &Tree) {
         let key = self.sb.hash_key;
         // The names of the present bucket: a name may exist only once.

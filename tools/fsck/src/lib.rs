@@ -212,6 +212,7 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
 }
 
 impl<'a> Checker<'a> {
+    /// All checks. Names and space come last, because they need all inodes and all claims.
     fn run(&mut self) {
         self.report.stats.blocks = self.sb.blocks;
         let reserved = ordofs_engine::engine::format::RESERVED_BLOCKS;
@@ -243,6 +244,7 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Notes a problem.
     fn problem(&mut self, place: impl Display, what: impl Display) {
         self.report.count += 1;
         if self.report.problems.len() < KEPT {
@@ -273,6 +275,7 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// A generation above that of the superblock is a problem.
     fn generation(&mut self, place: &dyn Display, generation: u64) {
         if generation > self.sb.generation {
             let newest = self.sb.generation;
@@ -312,6 +315,7 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Claims the blocks of a node that a walk has visited.
     fn node(&mut self, n: NodeInfo, owner: Claim) {
         // Address 0 is a leaf that is inline in an inode record.
         if n.addr == 0 {
@@ -328,6 +332,7 @@ impl<'a> Checker<'a> {
         );
     }
 
+    /// Walks the inode tree.
     fn check_inodes(&mut self) {
         let tree = tree_of(INODE_TREE, self.sb.inode_root);
         self.walk(&tree, |c, ino, value| c.check_inode(ino, value));
@@ -341,6 +346,7 @@ impl<'a> Checker<'a> {
         }
     }
 
+    /// Walks the orphan tree.
     fn check_orphans(&mut self) {
         let tree = tree_of(ORPHAN_TREE, self.sb.orphan_root);
         self.walk(&tree, |c, ino, value| {

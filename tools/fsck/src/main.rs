@@ -20,10 +20,15 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+/// Exit status: no errors.
 const CLEAN: u8 = 0;
+/// Exit status: errors were corrected.
 const CORRECTED: u8 = 1;
+/// Exit status: errors are left.
 const ERRORS_LEFT: u8 = 4;
+/// Exit status: the check could not be carried out, or its report could not be written.
 const OPERATIONAL: u8 = 8;
+/// Exit status: wrong arguments.
 const USAGE: u8 = 16;
 
 #[derive(Parser)]
@@ -145,6 +150,8 @@ fn log_end(log: &Replayed) -> Option<String> {
     })
 }
 
+/// Checks the device, tries the recovery in memory, then does it for good unless `-n` forbids that.
+/// Returns the exit status.
 fn run(cli: &Cli) -> Result<u8, String> {
     let name = cli.device.display();
     let options = Options { data: cli.data };

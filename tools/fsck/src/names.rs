@@ -10,6 +10,7 @@ use ordofs_engine::engine::{mode_to_kind, S_IFDIR, S_IFMT};
 use std::collections::BTreeMap;
 
 impl Checker<'_> {
+    /// Checks the names, when all inodes have been seen.
     pub(crate) fn check_names(&mut self) {
         self.check_edges();
         self.check_links();
@@ -17,6 +18,7 @@ impl Checker<'_> {
         self.check_connectivity();
     }
 
+    /// Checks that each entry leads to an inode of its type, and counts names and subdirectories.
     fn check_edges(&mut self) {
         for e in std::mem::take(&mut self.edges) {
             let place = format!("directory {}, entry {:#x}", e.dir, e.cookie);
@@ -49,6 +51,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Compares link counts and parents with the names that were found.
     fn check_links(&mut self) {
         let root = self.sb.root_ino;
         match self.inodes.get(root) {
@@ -109,6 +112,7 @@ impl Checker<'_> {
         }
     }
 
+    /// Checks that the orphan tree has exactly the inodes that need it.
     fn check_orphan_list(&mut self) {
         let mut found = Vec::new();
         for ino in &self.orphans {

@@ -76,6 +76,7 @@ impl AgWalk {
 }
 
 impl Checker<'_> {
+    /// Checks the allocation trees, when all other blocks have been claimed.
     pub(crate) fn check_space(&mut self) {
         let mut used = Used::default();
         let mut free = 0;
@@ -131,6 +132,7 @@ impl Checker<'_> {
         );
     }
 
+    /// Checks the bitmap of group `g` against its own free count, and adds it to `used`.
     fn check_bitmap(&mut self, ag: &mut AgWalk, g: u64, value: &[u8], used: &mut Used) {
         let bits = Bits::zeroed().ok().and_then(|mut bits| {
             bits.load(value.get(4..)?)?;
@@ -161,6 +163,7 @@ impl Checker<'_> {
         ag.groups.push((g, u64::from(free)));
     }
 
+    /// Checks summary record `s` against the bitmaps.
     fn check_summary(&mut self, ag: &mut AgWalk, s: u64, value: &[u8]) {
         let first = s.saturating_mul(SUMMARY_GROUPS);
         if first >= ag.group_count() || value.len() != 2 * SUMMARY_GROUPS as usize {

@@ -75,6 +75,7 @@ impl Checker<'_> {
         self.check_end(ino, open);
     }
 
+    /// Reports an attribute that ends before its last piece.
     fn check_end(&mut self, ino: u64, open: Option<Open>) {
         if let Some(o) = open.filter(|o| o.rest > 0) {
             self.problem(

@@ -305,7 +305,7 @@ impl Ag {
         if !self.tree.get(st, g, &mut v)? {
             return Ok(false);
         }
-        let bad = || corrupt("bitmap", g, "record length");
+        let bad = || corrupt("bitmap", g, "wrong length of the record");
         if v.as_slice().len() != 4 + BITMAP_BYTES {
             return Err(bad());
         }
