@@ -31,7 +31,7 @@
 //!
 //! - A reference for writing is taken through a writable page table entry only (`FOLL_WRITE`), which the
 //!   fault handler makes after `page_mkwrite` has marked the inode. `page_mkwrite` waits for writeback
-//!   (`fault_next` in [`crate::vfs::table::iomap`]), so none is made from now on until the data is on the device.
+//!   (`fault_next` in `rust/vfs/table/iomap.rs`), so none is made from now on until the data is on the device.
 //! - `gup_slow` looks at the entry under the page table lock, and so does `folio_mkclean`, which
 //!   write-protects: the reference was counted before that, or there is none.
 //! - `gup_fast` takes its reference first and looks at the entry again afterwards; `folio_mkclean`
