@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Whose fsync is faster: fsync-compare.py DIRECTORY DIRECTORY...
+"""Which filesystem has the faster fsync: fsync-compare.py DIRECTORY DIRECTORY...
 
 Appends 4 KiB to a file in each directory and calls fsync, 512 times in all, in
 turns of 16, so that whatever else the machine does meanwhile slows all of them

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Every allocation, or every bio, of every system call fails once, or of what workers do behind it.
+"""Every allocation, or every bio, of every system call fails once, or of the kernel threads that work behind it.
 
   nth.py DEVICE MOUNTPOINT memory|io[/workers] [STEP [FIRST]]
 
@@ -85,7 +85,7 @@ class Nth:
             return -1
 
     def run(self, n, action):
-        """Has the n-th attempt come, and the errno of the action (0)."""
+        """Returns whether the n-th attempt was reached, and the errno of the action (0)."""
         error = 0
         self.put(self.fd, n)
         try:
@@ -99,7 +99,7 @@ class Nth:
 
 
 class Workers(Nth):
-    """The fail-nth files of the kernel's threads: what they do behind an operation fails."""
+    """The fail-nth files of the kernel's threads, which then fail in what they do behind an operation."""
 
     @staticmethod
     def sync():
@@ -123,7 +123,7 @@ class Workers(Nth):
             self.put(fd, n)
         try:
             action()
-            # What is behind it, comes now.
+            # The work behind the operation happens now.
             self.sync()
         except OSError as e:
             error = e.errno
@@ -168,7 +168,7 @@ def dead():
 
 
 class Bed:
-    """What an operation works on: made without faults, new for each attempt.
+    """The files that an operation works on: made without faults, new for each attempt.
 
     What it holds was synced before the operation: in the end each block is as it was, or one of what
     the operation may make of it, under one of the names that it may then have.
@@ -291,7 +291,7 @@ def mapped(b):
         page.madvise(MADV_POPULATE_WRITE)
         page.flush()
     except OSError as e:
-        # What would have been a SIGBUS.
+        # A process would have got a SIGBUS.
         raise OSError(errno.EIO, "mapping") if e.errno == errno.EFAULT else e
     finally:
         page.close()
@@ -406,7 +406,7 @@ OPERATIONS = [Operation(*o) for o in (
 )]
 
 
-# What makes a name, and must not leave it there when it fails.
+# These make a name, and must not leave it there if they fail.
 MAKES = ("create", "mkdir", "symlink", "mknod", "link")
 
 
@@ -428,7 +428,7 @@ class Run:
         return bed
 
     def late(self):
-        """A worker has met with its failure since. Called where an error has been caught."""
+        """Returns whether a worker has failed since. Called where an error has been caught."""
         if not WHO or not dead():
             raise
         self.shutdowns += 1

@@ -45,7 +45,7 @@ if delete:
     os.pwrite(fd, b"dirty", 0)
     with open(delete, "w") as f:
         f.write("1")
-    # The news of it takes its time.
+    # It takes a while until the device is gone.
     for _ in range(100):
         try:
             os.pread(fd, 1, 0)
@@ -125,7 +125,8 @@ fails("setxattr", lambda: os.setxattr(path, "user.a", b"other"))
 dies("load", private, False)
 dies("load from a shared mapping", shared, False)
 dies("store", shared, True)
-# What the VFS has in memory, as on other filesystems but XFS. When a device goes, it drops names.
+# What the VFS has in memory can still be read, as on other filesystems but XFS. When a device goes, the VFS drops
+# names.
 for name, what in (
     ("stat", lambda: os.stat(path)),
     ("statfs", lambda: os.statvfs(top)),

@@ -102,13 +102,13 @@ for wide in (False, True):
         assert getdents(fd, size, wide) == []
         here = system(LSEEK, fd, 0, os.SEEK_CUR)
         assert here < 1 << 31
-        # A question for the position in the middle is no seek.
+        # Asking for the position in the middle is not a seek.
         system(LSEEK, fd, 0, os.SEEK_SET)
         again = getdents(fd, 4096, wide)
         system(LSEEK, fd, 0, os.SEEK_CUR)
         again += listing(fd, size, wide)
         assert sorted(f[0] for f in again) == whole
-        # A seek to a position that an entry came with: what followed it follows, nothing is lost.
+        # After a seek to the position of an entry, the same entries follow, and none is lost.
         for i in list(range(0, len(found), 397)) + [0, 1, 2, 3, len(found) - 1]:
             system(LSEEK, fd, found[i][1], os.SEEK_SET)
             rest = {f[0] for f in listing(fd, size, wide)}
@@ -164,7 +164,7 @@ assert (kind, bsize, blocks) == (0x4F72646F, 4096, os.statvfs(top).f_blocks)
 system(STATFS64, BUFFER + 4096, 84, BUFFER)
 kind, bsize, blocks = struct.unpack_from("<IIQ", get(84))
 assert (kind, bsize, blocks) == (0x4F72646F, 4096, os.statvfs(top).f_blocks)
-# FS_IOC_SHUTDOWN comes last; flags that there are not.
+# FS_IOC_SHUTDOWN comes last; flags that do not exist are refused.
 try:
     system(IOCTL, fd, 0x8004587D, put(struct.pack("I", 9)))
     sys.exit("flags 9 were taken")

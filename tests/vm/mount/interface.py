@@ -61,7 +61,7 @@ fcntl.ioctl(fd, FS_IOC_FSSETXATTR, attributes)
 assert fcntl.ioctl(fd, FS_IOC_FSGETXATTR, b"\0" * 28) == attributes
 fails(errno.EOPNOTSUPP, fcntl.ioctl, fd, FS_IOC_FSSETXATTR, struct.pack("IIIII8x", 0, 4096, 0, 0, 0))
 fails(errno.EOPNOTSUPP, fcntl.ioctl, fd, FS_IOC_FSSETXATTR, struct.pack("IIIII8x", 0, 0, 0, 7, 0))
-# What there is not.
+# Calls that are not supported.
 fails(errno.ENOTTY, fcntl.ioctl, fd, FITRIM, struct.pack("QQQ", 0, 1 << 40, 0))
 clone = os.open(os.path.join(other, "clone"), os.O_RDWR | os.O_CREAT)
 fails(errno.EOPNOTSUPP, fcntl.ioctl, clone, FICLONE, fd)

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""What a read-only mount must answer: read-only.py DIRECTORY FILE"""
+"""Calls that must succeed on a read-only mount: read-only.py DIRECTORY FILE"""
 import ctypes
 import errno
 import fcntl

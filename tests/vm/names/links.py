@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0
-"""Whether link counts are what a walk finds: links.py DIRECTORY"""
+"""Compares link counts with the names that a walk finds: links.py DIRECTORY"""
 import os
 import stat
 import sys

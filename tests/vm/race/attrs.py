@@ -23,7 +23,7 @@ def acl(owner, user, group, mask, other):
 
 
 class Flusher:
-    """The kernel's flusher, which writes back every tenth of a second what is that old."""
+    """The kernel's flusher, set to write back every tenth of a second all that is that old."""
 
     NAMES = ("dirty_expire_centisecs", "dirty_writeback_centisecs")
 
@@ -62,7 +62,7 @@ def same(bed, name, want, when):
 
 
 def go_on(bed):
-    """Everybody who is held goes on, and has ended what was held."""
+    """All tasks that are held go on, and have ended what was held."""
     bed.tag(WINDOW, "off")
     until = time.monotonic() + 30
     while bed.held(WINDOW):
@@ -87,7 +87,7 @@ def changed_meanwhile(bed, flusher, name, change):
     change(path)
     want = attributes(path)
     go_on(bed)
-    # Whatever the flusher does now.
+    # The flusher may run now or not.
     time.sleep(0.3)
     same(bed, name, want, "after the write-back")
     os.sync()
@@ -134,7 +134,7 @@ def fsync_waits(bed, flusher):
 
 
 def tried_again(bed, flusher):
-    """The flusher has no memory, once."""
+    """One allocation of the flusher fails."""
     fd = bed.open("file")
     os.sync()
     bed.tag(WINDOW, "error=12 times=1")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""What the reproducers of races have in common.
+"""What the reproducers of races share.
 
 A reproducer holds somebody in a window by an error tag, lets others do what must
 not be done there, shows by the trace that the window was entered, cuts the power,
@@ -71,7 +71,7 @@ def aligned(data):
 
 
 class Child:
-    """Something in a process of its own: a page fault that waits holds up a whole process."""
+    """A call in a process of its own: a page fault that waits holds up a whole process."""
 
     def __init__(self, name, what, *args):
         self.name = name
@@ -162,7 +162,7 @@ class Bed:
 
     def spoil(self, name, content):
         """Writes to the device where the first blocks of a file are: what lay there before the file
-        got them. Unmounts for that, since not every kernel lets anybody write to a device in use."""
+        got them. Unmounts for that, since some kernels refuse writes to a device in use."""
         lines = self.run("filefrag", "-v", self.path(name)).split("\n")
         first = next(int(line.split()[3].rstrip(".")) for line in lines if line.strip().startswith("0:"))
         self.umount()
@@ -177,7 +177,7 @@ class Bed:
         put("%s/errortag/%s" % (self.sys, window), setting)
 
     def hold(self, window, more="times=1"):
-        """Whoever comes there next is held until the tag is set again."""
+        """The next task that comes there is held until the tag is set again."""
         self.tag(window, "delay=%d %s" % (HOLD, more))
 
     def held(self, window):
@@ -185,7 +185,7 @@ class Bed:
         return int(words["waiting"])
 
     def wait_held(self, window, who):
-        """Until somebody is held there: the window was entered, or the test fails."""
+        """Waits until a task is held there: the window was entered, or the test fails."""
         until = time.monotonic() + 30
         while not self.held(window):
             assert time.monotonic() < until, "nobody came to " + window
@@ -261,7 +261,7 @@ class Bed:
         check(result.returncode == 0, "fsck.ordofs -n finds damage")
 
     def failed(self):
-        """Shows what happened last, and lets everybody go on."""
+        """Shows what happened last, and lets all tasks go on."""
         for e in self.events()[-60:]:
             print("  ", e)
         put(self.trace + "/events/ordofs/enable", "0")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0
-"""Writeback that fails: who is told, and how often.
+"""Writeback that fails: which calls return the error, and how often.
 
 Truncation and the like write a range first. They fail if this fails, and not because
 something else failed, whether anybody has heard of that or not. An open file is told of
@@ -24,11 +24,11 @@ def fails(what, *args):
 
 
 def fail_once(bed, fd, pos):
-    """Writeback of the block at `pos` fails, and nobody is told yet."""
+    """Writeback of the block at `pos` fails, and no call has returned the error yet."""
     os.pwrite(fd, b"x" * BLOCK, pos)
     before = bed.events()[-1].when
     bed.tag("data_io", "error=5 times=1")
-    # Waiting for it would count as being told.
+    # A call that waits for it would return the error.
     assert libc.sync_file_range(fd, ctypes.c_long(pos), ctypes.c_long(BLOCK), WRITE) == 0
     bed.wait_event("ordered_finish", "error -5", after=before)
     bed.tag("data_io", "off")
@@ -77,7 +77,7 @@ def test(bed):
     check(fails(os.fsync, fd), "fsync does not tell of the error that was somebody else's")
     os.close(fd)
 
-    # A synchronous write brings the appended blocks before it along: one error, told once.
+    # A synchronous write brings the appended blocks before it along: one error, returned once.
     plain = new(bed, "range", 1)
     fd = bed.open("range", os.O_DSYNC)
     os.pwrite(plain, b"a" * BLOCK, BLOCK)

@@ -32,7 +32,7 @@ def test(bed):
     os.close(fd)
     bed.spoil("file", STALE)
     fd = bed.open("file")
-    # What the fsync below has to make durable whatever becomes of the direct write.
+    # The fsync below must make this durable, whatever happens to the direct write.
     os.pwrite(fd, SAFE, 8 * BLOCK)
     write_back(fd)
 
@@ -49,7 +49,7 @@ def test(bed):
     bed.tag("ordered_inserted", "off")
     bed.wait_held("data_io", writer)
     if early is None:
-        # It has to wait now for the ordered extent; or it is through with it, which is wrong.
+        # It must wait for the ordered extent now; if it has ended already, that is wrong.
         bed.wait_event("fsync_wait", unless=syncer, after=window.when)
         if not syncer.runs_for(bed.patience):
             early = "fsync returned while the data of a mapping was in flight"

@@ -4,7 +4,7 @@
 The data was written back, by writeback alone: its extent map is modified and not
 logged. An fsync is held just before it collects extent maps. Meanwhile the
 shrinker runs, and a direct write elsewhere in the same large folio has it released.
-Both ask to forget the extent map. If they succeed, the fsync misses the extent.
+Both try to drop the extent map. If they succeed, the fsync misses the extent.
 """
 import os
 

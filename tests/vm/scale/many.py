@@ -34,7 +34,7 @@ def make_files(folder, files, part):
         os.mkdir(name)
         fd = os.open(name, os.O_RDONLY)
         for number in range(first, min(first + PER_DIRECTORY, files)):
-            # Every tenth has content: blocks of data are not what is tested.
+            # Every tenth has content, since the test is about metadata.
             if number % 10:
                 os.mknod("f%06d" % number, 0o100640, dir_fd=fd)
                 continue
