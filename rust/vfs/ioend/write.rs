@@ -284,12 +284,16 @@ unsafe fn send<T: IoendOperations>(
     status: Result,
 ) {
     let sector = addr >> SECTOR_SHIFT;
-    // SAFETY: By this function's contract the part is the caller's to give away.
-    let ioend = unsafe { &mut *part };
-    ioend.io_sector = sector;
-    work.reach = offset(ioend.io_offset).saturating_add(ioend.io_size as u64);
+    // No Rust reference to the part: parts that were split off from it may end meanwhile, and they change its
+    // count and its error.
+    // SAFETY: By this function's contract the part is the caller's; the end of others does not touch this field.
+    unsafe { (*part).io_sector = sector };
+    // SAFETY: By this function's contract the part is valid; the end of others does not touch these fields.
+    let (pos, size) = unsafe { ((*part).io_offset, (*part).io_size) };
+    work.reach = offset(pos).saturating_add(size as u64);
     let bio = if work.copies.is_empty() {
-        &raw mut ioend.io_bio
+        // SAFETY: By this function's contract the part is valid.
+        unsafe { &raw mut (*part).io_bio }
     } else {
         // SAFETY: The part is valid. The work has the copies, and lives until the I/O has ended.
         unsafe { bio_of_copies(part, &work.copies, T::BLOCK_SIZE as u32) }
