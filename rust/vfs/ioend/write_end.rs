@@ -129,10 +129,12 @@ unsafe extern "C" fn write_worker<T: IoendOperations>(work: *mut bindings::work_
     let status = unsafe { status(ioend) };
     // SAFETY: The inode is one of `T`, and stays until the ioend is finished below.
     let inode = unsafe { Inode::<T>::from_raw((*ioend).io_inode) };
+    // The I/O has ended: the copies go now, not after the filesystem's part, which may sleep.
+    let write = KBox::into_inner(this).write;
     let result = {
         // Writeback for the sake of reclaim may wait for us: do not wait for reclaim's writeback.
         let _nofs = NoFs::enter();
-        match KBox::into_inner(this).write {
+        match write {
             Some(write) => T::write_ended(inode, write, reach, status),
             None => Err(EIO),
         }
