@@ -39,7 +39,14 @@ macro_rules! if_has {
 struct Tables<T>(PhantomData<T>);
 
 impl<T: SuperOperations + InodeOperations + IoendOperations> Tables<T> {
-    const SUPER: &'static bindings::super_operations = &bindings::super_operations {
+    const SUPER: &'static bindings::super_operations = &{
+        // The superblock's shrinker calls the one if the other has found something, without a look at the slot.
+        assert!(
+            <T as SuperOperations>::HAS_SHRINK_COUNT == <T as SuperOperations>::HAS_SHRINK_SCAN
+        );
+        Self::OPERATIONS
+    };
+    const OPERATIONS: bindings::super_operations = bindings::super_operations {
         alloc_inode: Some(alloc_inode::<T>),
         free_inode: Some(free_inode::<T>),
         write_inode: Some(write_inode::<T>),
