@@ -37,7 +37,7 @@ use crate::vfs::traits::mapping::{Extent, ExtentKind, MappingOperations};
 use crate::vfs::traits::super_block::SuperOperations;
 
 /// Writes an extent into a `struct iomap`.
-fn fill(iomap: &mut bindings::iomap, inode: *mut bindings::inode, e: &Extent) {
+fn fill<T: MappingOperations>(iomap: &mut bindings::iomap, inode: &Inode<T>, e: &Extent) {
     let (kind, addr) = match e.kind {
         ExtentKind::Hole => (bindings::IOMAP_HOLE, u64::MAX),
         ExtentKind::Delalloc => (bindings::IOMAP_DELALLOC, u64::MAX),
@@ -50,20 +50,20 @@ fn fill(iomap: &mut bindings::iomap, inode: *mut bindings::inode, e: &Extent) {
     iomap.length = e.len;
     iomap.flags = 0;
     iomap.validity_cookie = e.cookie;
-    // SAFETY: Callers pass an inode of `T`; its superblock outlives it and has an open device.
-    iomap.bdev = unsafe { (*(*inode).i_sb).s_bdev };
+    // SAFETY: The superblock outlives its inodes, and its device is open as long as there are inodes.
+    iomap.bdev = unsafe { (*inode.sb().as_ptr()).s_bdev };
 }
 
 /// Defines an `iomap_begin` callback.
 macro_rules! begin {
-    ($(#[$doc:meta])* fn $name:ident($inode:ident, $pos:ident, $len:ident, $raw:ident, $iomap:ident, $srcmap:ident) $body:block) => {
+    ($(#[$doc:meta])* fn $name:ident($inode:ident, $pos:ident, $len:ident, $iomap:ident, $srcmap:ident) $body:block) => {
         $(#[$doc])*
         ///
         /// # Safety
         ///
         /// Called by iomap: the inode is a valid inode of `T`, the maps are valid and ours to fill.
         unsafe extern "C" fn $name<T: MappingOperations>(
-            $raw: *mut bindings::inode,
+            inode: *mut bindings::inode,
             pos: bindings::loff_t,
             length: bindings::loff_t,
             _flags: c_uint,
@@ -71,7 +71,7 @@ macro_rules! begin {
             srcmap: *mut bindings::iomap,
         ) -> c_int {
             // SAFETY: iomap passes the inode of its iterator, which the operation keeps.
-            let $inode = unsafe { Inode::<T>::from_raw($raw) };
+            let $inode = unsafe { Inode::<T>::from_raw(inode) };
             // SAFETY: iomap passes a map of its iterator, for this call to fill.
             let $iomap = unsafe { &mut *iomap };
             // SAFETY: iomap passes the other map of its iterator, for this call to fill.
@@ -88,35 +88,35 @@ macro_rules! begin {
 
 begin! {
     /// Mapping for reads.
-    fn read_begin(inode, pos, len, raw, iomap, srcmap) {
-        fill(iomap, raw, &T::map_read(inode, pos, len)?);
+    fn read_begin(inode, pos, len, iomap, srcmap) {
+        fill(iomap, inode, &T::map_read(inode, pos, len)?);
     }
 }
 
 begin! {
     /// Mapping for reports.
-    fn report_begin(inode, pos, len, raw, iomap, srcmap) {
-        fill(iomap, raw, &T::map_report(inode, pos, len)?);
+    fn report_begin(inode, pos, len, iomap, srcmap) {
+        fill(iomap, inode, &T::map_report(inode, pos, len)?);
     }
 }
 
 begin! {
     /// Mapping for writes through the page cache.
-    fn write_begin(inode, pos, len, raw, iomap, srcmap) {
-        fill_write::<T>(inode, pos, len, raw, iomap, srcmap)?;
+    fn write_begin(inode, pos, len, iomap, srcmap) {
+        fill_write::<T>(inode, pos, len, iomap, srcmap)?;
     }
 }
 
 begin! {
     /// Mapping for zeroing: what reads as zeroes anyway stays as it is.
-    fn zero_begin(inode, pos, len, raw, iomap, srcmap) {
+    fn zero_begin(inode, pos, len, iomap, srcmap) {
         let now = T::map_report(inode, pos, len)?;
         match now.kind {
-            ExtentKind::Hole | ExtentKind::Unwritten => fill(iomap, raw, &now),
+            ExtentKind::Hole | ExtentKind::Unwritten => fill(iomap, inode, &now),
             ExtentKind::Delalloc | ExtentKind::Written => {
                 // Not beyond what was looked at: a hole must not be filled.
                 let len = len.min(now.len.saturating_sub(pos - now.pos));
-                fill_write::<T>(inode, pos, len, raw, iomap, srcmap)?;
+                fill_write::<T>(inode, pos, len, iomap, srcmap)?;
             }
         }
     }
@@ -125,7 +125,7 @@ begin! {
 begin! {
     /// Mapping for direct writes. The blocks get their addresses when the bio is submitted; completion
     /// changes metadata (`IOMAP_F_DIRTY`), so a synchronous write needs more than FUA.
-    fn direct_write_begin(inode, pos, len, raw, iomap, srcmap) {
+    fn direct_write_begin(inode, pos, len, iomap, srcmap) {
         let extent = Extent {
             pos,
             len,
@@ -133,8 +133,7 @@ begin! {
             addr: u64::MAX,
             cookie: 0,
         };
-        let _ = inode;
-        fill(iomap, raw, &extent);
+        fill(iomap, inode, &extent);
         iomap.flags = (bindings::IOMAP_F_ANON_WRITE | bindings::IOMAP_F_DIRTY) as u16;
     }
 }
@@ -144,14 +143,13 @@ fn fill_write<T: MappingOperations>(
     inode: &Inode<T>,
     pos: u64,
     len: u64,
-    raw: *mut bindings::inode,
     iomap: &mut bindings::iomap,
     srcmap: &mut bindings::iomap,
 ) -> Result {
     let w = T::map_write(inode, pos, len)?;
-    fill(iomap, raw, &w.map);
+    fill(iomap, inode, &w.map);
     if let Some(source) = &w.source {
-        fill(srcmap, raw, source);
+        fill(srcmap, inode, source);
         iomap.flags |= bindings::IOMAP_F_SHARED as u16;
     }
     if w.new {
