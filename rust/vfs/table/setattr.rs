@@ -86,6 +86,14 @@ pub(super) unsafe extern "C" fn setattr<T: InodeOperations + FileOperations>(
         let locked = unsafe { Locked::new(inode) };
         // SAFETY: `attr` is valid and the caller's alone.
         let attr = unsafe { &mut *attr };
+        // The list, if there is one, says the same as the permissions, and changes with them. It is read before the
+        // size changes: a truncation that takes the setuid bit away comes here with both, and must not fail
+        // half-way because the list cannot be read. Neither list nor permissions change until they are set below:
+        // both are under `i_rwsem`, and `set_size` leaves them alone.
+        let acl = match attr.ia_valid & bindings::ATTR_MODE {
+            0 => None,
+            _ => ChangedMode::new(&locked, attr.ia_mode)?,
+        };
         if attr.ia_valid & bindings::ATTR_SIZE != 0 {
             let size = u64::try_from(attr.ia_size).map_err(|_| EINVAL)?;
             if size != locked.size() && attr.ia_valid & bindings::ATTR_MTIME == 0 {
@@ -97,12 +105,6 @@ pub(super) unsafe extern "C" fn setattr<T: InodeOperations + FileOperations>(
             }
             T::set_size(&locked, size)?;
         }
-        let valid = attr.ia_valid;
-        let acl = match valid & bindings::ATTR_MODE {
-            0 => None,
-            // The list, if there is one, says the same as the permissions, and changes with them.
-            _ => ChangedMode::new(&locked, attr.ia_mode)?,
-        };
         T::set_attrs(&locked, acl.as_ref().map(ChangedMode::bytes), &mut || {
             // SAFETY: The arguments are the VFS's own, which holds the inode's `i_rwsem` exclusively.
             unsafe { bindings::setattr_copy(idmap, locked.as_ptr(), attr) };
