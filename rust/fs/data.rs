@@ -14,6 +14,8 @@
 //! | `file` | `read`, `write`, `fsync` (R8) |
 //! | `appended` | writing back what was appended |
 //! | `space` | `truncate`, `fallocate` (R3) |
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 064-fsx.sh, 065-race.sh.
 
 mod appended;
 mod file;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `/sys/fs/ordofs/<device>/errortag`: a file for each window. Only in debug builds.
+//!
+//! Tests: tests/vm/t/047-error-tags.sh.
 
 use core::fmt;
 

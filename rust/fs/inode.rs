@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Inodes and attributes.
+//!
+//! Tests: tests/vm/t/053-attrs.sh, 031-handles.sh.
 
 use kernel::prelude::*;
 

@@ -6,6 +6,8 @@
 //!
 //! The VFS holds the directories' `i_rwsem`; the engine relies on that and locks only what it
 //! changes in memory.
+//!
+//! Tests: tests/vm/t/020-names.sh, 062-full-disk.sh.
 
 use kernel::prelude::*;
 

@@ -8,6 +8,8 @@
 //! | `discard`, `nodiscard` | tell the device of freed blocks (default: no) |
 //! | `acl`, `noacl` | obey POSIX access control lists (default: yes) |
 //! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
+//!
+//! Tests: tests/vm/t/021-mount.sh, 032-interface.sh.
 
 use core::{fmt, str};
 use kernel::prelude::*;

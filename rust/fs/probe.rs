@@ -2,6 +2,8 @@
 
 //! What happens at the places where the abstractions can be watched: tracepoints, the windows of races, and the
 //! mutant of R3.
+//!
+//! Tests: tests/vm/t/041-r1.sh, 043-r3.sh, 045-r5.sh.
 
 use kernel::prelude::*;
 

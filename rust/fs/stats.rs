@@ -3,6 +3,8 @@
 //! `/sys/fs/ordofs/<device>`: the state of a mount, one value a file.
 //!
 //! Nothing here takes a lock that is held across I/O: the files can be read while the filesystem hangs.
+//!
+//! Tests: tests/vm/t/035-observing.sh, 032-interface.sh.
 
 use core::fmt;
 

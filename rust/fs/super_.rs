@@ -7,6 +7,8 @@
 //! `committer` is taken under `s_umount` held exclusively (mount, remount, umount). The commit thread
 //! holds `frozen` around a commit, outside all locks of the engine; freezing takes it under
 //! `s_umount`.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 026-read-only.sh, 027-after-shutdown.sh, 030-hibernation.sh.
 
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;

@@ -5,6 +5,8 @@
 //! # Locking
 //!
 //! The VFS holds `i_rwsem` exclusively for changes; the engine's lock orders them with readers.
+//!
+//! Tests: tests/vm/t/022-xattr.sh, 062-full-disk.sh.
 
 use kernel::prelude::*;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Writing back what was appended, before an operation that raises the size on disk.
+//!
+//! Tests: tests/vm/t/025-sizes.sh.
 
 use kernel::prelude::*;
 

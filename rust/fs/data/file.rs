@@ -22,6 +22,8 @@
 //! R8: [`fsync`], and with it every synchronous write, returns only after the data is written, the
 //! mappings are committed and the device has flushed; errors of writeback are reported to every open
 //! file once.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 049-lost-writes.sh, 025-sizes.sh.
 
 use kernel::prelude::*;
 

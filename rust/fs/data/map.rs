@@ -4,6 +4,8 @@
 //!
 //! The rules are the engine's: R4 in `map_write` (look again under the write lock), R2 in
 //! `release_maps`, R5 by the cookie that every mapping carries.
+//!
+//! Tests: tests/vm/t/042-r2.sh, 044-r4.sh, 045-r5.sh.
 
 use kernel::prelude::*;
 

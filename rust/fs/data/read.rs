@@ -15,6 +15,8 @@
 //!
 //! Runs in the queue for reads, or with a folio locked. May wait for direct writes to end, which is
 //! why those end in another queue.
+//!
+//! Tests: tests/vm/t/061-bad-block.sh, 066-dead-blocks.sh.
 
 use kernel::prelude::*;
 

@@ -16,6 +16,8 @@
 //! # Locking
 //!
 //! `i_rwsem` exclusively; then direct I/O is waited for; then the layout lock.
+//!
+//! Tests: tests/vm/t/043-r3.sh, 025-sizes.sh, 062-full-disk.sh, 064-fsx.sh.
 
 use core::ops::Range;
 use kernel::prelude::*;

@@ -18,6 +18,8 @@
 //! # Locking
 //!
 //! Folios of the write may be locked; the engine takes none.
+//!
+//! Tests: tests/vm/t/041-r1.sh, 060-data-paths.sh, 090-memory.sh.
 
 use crate::{
     fs::{OrdoFs, BLOCK},

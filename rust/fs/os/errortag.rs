@@ -21,6 +21,8 @@
 //! # Locking
 //!
 //! A tag's lock is innermost and not held while a task waits. The waiting task holds what the window says.
+//!
+//! Tests: tests/vm/t/047-error-tags.sh.
 
 use core::ffi::CStr;
 use core::fmt;

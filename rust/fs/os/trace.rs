@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The tracepoints of OrdoFS, as `rust/trace/ordofs.h` declares them.
+//!
+//! Tests: tests/vm/t/035-observing.sh.
 
 use crate::vfs::os::trace::tracepoints;
 

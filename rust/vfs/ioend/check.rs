@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Runs of blocks against their checksums.
+//!
+//! Tests: tests/vm/t/061-bad-block.sh, 066-dead-blocks.sh.
 
 use kernel::prelude::*;
 

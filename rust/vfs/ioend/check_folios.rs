@@ -8,6 +8,8 @@
 //! reads. A folio is locked, and not up to date where it is being read, until `iomap_finish_folio_read` has been
 //! called for all of its bytes. So whatever has not been ended yet is still there, and what the first walk looks at
 //! is ended later: it is in the folio of the second walk or in a later one.
+//!
+//! Tests: tests/vm/t/061-bad-block.sh, 066-dead-blocks.sh.
 
 use core::cell::Cell;
 use core::ptr;

@@ -2,6 +2,8 @@
 
 //! Copies of data that others may write to while it is being written: see "Stable data" in the directory's
 //! description.
+//!
+//! Tests: tests/vm/t/048-pinned-pages.sh.
 
 use core::ptr;
 

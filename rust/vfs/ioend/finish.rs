@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Giving an ioend back to iomap.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 063-write-errors.sh.
 
 use core::mem::offset_of;
 

@@ -3,6 +3,8 @@
 //! A read, from its submission to its end.
 //!
 //! The device's interrupt queues a work, which checks every block before it can be seen.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 061-bad-block.sh, 066-dead-blocks.sh.
 
 use core::marker::PhantomData;
 use core::mem::offset_of;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A write, from the page cache or direct, until it is submitted.
+//!
+//! Tests: tests/vm/t/041-r1.sh, 048-pinned-pages.sh, 060-data-paths.sh, 063-write-errors.sh.
 
 use core::marker::PhantomData;
 use core::{mem, ptr};

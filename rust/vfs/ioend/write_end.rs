@@ -3,6 +3,8 @@
 //! The end of a write.
 //!
 //! The device's interrupt queues a work, which hands the filesystem's token back and then finishes the part.
+//!
+//! Tests: tests/vm/t/041-r1.sh, 063-write-errors.sh, 049-lost-writes.sh.
 
 use core::mem::offset_of;
 use core::ptr;

@@ -16,6 +16,9 @@
 //!
 //! Runs in process context; allocations are `GFP_NOFS` from mempools, so that writes make progress
 //! when memory is short.
+//!
+//! Tests: tests/vm/t/063-write-errors.sh, 066-dead-blocks.sh, 070-fsync-cost.sh (requests and
+//! flushes).
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Directory entries of the VFS's cache.
+//!
+//! Tests: tests/vm/t/020-names.sh.
 
 use core::{marker::PhantomData, slice};
 use kernel::types::Opaque;

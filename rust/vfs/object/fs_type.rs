@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `struct file_system_type`, and what belongs to a type whatever the filesystem.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 023-unload.sh (loading and unloading).
 
 use core::{marker::PhantomData, ptr};
 use kernel::{prelude::*, types::Opaque};

@@ -27,6 +27,8 @@
 //! attributes are copied, either way, in the filesystem's critical section (`show`, `set_attrs` and
 //! `push_times` of [`InodeOperations`](crate::vfs::traits::inode::InodeOperations)): what is copied is never
 //! older than what it replaces.
+//!
+//! Tests: tests/vm/t/020-names.sh, 053-attrs.sh, 023-unload.sh.
 
 use core::{
     cell::UnsafeCell,

@@ -12,6 +12,9 @@
 //! Direct I/O always goes through bounce buffers: checksums must be of bytes that do not change, and
 //! what was read must not be seen before it has been checked. That also means that the memory may be
 //! of any alignment.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 065-race.sh; scripts/check-misuse (what the guards rule
+//! out).
 
 use core::marker::PhantomData;
 use core::ops::Deref;

@@ -6,6 +6,8 @@
 //!
 //! [`PageSlice`] is memory that nothing else accesses. [`BlockData`] is memory that user space may have mapped: it
 //! is read by address only, and no Rust reference to it is made.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 061-bad-block.sh, 048-pinned-pages.sh.
 
 use core::marker::PhantomData;
 use core::ptr::NonNull;

@@ -20,6 +20,8 @@
 //! # Locking
 //!
 //! `i_rwsem`, then `invalidate_lock`, then folio locks.
+//!
+//! Tests: tests/vm/t/043-r3.sh, 065-race.sh; scripts/check-misuse (what the guards rule out).
 
 use core::marker::PhantomData;
 use kernel::error::to_result;

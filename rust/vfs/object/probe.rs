@@ -6,6 +6,8 @@
 //!
 //! A function of [`Probes`] is called at each of these places. Without an implementation it is nothing. A
 //! filesystem makes tracepoints of them, and, in builds for tests, places where a task waits or fails.
+//!
+//! Tests: tests/vm/t/035-observing.sh, 047-error-tags.sh.
 
 use kernel::prelude::*;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Superblocks.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 023-unload.sh.
 
 use core::{ffi::CStr, marker::PhantomData, ptr};
 use kernel::{

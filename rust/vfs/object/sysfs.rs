@@ -14,6 +14,9 @@
 //! `release` was called, which [`Directory`]'s drop waits for. The files' functions use the mounted
 //! filesystem; `kobject_del` returns only after the last of them has returned and none can be called
 //! any more, and it comes first.
+//!
+//! Tests: tests/vm/t/035-observing.sh, 032-interface.sh, 047-error-tags.sh (files that can be
+//! written).
 
 use core::ffi::CStr;
 use core::fmt::{self, Write};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Kernel threads.
+//!
+//! Tests: tests/vm/t/023-unload.sh, 030-hibernation.sh.
 
 use core::{ffi::CStr, ptr};
 use kernel::{prelude::*, str::CStrExt};

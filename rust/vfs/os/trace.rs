@@ -7,6 +7,8 @@
 //! Events are declared in C, so that perf, trace-cmd and BPF know them as they know those of any other
 //! subsystem. [`tracepoints`] defines a function for each. It looks at the event's static key, in place: a
 //! disabled event costs a no-op, and its arguments are not passed anywhere. Any context.
+//!
+//! Tests: tests/vm/t/035-observing.sh.
 
 /// Whether an event is enabled.
 macro_rules! enabled {

@@ -13,6 +13,8 @@
 //! its own queue could wait for ever. The order is: a read completion may wait for write completions
 //! (a block that a direct write is about to replace), a write completion waits for neither. Both may
 //! wait for metadata reads, which do not come here.
+//!
+//! Tests: tests/vm/t/030-hibernation.sh, 063-write-errors.sh.
 
 use core::ptr::NonNull;
 use kernel::{prelude::*, str::CStrExt};

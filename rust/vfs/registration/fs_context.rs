@@ -7,6 +7,8 @@
 //! A filesystem context carries the options (`T::Params`, in `fs_private`) from the first
 //! `parse_param` to `get_tree` or `reconfigure`. Whatever fails says why in the context's log, which
 //! mount(8) shows.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 026-read-only.sh, 032-interface.sh, 024-device-cache.sh.
 
 use core::{ffi::CStr, marker::PhantomData};
 use kernel::{

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Registering a filesystem type.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 023-unload.sh.
 
 mod fs_context;
 

@@ -11,6 +11,8 @@
 //! # Locking
 //!
 //! `i_rwsem` is held exclusively for changes: of the inode itself, or of the directory in which it is made.
+//!
+//! Tests: tests/vm/t/022-xattr.sh.
 
 use core::{ptr, ptr::NonNull, slice};
 use kernel::{

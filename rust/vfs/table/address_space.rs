@@ -17,6 +17,8 @@
 //! dirty folio comes from a punch of part of a large folio; it is skipped. Data gets its blocks
 //! later, when the ioend is submitted; from now to the end of the I/O the folio is under writeback,
 //! and what takes blocks away waits for that.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 042-r2.sh, 045-r5.sh, 091-reclaim.sh.
 
 use core::marker::PhantomData;
 use core::{mem, ptr};

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Attributes: from the filesystem to the VFS inode.
+//!
+//! Tests: tests/vm/t/053-attrs.sh, 029-flags.sh.
 
 use crate::bindings;
 use crate::vfs::object::inode::Inode;

@@ -17,6 +17,8 @@
 //! # Locking
 //!
 //! The VFS holds `f_pos_lock` for reading and seeking, or the caller has the open file for itself.
+//!
+//! Tests: tests/vm/t/020-names.sh, 028-compat.sh (positions of 32-bit programs).
 
 use core::{marker::PhantomData, ptr};
 use kernel::{

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The callbacks of direct I/O.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 065-race.sh.
 
 use core::marker::PhantomData;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Inodes that the VFS forgets.
+//!
+//! Tests: tests/vm/t/020-names.sh, 023-unload.sh, 091-reclaim.sh.
 
 use core::ptr::NonNull;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! File handles (`name_to_handle_at`, NFS): inode number and generation.
+//!
+//! Tests: tests/vm/t/031-handles.sh.
 
 use core::{marker::PhantomData, mem::size_of, ptr};
 use kernel::{

@@ -15,6 +15,8 @@
 //! # Locking
 //!
 //! `mmap_lock` of the faulting process, freeze protection, `invalidate_lock`, folio lock.
+//!
+//! Tests: tests/vm/t/043-r3.sh, 065-race.sh, 027-after-shutdown.sh.
 
 use core::marker::PhantomData;
 

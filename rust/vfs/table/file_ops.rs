@@ -7,6 +7,8 @@
 //! Each callback turns its C pointers into [`Iocb`] and [`OpenFile`] and calls the method of
 //! [`FileOperations`]. `FMODE_NOWAIT` is not set: taking the locks may sleep, and saying otherwise would
 //! be a lie.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 026-read-only.sh, 027-after-shutdown.sh.
 
 use core::marker::PhantomData;
 

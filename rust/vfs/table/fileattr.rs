@@ -5,6 +5,8 @@
 //! # Locking
 //!
 //! `fileattr_set` runs under `i_rwsem` held exclusively, after the VFS has checked permissions.
+//!
+//! Tests: tests/vm/t/029-flags.sh.
 
 use kernel::{
     error::{from_result, to_result},

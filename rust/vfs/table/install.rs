@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The tables of callbacks of inodes: which an inode gets, by its type.
+//!
+//! Tests: tests/vm/t/020-names.sh, 060-data-paths.sh.
 
 use core::marker::PhantomData;
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! ioctls of files and directories.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 027-after-shutdown.sh, 028-compat.sh, 031-handles.sh.
 
 use kernel::{error::to_result, prelude::*};
 

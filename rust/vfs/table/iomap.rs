@@ -20,6 +20,8 @@
 //! writeback of that folio ([`fault_next`]): until the write has been started, the blocks' delayed
 //! allocation is still there, a fault would rely on it, and then the write would use it up and leave
 //! a dirty page without reservation. Buffered writes get this by the stable-page wait and R5.
+//!
+//! Tests: tests/vm/t/045-r5.sh, 060-data-paths.sh, 064-fsx.sh, 065-race.sh.
 
 use core::ffi::c_uint;
 use core::marker::PhantomData;

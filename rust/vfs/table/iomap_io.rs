@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! I/O that iomap does with our tables: methods of the guards that hold the locks for it.
+//!
+//! Tests: tests/vm/t/060-data-paths.sh, 064-fsx.sh.
 
 use core::ptr;
 

@@ -11,6 +11,8 @@
 //!
 //! The VFS holds the parents' `i_rwsem` exclusively (shared for `lookup`), and that of inodes that
 //! lose a name or, for directories, are moved.
+//!
+//! Tests: tests/vm/t/020-names.sh, 022-xattr.sh (inheritance).
 
 use core::{ffi::CStr, ptr};
 use kernel::{error::from_result, prelude::*};

@@ -7,6 +7,8 @@
 //! An inode is new (`I_NEW`) while the task that made it fills it; all others that look its number up wait. The
 //! tables of callbacks are on a higher floor than the look-up, which they call: they come in through
 //! [`InstallTables`].
+//!
+//! Tests: tests/vm/t/020-names.sh, 031-handles.sh, 080-fail-nth.sh.
 
 use core::{mem::ManuallyDrop, ptr::NonNull};
 use kernel::prelude::*;

@@ -13,6 +13,8 @@
 //! # Locking
 //!
 //! `i_rwsem` of the directory is held exclusively (not for nodes without a name).
+//!
+//! Tests: tests/vm/t/020-names.sh, 022-xattr.sh, 080-fail-nth.sh.
 
 use kernel::prelude::*;
 

@@ -6,6 +6,8 @@
 //!
 //! `setattr` runs under `i_rwsem` held exclusively. The VFS inode changes in the filesystem's critical
 //! section, so that a write-back of the inode, which runs without `i_rwsem`, sees both changed or none.
+//!
+//! Tests: tests/vm/t/053-attrs.sh, 029-flags.sh, 022-xattr.sh (chmod with a list).
 
 use kernel::{
     error::{from_result, to_result},

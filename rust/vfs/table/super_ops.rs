@@ -7,6 +7,9 @@
 //! `s_umount` is held: exclusively for `put_super`, shared or exclusively for `sync_fs`,
 //! `freeze_fs`, `statfs` and the shrinker's scan. The shrinker's count holds nothing: the shrinker
 //! is unregistered before a superblock is shut down, and does not call before it is born.
+//!
+//! Tests: tests/vm/t/021-mount.sh, 023-unload.sh, 024-device-cache.sh, 091-reclaim.sh (the
+//! shrinker).
 
 use core::{fmt, marker::PhantomData, ptr};
 use kernel::{

@@ -10,6 +10,8 @@
 //! # Locking
 //!
 //! `i_rwsem` is held exclusively for changes, and not at all for reading and listing.
+//!
+//! Tests: tests/vm/t/022-xattr.sh.
 
 use core::{ffi::CStr, marker::PhantomData, ptr, slice};
 use kernel::{
