@@ -10,7 +10,7 @@
 //!
 //! | directory or file | what is in it |
 //! |---|---|
-//! | [`types`], [`lock_class`], [`mutant`] | plain types; the classes of locks, in lock order; builds without a protection, for the tests |
+//! | [`types`], [`lock_class`], [`invariant`], [`mutant`] | plain types; the classes of locks, in lock order; internal invariants; builds without a protection, for the tests |
 //! | [`mod@format`] | encoding and checking of everything that is on disk |
 //! | [`btree`] | persistent B+trees and the cache of their clean nodes |
 //! | [`alloc`] | allocation groups, bitmaps, reservations |
@@ -33,6 +33,7 @@ pub mod btree;
 pub mod format;
 pub mod fs;
 pub mod inode;
+pub mod invariant;
 pub mod lock_class;
 pub mod log;
 pub mod mutant;

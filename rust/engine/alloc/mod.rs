@@ -34,6 +34,7 @@ pub mod bits;
 
 use crate::engine::btree::NodeStore;
 use crate::engine::format::corrupt;
+use crate::engine::invariant::{broken, check, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
@@ -85,6 +86,8 @@ pub struct Space {
     rotor: AtomicU32,
     /// The number of free blocks that the superblock has.
     counted: u64,
+    /// What the AGs had more than that when they were read.
+    off: AtomicI64,
     /// Whether the allocation trees have been read.
     state: AtomicU32,
     /// The number of transactions frozen so far; see [`Space::ag`].
@@ -118,6 +121,7 @@ impl Space {
             pool,
             rotor: AtomicU32::new(0),
             counted: free,
+            off: AtomicI64::new(0),
             state: AtomicU32::new(UNREAD),
             frozen: AtomicU64::new(0),
         })
@@ -138,6 +142,14 @@ impl Space {
         }
         // Until now the number in the superblock was good enough to show.
         let more = free as i64 - self.counted as i64;
+        if more != 0 {
+            pr_warn!(
+                "the superblock counts {} free blocks, the allocation trees {}\n",
+                self.counted,
+                free
+            );
+        }
+        self.off.store(more, Ordering::Relaxed);
         self.unreserved.fetch_add(more, Ordering::Relaxed);
         self.state.store(READ, Ordering::Release);
         Ok(())
@@ -167,7 +179,10 @@ impl Space {
     /// barrier must not wait for this lock. Therefore [`Space::freeze`] only counts, and the first
     /// task that locks an AG afterwards freezes its deltas.
     pub fn ag(&self, i: usize) -> Result<impl DerefMut<Target = Ag> + '_> {
-        let mut ag = self.ags.get(i).ok_or(EIO)?.lock();
+        let ag = self.ags.get(i);
+        let mut ag = ag
+            .ok_or_else(|| broken(Invariant::Contents, format_args!("no AG {i}")))?
+            .lock();
         let frozen = self.frozen.load(Ordering::Acquire);
         if ag.frozen != frozen {
             ag.freeze();
@@ -471,15 +486,49 @@ impl Space {
     }
 
     /// The commit is durable: the blocks that it freed may be used again (R7).
-    pub fn finish_commit(&self) {
+    pub fn finish_commit(&self) -> Result {
         let mut n = 0;
         for ag in self.ags.iter() {
             let mut ag = ag.lock();
-            n += ag.finish_commit();
+            n += ag.finish_commit()?;
             self.count_empty(&mut ag);
         }
         // In this order, so that no task finds neither free blocks nor blocks about to be freed.
         self.unreserve(n);
         self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A commit is about to say that `free` blocks are free: the AGs say so, too.
+    pub fn check_free(&self, free: u64) -> Result {
+        let mut sum = 0u64;
+        for ag in self.ags.iter() {
+            sum = sum.saturating_add(ag.lock().free_on_disk());
+        }
+        let off = self.off.load(Ordering::Relaxed);
+        check(
+            Invariant::FreeCount,
+            free.saturating_add_signed(off) == sum,
+            format_args!("the superblock would count {free} free blocks, the AGs {sum} ({off} since mounting)"),
+        )
+    }
+
+    /// Nothing is under way: all that was reserved has been allocated or given back, but for `promised` blocks
+    /// that the next commit may need.
+    pub fn check_reserved(&self, promised: u64) -> Result {
+        if self.state.load(Ordering::Acquire) != READ {
+            return Ok(());
+        }
+        let mut free = 0i64;
+        for ag in self.ags.iter() {
+            free += ag.lock().free_blocks() as i64;
+        }
+        let unreserved = self.unreserved.load(Ordering::Relaxed);
+        let pinned = self.pinned.load(Ordering::Relaxed);
+        check(
+            Invariant::Reserved,
+            unreserved + self.pool + promised as i64 == free && pinned == 0,
+            format_args!("{unreserved} unreserved, {} in the pool, {promised} promised, {pinned} pinned, {free} free", self.pool),
+        )
     }
 }

@@ -13,11 +13,11 @@
 //! Tests: `tools/engine/tests/btree.rs` (against a model, and with failing allocations),
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/bulk.rs`.
 
-use super::node::bug;
 use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
 use crate::engine::btree::NodeStore;
 use crate::engine::format::node::{LEAF_SPACE, MAX_CHILDREN, SLOT_LEN};
 use crate::engine::format::NodePtr;
+use crate::engine::invariant::{broken, Invariant};
 use crate::os::Shared;
 use kernel::prelude::*;
 
@@ -100,8 +100,9 @@ impl Edit<'_> {
             *tree = Some(Link::Mem(self.copy(&old)?));
         }
         let root = match tree {
-            Some(Link::Mem(n)) => Shared::get_mut(n).ok_or_else(|| bug("the root is shared"))?,
-            _ => return Err(bug("no root")),
+            Some(Link::Mem(n)) => Shared::get_mut(n)
+                .ok_or_else(|| broken(Invariant::TreeShape, format_args!("the root is shared")))?,
+            _ => return Err(broken(Invariant::TreeShape, format_args!("no root"))),
         };
         // A leaf that was inlined at the last commit, or that came from an inline image, may need a
         // block from now on.
@@ -124,7 +125,9 @@ impl Edit<'_> {
             let new = self.copy(&old)?;
             node.set_kid(i, new)?;
         }
-        let kid = node.kid_unique(i).ok_or_else(|| bug("a child is shared"))?;
+        let kid = node
+            .kid_unique(i)
+            .ok_or_else(|| broken(Invariant::TreeShape, format_args!("a child is shared")))?;
         Ok((kid, kid_range))
     }
 }
@@ -140,7 +143,10 @@ impl Tree {
         if self.root.is_none() {
             let mut leaf = Node::new(id, 0)?;
             if !leaf.put_item(key, value) {
-                return Err(bug("an item does not fit in an empty leaf"));
+                return Err(broken(
+                    Invariant::TreeShape,
+                    format_args!("an item does not fit in an empty leaf"),
+                ));
             }
             self.root = Some(Link::Mem(Shared::new(leaf)?));
             self.fresh += 1;
@@ -210,7 +216,7 @@ impl Tree {
         };
         let (mut new_root, left) = match (spares.pop(), self.root.take()) {
             (Some(n), Some(l)) => (n, l),
-            _ => return Err(bug("no new root")),
+            _ => return Err(broken(Invariant::TreeShape, format_args!("no new root"))),
         };
         let left_key = match &left {
             Link::Mem(n) => n.key(0),
@@ -269,9 +275,12 @@ fn split_path(
         return split_leaf(node, key, value, spares).map(Some);
     }
     let i = node.child_for(key);
-    let kid = node
-        .kid_unique(i)
-        .ok_or_else(|| bug("the path is not changeable"))?;
+    let kid = node.kid_unique(i).ok_or_else(|| {
+        broken(
+            Invariant::TreeShape,
+            format_args!("the path is not changeable"),
+        )
+    })?;
     let Some((new_key, new)) = split_path(kid, key, value, spares)? else {
         return Ok(None);
     };
@@ -279,8 +288,11 @@ fn split_path(
         node.insert_link(i + 1, new_key, Link::Mem(new));
         return Ok(None);
     }
-    let mut right = spares.pop().ok_or_else(|| bug("no spare node"))?;
-    let r = Shared::get_mut(&mut right).ok_or_else(|| bug("a spare node is shared"))?;
+    let mut right = spares
+        .pop()
+        .ok_or_else(|| broken(Invariant::TreeShape, format_args!("no spare node")))?;
+    let r = Shared::get_mut(&mut right)
+        .ok_or_else(|| broken(Invariant::TreeShape, format_args!("a spare node is shared")))?;
     let (nr, at) = (node.len(), i + 1);
     // With ascending keys this leaves full nodes behind.
     let keep = if at == nr { nr } else { nr.div_ceil(2) };
@@ -302,8 +314,11 @@ fn split_leaf(
     value: &[u8],
     spares: &mut KVec<Shared<Node>>,
 ) -> Result<(u64, Shared<Node>)> {
-    let mut right = spares.pop().ok_or_else(|| bug("no spare leaf"))?;
-    let r = Shared::get_mut(&mut right).ok_or_else(|| bug("a spare leaf is shared"))?;
+    let mut right = spares
+        .pop()
+        .ok_or_else(|| broken(Invariant::TreeShape, format_args!("no spare leaf")))?;
+    let r = Shared::get_mut(&mut right)
+        .ok_or_else(|| broken(Invariant::TreeShape, format_args!("a spare leaf is shared")))?;
     let at = leaf.lower_bound(key);
     if at < leaf.len() && leaf.key(at) == key {
         leaf.remove_item(at);
@@ -389,9 +404,14 @@ fn rebalance(node: &mut Node, i: usize, range: KeyRange, edit: &mut Edit<'_>) ->
 fn merge(node: &mut Node, l: usize, range: KeyRange, edit: &mut Edit<'_>) -> Result {
     edit.child(node, l, range)?;
     let (right, _) = node.open_child(edit.st, l + 1, range)?;
-    let left = node.kid_unique(l).ok_or_else(|| bug("a child is shared"))?;
+    let left = node
+        .kid_unique(l)
+        .ok_or_else(|| broken(Invariant::TreeShape, format_args!("a child is shared")))?;
     if !left.append(&right, 0, right.len()) {
-        return Err(bug("merged nodes do not fit"));
+        return Err(broken(
+            Invariant::TreeShape,
+            format_args!("merged nodes do not fit"),
+        ));
     }
     drop(right);
     let link = node.remove_link(l + 1)?;
@@ -410,7 +430,10 @@ fn even_out(
     edit.child(node, to, range)?;
     edit.child(node, from, range)?;
     let (Some(mut donor), Some(mut taker)) = (node.take_kid(from), node.take_kid(to)) else {
-        return Err(bug("a child is missing"));
+        return Err(broken(
+            Invariant::TreeShape,
+            format_args!("a child is missing"),
+        ));
     };
     let mut moved = Ok(());
     if let (Some(d), Some(t)) = (Shared::get_mut(&mut donor), Shared::get_mut(&mut taker)) {

@@ -12,10 +12,10 @@
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/impossible.rs`,
 //! `tools/engine/tests/smoke.rs`.
 
-use super::node::bug;
 use super::{Link, Node, Snapshot, Tree, TreeId, MAX_VALUE};
 use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
 use crate::engine::format::{corrupt_fmt, le16, le64};
+use crate::engine::invariant::{broken, Invariant};
 use crate::os::Shared;
 use kernel::prelude::*;
 
@@ -94,7 +94,10 @@ impl Tree {
             return Err(bad("bytes after the last item"));
         }
         if leaf.is_empty() {
-            return Err(bug("inline tree without items"));
+            return Err(broken(
+                Invariant::TreeShape,
+                format_args!("inline tree without items"),
+            ));
         }
         let mut tree = Self::empty(id);
         tree.root = Some(Link::Mem(Shared::new(leaf)?));

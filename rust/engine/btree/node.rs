@@ -31,6 +31,7 @@ use crate::engine::format::node::{
     NodeHeader, ENTRY_LEN, LEAF_SPACE, MAX_CHILDREN, MAX_LEVEL, MAX_VALUE, NODE_HEADER, SLOT_LEN,
 };
 use crate::engine::format::{NodePtr, TreeId, BLOCK_SIZE};
+use crate::engine::invariant::{broken, Invariant};
 use crate::os::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::os::{Block, Shared};
 use kernel::prelude::*;
@@ -67,11 +68,6 @@ pub struct Node {
     generation: AtomicU64,
     crc: AtomicU32,
     written: AtomicBool,
-}
-
-/// The error for a broken internal invariant: EUCLEAN, with a line in the kernel's log.
-pub(super) fn bug(what: &str) -> Error {
-    crate::engine::format::corrupt("btree", 0, what)
 }
 
 impl Node {
@@ -288,7 +284,11 @@ impl Node {
 
     /// Replaces child `i` of a node that has its list of children.
     pub(super) fn set_kid(&mut self, i: usize, kid: Shared<Node>) -> Result {
-        *self.kids.get_mut(i).ok_or_else(|| bug("no such child"))? = Some(kid);
+        *self
+            .kids
+            .get_mut(i)
+            .ok_or_else(|| broken(Invariant::TreeShape, format_args!("no such child")))? =
+            Some(kid);
         Ok(())
     }
 
@@ -304,7 +304,7 @@ impl Node {
         }
         page::entry_ptr(&self.image, i)
             .map(Link::Disk)
-            .ok_or_else(|| bug("no pointer to a child"))
+            .ok_or_else(|| broken(Invariant::TreeShape, format_args!("no pointer to a child")))
     }
 
     /// Calls `f` for every child in memory. If `f` returns a pointer, that child is on disk from
@@ -388,17 +388,22 @@ impl Node {
     /// Removes entry `i` and returns the link to the child.
     pub(super) fn remove_link(&mut self, i: usize) -> Result<Link> {
         let disk = page::entry_ptr(&self.image, i);
-        let kid = self
-            .kids
-            .remove(i)
-            .map_err(|_| bug("no such child to remove"))?;
+        let kid = self.kids.remove(i).map_err(|_| {
+            broken(
+                Invariant::TreeShape,
+                format_args!("no such child to remove"),
+            )
+        })?;
         if page::entry_remove(&mut self.image, self.nr, i) {
             self.nr -= 1;
         }
         match (kid, disk) {
             (Some(n), _) => Ok(Link::Mem(n)),
             (None, Some(p)) => Ok(Link::Disk(p)),
-            (None, None) => Err(bug("removed child has no pointer")),
+            (None, None) => Err(broken(
+                Invariant::TreeShape,
+                format_args!("removed child has no pointer"),
+            )),
         }
     }
 
@@ -454,7 +459,10 @@ impl Node {
         }
         let link = self.remove_link(i)?;
         if !to.insert_link(at, key, link) {
-            return Err(bug("no room for a child"));
+            return Err(broken(
+                Invariant::TreeShape,
+                format_args!("no room for a child"),
+            ));
         }
         Ok(true)
     }

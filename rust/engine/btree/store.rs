@@ -41,6 +41,7 @@
 use super::{Node, Reads};
 use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock, TreeId};
+use crate::engine::invariant::{broken, Invariant};
 use crate::engine::lock_class;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
@@ -288,7 +289,12 @@ impl NodeStore {
         let h = addr.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
         self.rooms
             .get(h as usize & (self.rooms.len() - 1))
-            .ok_or(EIO)
+            .ok_or_else(|| {
+                broken(
+                    Invariant::Contents,
+                    format_args!("no shard for block {addr}"),
+                )
+            })
     }
 
     /// Locks a shard.

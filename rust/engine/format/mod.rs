@@ -23,8 +23,8 @@ pub use node::{NodePtr, TreeId, NODE_PTR_LEN};
 pub use room::Room;
 pub use superblock::Superblock;
 
+use crate::engine::invariant::Limit;
 use core::fmt::Arguments;
-use core::sync::atomic::{AtomicU64, Ordering};
 use kernel::prelude::*;
 
 /// The version of the format that this code writes, and the only one that it reads.
@@ -93,14 +93,9 @@ pub fn corrupt(room: &str, key: u64, what: &str) -> Error {
 /// As [`corrupt`], with a free-form message.
 #[cold]
 pub fn corrupt_fmt(what: Arguments<'_>) -> Error {
-    // Reads of a damaged device can fail a million times a second; 10 lines a second are enough.
-    static SECOND: AtomicU64 = AtomicU64::new(0);
-    static LINES: AtomicU64 = AtomicU64::new(0);
-    let now = crate::os::uptime();
-    if SECOND.swap(now, Ordering::Relaxed) != now {
-        LINES.store(0, Ordering::Relaxed);
-    }
-    if LINES.fetch_add(1, Ordering::Relaxed) < 10 {
+    // Reads of a damaged device can fail a million times a second.
+    static LIMIT: Limit = Limit::new();
+    if LIMIT.allows() {
         pr_err!("corruption: {}\n", what);
     }
     EUCLEAN

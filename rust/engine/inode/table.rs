@@ -17,6 +17,7 @@
 //! `tools/engine/tests/memory/main.rs`.
 
 use crate::engine::inode::Inode;
+use crate::engine::invariant::{broken, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Map, Mutex, Shared};
@@ -87,7 +88,14 @@ impl InodeTable {
     }
 
     fn shard(&self, ino: u64) -> Result<&Mutex<Shard>> {
-        self.shards.get((ino % SHARDS as u64) as usize).ok_or(EIO)
+        self.shards
+            .get((ino % SHARDS as u64) as usize)
+            .ok_or_else(|| {
+                broken(
+                    Invariant::Contents,
+                    format_args!("no shard for inode {ino}"),
+                )
+            })
     }
 
     /// Looks an inode up: the inode, with one more user, or a ticket for

@@ -11,6 +11,7 @@
 //! Tests: tools/engine/tests/replay_cost.rs (requests and memory),
 //! tools/engine/tests/log_recovery.rs (blocks that cannot be read), tests/vm/t/072-recovery.sh.
 
+use crate::engine::invariant::{broken, Invariant};
 use crate::os::{Block, Device};
 use core::ops::Range;
 use kernel::prelude::*;
@@ -52,7 +53,9 @@ impl<'a> Ahead<'a> {
         if at < self.first || at - self.first >= self.len {
             self.fill(at, end)?;
         }
-        self.blocks.get((at - self.first) as usize).ok_or(EIO)
+        self.blocks
+            .get((at - self.first) as usize)
+            .ok_or_else(|| broken(Invariant::Contents, format_args!("block {at} was not read")))
     }
 
     /// Reads the run that begins with `at`, or only `at` if the run cannot be read.
@@ -74,7 +77,9 @@ impl<'a> Ahead<'a> {
 
     /// Reads blocks `[at, at + n)` into the buffers.
     fn read(&mut self, at: u64, n: u64) -> Result {
-        let run = self.blocks.get_mut(..n as usize).ok_or(EIO)?;
+        let run = self.blocks.get_mut(..n as usize);
+        let run =
+            run.ok_or_else(|| broken(Invariant::Contents, format_args!("{n} blocks in one go")))?;
         self.dev.read_run(at, run)?;
         self.first = at;
         self.len = n;

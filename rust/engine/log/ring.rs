@@ -28,6 +28,7 @@
 use super::ahead::Ahead;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
+use crate::engine::invariant::{broken, Invariant};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::{crc32c, Block};
 use kernel::prelude::*;
@@ -81,26 +82,27 @@ pub fn blocks_of(payload: usize) -> u64 {
 /// later flush that succeeds does not say so. The caller must not fall back to a commit after EIO.
 pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: bool) -> Result {
     let n = blocks_of(payload.len()) as usize;
+    let small = || broken(Invariant::LogBlock, format_args!("no room for a field"));
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
     let mut rest = payload;
     for i in 0..n {
         let mut b = Block::zeroed()?;
         let at = if i == 0 { HEADER } else { 0 };
         let (now, later) = rest.split_at(rest.len().min(BLOCK_SIZE - at));
-        put(&mut b[..], at, now).ok_or(EIO)?;
+        put(&mut b[..], at, now).ok_or_else(small)?;
         rest = later;
         blocks.push(b, GFP_KERNEL)?;
     }
-    let first = blocks.first_mut().ok_or(EIO)?;
+    let first = blocks.first_mut().ok_or_else(small)?;
     for (at, v) in [(8, st.fsid()), (16, batch.seq), (24, batch.pos)] {
-        put(&mut first[..], at, &v.to_le_bytes()).ok_or(EIO)?;
+        put(&mut first[..], at, &v.to_le_bytes()).ok_or_else(small)?;
     }
-    put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or(EIO)?;
-    put(&mut first[..], 32, &(payload.len() as u32).to_le_bytes()).ok_or(EIO)?;
+    put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or_else(small)?;
+    put(&mut first[..], 32, &(payload.len() as u32).to_le_bytes()).ok_or_else(small)?;
     let flags = if batch.data_durable { DATA_DURABLE } else { 0 };
-    put(&mut first[..], 36, &flags.to_le_bytes()).ok_or(EIO)?;
+    put(&mut first[..], 36, &flags.to_le_bytes()).ok_or_else(small)?;
     let crc = crc32c(crc32c(0, first.get(8..HEADER).unwrap_or(&[])), payload);
-    put(&mut first[..], 4, &crc.to_le_bytes()).ok_or(EIO)?;
+    put(&mut first[..], 4, &crc.to_le_bytes()).ok_or_else(small)?;
     let mut reqs = KVec::with_capacity(n, GFP_KERNEL)?;
     for (i, b) in blocks.iter().enumerate() {
         reqs.push((area.block(batch.pos + i as u64), b), GFP_KERNEL)?;

@@ -16,6 +16,7 @@
 use crate::engine::alloc::Priority;
 use crate::engine::fs::Fs;
 use crate::engine::inode::{Inode, Meta};
+use crate::engine::invariant::{broken, Invariant};
 use crate::engine::log::record::Record;
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::ops::dir::check_name;
@@ -292,7 +293,10 @@ impl Fs {
         let e = self.remove_entry(&mut txn, dir, name)?;
         if e.ino != victim.ino() {
             self.abort("a name changed under its directory's lock");
-            return Err(EIO);
+            return Err(broken(
+                Invariant::Name,
+                format_args!("inode {} and not {}", e.ino, victim.ino()),
+            ));
         }
         Self::touch(&txn, dir, -i32::from(is_dir));
         let unlink = Record::Unlink {

@@ -14,4 +14,6 @@ pub struct CommitState {
     pub orphans: Tree,
     /// The superblock of the newest commit.
     pub sb: KBox<Superblock>,
+    /// The generation of the next commit.
+    pub next: u64,
 }

@@ -43,6 +43,7 @@ use crate::engine::format::NodePtr;
 use crate::engine::fs::Fs;
 use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
 use crate::engine::inode::Inode;
+use crate::engine::invariant::{broken, check, Invariant};
 use crate::engine::state::commit::CommitState;
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
@@ -274,7 +275,12 @@ impl Fs {
             self.take_due(&inode)?;
             // INVARIANT: the inode was due, so its snapshot has been taken, and only a commit
             // removes it.
-            let snap = inode.snap.lock().take().ok_or(EIO)?;
+            let snap = inode.snap.lock().take().ok_or_else(|| {
+                broken(
+                    Invariant::Snapshot,
+                    format_args!("inode {} has none", inode.ino()),
+                )
+            })?;
             snaps.push((inode, snap), GFP_KERNEL)?;
         }
         Ok(snaps)
@@ -332,6 +338,7 @@ impl Fs {
     fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
         self.last_commit.store(uptime(), Ordering::Relaxed);
         trace::commit_start(self.dev(), f.generation, f.due.len() as u64);
+        self.check_generation(c, f.generation)?;
         let snaps = self.snapshots(f.due)?;
         let mut sink = Sink {
             fs: self,
@@ -359,7 +366,9 @@ impl Fs {
         let allocated = sink.allocated;
         drop(sink);
 
+        self.space.check_free(c.sb.free)?;
         c.sb.generation = f.generation;
+        c.next = f.generation.saturating_add(1);
         c.sb.next_ino = f.next_ino;
         c.sb.inodes = f.inodes;
         (c.sb.log_pos, c.sb.log_seq) = f.log;
@@ -380,7 +389,7 @@ impl Fs {
                 }
             });
         }
-        self.space.finish_commit();
+        self.space.finish_commit()?;
         // promised = allocated + returned: operations reserved `promised` blocks for this commit,
         // and it allocated `allocated`. If it needed more than was reserved, the difference is
         // taken by force.
@@ -394,6 +403,20 @@ impl Fs {
         trace::commit_durable(self.dev(), f.generation, allocated);
         self.log.committed(f.log.0);
         self.thaw(c, f.generation, snaps)
+    }
+
+    /// The generation of a commit is the one that was to come, and its superblock goes to the other slot.
+    fn check_generation(&self, c: &CommitState, generation: u64) -> Result {
+        check(
+            Invariant::Generation,
+            generation == c.next,
+            format_args!("{generation} is committed, {} was to come", c.next),
+        )?;
+        check(
+            Invariant::Slot,
+            (generation ^ c.sb.generation) & 1 == 1,
+            format_args!("{generation} would replace {}", c.sb.generation),
+        )
     }
 
     /// After the commit: moves written nodes to the node cache, marks committed extent maps clean,
@@ -519,9 +542,11 @@ impl Fs {
                     }
                     self.space.ag(i)?.tree.assign(sink)?;
                     changed = true;
-                    if !sink.pool.is_empty() {
-                        return Err(EIO);
-                    }
+                    check(
+                        Invariant::NodeBlocks,
+                        sink.pool.is_empty(),
+                        format_args!("{} of {need} blocks are left", sink.pool.len()),
+                    )?;
                 }
             }
             if !changed {

@@ -28,6 +28,7 @@ use crate::engine::inode::maps::extent_map::Em;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::maps::Maps;
 use crate::engine::inode::Inode;
+use crate::engine::invariant::{check, Invariant};
 use crate::engine::log::record::{self, Record};
 use crate::engine::log::ring::{self, Batch};
 use crate::engine::log::state::{MAX_PENDING, MAX_UNFLUSHED};
@@ -183,7 +184,11 @@ impl Fs {
                 self.log_on_trust(inode, &r, &mut out.writes)?;
                 continue;
             }
-            debug_assert!(!waited_for, "R1: fsync missed a write in flight");
+            check(
+                Invariant::R1,
+                !waited_for,
+                format_args!("R1: fsync missed a write in flight"),
+            )?;
             if !self.collect_extents(inode, &m, &r, &mut out)? {
                 self.break_log();
                 return Ok(());
@@ -287,7 +292,7 @@ impl Fs {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
                 return Ok(!self.log_broken());
             }
-            let Some(taken) = self.take_pending() else {
+            let Some(taken) = self.take_pending()? else {
                 return Ok(false);
             };
             let (batch, pos, seq) = (&taken.records, taken.pos, taken.seq);
@@ -316,6 +321,13 @@ impl Fs {
                 Err(ENOSPC)
             };
             let mut s = self.log.state.lock();
+            let written = written.and_then(|()| {
+                check(
+                    Invariant::LogPosition,
+                    (s.pos, s.seq) == (pos, seq),
+                    format_args!("batch {seq} was written at {pos}, the log is at {}", s.pos),
+                )
+            });
             if let Err(e) = written {
                 // The records of the batch are gone from memory, so fsync must commit.
                 s.broken = s.broken.max(self.running_generation());
@@ -340,7 +352,7 @@ impl Fs {
 
     /// Takes the pending records for a batch, after the data that renames among them owe has been
     /// written. `None` if records were dropped, so that only a commit can help.
-    fn take_pending(&self) -> Option<Taken> {
+    fn take_pending(&self) -> Result<Option<Taken>> {
         let mut strict = None;
         loop {
             // Renames among the records owe data, which must be there first.
@@ -355,17 +367,24 @@ impl Fs {
             // dropped, later ones must not get into the log before the commit of the dropped
             // ones.
             if s.broken > self.durable_generation() {
-                return None;
+                return Ok(None);
             }
+            // Replay refuses a batch that breaks this.
+            let durable = self.durable_generation();
+            check(
+                Invariant::LogGeneration,
+                s.pending.is_empty() || s.newest <= durable.saturating_add(2),
+                format_args!("a record of generation {}, {durable} is durable", s.newest),
+            )?;
             let records = core::mem::replace(&mut s.pending, KVVec::new());
             s.frozen = 0;
-            return Some(Taken {
+            return Ok(Some(Taken {
                 records,
                 upto: s.ticket,
                 pos: s.pos,
                 seq: s.seq,
                 live: s.live,
-            });
+            }));
         }
     }
 

@@ -154,7 +154,7 @@ impl Fs {
         let next = fs
             .running_generation()
             .max(other.newest().saturating_add(2));
-        fs.running.store(next, Ordering::Release);
+        fs.skip_to(next);
         if opts.recovery {
             fs.recover(other.heals())?;
         }
@@ -163,6 +163,12 @@ impl Fs {
         }
         fs.st.set_max(cache_limit(&opts, fs.geometry.total));
         Ok(fs)
+    }
+
+    /// Before anything runs: the next commit has this generation.
+    pub(super) fn skip_to(&self, generation: u64) {
+        self.commit.lock().next = generation;
+        self.running.store(generation, Ordering::Release);
     }
 
     /// Replays the log, and commits what it held unless the mount is read-only. `anyway` commits
@@ -270,6 +276,7 @@ impl Fs {
             inodes: sb.inodes,
             commit: CommitState {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
+                next: sb.generation.saturating_add(1),
                 sb,
             },
             st,
@@ -368,6 +375,7 @@ impl Fs {
     /// caller has evicted all inodes. Returns an error if something could not be made durable.
     pub fn unmount(&self) -> Result {
         let r = self.sync();
+        let idle = r.is_ok() && !self.is_shutdown() && self.held_for_dirty_data() == 0;
         let users = self.itable.clear();
         if users > 0 {
             pr_warn!(
@@ -375,6 +383,8 @@ impl Fs {
                 self.device_name(),
                 users
             );
+        } else if idle && self.dirty.lock().is_empty() {
+            self.space.check_reserved(self.promised())?;
         }
         r
     }

@@ -146,7 +146,7 @@ impl Fs {
         let gap = (newest - durable) & 1;
         // `running` may be higher already: a torn superblock may have parts of a later generation.
         let next = (newest + 1 + gap).max(self.running_generation());
-        self.running.store(next, Ordering::Release);
+        self.skip_to(next);
         let next_seq = self.carry_out(&mut ahead, (pos, seq), end, &mut done)?;
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;

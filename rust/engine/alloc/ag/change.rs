@@ -33,6 +33,11 @@ impl Ag {
             }
         }
         group.used.set(at, len);
+        match owner {
+            Owner::Busy => self.busy += u64::from(len),
+            Owner::Running => self.running += u64::from(len),
+            Owner::Committing => {}
+        }
         self.touched += fresh;
         self.add_free(g, -(len as i32));
         Ok(())
@@ -109,6 +114,8 @@ impl Ag {
             let group = ag.group(st, g)?;
             delta(&mut group.run, &mut fresh)?.set.set(at, n);
             group.busy = group.busy.saturating_sub(n);
+            ag.busy = ag.busy.saturating_sub(u64::from(n));
+            ag.running += u64::from(n);
             ag.touched += fresh;
             Ok(())
         })
@@ -122,6 +129,7 @@ impl Ag {
             group.longest = GROUP_BLOCKS as u32;
             group.busy = group.busy.saturating_sub(n);
             let idle = group.idle();
+            ag.busy = ag.busy.saturating_sub(u64::from(n));
             ag.add_free(g, n as i32);
             if idle {
                 ag.park(g);

@@ -9,13 +9,14 @@
 use super::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::{NodeStore, ValueBuf};
-use crate::engine::format::GROUP_BLOCKS;
+use crate::engine::format::{corrupt, GROUP_BLOCKS};
 use kernel::prelude::*;
 
 impl Ag {
     /// Freezes the running transaction: its deltas become the commit's. Needs no memory; see
     /// [`super::super::Space::ag`].
     pub fn freeze(&mut self) {
+        self.running = 0;
         let mut g = 0;
         while let Some((key, _)) = self.groups.first_ge(g) {
             if let Some(group) = self.groups.get_mut(&key) {
@@ -69,6 +70,7 @@ impl Ag {
             self.put_summary(st, g, free as u16)?;
             changed = true;
         }
+        self.on_disk = self.on_disk.saturating_add_signed(by);
         Ok((changed, by))
     }
 
@@ -88,7 +90,9 @@ impl Ag {
             }
         }
         let at = 2 * (g - first) as usize;
-        let slot = out.get_mut(at..at + 2).ok_or(EIO)?;
+        let slot = out
+            .get_mut(at..at + 2)
+            .ok_or_else(|| corrupt("free counts", key, "record length"))?;
         slot.copy_from_slice(&free.to_le_bytes());
         let all_free = (first..)
             .zip(out.chunks_exact(2))
@@ -114,7 +118,7 @@ impl Ag {
     }
 
     /// The commit is durable: the blocks that it freed are free (R7). Returns how many there are.
-    pub fn finish_commit(&mut self) -> u64 {
+    pub fn finish_commit(&mut self) -> Result<u64> {
         let mut total = 0u64;
         let mut from = 0;
         while let Some((g, _)) = self.groups.first_ge(from) {
@@ -135,6 +139,7 @@ impl Ag {
                 self.park(g);
             }
         }
-        total
+        self.check_free()?;
+        Ok(total)
     }
 }

@@ -45,6 +45,7 @@ use super::bits::{Bits, BITMAP_BYTES};
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
+use crate::engine::invariant::{broken, check, Invariant};
 use crate::os::Map;
 use kernel::prelude::*;
 
@@ -99,7 +100,7 @@ impl Delta {
 
 /// A group in memory.
 struct Group {
-    /// The blocks that must not be handed out.
+/// The blocks that must not be handed out.
     used: Bits,
     /// How many of them belong to data I/O in flight.
     busy: u32,
@@ -156,6 +157,14 @@ pub struct Ag {
     free: KVVec<u16>,
     /// The sum of `free`.
     left: u64,
+    /// The same of what the tree says, with the commit's deltas that were put there.
+    on_disk: u64,
+    /// Busy blocks.
+    busy: u64,
+    /// Blocks that the running transaction has allocated.
+    running: u64,
+    /// Blocks of `on_disk` that are in bad groups.
+    bad_free: u64,
     /// For each [`SUMMARY_GROUPS`] groups, an upper bound of `free`. It saves a look at each group
     /// of a large AG when none has enough.
     most: KVVec<u16>,
@@ -192,6 +201,10 @@ impl Ag {
             next_id: 0,
             scratch: None,
             left: 0,
+            on_disk: 0,
+            busy: 0,
+            running: 0,
+            bad_free: 0,
             most: KVVec::new(),
             emptied: 0,
             cursor: 0,
@@ -234,7 +247,7 @@ impl Ag {
                 empty += i64::from(u32::from(*f) == self.group_len(g));
             }
         }
-        (self.most, self.left) = (most, left);
+        (self.most, self.left, self.on_disk) = (most, left, left);
         self.emptied += empty;
         Ok(())
     }
@@ -246,7 +259,7 @@ impl Ag {
         while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
             let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
             if first >= self.free.len() as u64 {
-                return Err(corrupt("free counts", key, "of groups that do not exist"));
+                return Err(corrupt("free counts", key, "of groups that there are not"));
             }
             for i in 0..SUMMARY_GROUPS {
                 let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
@@ -275,6 +288,29 @@ impl Ag {
     /// The number of blocks that are not used.
     pub fn free_blocks(&self) -> u64 {
         self.left
+    }
+
+    /// Free blocks that the tree says there are.
+    pub fn free_on_disk(&self) -> u64 {
+        self.on_disk
+    }
+
+    /// What is free is what the tree says, but for what was allocated since. Holds while no commit is under way.
+    fn check_free(&self) -> Result {
+        let taken = self.busy + self.running + self.bad_free;
+        check(
+            Invariant::FreeCount,
+            !self.read || self.left + taken == self.on_disk,
+            format_args!(
+                "AG {}: {} free, {} on disk, {} busy, {} allocated, {} bad",
+                self.tree.id().owner,
+                self.left,
+                self.on_disk,
+                self.busy,
+                self.running,
+                self.bad_free
+            ),
+        )
     }
 
     /// Changes the free count of group `g` by `by`.
@@ -332,7 +368,9 @@ impl Ag {
             }
             self.park(g);
         }
-        self.groups.get_mut(&g).ok_or(EIO)
+        self.groups
+            .get_mut(&g)
+            .ok_or_else(|| broken(Invariant::Contents, format_args!("group {g} left")))
     }
 
     /// Reads group `g` into memory, and checks its bitmap against the free count.
@@ -367,6 +405,7 @@ impl Ag {
         let free = self.free.get(g as usize).copied().unwrap_or(0);
         self.add_free(g, -i32::from(free));
         self.lost += u64::from(free);
+        self.bad_free += u64::from(free);
         pr_err!(
             "allocation group {}: the bitmap of group {} is damaged: nothing is allocated or freed there any more\n",
             self.tree.id().owner,

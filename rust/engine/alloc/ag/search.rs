@@ -11,6 +11,7 @@ use super::{Ag, Kept, Owner, Wish, SUMMARY_GROUPS};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::GROUP_BLOCKS;
+use crate::engine::invariant::{broken, Invariant};
 use kernel::prelude::*;
 
 /// How many groups to search for a long run before taking a shorter one.
@@ -85,7 +86,10 @@ impl Ag {
     /// The bitmap of group `g`, which is in memory, with the kept blocks set as well, and whether
     /// there are any.
     fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
-        let used = &self.groups.get(&g).ok_or(EIO)?.used;
+        let group = self.groups.get(&g);
+        let used = &group
+            .ok_or_else(|| broken(Invariant::Contents, format_args!("group {g} left")))?
+            .used;
         let Some(scratch) = &mut self.scratch else {
             return Ok((used, false));
         };

@@ -6,6 +6,7 @@
 //! Tests: `tools/engine/tests/writes_in_flight.rs`, `tools/engine/tests/state_machine.rs`,
 //! `tools/engine/tests/cost.rs`.
 
+use crate::engine::invariant::{check, Invariant};
 use crate::os::Map;
 use kernel::prelude::*;
 
@@ -129,8 +130,15 @@ impl<V: RangeValue> RangeMap<V> {
         if r.len == 0 {
             return Ok(());
         }
-        // INVARIANT: no overlap: the caller has carved or looked. Asserted in debug builds.
-        debug_assert!(self.at_or_after(r.start).is_none_or(|o| o.start >= r.end()));
+        // INVARIANT: no overlap: the caller has carved or looked. The look-up is for debug builds only.
+        if cfg!(debug_assertions) {
+            let next = self.at_or_after(r.start);
+            check(
+                Invariant::Ranges,
+                next.is_none_or(|o| o.start >= r.end()),
+                format_args!("a range at block {} overlaps another", r.start),
+            )?;
+        }
         self.map.insert(r.start, (r.len, r.value))?;
         self.total += r.len;
         Ok(())
