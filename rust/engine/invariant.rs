@@ -16,6 +16,8 @@
 //! | [`Invariant::LogGeneration`], by each batch | replay refuses a batch of a later transaction |
 //! | [`Invariant::LogPosition`], by each batch | replay follows positions and numbers |
 //!
+//! Test: tools/crash/tests/invariants.rs.
+//!
 //! # Cost
 //!
 //! An assertion costs a comparison, and that of the free counts one for each allocation group and commit.
@@ -101,6 +103,8 @@ pub fn broken(which: Invariant, what: Arguments<'_>) -> Error {
             what
         );
     }
+    #[cfg(ordofs_mutants)]
+    REPORTED.with(|c| c.set(Some(which)));
     if cfg!(debug_assertions) {
         panic!(
             "broken invariant {which:?} ({}:{}): {what}",
@@ -130,6 +134,7 @@ fn planted(_which: Invariant) -> bool {
 #[cfg(ordofs_mutants)]
 std::thread_local! {
     static PLANTED: core::cell::Cell<Option<Invariant>> = const { core::cell::Cell::new(None) };
+    static REPORTED: core::cell::Cell<Option<Invariant>> = const { core::cell::Cell::new(None) };
 }
 
 #[cfg(ordofs_mutants)]
@@ -142,4 +147,10 @@ fn planted(which: Invariant) -> bool {
 #[cfg(ordofs_mutants)]
 pub fn plant(which: Option<Invariant>) {
     PLANTED.with(|c| c.set(which));
+}
+
+/// The broken invariant that this thread has reported last.
+#[cfg(ordofs_mutants)]
+pub fn reported() -> Option<Invariant> {
+    REPORTED.with(|c| c.get())
 }

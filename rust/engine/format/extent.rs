@@ -18,6 +18,7 @@
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/read_verify.rs`,
 //! `tools/engine/tests/state_machine.rs`.
 
+use super::node::MAX_VALUE;
 use super::{corrupt, le32, le64, Room};
 use kernel::prelude::*;
 
@@ -27,6 +28,7 @@ pub const MAX_CSUM_BLOCKS: u64 = 256;
 pub const MAX_BLOCKS: u64 = 1 << 31;
 /// Bytes of a record before the checksums.
 pub const HEADER: usize = 24;
+const _: () = assert!(HEADER + 4 * MAX_CSUM_BLOCKS as usize <= MAX_VALUE);
 
 const F_UNWRITTEN: u8 = 1;
 const F_CSUMS: u8 = 2;

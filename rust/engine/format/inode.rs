@@ -25,6 +25,7 @@
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/attrs.rs`,
 //! `tools/engine/tests/checker.rs`.
 
+use super::node::MAX_VALUE;
 use super::{corrupt, le16, le32, le64, NodePtr, NODE_PTR_LEN};
 use crate::engine::types::Attrs;
 use crate::os::Time;
@@ -37,6 +38,7 @@ pub const MAX_RECORD: usize = 1280;
 /// A tree is inlined if its image ([`crate::engine::btree::Tree::inline_image`]) has at most this
 /// many bytes.
 pub const INLINE_TREE_MAX: usize = 320;
+const _: () = assert!(HEADER + 3 * INLINE_TREE_MAX <= MAX_RECORD && MAX_RECORD <= MAX_VALUE);
 
 /// State bit: a truncation is under way; blocks past the size are still to be freed.
 pub const STATE_TRUNCATE: u32 = 1;

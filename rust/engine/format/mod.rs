@@ -24,6 +24,7 @@ pub use room::Room;
 pub use superblock::Superblock;
 
 use crate::engine::invariant::Limit;
+use crate::engine::types;
 use core::fmt::Arguments;
 use kernel::prelude::*;
 
@@ -33,6 +34,7 @@ pub const VERSION: u32 = 1;
 pub const BLOCK_SIZE: usize = 4096;
 /// log2 of [`BLOCK_SIZE`].
 pub const BLOCK_SHIFT: u32 = 12;
+const _: () = assert!(BLOCK_SIZE == 1 << BLOCK_SHIFT && BLOCK_SIZE == types::BLOCK_SIZE);
 /// Blocks at the start of the device that hold nothing but the two superblock slots.
 pub const RESERVED_BLOCKS: u64 = 256;
 /// Block addresses of the superblock slots. The superblock of generation g is in slot `g & 1`.
@@ -50,8 +52,11 @@ pub const LOG_MAX_BLOCKS: u64 = 16384;
 pub const LOG_SEQ_GAP: u64 = 1 << 20;
 /// The fewest blocks of a device: 16 MiB.
 pub const MIN_BLOCKS: u64 = 4096;
+const _: () = assert!(SB_SLOTS[0] < SB_SLOTS[1] && SB_SLOTS[1] < RESERVED_BLOCKS);
+const _: () = assert!(RESERVED_BLOCKS + LOG_MIN_BLOCKS < MIN_BLOCKS);
 /// The most blocks of a device: byte offsets stay below 2^63.
 pub const MAX_BLOCKS: u64 = 1 << 50;
+const _: () = assert!(MAX_BLOCKS <= (i64::MAX as u64) >> BLOCK_SHIFT);
 
 /// The limit of inode numbers, exclusive.
 pub const MAX_INO: u64 = 1 << 62;

@@ -56,6 +56,7 @@ pub const MAX_CHILDREN: usize = LEAF_SPACE / ENTRY_LEN;
 /// The longest value in bytes. Three items of this length fit in a leaf, so a split always
 /// succeeds.
 pub const MAX_VALUE: usize = 1280;
+const _: () = assert!(3 * (SLOT_LEN + MAX_VALUE) <= LEAF_SPACE);
 /// The greatest level of a node.
 pub const MAX_LEVEL: u8 = 12;
 
@@ -67,6 +68,7 @@ const H_OWNER: usize = 32;
 const H_KIND: usize = 40;
 const H_LEVEL: usize = 41;
 const H_NR: usize = 42;
+const _: () = assert!(H_NR + 2 <= NODE_HEADER);
 
 /// The purpose of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +133,7 @@ impl TreeId {
 
 /// Bytes of a [`NodePtr`].
 pub const NODE_PTR_LEN: usize = 32;
+const _: () = assert!(ENTRY_LEN == 8 + NODE_PTR_LEN);
 
 /// Pointer to a node on disk. It fixes the content: a node is accepted only with this address,
 /// generation and checksum.

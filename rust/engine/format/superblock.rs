@@ -101,6 +101,11 @@ pub(super) const O_ROOT_INODE: usize = 512;
 const O_ROOT_ORPHAN: usize = 544;
 pub(super) const O_ROOT_SPARE: usize = 576;
 pub(super) const O_ROOT_AGS: usize = 1024;
+const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 16 <= O_ROOT_INODE);
+const _: () = assert!(O_ROOT_ORPHAN == O_ROOT_INODE + NODE_PTR_LEN);
+const _: () = assert!(O_ROOT_SPARE == O_ROOT_ORPHAN + NODE_PTR_LEN);
+const _: () = assert!(O_ROOT_SPARE + SPARE_ROOTS * NODE_PTR_LEN <= O_ROOT_AGS);
+const _: () = assert!(O_ROOT_AGS + MAX_AGS * NODE_PTR_LEN <= BLOCK_SIZE);
 
 /// Why a superblock was refused.
 #[derive(Clone, Copy, Debug)]

@@ -35,6 +35,8 @@ use kernel::prelude::*;
 
 /// Bytes before the body of a record.
 pub const HEADER: usize = 32;
+// Length, kind, generation, time.
+const _: () = assert!(HEADER == 8 + 8 + 16);
 /// The largest generation that a record may name. No filesystem gets as far, and arithmetic on
 /// smaller ones cannot overflow.
 const MAX_GENERATION: u64 = 1 << 63;

@@ -37,6 +37,7 @@ use kernel::prelude::*;
 pub const HEADER: usize = 64;
 /// The longest payload in bytes (4 MiB). If more is pending, fsync falls back to a commit.
 pub const MAX_PAYLOAD: usize = 4 << 20;
+const _: () = assert!(MAX_PAYLOAD <= u32::MAX as usize);
 const MAGIC: u32 = u32::from_le_bytes(*b"ORDL");
 /// Flag of a batch: its data was flushed before the batch was written.
 const DATA_DURABLE: u32 = 1;

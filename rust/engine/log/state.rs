@@ -14,7 +14,7 @@
 //! log_size.rs, tools/models/tests/rules/r8.rs.
 
 use super::replayed::Replayed;
-use super::ring::Area;
+use super::ring::{Area, MAX_PAYLOAD};
 use crate::engine::format::Superblock;
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +24,8 @@ use kernel::prelude::*;
 /// The most bytes that may be pending before a record is appended. Beyond it the records are
 /// dropped, and fsync commits instead (2 MiB).
 pub(in crate::engine) const MAX_PENDING: usize = 2 << 20;
+// A batch has room for the record that went beyond it.
+const _: () = assert!(2 * MAX_PENDING <= MAX_PAYLOAD);
 /// The most data blocks that a batch may name without a flush before it (8 MiB), because replay may
 /// have to read them. Small in crash simulations, where writes are short, so that both cases occur.
 pub const MAX_UNFLUSHED: u64 = if cfg!(ordofs_mutants) { 4 } else { 2048 };

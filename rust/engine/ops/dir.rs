@@ -17,7 +17,7 @@
 //! Tests: tools/engine/tests/bulk.rs (long directories), state_machine.rs,
 //! tools/engine/tests/forecast/main.rs; tests/vm/t/020-names.sh, 028-compat.sh, 071-scale.sh.
 
-use crate::engine::btree::{Tree, ValueBuf};
+use crate::engine::btree::{Tree, ValueBuf, MAX_VALUE};
 use crate::engine::format::{corrupt, le64};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -32,6 +32,7 @@ pub const FIRST_COOKIE: u64 = 256;
 pub const ENTRY_HEADER: usize = 9;
 /// Bytes of a symbolic link's target that one item holds.
 pub const SYMLINK_PIECE: usize = 1024;
+const _: () = assert!(ENTRY_HEADER + NAME_MAX <= MAX_VALUE && SYMLINK_PIECE <= MAX_VALUE);
 
 /// A decoded entry.
 pub struct Entry<'a> {

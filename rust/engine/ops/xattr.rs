@@ -49,6 +49,9 @@ pub const ACL_DEFAULT: u8 = 5;
 pub const VALUE_MAX: usize = 65536;
 /// Bytes of a head before its name.
 pub const HEAD: usize = 6;
+const _: () = assert!(HEAD + NAME_MAX < MAX_VALUE && NAME_MAX <= u8::MAX as usize);
+// Bits 0..7 of a key count the pieces.
+const _: () = assert!(VALUE_MAX.div_ceil(MAX_VALUE) < 255);
 
 /// What [`Fs::set_xattr`] requires of the attribute.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

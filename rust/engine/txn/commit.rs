@@ -52,7 +52,7 @@ use kernel::prelude::*;
 /// The most nodes that one write request holds.
 const BATCH: usize = 256;
 /// Nodes reserved for the next commit at which the commit thread is woken.
-const SOFT_LIMIT: i64 = 4096;
+pub(super) const SOFT_LIMIT: i64 = 4096;
 /// The shortest run of blocks that is discarded.
 const MIN_DISCARD: u64 = 16;
 

@@ -51,6 +51,7 @@ const TRIES: usize = 3;
 /// This bounds memory, since changed nodes cannot be reclaimed. A touched group has 3 KiB of
 /// bitmaps in memory and one node reserved for it, so it counts here.
 const HARD_LIMIT: i64 = 16384;
+const _: () = assert!(commit::SOFT_LIMIT < HARD_LIMIT);
 
 /// An operation's part in the running transaction.
 pub struct Txn<'a> {

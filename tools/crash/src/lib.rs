@@ -24,7 +24,7 @@
 //! other tool contains them. Its clock and its random numbers depend on nothing but the workload,
 //! so the same seed gives the same bytes.
 //!
-//! Tests: tools/crash/tests/recovery.rs, tools/crash/tests/attributes.rs; `scripts/crash mutants`
+//! Tests: tools/crash/tests/recovery.rs, attributes.rs, invariants.rs; `scripts/crash mutants`
 //! shows that the simulator notices missing protections.
 
 #[path = "../../../rust/engine/mod.rs"]

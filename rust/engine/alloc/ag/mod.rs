@@ -43,8 +43,8 @@ mod search;
 
 use super::bits::{Bits, BITMAP_BYTES};
 use crate::engine::btree::NodeStore;
-use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
-use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS};
+use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, MAX_VALUE};
+use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS, MAX_AGS, MAX_BLOCKS};
 use crate::engine::invariant::{broken, check, Invariant};
 use crate::os::Map;
 use kernel::prelude::*;
@@ -53,6 +53,9 @@ use kernel::prelude::*;
 pub const SUMMARY_GROUPS: u64 = 512;
 /// The key of the first summary record.
 pub const SUMMARY_KEY: u64 = 1 << 32;
+const _: () = assert!(2 * SUMMARY_GROUPS as usize <= MAX_VALUE && GROUP_BLOCKS <= u16::MAX as u64);
+// The keys of the bitmaps are below.
+const _: () = assert!(MAX_BLOCKS / MAX_AGS as u64 / GROUP_BLOCKS <= SUMMARY_KEY);
 /// How many idle groups stay in memory.
 const IDLE_GROUPS: usize = 32;
 /// Not a group: an empty place among the idle ones.
@@ -100,7 +103,7 @@ impl Delta {
 
 /// A group in memory.
 struct Group {
-/// The blocks that must not be handed out.
+    /// The blocks that must not be handed out.
     used: Bits,
     /// How many of them belong to data I/O in flight.
     busy: u32,
@@ -259,7 +262,7 @@ impl Ag {
         while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
             let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
             if first >= self.free.len() as u64 {
-                return Err(corrupt("free counts", key, "of groups that there are not"));
+                return Err(corrupt("free counts", key, "of groups that do not exist"));
             }
             for i in 0..SUMMARY_GROUPS {
                 let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
