@@ -9,8 +9,9 @@
 //! One counter carries all reservations: `unreserved`, the free blocks that nothing has reserved.
 //! It starts as the free blocks less the pool. A reservation takes from it, and so does an
 //! allocation without one; a commit gives it the blocks that it frees. Operations that make room or
-//! that must not fail (unlink, truncate, completion of I/O, commits) may take it below zero, down
-//! to minus the pool.
+//! that must not fail (unlink, truncate, completion of I/O, commits) may take it below zero:
+//! [`Space::reserve`] down to minus three quarters of the pool, [`Space::reserve_forced`] without a
+//! limit.
 //!
 //! At any time: free blocks = `unreserved` + pool + reservations that are not used yet.
 //!

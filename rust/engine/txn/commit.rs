@@ -5,9 +5,10 @@
 //! 1. Freeze, under the commit mutex and for a moment under the exclusive side of the barrier: take
 //!    the list of dirty inodes, mark each of them as due for a snapshot, mark the running
 //!    allocation deltas in the same way, and let the next transaction begin. The commit waits there
-//!    for no lock of an inode or an AG, because such a lock may be held across a read from the
-//!    device ([`crate::engine::state::barrier`]). So the barrier makes no operation wait for I/O of
-//!    a commit, with one exception: the last resort of a full disk ([`Fs::commit_and_enter`]).
+//!    for no lock that may be held across a read from the device, such as an inode's `maps` or the
+//!    lock of an AG ([`crate::engine::state::barrier`]). So the barrier makes no operation wait for
+//!    I/O of a commit, with one exception: the last resort of a full disk
+//!    ([`Fs::commit_and_enter`]).
 //!
 //!    Then, with the barrier open again, take the snapshots. An operation of the next transaction
 //!    that reaches a due inode first takes that inode's snapshot, before it changes anything
@@ -136,7 +137,8 @@ struct Frozen {
 
 impl Fs {
     /// Makes all operations that have returned durable, by a commit. Must not be called inside a
-    /// transaction. EIO after a shutdown, or if the commit failed.
+    /// transaction. EIO after a shutdown. Any other error is that of the commit, and has shut the
+    /// filesystem down.
     pub fn sync(&self) -> Result {
         let target = self.running_generation();
         self.commit_upto(target, false)
@@ -218,8 +220,9 @@ impl Fs {
     }
 
     /// Decides what belongs to the commit. Runs under the exclusive side of the barrier, so it
-    /// takes no lock of an inode or an AG, which could be held across a read. Returns `None` if a
-    /// rename owes data that is in flight, which the caller must wait for first.
+    /// takes no lock that may be held across a read: of an inode only `ordered`, and of an AG none.
+    /// Returns `None` if a rename owes data that is in flight, which the caller must wait for
+    /// first.
     fn freeze(&self) -> Result<Option<Frozen>> {
         // An operation that aborts does so before it leaves the barrier. So if it left a change
         // half done, this check finds the shutdown, and no commit includes that change.
@@ -455,7 +458,8 @@ impl Fs {
     /// Frees the blocks of the nodes that a tree has replaced since its last snapshot.
     fn free_dead(&self, snap: &Snapshot) -> Result {
         for addr in snap.dead() {
-            // The block may be reused, so no stale copy may stay in the cache.
+            // Nothing refers to the node any more. A stale entry would only take memory, because
+            // the cache checks generation and checksum.
             self.st.forget(addr);
             self.space.free(&self.st, addr, 1, true)?;
         }

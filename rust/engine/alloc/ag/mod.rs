@@ -14,11 +14,11 @@
 //!   until the I/O completes, so a crash gives them back;
 //! - `run` and `commit`: what the running and the committing transaction allocate and free.
 //!
-//! The tree is read when the AG is first used, which it never is in a mount that only reads. A
-//! group becomes *bad* if its bitmap cannot be read or contradicts its free count. It counts as
-//! full from then on, and blocks freed in it stay used until the filesystem is made anew. Nothing
-//! is allocated in it either, so if its bitmap can be read again one day, it marks every block that
-//! is in use.
+//! The free counts are read by a mount that may write, and by a read-only one that has a log to
+//! replay; the bitmap of a group is read when the group is first used. A group becomes *bad* if its
+//! bitmap cannot be read or contradicts its free count. It counts as full from then on, and blocks
+//! freed in it stay used until the filesystem is made anew. Nothing is allocated in it either, so
+//! if its bitmap can be read again one day, it marks every block that is in use.
 //!
 //! Behind the last block of a file that is appended to, a few blocks are *kept*: other files get
 //! them only if there are no others. That is a hint in memory. Kept blocks count as free
