@@ -270,7 +270,7 @@ impl SuperOperations for OrdoFs {
             // After a shutdown there is no last commit; the shutdown was reported.
             Err(_) if self.engine.is_shutdown() => {}
             Err(e) => pr_err!(
-                "{}: the last commit failed: {:?}\n",
+                "{}: an error at unmount: {:?}\n",
                 self.engine.device_name(),
                 e
             ),

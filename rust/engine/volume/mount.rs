@@ -372,7 +372,8 @@ impl Fs {
     }
 
     /// Makes everything durable, by the last commit; the [`Fs`] may be dropped afterwards. The
-    /// caller has evicted all inodes. Returns an error if something could not be made durable.
+    /// caller has evicted all inodes. Returns an error if something could not be made durable, or if
+    /// reservations are left over, which is a bug and loses nothing.
     pub fn unmount(&self) -> Result {
         let r = self.sync();
         let idle = r.is_ok() && !self.is_shutdown() && self.held_for_dirty_data() == 0;
