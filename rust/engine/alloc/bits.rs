@@ -113,12 +113,22 @@ impl Bits {
         Ok(())
     }
 
-    /// The first bit at or after `from` that equals `want`; `limit` if there is none below it.
-    pub fn next(&self, from: u32, limit: u32, want: bool) -> u32 {
+    /// The first set bit at or after `from`, or `limit`.
+    pub fn next_set(&self, from: u32, limit: u32) -> u32 {
+        self.next(from, limit, |w| w)
+    }
+
+    /// The first clear bit at or after `from`, or `limit`.
+    pub fn next_clear(&self, from: u32, limit: u32) -> u32 {
+        self.next(from, limit, |w| !w)
+    }
+
+    /// The first bit at or after `from` that is set in what `f` makes of its word, or `limit`.
+    fn next(&self, from: u32, limit: u32, f: impl Fn(u64) -> u64) -> u32 {
         let mut i = from;
         while i < limit {
             let w = self.0.get((i / 64) as usize).copied().unwrap_or(u64::MAX);
-            let w = if want { w } else { !w } >> (i % 64);
+            let w = f(w) >> (i % 64);
             if w != 0 {
                 return (i + w.trailing_zeros()).min(limit);
             }
@@ -131,9 +141,9 @@ impl Bits {
     /// bits, cut to `want`, else the longest one. `None` if no bit is clear.
     pub fn find_clear(&self, from: u32, limit: u32, want: u32) -> Option<(u32, u32)> {
         let mut best: Option<(u32, u32)> = None;
-        let mut i = self.next(from, limit, false);
+        let mut i = self.next_clear(from, limit);
         while i < limit {
-            let end = self.next(i, limit, true);
+            let end = self.next_set(i, limit);
             let len = end - i;
             if len >= want {
                 return Some((i, want));
@@ -141,7 +151,7 @@ impl Bits {
             if best.is_none_or(|(_, b)| b < len) {
                 best = Some((i, len));
             }
-            i = self.next(end, limit, false);
+            i = self.next_clear(end, limit);
         }
         best
     }

@@ -39,7 +39,7 @@ use crate::engine::invariant::{broken, check, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::Mutex;
-use ag::{Ag, Kept, Owner, Wish};
+use ag::{Ag, FreedBy, Kept, Owner, Wish};
 use core::num::NonZeroU64;
 use core::ops::DerefMut;
 use kernel::prelude::*;
@@ -427,7 +427,7 @@ impl Space {
 
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
     /// groups the running transaction touched first with it.
-    pub fn free(&self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+    pub fn free(&self, st: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
         }
@@ -436,7 +436,7 @@ impl Space {
             let (i, off) = self.locate(at, n)?;
             let freed = {
                 let mut ag = self.ag(i)?;
-                let freed = ag.free(st, off, n, committing)?;
+                let freed = ag.free(st, off, n, by)?;
                 touched += ag.take_touched();
                 self.count_empty(&mut ag);
                 freed

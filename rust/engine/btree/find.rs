@@ -47,6 +47,15 @@ impl Node {
 /// parent's range.
 type Fallback = Option<(Shared<Node>, usize, KeyRange)>;
 
+/// On which side of a key an item is looked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// The first item whose key is not below it.
+    AtLeast,
+    /// The last item whose key is not above it.
+    AtMost,
+}
+
 impl Tree {
     /// The root; `None` for an empty tree.
     pub(super) fn open_root(&self, st: &NodeStore) -> Result<Option<Shared<Node>>> {
@@ -97,18 +106,24 @@ impl Tree {
 
     /// The first item whose key is at least `key`: its key, and its value in `out`.
     pub fn find_ge(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
-        self.find(st, key, out, false)
+        self.find(st, key, out, Side::AtLeast)
     }
 
     /// The last item whose key is at most `key`: its key, and its value in `out`.
     pub fn find_le(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
-        self.find(st, key, out, true)
+        self.find(st, key, out, Side::AtMost)
     }
 
     /// [`Self::find_le`] or [`Self::find_ge`].
-    fn find(&self, st: &NodeStore, key: u64, out: &mut ValueBuf, le: bool) -> Result<Option<u64>> {
+    fn find(
+        &self,
+        st: &NodeStore,
+        key: u64,
+        out: &mut ValueBuf,
+        side: Side,
+    ) -> Result<Option<u64>> {
         out.clear();
-        let Some((leaf, i)) = self.leaf(st, key, le)? else {
+        let Some((leaf, i)) = self.leaf(st, key, side)? else {
             return Ok(None);
         };
         out.extend_from_slice(leaf.value(i), GFP_KERNEL)?;
@@ -123,7 +138,7 @@ impl Tree {
         key: u64,
         mut f: impl FnMut(u64, &[u8]) -> Result<bool>,
     ) -> Result {
-        let Some((leaf, first)) = self.leaf(st, key, true)? else {
+        let Some((leaf, first)) = self.leaf(st, key, Side::AtMost)? else {
             return Ok(());
         };
         for i in first..leaf.len() {
@@ -135,7 +150,8 @@ impl Tree {
     }
 
     /// The leaf and the slot of the item that [`Self::find_le`] or [`Self::find_ge`] finds.
-    fn leaf(&self, st: &NodeStore, key: u64, le: bool) -> Result<Option<(Shared<Node>, usize)>> {
+    fn leaf(&self, st: &NodeStore, key: u64, side: Side) -> Result<Option<(Shared<Node>, usize)>> {
+        let le = side == Side::AtMost;
         let Some(mut node) = self.open_root(st)? else {
             return Ok(None);
         };

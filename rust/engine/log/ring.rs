@@ -54,6 +54,16 @@ pub struct Batch {
     pub data_durable: bool,
 }
 
+/// Is a batch flushed along with its write?
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Yes, with everything that was written before.
+    Now,
+    /// No. Only a mutant leaves that to later.
+    #[allow(dead_code)]
+    Later,
+}
+
 /// The part of the device that the log takes: blocks `[start, start + len)`.
 #[derive(Clone, Copy)]
 pub struct Area {
@@ -75,13 +85,13 @@ pub fn blocks_of(payload: usize) -> u64 {
     (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
 }
 
-/// Writes a batch. If `stable`, also flushes, which makes the batch and all data written before it
+/// Writes a batch. With [`Flush::Now`], also flushes, which makes the batch and all data written before it
 /// durable.
 ///
 /// Returns ENOMEM before anything is written, and EIO for every error of the device, whatever the
 /// device calls it: after a failed flush the device may have dropped what it had accepted, and a
 /// later flush that succeeds does not say so. The caller must not fall back to a commit after EIO.
-pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: bool) -> Result {
+pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], flush: Flush) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let small = || broken(Invariant::LogBlock, format_args!("no room for a field"));
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
@@ -109,7 +119,7 @@ pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], stable: b
         reqs.push((area.block(batch.pos + i as u64), b), GFP_KERNEL)?;
     }
     // One sequential write, or two where the ring wraps around.
-    if !stable || mutant::is(Mutant::LogSkipFlush) {
+    if flush == Flush::Later || mutant::is(Mutant::LogSkipFlush) {
         return st.device().write(&reqs).map_err(|_| EIO);
     }
     st.device().write_stable(&reqs).map_err(|_| EIO)

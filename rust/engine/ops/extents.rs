@@ -10,6 +10,7 @@
 //! Tests: tools/engine/tests/state_machine.rs, bulk.rs (fragmented files), full_disk.rs, cost.rs,
 //! tools/engine/tests/memory/main.rs, tools/engine/tests/forecast/main.rs.
 
+use crate::engine::alloc::ag::FreedBy;
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
 use crate::engine::format::GROUP_BLOCKS;
@@ -164,7 +165,7 @@ impl Fs {
     pub(crate) fn free_extent(&self, txn: &mut Txn<'_>, phys: u64, len: u64) -> Result {
         let touched = self
             .space
-            .free(&self.st, phys, len, false)
+            .free(&self.st, phys, len, FreedBy::Running)
             .inspect_err(|_| self.abort("cannot free blocks"))?;
         txn.charge(touched);
         Ok(())

@@ -36,7 +36,7 @@
 //! full_disk.rs, commit_age.rs, tools/engine/tests/forecast/main.rs (reservations suffice);
 //! tools/models/tests/rules/r7.rs, r8.rs; tools/crash; tests/vm/t/063-write-errors.sh.
 
-use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::ag::{FreedBy, Owner};
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot};
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
@@ -49,6 +49,15 @@ use crate::engine::state::commit::CommitState;
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
+
+/// What a commit does when nothing is dirty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum IfClean {
+    /// Nothing: all is durable.
+    Nothing,
+    /// It writes a superblock all the same.
+    Commit,
+}
 
 /// The most nodes that one write request holds.
 const BATCH: usize = 256;
@@ -141,7 +150,7 @@ impl Fs {
     /// filesystem down.
     pub fn sync(&self) -> Result {
         let target = self.running_generation();
-        self.commit_upto(target, false)
+        self.commit_upto(target, IfClean::Nothing)
     }
 
     /// Makes an inode durable: its data, attributes and names, and with them every earlier
@@ -173,13 +182,13 @@ impl Fs {
     /// read-only mount. Group commit: a task that waited for the mutex while another commit
     /// included its changes finds generation `target` durable and returns. `even_if_clean` commits
     /// if no inode is dirty, too. Must not be called inside a transaction.
-    pub(crate) fn commit_upto(&self, target: u64, even_if_clean: bool) -> Result {
+    pub(crate) fn commit_upto(&self, target: u64, if_clean: IfClean) -> Result {
         let mut strict = None;
         loop {
             // Before the commit mutex is taken: paying waits for writes in flight, and a completion
             // that is short of space commits.
             self.pay_owed();
-            if self.try_commit(target, even_if_clean)? {
+            if self.try_commit(target, if_clean)? {
                 return Ok(());
             }
             strict.get_or_insert_with(|| self.owed.be_strict());
@@ -189,13 +198,13 @@ impl Fs {
     /// [`Fs::sync`] for completions of I/O. A completion must not wait for data in flight, which
     /// may be its own, so this does nothing while a rename owes data that is in flight.
     pub(crate) fn sync_unless_owed(&self) -> Result {
-        self.try_commit(self.running_generation(), false)?;
+        self.try_commit(self.running_generation(), IfClean::Nothing)?;
         Ok(())
     }
 
     /// One attempt of [`Fs::commit_upto`]. Returns false if the caller must pay debts of renames
     /// first.
-    fn try_commit(&self, target: u64, even_if_clean: bool) -> Result<bool> {
+    fn try_commit(&self, target: u64, if_clean: IfClean) -> Result<bool> {
         self.readable()?;
         // Replay is one transaction. A commit in the middle of it would make a part of the log
         // durable under a new superblock, and the next replay would skip the rest as older than
@@ -208,7 +217,7 @@ impl Fs {
         if self.durable_generation() >= target {
             return Ok(true);
         }
-        if self.dirty.lock().is_empty() && !even_if_clean {
+        if self.dirty.lock().is_empty() && if_clean == IfClean::Nothing {
             return Ok(true);
         }
         let _nofs = NoFs::enter();
@@ -461,7 +470,7 @@ impl Fs {
             // Nothing refers to the node any more. A stale entry would only take memory, because
             // the cache checks generation and checksum.
             self.st.forget(addr);
-            self.space.free(&self.st, addr, 1, true)?;
+            self.space.free(&self.st, addr, 1, FreedBy::Commit)?;
         }
         Ok(())
     }
@@ -535,7 +544,7 @@ impl Fs {
                 };
                 for addr in dead.iter().filter_map(|d| d.addr()) {
                     self.st.forget(addr);
-                    self.space.free(&self.st, addr, 1, true)?;
+                    self.space.free(&self.st, addr, 1, FreedBy::Commit)?;
                     changed = true;
                 }
                 if need > 0 {

@@ -30,7 +30,7 @@ use crate::engine::inode::maps::Maps;
 use crate::engine::inode::Inode;
 use crate::engine::invariant::{check, Invariant};
 use crate::engine::log::record::{self, Record};
-use crate::engine::log::ring::{self, Batch};
+use crate::engine::log::ring::{self, Batch, Flush};
 use crate::engine::log::state::{MAX_PENDING, MAX_UNFLUSHED};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::Ordering;
@@ -403,7 +403,7 @@ impl Fs {
             seq,
             data_durable,
         };
-        ring::write(&self.st, self.log.area, at, batch, true)?;
+        ring::write(&self.st, self.log.area, at, batch, Flush::Now)?;
         self.nothing_lost()
     }
 }

@@ -21,7 +21,7 @@ use crate::engine::inode::maps::extent_map::Em;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
-use crate::engine::log::ring::{self, Batch};
+use crate::engine::log::ring::{self, Batch, Flush};
 #[cfg(ordofs_mutants)]
 use crate::engine::mutant;
 use crate::os::atomic::Ordering;
@@ -59,7 +59,7 @@ impl Fs {
         at: Batch,
         upto: u64,
     ) -> Result {
-        ring::write(&self.st, self.log.area, at, batch, false)?;
+        ring::write(&self.st, self.log.area, at, batch, Flush::Later)?;
         {
             let mut s = self.log.state.lock();
             s.pos = at.pos + ring::blocks_of(batch.len());

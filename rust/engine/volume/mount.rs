@@ -24,6 +24,7 @@ use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replayed::Replayed;
 use crate::engine::state::commit::CommitState;
+use crate::engine::txn::commit::IfClean;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};
@@ -188,7 +189,7 @@ impl Fs {
             return Err(why);
         }
         if r.changes() || anyway {
-            self.commit_upto(self.running_generation(), true)
+            self.commit_upto(self.running_generation(), IfClean::Commit)
                 .map_err(mount_error)?;
             if read_only {
                 // Nothing was committed. If the filesystem is remounted writable, a new batch would

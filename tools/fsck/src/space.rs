@@ -27,15 +27,15 @@ struct Used(Vec<(u64, u64)>);
 impl Used {
     /// Adds the set bits among the first `len` of a group that starts at block `first`.
     fn add(&mut self, first: u64, len: u32, bits: &Bits) {
-        let mut at = bits.next(0, len, true);
+        let mut at = bits.next_set(0, len);
         while at < len {
-            let end = bits.next(at, len, false);
+            let end = bits.next_clear(at, len);
             let run = (first + u64::from(at), first + u64::from(end));
             match self.0.last_mut() {
                 Some(last) if last.1 == run.0 => last.1 = run.1,
                 _ => self.0.push(run),
             }
-            at = bits.next(end, len, true);
+            at = bits.next_set(end, len);
         }
     }
 }

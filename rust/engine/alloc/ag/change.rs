@@ -6,7 +6,7 @@
 //! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/state_machine.rs`,
 //! `tools/engine/tests/log_recovery.rs` (claims), `tools/engine/tests/impossible.rs` (bad groups).
 
-use super::{delta, Ag, Owner};
+use super::{delta, Ag, FreedBy, Owner};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
@@ -78,11 +78,11 @@ impl Ag {
             let (mut at, end) = (at, at + len);
             loop {
                 let used = &ag.group(st, g)?.used;
-                let from = used.next(at, end, false);
+                let from = used.next_clear(at, end);
                 if from >= end {
                     return Ok(());
                 }
-                at = used.next(from, end, true);
+                at = used.next_set(from, end);
                 ag.take(st, g, from, at - from, Owner::Busy)?;
                 n += u64::from(at - from);
             }
@@ -141,7 +141,7 @@ impl Ag {
     /// Frees blocks in the running or the committing transaction. They stay used until that
     /// transaction is durable (R7). Returns how many become free then: not those of bad groups.
     /// EUCLEAN if a block is free already.
-    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, committing: bool) -> Result<u64> {
+    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
         let mut freed = 0;
         self.parts(block, len, |ag, g, at, n| {
             if !ag.is_good(st, g)? {
@@ -152,15 +152,15 @@ impl Ag {
                 return Err(corrupt("allocation", block, "freeing a block that is free"));
             }
             let mut fresh = 0;
-            let d = match committing {
-                true => delta(&mut group.commit, &mut 0)?,
-                false => delta(&mut group.run, &mut fresh)?,
+            let d = match by {
+                FreedBy::Commit => delta(&mut group.commit, &mut 0)?,
+                FreedBy::Running => delta(&mut group.run, &mut fresh)?,
             };
             if d.clear.count_range(at, n) != 0 {
                 return Err(corrupt("allocation", block, "freeing a block twice"));
             }
             d.clear.set(at, n);
-            group.stale |= committing;
+            group.stale |= by == FreedBy::Commit;
             ag.touched += fresh;
             freed += u64::from(n);
             Ok(())

@@ -108,11 +108,11 @@ impl Ag {
         let lim = GROUP_BLOCKS as u32;
         self.groups.for_each(|g, group| {
             let Some(d) = &group.commit else { return };
-            let mut i = d.clear.next(0, lim, true);
+            let mut i = d.clear.next_set(0, lim);
             while i < lim {
-                let end = d.clear.next(i, lim, false);
+                let end = d.clear.next_clear(i, lim);
                 f(g * GROUP_BLOCKS + u64::from(i), u64::from(end - i));
-                i = d.clear.next(end, lim, true);
+                i = d.clear.next_set(end, lim);
             }
         });
     }

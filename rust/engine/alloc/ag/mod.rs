@@ -136,6 +136,15 @@ pub enum Owner {
     Committing,
 }
 
+/// The transaction that frees blocks.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum FreedBy {
+    /// The running one.
+    Running,
+    /// The one that is being committed.
+    Commit,
+}
+
 /// The state of an AG.
 pub struct Ag {
     /// The allocation tree.

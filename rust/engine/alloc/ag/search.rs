@@ -211,7 +211,7 @@ impl Ag {
         let cap = self.group_len(g);
         let (used, kept) = self.with_kept(g)?;
         // A run at the goal is good enough, even with nothing left to keep behind it.
-        let run = used.next(from, cap, true).saturating_sub(from);
+        let run = used.next_set(from, cap).saturating_sub(from);
         let mut found = (run >= want)
             .then_some((from, run.min(look)))
             .or_else(|| used.find_clear(from, cap, look));
