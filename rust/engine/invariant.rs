@@ -36,12 +36,14 @@ pub enum Invariant {
     Ranges,
     /// A container has what its owner put there.
     Contents,
-    /// Of each allocation group: free = free on disk - busy - allocated by the running transaction. Of all:
-    /// the sum of what is free on disk is what the superblock says.
+    /// Before a superblock is written: it counts as many free blocks as the allocation trees. When the commit has
+    /// ended, in each allocation group: free = free on disk - busy - allocated by the running transaction - free
+    /// on disk in bad groups.
     FreeCount,
     /// A transaction uses no more than it has reserved.
     Reservation,
-    /// When nothing is under way: unreserved + pool = free. What was reserved was allocated or given back.
+    /// When nothing is under way: unreserved + pool + reserved for the next commit = free. What else was reserved
+    /// was allocated or given back.
     Reserved,
     /// The generation of a commit is the one that was to come: the last one + 1, but for mounts that skip some.
     Generation,

@@ -282,7 +282,8 @@ impl Fs {
     }
 
     /// Writes batches until the append with this ticket is durable. Returns false if only a commit
-    /// can make it durable. EIO if the device may have lost something.
+    /// can make it durable. EIO if the device may have lost something, EUCLEAN if replay would
+    /// refuse the batch.
     pub(super) fn log_flush(&self, ticket: u64) -> Result<bool> {
         loop {
             if self.log.durable.load(Ordering::Acquire) >= ticket {
@@ -351,7 +352,8 @@ impl Fs {
     }
 
     /// Takes the pending records for a batch, after the data that renames among them owe has been
-    /// written. `None` if records were dropped, so that only a commit can help.
+    /// written. `None` if records were dropped, so that only a commit can help. EUCLEAN if replay
+    /// would refuse them.
     fn take_pending(&self) -> Result<Option<Taken>> {
         let mut strict = None;
         loop {

@@ -92,7 +92,7 @@ impl Ag {
         let at = 2 * (g - first) as usize;
         let slot = out
             .get_mut(at..at + 2)
-            .ok_or_else(|| corrupt("free counts", key, "record length"))?;
+            .ok_or_else(|| corrupt("free counts", key, "wrong length of the record"))?;
         slot.copy_from_slice(&free.to_le_bytes());
         let all_free = (first..)
             .zip(out.chunks_exact(2))

@@ -307,7 +307,8 @@ impl Ag {
         self.on_disk
     }
 
-    /// What is free is what the tree says, but for what was allocated since. Holds while no commit is under way.
+    /// What is free is what the tree says, but for what was allocated since and what bad groups have.
+    /// Holds while no commit is under way.
     fn check_free(&self) -> Result {
         let taken = self.busy + self.running + self.bad_free;
         check(
