@@ -44,6 +44,13 @@ acl acl/file "user::rw- user:1000:r-- group::--- mask::--- other::---"
 if setpriv --reuid 1000 --clear-groups cat acl/file 2>/dev/null; then exit 1; fi
 chmod 664 acl/file
 acl acl/file "user::rw- user:1000:r-- group::--- mask::rw- other::r--"
+# A truncation that takes the setuid bit away is one change of size, mode and list.
+setfacl -m u:1000:rw acl/file
+chmod 4770 acl/file
+setpriv --reuid 1000 --clear-groups truncate -s 3 acl/file
+[ "$(stat -c '%a %s' acl/file)" = "770 3" ]
+acl acl/file "user::rwx user:1000:rw- group::--- mask::rwx other::---"
+chmod 664 acl/file
 # A list that is equivalent to the mode is not kept.
 setfacl -b acl/file
 if getfattr -d -m- acl/file | grep posix_acl; then exit 1; fi
