@@ -7,7 +7,7 @@ mod support;
 use ordofs_engine::os::mem::MemDisk;
 use proptest::prelude::*;
 use support::driver::Driver;
-use support::ops::{op, Op};
+use support::ops::{op, Op, What};
 
 fn run(blocks: u64, ops: &[Op]) -> u64 {
     let disk = MemDisk::new(blocks);
@@ -48,4 +48,38 @@ proptest! {
     fn also_on_a_small_disk(ops in prop::collection::vec(op(), 60..250)) {
         run(4096, &ops);
     }
+}
+
+/// The size record of a preallocation takes the file's data along, so the fsync of another file makes it durable.
+/// The file is removed after that; the removal is lost with the power, and the data is as the log has it.
+#[test]
+fn a_crash_undoes_the_removal_of_a_file_that_the_log_has() {
+    let file = |name| Op::Create {
+        dir: 0,
+        name,
+        what: What::File,
+    };
+    let ops = [
+        file(0),
+        file(1),
+        Op::Write {
+            file: 0,
+            start: 0,
+            len: 1,
+        },
+        Op::Writeback {
+            file: 0,
+            fail: false,
+        },
+        Op::Preallocate {
+            file: 0,
+            start: 0,
+            len: 2,
+            keep: false,
+        },
+        Op::SyncFile { file: 1 },
+        Op::Unlink { dir: 0, entry: 0 },
+        Op::Crash,
+    ];
+    run(16384, &ops);
 }

@@ -331,10 +331,12 @@ impl Driver {
     fn adopt(&mut self, ino: u64, newest: &Model) {
         let (size, found) = self.with(ino, |fs, i| (i.attrs().size, verify::contents(fs, i)));
         let old = self.durable.nodes.get(&ino);
+        // As of the last fsync: the file may be gone from `newest`.
+        let logged = self.model.nodes.get(&ino);
         let new = newest.nodes.get(&ino);
         for (block, tag) in &found {
             let fsynced = self.fsynced.get(&ino).into_iter().flatten();
-            let known = [old, new];
+            let known = [old, logged, new];
             let known = known
                 .into_iter()
                 .flatten()
