@@ -47,7 +47,7 @@ pub struct Geometry {
 /// A mounted filesystem.
 pub struct Fs {
     /// The device, reads of nodes and the node cache.
-    pub(crate) st: NodeStore,
+    pub(crate) node_store: NodeStore,
     pub(crate) geometry: Geometry,
     /// The key of the SipHash of names.
     pub(crate) hash_key: [u64; 2],
@@ -106,7 +106,7 @@ pub struct Fs {
 /// The parts of a filesystem, which mount and mkfs put together.
 pub struct Parts {
     /// Node store.
-    pub st: NodeStore,
+    pub node_store: NodeStore,
     /// Geometry.
     pub geometry: Geometry,
     /// Key of the name hash.
@@ -133,9 +133,9 @@ impl Fs {
     /// Makes an [`Fs`] of its parts. ENOMEM.
     #[inline(never)]
     pub(crate) fn assemble(p: Parts) -> Result<Shared<Self>> {
-        let barrier = Barrier::new(p.st.reads().clone())?;
+        let barrier = Barrier::new(p.node_store.reads().clone())?;
         let fs = Self {
-            st: p.st,
+            node_store: p.node_store,
             geometry: p.geometry,
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
@@ -185,13 +185,13 @@ impl Fs {
 
     /// The node store, for the tools that walk trees.
     pub fn node_store(&self) -> &NodeStore {
-        &self.st
+        &self.node_store
     }
 
     /// The device's number, for traces.
     #[inline]
     pub(crate) fn dev(&self) -> u32 {
-        self.st.device().id()
+        self.node_store.device().id()
     }
 
     /// The generation that operations run in.
@@ -267,7 +267,7 @@ impl Fs {
 
     /// The device's name, for messages.
     pub fn device_name(&self) -> &str {
-        self.st.device().name()
+        self.node_store.device().name()
     }
 
     /// Shuts the filesystem down, because something failed half-way and must not be committed. From
@@ -281,8 +281,8 @@ impl Fs {
 
     /// EIO if the device may have dropped something that it had accepted. Called after a flush:
     /// that a flush succeeds says nothing of what an earlier one, of another task, has lost.
-    pub(crate) fn nothing_lost(&self) -> Result {
-        if self.st.device().lost() {
+    pub(crate) fn check_device(&self) -> Result {
+        if self.node_store.device().lost() {
             return Err(EIO);
         }
         Ok(())

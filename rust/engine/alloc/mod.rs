@@ -130,14 +130,14 @@ impl Space {
 
     /// Reads the free counts of the allocation trees. To be called before anything is allocated or
     /// freed, by mount or remount, one at a time. EUCLEAN if they are damaged.
-    pub fn read(&self, st: &NodeStore) -> Result {
+    pub fn read(&self, node_store: &NodeStore) -> Result {
         if self.state.load(Ordering::Acquire) == READ {
             return Ok(());
         }
         let mut free = 0u64;
         for ag in self.ags.iter() {
             let mut ag = ag.lock();
-            ag.read(st)?;
+            ag.read(node_store)?;
             self.count_empty(&mut ag);
             free = free.saturating_add(ag.free_blocks());
         }
@@ -293,8 +293,14 @@ impl Space {
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
     /// means that it reserved too few, which is a bug unless it reserved by force. EUCLEAN, EIO,
     /// ENOMEM.
-    pub fn alloc(&self, st: &NodeStore, want: u64, goal: Option<u64>, owner: Owner) -> Result<Run> {
-        self.append(st, want, goal, owner, &mut None, 0)
+    pub fn alloc(
+        &self,
+        node_store: &NodeStore,
+        want: u64,
+        goal: Option<u64>,
+        owner: Owner,
+    ) -> Result<Run> {
+        self.append(node_store, want, goal, owner, &mut None, 0)
     }
 
     /// [`Space::alloc`] for a file that is appended to: uses the blocks kept for it, and keeps up
@@ -302,7 +308,7 @@ impl Space {
     /// updated.
     pub fn append(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         want: u64,
         goal: Option<u64>,
         owner: Owner,
@@ -331,7 +337,7 @@ impl Space {
             };
             let (got, touched) = {
                 let mut ag = self.ag(i)?;
-                let got = ag.alloc(st, wish)?;
+                let got = ag.alloc(node_store, wish)?;
                 self.count_empty(&mut ag);
                 (got, ag.take_touched())
             };
@@ -375,7 +381,7 @@ impl Space {
     }
 
     /// Replay: claims the blocks that a log record maps, before anything else can allocate them.
-    pub fn claim(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn claim(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         if self.given_up() {
             return Ok(());
         }
@@ -383,7 +389,7 @@ impl Space {
             let (i, off) = self.locate(at, n)?;
             let taken = {
                 let mut ag = self.ag(i)?;
-                let taken = ag.claim(st, off, n)?;
+                let taken = ag.claim(node_store, off, n)?;
                 self.count_empty(&mut ag);
                 taken
             };
@@ -393,32 +399,32 @@ impl Space {
     }
 
     /// See [`Ag::is_claimed`].
-    pub fn is_claimed(&self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
+    pub fn is_claimed(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<bool> {
         if self.given_up() {
             return Ok(true);
         }
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.is_claimed(st, off, len)
+        self.ag(i)?.is_claimed(node_store, off, len)
     }
 
     /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first with
     /// it.
-    pub fn commit_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+    pub fn commit_busy(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
         }
         let (i, off) = self.locate(block, len)?;
         let mut ag = self.ag(i)?;
-        ag.commit_busy(st, off, len)?;
+        ag.commit_busy(node_store, off, len)?;
         Ok(ag.take_touched())
     }
 
     /// See [`Ag::release_busy`]. Also gives the reservation of the blocks back.
-    pub fn release_busy(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn release_busy(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
         {
             let mut ag = self.ag(i)?;
-            ag.release_busy(st, off, len)?;
+            ag.release_busy(node_store, off, len)?;
             self.count_empty(&mut ag);
         }
         self.unreserve(len);
@@ -427,7 +433,7 @@ impl Space {
 
     /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
     /// groups the running transaction touched first with it.
-    pub fn free(&self, st: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
+    pub fn free(&self, node_store: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
         }
@@ -436,7 +442,7 @@ impl Space {
             let (i, off) = self.locate(at, n)?;
             let freed = {
                 let mut ag = self.ag(i)?;
-                let freed = ag.free(st, off, n, by)?;
+                let freed = ag.free(node_store, off, n, by)?;
                 touched += ag.take_touched();
                 self.count_empty(&mut ag);
                 freed
@@ -447,13 +453,13 @@ impl Space {
     }
 
     /// Marks blocks as used (mkfs).
-    pub fn reserve_fixed(&self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn reserve_fixed(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         let len = len.min(self.total.saturating_sub(block));
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             {
                 let mut ag = self.ag(i)?;
-                ag.reserve_fixed(st, off, n)?;
+                ag.reserve_fixed(node_store, off, n)?;
                 self.count_empty(&mut ag);
                 // An empty disk has room for the bitmaps, so they are not charged.
                 ag.take_touched();

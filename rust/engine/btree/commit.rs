@@ -82,23 +82,23 @@ fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
 }
 
 /// Passes a written node and the nodes in memory under it to the cache.
-fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
+fn adopt(node_store: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
     let ptr = node.ptr();
     if node.level() == 0 {
-        st.insert(node.clone());
+        node_store.insert(node.clone());
     } else if let Some(n) = Shared::get_mut(node) {
-        n.demote_kids(|kid| Some(adopt(st, kid)));
+        n.demote_kids(|kid| Some(adopt(node_store, kid)));
         n.drop_kid_list();
-        st.insert(node.clone());
+        node_store.insert(node.clone());
     } else {
         // A snapshot or a reader holds the node with its children, so the cache gets a copy without
         // them.
         if let Ok(copy) = Node::clean_copy(node).and_then(Shared::new) {
-            st.insert(copy);
+            node_store.insert(copy);
         }
         for i in 0..node.len() {
             if let Some(kid) = node.kid(i) {
-                adopt(st, &mut kid.clone());
+                adopt(node_store, &mut kid.clone());
             }
         }
     }
@@ -106,13 +106,13 @@ fn adopt(st: &NodeStore, node: &mut Shared<Node>) -> NodePtr {
 }
 
 /// As [`Tree::demote`], for the nodes under a node that is not written itself.
-fn demote_under(st: &NodeStore, node: &mut Node) {
+fn demote_under(node_store: &NodeStore, node: &mut Node) {
     node.demote_kids(|kid| {
         if kid.is_written() {
-            return Some(adopt(st, kid));
+            return Some(adopt(node_store, kid));
         }
         if let Some(n) = Shared::get_mut(kid) {
-            demote_under(st, n);
+            demote_under(node_store, n);
         }
         None
     });
@@ -179,7 +179,7 @@ impl Tree {
     /// Turns links to written nodes into links to the disk, and passes the nodes to the cache.
     /// Called when the commit that wrote them is durable, and before the next one writes. The cost
     /// grows with the number of nodes of that commit.
-    pub fn demote(&mut self, st: &NodeStore) -> Result {
+    pub fn demote(&mut self, node_store: &NodeStore) -> Result {
         // The dead list comes first: it must not keep written nodes in memory.
         for d in self.dead.iter_mut() {
             if let Some(addr) = d.addr() {
@@ -187,10 +187,10 @@ impl Tree {
             }
         }
         let ptr = match &mut self.root {
-            Some(Link::Mem(root)) if root.is_written() => adopt(st, root),
+            Some(Link::Mem(root)) if root.is_written() => adopt(node_store, root),
             Some(Link::Mem(root)) => {
                 if let Some(n) = Shared::get_mut(root) {
-                    demote_under(st, n);
+                    demote_under(node_store, n);
                 }
                 return Ok(());
             }

@@ -27,14 +27,14 @@ const MIN_USED: usize = LEAF_SPACE / 3;
 
 /// The parts of a tree that an edit needs besides the root.
 struct Edit<'a> {
-    st: &'a NodeStore,
+    node_store: &'a NodeStore,
     dead: &'a mut KVVec<Dead>,
     fresh: &'a mut u64,
 }
 
 impl Edit<'_> {
     /// Puts both copies of a node on disk on the dead list.
-    fn bury_ptr(&mut self, ptr: &NodePtr) -> Result {
+    fn add_dead_ptr(&mut self, ptr: &NodePtr) -> Result {
         self.dead.reserve(2, GFP_KERNEL)?;
         self.dead.push(Dead::Addr(ptr.addr), GFP_KERNEL)?;
         if ptr.addr2 != 0 {
@@ -44,9 +44,9 @@ impl Edit<'_> {
     }
 
     /// Puts a frozen node that the tree no longer uses on the dead list.
-    fn bury(&mut self, node: &Shared<Node>) -> Result {
+    fn add_dead(&mut self, node: &Shared<Node>) -> Result {
         if node.is_written() {
-            return self.bury_ptr(&node.ptr());
+            return self.add_dead_ptr(&node.ptr());
         }
         self.dead.push(Dead::Node(node.clone()), GFP_KERNEL)?;
         Ok(())
@@ -55,7 +55,7 @@ impl Edit<'_> {
     /// A changeable copy of a frozen node. The old one goes to the dead list.
     fn copy(&mut self, old: &Shared<Node>) -> Result<Shared<Node>> {
         let new = Shared::new(Node::copy_of(old)?)?;
-        self.bury(old)?;
+        self.add_dead(old)?;
         *self.fresh += 1;
         Ok(new)
     }
@@ -64,7 +64,7 @@ impl Edit<'_> {
     /// callers have reserved the memory.
     fn retire(&mut self, link: Link) {
         let leaked = match link {
-            Link::Disk(ptr) => self.bury_ptr(&ptr),
+            Link::Disk(ptr) => self.add_dead_ptr(&ptr),
             Link::Mem(mut node) => {
                 match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
                     // No commit has seen the node, so nothing is left to free,
@@ -77,7 +77,7 @@ impl Edit<'_> {
                         .dead
                         .push(Dead::Addr(addr), GFP_KERNEL)
                         .map_err(Into::into),
-                    _ => self.bury(&node),
+                    _ => self.add_dead(&node),
                 }
             }
         };
@@ -90,7 +90,7 @@ impl Edit<'_> {
     fn root<'t>(&mut self, tree: &'t mut Option<Link>, id: &super::TreeId) -> Result<&'t mut Node> {
         let new = match tree {
             None => None,
-            Some(Link::Disk(ptr)) => Some(self.st.read(ptr, id)?),
+            Some(Link::Disk(ptr)) => Some(self.node_store.read(ptr, id)?),
             Some(Link::Mem(n)) => match Shared::get_mut(n) {
                 Some(m) if !m.is_written() => None,
                 _ => Some(n.clone()),
@@ -121,7 +121,7 @@ impl Edit<'_> {
     ) -> Result<(&'n mut Node, KeyRange)> {
         let kid_range = range.child(node, i);
         if node.kid_unique(i).is_none_or(|n| n.is_written()) {
-            let (old, _) = node.open_child(self.st, i, range)?;
+            let (old, _) = node.open_child(self.node_store, i, range)?;
             let new = self.copy(&old)?;
             node.set_kid(i, new)?;
         }
@@ -135,7 +135,7 @@ impl Edit<'_> {
 impl Tree {
     /// Inserts an item or replaces its value (1 to [`MAX_VALUE`] bytes). On an error the content is
     /// unchanged: EINVAL, EFBIG if the tree cannot grow, EUCLEAN, EIO, ENOMEM.
-    pub fn insert(&mut self, st: &NodeStore, key: u64, value: &[u8]) -> Result {
+    pub fn insert(&mut self, node_store: &NodeStore, key: u64, value: &[u8]) -> Result {
         if value.is_empty() || value.len() > MAX_VALUE {
             return Err(EINVAL);
         }
@@ -153,7 +153,7 @@ impl Tree {
             return Ok(());
         }
         let mut edit = Edit {
-            st,
+            node_store,
             dead: &mut self.dead,
             fresh: &mut self.fresh,
         };
@@ -178,14 +178,14 @@ impl Tree {
         if node.put_item(key, value) {
             return Ok(());
         }
-        self.insert_by_split(st, key, value, full, top)
+        self.insert_by_split(node_store, key, value, full, top)
     }
 
     /// The rest of [`Tree::insert`] if the item does not fit in its leaf. The path is changeable,
     /// `full` nodes above the leaf split with it, and `top` is the level of the root.
     fn insert_by_split(
         &mut self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         key: u64,
         value: &[u8],
         full: u8,
@@ -204,7 +204,7 @@ impl Tree {
         }
         // From here on nothing can fail.
         let mut edit = Edit {
-            st,
+            node_store,
             dead: &mut self.dead,
             fresh: &mut self.fresh,
         };
@@ -232,13 +232,13 @@ impl Tree {
 
     /// Removes an item; false if there is none with this key. On an error the content is unchanged:
     /// EUCLEAN, EIO, ENOMEM.
-    pub fn remove(&mut self, st: &NodeStore, key: u64) -> Result<bool> {
-        if !self.contains(st, key)? {
+    pub fn remove(&mut self, node_store: &NodeStore, key: u64) -> Result<bool> {
+        if !self.contains(node_store, key)? {
             return Ok(false);
         }
         let id = self.id;
         let mut edit = Edit {
-            st,
+            node_store,
             dead: &mut self.dead,
             fresh: &mut self.fresh,
         };
@@ -385,7 +385,7 @@ fn rebalance(node: &mut Node, i: usize, range: KeyRange, edit: &mut Edit<'_>) ->
     let neighbours = [i.checked_sub(1), Some(i + 1).filter(|&j| j < node.len())];
     let mut fullest = None;
     for j in neighbours.into_iter().flatten() {
-        let (other, _) = node.open_child(edit.st, j, range)?;
+        let (other, _) = node.open_child(edit.node_store, j, range)?;
         if other.used() + used <= LEAF_SPACE {
             drop(other);
             return merge(node, i.min(j), range, edit);
@@ -403,7 +403,7 @@ fn rebalance(node: &mut Node, i: usize, range: KeyRange, edit: &mut Edit<'_>) ->
 /// Moves all entries of child `l + 1` to child `l`.
 fn merge(node: &mut Node, l: usize, range: KeyRange, edit: &mut Edit<'_>) -> Result {
     edit.child(node, l, range)?;
-    let (right, _) = node.open_child(edit.st, l + 1, range)?;
+    let (right, _) = node.open_child(edit.node_store, l + 1, range)?;
     let left = node
         .kid_unique(l)
         .ok_or_else(|| broken(Invariant::TreeShape, format_args!("a child is shared")))?;

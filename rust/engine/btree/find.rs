@@ -20,7 +20,7 @@ impl Node {
     /// Reads the child if it is not in memory. EUCLEAN if its keys are out of the range.
     pub(super) fn open_child(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         i: usize,
         range: KeyRange,
     ) -> Result<(Shared<Node>, KeyRange)> {
@@ -29,7 +29,7 @@ impl Node {
             Link::Mem(kid) => return Ok((kid, range)),
             Link::Disk(ptr) => ptr,
         };
-        let kid = st.read(&ptr, &self.id())?;
+        let kid = node_store.read(&ptr, &self.id())?;
         if !range.holds(&kid) {
             let id = self.id();
             return Err(corrupt_fmt(format_args!(
@@ -58,28 +58,28 @@ enum Side {
 
 impl Tree {
     /// The root; `None` for an empty tree.
-    pub(super) fn open_root(&self, st: &NodeStore) -> Result<Option<Shared<Node>>> {
+    pub(super) fn open_root(&self, node_store: &NodeStore) -> Result<Option<Shared<Node>>> {
         match &self.root {
             None => Ok(None),
             Some(Link::Mem(n)) => Ok(Some(n.clone())),
-            Some(Link::Disk(p)) => st.read(p, &self.id).map(Some),
+            Some(Link::Disk(p)) => node_store.read(p, &self.id).map(Some),
         }
     }
 
     /// Calls `f` with the value of `key`. Returns `None` if there is no such item.
     pub fn get_with<R>(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         key: u64,
         f: impl FnOnce(&[u8]) -> R,
     ) -> Result<Option<R>> {
-        let Some(mut node) = self.open_root(st)? else {
+        let Some(mut node) = self.open_root(node_store)? else {
             return Ok(None);
         };
         let mut range = KeyRange::ALL;
         while node.level() > 0 {
             let i = node.child_for(key);
-            let (kid, r) = node.open_child(st, i, range)?;
+            let (kid, r) = node.open_child(node_store, i, range)?;
             (node, range) = (kid, r);
         }
         let i = node.lower_bound(key);
@@ -87,15 +87,15 @@ impl Tree {
     }
 
     /// Whether there is an item with this key.
-    pub fn contains(&self, st: &NodeStore, key: u64) -> Result<bool> {
-        Ok(self.get_with(st, key, |_| ())?.is_some())
+    pub fn contains(&self, node_store: &NodeStore, key: u64) -> Result<bool> {
+        Ok(self.get_with(node_store, key, |_| ())?.is_some())
     }
 
     /// Copies the value of `key` to `out`. Returns false, with `out` empty, if there is no such
     /// item.
-    pub fn get(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<bool> {
+    pub fn get(&self, node_store: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<bool> {
         out.clear();
-        match self.get_with(st, key, |v| out.extend_from_slice(v, GFP_KERNEL))? {
+        match self.get_with(node_store, key, |v| out.extend_from_slice(v, GFP_KERNEL))? {
             None => Ok(false),
             Some(copied) => {
                 copied?;
@@ -105,25 +105,35 @@ impl Tree {
     }
 
     /// The first item whose key is at least `key`: its key, and its value in `out`.
-    pub fn find_ge(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
-        self.find(st, key, out, Side::AtLeast)
+    pub fn find_ge(
+        &self,
+        node_store: &NodeStore,
+        key: u64,
+        out: &mut ValueBuf,
+    ) -> Result<Option<u64>> {
+        self.find(node_store, key, out, Side::AtLeast)
     }
 
     /// The last item whose key is at most `key`: its key, and its value in `out`.
-    pub fn find_le(&self, st: &NodeStore, key: u64, out: &mut ValueBuf) -> Result<Option<u64>> {
-        self.find(st, key, out, Side::AtMost)
+    pub fn find_le(
+        &self,
+        node_store: &NodeStore,
+        key: u64,
+        out: &mut ValueBuf,
+    ) -> Result<Option<u64>> {
+        self.find(node_store, key, out, Side::AtMost)
     }
 
     /// [`Self::find_le`] or [`Self::find_ge`].
     fn find(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         key: u64,
         out: &mut ValueBuf,
         side: Side,
     ) -> Result<Option<u64>> {
         out.clear();
-        let Some((leaf, i)) = self.leaf(st, key, side)? else {
+        let Some((leaf, i)) = self.leaf(node_store, key, side)? else {
             return Ok(None);
         };
         out.extend_from_slice(leaf.value(i), GFP_KERNEL)?;
@@ -134,11 +144,11 @@ impl Tree {
     /// leaf, to `f` until `f` returns false. Allocates nothing.
     pub fn scan_le(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         key: u64,
         mut f: impl FnMut(u64, &[u8]) -> Result<bool>,
     ) -> Result {
-        let Some((leaf, first)) = self.leaf(st, key, Side::AtMost)? else {
+        let Some((leaf, first)) = self.leaf(node_store, key, Side::AtMost)? else {
             return Ok(());
         };
         for i in first..leaf.len() {
@@ -150,9 +160,14 @@ impl Tree {
     }
 
     /// The leaf and the slot of the item that [`Self::find_le`] or [`Self::find_ge`] finds.
-    fn leaf(&self, st: &NodeStore, key: u64, side: Side) -> Result<Option<(Shared<Node>, usize)>> {
+    fn leaf(
+        &self,
+        node_store: &NodeStore,
+        key: u64,
+        side: Side,
+    ) -> Result<Option<(Shared<Node>, usize)>> {
         let le = side == Side::AtMost;
-        let Some(mut node) = self.open_root(st)? else {
+        let Some(mut node) = self.open_root(node_store)? else {
             return Ok(None);
         };
         let mut range = KeyRange::ALL;
@@ -160,7 +175,7 @@ impl Tree {
         loop {
             if node.level() > 0 {
                 let i = node.child_for(key);
-                let (kid, r) = node.open_child(st, i, range)?;
+                let (kid, r) = node.open_child(node_store, i, range)?;
                 // The child may have no item on the requested side of the key. The sibling on that
                 // side has only such items.
                 if le && i > 0 {
@@ -186,7 +201,7 @@ impl Tree {
             let Some((parent, j, r)) = other.take() else {
                 return Ok(None);
             };
-            let (kid, r) = parent.open_child(st, j, r)?;
+            let (kid, r) = parent.open_child(node_store, j, r)?;
             (node, range) = (kid, r);
         }
     }

@@ -56,7 +56,7 @@ type Visit<'a> = dyn FnMut(WalkItem<'_>) -> Result + 'a;
 fn walk_node(
     node: &Node,
     range: KeyRange,
-    st: &NodeStore,
+    node_store: &NodeStore,
     tolerant: bool,
     f: &mut Visit<'_>,
 ) -> Result {
@@ -74,8 +74,8 @@ fn walk_node(
             f(WalkItem::Item(node.key(i), node.value(i)))?;
             continue;
         }
-        match node.open_child(st, i, range) {
-            Ok((kid, r)) => walk_node(&kid, r, st, tolerant, f)?,
+        match node.open_child(node_store, i, range) {
+            Ok((kid, r)) => walk_node(&kid, r, node_store, tolerant, f)?,
             Err(error) if tolerant => {
                 let ptr = match node.link(i) {
                     Ok(Link::Disk(ptr)) => Some(ptr),
@@ -97,21 +97,21 @@ fn walk_node(
 
 impl Tree {
     /// Visits every node and item. The first error, of a read or of `f`, ends the walk.
-    pub fn walk(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
-        self.walk_any(st, false, f)
+    pub fn walk(&self, node_store: &NodeStore, f: &mut Visit<'_>) -> Result {
+        self.walk_any(node_store, false, f)
     }
 
     /// Visits every node and item. Reports nodes that are damaged or cannot be read, and goes on;
     /// an error of `f` ends the walk.
-    pub fn walk_tolerant(&self, st: &NodeStore, f: &mut Visit<'_>) -> Result {
-        self.walk_any(st, true, f)
+    pub fn walk_tolerant(&self, node_store: &NodeStore, f: &mut Visit<'_>) -> Result {
+        self.walk_any(node_store, true, f)
     }
 
-    fn walk_any(&self, st: &NodeStore, tolerant: bool, f: &mut Visit<'_>) -> Result {
+    fn walk_any(&self, node_store: &NodeStore, tolerant: bool, f: &mut Visit<'_>) -> Result {
         let all = KeyRange::ALL;
-        match self.open_root(st) {
+        match self.open_root(node_store) {
             Ok(None) => Ok(()),
-            Ok(Some(root)) => walk_node(&root, all, st, tolerant, f),
+            Ok(Some(root)) => walk_node(&root, all, node_store, tolerant, f),
             Err(error) if tolerant => f(WalkItem::Bad(BadNode {
                 ptr: self.root_ptr(),
                 first_key: all.lo,

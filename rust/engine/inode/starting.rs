@@ -105,7 +105,7 @@ impl<'a> Starting<'a> {
         self.tell(&ordered, trace::ordered_insert);
         let _ = self.device.pass(Window::OrderedInserted);
         // ... the extent map second: its type requires the ordered extent.
-        if let Err(e) = maps.ems.insert_pinned(&ordered) {
+        if let Err(e) = maps.extent_maps.insert_pinned(&ordered) {
             self.inode.ordered.lock().remove(ordered);
             return Err(e);
         }
@@ -133,7 +133,7 @@ impl<'a> Starting<'a> {
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
     fn publish_swapped(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
         let ordered = self.inode.ordered.lock().unproved(&self.side, write)?;
-        maps.ems.insert_pinned(&ordered)?;
+        maps.extent_maps.insert_pinned(&ordered)?;
         self.tell(&ordered, trace::ordered_mapped);
         let _ = self.device.pass(Window::OrderedInserted);
         self.inode.ordered.lock().insert_late(&ordered)?;

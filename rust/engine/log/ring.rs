@@ -91,7 +91,13 @@ pub fn blocks_of(payload: usize) -> u64 {
 /// Returns ENOMEM before anything is written, and EIO for every error of the device, whatever the
 /// device calls it: after a failed flush the device may have dropped what it had accepted, and a
 /// later flush that succeeds does not say so. The caller must not fall back to a commit after EIO.
-pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], flush: Flush) -> Result {
+pub fn write(
+    node_store: &NodeStore,
+    area: Area,
+    batch: Batch,
+    payload: &[u8],
+    flush: Flush,
+) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let small = || broken(Invariant::LogBlock, format_args!("no room for a field"));
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
@@ -105,7 +111,7 @@ pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], flush: Fl
         blocks.push(b, GFP_KERNEL)?;
     }
     let first = blocks.first_mut().ok_or_else(small)?;
-    for (at, v) in [(8, st.fsid()), (16, batch.seq), (24, batch.pos)] {
+    for (at, v) in [(8, node_store.fsid()), (16, batch.seq), (24, batch.pos)] {
         put(&mut first[..], at, &v.to_le_bytes()).ok_or_else(small)?;
     }
     put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or_else(small)?;
@@ -120,9 +126,9 @@ pub fn write(st: &NodeStore, area: Area, batch: Batch, payload: &[u8], flush: Fl
     }
     // One sequential write, or two where the ring wraps around.
     if flush == Flush::Later || mutant::is(Mutant::LogSkipFlush) {
-        return st.device().write(&reqs).map_err(|_| EIO);
+        return node_store.device().write(&reqs).map_err(|_| EIO);
     }
-    st.device().write_stable(&reqs).map_err(|_| EIO)
+    node_store.device().write_stable(&reqs).map_err(|_| EIO)
 }
 
 /// What a read at a position of the log finds.
@@ -143,10 +149,15 @@ pub enum Found {
 
 /// The sequence number of the batch whose header is at `pos`; `None` if no header of this log is
 /// there.
-pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Result<Option<u64>> {
+pub fn begins(
+    node_store: &NodeStore,
+    area: Area,
+    ahead: &mut Ahead<'_>,
+    pos: u64,
+) -> Result<Option<u64>> {
     let b = ahead.get(area.block(pos), area.start + area.len)?;
     let ours = le32(&b[..], 0) == Some(MAGIC)
-        && le64(&b[..], 8) == Some(st.fsid())
+        && le64(&b[..], 8) == Some(node_store.fsid())
         && le64(&b[..], 24) == Some(pos);
     Ok(le64(&b[..], 16).filter(|_| ours))
 }
@@ -154,13 +165,13 @@ pub fn begins(st: &NodeStore, area: Area, ahead: &mut Ahead<'_>, pos: u64) -> Re
 /// Reads the payload of the batch at position `at.0` with number `at.1`. ENOMEM is the only error;
 /// errors of the device are [`Found::Unreadable`].
 pub fn read(
-    st: &NodeStore,
+    node_store: &NodeStore,
     area: Area,
     ahead: &mut Ahead<'_>,
     at: (u64, u64),
     payload: &mut KVVec<u8>,
 ) -> Result<Found> {
-    match read_whole(st, area, ahead, at, payload) {
+    match read_whole(node_store, area, ahead, at, payload) {
         Err(e) if e != ENOMEM => Ok(Found::Unreadable),
         found => found,
     }
@@ -176,7 +187,7 @@ pub fn read(
 /// because replay leaves a gap. Each batch takes at least one block, so the number cannot be
 /// further ahead than the position.
 pub fn newest_behind(
-    st: &NodeStore,
+    node_store: &NodeStore,
     area: Area,
     ahead: &mut Ahead<'_>,
     (pos, seq): (u64, u64),
@@ -188,7 +199,7 @@ pub fn newest_behind(
     let mut at = pos + 1;
     while at <= until && at < end {
         // A block that cannot be read proves nothing.
-        let found = begins(st, area, ahead, at).ok().flatten();
+        let found = begins(node_store, area, ahead, at).ok().flatten();
         let follows = |s: &u64| *s > newest.unwrap_or(seq) && *s - seq <= at - pos;
         if let Some(s) = found.filter(follows) {
             newest = Some(s);
@@ -201,14 +212,14 @@ pub fn newest_behind(
 
 /// [`read()`], with errors of the device as errors.
 fn read_whole(
-    st: &NodeStore,
+    node_store: &NodeStore,
     area: Area,
     ahead: &mut Ahead<'_>,
     (pos, seq): (u64, u64),
     payload: &mut KVVec<u8>,
 ) -> Result<Found> {
     payload.clear();
-    if begins(st, area, ahead, pos)? != Some(seq) {
+    if begins(node_store, area, ahead, pos)? != Some(seq) {
         return Ok(Found::Nothing);
     }
     let end = area.start + area.len;

@@ -103,7 +103,7 @@ impl Fs {
         let first = bucket(self.hash_key, name);
         let mut at = first;
         while let Some(cookie) = tree
-            .find_ge(&self.st, at, v)?
+            .find_ge(&self.node_store, at, v)?
             .filter(|c| c >> 8 == first >> 8)
         {
             let e = decode(dir.ino(), v.as_slice())?;
@@ -137,7 +137,7 @@ impl Fs {
         let top = cookie | 255;
         let mut v = ValueBuf::new();
         while let Some(c) = tree
-            .find_ge(&self.st, cookie, &mut v)?
+            .find_ge(&self.node_store, cookie, &mut v)?
             .filter(|c| *c <= top)
         {
             if c > cookie {
@@ -151,7 +151,7 @@ impl Fs {
         txn.charged(
             &mut *tree,
             |t| t.dirty_nodes(),
-            |t| t.insert(&self.st, cookie, &value),
+            |t| t.insert(&self.node_store, cookie, &value),
         )
     }
 
@@ -172,7 +172,7 @@ impl Fs {
         txn.charged(
             &mut *tree,
             |t| t.dirty_nodes(),
-            |t| t.insert(&self.st, cookie, &value),
+            |t| t.insert(&self.node_store, cookie, &value),
         )
     }
 
@@ -189,7 +189,7 @@ impl Fs {
         txn.charged(
             &mut *tree,
             |t| t.dirty_nodes(),
-            |t| t.remove(&self.st, cookie),
+            |t| t.remove(&self.node_store, cookie),
         )?;
         Ok(e)
     }
@@ -215,7 +215,7 @@ impl Fs {
             // Not held while `emit` runs, because it copies to user memory and may fault.
             let found = {
                 let _nofs = NoFs::enter();
-                dir.dir.read().find_ge(&self.st, at, &mut v)?
+                dir.dir.read().find_ge(&self.node_store, at, &mut v)?
             };
             let Some(c) = found else { return Ok(()) };
             let e = decode(dir.ino(), v.as_slice())?;
@@ -233,7 +233,11 @@ impl Fs {
     pub(crate) fn dir_empty(&self, dir: &Inode) -> Result<bool> {
         let _nofs = NoFs::enter();
         let mut v = ValueBuf::new();
-        Ok(dir.dir.read().find_ge(&self.st, 0, &mut v)?.is_none())
+        Ok(dir
+            .dir
+            .read()
+            .find_ge(&self.node_store, 0, &mut v)?
+            .is_none())
     }
 
     /// Stores the target of a new symbolic link.
@@ -244,7 +248,7 @@ impl Fs {
             txn.charged(
                 &mut *tree,
                 |t| t.dirty_nodes(),
-                |t| t.insert(&self.st, key, piece),
+                |t| t.insert(&self.node_store, key, piece),
             )?;
         }
         Ok(())
@@ -260,7 +264,7 @@ impl Fs {
         let mut v = ValueBuf::new();
         let tree = inode.dir.read();
         let mut at = FIRST_COOKIE;
-        while let Some(k) = tree.find_ge(&self.st, at, &mut v)? {
+        while let Some(k) = tree.find_ge(&self.node_store, at, &mut v)? {
             out.extend_from_slice(v.as_slice(), GFP_KERNEL)?;
             if out.len() > SYMLINK_MAX {
                 return Err(corrupt("symbolic link", inode.ino(), "target too long"));

@@ -63,7 +63,7 @@ impl Fs {
         txn.charged(
             &mut maps.tree,
             |t| t.dirty_nodes(),
-            |t| t.insert(&self.st, e.start, &v),
+            |t| t.insert(&self.node_store, e.start, &v),
         )
     }
 
@@ -87,7 +87,7 @@ impl Fs {
                 return Ok(at);
             }
             let Some(e) = maps
-                .extent_at_or_after(&self.st, at, &mut v)?
+                .extent_at_or_after(&self.node_store, at, &mut v)?
                 .filter(|e| e.start < end)
             else {
                 return Ok(end);
@@ -118,7 +118,7 @@ impl Fs {
                 txn.charged(
                     &mut maps.tree,
                     |t| t.dirty_nodes(),
-                    |t| t.remove(&self.st, e.start),
+                    |t| t.remove(&self.node_store, e.start),
                 )
                 .map(|_| ())
             };
@@ -126,7 +126,7 @@ impl Fs {
                 if right.len > 0 && right.start >= end && right.start != e.start {
                     // Undo, or two records would overlap.
                     maps.tree
-                        .remove(&self.st, right.start)
+                        .remove(&self.node_store, right.start)
                         .inspect_err(|_| self.abort("cannot undo the removal of an extent"))?;
                 }
                 return Err(err);
@@ -147,7 +147,7 @@ impl Fs {
         let (mut at, mut n) = (start, 0u64);
         while at < end {
             let Some(e) = maps
-                .extent_at_or_after(&self.st, at, &mut v)?
+                .extent_at_or_after(&self.node_store, at, &mut v)?
                 .filter(|e| e.start < end)
             else {
                 break;
@@ -165,7 +165,7 @@ impl Fs {
     pub(crate) fn free_extent(&self, txn: &mut Txn<'_>, phys: u64, len: u64) -> Result {
         let touched = self
             .space
-            .free(&self.st, phys, len, FreedBy::Running)
+            .free(&self.node_store, phys, len, FreedBy::Running)
             .inspect_err(|_| self.abort("cannot free blocks"))?;
         txn.charge(touched);
         Ok(())
@@ -182,7 +182,7 @@ impl Fs {
     ) -> Result {
         let mut v = ValueBuf::new();
         let left = match e.start.checked_sub(1) {
-            Some(b) => maps.extent_at(&self.st, b, &mut v)?,
+            Some(b) => maps.extent_at(&self.node_store, b, &mut v)?,
             None => None,
         };
         let max = if e.csums { MAX_CSUM_BLOCKS } else { MAX_BLOCKS };

@@ -42,7 +42,7 @@ impl Fs {
                 }
                 Lookup::Not(ticket) => ticket,
             };
-            if !self.itree.read().get(&self.st, ino, &mut v)? {
+            if !self.itree.read().get(&self.node_store, ino, &mut v)? {
                 return Err(ESTALE);
             }
             let rec = InodeRecord::decode(ino, v.as_slice())?;
@@ -83,19 +83,19 @@ impl Fs {
         let ino = inode.ino();
         drop(inode);
         let gone = self.itable.put(ino);
-        self.let_go(gone);
+        self.evict(gone);
     }
 
     /// Tears down an inode that left the table. It has no users, and its record on disk is up to
     /// date or it was deleted.
-    pub(crate) fn let_go(&self, inode: Option<Shared<Inode>>) {
+    pub(crate) fn evict(&self, inode: Option<Shared<Inode>>) {
         let Some(inode) = inode else { return };
         let mut m = inode.maps.write();
         if let Some(kept) = m.kept.take() {
             self.space.release_kept(kept);
         }
-        m.ems.forget_all();
-        m.ems.recount(&self.em_count);
+        m.extent_maps.forget_all();
+        m.extent_maps.recount(&self.em_count);
         let n = m.delalloc.total();
         if n != 0 {
             // R4: every reservation should have been used or given back by now.
@@ -105,7 +105,7 @@ impl Fs {
                 inode.ino(),
                 n
             );
-            if m.delalloc.carve(0, u64::MAX, |_| ()).is_ok() {
+            if m.delalloc.remove_range(0, u64::MAX, |_| ()).is_ok() {
                 self.space.unreserve(n);
                 self.shrink_delalloc_meta(n, 0);
             }

@@ -147,7 +147,7 @@ impl Fs {
             }
             Err(e) => {
                 drop(inode);
-                self.let_go(self.itable.put(ino));
+                self.evict(self.itable.put(ino));
                 Err(e)
             }
         }
@@ -157,7 +157,7 @@ impl Fs {
     fn drop_new(&self, inode: &Shared<Inode>) {
         inode.meta.lock().deleted = true;
         self.inodes.fetch_sub(1, Ordering::Relaxed);
-        self.let_go(self.itable.put(inode.ino()));
+        self.evict(self.itable.put(inode.ino()));
     }
 
     /// Checks that a name can be created: the directory exists, and the name does not.
@@ -370,7 +370,7 @@ impl Fs {
         match &white {
             Some((w, new)) => {
                 Self::log_whiteout(&txn, r, &rename, w, new);
-                self.let_go(self.itable.put(w.ino()));
+                self.evict(self.itable.put(w.ino()));
             }
             None => Self::relink_and_log(&txn, r.inode, 0, &rename),
         }
@@ -535,7 +535,7 @@ impl Fs {
         let early = mutant::is(Mutant::AttrsEarly).then(|| (vfs(), inode.attrs()));
         #[cfg(ordofs_mutants)]
         mutant::write_back();
-        self.st.device().pass(Window::InodeWrite)?;
+        self.node_store.device().pass(Window::InodeWrite)?;
         let mut txn = self.begin(4, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.meta.lock();
@@ -580,10 +580,14 @@ impl Fs {
         for lock in [&inode.dir, &inode.xattr] {
             let mut tree = lock.write();
             for _ in 0..16 {
-                let Some(k) = tree.find_ge(&self.st, 0, &mut v)? else {
+                let Some(k) = tree.find_ge(&self.node_store, 0, &mut v)? else {
                     break;
                 };
-                txn.charged(&mut *tree, |t| t.dirty_nodes(), |t| t.remove(&self.st, k))?;
+                txn.charged(
+                    &mut *tree,
+                    |t| t.dirty_nodes(),
+                    |t| t.remove(&self.node_store, k),
+                )?;
             }
             if !tree.is_empty() {
                 return Ok(false);

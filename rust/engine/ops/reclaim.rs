@@ -20,7 +20,7 @@ const SWEEP: u64 = 1024;
 impl Fs {
     /// The number of objects that the shrinker could free: clean extent maps and cached nodes.
     pub fn shrink_count(&self) -> u64 {
-        self.clean_maps() + self.st.cached()
+        self.clean_maps() + self.node_store.cached()
     }
 
     /// The approximate number of clean extent maps.
@@ -33,14 +33,14 @@ impl Fs {
     /// may be waiting for memory.
     pub fn shrink_scan(&self, n: u64) -> u64 {
         let maps = self.clean_maps();
-        let all = maps.saturating_add(self.st.cached()).max(1);
+        let all = maps.saturating_add(self.node_store.cached()).max(1);
         let share = if n < all {
             n.saturating_mul(maps).div_ceil(all)
         } else {
             maps
         };
         let done = self.shrink_maps(share);
-        done + self.st.shrink(n.saturating_sub(done))
+        done + self.node_store.shrink(n.saturating_sub(done))
     }
 
     /// Frees about `want` clean extent maps, and returns how many.
@@ -54,8 +54,8 @@ impl Fs {
         self.itable.sweep(|i| {
             seen += 1;
             if let Some(mut m) = i.maps.try_write() {
-                let (k, kept) = m.ems.shrink(want - done);
-                m.ems.recount(&self.em_count);
+                let (k, kept) = m.extent_maps.shrink(want - done);
+                m.extent_maps.recount(&self.em_count);
                 if k + kept > 0 {
                     let (dev, kept) = (self.dev(), kept as u64);
                     trace::release_maps(dev, i.ino(), 0, u64::MAX, k as u64, kept, true);

@@ -80,7 +80,12 @@ impl Fs {
     fn log_before_size(&self, inode: &Inode) {
         let unsaved = {
             let right = inode.collecting();
-            inode.maps.read().ems.unsaved_from(&right, 0).is_some()
+            inode
+                .maps
+                .read()
+                .extent_maps
+                .unsaved_from(&right, 0)
+                .is_some()
         };
         if unsaved {
             self.log_data(inode);
@@ -111,11 +116,11 @@ impl Fs {
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
-            m.ems
+            m.extent_maps
                 .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
             inode.bump(&mut m);
-            m.ems.recount(&self.em_count);
+            m.extent_maps.recount(&self.em_count);
             let done = matches!(r, Ok(at) if at >= MAX_FILE_BLOCKS);
             let mut meta = inode.meta.lock();
             // Until the last step the smaller of both sizes counts, so that no crash shows a size
@@ -165,11 +170,11 @@ impl Fs {
             let Some(from) = inode.left_behind(end) else {
                 break;
             };
-            m.ems
+            m.extent_maps
                 .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
             inode.bump(&mut m);
-            m.ems.recount(&self.em_count);
+            m.extent_maps.recount(&self.em_count);
             if r? >= MAX_FILE_BLOCKS {
                 let mut meta = inode.meta.lock();
                 meta.state &= !STATE_TRUNCATE;
@@ -208,10 +213,10 @@ impl Fs {
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
-            m.ems.invalidate(at, end - at)?;
+            m.extent_maps.invalidate(at, end - at)?;
             let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
             inode.bump(&mut m);
-            m.ems.recount(&self.em_count);
+            m.extent_maps.recount(&self.em_count);
             // Under `maps`, which orders this record with the extents that an fsync records.
             txn.log(&Record::Punch {
                 ino: inode.ino(),
@@ -247,7 +252,7 @@ impl Fs {
         while at < end {
             let (hole, goal) = {
                 let m = inode.maps.read();
-                let v = m.visible(&self.st, at, end - at)?;
+                let v = m.visible(&self.node_store, at, end - at)?;
                 if v.kind != MapKind::Hole {
                     at += v.len;
                     hint = Some(v.phys + v.len).filter(|_| v.kind != MapKind::Delalloc);
@@ -313,14 +318,14 @@ impl Fs {
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         // Writeback of a page that was dirtied meanwhile may have filled the hole.
-        let v = m.visible(&self.st, at, want)?;
+        let v = m.visible(&self.node_store, at, want)?;
         if v.kind != MapKind::Hole {
             return Ok((0, goal.unwrap_or(0)));
         }
         // A hole has no extent map, so none has to be dropped.
         let run = self
             .space
-            .alloc(&self.st, v.len.min(want), goal, Owner::Running)?;
+            .alloc(&self.node_store, v.len.min(want), goal, Owner::Running)?;
         txn.charge(run.touched);
         let (phys, n) = (run.start, run.len);
         let e = Extent {

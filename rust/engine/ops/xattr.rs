@@ -207,7 +207,7 @@ impl Fs {
         let same = |key: &u64| key >> 16 == first >> 16;
         let mut at = first;
         let mut free = Some(first);
-        while let Some(key) = tree.find_ge(&self.st, at, v)?.filter(same) {
+        while let Some(key) = tree.find_ge(&self.node_store, at, v)?.filter(same) {
             if key & 0xff != 0 {
                 return Err(corrupt("xattr", inode.ino(), "a piece without a head"));
             }
@@ -253,7 +253,7 @@ impl Fs {
         let start = decode(inode.ino(), v.as_slice())?.start.len();
         let mut skip = v.len().saturating_sub(start);
         for piece in 0..pieces(name, len) {
-            if piece > 0 && !tree.get(&self.st, key | piece, &mut v)? {
+            if piece > 0 && !tree.get(&self.node_store, key | piece, &mut v)? {
                 return Err(bad());
             }
             let part = v.get(skip..).ok_or_else(bad)?;
@@ -279,7 +279,7 @@ impl Fs {
         let tree = inode.xattr.read();
         let mut v = ValueBuf::new();
         let mut at = 0;
-        while let Some(key) = tree.find_ge(&self.st, at, &mut v)? {
+        while let Some(key) = tree.find_ge(&self.node_store, at, &mut v)? {
             if key & 0xff != 0 {
                 return Err(corrupt("xattr", inode.ino(), "a piece without a head"));
             }
@@ -447,7 +447,7 @@ impl Fs {
     /// Removes surplus old pieces and writes the new ones. After an error a part may be done.
     fn put_pieces(&self, tree: &mut Tree, plan: &Plan, change: &Change<'_>) -> Result {
         for piece in change.pieces()..plan.old {
-            tree.remove(&self.st, plan.key | piece)?;
+            tree.remove(&self.node_store, plan.key | piece)?;
         }
         let Some(value) = change.value else {
             return Ok(());
@@ -460,9 +460,9 @@ impl Fs {
         head.extend_from_slice(&(value.len() as u32).to_le_bytes(), GFP_KERNEL)?;
         head.extend_from_slice(change.name, GFP_KERNEL)?;
         head.extend_from_slice(start, GFP_KERNEL)?;
-        tree.insert(&self.st, plan.key, &head)?;
+        tree.insert(&self.node_store, plan.key, &head)?;
         for (piece, part) in (1..).zip(rest.chunks(MAX_VALUE)) {
-            tree.insert(&self.st, plan.key | piece, part)?;
+            tree.insert(&self.node_store, plan.key | piece, part)?;
         }
         Ok(())
     }

@@ -84,7 +84,7 @@ impl Sink<'_> {
         let run = self
             .fs
             .space
-            .alloc(&self.fs.st, 1, self.goal, Owner::Committing)?;
+            .alloc(&self.fs.node_store, 1, self.goal, Owner::Committing)?;
         self.allocated += 1;
         self.goal = Some(run.start + 1);
         Ok(run.start)
@@ -99,7 +99,7 @@ impl Sink<'_> {
         for (at, b) in self.batch.iter() {
             refs.push((*at, b), GFP_KERNEL)?;
         }
-        self.fs.st.device().write(&refs)?;
+        self.fs.node_store.device().write(&refs)?;
         drop(refs);
         self.batch.clear();
         Ok(())
@@ -108,7 +108,7 @@ impl Sink<'_> {
 
 impl NodeSink for Sink<'_> {
     fn fsid(&self) -> u64 {
-        self.fs.st.fsid()
+        self.fs.node_store.fsid()
     }
 
     fn generation(&self) -> u64 {
@@ -123,7 +123,7 @@ impl NodeSink for Sink<'_> {
     }
 
     fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.fs.st.forget(addr);
+        self.fs.node_store.forget(addr);
         self.batch.push((addr, image), GFP_KERNEL)?;
         if self.batch.len() >= BATCH {
             self.submit()?;
@@ -386,18 +386,18 @@ impl Fs {
         (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
         // R8: data and nodes are on stable storage before the superblock refers to them.
-        self.st.device().flush()?;
-        self.nothing_lost()?;
-        c.sb.write(self.st.device())?;
+        self.node_store.device().flush()?;
+        self.check_device()?;
+        c.sb.write(self.node_store.device())?;
         // A device without FUA cached the superblock, and the block layer flushed behind it. That
         // flush can fail like any other.
-        self.nothing_lost()?;
+        self.check_device()?;
 
         if self.opts.lock().discard {
             // Discard is advisory, so errors are ignored.
             let _ = self.space.freed_runs(|at, len| {
                 if len >= MIN_DISCARD {
-                    let _ = self.st.device().discard(at, len);
+                    let _ = self.node_store.device().discard(at, len);
                 }
             });
         }
@@ -445,21 +445,21 @@ impl Fs {
             drop(snap);
             {
                 let mut m = inode.maps.write();
-                m.tree.demote(&self.st)?;
-                m.ems.committed(durable);
-                m.ems.recount(&self.em_count);
+                m.tree.demote(&self.node_store)?;
+                m.extent_maps.committed(durable);
+                m.extent_maps.recount(&self.em_count);
             }
-            inode.dir.write().demote(&self.st)?;
-            inode.xattr.write().demote(&self.st)?;
+            inode.dir.write().demote(&self.node_store)?;
+            inode.xattr.write().demote(&self.node_store)?;
             inode.committing.store(false, Ordering::Release);
             let ino = inode.ino();
             drop(inode);
-            self.let_go(self.itable.reap(ino));
+            self.evict(self.itable.reap(ino));
         }
-        self.itree.write().demote(&self.st)?;
-        c.orphans.demote(&self.st)?;
+        self.itree.write().demote(&self.node_store)?;
+        c.orphans.demote(&self.node_store)?;
         for i in 0..self.space.ag_count() {
-            self.space.ag(i)?.tree.demote(&self.st)?;
+            self.space.ag(i)?.tree.demote(&self.node_store)?;
         }
         Ok(())
     }
@@ -469,8 +469,9 @@ impl Fs {
         for addr in snap.dead() {
             // Nothing refers to the node any more. A stale entry would only take memory, because
             // the cache checks generation and checksum.
-            self.st.forget(addr);
-            self.space.free(&self.st, addr, 1, FreedBy::Commit)?;
+            self.node_store.forget(addr);
+            self.space
+                .free(&self.node_store, addr, 1, FreedBy::Commit)?;
         }
         Ok(())
     }
@@ -504,12 +505,12 @@ impl Fs {
         let xattr = self.commit_tree(sink, &s.xattr, !s.deleted)?;
         let orphan = !s.deleted && (s.attrs.nlink == 0 || s.state & STATE_TRUNCATE != 0);
         if orphan {
-            c.orphans.insert(&self.st, ino, &[1])?;
+            c.orphans.insert(&self.node_store, ino, &[1])?;
         } else {
-            c.orphans.remove(&self.st, ino)?;
+            c.orphans.remove(&self.node_store, ino)?;
         }
         if s.deleted {
-            self.itree.write().remove(&self.st, ino)?;
+            self.itree.write().remove(&self.node_store, ino)?;
             return Ok(());
         }
         let rec = InodeRecord {
@@ -524,7 +525,7 @@ impl Fs {
         };
         let mut v = KVec::new();
         rec.encode(&mut v)?;
-        self.itree.write().insert(&self.st, ino, &v)
+        self.itree.write().insert(&self.node_store, ino, &v)
     }
 
     /// Step 3: writes the allocation trees. Terminates, because a round changes something only if
@@ -537,14 +538,15 @@ impl Fs {
             for i in 0..n {
                 let (dead, need) = {
                     let mut ag = self.space.ag(i)?;
-                    let (ch, by) = ag.apply(&self.st)?;
+                    let (ch, by) = ag.apply(&self.node_store)?;
                     changed |= ch;
                     c.sb.free = c.sb.free.saturating_add_signed(by);
                     (ag.tree.take_dead(), ag.tree.dirty_nodes())
                 };
                 for addr in dead.iter().filter_map(|d| d.addr()) {
-                    self.st.forget(addr);
-                    self.space.free(&self.st, addr, 1, FreedBy::Commit)?;
+                    self.node_store.forget(addr);
+                    self.space
+                        .free(&self.node_store, addr, 1, FreedBy::Commit)?;
                     changed = true;
                 }
                 if need > 0 {
@@ -577,7 +579,7 @@ impl Fs {
     }
 
     /// Called at the end of each operation: wakes the commit thread if much is to be written.
-    pub(crate) fn poke_commit(&self) {
+    pub(crate) fn wake_commit_thread(&self) {
         let much = self.commit_reserved.load(Ordering::Relaxed) > SOFT_LIMIT;
         if much && !self.woken.swap(true, Ordering::AcqRel) {
             self.wake.wake_all();

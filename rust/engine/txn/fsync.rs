@@ -158,7 +158,7 @@ impl Fs {
     fn log_inode(&self, inode: &Inode) -> Result {
         trace::fsync_start(self.dev(), inode.ino());
         let limit = self.wait_for_writes(inode);
-        self.st.device().pass(Window::FsyncCollect)?;
+        self.node_store.device().pass(Window::FsyncCollect)?;
 
         let collecting = inode.collecting();
         let mut m = inode.maps.write();
@@ -172,7 +172,7 @@ impl Fs {
         };
         let mut at = 0;
         let mut maps = 0;
-        while let Some(r) = m.ems.unsaved_from(&collecting, at) {
+        while let Some(r) = m.extent_maps.unsaved_from(&collecting, at) {
             at = r.end();
             maps += 1;
             let pinned = r.value.pinned != 0;
@@ -194,7 +194,7 @@ impl Fs {
                 return Ok(());
             }
             if !pinned {
-                m.ems.set_logged(&r);
+                m.extent_maps.set_logged(&r);
             }
         }
         // Size and extents are appended as one unit, so that the batch of another fsync has both or
@@ -246,7 +246,7 @@ impl Fs {
         let pinned = r.value.pinned != 0;
         let mut from = r.start;
         while from < r.end() {
-            let found = m.extent_at_or_after(&self.st, from, &mut out.value);
+            let found = m.extent_at_or_after(&self.node_store, from, &mut out.value);
             // Maps that are marked as logged by now are in no record, so fsync must commit.
             let Some(e) = found.inspect_err(|_| self.break_log())? else {
                 break;
@@ -393,7 +393,7 @@ impl Fs {
     /// Writes one batch, and makes it and its data durable. EIO if the device may have lost what
     /// was written. After any other error nothing was written, and the caller may try a commit.
     fn write_batch(&self, batch: &[u8], pos: u64, seq: u64) -> Result {
-        let device = self.st.device();
+        let device = self.node_store.device();
         device.pass(Window::LogBatch)?;
         let data_durable = record::data_blocks(batch) > MAX_UNFLUSHED;
         if data_durable && !mutant::is(Mutant::LogFlagOnly) {
@@ -405,7 +405,7 @@ impl Fs {
             seq,
             data_durable,
         };
-        ring::write(&self.st, self.log.area, at, batch, Flush::Now)?;
-        self.nothing_lost()
+        ring::write(&self.node_store, self.log.area, at, batch, Flush::Now)?;
+        self.check_device()
     }
 }

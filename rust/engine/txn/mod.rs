@@ -140,7 +140,7 @@ impl Drop for Txn<'_> {
             fs.space.reserve_forced(self.used - self.reserved);
         }
         fs.barrier.leave();
-        fs.poke_commit();
+        fs.wake_commit_thread();
         if !exempt {
             // Not worth more than a message: the reservation was taken by force.
             let _ = check(

@@ -39,7 +39,7 @@ impl Fs {
         let mut csums = KVec::new();
         let mut b = Block::zeroed()?;
         for i in 0..r.len {
-            self.st.device().read(r.value.phys + i, &mut b)?;
+            self.node_store.device().read(r.value.phys + i, &mut b)?;
             csums.extend_from_slice(&crc32c(0, &b[..]).to_le_bytes(), GFP_KERNEL)?;
         }
         let w = Record::Write {
@@ -59,14 +59,14 @@ impl Fs {
         at: Batch,
         upto: u64,
     ) -> Result {
-        ring::write(&self.st, self.log.area, at, batch, Flush::Later)?;
+        ring::write(&self.node_store, self.log.area, at, batch, Flush::Later)?;
         {
             let mut s = self.log.state.lock();
             s.pos = at.pos + ring::blocks_of(batch.len());
             s.seq = at.seq + 1;
         }
         drop(writer);
-        self.st.device().flush()?;
+        self.node_store.device().flush()?;
         self.log.durable.fetch_max(upto, Ordering::AcqRel);
         Ok(())
     }

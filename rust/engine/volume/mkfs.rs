@@ -113,7 +113,8 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
 /// Makes the root directory, and commits twice.
 fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
     let log = fs.commit.lock().sb.log_len;
-    fs.space.reserve_fixed(&fs.st, 0, RESERVED_BLOCKS + log)?;
+    fs.space
+        .reserve_fixed(&fs.node_store, 0, RESERVED_BLOCKS + log)?;
     let t = now();
     let attrs = Attrs {
         mode: S_IFDIR | 0o755,

@@ -162,7 +162,7 @@ impl Fs {
         if !opts.read_only {
             fs.clean_orphans().map_err(mount_error)?;
         }
-        fs.st.set_max(cache_limit(&opts, fs.geometry.total));
+        fs.node_store.set_max(cache_limit(&opts, fs.geometry.total));
         Ok(fs)
     }
 
@@ -252,7 +252,8 @@ impl Fs {
         forbidden: Option<MountError>,
     ) -> Result<Shared<Self>> {
         let nodes = cache_limit(&opts, sb.blocks);
-        let st = NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?.confine(&sb);
+        let node_store =
+            NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?.confine(&sb);
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
@@ -280,17 +281,17 @@ impl Fs {
                 next: sb.generation.saturating_add(1),
                 sb,
             },
-            st,
+            node_store,
         };
         let fs = Self::assemble(parts)?;
         if !opts.read_only {
-            fs.space.read(&fs.st)?;
+            fs.space.read(&fs.node_store)?;
             // The next inode number must be above all that are in use, or one would be given out
             // twice.
             let last = fs
                 .itree
                 .read()
-                .find_le(&fs.st, u64::MAX, &mut ValueBuf::new())?;
+                .find_le(&fs.node_store, u64::MAX, &mut ValueBuf::new())?;
             if let Some(ino) = last.filter(|ino| *ino >= fs.next_ino.load(Ordering::Relaxed)) {
                 return Err(corrupt(
                     "inode",
@@ -306,7 +307,7 @@ impl Fs {
     /// takes and frees must be accounted for. A read-only mount does without if the allocation
     /// trees are damaged, and must then stay read-only.
     pub(crate) fn read_space(&self) -> Result {
-        self.give_up_space(self.space.read(&self.st))
+        self.give_up_space(self.space.read(&self.node_store))
     }
 
     /// On a read-only mount, turns an error of the allocation trees into a warning, and gives up
@@ -329,11 +330,15 @@ impl Fs {
     /// several transactions; must not be called inside one.
     pub fn clean_orphans(&self) -> Result {
         // A mount that was read-only until now has not loaded the allocation groups.
-        self.space.read(&self.st)?;
+        self.space.read(&self.node_store)?;
         let mut at = 0;
         let mut v = ValueBuf::new();
         loop {
-            let next = self.commit.lock().orphans.find_ge(&self.st, at, &mut v)?;
+            let next = self
+                .commit
+                .lock()
+                .orphans
+                .find_ge(&self.node_store, at, &mut v)?;
             let Some(ino) = next else { return Ok(()) };
             let inode = self.iget(ino).map_err(|e| match e {
                 ESTALE => corrupt("orphan", ino, "no such inode"),
@@ -364,7 +369,7 @@ impl Fs {
     /// Drops the caches before an unmount, during which the shrinker does not work, and keeps them
     /// small from now on.
     pub fn stop_caching(&self) {
-        self.st
+        self.node_store
             .set_max(cache_limit(&self.options(), self.geometry.total).min(MOUNTING));
         // In pieces, so that other tasks can run.
         while self.shrink_scan(8192) > 0 {

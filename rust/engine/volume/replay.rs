@@ -81,7 +81,7 @@ impl Fs {
             return Ok(true);
         }
         let mut good = true;
-        let mut ahead = Ahead::new(self.st.device())?;
+        let mut ahead = Ahead::new(self.node_store.device())?;
         Self::each(payload, generation, |r| {
             let Record::Write { phys, csums, .. } = r.record else {
                 return Ok(());
@@ -108,7 +108,7 @@ impl Fs {
         seq: u64,
         payload: &mut KVVec<u8>,
     ) -> Result<Found> {
-        ring::read(&self.st, self.area(), ahead, (pos, seq), payload)
+        ring::read(&self.node_store, self.area(), ahead, (pos, seq), payload)
     }
 
     /// The acknowledged batches that cannot be replayed, where the batch `seq` at `pos` is not
@@ -124,7 +124,7 @@ impl Fs {
         if mutant::is(Mutant::DamageLog) {
             return None;
         }
-        let newest = ring::newest_behind(&self.st, self.area(), ahead, (pos, seq), end);
+        let newest = ring::newest_behind(&self.node_store, self.area(), ahead, (pos, seq), end);
         let newest = newest.or((found == Found::Unreadable).then_some(seq))?;
         Some(Lost { pos, seq, newest })
     }
@@ -133,7 +133,7 @@ impl Fs {
     /// without changing anything if acknowledged batches are damaged and the mount is to be
     /// writable. EUCLEAN for a record that cannot be true; the mount fails then.
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
-        let mut ahead = Ahead::new(self.st.device())?;
+        let mut ahead = Ahead::new(self.node_store.device())?;
         let (mut done, end, newest) = self.find_end(&mut ahead, pos, seq)?;
         *self.log.replayed.lock() = done;
         if done.lost.is_some() && !self.options().read_only {
@@ -245,9 +245,12 @@ impl Fs {
     fn claim(&self, r: &Record<'_>) -> Result {
         match r {
             Record::Write { phys, csums, .. } => {
-                self.space.claim(&self.st, *phys, csums.len() as u64 / 4)
+                self.space
+                    .claim(&self.node_store, *phys, csums.len() as u64 / 4)
             }
-            Record::Preallocate { phys, len, .. } => self.space.claim(&self.st, *phys, *len),
+            Record::Preallocate { phys, len, .. } => {
+                self.space.claim(&self.node_store, *phys, *len)
+            }
             _ => Ok(()),
         }
     }
@@ -343,7 +346,7 @@ impl Fs {
     /// blocks from `phys` on.
     fn check_extent(&self, ino: u64, start: u64, phys: u64, len: u64) -> Result {
         self.must_be(ino, S_IFREG)?;
-        if let Some(what) = self.st.space().refuses(phys, len) {
+        if let Some(what) = self.node_store.space().refuses(phys, len) {
             return Err(refuse(ino, what));
         }
         let end = start.checked_add(len).filter(|e| *e <= MAX_FILE_BLOCKS);
@@ -549,7 +552,7 @@ impl Fs {
         let written = !csums.is_empty();
         let mut at = start;
         while at < end {
-            let under = m.completed(&self.st, at, end - at)?;
+            let under = m.completed(&self.node_store, at, end - at)?;
             let to = at + under.len;
             let (from, p) = (at, phys + (at - start));
             at = to;
@@ -564,10 +567,10 @@ impl Fs {
                 gone = self.remove_extents(&mut txn, &mut m, gone, to, Budget::ALL, old)?;
             }
             if !same {
-                if !self.space.is_claimed(&self.st, p, to - from)? {
+                if !self.space.is_claimed(&self.node_store, p, to - from)? {
                     return Err(refuse(inode.ino(), "maps blocks that are in use"));
                 }
-                txn.charge(self.space.commit_busy(&self.st, p, to - from)?);
+                txn.charge(self.space.commit_busy(&self.node_store, p, to - from)?);
             }
             let e = Extent {
                 start: from,

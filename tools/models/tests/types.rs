@@ -39,7 +39,7 @@ const TYPES: &[Intruder] = &[
     Intruder(
         "r1_map_before_ordered_extent",
         "E0308",
-        "fn f(m: &mut Maps, w: NewWrite) { let _ = m.ems.insert_pinned(&w); }",
+        "fn f(m: &mut Maps, w: NewWrite) { let _ = m.extent_maps.insert_pinned(&w); }",
     ),
     Intruder(
         "r1_forged_ordered_extent",
@@ -49,7 +49,7 @@ const TYPES: &[Intruder] = &[
     Intruder(
         "r1_collect_without_the_lock",
         "E0061",
-        "fn f(m: &Maps) { let _ = m.ems.unsaved_from(0); }",
+        "fn f(m: &Maps) { let _ = m.extent_maps.unsaved_from(0); }",
     ),
     Intruder(
         "r4_delalloc_without_a_second_look",

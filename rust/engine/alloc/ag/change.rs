@@ -16,14 +16,14 @@ impl Ag {
     /// Marks the bits `[at, at + len)` of group `g`, which are free, as used by `owner`.
     pub(super) fn take(
         &mut self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         g: u64,
         at: u32,
         len: u32,
         owner: Owner,
     ) -> Result {
         let mut fresh = 0;
-        let group = self.group(st, g)?;
+        let group = self.group(node_store, g)?;
         match owner {
             Owner::Busy => group.busy += len,
             Owner::Running => delta(&mut group.run, &mut fresh)?.set.set(at, len),
@@ -65,25 +65,25 @@ impl Ag {
     }
 
     /// Marks blocks as used without checking that they are free (mkfs: the reserved areas).
-    pub fn reserve_fixed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn reserve_fixed(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
-            ag.take(st, g, at, n, Owner::Running)
+            ag.take(node_store, g, at, n, Owner::Running)
         })
     }
 
     /// Replay: marks those blocks of the range that are free as busy. Returns how many there were.
-    pub fn claim(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<u64> {
+    pub fn claim(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result<u64> {
         let mut n = 0;
         self.parts(block, len, |ag, g, at, len| {
             let (mut at, end) = (at, at + len);
             loop {
-                let used = &ag.group(st, g)?.used;
+                let used = &ag.group(node_store, g)?.used;
                 let from = used.next_clear(at, end);
                 if from >= end {
                     return Ok(());
                 }
                 at = used.next_set(from, end);
-                ag.take(st, g, from, at - from, Owner::Busy)?;
+                ag.take(node_store, g, from, at - from, Owner::Busy)?;
                 n += u64::from(at - from);
             }
         })?;
@@ -92,13 +92,13 @@ impl Ag {
 
     /// Replay: whether these blocks are free on disk, claimed, and not in use since. If not, a
     /// record maps blocks of something else.
-    pub fn is_claimed(&mut self, st: &NodeStore, block: u64, len: u64) -> Result<bool> {
+    pub fn is_claimed(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result<bool> {
         let mut good = true;
         let mut bits = Bits::zeroed()?;
         self.parts(block, len, |ag, g, at, n| {
             bits.clear(0, GROUP_BLOCKS as u32);
-            ag.disk_bits(st, g, &mut bits)?;
-            let group = ag.group(st, g)?;
+            ag.disk_bits(node_store, g, &mut bits)?;
+            let group = ag.group(node_store, g)?;
             let given = group.run.as_ref().map_or(0, |d| d.set.count_range(at, n));
             good &= bits.count_range(at, n) == 0 && given == 0;
             good &= group.used.count_range(at, n) == n;
@@ -108,10 +108,10 @@ impl Ag {
     }
 
     /// Data I/O has completed: its busy blocks enter the running transaction.
-    pub fn commit_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn commit_busy(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             let mut fresh = 0;
-            let group = ag.group(st, g)?;
+            let group = ag.group(node_store, g)?;
             delta(&mut group.run, &mut fresh)?.set.set(at, n);
             group.busy = group.busy.saturating_sub(n);
             ag.busy = ag.busy.saturating_sub(u64::from(n));
@@ -122,9 +122,9 @@ impl Ag {
     }
 
     /// Data I/O has failed or was never submitted: its blocks are free at once.
-    pub fn release_busy(&mut self, st: &NodeStore, block: u64, len: u64) -> Result {
+    pub fn release_busy(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
-            let group = ag.group(st, g)?;
+            let group = ag.group(node_store, g)?;
             group.used.clear(at, n);
             group.longest = GROUP_BLOCKS as u32;
             group.busy = group.busy.saturating_sub(n);
@@ -141,13 +141,19 @@ impl Ag {
     /// Frees blocks in the running or the committing transaction. They stay used until that
     /// transaction is durable (R7). Returns how many become free then: not those of bad groups.
     /// EUCLEAN if a block is free already.
-    pub fn free(&mut self, st: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
+    pub fn free(
+        &mut self,
+        node_store: &NodeStore,
+        block: u64,
+        len: u64,
+        by: FreedBy,
+    ) -> Result<u64> {
         let mut freed = 0;
         self.parts(block, len, |ag, g, at, n| {
-            if !ag.is_good(st, g)? {
+            if !ag.is_good(node_store, g)? {
                 return Ok(());
             }
-            let group = ag.group(st, g)?;
+            let group = ag.group(node_store, g)?;
             if group.used.count_range(at, n) != n {
                 return Err(corrupt("allocation", block, "freeing a block that is free"));
             }

@@ -29,7 +29,7 @@ impl Ag {
 
     /// Puts the commit's deltas into the tree. Returns whether something changed, and by how many
     /// blocks the free space on disk did.
-    pub fn apply(&mut self, st: &NodeStore) -> Result<(bool, i64)> {
+    pub fn apply(&mut self, node_store: &NodeStore) -> Result<(bool, i64)> {
         let mut changed = false;
         let mut by = 0i64;
         let mut from = 0;
@@ -41,7 +41,7 @@ impl Ag {
                 continue;
             }
             bits.clear(0, GROUP_BLOCKS as u32);
-            self.disk_bits(st, g, &mut bits)?;
+            self.disk_bits(node_store, g, &mut bits)?;
             let cap = self.group_len(g);
             let Some(group) = self.groups.get_mut(&g) else {
                 continue;
@@ -57,7 +57,7 @@ impl Ag {
             // needs no nodes for its former bitmaps. A removal may need neighbouring nodes, and
             // they may be damaged; then the record stays.
             let removed = free == cap
-                && match self.tree.remove(st, g) {
+                && match self.tree.remove(node_store, g) {
                     Err(e) if e == ENOMEM => return Err(e),
                     r => r.is_ok(),
                 };
@@ -65,9 +65,9 @@ impl Ag {
                 value.clear();
                 value.extend_from_slice(&free.to_le_bytes(), GFP_KERNEL)?;
                 bits.store(&mut value)?;
-                self.tree.insert(st, g, &value)?;
+                self.tree.insert(node_store, g, &value)?;
             }
-            self.put_summary(st, g, free as u16)?;
+            self.put_summary(node_store, g, free as u16)?;
             changed = true;
         }
         self.on_disk = self.on_disk.saturating_add_signed(by);
@@ -76,12 +76,12 @@ impl Ag {
 
     /// Writes the free count of group `g` to its summary record. A record in which all groups are
     /// empty is removed.
-    fn put_summary(&mut self, st: &NodeStore, g: u64, free: u16) -> Result {
+    fn put_summary(&mut self, node_store: &NodeStore, g: u64, free: u16) -> Result {
         let key = SUMMARY_KEY + g / SUMMARY_GROUPS;
         let first = g - g % SUMMARY_GROUPS;
         let mut v = ValueBuf::new();
         let mut out = KVec::new();
-        if self.tree.get(st, key, &mut v)? {
+        if self.tree.get(node_store, key, &mut v)? {
             out.extend_from_slice(v.as_slice(), GFP_KERNEL)?;
         } else {
             for i in 0..SUMMARY_GROUPS {
@@ -98,9 +98,9 @@ impl Ag {
             .zip(out.chunks_exact(2))
             .all(|(g, n)| n == (self.group_len(g) as u16).to_le_bytes());
         if all_free {
-            return self.tree.remove(st, key).map(|_| ());
+            return self.tree.remove(node_store, key).map(|_| ());
         }
-        self.tree.insert(st, key, &out)
+        self.tree.insert(node_store, key, &out)
     }
 
     /// Calls `f(block, len)` for the runs that the commit frees.

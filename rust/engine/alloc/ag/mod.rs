@@ -230,7 +230,7 @@ impl Ag {
     }
 
     /// Reads the free counts, unless that has been done. EUCLEAN if they are damaged, EIO, ENOMEM.
-    pub fn read(&mut self, st: &NodeStore) -> Result {
+    pub fn read(&mut self, node_store: &NodeStore) -> Result {
         if self.read {
             return Ok(());
         }
@@ -240,7 +240,7 @@ impl Ag {
             free.push(self.group_len(g) as u16, GFP_KERNEL)?;
         }
         self.free = free;
-        let r = self.load_summaries(st).and_then(|()| self.count());
+        let r = self.load_summaries(node_store).and_then(|()| self.count());
         if r.is_err() {
             self.free.clear();
         }
@@ -265,10 +265,10 @@ impl Ag {
     }
 
     /// Reads the summary records. Groups without one are empty.
-    fn load_summaries(&mut self, st: &NodeStore) -> Result {
+    fn load_summaries(&mut self, node_store: &NodeStore) -> Result {
         let mut v = ValueBuf::new();
         let mut from = SUMMARY_KEY;
-        while let Some(key) = self.tree.find_ge(st, from, &mut v)? {
+        while let Some(key) = self.tree.find_ge(node_store, from, &mut v)? {
             let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
             if first >= self.free.len() as u64 {
                 return Err(corrupt("free counts", key, "of groups that do not exist"));
@@ -349,9 +349,9 @@ impl Ag {
 
     /// Reads a group's bitmap on disk into `bits`. True if the group has a record. EUCLEAN if it is
     /// damaged.
-    fn disk_bits(&self, st: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
+    fn disk_bits(&self, node_store: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
         let mut v = ValueBuf::new();
-        if !self.tree.get(st, g, &mut v)? {
+        if !self.tree.get(node_store, g, &mut v)? {
             return Ok(false);
         }
         let bad = || corrupt("bitmap", g, "wrong length of the record");
@@ -368,12 +368,12 @@ impl Ag {
     }
 
     /// Group `g`, read from the tree if it is not in memory. A damaged one becomes bad: EUCLEAN.
-    fn group(&mut self, st: &NodeStore, g: u64) -> Result<&mut Group> {
+    fn group(&mut self, node_store: &NodeStore, g: u64) -> Result<&mut Group> {
         if self.bad.get(&g).is_some() {
             return Err(EUCLEAN);
         }
         if self.groups.get(&g).is_none() {
-            if let Err(e) = self.load_group(st, g) {
+            if let Err(e) = self.load_group(node_store, g) {
                 if e != ENOMEM {
                     self.condemn(g)?;
                 }
@@ -387,9 +387,9 @@ impl Ag {
     }
 
     /// Reads group `g` into memory, and checks its bitmap against the free count.
-    fn load_group(&mut self, st: &NodeStore, g: u64) -> Result {
+    fn load_group(&mut self, node_store: &NodeStore, g: u64) -> Result {
         let mut used = Bits::zeroed()?;
-        self.disk_bits(st, g, &mut used)?;
+        self.disk_bits(node_store, g, &mut used)?;
         let cap = self.group_len(g);
         used.set(cap, GROUP_BLOCKS as u32 - cap);
         let free = GROUP_BLOCKS as u32 - used.count();
@@ -428,8 +428,8 @@ impl Ag {
     }
 
     /// Whether the group can be used. Reads its bitmap if it is not in memory.
-    fn is_good(&mut self, st: &NodeStore, g: u64) -> Result<bool> {
-        let r = self.group(st, g).map(|_| true);
+    fn is_good(&mut self, node_store: &NodeStore, g: u64) -> Result<bool> {
+        let r = self.group(node_store, g).map(|_| true);
         match r {
             Err(_) if self.bad.get(&g).is_some() => Ok(false),
             r => r,

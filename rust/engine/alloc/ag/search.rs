@@ -107,34 +107,42 @@ impl Ag {
     /// Allocates a run of up to `want` blocks near `goal`; a shorter one if there is no run of that
     /// length within reach. Returns its first block, its length and the blocks kept behind it, or
     /// `None` if the AG is full.
-    pub fn alloc(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+    pub fn alloc(
+        &mut self,
+        node_store: &NodeStore,
+        w: Wish,
+    ) -> Result<Option<(u64, u32, Option<Kept>)>> {
         if let Some(k) = w.kept {
             self.release_kept(k);
         }
         if self.left == 0 {
             return Ok(None);
         }
-        let found = self.search(st, w)?;
+        let found = self.search(node_store, w)?;
         if found.is_some() || self.kept.is_empty() {
             return Ok(found);
         }
         // Only kept blocks are left.
         self.kept.clear();
-        self.search(st, w)
+        self.search(node_store, w)
     }
 
     /// Looks for a run, takes it, and keeps blocks behind it; as [`Ag::alloc`], but leaves kept
     /// blocks alone.
-    fn search(&mut self, st: &NodeStore, w: Wish) -> Result<Option<(u64, u32, Option<Kept>)>> {
+    fn search(
+        &mut self,
+        node_store: &NodeStore,
+        w: Wish,
+    ) -> Result<Option<(u64, u32, Option<Kept>)>> {
         let want = w.want.clamp(1, GROUP_BLOCKS as u32);
         let meta = w.owner == Owner::Committing;
         let cursor = if meta { self.meta_cursor } else { self.cursor };
         let start = w.goal.filter(|g| *g < self.len).unwrap_or(cursor);
-        let Some(found) = self.best_run(st, start, want, w.keep)? else {
+        let Some(found) = self.best_run(node_store, start, want, w.keep)? else {
             return Ok(None);
         };
         let len = found.len.min(want);
-        self.take(st, found.group, found.at, len, w.owner)?;
+        self.take(node_store, found.group, found.at, len, w.owner)?;
         let first = found.group * GROUP_BLOCKS + u64::from(found.at);
         let next = first + u64::from(len);
         let kept = match (found.len - len).min(w.keep) {
@@ -153,7 +161,7 @@ impl Ag {
     /// longest one in the groups that are searched.
     fn best_run(
         &mut self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         start: u64,
         want: u32,
         keep: u32,
@@ -173,12 +181,12 @@ impl Ag {
             } else {
                 0
             };
-            if !self.is_good(st, c)? {
+            if !self.is_good(node_store, c)? {
                 // The group is bad now and counts as full, so this ends.
                 continue;
             }
             attempt += 1;
-            let longest = self.group(st, c)?.longest;
+            let longest = self.group(node_store, c)?.longest;
             if best.as_ref().is_none_or(|b| b.len < longest) {
                 let look = both.min(longest).max(1);
                 if let Some((at, len)) = self.run_in_group(c, from, want, look)? {

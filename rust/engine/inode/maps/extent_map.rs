@@ -157,7 +157,7 @@ impl ExtentMaps {
     /// dropped modified maps, so the caller must keep fsyncs from relying on the log.
     pub(in crate::engine) fn insert_pinned(&mut self, proof: &OrderedExtent) -> Result {
         self.unsaved.cover(proof.start(), proof.len())?;
-        self.maps.carve(proof.start(), proof.len(), |_| ())?;
+        self.maps.remove_range(proof.start(), proof.len(), |_| ())?;
         let value = Em {
             phys: proof.phys(),
             pinned: proof.id(),
@@ -195,7 +195,7 @@ impl ExtentMaps {
     /// Nothing in the range is left for a fast fsync to look at.
     fn saved(&mut self, start: u64, len: u64) {
         // Without memory the range stays covered, which costs the next fsync a look.
-        let _ = self.unsaved.carve(start, len, |_| ());
+        let _ = self.unsaved.remove_range(start, len, |_| ());
     }
 
     /// The first map in `[from, to)` whose I/O is in flight.
@@ -220,7 +220,7 @@ impl ExtentMaps {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
             if r.value.pinned == o.id() {
-                self.maps.carve(r.start, r.len, |_| ())?;
+                self.maps.remove_range(r.start, r.len, |_| ())?;
                 self.saved(r.start, r.len);
             }
             from = r.end();
@@ -269,7 +269,7 @@ impl ExtentMaps {
     /// Drops the maps of a range in which the extent tree has changed (punch, truncate,
     /// preallocation). ENOMEM.
     pub fn invalidate(&mut self, start: u64, len: u64) -> Result {
-        self.maps.carve(start, len, |_| ())?;
+        self.maps.remove_range(start, len, |_| ())?;
         self.saved(start, len);
         Ok(())
     }
@@ -298,7 +298,7 @@ impl ExtentMaps {
                 continue;
             };
             // R2 holds here as well. Whole maps are dropped, which needs no memory.
-            if em.clean() && (keep || self.maps.carve(r.start, r.len, |_| ()).is_err()) {
+            if em.clean() && (keep || self.maps.remove_range(r.start, r.len, |_| ()).is_err()) {
                 self.clean += 1;
             }
         }
@@ -341,7 +341,7 @@ impl ExtentMaps {
             if may_go && dropped < max {
                 // The whole map goes, even if it reaches beyond the range, because that needs no
                 // memory.
-                if self.maps.carve(r.start, r.len, |_| ()).is_ok() {
+                if self.maps.remove_range(r.start, r.len, |_| ()).is_ok() {
                     dropped += 1;
                     continue;
                 }

@@ -54,9 +54,9 @@ impl Delalloc {
         self.0.at_or_after(block)
     }
 
-    /// Removes `[start, start + len)`; see [`RangeMap::carve`].
-    pub fn carve(&mut self, start: u64, len: u64, gone: impl FnMut(Range<()>)) -> Result {
-        self.0.carve(start, len, gone)
+    /// Removes `[start, start + len)`; see [`RangeMap::remove_range`].
+    pub fn remove_range(&mut self, start: u64, len: u64, gone: impl FnMut(Range<()>)) -> Result {
+        self.0.remove_range(start, len, gone)
     }
 
     fn insert(&mut self, r: Range<()>) -> Result {
@@ -73,7 +73,7 @@ pub struct Maps {
     /// Completed mappings.
     pub tree: Tree,
     /// Extent maps.
-    pub ems: ExtentMaps,
+    pub extent_maps: ExtentMaps,
     /// Delalloc ranges. Each of their blocks has one block reserved.
     pub delalloc: Delalloc,
     /// The number of allocated data blocks in the tree.
@@ -90,7 +90,7 @@ impl Maps {
     pub fn new(tree: Tree, blocks: u64) -> Self {
         Self {
             tree,
-            ems: ExtentMaps::new(),
+            extent_maps: ExtentMaps::new(),
             delalloc: Delalloc(RangeMap::new()),
             blocks,
             new_blocks: RangeMap::new(),
@@ -105,7 +105,7 @@ impl Maps {
 
     /// Notes that the range is about to be written, so its holes will be new blocks. On error
     /// nothing is changed.
-    pub fn expect_new(&mut self, st: &NodeStore, start: u64, len: u64) -> Result {
+    pub fn expect_new(&mut self, node_store: &NodeStore, start: u64, len: u64) -> Result {
         let end = start.saturating_add(len);
         let mut at = start;
         let r = loop {
@@ -116,7 +116,7 @@ impl Maps {
             if at >= end {
                 return Ok(());
             }
-            let run = match self.completed(st, at, end - at) {
+            let run = match self.completed(node_store, at, end - at) {
                 Ok(run) => run,
                 Err(e) => break e,
             };
@@ -145,7 +145,10 @@ impl Maps {
             let stop = r.end().min(end);
             while at < stop {
                 let dirty = self.delalloc.at_or_after(at).map(|d| (d.start, d.end()));
-                let flying = self.ems.first_pinned(at, stop).map(|f| (f.start, f.end()));
+                let flying = self
+                    .extent_maps
+                    .first_pinned(at, stop)
+                    .map(|f| (f.start, f.end()));
                 // The first range that is still to be written.
                 let keep = [dirty, flying].into_iter().flatten().min();
                 let (from, to) = keep.filter(|k| k.0 < stop).unwrap_or((stop, stop));
@@ -160,41 +163,41 @@ impl Maps {
     pub fn mapped(&mut self, start: u64, len: u64) {
         // Without memory to cut a range, the range stays until its surroundings go. Meanwhile
         // stat(2) shows too many blocks.
-        let _ = self.new_blocks.carve(start, len, |_| ());
+        let _ = self.new_blocks.remove_range(start, len, |_| ());
     }
 
     /// The extent record that contains `block`. Its bytes are left in `v`.
     pub fn extent_at(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         block: u64,
         v: &mut ValueBuf,
     ) -> Result<Option<Extent>> {
-        let Some(key) = self.tree.find_le(st, block, v)? else {
+        let Some(key) = self.tree.find_le(node_store, block, v)? else {
             return Ok(None);
         };
-        let e = Extent::decode(key, v.as_slice(), st.space())?;
+        let e = Extent::decode(key, v.as_slice(), node_store.space())?;
         Ok((e.end() > block).then_some(e))
     }
 
     /// The first extent record that ends after `block`. Its bytes are left in `v`.
     pub fn extent_at_or_after(
         &self,
-        st: &NodeStore,
+        node_store: &NodeStore,
         block: u64,
         v: &mut ValueBuf,
     ) -> Result<Option<Extent>> {
-        if let Some(e) = self.extent_at(st, block, v)? {
+        if let Some(e) = self.extent_at(node_store, block, v)? {
             return Ok(Some(e));
         }
-        let Some(key) = self.tree.find_ge(st, block, v)? else {
+        let Some(key) = self.tree.find_ge(node_store, block, v)? else {
             return Ok(None);
         };
-        Ok(Some(Extent::decode(key, v.as_slice(), st.space())?))
+        Ok(Some(Extent::decode(key, v.as_slice(), node_store.space())?))
     }
 
     /// The completed mapping at `block`, at most `max` blocks long.
-    pub fn completed(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
+    pub fn completed(&self, node_store: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
         let max = max.min(MAX_FILE_BLOCKS.saturating_sub(block)).max(1);
         let mut v = ValueBuf::new();
         let hole = |len: u64| Mapping {
@@ -204,7 +207,7 @@ impl Maps {
             phys: 0,
             cookie: 0,
         };
-        let Some(e) = self.extent_at_or_after(st, block, &mut v)? else {
+        let Some(e) = self.extent_at_or_after(node_store, block, &mut v)? else {
             return Ok(hole(max));
         };
         if e.start > block {
@@ -226,7 +229,7 @@ impl Maps {
             if m.len >= max {
                 break;
             }
-            let Some(n) = self.extent_at(st, m.start + m.len, &mut v)? else {
+            let Some(n) = self.extent_at(node_store, m.start + m.len, &mut v)? else {
                 break;
             };
             if n.start != m.start + m.len || n.phys != m.phys + m.len || n.unwritten != e.unwritten
@@ -241,8 +244,8 @@ impl Maps {
 
     /// The mapping for a read at `block`: a clean or modified extent map, else the tree. Pinned
     /// maps are ignored, because their blocks may not be written yet.
-    pub fn readable(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
-        if let Some(r) = self.ems.at(block).filter(|r| r.value.pinned == 0) {
+    pub fn readable(&self, node_store: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
+        if let Some(r) = self.extent_maps.at(block).filter(|r| r.value.pinned == 0) {
             let off = block - r.start;
             return Ok(Mapping {
                 start: block,
@@ -252,12 +255,12 @@ impl Maps {
                 cookie: 0,
             });
         }
-        self.completed(st, block, max)
+        self.completed(node_store, block, max)
     }
 
     /// The mapping that SEEK_DATA and fiemap see at `block`: delalloc, I/O in flight, then the
     /// tree.
-    pub fn visible(&self, st: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
+    pub fn visible(&self, node_store: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
         let mut max = max.max(1);
         match self.delalloc.at_or_after(block) {
             Some(d) if d.start <= block => {
@@ -272,7 +275,7 @@ impl Maps {
             Some(d) => max = max.min(d.start - block),
             None => (),
         }
-        match self.ems.at_or_after(block) {
+        match self.extent_maps.at_or_after(block) {
             Some(r) if r.start <= block => {
                 let off = block - r.start;
                 return Ok(Mapping {
@@ -286,26 +289,29 @@ impl Maps {
             Some(r) => max = max.min(r.start - block),
             None => (),
         }
-        self.completed(st, block, max)
+        self.completed(node_store, block, max)
     }
 
     /// The state that a buffered write finds at `block`. Inserts nothing.
-    pub fn writable(&self, st: &NodeStore, block: u64, max: u64) -> Result<Writable> {
+    pub fn writable(&self, node_store: &NodeStore, block: u64, max: u64) -> Result<Writable> {
         let mut max = max.max(1);
         match self.delalloc.at_or_after(block) {
             Some(d) if d.start <= block => {
                 let len = (d.end() - block).min(max);
-                return Ok(Writable::Delalloc(len, self.completed(st, block, len)?));
+                return Ok(Writable::Delalloc(
+                    len,
+                    self.completed(node_store, block, len)?,
+                ));
             }
             Some(d) => max = max.min(d.start - block),
             None => (),
         }
         // Preallocated blocks with I/O in flight will be written, so this write needs new blocks.
-        let under = self.completed(st, block, max)?;
+        let under = self.completed(node_store, block, max)?;
         if under.kind != MapKind::Unwritten {
             return Ok(Writable::Needs(under));
         }
-        let flight = self.ems.first_in_place(block, block + under.len);
+        let flight = self.extent_maps.first_in_place(block, block + under.len);
         match flight {
             Some(r) if r.start <= block => {
                 let len = under.len.min(r.end() - block);
@@ -345,9 +351,9 @@ impl DelallocGuard<'_> {
     /// Inserts delalloc at `block` for at most `reserved` blocks. Returns how many blocks of the
     /// reservation the inode owns now; the caller gives the rest back. Zero: another task has made
     /// the range writable in between.
-    pub fn insert(&mut self, st: &NodeStore, block: u64, reserved: u64) -> Result<u64> {
+    pub fn insert(&mut self, node_store: &NodeStore, block: u64, reserved: u64) -> Result<u64> {
         let mut hole = false;
-        let len = match self.maps.writable(st, block, reserved)? {
+        let len = match self.maps.writable(node_store, block, reserved)? {
             Writable::Needs(under) => {
                 hole = under.kind == MapKind::Hole;
                 under.len.min(reserved)

@@ -92,7 +92,7 @@ impl<V: RangeValue> RangeMap<V> {
 
     /// Removes the parts of all ranges that are in `[start, start + len)` and calls `gone` with
     /// each part. Cuts ranges that reach beyond. On error (ENOMEM) nothing is changed.
-    pub fn carve(&mut self, start: u64, len: u64, mut gone: impl FnMut(Range<V>)) -> Result {
+    pub fn remove_range(&mut self, start: u64, len: u64, mut gone: impl FnMut(Range<V>)) -> Result {
         let end = start.saturating_add(len);
         if start >= end {
             return Ok(());
@@ -130,7 +130,8 @@ impl<V: RangeValue> RangeMap<V> {
         if r.len == 0 {
             return Ok(());
         }
-        // INVARIANT: no overlap: the caller has carved or looked. The look-up is for debug builds only.
+        // INVARIANT: no overlap: the caller has emptied the range or looked. The look-up is for debug
+        // builds only.
         if cfg!(debug_assertions) {
             let next = self.at_or_after(r.start);
             check(

@@ -80,7 +80,7 @@ impl Fs {
                 self.ordered_until(inode, || !inode.ordered.lock().direct(block, end));
             }
             let m = inode.maps.read();
-            let r = Self::with_cookie(inode, m.readable(&self.st, block, max)?);
+            let r = Self::with_cookie(inode, m.readable(&self.node_store, block, max)?);
             drop(m);
             if inode.direct.load(Ordering::Acquire) == 0
                 || !inode.ordered.lock().direct(r.start, r.len)
@@ -97,7 +97,10 @@ impl Fs {
     pub fn map_report(&self, inode: &Inode, block: u64, max: u64) -> Result<Mapping> {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
-        Ok(Self::with_cookie(inode, m.visible(&self.st, block, max)?))
+        Ok(Self::with_cookie(
+            inode,
+            m.visible(&self.node_store, block, max)?,
+        ))
     }
 
     /// Makes a range writable through the page cache, for a buffered write or a page fault. May
@@ -120,7 +123,7 @@ impl Fs {
         loop {
             let need = {
                 let m = inode.maps.read();
-                match m.writable(&self.st, block, max)? {
+                match m.writable(&self.node_store, block, max)? {
                     Writable::Delalloc(len, under) => {
                         return Ok(self.mapped(inode, Self::over(inode, block, len, under)))
                     }
@@ -137,14 +140,14 @@ impl Fs {
             };
             self.throttle()?;
             let got = self.reserve_data(need)?;
-            if let Err(e) = self.st.device().pass(Window::MapWrite) {
+            if let Err(e) = self.node_store.device().pass(Window::MapWrite) {
                 self.space.unreserve(got + meta_for(got));
                 return Err(e);
             }
             let (kept, meta) = {
                 let mut m = inode.maps.write();
                 let before = m.delalloc.total();
-                let r = m.delalloc_guard().insert(&self.st, block, got);
+                let r = m.delalloc_guard().insert(&self.node_store, block, got);
                 if matches!(r, Ok(n) if n > 0) {
                     inode.bump(&mut m);
                 }
@@ -222,7 +225,7 @@ impl Fs {
         let mut m = inode.maps.write();
         let before = m.delalloc.total();
         let mut n = 0;
-        if m.delalloc.carve(start, len, |r| n += r.len).is_err() {
+        if m.delalloc.remove_range(start, len, |r| n += r.len).is_err() {
             pr_warn!(
                 "{}: inode {}: no memory to release a reservation\n",
                 self.device_name(),
@@ -270,7 +273,7 @@ impl Fs {
         let m = inode.maps.read();
         let mut at = start;
         while at < end {
-            let e = m.completed(&self.st, at, end - at)?;
+            let e = m.completed(&self.node_store, at, end - at)?;
             if e.kind == MapKind::Hole {
                 return Ok(false);
             }
@@ -357,7 +360,7 @@ impl Fs {
                 Some(r) => r.start.min(end) - at,
                 None => end - at,
             };
-            let len = match m.completed(&self.st, at, gap) {
+            let len = match m.completed(&self.node_store, at, gap) {
                 // Written in place: nothing is allocated.
                 Ok(u) if u.kind == MapKind::Unwritten => u.len,
                 Ok(u) => {
@@ -384,7 +387,7 @@ impl Fs {
         direct: bool,
         extra: u64,
     ) -> Result<Option<Started>> {
-        let starting = Starting::enter(inode, self.st.device());
+        let starting = Starting::enter(inode, self.node_store.device());
         let mut m = inode.maps.write();
         // Ordered extents are inserted with `maps` held exclusively, so this stays true while it is
         // held.
@@ -411,7 +414,7 @@ impl Fs {
             direct,
         };
         if !place.in_place {
-            m.expect_new(&self.st, start, place.len)
+            m.expect_new(&self.node_store, start, place.len)
                 .map_err(|e| self.give_back(&place, e))?;
         }
         let ordered = starting.publish(&mut m, write).map_err(|e| {
@@ -424,7 +427,7 @@ impl Fs {
             inode.direct.fetch_add(1, Ordering::AcqRel);
         }
         self.pay_for_write(inode, &mut m, start, &place, direct, extra);
-        m.ems.recount(&self.em_count);
+        m.extent_maps.recount(&self.em_count);
         Ok(Some(Started {
             phys: place.phys,
             len: place.len,
@@ -435,7 +438,7 @@ impl Fs {
     /// Decides where a prefix of `[start, start + n)` goes: to the preallocated blocks that are
     /// mapped there, or else to new blocks, which it allocates as busy.
     fn place_write(&self, inode: &Inode, m: &mut Maps, start: u64, n: u64) -> Result<Place> {
-        let under = m.completed(&self.st, start, n)?;
+        let under = m.completed(&self.node_store, start, n)?;
         if under.kind == MapKind::Unwritten && m.delalloc.at(start).is_none() {
             let len = m
                 .delalloc
@@ -456,8 +459,10 @@ impl Fs {
         } else {
             0
         };
-        let (st, kept) = (&self.st, &mut m.kept);
-        let run = self.space.append(st, want, goal, Owner::Busy, kept, keep)?;
+        let (node_store, kept) = (&self.node_store, &mut m.kept);
+        let run = self
+            .space
+            .append(node_store, want, goal, Owner::Busy, kept, keep)?;
         Ok(Place {
             phys: run.start,
             len: run.len,
@@ -471,7 +476,7 @@ impl Fs {
         let released = !place.in_place
             && self
                 .space
-                .release_busy(&self.st, place.phys, place.len)
+                .release_busy(&self.node_store, place.phys, place.len)
                 .is_ok();
         if released {
             self.space.reserve_forced(place.len);
@@ -493,7 +498,7 @@ impl Fs {
         let before = m.delalloc.total();
         let mut paid = 0;
         if !direct {
-            let r = m.delalloc.carve(start, place.len, |r| paid += r.len);
+            let r = m.delalloc.remove_range(start, place.len, |r| paid += r.len);
             if r.is_err() {
                 pr_warn!(
                     "{}: inode {}: no memory to drop the delalloc of a started write\n",
@@ -525,7 +530,7 @@ impl Fs {
         let mut at = start;
         let mut groups = 0;
         while at < start + n {
-            let e = m.completed(&self.st, at, start + n - at)?;
+            let e = m.completed(&self.node_store, at, start + n - at)?;
             if e.kind == MapKind::Unwritten && m.delalloc.at(at).is_none() && at > start {
                 break;
             }
@@ -545,11 +550,11 @@ impl Fs {
         let Some(before) = start.checked_sub(1) else {
             return Ok(None);
         };
-        if let Some(r) = m.ems.at(before) {
+        if let Some(r) = m.extent_maps.at(before) {
             return Ok(Some(r.value.phys + (before - r.start) + 1));
         }
         let mut v = ValueBuf::new();
-        let e = m.extent_at(&self.st, before, &mut v)?;
+        let e = m.extent_at(&self.node_store, before, &mut v)?;
         Ok(e.map(|e| e.phys + (before - e.start) + 1))
     }
 
@@ -570,7 +575,7 @@ impl Fs {
         let inode = o.inode().clone();
         if r.is_err() {
             let mut m = inode.maps.write();
-            if m.ems.failed(&o).is_err() {
+            if m.extent_maps.failed(&o).is_err() {
                 self.abort("no memory to undo a failed write");
             }
             m.recheck_new(o.start(), o.len());
@@ -580,7 +585,7 @@ impl Fs {
             self.break_log();
             drop(m);
             if !o.in_place() {
-                let freed = self.space.release_busy(&self.st, o.phys(), o.len());
+                let freed = self.space.release_busy(&self.node_store, o.phys(), o.len());
                 freed.unwrap_or_else(|_| self.abort("cannot release the blocks of a failed write"));
             }
         }
@@ -633,7 +638,7 @@ impl Fs {
         if !o.in_place() {
             let touched = self
                 .space
-                .commit_busy(&self.st, o.phys(), o.len())
+                .commit_busy(&self.node_store, o.phys(), o.len())
                 .inspect_err(|_| self.abort("cannot complete a write"))?;
             txn.charge(touched);
         }
@@ -649,7 +654,7 @@ impl Fs {
         // which keeps the old content.
         self.add_extent(&mut txn, &mut m, &e, o.csums())
             .inspect_err(|_| self.abort("cannot map a completed write"))?;
-        m.ems.completed(o, txn.generation());
+        m.extent_maps.completed(o, txn.generation());
         m.mapped(start, o.len());
         inode.bump(&mut m);
         // Under `maps`, so that an fsync that finds the extents finds the size, too.
@@ -688,8 +693,8 @@ impl Fs {
         let Some(mut m) = inode.maps.try_write() else {
             return false;
         };
-        let (dropped, kept) = m.ems.release(start, len, usize::MAX);
-        m.ems.recount(&self.em_count);
+        let (dropped, kept) = m.extent_maps.release(start, len, usize::MAX);
+        m.extent_maps.recount(&self.em_count);
         if dropped + kept > 0 {
             let (dropped, kept) = (dropped as u64, kept as u64);
             trace::release_maps(self.dev(), inode.ino(), start, len, dropped, kept, false);

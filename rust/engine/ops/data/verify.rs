@@ -49,8 +49,8 @@ impl Fs {
         let _nofs = NoFs::enter();
         let m = inode.maps.read();
         let mut verdict = Verdict::Moved;
-        m.tree.scan_le(&self.st, block, |key, v| {
-            let e = Extent::decode(key, v, self.st.space())?;
+        m.tree.scan_le(&self.node_store, block, |key, v| {
+            let e = Extent::decode(key, v, self.node_store.space())?;
             if let Says::Here(off) = says(&e, block, phys) {
                 verdict = match e.csum(v, off)? {
                     Some(want) if want != crc => Verdict::Bad(want),
@@ -72,8 +72,8 @@ impl Fs {
         while good < crcs.len() {
             let before = good;
             let start = block.saturating_add(good as u64);
-            m.tree.scan_le(&self.st, start, |key, v| {
-                let e = Extent::decode(key, v, self.st.space())?;
+            m.tree.scan_le(&self.node_store, start, |key, v| {
+                let e = Extent::decode(key, v, self.node_store.space())?;
                 let at = block.saturating_add(good as u64);
                 let Says::Here(off) = says(&e, at, phys.saturating_add(good as u64)) else {
                     return Ok(false);
