@@ -78,7 +78,7 @@ pub struct Space {
     /// The free blocks that nothing has reserved, less the pool. Below zero, the pool is in use.
     unreserved: AtomicI64,
     /// Blocks freed by transactions that are not durable.
-    pinned: AtomicI64,
+    freed: AtomicI64,
     /// Groups without a used block.
     empty_groups: AtomicI64,
     /// Blocks that only operations that make room, completions and commits may use.
@@ -117,7 +117,7 @@ impl Space {
             ag_blocks,
             total,
             unreserved: AtomicI64::new(free as i64 - pool),
-            pinned: AtomicI64::new(0),
+            freed: AtomicI64::new(0),
             empty_groups: AtomicI64::new(0),
             pool,
             rotor: AtomicU32::new(0),
@@ -195,9 +195,9 @@ impl Space {
     /// (free blocks for users, blocks freed and not durably so, blocks left of the pool)
     pub fn counts(&self) -> (u64, u64, u64) {
         let free = self.unreserved.load(Ordering::Relaxed);
-        let pinned = self.pinned.load(Ordering::Relaxed).max(0) as u64;
+        let freed = self.freed.load(Ordering::Relaxed).max(0) as u64;
         let pool = (self.pool + free.min(0)).max(0) as u64;
-        (free.max(0) as u64, pinned, pool)
+        (free.max(0) as u64, freed, pool)
     }
 
     /// The blocks that the bitmaps of groups without a used block will need when the groups are
@@ -219,8 +219,8 @@ impl Space {
     }
 
     /// The number of blocks that become free when the transactions that freed them are durable.
-    pub fn pinned(&self) -> u64 {
-        self.pinned.load(Ordering::Relaxed).max(0) as u64
+    pub fn freed(&self) -> u64 {
+        self.freed.load(Ordering::Relaxed).max(0) as u64
     }
 
     /// Reserves `n` blocks. ENOSPC.
@@ -447,7 +447,7 @@ impl Space {
                 self.count_empty(&mut ag);
                 freed
             };
-            self.pinned.fetch_add(freed as i64, Ordering::Relaxed);
+            self.freed.fetch_add(freed as i64, Ordering::Relaxed);
         }
         Ok(touched)
     }
@@ -502,7 +502,7 @@ impl Space {
         }
         // In this order, so that no task finds neither free blocks nor blocks about to be freed.
         self.unreserve(n);
-        self.pinned.fetch_sub(n as i64, Ordering::Relaxed);
+        self.freed.fetch_sub(n as i64, Ordering::Relaxed);
         Ok(())
     }
 
@@ -524,9 +524,9 @@ impl Space {
         )
     }
 
-    /// Nothing is under way: all that was reserved has been allocated or given back, but for `promised` blocks
+    /// Nothing is under way: all that was reserved has been allocated or given back, but for `for_commit` blocks
     /// that the next commit may need.
-    pub fn check_reserved(&self, promised: u64) -> Result {
+    pub fn check_reserved(&self, for_commit: u64) -> Result {
         if self.state.load(Ordering::Acquire) != READ {
             return Ok(());
         }
@@ -538,11 +538,11 @@ impl Space {
             free += ag.free_blocks() as i64;
         }
         let unreserved = self.unreserved.load(Ordering::Relaxed);
-        let pinned = self.pinned.load(Ordering::Relaxed);
+        let freed = self.freed.load(Ordering::Relaxed);
         check(
             Invariant::Reserved,
-            unreserved + self.pool + promised as i64 == free && pinned == 0,
-            format_args!("{unreserved} unreserved, {} in the pool, {promised} promised, {pinned} pinned, {free} free", self.pool),
+            unreserved + self.pool + for_commit as i64 == free && freed == 0,
+            format_args!("{unreserved} unreserved, {} in the pool, {for_commit} reserved for the commit, {freed} freed, {free} free", self.pool),
         )
     }
 }

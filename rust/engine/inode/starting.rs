@@ -8,7 +8,7 @@
 //! - `OrderedSet::insert` requires a [`SharedSide`], the shared side of `Inode.ordered_sem`.
 //!   Outside of this directory only [`Starting`] holds one, and the one call of [`Starting::enter`]
 //!   is in `Fs::start_write` (`scripts/layers` checks that).
-//! - `ExtentMaps::insert_pinned` requires the `OrderedExtent` that only `OrderedSet::insert` makes,
+//! - `ExtentMaps::insert_in_flight` requires the `OrderedExtent` that only `OrderedSet::insert` makes,
 //!   so the compiler enforces the order.
 //! - `ExtentMaps::unsaved_from`, by which a fast fsync finds what it has to log, requires a
 //!   `Collecting`, which holds the exclusive side.
@@ -105,7 +105,7 @@ impl<'a> Starting<'a> {
         self.tell(&ordered, trace::ordered_insert);
         let _ = self.device.pass(Window::OrderedInserted);
         // ... the extent map second: its type requires the ordered extent.
-        if let Err(e) = maps.extent_maps.insert_pinned(&ordered) {
+        if let Err(e) = maps.extent_maps.insert_in_flight(&ordered) {
             self.inode.ordered.lock().remove(ordered);
             return Err(e);
         }
@@ -133,7 +133,7 @@ impl<'a> Starting<'a> {
     #[cfg(any(ordofs_mutants, ordofs_mutant_r1_order))]
     fn publish_swapped(&self, maps: &mut Maps, write: NewWrite) -> Result<Ordered> {
         let ordered = self.inode.ordered.lock().unproved(&self.side, write)?;
-        maps.extent_maps.insert_pinned(&ordered)?;
+        maps.extent_maps.insert_in_flight(&ordered)?;
         self.tell(&ordered, trace::ordered_mapped);
         let _ = self.device.pass(Window::OrderedInserted);
         self.inode.ordered.lock().insert_late(&ordered)?;

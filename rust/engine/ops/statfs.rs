@@ -13,13 +13,13 @@ impl Fs {
     /// The numbers for statfs(2), in blocks and inodes. Blocks that were freed and wait for a
     /// commit count as free, because an operation that needs them commits.
     pub fn statfs(&self) -> StatFs {
-        let (free, pinned, pool) = self.space.counts();
+        let (free, freed, pool) = self.space.counts();
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         StatFs {
             blocks: self.geometry.total,
-            bfree: free + pinned + pool,
+            bfree: free + freed + pool,
             // An operation that takes all of it needs these bitmaps, so they are not available.
-            bavail: (free + pinned).saturating_sub(self.space.bitmaps_to_come()),
+            bavail: (free + freed).saturating_sub(self.space.bitmaps_to_come()),
             files: used.saturating_add(free),
             ffree: free,
         }
@@ -33,7 +33,7 @@ impl Fs {
 
     /// Blocks that operations have reserved for the next commit. [`Fs::statfs`] does not count them
     /// as free.
-    pub fn promised(&self) -> u64 {
+    pub fn reserved_for_commit(&self) -> u64 {
         self.commit_reserved.load(Ordering::Relaxed).max(0) as u64
     }
 }

@@ -137,7 +137,7 @@ struct Frozen {
     generation: u64,
     /// Inodes of the frozen transaction; each was due for a snapshot.
     due: KVVec<Shared<Inode>>,
-    promised: i64,
+    reserved: i64,
     next_ino: u64,
     inodes: u64,
     /// Position and sequence number of the next batch at that moment.
@@ -247,7 +247,7 @@ impl Fs {
             inode.due.store(true, Ordering::Release);
         }
         self.space.freeze();
-        let promised = self.commit_reserved.swap(0, Ordering::Relaxed);
+        let reserved = self.commit_reserved.swap(0, Ordering::Relaxed);
         let next_ino = self.next_ino.load(Ordering::Relaxed);
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
@@ -255,7 +255,7 @@ impl Fs {
         Ok(Some(Frozen {
             generation,
             due,
-            promised,
+            reserved,
             next_ino,
             inodes,
             log,
@@ -402,10 +402,10 @@ impl Fs {
             });
         }
         self.space.finish_commit()?;
-        // promised = allocated + returned: operations reserved `promised` blocks for this commit,
+        // reserved = allocated + returned: operations have reserved so many blocks for this commit,
         // and it allocated `allocated`. If it needed more than was reserved, the difference is
         // taken by force.
-        let diff = f.promised - allocated as i64;
+        let diff = f.reserved - allocated as i64;
         if diff >= 0 {
             self.space.unreserve(diff as u64);
         } else {

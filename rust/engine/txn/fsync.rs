@@ -24,7 +24,7 @@
 use super::Txn;
 use crate::engine::btree::ValueBuf;
 use crate::engine::fs::Fs;
-use crate::engine::inode::maps::extent_map::Em;
+use crate::engine::inode::maps::extent_map::ExtentMap;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::maps::Maps;
 use crate::engine::inode::Inode;
@@ -175,10 +175,10 @@ impl Fs {
         while let Some(r) = m.extent_maps.unsaved_from(&collecting, at) {
             at = r.end();
             maps += 1;
-            let pinned = r.value.pinned != 0;
+            let in_flight = r.value.in_flight != 0;
             // R1: a write that was in flight before the wait is complete now; one that is in flight
             // now began after it.
-            let waited_for = pinned && r.value.pinned < limit;
+            let waited_for = in_flight && r.value.in_flight < limit;
             #[cfg(any(ordofs_mutants, ordofs_mutant_r1_trust))]
             if waited_for && mutant::is(Mutant::R1Trust) {
                 self.log_on_trust(inode, &r, &mut out.writes)?;
@@ -193,7 +193,7 @@ impl Fs {
                 self.break_log();
                 return Ok(());
             }
-            if !pinned {
+            if !in_flight {
                 m.extent_maps.set_logged(&r);
             }
         }
@@ -240,10 +240,10 @@ impl Fs {
         &self,
         inode: &Inode,
         m: &Maps,
-        r: &Range<Em>,
+        r: &Range<ExtentMap>,
         out: &mut Collected,
     ) -> Result<bool> {
-        let pinned = r.value.pinned != 0;
+        let in_flight = r.value.in_flight != 0;
         let mut from = r.start;
         while from < r.end() {
             let found = m.extent_at_or_after(&self.node_store, from, &mut out.value);
@@ -256,10 +256,10 @@ impl Fs {
             }
             let part = e.slice(r.start, r.end());
             from = part.end();
-            if e.unwritten || (pinned && e.generation <= out.durable) {
+            if e.unwritten || (in_flight && e.generation <= out.durable) {
                 continue;
             }
-            let generation = if pinned {
+            let generation = if in_flight {
                 e.generation
             } else {
                 r.value.generation

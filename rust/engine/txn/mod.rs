@@ -261,8 +261,8 @@ impl Fs {
     /// inside a transaction.
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
         self.with_commits(|| {
-            let (free, pinned, _) = self.space.counts();
-            n <= free + pinned
+            let (free, freed, _) = self.space.counts();
+            n <= free + freed
         })
     }
 
@@ -276,8 +276,8 @@ impl Fs {
             // A commit under way gives back what was reserved for it and it did not need; `sync`
             // waits for it.
             let committing = self.durable_generation() + 1 < self.running_generation();
-            let promised = self.commit_reserved.load(Ordering::Relaxed) > 0;
-            if !committing && !promised && self.space.pinned() == 0 {
+            let for_commit = self.commit_reserved.load(Ordering::Relaxed) > 0;
+            if !committing && !for_commit && self.space.freed() == 0 {
                 break;
             }
             self.sync()?;

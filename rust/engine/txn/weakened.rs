@@ -17,7 +17,7 @@
 
 use super::Txn;
 use crate::engine::fs::Fs;
-use crate::engine::inode::maps::extent_map::Em;
+use crate::engine::inode::maps::extent_map::ExtentMap;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
@@ -33,7 +33,7 @@ impl Fs {
     pub(super) fn log_on_trust(
         &self,
         inode: &Inode,
-        r: &Range<Em>,
+        r: &Range<ExtentMap>,
         writes: &mut KVVec<u8>,
     ) -> Result {
         let mut csums = KVec::new();

@@ -391,7 +391,7 @@ impl Fs {
                 users
             );
         } else if idle && self.dirty.lock().is_empty() {
-            self.space.check_reserved(self.promised())?;
+            self.space.check_reserved(self.reserved_for_commit())?;
         }
         r
     }

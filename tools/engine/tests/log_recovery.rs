@@ -513,13 +513,13 @@ fn a_long_replay_is_one_transaction() {
         let name = format!("file-{made:06}");
         let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();
         made += 1;
-        let enough = fs.promised() > 12_000;
+        let enough = fs.reserved_for_commit() > 12_000;
         if made % 500 == 0 || enough {
             fs.sync_inode(&f).unwrap();
         }
         fs.iput(f);
         if enough {
-            return (made, fs.promised());
+            return (made, fs.reserved_for_commit());
         }
     };
     let (_, before) = fill();

@@ -39,7 +39,7 @@ const TYPES: &[Intruder] = &[
     Intruder(
         "r1_map_before_ordered_extent",
         "E0308",
-        "fn f(m: &mut Maps, w: NewWrite) { let _ = m.extent_maps.insert_pinned(&w); }",
+        "fn f(m: &mut Maps, w: NewWrite) { let _ = m.extent_maps.insert_in_flight(&w); }",
     ),
     Intruder(
         "r1_forged_ordered_extent",

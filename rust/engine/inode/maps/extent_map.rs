@@ -7,7 +7,7 @@
 //! A map is in one of four states:
 //!
 //! - *Pinned* (in flight): the I/O of an ordered extent has not ended. Only
-//!   [`crate::engine::inode::starting`] inserts pinned maps, against the [`OrderedExtent`] that
+//!   [`crate::engine::inode::starting`] inserts maps in flight, against the [`OrderedExtent`] that
 //!   proves that the ordered extent came first (R1).
 //! - *Modified*: the I/O completed in transaction `generation`, which is not durable, and no fast
 //!   fsync has collected the map.
@@ -15,7 +15,7 @@
 //!   same.
 //! - *Clean*: none of these. The map says what the extent tree says, and is only a cache entry.
 //!
-//! A fast fsync looks only at the ranges in `unsaved`, which cover every map that is pinned, or
+//! A fast fsync looks only at the ranges in `unsaved`, which cover every map that is in flight, or
 //! modified and not logged. They may cover more, where memory to cut a range was missing, but never
 //! less. Maps that are neighbours in the file and on disk, and in the same state, are joined. So an
 //! fsync costs as much as it has to save, however much was written since the last commit.
@@ -43,11 +43,11 @@ const KEEP: usize = 128;
 
 /// The place and the state of a range of file blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Em {
+pub struct ExtentMap {
     /// First disk block.
     pub phys: u64,
     /// The number of the ordered extent in flight, or 0.
-    pub pinned: u64,
+    pub in_flight: u64,
     /// The write goes into preallocated blocks.
     pub in_place: bool,
     /// The write has completed in a transaction that is not durable.
@@ -58,7 +58,7 @@ pub struct Em {
     pub generation: u64,
 }
 
-impl RangeValue for Em {
+impl RangeValue for ExtentMap {
     fn advance(self, by: u64) -> Self {
         Self {
             phys: self.phys + by,
@@ -67,10 +67,10 @@ impl RangeValue for Em {
     }
 }
 
-impl Em {
+impl ExtentMap {
     /// Whether the map may be dropped at any time.
     fn clean(&self) -> bool {
-        self.pinned == 0 && !self.modified
+        self.in_flight == 0 && !self.modified
     }
 }
 
@@ -94,12 +94,12 @@ impl Counts {
 
 /// The extent maps of an inode.
 pub struct ExtentMaps {
-    maps: RangeMap<Em>,
+    maps: RangeMap<ExtentMap>,
     /// The ranges in which a fast fsync has to look.
     ///
     /// # Invariants
     ///
-    /// Covers all maps that are pinned, or modified and not logged.
+    /// Covers all maps that are in flight, or modified and not logged.
     unsaved: RangeMap<()>,
     /// The number of clean maps. Commits set it, since they make maps clean. When maps go in other
     /// ways it may stay too high, until the shrinker corrects it.
@@ -138,29 +138,29 @@ impl ExtentMaps {
     }
 
     /// The map that contains `block`.
-    pub fn at(&self, block: u64) -> Option<Range<Em>> {
+    pub fn at(&self, block: u64) -> Option<Range<ExtentMap>> {
         self.maps.at(block)
     }
 
     /// The first map that ends after `block`.
-    pub fn at_or_after(&self, block: u64) -> Option<Range<Em>> {
+    pub fn at_or_after(&self, block: u64) -> Option<Range<ExtentMap>> {
         self.maps.at_or_after(block)
     }
 
     /// The first map in `[from, to)` whose write goes into preallocated blocks.
-    pub fn first_in_place(&self, from: u64, to: u64) -> Option<Range<Em>> {
+    pub fn first_in_place(&self, from: u64, to: u64) -> Option<Range<ExtentMap>> {
         self.find(from, to, |em| em.in_place)
     }
 
     /// R1: makes the mapping of a write in flight visible. `proof` shows that the ordered extent is
     /// in the inode's set already, so the types enforce the order. ENOMEM; an error may have
     /// dropped modified maps, so the caller must keep fsyncs from relying on the log.
-    pub(in crate::engine) fn insert_pinned(&mut self, proof: &OrderedExtent) -> Result {
+    pub(in crate::engine) fn insert_in_flight(&mut self, proof: &OrderedExtent) -> Result {
         self.unsaved.cover(proof.start(), proof.len())?;
         self.maps.remove_range(proof.start(), proof.len(), |_| ())?;
-        let value = Em {
+        let value = ExtentMap {
             phys: proof.phys(),
-            pinned: proof.id(),
+            in_flight: proof.id(),
             in_place: proof.in_place(),
             modified: false,
             logged: false,
@@ -177,7 +177,7 @@ impl ExtentMaps {
     /// later write has replaced keep that write's state.
     pub fn completed(&mut self, o: &OrderedExtent, generation: u64) {
         self.each_of(o, |em| {
-            em.pinned = 0;
+            em.in_flight = 0;
             em.in_place = false;
             em.modified = true;
             em.logged = false;
@@ -189,7 +189,7 @@ impl ExtentMaps {
 
     /// Joins the maps on both sides of `block` if they have the same state and are one run on disk.
     fn join(&mut self, block: u64) {
-        self.maps.join(block, |l, r| l.pinned == 0 && l == r);
+        self.maps.join(block, |l, r| l.in_flight == 0 && l == r);
     }
 
     /// Nothing in the range is left for a fast fsync to look at.
@@ -199,12 +199,17 @@ impl ExtentMaps {
     }
 
     /// The first map in `[from, to)` whose I/O is in flight.
-    pub fn first_pinned(&self, from: u64, to: u64) -> Option<Range<Em>> {
-        self.find(from, to, |em| em.pinned != 0)
+    pub fn first_in_flight(&self, from: u64, to: u64) -> Option<Range<ExtentMap>> {
+        self.find(from, to, |em| em.in_flight != 0)
     }
 
     /// The first map in `[from, to)` that `want` accepts.
-    fn find(&self, from: u64, to: u64, want: impl Fn(&Em) -> bool) -> Option<Range<Em>> {
+    fn find(
+        &self,
+        from: u64,
+        to: u64,
+        want: impl Fn(&ExtentMap) -> bool,
+    ) -> Option<Range<ExtentMap>> {
         let mut at = from;
         while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
             if want(&r.value) {
@@ -219,7 +224,7 @@ impl ExtentMaps {
     pub fn failed(&mut self, o: &OrderedExtent) -> Result {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
-            if r.value.pinned == o.id() {
+            if r.value.in_flight == o.id() {
                 self.maps.remove_range(r.start, r.len, |_| ())?;
                 self.saved(r.start, r.len);
             }
@@ -229,10 +234,10 @@ impl ExtentMaps {
     }
 
     /// Calls `f` for the maps of `o`, without those that a later write has replaced.
-    fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut Em)) {
+    fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut ExtentMap)) {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
-            if r.value.pinned == o.id() {
+            if r.value.in_flight == o.id() {
                 if let Some(em) = self.maps.get_mut(r.start) {
                     f(em);
                 }
@@ -242,13 +247,13 @@ impl ExtentMaps {
     }
 
     /// The first map from `block` on that a fast fsync has to look at: a modified one that is not
-    /// logged, or a pinned one, which may have taken the place of such a map. R1: `_right` proves
+    /// logged, or one in flight, which may have taken the place of such a map. R1: `_right` proves
     /// that no task is starting a write.
-    pub fn unsaved_from(&self, _right: &Collecting<'_>, block: u64) -> Option<Range<Em>> {
+    pub fn unsaved_from(&self, _right: &Collecting<'_>, block: u64) -> Option<Range<ExtentMap>> {
         let mut at = block;
         loop {
             let u = self.unsaved.at_or_after(at)?;
-            let unsaved = |em: &Em| em.pinned != 0 || (em.modified && !em.logged);
+            let unsaved = |em: &ExtentMap| em.in_flight != 0 || (em.modified && !em.logged);
             if let Some(r) = self.find(at.max(u.start), u.end(), unsaved) {
                 return Some(r);
             }
@@ -257,7 +262,7 @@ impl ExtentMaps {
     }
 
     /// Notes that the map `r` is in the records of the log.
-    pub fn set_logged(&mut self, r: &Range<Em>) {
+    pub fn set_logged(&mut self, r: &Range<ExtentMap>) {
         if let Some(em) = self.maps.get_mut(r.start) {
             em.logged = true;
         }
@@ -337,7 +342,7 @@ impl ExtentMaps {
         let mut kept = 0;
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < end) {
             from = r.end();
-            let may_go = r.value.clean() || (mutant::is(Mutant::R2) && r.value.pinned == 0);
+            let may_go = r.value.clean() || (mutant::is(Mutant::R2) && r.value.in_flight == 0);
             if may_go && dropped < max {
                 // The whole map goes, even if it reaches beyond the range, because that needs no
                 // memory.

@@ -147,7 +147,7 @@ impl Maps {
                 let dirty = self.delalloc.at_or_after(at).map(|d| (d.start, d.end()));
                 let flying = self
                     .extent_maps
-                    .first_pinned(at, stop)
+                    .first_in_flight(at, stop)
                     .map(|f| (f.start, f.end()));
                 // The first range that is still to be written.
                 let keep = [dirty, flying].into_iter().flatten().min();
@@ -245,7 +245,11 @@ impl Maps {
     /// The mapping for a read at `block`: a clean or modified extent map, else the tree. Pinned
     /// maps are ignored, because their blocks may not be written yet.
     pub fn readable(&self, node_store: &NodeStore, block: u64, max: u64) -> Result<Mapping> {
-        if let Some(r) = self.extent_maps.at(block).filter(|r| r.value.pinned == 0) {
+        if let Some(r) = self
+            .extent_maps
+            .at(block)
+            .filter(|r| r.value.in_flight == 0)
+        {
             let off = block - r.start;
             return Ok(Mapping {
                 start: block,

@@ -30,7 +30,7 @@ const BLOCKS: u64 = 1 << 17;
 const ROOM: i64 = 2 * 3;
 /// Nodes that a commit may write without a reservation, out of what is kept for it: of the upper levels of the
 /// inode tree, the orphan tree and the allocation trees. In these tests there are five at most.
-const UNPROMISED: u64 = 16;
+const UNRESERVED: u64 = 16;
 /// Names in each directory of the large filesystem.
 const NAMES: u64 = 2500;
 /// Blocks of its file: records of the greatest length, and of single blocks.
@@ -308,13 +308,13 @@ impl World {
     }
 
     fn commit(&self) -> Result {
-        let promised = self.fs.promised();
+        let reserved = self.fs.reserved_for_commit();
         os::committed();
         self.fs.sync()?;
         if let Some(written) = os::committed() {
             assert!(
-                written <= promised + UNPROMISED,
-                "a commit wrote {written} nodes, and {promised} were reserved for it"
+                written <= reserved + UNRESERVED,
+                "a commit wrote {written} nodes, and {reserved} were reserved for it"
             );
         }
         Ok(())

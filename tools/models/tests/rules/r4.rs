@@ -27,7 +27,7 @@ const RULE: Rule = Rule {
 
 /// Free blocks of the filesystem, including those reserved for the next commit.
 fn free(b: &Bed) -> u64 {
-    b.fs.statfs().bfree + b.fs.promised()
+    b.fs.statfs().bfree + b.fs.reserved_for_commit()
 }
 
 /// Checks that the blocks missing from `before` are those that the file has allocated and reserved.
