@@ -148,11 +148,7 @@ impl Fs {
             }
             cookie += 1;
         }
-        txn.charged(
-            &mut *tree,
-            |t| t.dirty_nodes(),
-            |t| t.insert(&self.node_store, cookie, &value),
-        )
+        txn.charged(&mut tree, |t| t.insert(&self.node_store, cookie, &value))
     }
 
     /// Lets an existing entry refer to another inode; the cookie stays. ENOENT; on an error nothing
@@ -169,11 +165,7 @@ impl Fs {
         let mut tree = dir.dir.write();
         let mut v = ValueBuf::new();
         let (cookie, _) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
-        txn.charged(
-            &mut *tree,
-            |t| t.dirty_nodes(),
-            |t| t.insert(&self.node_store, cookie, &value),
-        )
+        txn.charged(&mut tree, |t| t.insert(&self.node_store, cookie, &value))
     }
 
     /// Removes an entry and returns it. ENOENT; on an error nothing has changed.
@@ -186,11 +178,7 @@ impl Fs {
         let mut tree = dir.dir.write();
         let mut v = ValueBuf::new();
         let (cookie, e) = self.find_entry(dir, &tree, name, &mut v)?.ok_or(ENOENT)?;
-        txn.charged(
-            &mut *tree,
-            |t| t.dirty_nodes(),
-            |t| t.remove(&self.node_store, cookie),
-        )?;
+        txn.charged(&mut tree, |t| t.remove(&self.node_store, cookie))?;
         Ok(e)
     }
 
@@ -245,11 +233,7 @@ impl Fs {
         let mut tree = inode.dir.write();
         for (i, piece) in target.chunks(SYMLINK_PIECE).enumerate() {
             let key = FIRST_COOKIE + i as u64;
-            txn.charged(
-                &mut *tree,
-                |t| t.dirty_nodes(),
-                |t| t.insert(&self.node_store, key, piece),
-            )?;
+            txn.charged(&mut tree, |t| t.insert(&self.node_store, key, piece))?;
         }
         Ok(())
     }

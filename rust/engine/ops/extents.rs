@@ -60,11 +60,7 @@ impl Fs {
     fn put_record(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
         let mut v = KVec::new();
         e.encode(csums, &mut v)?;
-        txn.charged(
-            &mut maps.tree,
-            |t| t.dirty_nodes(),
-            |t| t.insert(&self.node_store, e.start, &v),
-        )
+        txn.charged(&mut maps.tree, |t| t.insert(&self.node_store, e.start, &v))
     }
 
     /// Removes the mappings in `[start, end)` as far as `budget` allows; the last record may be cut
@@ -115,12 +111,8 @@ impl Fs {
                     e.csum_slice(v.as_slice(), left.start, left.end()),
                 )
             } else {
-                txn.charged(
-                    &mut maps.tree,
-                    |t| t.dirty_nodes(),
-                    |t| t.remove(&self.node_store, e.start),
-                )
-                .map(|_| ())
+                txn.charged(&mut maps.tree, |t| t.remove(&self.node_store, e.start))
+                    .map(|_| ())
             };
             if let Err(err) = step {
                 if right.len > 0 && right.start >= end && right.start != e.start {

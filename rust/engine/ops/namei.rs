@@ -583,11 +583,7 @@ impl Fs {
                 let Some(k) = tree.find_ge(&self.node_store, 0, &mut v)? else {
                     break;
                 };
-                txn.charged(
-                    &mut *tree,
-                    |t| t.dirty_nodes(),
-                    |t| t.remove(&self.node_store, k),
-                )?;
+                txn.charged(&mut tree, |t| t.remove(&self.node_store, k))?;
             }
             if !tree.is_empty() {
                 return Ok(false);

@@ -384,11 +384,7 @@ impl Fs {
             if now.nodes > plan.nodes {
                 continue;
             }
-            txn.charged(
-                &mut *tree,
-                |t| t.dirty_nodes(),
-                |t| self.put_xattr(t, &now, change),
-            )?;
+            txn.charged(&mut tree, |t| self.put_xattr(t, &now, change))?;
             let mut meta = inode.meta.lock();
             meta.attrs.ctime = txn.time();
             let attrs = attrs().map(|a| {
@@ -490,11 +486,7 @@ impl Fs {
         for x in xattrs {
             let change = x.change();
             let plan = self.plan_xattr(inode, &tree, &change)?;
-            txn.charged(
-                &mut *tree,
-                |t| t.dirty_nodes(),
-                |t| self.put_pieces(t, &plan, &change),
-            )?;
+            txn.charged(&mut tree, |t| self.put_pieces(t, &plan, &change))?;
         }
         Ok(())
     }

@@ -38,6 +38,7 @@ mod owed;
 mod weakened;
 
 use crate::engine::alloc::Priority;
+use crate::engine::btree::Tree;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::invariant::{check, Invariant};
@@ -91,17 +92,11 @@ impl<'a> Txn<'a> {
         self.used = self.used.saturating_add(n);
     }
 
-    /// Runs `f`, which changes a tree, and charges the nodes that became dirty. `dirty` counts
-    /// them.
-    pub fn charged<T, R>(
-        &mut self,
-        t: &mut T,
-        dirty: impl Fn(&T) -> u64,
-        f: impl FnOnce(&mut T) -> R,
-    ) -> R {
-        let before = dirty(t);
-        let r = f(t);
-        self.charge(dirty(t).saturating_sub(before));
+    /// Runs `f`, which changes a tree, and charges the nodes that became dirty.
+    pub fn charged<R>(&mut self, tree: &mut Tree, f: impl FnOnce(&mut Tree) -> R) -> R {
+        let before = tree.dirty_nodes();
+        let r = f(tree);
+        self.charge(tree.dirty_nodes().saturating_sub(before));
         r
     }
 

@@ -16,7 +16,7 @@ fn violation(ops: &[Op], mutant: Option<Mutant>) -> Option<Violation> {
         states: 500,
         deep: 4,
     };
-    first_violation(ops, effort, mutant)
+    first_violation(ops, effort, mutant, 2)
 }
 
 fn holds_only_with(mutant: Mutant, ops: &[Op]) {

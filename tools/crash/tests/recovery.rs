@@ -24,7 +24,7 @@ fn none_violates(ops: &[Op]) {
         states: 2000,
         deep: 1,
     };
-    let violation = first_violation(ops, effort, None);
+    let violation = first_violation(ops, effort, None, 3);
     assert!(violation.is_none(), "{ops:?}: {violation:?}");
 }
 

@@ -64,7 +64,7 @@ fn a_forged_superblock_has_a_verdict() {
     };
     println!("seed {seed}");
     let (mut refused, mut dirty) = (0, 0);
-    for _ in 0..3000 {
+    for _ in 0..6000 {
         let disk = empty.fork();
         for slot in SB_SLOTS {
             let mut sb = Block::zeroed().expect("memory");
@@ -90,10 +90,10 @@ fn a_forged_superblock_has_a_verdict() {
             let _ = check(trial.device(), Options { data: true });
         }
     }
-    // Else the numbers are not where this test thinks. On average 2,620 are refused and 118 dirty; with
-    // another seed each time, 85 to 148 were dirty in 200 runs.
+    // Else the numbers are not where this test thinks. Per 3,000, 2,620 are refused and 118 dirty on average,
+    // 85 to 148 in 200 runs with other seeds.
     assert!(
-        refused > 300 && dirty > 50,
+        refused > 300 && dirty > 100,
         "{refused} refused, {dirty} dirty"
     );
 }

@@ -7,8 +7,14 @@ use ordofs_crash::engine::mutant::Mutant;
 use ordofs_crash::run::{run, Effort, Violation};
 use ordofs_crash::workload::{End, Op, Start, Workload};
 
-/// Runs operations with both ends, from all starts. Returns the first violation.
-pub fn first_violation(ops: &[Op], effort: Effort, mutant: Option<Mutant>) -> Option<Violation> {
+/// Runs operations with both ends, from all starts, each with at least `least` crash states. Returns the first
+/// violation.
+pub fn first_violation(
+    ops: &[Op],
+    effort: Effort,
+    mutant: Option<Mutant>,
+    least: u64,
+) -> Option<Violation> {
     kernel::print::set_level(kernel::print::SILENT);
     let bases = Bases::new().expect("bases");
     for end in [End::Fsync, End::Commit] {
@@ -23,7 +29,7 @@ pub fn first_violation(ops: &[Op], effort: Effort, mutant: Option<Mutant>) -> Op
             if out.violation.is_some() {
                 return out.violation;
             }
-            assert!(out.states > 1, "{w}: {} states", out.states);
+            assert!(out.states >= least, "{w}: {} states", out.states);
         }
     }
     None
