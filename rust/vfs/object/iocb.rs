@@ -32,43 +32,24 @@ use super::page_cache::{
 use super::types::Types;
 use crate::bindings;
 
+/// The memory of a read or a write: a `struct iov_iter`. `D` says which of them.
+///
+/// # Invariants
+///
+/// A valid `struct iov_iter` of that direction, during `'a`.
+pub(crate) struct IovIter<'a, D>(NonNull<bindings::iov_iter>, PhantomData<(&'a mut (), D)>);
+
+/// Of a write: the file is the destination.
+pub(crate) enum ToFile {}
+/// Of a read: the file is the source.
+pub(crate) enum FromFile {}
+
 /// The memory that is written to a file.
-///
-/// # Invariants
-///
-/// A valid `struct iov_iter` of a write, during `'a`.
-pub(crate) struct Source<'a>(NonNull<bindings::iov_iter>, PhantomData<&'a mut ()>);
-
+pub(crate) type Source<'a> = IovIter<'a, ToFile>;
 /// The memory that a file is read into.
-///
-/// # Invariants
-///
-/// A valid `struct iov_iter` of a read, during `'a`.
-pub(crate) struct Destination<'a>(NonNull<bindings::iov_iter>, PhantomData<&'a mut ()>);
+pub(crate) type Destination<'a> = IovIter<'a, FromFile>;
 
-impl Source<'_> {
-    /// # Safety
-    ///
-    /// See the type invariants.
-    pub(in crate::vfs) unsafe fn from_raw(ptr: *mut bindings::iov_iter) -> Self {
-        // INVARIANT: By this function's contract.
-        // SAFETY: By this function's contract the pointer is valid, so it is not null.
-        Self(unsafe { NonNull::new_unchecked(ptr) }, PhantomData)
-    }
-
-    /// The C side's pointer.
-    pub(in crate::vfs) fn as_ptr(&mut self) -> *mut bindings::iov_iter {
-        self.0.as_ptr()
-    }
-
-    /// Bytes left.
-    pub(crate) fn count(&self) -> u64 {
-        // SAFETY: By the type invariants the iterator is valid; reads its length.
-        unsafe { bindings::ordofs_helper_iov_count(self.0.as_ptr()) as u64 }
-    }
-}
-
-impl Destination<'_> {
+impl<D> IovIter<'_, D> {
     /// # Safety
     ///
     /// See the type invariants.

@@ -25,17 +25,6 @@ use crate::vfs::traits::file_system::FileSystem;
 use crate::vfs::traits::inode::Attrs;
 use crate::vfs::traits::xattr::XattrOperations;
 
-/// `Some` of a callback if the filesystem has the method behind it: the slot is NULL otherwise.
-macro_rules! if_has {
-    ($has:expr, $callback:expr) => {
-        if $has {
-            Some($callback)
-        } else {
-            None
-        }
-    };
-}
-
 /// The tables of a filesystem.
 struct Tables<T: FileSystem>(PhantomData<T>);
 

@@ -2,6 +2,17 @@
 
 //! The kernel's tables of callbacks, filled in from the traits.
 
+/// `Some` of a callback if the filesystem has the method behind it: the slot is NULL otherwise.
+macro_rules! if_has {
+    ($has:expr, $callback:expr) => {
+        if $has {
+            Some($callback)
+        } else {
+            None
+        }
+    };
+}
+
 pub(super) mod acl;
 mod address_space;
 mod attributes;

@@ -28,17 +28,6 @@ use crate::vfs::object::types::Types;
 use crate::vfs::traits::inode::InodeOperations;
 use crate::vfs::traits::super_block::{SuperOperations, SyncUntil};
 
-/// `Some` of a callback if the filesystem has the method behind it: the slot is NULL otherwise.
-macro_rules! if_has {
-    ($has:expr, $callback:expr) => {
-        if $has {
-            Some($callback)
-        } else {
-            None
-        }
-    };
-}
-
 struct Tables<T>(PhantomData<T>);
 
 impl<T: SuperOperations + InodeOperations + IoendOperations> Tables<T> {
