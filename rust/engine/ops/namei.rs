@@ -82,7 +82,9 @@ impl Fs {
         txn.log(record);
     }
 
-    /// Chooses the number and the birth time of a new inode.
+    /// Chooses the number and the birth time of a new inode. Not an operation: a commit may come
+    /// before the one that makes the inode, and counts the number all the same. One that is never
+    /// used is lost.
     pub fn new_id(&self) -> NewId {
         NewId {
             ino: self.next_ino.fetch_add(1, Ordering::Relaxed),

@@ -41,6 +41,7 @@ use crate::engine::ops::extents::{Budget, Old};
 use crate::engine::ops::namei::Rename;
 use crate::engine::ops::xattr::XattrSet;
 use crate::engine::types::*;
+use crate::engine::volume::mkfs::ROOT_INO;
 use crate::os::atomic::Ordering;
 use crate::os::{crc32c, Shared};
 use kernel::prelude::*;
@@ -222,7 +223,6 @@ impl Fs {
         done: &mut Replayed,
     ) -> Result<u64> {
         let durable = self.durable_generation();
-        let first_ino = self.next_ino.load(Ordering::Relaxed);
         let mut payload = KVVec::new();
         let (mut p, mut s) = (pos, seq);
         while p < end {
@@ -232,7 +232,7 @@ impl Fs {
             Self::each(&payload, durable, |r| {
                 done.records += 1;
                 *self.log.replay_time.lock() = Some(r.time);
-                self.check(&r.record, first_ino)?;
+                self.check(&r.record)?;
                 self.apply(&r.record)
             })?;
             p += ring::blocks_of(payload.len());
@@ -255,9 +255,8 @@ impl Fs {
         }
     }
 
-    /// Can the record have been logged, as far as the state before it shows? EUCLEAN if not. Inodes
-    /// that were created after the superblock have numbers from `first_ino` on.
-    fn check(&self, r: &Record<'_>, first_ino: u64) -> Result {
+    /// Can the record have been logged, as far as the state before it shows? EUCLEAN if not.
+    fn check(&self, r: &Record<'_>) -> Result {
         match *r {
             Record::Create {
                 dir,
@@ -265,7 +264,7 @@ impl Fs {
                 attrs,
                 target,
                 ..
-            } => self.check_create(dir, ino, attrs.mode & S_IFMT, target, first_ino),
+            } => self.check_create(dir, ino, attrs.mode & S_IFMT, target),
             Record::Link { dir, ino, .. } => {
                 self.must_be(dir, S_IFDIR)?;
                 match self.kind_of(ino)? {
@@ -317,13 +316,11 @@ impl Fs {
         }
     }
 
-    /// [`Fs::check`] for a creation.
-    fn check_create(&self, dir: u64, ino: u64, kind: u32, target: &[u8], first_ino: u64) -> Result {
-        if !(first_ino..MAX_INO).contains(&ino) {
-            return Err(refuse(
-                ino,
-                "creates an inode number that the superblock counts",
-            ));
+    /// [`Fs::check`] for a creation. The number may be one that the superblock counts: numbers are
+    /// chosen before the transaction that uses them ([`Fs::new_id`]), and a commit may come between.
+    fn check_create(&self, dir: u64, ino: u64, kind: u32, target: &[u8]) -> Result {
+        if !(ROOT_INO + 1..MAX_INO).contains(&ino) {
+            return Err(refuse(ino, "creates an impossible inode number"));
         }
         match self.iget(ino) {
             Err(e) if e == ESTALE => {}

@@ -56,6 +56,9 @@ pub struct World {
     handles: BTreeMap<Id, Handle>,
     /// The newest O_TMPFILE, as long as it has no name.
     tmp: Option<Id>,
+    /// The number of the next new inode. The VFS chooses a number before the operation that uses
+    /// it, and here everything can come between the two.
+    next: NewId,
     /// The number from which the content of the last write was made.
     stamp: u64,
     mutant: Option<Mutant>,
@@ -79,6 +82,7 @@ impl World {
             .map_err(|e| format!("mount before the workload: {}", e.reason))?;
         mutant::fsync_at(0);
         let mut w = Self {
+            next: fs.new_id(),
             fs,
             dev: rec.device(),
             rec: rec.clone(),

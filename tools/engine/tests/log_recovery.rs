@@ -10,6 +10,7 @@ use common::*;
 use kernel::prelude::{KBox, Result, EIO, ENODEV, EUCLEAN};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
 use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::ops::namei::Rename;
 use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
@@ -402,7 +403,8 @@ fn records_that_cannot_be_are_refused() {
     const ATTRS: u8 = 5;
     const WRITE: u8 = 9;
     let cases = [
-        ("inode of the superblock's", CREATE, 8, sb.root_ino),
+        ("root directory", CREATE, 8, sb.root_ino),
+        ("inode number that none has", CREATE, 8, 0),
         ("inode that there is", CREATE, 8, old.ino()),
         ("inode number without an end", CREATE, 8, u64::MAX),
         ("directory that is none", CREATE, 0, old.ino()),
@@ -433,6 +435,49 @@ fn records_that_cannot_be_are_refused() {
         assert!(d.image() == before, "{what}: somebody has written");
         let fs = Fs::mount(d.device(), read_only(false)).expect("norecovery");
         assert_eq!(names(&fs), ["old"], "{what}");
+    }
+}
+
+/// The VFS chooses the number of a new inode before the operation that makes it. A commit between the
+/// two counts the number, and the record of the creation comes after that commit.
+#[test]
+fn a_commit_may_count_a_number_before_its_creation() {
+    for kind in [S_IFREG, S_IFDIR] {
+        let disk = make(1 << 14);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let ids = [fs.new_id(), fs.new_id(), fs.new_id()];
+        synced(&disk, &fs, b"before", 1);
+        fs.sync().unwrap();
+        let new = |id| NewInode {
+            id: Some(id),
+            ..file(kind | 0o600)
+        };
+        let made = fs.create(&root, b"late", &new(ids[2])).unwrap();
+        let moved = fs.lookup(&root, b"before").unwrap().unwrap();
+        let moved = fs.iget(moved.ino).unwrap();
+        let white = NewInode {
+            id: Some(ids[0]),
+            ..file(0o020000)
+        };
+        fs.rename(&Rename {
+            old_dir: &root,
+            old_name: b"before",
+            inode: &moved,
+            new_dir: &root,
+            new_name: b"moved",
+            target: None,
+            flags: RenameFlags::default(),
+            whiteout: Some(&white),
+        })
+        .unwrap();
+        fs.sync_inode(&made).unwrap();
+        let crashed = disk.fork();
+        drop((made, moved, root, fs));
+        let fs = mount(&crashed);
+        assert_eq!(names(&fs), ["before", "late", "moved"]);
+        fs.unmount().unwrap();
+        fsck(&crashed);
     }
 }
 

@@ -13,15 +13,19 @@ use crate::pages::Io;
 use crate::workload::Path;
 use kernel::prelude::{Result, ENOENT};
 
-fn new_inode(mode: u32, symlink: Option<&[u8]>) -> NewInode<'_> {
-    NewInode {
-        mode,
-        symlink,
-        ..Default::default()
-    }
-}
-
 impl World {
+    /// What to create, with the number chosen after the last creation, and the time of now.
+    fn new_inode<'a>(&mut self, mode: u32, symlink: Option<&'a [u8]>) -> NewInode<'a> {
+        let next = self.fs.new_id();
+        let ino = core::mem::replace(&mut self.next, next).ino;
+        NewInode {
+            mode,
+            symlink,
+            id: Some(NewId { ino, ..next }),
+            ..Default::default()
+        }
+    }
+
     /// The directory and the last name of a path, and the object there. `None` if there is no such
     /// directory.
     pub(super) fn resolve(&self, path: Path) -> Option<(Id, Path, Option<Id>)> {
@@ -62,7 +66,7 @@ impl World {
         let Some((dir, name, None)) = self.resolve(path) else {
             return Ok(());
         };
-        let new = new_inode(mode, target.as_deref());
+        let new = self.new_inode(mode, target.as_deref());
         let inode = self.fs.create(&self.inode(dir), name.as_bytes(), &new)?;
         let a = inode.attrs();
         let id = self.oracle.add(inode.ino(), a.mode, a.mtime, target);
@@ -156,7 +160,7 @@ impl World {
         }];
         let white = NewInode {
             xattrs: &label,
-            ..new_inode(0o020000, None)
+            ..self.new_inode(0o020000, None)
         };
         self.fs.rename(&Rename {
             old_dir: &old_dir,
@@ -228,7 +232,8 @@ impl World {
             self.oracle.objects[old].open = false;
             self.lost_name(old)?;
         }
-        let inode = self.fs.tmpfile(&new_inode(S_IFREG | 0o600, None))?;
+        let new = self.new_inode(S_IFREG | 0o600, None);
+        let inode = self.fs.tmpfile(&new)?;
         let a = inode.attrs();
         let id = self.oracle.add(inode.ino(), a.mode, a.mtime, None);
         self.oracle.objects[id].open = true;
