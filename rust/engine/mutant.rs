@@ -60,9 +60,10 @@ mutants! {
     LogFlagOnly ordofs_mutant_log_flag "log: a batch says that its data was flushed before, and it was not",
     LogRenameAhead ordofs_mutant_log_rename "log: nothing waits for the data of a file that was renamed over another one",
     LogSplit ordofs_mutant_log_split "log: another fsync may come between the records of one change",
-    LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last",
+    LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last, and says that it was flushed",
+    LogFlushedOwn ordofs_mutant_log_flushed "log: a batch says that it was flushed itself",
     DamageSlot ordofs_mutant_damage_slot "superblock: a damaged slot passes for the older one",
-    DamageLog ordofs_mutant_damage_log "log: it ends before a damaged batch, whatever follows",
+    DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
 }
 
 #[cfg(ordofs_mutants)]

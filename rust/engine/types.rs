@@ -274,6 +274,8 @@ pub struct MountOptions {
     pub discard: bool,
     /// Replay the log, and log operations for fsync.
     pub recovery: bool,
+    /// Go on without the batches from the first damaged one on if acknowledged ones are damaged.
+    pub rescue_log: bool,
     /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
     /// user space has no shrinker.
     pub cache_nodes: u64,
@@ -286,6 +288,7 @@ impl Default for MountOptions {
             commit_secs: 5,
             discard: false,
             recovery: true,
+            rescue_log: false,
             cache_nodes: 16384,
         }
     }

@@ -8,6 +8,7 @@
 //! | `discard`, `nodiscard` | tell the device of freed blocks (default: no) |
 //! | `acl`, `noacl` | obey POSIX access control lists (default: yes) |
 //! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
+//! | `rescue=log` | if the log is damaged before its end, go on without what comes after the damage |
 //!
 //! Tests: tests/vm/t/021-mount.sh, 032-interface.sh.
 
@@ -27,6 +28,7 @@ pub(crate) struct Params {
     pub(super) commit_secs: u32,
     pub(super) discard: bool,
     pub(super) norecovery: bool,
+    pub(super) rescue_log: bool,
     pub(super) acl: bool,
 }
 
@@ -37,6 +39,7 @@ impl Params {
             commit_secs: o.commit_secs,
             discard: o.discard,
             norecovery,
+            rescue_log: o.rescue_log,
             acl,
         }
     }
@@ -48,6 +51,7 @@ impl Params {
             commit_secs: self.commit_secs,
             discard: self.discard,
             recovery: !self.norecovery,
+            rescue_log: self.rescue_log,
             // All: the shrinker takes what is wanted elsewhere.
             cache_nodes: u64::MAX,
         }
@@ -59,6 +63,12 @@ impl Params {
             return Err(MountError {
                 error: EINVAL,
                 reason: "norecovery is for read-only mounts: add ro",
+            });
+        }
+        if self.norecovery && self.rescue_log {
+            return Err(MountError {
+                error: EINVAL,
+                reason: "norecovery and rescue=log exclude each other",
             });
         }
         Ok(())
@@ -86,6 +96,13 @@ impl Params {
             b"acl" => flag(&mut self.acl, true),
             b"noacl" => flag(&mut self.acl, false),
             b"norecovery" => flag(&mut self.norecovery, true),
+            b"rescue" => match value {
+                Some(b"log") => {
+                    self.rescue_log = true;
+                    Param::Accepted
+                }
+                _ => Param::Invalid("needs what to give up: log"),
+            },
             _ => Param::Unknown,
         }
     }
@@ -104,6 +121,9 @@ impl Params {
         }
         if self.norecovery {
             out.write_str(",norecovery")?;
+        }
+        if self.rescue_log {
+            out.write_str(",rescue=log")?;
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! The result of a replay. It is plain data that [`super::Log`] keeps for reports;
 //! `engine/volume/replay.rs` fills it in.
 //!
-//! Tests: tools/engine/tests/log_recovery.rs, tools/crash/tests/recovery.rs,
+//! Tests: tools/engine/tests/log_recovery.rs, log_damage.rs, tools/crash/tests/recovery.rs,
 //! tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::types::MountError;
@@ -22,6 +22,11 @@ pub struct Replayed {
     pub damaged: Option<u64>,
     /// Set if that batch was acknowledged, so it was not cut off but damaged (docs/FORMAT.md §11).
     pub lost: Option<Lost>,
+    /// Set if batches need a newer superblock than the one in use: the generation that they call
+    /// durable. They are not replayed.
+    pub newer: Option<u64>,
+    /// The mount option `rescue=log` gave up what `lost` says.
+    pub given_up: bool,
 }
 
 /// Acknowledged batches that replay cannot read.
@@ -31,8 +36,8 @@ pub struct Lost {
     pub pos: u64,
     /// Its number.
     pub seq: u64,
-    /// Number of the newest batch found behind it. Equals `seq` if block `pos` itself cannot be
-    /// read; then it is not certain that there was a batch at all.
+    /// Number of the newest batch found behind it. Equals `seq` if a block at `pos` cannot be read
+    /// and nothing is behind it; then it is not certain that there was a batch at all.
     pub newest: u64,
 }
 
@@ -53,11 +58,13 @@ impl Replayed {
 
     /// The reason why the mount must be read-only, if it must.
     pub fn forbids(&self) -> Option<MountError> {
-        self.lost.map(|_| {
-            MountError::new(
-                EUCLEAN,
-                "the log is damaged before its end, so fsyncs are lost (see the kernel log); run fsck.ordofs, or mount with -o ro to see what is there",
-            )
-        })
+        let reason = if self.newer.is_some() {
+            "the log belongs to a newer superblock than any that is there (see the kernel log); run fsck.ordofs, or mount with -o ro to see the older state"
+        } else if self.lost.is_some() && !self.given_up {
+            "the log is damaged before its end, so fsyncs are lost (see the kernel log); run fsck.ordofs, mount with -o ro to see what is there, or with -o rescue=log to go on without them"
+        } else {
+            return None;
+        };
+        Some(MountError::new(EUCLEAN, reason))
     }
 }

@@ -1,58 +1,27 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The log area as a ring of batches.
+//! The log area as a ring of batches: writing one, and reading one.
 //!
 //! A position counts the log blocks that were ever written; modulo the length of the area it is a
-//! place in the ring. A batch starts at a block and takes as many blocks as it needs:
-//!
-//! | offset | size | field |
-//! |---|---|---|
-//! | 0 | 4 | magic `ORDL` |
-//! | 4 | 4 | crc32c of the rest of the batch (header from 8 on, payload) |
-//! | 8 | 8 | fsid |
-//! | 16 | 8 | sequence number |
-//! | 24 | 8 | position |
-//! | 32 | 4 | bytes of payload |
-//! | 36 | 4 | flags: 1: the data that the records name was durable before |
-//! | 40 | 24 | zero |
-//! | 64 | .. | payload: records |
+//! place in the ring. A batch starts at a block with its [`header`](super::header) and takes as many
+//! blocks as it needs; the rest of the last one is zero.
 //!
 //! Positions and lengths of areas are in blocks, lengths of payloads in bytes. The functions take
 //! no locks. The caller of [`write()`] holds the lock of the log's writer, which keeps batches in
 //! order; readers run at mount, before anything is written.
 //!
 //! Tests: tools/engine/tests/log_recovery.rs (damaged, forged and unreadable batches, flushes that
-//! fail), tools/engine/tests/log_flushes.rs, tools/crash/tests/recovery.rs,
+//! fail), tools/engine/tests/log_damage.rs, log_flushes.rs, tools/crash/tests/recovery.rs,
 //! tests/vm/t/067-damage.sh.
 
 use super::ahead::Ahead;
+use super::header::{self, blocks_of, Batch, Header, HEADER};
 use crate::engine::btree::NodeStore;
-use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
+use crate::engine::format::{put, BLOCK_SIZE};
 use crate::engine::invariant::{broken, Invariant};
 use crate::engine::mutant::{self, Mutant};
-use crate::os::{crc32c, Block};
+use crate::os::Block;
 use kernel::prelude::*;
-
-/// Bytes of a batch before its payload.
-pub const HEADER: usize = 64;
-/// The longest payload in bytes (4 MiB). If more is pending, fsync falls back to a commit.
-pub const MAX_PAYLOAD: usize = 4 << 20;
-const _: () = assert!(MAX_PAYLOAD <= u32::MAX as usize);
-const MAGIC: u32 = u32::from_le_bytes(*b"ORDL");
-/// Flag of a batch: its data was flushed before the batch was written.
-const DATA_DURABLE: u32 = 1;
-
-/// Identity and place of a batch.
-#[derive(Clone, Copy)]
-pub struct Batch {
-    /// Position of its first block.
-    pub pos: u64,
-    /// Its sequence number.
-    pub seq: u64,
-    /// The data that its records name was durable before the batch was written, so replay need not
-    /// read that data.
-    pub data_durable: bool,
-}
 
 /// Is a batch flushed along with its write?
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,11 +49,6 @@ impl Area {
     }
 }
 
-/// The length in blocks of a batch whose payload has `payload` bytes.
-pub fn blocks_of(payload: usize) -> u64 {
-    (HEADER + payload).div_ceil(BLOCK_SIZE) as u64
-}
-
 /// Writes a batch. With [`Flush::Now`], also flushes, which makes the batch and all data written before it
 /// durable.
 ///
@@ -100,26 +64,21 @@ pub fn write(
 ) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let small = || broken(Invariant::LogBlock, format_args!("no room for a field"));
+    let head = header::encode(batch, node_store.fsid(), payload).ok_or_else(small)?;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
     let mut rest = payload;
     for i in 0..n {
         let mut b = Block::zeroed()?;
-        let at = if i == 0 { HEADER } else { 0 };
+        let mut at = 0;
+        if i == 0 {
+            put(&mut b[..], 0, &head).ok_or_else(small)?;
+            at = HEADER;
+        }
         let (now, later) = rest.split_at(rest.len().min(BLOCK_SIZE - at));
         put(&mut b[..], at, now).ok_or_else(small)?;
         rest = later;
         blocks.push(b, GFP_KERNEL)?;
     }
-    let first = blocks.first_mut().ok_or_else(small)?;
-    for (at, v) in [(8, node_store.fsid()), (16, batch.seq), (24, batch.pos)] {
-        put(&mut first[..], at, &v.to_le_bytes()).ok_or_else(small)?;
-    }
-    put(&mut first[..], 0, &MAGIC.to_le_bytes()).ok_or_else(small)?;
-    put(&mut first[..], 32, &(payload.len() as u32).to_le_bytes()).ok_or_else(small)?;
-    let flags = if batch.data_durable { DATA_DURABLE } else { 0 };
-    put(&mut first[..], 36, &flags.to_le_bytes()).ok_or_else(small)?;
-    let crc = crc32c(crc32c(0, first.get(8..HEADER).unwrap_or(&[])), payload);
-    put(&mut first[..], 4, &crc.to_le_bytes()).ok_or_else(small)?;
     let mut reqs = KVec::with_capacity(n, GFP_KERNEL)?;
     for (i, b) in blocks.iter().enumerate() {
         reqs.push((area.block(batch.pos + i as u64), b), GFP_KERNEL)?;
@@ -136,30 +95,26 @@ pub fn write(
 pub enum Found {
     /// No header of the expected batch: the log ends here.
     Nothing,
-    /// The header of the expected batch, but the batch was cut off or damaged.
+    /// The header of the expected batch, or one that differs from it in a single bit; but the batch
+    /// was cut off or damaged.
     Damaged,
-    /// The device cannot read the block.
+    /// The device cannot read a block of the batch.
     Unreadable,
     /// The whole batch, with the right checksum and only valid records.
-    Whole {
-        /// See [`Batch::data_durable`].
-        data_durable: bool,
-    },
+    Whole(Header),
 }
 
-/// The sequence number of the batch whose header is at `pos`; `None` if no header of this log is
-/// there.
-pub fn begins(
+/// The header at `pos`. `None` if no whole header of this log is there, EIO if the block cannot be
+/// read.
+pub fn header_at(
     node_store: &NodeStore,
     area: Area,
     ahead: &mut Ahead<'_>,
     pos: u64,
-) -> Result<Option<u64>> {
+) -> Result<Option<Header>> {
     let b = ahead.get(area.block(pos), area.start + area.len)?;
-    let ours = le32(&b[..], 0) == Some(MAGIC)
-        && le64(&b[..], 8) == Some(node_store.fsid())
-        && le64(&b[..], 24) == Some(pos);
-    Ok(le64(&b[..], 16).filter(|_| ours))
+    let header = header::decode(&b[..], node_store.fsid(), pos);
+    Ok(header.filter(|h| blocks_of(h.len) <= area.len))
 }
 
 /// Reads the payload of the batch at position `at.0` with number `at.1`. ENOMEM is the only error;
@@ -177,39 +132,6 @@ pub fn read(
     }
 }
 
-/// The number of the newest batch whose header lies in `[pos + 1, end)` and can only have been
-/// written after the batch `seq` at `pos` was flushed. `None` if there is no such header.
-///
-/// The header at `pos` is damaged and does not say how long its batch is, so the search reaches as
-/// far as the longest possible batch, and again as far from each batch that it finds. Three facts
-/// rule out false finds. A header carries its position and number, and remains of earlier laps of
-/// the ring carry other positions. Remains behind the end of an earlier log carry smaller numbers,
-/// because replay leaves a gap. Each batch takes at least one block, so the number cannot be
-/// further ahead than the position.
-pub fn newest_behind(
-    node_store: &NodeStore,
-    area: Area,
-    ahead: &mut Ahead<'_>,
-    (pos, seq): (u64, u64),
-    end: u64,
-) -> Option<u64> {
-    let reach = blocks_of(MAX_PAYLOAD);
-    let mut newest = None;
-    let mut until = pos.saturating_add(reach);
-    let mut at = pos + 1;
-    while at <= until && at < end {
-        // A block that cannot be read proves nothing.
-        let found = begins(node_store, area, ahead, at).ok().flatten();
-        let follows = |s: &u64| *s > newest.unwrap_or(seq) && *s - seq <= at - pos;
-        if let Some(s) = found.filter(follows) {
-            newest = Some(s);
-            until = at.saturating_add(reach);
-        }
-        at += 1;
-    }
-    newest
-}
-
 /// [`read()`], with errors of the device as errors.
 fn read_whole(
     node_store: &NodeStore,
@@ -219,29 +141,26 @@ fn read_whole(
     payload: &mut KVVec<u8>,
 ) -> Result<Found> {
     payload.clear();
-    if begins(node_store, area, ahead, pos)? != Some(seq) {
-        return Ok(Found::Nothing);
-    }
     let end = area.start + area.len;
-    let b = ahead.get(area.block(pos), end)?;
-    let len = le32(&b[..], 32).unwrap_or(0) as usize;
-    if len > MAX_PAYLOAD || blocks_of(len) > area.len {
-        return Ok(Found::Damaged);
-    }
-    let want = le32(&b[..], 4);
-    let data_durable = le32(&b[..], 36).unwrap_or(0) & DATA_DURABLE != 0;
-    let head = crc32c(0, b.get(8..HEADER).unwrap_or(&[]));
+    let header = header_at(node_store, area, ahead, pos)?;
+    let Some(header) = header.filter(|h| h.batch.seq == seq) else {
+        let b = ahead.get(area.block(pos), end)?;
+        return Ok(match header::nearly(&b[..], node_store.fsid(), pos, seq) {
+            true => Found::Damaged,
+            false => Found::Nothing,
+        });
+    };
     let mut at = HEADER;
-    for i in 0..blocks_of(len) {
+    for i in 0..blocks_of(header.len) {
         let b = ahead.get(area.block(pos + i), end)?;
-        let n = (len - payload.len()).min(BLOCK_SIZE - at);
+        let n = (header.len - payload.len()).min(BLOCK_SIZE - at);
         payload.extend_from_slice(b.get(at..at + n).unwrap_or(&[]), GFP_KERNEL)?;
         at = 0;
     }
-    let right = want == Some(crc32c(head, payload)) || mutant::is(Mutant::LogSkipCsum);
+    let right = header.fits(payload) || mutant::is(Mutant::LogSkipCsum);
     // A batch with a malformed record cannot be carried out as a whole, so it counts as damaged.
     Ok(if right && decodes(payload) {
-        Found::Whole { data_durable }
+        Found::Whole(header)
     } else {
         Found::Damaged
     })

@@ -13,8 +13,9 @@
 //! Tests: tools/engine/tests/log_loss.rs (records dropped for lack of memory), log_flushes.rs,
 //! log_size.rs, tools/models/tests/rules/r8.rs.
 
+use super::header::MAX_PAYLOAD;
 use super::replayed::Replayed;
-use super::ring::{Area, MAX_PAYLOAD};
+use super::ring::Area;
 use crate::engine::format::Superblock;
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -48,6 +49,9 @@ pub(in crate::engine) struct State {
     pub(in crate::engine) pos: u64,
     /// Sequence number of the next batch.
     pub(in crate::engine) seq: u64,
+    /// Batches up to this number, and the data that they name, are durable, or no superblock needs
+    /// them any more.
+    pub(in crate::engine) flushed: u64,
     /// The oldest position that the newest durable superblock needs. Blocks from here to `pos` must
     /// not be overwritten.
     pub(in crate::engine) live: u64,
@@ -84,6 +88,7 @@ impl Log {
             newest: 0,
             pos: sb.log_pos,
             seq: sb.log_seq,
+            flushed: sb.log_seq.saturating_sub(1),
             live: sb.log_pos,
         };
         Ok(Self {
@@ -111,6 +116,8 @@ impl Log {
         let mut s = self.state.lock();
         s.pos = pos;
         s.seq = seq;
+        // The numbers before the gap belong to batches that the commit of the replay replaces.
+        s.flushed = seq.saturating_sub(1);
     }
 
     /// Marks what is pending as part of the commit that is being frozen; returns position and

@@ -29,8 +29,9 @@ use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::maps::Maps;
 use crate::engine::inode::Inode;
 use crate::engine::invariant::{check, Invariant};
+use crate::engine::log::header::{self, Batch};
 use crate::engine::log::record::{self, Record};
-use crate::engine::log::ring::{self, Batch, Flush};
+use crate::engine::log::ring::{self, Flush};
 use crate::engine::log::state::{MAX_PENDING, MAX_UNFLUSHED};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::Ordering;
@@ -47,16 +48,19 @@ struct Collected {
     extents: u64,
     /// The newest durable generation when collecting began.
     durable: u64,
+    /// The time of all records.
+    time: Time,
     value: ValueBuf,
 }
 
 /// What goes into the next batch, and where it goes.
-struct Taken {
-    records: KVVec<u8>,
+pub(super) struct Taken {
+    pub(super) records: KVVec<u8>,
     /// Records up to this ticket are in the batch, or durable already.
-    upto: u64,
+    pub(super) upto: u64,
     pos: u64,
     seq: u64,
+    flushed: u64,
     live: u64,
 }
 
@@ -168,6 +172,7 @@ impl Fs {
             newest: 0,
             extents: 0,
             durable: self.durable_generation(),
+            time: now(),
             value: ValueBuf::new(),
         };
         let mut at = 0;
@@ -209,7 +214,7 @@ impl Fs {
             attrs: meta.attrs,
         };
         self.log.append_with(out.newest.max(generation), |pending| {
-            attrs.append(pending, generation, now())?;
+            attrs.append(pending, generation, out.time)?;
             Ok(pending.extend_from_slice(&out.writes, GFP_KERNEL)?)
         });
         drop(meta);
@@ -272,7 +277,7 @@ impl Fs {
             };
             out.newest = out.newest.max(generation);
             if out.writes.len() > MAX_PENDING
-                || w.append(&mut out.writes, generation, now()).is_err()
+                || w.append(&mut out.writes, generation, out.time).is_err()
             {
                 return Ok(false);
             }
@@ -297,24 +302,19 @@ impl Fs {
                 return Ok(false);
             };
             let (batch, pos, seq) = (&taken.records, taken.pos, taken.seq);
-            let blocks = ring::blocks_of(batch.len());
+            let blocks = header::blocks_of(batch.len());
             let room = taken.live + self.log.area.len;
-            let fits = batch.len() <= ring::MAX_PAYLOAD && pos + blocks <= room;
+            let fits = batch.len() <= header::MAX_PAYLOAD && pos + blocks <= room;
             #[cfg(any(ordofs_mutants, ordofs_mutant_log_nowait))]
             if fits && !batch.is_empty() && mutant::is(Mutant::LogNoWait) {
-                let at = Batch {
-                    pos,
-                    seq,
-                    data_durable: false,
-                };
-                self.flush_late(writer, batch, at, taken.upto)?;
+                self.flush_late(writer, &taken)?;
                 continue;
             }
             let written = if batch.is_empty() {
                 // A commit made all of it durable meanwhile.
                 Ok(())
             } else if fits {
-                let written = self.write_batch(batch, pos, seq);
+                let written = self.write_batch(&taken);
                 let error = written.err().map_or(0, |e| e.to_errno());
                 trace::log_batch(self.dev(), seq, pos, blocks, batch.len() as u64, error);
                 written
@@ -341,6 +341,7 @@ impl Fs {
             if !batch.is_empty() {
                 s.pos = pos + blocks;
                 s.seq = seq + 1;
+                s.flushed = seq;
                 self.log.batches.fetch_add(1, Ordering::Relaxed);
             }
             drop(s);
@@ -385,6 +386,7 @@ impl Fs {
                 upto: s.ticket,
                 pos: s.pos,
                 seq: s.seq,
+                flushed: s.flushed,
                 live: s.live,
             }));
         }
@@ -392,20 +394,29 @@ impl Fs {
 
     /// Writes one batch, and makes it and its data durable. EIO if the device may have lost what
     /// was written. After any other error nothing was written, and the caller may try a commit.
-    fn write_batch(&self, batch: &[u8], pos: u64, seq: u64) -> Result {
+    fn write_batch(&self, taken: &Taken) -> Result {
         let device = self.node_store.device();
         device.pass(Window::LogBatch)?;
-        let data_durable = record::data_blocks(batch) > MAX_UNFLUSHED;
+        let data_durable = record::data_blocks(&taken.records) > MAX_UNFLUSHED;
         if data_durable && !mutant::is(Mutant::LogFlagOnly) {
             // EIO, so that the caller does not try a commit: see `ring::write`.
             device.flush().map_err(|_| EIO)?;
         }
-        let at = Batch {
-            pos,
-            seq,
-            data_durable,
-        };
-        ring::write(&self.node_store, self.log.area, at, batch, Flush::Now)?;
+        let at = self.batch_of(taken, data_durable);
+        let (area, records) = (self.log.area, &taken.records);
+        ring::write(&self.node_store, area, at, records, Flush::Now)?;
         self.check_device()
+    }
+
+    /// The batch that the records become.
+    pub(super) fn batch_of(&self, taken: &Taken, data_durable: bool) -> Batch {
+        let own = mutant::is(Mutant::LogFlushedOwn);
+        Batch {
+            pos: taken.pos,
+            seq: taken.seq,
+            flushed: if own { taken.seq } else { taken.flushed },
+            generation: self.durable_generation(),
+            data_durable,
+        }
     }
 }

@@ -15,13 +15,15 @@
 //! Tests: tools/models/tests/rules/r1.rs and r8.rs, tools/crash, tests/vm/t/041-r1.sh (through
 //! `make mutants`).
 
+use super::fsync::Taken;
 use super::Txn;
 use crate::engine::fs::Fs;
 use crate::engine::inode::maps::extent_map::ExtentMap;
 use crate::engine::inode::maps::range::Range;
 use crate::engine::inode::Inode;
+use crate::engine::log::header::blocks_of;
 use crate::engine::log::record::Record;
-use crate::engine::log::ring::{self, Batch, Flush};
+use crate::engine::log::ring::{self, Flush};
 #[cfg(ordofs_mutants)]
 use crate::engine::mutant;
 use crate::os::atomic::Ordering;
@@ -51,23 +53,25 @@ impl Fs {
         w.append(writes, self.running_generation(), now())
     }
 
-    /// LogNoWait: lets the next batch be written before this one is flushed.
-    pub(super) fn flush_late(
-        &self,
-        writer: impl Sized,
-        batch: &KVVec<u8>,
-        at: Batch,
-        upto: u64,
-    ) -> Result {
-        ring::write(&self.node_store, self.log.area, at, batch, Flush::Later)?;
+    /// LogNoWait: lets the next batch be written before this one is flushed, and say that it was.
+    pub(super) fn flush_late(&self, writer: impl Sized, taken: &Taken) -> Result {
+        let (batch, records) = (self.batch_of(taken, false), &taken.records);
+        ring::write(
+            &self.node_store,
+            self.log.area,
+            batch,
+            records,
+            Flush::Later,
+        )?;
         {
             let mut s = self.log.state.lock();
-            s.pos = at.pos + ring::blocks_of(batch.len());
-            s.seq = at.seq + 1;
+            s.pos = batch.pos + blocks_of(records.len());
+            s.seq = batch.seq + 1;
+            s.flushed = batch.seq;
         }
         drop(writer);
         self.node_store.device().flush()?;
-        self.log.durable.fetch_max(upto, Ordering::AcqRel);
+        self.log.durable.fetch_max(taken.upto, Ordering::AcqRel);
         Ok(())
     }
 }

@@ -95,7 +95,7 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         log_len: log_length(total),
         log_pos: 0,
         // Random, so that no batch of an earlier filesystem with the same UUID continues this log.
-        log_seq: crate::os::random_u64() >> 8,
+        log_seq: (crate::os::random_u64() >> 8).max(1),
         next_ino: ROOT_INO + 1,
         root_ino: ROOT_INO,
         inodes: 0,

@@ -218,6 +218,17 @@ impl Fs {
                 r.batches
             );
         }
+        if let Some(generation) = r.newer {
+            pr_err!(
+                "{}: the log says that superblock {} was durable, and the newest one is {}: what came after that is missing\n",
+                name,
+                generation,
+                self.durable_generation()
+            );
+        }
+        if r.given_up {
+            pr_warn!("{}: rescue=log: the log ends before the damage\n", name);
+        }
         match (r.lost, r.damaged) {
             (Some(lost), _) if lost.newest == lost.seq => pr_err!(
                 "{}: log position {} cannot be read: batch {} may have been there, and what fsync acknowledged in it is in doubt\n",

@@ -2,8 +2,8 @@
 
 //! Replay at mount: from the newest superblock over the log behind it.
 //!
-//! 1. Find the end of the log: batches with consecutive numbers and right checksums. The last one
-//!    counts only if the data that it names is on disk, or was flushed before it
+//! 1. Find the end of the log: batches with consecutive numbers and right checksums. A batch that no
+//!    header calls flushed counts only if the data that it names is on disk
 //!    ([`crate::engine::log`]). Claim every block that a record maps, so that replay does not
 //!    allocate it for something else.
 //! 2. Carry out the records, in order, with the functions that did the operations in the first
@@ -13,9 +13,12 @@
 //!    nothing on disk refers to what replay wrote, so a replay that a power cut ends is simply
 //!    repeated.
 //!
-//! A batch is written only after the one before it has been flushed. So if a batch is not whole,
-//! and the header of a later one is found behind it, then that batch had been acknowledged and is
-//! damaged ([`Lost`]); the log did not end there.
+//! A batch that is not whole ended the log, or is damaged. If a header calls it flushed, it had been
+//! acknowledged, so it is damaged ([`Lost`]): the mount is read-only, or the mount option
+//! `rescue=log` gives up that batch and all behind it. A batch that was written when a newer
+//! superblock than the one at hand was durable is not for this state of the filesystem: blocks that
+//! it names may be in use here, and operations that it relies on are missing. So replay ends before
+//! it, and the mount is read-only.
 //!
 //! Replay is one transaction, so the memory that it takes grows with the records. A truncation
 //! could touch any number of bitmaps, so it is only begun here, and finished with the orphans
@@ -25,17 +28,19 @@
 //! `Fs::replaying` makes them reserve by force and keeps commits away. Positions, starts and
 //! lengths are in blocks, ranges are half-open.
 //!
-//! Tests: tools/engine/tests/log_recovery.rs, log_loss.rs, replay_cost.rs, impossible.rs, crash.rs;
-//! tools/crash/tests/recovery.rs; tests/vm/t/067-damage.sh, 072-recovery.sh.
+//! Tests: tools/engine/tests/log_recovery.rs, log_damage.rs, log_loss.rs, replay_cost.rs,
+//! impossible.rs, crash.rs; tools/crash/tests/recovery.rs; tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::ahead::Ahead;
+use crate::engine::log::header::blocks_of;
 use crate::engine::log::record::{decode, Record, Stamped, SAME_SIZE};
 use crate::engine::log::replayed::{Lost, Replayed};
 use crate::engine::log::ring::{self, Area, Found};
+use crate::engine::log::scan::Scan;
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::ops::extents::{Budget, Old};
 use crate::engine::ops::namei::Rename;
@@ -112,32 +117,16 @@ impl Fs {
         ring::read(&self.node_store, self.area(), ahead, (pos, seq), payload)
     }
 
-    /// The acknowledged batches that cannot be replayed, where the batch `seq` at `pos` is not
-    /// whole but `found`. `end` is the position behind the last block of the ring. `None` if the
-    /// log just ends here.
-    fn lost(
-        &self,
-        ahead: &mut Ahead<'_>,
-        (pos, seq): (u64, u64),
-        end: u64,
-        found: Found,
-    ) -> Option<Lost> {
-        if mutant::is(Mutant::DamageLog) {
-            return None;
-        }
-        let newest = ring::newest_behind(&self.node_store, self.area(), ahead, (pos, seq), end);
-        let newest = newest.or((found == Found::Unreadable).then_some(seq))?;
-        Some(Lost { pos, seq, newest })
-    }
-
     /// Replays the log from position `pos` and number `seq`, those in the superblock. Returns
-    /// without changing anything if acknowledged batches are damaged and the mount is to be
-    /// writable. EUCLEAN for a record that cannot be true; the mount fails then.
+    /// without changing anything if acknowledged batches are damaged, or belong to a newer
+    /// superblock, and the mount is to be writable. EUCLEAN for a record that cannot be true; the
+    /// mount fails then.
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
         let mut ahead = Ahead::new(self.node_store.device())?;
         let (mut done, end, newest) = self.find_end(&mut ahead, pos, seq)?;
+        done.given_up = done.lost.is_some() && self.options().rescue_log;
         *self.log.replayed.lock() = done;
-        if done.lost.is_some() && !self.options().read_only {
+        if done.forbids().is_some() && !self.options().read_only {
             return Ok(done);
         }
         let durable = self.durable_generation();
@@ -164,36 +153,39 @@ impl Fs {
         let mut done = Replayed::default();
         let (mut p, mut s) = (pos, seq);
         let mut newest = durable;
-        let (mut payload, mut next) = (KVVec::new(), KVVec::new());
-        let limit = pos.saturating_add(self.area().len);
-        let mut have = self.batch(ahead, p, s, &mut payload)?;
-        while let Found::Whole { data_durable } = have {
-            let len = ring::blocks_of(payload.len());
-            let after = (p + len, s + 1);
-            // The ring is full: behind its last block comes this log's first batch again.
-            let follows = match after.0 < limit {
-                true => self.batch(ahead, after.0, after.1, &mut next)?,
-                false => Found::Nothing,
+        let mut payload = KVVec::new();
+        let mut scan = Scan::new(&self.node_store, self.area(), (pos, seq));
+        // What is in place of the next batch, if that is no whole one of this superblock.
+        let mut bad = None;
+        // Behind the last block of a full ring comes this log's first batch again.
+        while p < scan.end() {
+            let h = match self.batch(ahead, p, s, &mut payload)? {
+                Found::Whole(h) => h,
+                found => {
+                    bad = Some(found);
+                    break;
+                }
             };
-            let flushed = data_durable || matches!(follows, Found::Whole { .. } | Found::Damaged);
-            if !flushed
-                && !self.data_is_there(&payload, durable)?
-                && self.lost(ahead, after, limit, Found::Nothing).is_none()
-            {
+            scan.meet(&h);
+            if h.batch.generation > durable {
+                break;
+            }
+            let vouched = h.batch.data_durable || scan.flushed(ahead, s)?;
+            if !vouched && !self.data_is_there(&payload, durable)? {
                 done.disbelieved = true;
                 break;
             }
-            let mut top = newest;
+            let mut top = 0;
             Self::each(&payload, durable, |r| {
                 top = top.max(r.generation);
                 Ok(())
             })?;
-            // No transaction is later than the one that runs beside a commit, durable + 2.
-            if top > durable.saturating_add(2) {
-                have = Found::Damaged;
+            // No transaction is later than the one that runs beside a commit.
+            if top > h.batch.generation.saturating_add(2) {
+                bad = Some(Found::Damaged);
                 break;
             }
-            newest = top;
+            newest = newest.max(top);
             if done.batches == 0 {
                 self.read_space()?;
             }
@@ -201,16 +193,36 @@ impl Fs {
                 self.give_up_space(self.claim(&r.record))
             })?;
             done.batches += 1;
-            (p, s) = after;
-            core::mem::swap(&mut payload, &mut next);
-            have = follows;
+            (p, s) = h.next();
         }
-        if !done.disbelieved && p < limit {
-            done.lost = self.lost(ahead, (p, s), limit, have);
-            let damaged = have == Found::Damaged || done.lost.is_some();
-            done.damaged = damaged.then_some(s);
+        scan.finish(ahead)?;
+        done.newer = Some(scan.generation()).filter(|g| *g > durable);
+        if let Some(found) = bad {
+            self.judge_end(ahead, &mut scan, (p, s), found, &mut done)?;
         }
         Ok((done, p, newest))
+    }
+
+    /// Judges what was found in place of the batch `seq` at `pos`: the end of the log, or damage.
+    fn judge_end(
+        &self,
+        ahead: &mut Ahead<'_>,
+        scan: &mut Scan<'_>,
+        (pos, seq): (u64, u64),
+        found: Found,
+        done: &mut Replayed,
+    ) -> Result {
+        let newest = scan.newest().filter(|n| *n >= seq);
+        // A power cut leaves no block that cannot be read, so there may have been a batch.
+        let doubtful = found == Found::Unreadable && !mutant::is(Mutant::DamageLog);
+        if doubtful || scan.flushed(ahead, seq)? {
+            let newest = newest.unwrap_or(seq);
+            done.lost = Some(Lost { pos, seq, newest });
+        }
+        // Headers that nothing vouches for must not become part of the next log either.
+        let begun = found == Found::Damaged || newest.is_some();
+        done.damaged = (begun || done.lost.is_some()).then_some(seq);
+        Ok(())
     }
 
     /// Step 2: carries out the records of the batches from `(pos, seq)` to position `end`. Returns
@@ -226,7 +238,7 @@ impl Fs {
         let mut payload = KVVec::new();
         let (mut p, mut s) = (pos, seq);
         while p < end {
-            if !matches!(self.batch(ahead, p, s, &mut payload)?, Found::Whole { .. }) {
+            if !matches!(self.batch(ahead, p, s, &mut payload)?, Found::Whole(_)) {
                 return Err(corrupt("log", p, "a batch changed while it was replayed"));
             }
             Self::each(&payload, durable, |r| {
@@ -235,7 +247,7 @@ impl Fs {
                 self.check(&r.record)?;
                 self.apply(&r.record)
             })?;
-            p += ring::blocks_of(payload.len());
+            p += blocks_of(payload.len());
             s += 1;
         }
         Ok(s)
@@ -286,7 +298,9 @@ impl Fs {
                 self.must_name(new_dir, new_name, target)
             }
             Record::Attrs { ino, attrs } => {
-                self.kind_of(ino)?;
+                if self.kind_of(ino)? != attrs.mode & S_IFMT {
+                    return Err(refuse(ino, "changes the type of the inode"));
+                }
                 if attrs.size != SAME_SIZE && attrs.size > i64::MAX as u64 {
                     return Err(refuse(ino, "impossible size"));
                 }

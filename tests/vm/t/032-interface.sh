@@ -32,6 +32,9 @@ mount -o remount,acl,commit=5 "$TEST_MNT"
 for wrong in commit commit=x commit=301 commit=-1; do
 	refused "needs a number of seconds from 1 to 300" mount -o "remount,$wrong" "$TEST_MNT"
 done
+for wrong in rescue rescue=1 rescue=logs; do
+	refused "needs what to give up: log" mount -o "remount,$wrong" "$TEST_MNT"
+done
 for wrong in discard=1 nodiscard=1 acl=1 noacl=0 norecovery=1; do
 	refused "takes no value" mount -o "remount,$wrong" "$TEST_MNT"
 done

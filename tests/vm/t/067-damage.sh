@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Damage to what was acknowledged last: the newest superblock, and a batch of the log that others follow. Mounts that may
-# write are refused with the reason, those for reading work, and fsck reports the damage.
+# write are refused with the reason, those for reading work, fsck reports the damage, and rescue=log gives the rest up.
 # timeout: 120
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
@@ -92,7 +92,19 @@ mount -t ordofs -o ro,norecovery "$TEST_DEV" "$TEST_MNT"
 [ ! -e "$TEST_MNT/c" ]
 umount "$TEST_MNT"
 flip $((second + 70))
-mount -t ordofs "$TEST_DEV" "$TEST_MNT"
-cat "$TEST_MNT/e"
+mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
+[ "$(cat "$TEST_MNT/e")" = e ]
+umount "$TEST_MNT"
+# With rescue=log the damaged batch and all behind it are given up.
+flip $((second + 70))
+mount -t ordofs -o rescue=log "$TEST_DEV" "$TEST_MNT"
+grep " $TEST_MNT " /proc/mounts | grep -q "rescue=log"
+[ "$(cat "$TEST_MNT/c")" = c ]
+[ ! -e "$TEST_MNT/d" ]
+[ ! -e "$TEST_MNT/e" ]
+echo f >"$TEST_MNT/f"
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+[ "$(cat "$TEST_MNT/f")" = f ]
+umount "$TEST_MNT"

@@ -123,7 +123,7 @@ fn a_damaged_batch_at_the_end_ends_replay_and_one_before_it_forbids_writing() {
     assert_eq!(log.len(), 2);
     let used = |b: u64| {
         let d = image.get(b).unwrap();
-        64 + u32::from_le_bytes(d[32..36].try_into().unwrap()) as usize
+        64 + u32::from_le_bytes(d[40..44].try_into().unwrap()) as usize
     };
     for at in 0..used(log[0]).min(SIZE) {
         let bit = 1 << (at % 8);
@@ -139,9 +139,8 @@ fn a_damaged_batch_at_the_end_ends_replay_and_one_before_it_forbids_writing() {
         let (r, view) = replay(&with(&image, log[1], |d| d[at] ^= bit));
         assert_eq!(r.batches, 1, "byte {at}");
         assert!(has(&view, "h"), "byte {at}");
-        // Without its header it does not count as a batch.
-        let header = at < 4 || (8..32).contains(&at);
-        assert_eq!(r.damaged.is_some(), !header, "byte {at}");
+        // Wherever the bit is: it was begun.
+        assert!(r.damaged.is_some(), "byte {at}");
     }
     for sectors in 1..used(log[1]).div_ceil(512) {
         let cut = with(&image, log[1], |d| d[512 * sectors..].fill(0));
@@ -158,13 +157,22 @@ fn a_batch_with_a_wrong_number_or_a_wrong_record_does_not_count() {
     let forged = |at: usize, xor: u8| {
         with(&image, log[1], |d| {
             d[at] ^= xor;
-            let len = u32::from_le_bytes(d[32..36].try_into().unwrap()) as usize;
+            let own = crc32c(0, &d[8..56]);
+            d[56..60].copy_from_slice(&own.to_le_bytes());
+            let len = u32::from_le_bytes(d[40..44].try_into().unwrap()) as usize;
             let crc = crc32c(0, &d[8..64 + len]);
             d[4..8].copy_from_slice(&crc.to_le_bytes());
         })
     };
-    // Sequence number; position; kind of the first record; its length.
-    for (at, damaged) in [(16, false), (24, false), (68, true), (64, true)] {
+    // Sequence number; position; what was flushed; flags; kind of the first record; its length.
+    for (at, damaged) in [
+        (16, false),
+        (24, false),
+        (39, false),
+        (44, false),
+        (68, true),
+        (64, true),
+    ] {
         let (r, view) = replay(&forged(at, 0x40));
         assert_eq!((r.batches, r.damaged.is_some()), (1, damaged), "byte {at}");
         assert!(has(&view, "h"));

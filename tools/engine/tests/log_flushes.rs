@@ -39,14 +39,14 @@ fn fsync(blocks: u64) -> Fsync {
         Op::Write { data, .. } if data.starts_with(b"ORDL") => Some(data.clone()),
         _ => None,
     });
-    let flags = header.expect("a batch")[36..40].try_into().unwrap();
+    let flags = common::log::u32_at(&header.expect("a batch")[..], common::log::FLAGS);
     fs.iput(f);
     fs.iput(root);
     Fsync {
         rec,
         before,
         ops,
-        flags: u32::from_le_bytes(flags),
+        flags,
         first,
     }
 }

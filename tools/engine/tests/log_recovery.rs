@@ -6,60 +6,19 @@
 mod common;
 
 use common::hooked::{hooked, Ask};
+use common::log::*;
 use common::*;
-use kernel::prelude::{KBox, Result, EIO, ENODEV, EUCLEAN};
+use kernel::prelude::{Result, EIO, ENODEV, EUCLEAN};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
-use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::ops::namei::Rename;
-use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op, Recorder};
-use ordofs_engine::os::{crc32c, Backend, Block, Device, Shared};
+use ordofs_engine::os::{Backend, Device};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-
-const SIZE: usize = 4096;
-
-fn superblock(disk: &MemDisk) -> KBox<Superblock> {
-    read_superblock(&disk.device()).unwrap_or_else(|e| panic!("{}", e.reason))
-}
-
-/// Where batches begin, in the order of their positions.
-fn batches(disk: &MemDisk) -> Vec<u64> {
-    let sb = superblock(disk);
-    let log = sb.log_start..sb.log_start + sb.log_len;
-    let mut found = BTreeMap::new();
-    for (at, b) in disk.image().range(log) {
-        if b.starts_with(b"ORDL") {
-            found.insert(u64::from_le_bytes(b[24..32].try_into().unwrap()), *at);
-        }
-    }
-    found.into_values().collect()
-}
-
-/// Changes the first block of a batch, and makes its checksum right.
-fn forge(disk: &MemDisk, from: u64, to: u64, change: impl FnOnce(&mut [u8; SIZE])) {
-    let mut b = Block::zeroed().unwrap();
-    disk.device().read(from, &mut b).unwrap();
-    change(&mut b);
-    let len = u32::from_le_bytes(b[32..36].try_into().unwrap()) as usize;
-    let crc = crc32c(0, &b[8..64 + len]);
-    b[4..8].copy_from_slice(&crc.to_le_bytes());
-    disk.device().write(&[(to, &b)]).unwrap();
-}
-
-/// Makes a file of one block, durable by a batch of its own.
-fn synced(disk: &MemDisk, fs: &Shared<Fs>, name: &[u8], seed: u64) {
-    let root = fs.iget(fs.root_ino()).unwrap();
-    let f = fs.create(&root, name, &regular()).unwrap();
-    write(&disk.device(), fs, &f, 0, &[seed]).unwrap();
-    fs.sync_inode(&f).unwrap();
-    fs.iput(f);
-    fs.iput(root);
-}
 
 /// A device with a volatile cache. A flush that fails loses what is in it.
 #[derive(Clone)]
@@ -134,7 +93,7 @@ impl Backend for Lossy {
 #[test]
 fn a_flush_that_fails_is_an_error() {
     for error in [EIO, ENODEV] {
-        for blocks in [1, log::state::MAX_UNFLUSHED + 1] {
+        for blocks in [1, ordofs_engine::engine::log::state::MAX_UNFLUSHED + 1] {
             let lossy = Lossy::new(error);
             let dev = Device::new(lossy.clone());
             let fs = mount_on(Device::new(lossy.clone()));
@@ -193,14 +152,17 @@ fn behind_a_damaged_batch_nothing_comes_back() {
     let fs = mount(&disk);
     synced(&disk, &fs, b"a", 1);
     let first = batches(&disk)[0];
-    // In the payload, the magic, the fsid, the number, the position; and all of it.
-    for damage in [100, 0, 8, 16, 24, SIZE] {
+    // In the payload, the header's fields; and all of it.
+    for damage in [
+        100, 0, SUM, FSID, NUMBER, POSITION, FLUSHED, LEN, FLAGS, GENERATION, OWN_SUM, ZERO, SIZE,
+    ] {
         let crashed = disk.fork();
         ruin(&crashed, first, damage);
         let fs = mount(&crashed);
         let r = fs.replayed();
         assert!(r.batches == 0 && r.lost.is_none(), "{damage}: {r:?}");
-        assert_eq!(r.damaged.is_some(), damage == 100, "{damage}: {r:?}");
+        // One wrong bit is recognised wherever it is.
+        assert_eq!(r.damaged.is_some(), damage != SIZE, "{damage}: {r:?}");
         // A batch of the same length as the damaged one, with a block that the old life had used.
         synced(&crashed, &fs, b"x", 11);
         let again = crashed.fork();
@@ -209,39 +171,6 @@ fn behind_a_damaged_batch_nothing_comes_back() {
         fs.unmount().unwrap();
         let root = &fsck(&again)[&fs.root_ino()];
         assert_eq!(root.names.keys().collect::<Vec<_>>(), [b"x"], "{damage}");
-    }
-}
-
-/// Flips a bit of a block, or makes all of it zero.
-fn ruin(disk: &MemDisk, block: u64, damage: usize) {
-    match damage {
-        SIZE => disk
-            .device()
-            .write(&[(block, &Block::zeroed().unwrap())])
-            .unwrap(),
-        at => disk.corrupt(block, at, 1),
-    }
-}
-
-/// The names in the root directory.
-fn names(fs: &Shared<Fs>) -> Vec<String> {
-    let root = fs.iget(fs.root_ino()).unwrap();
-    let mut names = Vec::new();
-    fs.readdir(&root, 0, &mut |name, _, _, _| {
-        names.push(String::from_utf8_lossy(name).into_owned());
-        true
-    })
-    .unwrap();
-    fs.iput(root);
-    names.sort();
-    names
-}
-
-fn read_only(recovery: bool) -> MountOptions {
-    MountOptions {
-        read_only: true,
-        recovery,
-        ..MountOptions::default()
     }
 }
 
@@ -276,8 +205,11 @@ fn a_damaged_batch_before_the_end_forbids_writing() {
         synced(&disk, &fs, name.as_bytes(), seed);
     }
     let log = batches(&disk);
-    // In the payload, the magic, the checksum, the fsid, the number, the position, the length; and all of it.
-    for damage in [100, 0, 4, 8, 16, 20, 24, 32, 33, 34, SIZE] {
+    // In the payload, the header's fields; and all of it.
+    for damage in [
+        100, 0, SUM, FSID, NUMBER, 20, POSITION, FLUSHED, LEN, 41, 42, FLAGS, GENERATION, OWN_SUM,
+        ZERO, SIZE,
+    ] {
         for (n, block) in log.iter().enumerate() {
             let what = format!("batch {n}, damage at {damage}");
             let crashed = disk.fork();
@@ -375,12 +307,11 @@ fn damaged_data_costs_no_later_fsync() {
 
 /// The records of a batch of one block: kind, and where the body is.
 fn records(b: &[u8; SIZE]) -> Vec<(u8, usize)> {
-    let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().unwrap()) as usize;
-    let (mut at, end) = (64, 64 + u32_at(32));
+    let (mut at, end) = (HEADER, HEADER + u32_at(b, LEN) as usize);
     let mut found = Vec::new();
     while at < end {
         found.push((b[at + 4], at + 32));
-        at += u32_at(at);
+        at += u32_at(b, at) as usize;
     }
     found
 }
@@ -411,6 +342,7 @@ fn records_that_cannot_be_are_refused() {
         ("directory that is not there", CREATE, 0, 1000),
         ("type", CREATE, 16, 0),
         ("size", ATTRS, 8, 1 << 63),
+        ("another type", ATTRS, 16, 1 << 32 | 0o040644),
         ("inode that is not there", ATTRS, 0, 1000),
         ("blocks of a directory", WRITE, 0, fs.root_ino()),
         ("file blocks", WRITE, 8, 1 << 51),
@@ -423,7 +355,7 @@ fn records_that_cannot_be_are_refused() {
         let d = disk.fork();
         forge(&d, at, at, |b| {
             // The data need not be looked at.
-            b[36] = 1;
+            b[FLAGS] = 1;
             let all = records(b);
             let body = all.iter().find(|r| r.0 == kind).expect("record").1;
             b[body + offset..body + offset + 8].copy_from_slice(&value.to_le_bytes());

@@ -97,6 +97,7 @@ const READ_ONLY: MountOptions = MountOptions {
     commit_secs: 5,
     discard: false,
     recovery: true,
+    rescue_log: false,
     cache_nodes: 16384,
 };
 

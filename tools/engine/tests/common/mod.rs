@@ -6,6 +6,7 @@
 
 pub mod blocks;
 pub mod hooked;
+pub mod log;
 pub mod walker;
 
 pub use blocks::{data, seed_of, try_data};

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The bytes of a batch's header, what decoding refuses, and each single bit of it.
+
+mod common;
+
+use common::log::*;
+use ordofs_engine::engine::log::header::{self, blocks_of, decode, encode, nearly, Batch};
+
+const FSID_OF: u64 = 0x1122_3344_5566_7788;
+
+const BATCH: Batch = Batch {
+    pos: 0x0102_0304_0506,
+    seq: 0x0a0b_0c0d_0e0f,
+    flushed: 0x0a0b_0c0d_0e0e,
+    generation: 0x2122_2324,
+    data_durable: true,
+};
+
+const PAYLOAD: &[u8] = b"123456789";
+
+/// docs/FORMAT.md §11, byte by byte: each checksum is that of CRC-32C over the bytes that it covers.
+const GOLDEN: &str = "\
+    4f52444c c9590e82 8877665544332211 0f0e0d0c0b0a0000 \
+    0605040302010000 0e0e0d0c0b0a0000 09000000 01000000 \
+    2423222100000000 f658fe22 00000000";
+
+fn hex(b: &[u8]) -> String {
+    b.iter().map(|x| format!("{x:02x}")).collect()
+}
+
+#[test]
+fn a_header_has_these_bytes() {
+    let h = encode(BATCH, FSID_OF, PAYLOAD).expect("it fits");
+    assert_eq!(hex(&h), GOLDEN.replace(' ', ""));
+    let read = decode(&h, FSID_OF, BATCH.pos).expect("whole");
+    assert_eq!((read.batch, read.len), (BATCH, PAYLOAD.len()));
+    assert!(read.fits(PAYLOAD) && !read.fits(b"123456788") && !read.fits(b""));
+    assert_eq!(read.next(), (BATCH.pos + 1, BATCH.seq + 1));
+}
+
+/// Every bit but those of the payload's checksum matters for the header itself; each of those makes
+/// the payload wrong.
+#[test]
+fn each_bit_of_a_header_counts() {
+    let h = encode(BATCH, FSID_OF, PAYLOAD).unwrap();
+    assert!(nearly(&h, FSID_OF, BATCH.pos, BATCH.seq));
+    for bit in 0..8 * HEADER {
+        let mut bad = h;
+        bad[bit / 8] ^= 1 << (bit % 8);
+        let read = decode(&bad, FSID_OF, BATCH.pos);
+        if (SUM..SUM + 4).contains(&(bit / 8)) {
+            assert!(!read.expect("whole").fits(PAYLOAD), "bit {bit}");
+        } else {
+            assert!(read.is_none(), "bit {bit}");
+        }
+        assert!(nearly(&bad, FSID_OF, BATCH.pos, BATCH.seq), "bit {bit}");
+        // Another batch, or another place, is not nearly this one.
+        assert!(
+            !nearly(&bad, FSID_OF, BATCH.pos, BATCH.seq + 2),
+            "bit {bit}"
+        );
+        assert!(
+            !nearly(&bad, FSID_OF, BATCH.pos + 256, BATCH.seq),
+            "bit {bit}"
+        );
+        for second in 0..8 * HEADER {
+            if second == bit || (32..64).contains(&second) || (32..64).contains(&bit) {
+                continue;
+            }
+            let mut worse = bad;
+            worse[second / 8] ^= 1 << (second % 8);
+            let read = decode(&worse, FSID_OF, BATCH.pos);
+            assert!(read.is_none(), "bits {bit} and {second}");
+            assert!(!nearly(&worse, FSID_OF, BATCH.pos, BATCH.seq));
+        }
+    }
+    for n in 0..HEADER {
+        assert!(decode(&h[..n], FSID_OF, BATCH.pos).is_none());
+        assert!(!nearly(&h[..n], FSID_OF, BATCH.pos, BATCH.seq));
+    }
+}
+
+/// Fields with right checksums that no batch has.
+#[test]
+fn impossible_headers_are_none() {
+    type Change = fn(&mut [u8; SIZE]);
+    let cases: [(&str, Change); 8] = [
+        ("no payload", |b| b[LEN..LEN + 4].fill(0)),
+        ("more than 4 MiB", |b| {
+            b[LEN..LEN + 4].copy_from_slice(&(header::MAX_PAYLOAD as u32 + 1).to_le_bytes());
+        }),
+        ("2^32 - 1 bytes", |b| b[LEN..LEN + 4].fill(0xff)),
+        ("unknown flag 2", |b| b[FLAGS] |= 2),
+        ("unknown flag 2^31", |b| b[FLAGS + 3] |= 0x80),
+        ("flushed itself", |b| {
+            b.copy_within(NUMBER..NUMBER + 8, FLUSHED)
+        }),
+        ("flushed a later one", |b| b[FLUSHED + 7] = 0xff),
+        ("not zero", |b| b[ZERO + 3] = 1),
+    ];
+    let mut good = [0; SIZE];
+    good[..HEADER].copy_from_slice(&encode(BATCH, FSID_OF, PAYLOAD).unwrap());
+    good[HEADER..HEADER + PAYLOAD.len()].copy_from_slice(PAYLOAD);
+    for (what, change) in cases {
+        let mut b = good;
+        change(&mut b);
+        seal(&mut b);
+        assert!(decode(&b, FSID_OF, BATCH.pos).is_none(), "{what}");
+    }
+    seal(&mut good);
+    assert!(decode(&good, FSID_OF, BATCH.pos).is_some());
+    let full = vec![0; header::MAX_PAYLOAD];
+    let h = encode(BATCH, FSID_OF, &full).expect("just fits");
+    let read = decode(&h, FSID_OF, BATCH.pos).expect("whole");
+    assert!(read.fits(&full));
+    assert_eq!(blocks_of(read.len), 1025);
+}
