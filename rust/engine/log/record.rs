@@ -21,11 +21,12 @@
 //! | 10 xattr | ino u64, namespace u32, bytes of the value u32 (2^32 - 1: removed), name, value |
 //! | 11 grow | ino, bytes u64 |
 //!
-//! Decoding checks lengths and value ranges within the record, so no input makes it panic. Whether
-//! a record fits the filesystem is checked by replay (`engine/volume/replay.rs`). No locks.
+//! Decoding checks lengths and value ranges within the record, that its zero bytes are zero, and that
+//! nothing is left behind the body, so no input makes it panic. Whether a record fits the filesystem
+//! is checked by replay (`engine/volume/replay.rs`). No locks.
 //!
-//! Tests: tools/engine/tests/log_recovery.rs (forged and damaged records),
-//! tools/engine/tests/impossible.rs (records that contradict the filesystem),
+//! Tests: tools/engine/tests/log_recovery.rs (forged and damaged records), log_format.rs (what is no
+//! record), tools/engine/tests/impossible.rs (records that contradict the filesystem),
 //! tools/engine/tests/crash.rs.
 
 use crate::engine::format::{le16, le32, le64};
@@ -317,7 +318,11 @@ impl<'a> Reader<'a> {
                 new_dir: self.u64()?,
                 ino: self.u64()?,
                 target: self.u64()?,
-                exchange: self.u32()? != 0,
+                exchange: match self.u32()? {
+                    0 => false,
+                    1 => true,
+                    _ => return None,
+                },
                 old_name: self.text()?,
                 new_name: self.text()?,
             },
@@ -385,6 +390,7 @@ impl<'a> Reader<'a> {
     fn write(&mut self) -> Option<Record<'a>> {
         let (ino, start, phys) = (self.u64()?, self.u64()?, self.u64()?);
         let csums = self.b.get(self.at..)?;
+        self.at = self.b.len();
         let whole = !csums.is_empty() && csums.len() % 4 == 0;
         whole.then_some(Record::Write {
             ino,
@@ -400,8 +406,9 @@ impl<'a> Reader<'a> {
         let value = if len == REMOVED {
             None
         } else {
-            let end = self.at.checked_add(len as usize)?;
-            Some(self.b.get(self.at..end)?)
+            let start = self.at;
+            self.at = start.checked_add(len as usize)?;
+            Some(self.b.get(start..self.at)?)
         };
         Some(Record::Xattr {
             ino,
@@ -424,8 +431,11 @@ pub fn decode(b: &[u8]) -> Option<(Stamped<'_>, &[u8])> {
         return None;
     }
     let time = r.time()?;
-    r.u32()?;
+    let zero = b.get(5..8)? == [0; 3] && r.u32()? == 0;
     let record = r.body(kind)?;
+    if !zero || r.at != b.len() {
+        return None;
+    }
     let stamped = Stamped {
         generation,
         time,

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The bytes of a batch's header, what decoding refuses, and each single bit of it.
+//! The bytes of a batch's header, what decoding refuses, and each single bit of it; and what is no
+//! record.
 
 mod common;
 
 use common::log::*;
+use kernel::prelude::KVVec;
 use ordofs_engine::engine::log::header::{self, blocks_of, decode, encode, nearly, Batch};
+use ordofs_engine::engine::log::record::{self, Record};
+use ordofs_engine::engine::Attrs;
+use ordofs_engine::os::Time;
 
 const FSID_OF: u64 = 0x1122_3344_5566_7788;
 
@@ -115,4 +120,97 @@ fn impossible_headers_are_none() {
     let read = decode(&h, FSID_OF, BATCH.pos).expect("whole");
     assert!(read.fits(&full));
     assert_eq!(blocks_of(read.len), 1025);
+}
+
+/// Bytes that a record does not have, in it or behind it, make it none.
+#[test]
+fn a_record_is_its_fields_and_no_more() {
+    let attrs = Attrs::default();
+    let (name, target) = (&b"name"[..], &[][..]);
+    let (ino, dir, bytes) = (7, 2, 4096);
+    let all = [
+        Record::Create {
+            dir,
+            ino,
+            attrs,
+            name,
+            target,
+        },
+        Record::Link { dir, ino, name },
+        Record::Unlink { dir, ino, name },
+        Record::Rename {
+            old_dir: dir,
+            new_dir: dir,
+            ino,
+            target: 0,
+            exchange: true,
+            old_name: name,
+            new_name: name,
+        },
+        Record::Attrs { ino, attrs },
+        Record::Size { ino, bytes },
+        Record::Grow { ino, bytes },
+        Record::Punch {
+            ino,
+            start: 1,
+            len: 2,
+        },
+        Record::Preallocate {
+            ino,
+            start: 1,
+            phys: 600,
+            len: 2,
+        },
+        Record::Write {
+            ino,
+            start: 1,
+            phys: 600,
+            csums: &[0; 8],
+        },
+        Record::Xattr {
+            ino,
+            index: 1,
+            name,
+            value: Some(b"value"),
+        },
+        Record::Xattr {
+            ino,
+            index: 1,
+            name,
+            value: None,
+        },
+    ];
+    for (n, r) in all.iter().enumerate() {
+        let mut out = KVVec::new();
+        let time = Time { sec: 5, nsec: 6 };
+        r.append(&mut out, 9, time).unwrap();
+        let good = out.to_vec();
+        let decoded = record::decode(&good).expect("a record");
+        assert!(decoded.1.is_empty());
+        assert_eq!((decoded.0.generation, decoded.0.time), (9, time), "{n}");
+        for at in [5, 6, 7, 28, 29, 30, 31] {
+            let mut bad = good.clone();
+            bad[at] = 1;
+            assert!(record::decode(&bad).is_none(), "record {n}, byte {at}");
+        }
+        for more in [1, 2, 3] {
+            let mut bad = good.clone();
+            bad.resize(good.len() + more, 0);
+            let len = bad.len() as u32;
+            bad[..4].copy_from_slice(&len.to_le_bytes());
+            assert!(record::decode(&bad).is_none(), "record {n}, {more} more");
+        }
+        for len in 0..good.len() {
+            let mut bad = good.clone();
+            bad[..4].copy_from_slice(&(len as u32).to_le_bytes());
+            // A record of a write is shorter with fewer checksums.
+            let fewer = matches!(r, Record::Write { .. }) && len + 4 == good.len();
+            assert_eq!(record::decode(&bad).is_some(), fewer, "record {n}, {len}");
+        }
+        if matches!(r, Record::Rename { .. }) {
+            let mut bad = good;
+            bad[64] = 2;
+            assert!(record::decode(&bad).is_none(), "exchange");
+        }
+    }
 }
