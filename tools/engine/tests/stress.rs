@@ -75,13 +75,14 @@ impl Handle {
                 fs.preallocate(&self.inode, start, len, None)
             }
             14 => self.zero(fs, start, len),
-            15 => self.failed_write(fs, start, len, rng.u64(..2) == 0),
+            // Seldom: until the next commit there is no log after it.
+            15 if rng.u64(..100) == 0 => self.failed_write(fs, start, len, rng.bool()),
             16..20 => self.compare(dev, fs, start, len),
             // Reads without a lock see some block that was written there, or a hole.
             20..22 => {
                 (start..start + len).try_for_each(|b| read(dev, fs, &self.inode, b).map(|_| ()))
             }
-            22 => fs.sync_inode(&self.inode),
+            15 | 22 => fs.sync_inode(&self.inode),
             _ => {
                 fs.release_maps(&self.inode, start, len);
                 fs.map_report(&self.inode, start, len).map(|_| ())
@@ -250,7 +251,12 @@ fn rename(
     to: (&Shared<Inode>, &[u8]),
     target: Option<Shared<Inode>>,
     exchange: bool,
+    whiteout: Option<NewId>,
 ) -> Result {
+    let white = NewInode {
+        id: whiteout,
+        ..file(0o020000)
+    };
     let same = |t: &Shared<Inode>| (t.kind() == S_IFDIR) == (i.kind() == S_IFDIR);
     let empty = |t: &Shared<Inode>| t.kind() != S_IFDIR || t.attrs().nlink == 2;
     let r = if target.as_ref().is_none_or(|t| same(t) && empty(t)) {
@@ -265,7 +271,7 @@ fn rename(
                 exchange,
                 ..Default::default()
             },
-            whiteout: None,
+            whiteout: whiteout.map(|_| &white),
         })
     } else {
         Ok(())
@@ -291,6 +297,11 @@ fn names(
 ) -> Result {
     let name = |n: u64| format!("t{me}-{n}").into_bytes();
     let n = rng.u64(..40);
+    // As the VFS does: chosen before the transaction that uses it, with commits in between.
+    let id = Some(fs.new_id());
+    if rng.u64(..4) == 0 {
+        std::thread::sleep(Duration::from_micros(300));
+    }
     let find = |d: &Shared<Inode>, n: &[u8]| -> Result<Option<Shared<Inode>>> {
         fs.lookup(d, n)?.map(|e| fs.iget(e.ino)).transpose()
     };
@@ -305,6 +316,7 @@ fn names(
                 },
                 _ => regular(),
             };
+            let new = NewInode { id, ..new };
             let i = fs.create(dir, &name(n), &new)?;
             let r = if i.kind() == S_IFREG {
                 write(dev, fs, &i, 0, &[1, 2, 3])
@@ -345,11 +357,23 @@ fn names(
             let m = name(rng.u64(..40));
             let target = find(new_dir, &m)?;
             let exchange = target.is_some() && rng.u64(..3) == 0;
-            rename(fs, (dir, &name(n)), i, (new_dir, &m), target, exchange)?;
+            let whiteout = id.filter(|_| !exchange && i.kind() != S_IFDIR && rng.u64(..4) == 0);
+            let (from, to) = (name(n), (new_dir, &m[..]));
+            rename(fs, (dir, &from), i, to, target, exchange, whiteout)?;
         }
         (_, None) => {
-            let t = fs.tmpfile(&regular())?;
-            fs.delete_inode(t)?;
+            let t = fs.tmpfile(&NewInode { id, ..regular() })?;
+            if rng.bool() {
+                let r = fs.link(dir, &name(n), &t);
+                if r.is_err() {
+                    return r.and(fs.delete_inode(t));
+                }
+                let r = fs.sync_inode(&t);
+                fs.iput(t);
+                r?;
+            } else {
+                fs.delete_inode(t)?;
+            }
         }
     }
     Ok(())
@@ -399,10 +423,13 @@ impl Bed {
 
     /// Commits, reclaim, and power cuts: everything so far was flushed, in some order.
     fn disturb(&self, end: Instant) {
-        let mut n = 0;
+        let (mut n, mut records) = (0, 0);
         while Instant::now() < end {
             self.fs.shrink_scan(50);
+            // Every second time the log grows for a while.
+            let quiet = n / 40 % 2 == 1;
             match n % 3 {
+                0 if quiet => std::thread::sleep(Duration::from_millis(2)),
                 0 => self.fs.sync().unwrap(),
                 1 => self.fs.commit_tick().unwrap(),
                 _ => {
@@ -412,8 +439,25 @@ impl Bed {
             if n % 20 == 0 {
                 fsck(&self.disk.fork());
             }
+            if n % 20 == 10 {
+                records += self.cut_power();
+            }
             n += 1;
         }
+        assert!(records > 0, "no log was ever replayed");
+        println!("{records} records replayed");
+    }
+
+    /// The medium as a power cut would leave it at this moment is replayed: no record that operations
+    /// have logged is refused. Returns how many there were.
+    fn cut_power(&self) -> u64 {
+        let crashed = self.disk.fork();
+        let fs = mount(&crashed);
+        let r = fs.replayed();
+        assert!(r.lost.is_none() && r.newer.is_none(), "{r:?}");
+        fs.unmount().unwrap();
+        fsck(&crashed);
+        r.records
     }
 
     /// Everything is on disk as the pages say, and after the unmount, too.
