@@ -305,6 +305,22 @@ void ordofs_inode_times(struct inode *inode, struct timespec64 *a,
 	*c = inode_get_ctime(inode);
 }
 
+u64 ordofs_inode_change(struct inode *inode)
+{
+	return inode_peek_iversion(inode);
+}
+
+/* For a new inode. A process may have seen the value: the next change raises it. */
+void ordofs_inode_set_change(struct inode *inode, u64 change)
+{
+	inode_set_iversion_queried(inode, change);
+}
+
+void ordofs_inode_add_change(struct inode *inode, u64 by)
+{
+	atomic64_add(by << I_VERSION_QUERIED_SHIFT, &inode->i_version);
+}
+
 void ordofs_mark_inode_dirty(struct inode *inode)
 {
 	mark_inode_dirty_sync(inode);

@@ -17,6 +17,7 @@
 
 #ifdef __BINDGEN__
 static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_RDONLY = SB_RDONLY;
+static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_I_VERSION = SB_I_VERSION;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_SYNC = S_SYNC;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_NOATIME = S_NOATIME;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_APPEND = S_APPEND;
@@ -78,6 +79,9 @@ void ordofs_inode_set_mtime(struct inode *inode, s64 sec, u32 nsec);
 void ordofs_inode_set_ctime(struct inode *inode, s64 sec, u32 nsec);
 void ordofs_inode_times(struct inode *inode, struct timespec64 *a,
 			struct timespec64 *m, struct timespec64 *c);
+u64 ordofs_inode_change(struct inode *inode);
+void ordofs_inode_set_change(struct inode *inode, u64 change);
+void ordofs_inode_add_change(struct inode *inode, u64 by);
 void ordofs_mark_inode_dirty(struct inode *inode);
 bool ordofs_inode_is_new(struct inode *inode);
 void ordofs_init_special_inode(struct inode *inode, umode_t mode, u64 rdev);

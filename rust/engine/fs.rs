@@ -44,6 +44,13 @@ pub struct Geometry {
     pub label: [u8; 64],
 }
 
+impl Geometry {
+    /// The number of allocation groups.
+    pub(crate) fn ag_count(&self) -> u64 {
+        self.total.div_ceil(self.ag_blocks.get())
+    }
+}
+
 /// A mounted filesystem.
 pub struct Fs {
     /// The device, reads of nodes and the node cache.

@@ -62,6 +62,9 @@ mutants! {
     LogSplit ordofs_mutant_log_split "log: another fsync may come between the records of one change",
     LogNoWait ordofs_mutant_log_nowait "log: the next batch is written before the flush of the last, and says that it was flushed",
     LogFlushedOwn ordofs_mutant_log_flushed "log: a batch says that it was flushed itself",
+    NewGeneration ordofs_mutant_new_generation "log: a replayed creation gets another generation number than its file handles have",
+    ChangeBack ordofs_mutant_change_back "log: replay does not restore the change counter",
+    CutForgotten ordofs_mutant_cut_forgotten "space: the record of a truncation under way does not say from which block on",
     DamageSlot ordofs_mutant_damage_slot "superblock: a damaged slot passes for the older one",
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
 }

@@ -29,6 +29,22 @@ pub const S_IFDIR: u32 = 0o040000;
 pub const S_IFREG: u32 = 0o100000;
 /// Mode type: symbolic link.
 pub const S_IFLNK: u32 = 0o120000;
+/// Mode type: character device.
+pub const S_IFCHR: u32 = 0o020000;
+/// Mode type: block device.
+pub const S_IFBLK: u32 = 0o060000;
+/// The most names of an inode, and the most subdirectories of a directory; beyond it EMLINK.
+pub const LINK_MAX: u32 = 1 << 30;
+
+/// Whether a mode has the type bits of one of the seven file types, and no bit that no mode has.
+pub const fn is_kind(mode: u32) -> bool {
+    matches!(mode >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12)
+}
+
+/// Whether type bits are those of a device node.
+pub const fn is_device(kind: u32) -> bool {
+    matches!(kind, S_IFCHR | S_IFBLK)
+}
 
 /// Directory entry type (`DT_*`) of a mode.
 pub const fn mode_to_kind(mode: u32) -> u8 {
@@ -37,7 +53,7 @@ pub const fn mode_to_kind(mode: u32) -> u8 {
 
 /// The attributes of an inode. `size` is in bytes and is the size *on disk*: the VFS inode's
 /// `i_size` may be ahead of it while appended data is dirty or in flight.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Attrs {
     /// Type and permission bits.
     pub mode: u32,
@@ -61,6 +77,20 @@ pub struct Attrs {
     pub ctime: Time,
     /// Birth.
     pub btime: Time,
+    /// Project.
+    pub project: u32,
+    /// Generation number, for file handles: a random number, chosen with the inode number
+    /// ([`NewId`]), never changed, and never 0.
+    pub handle_generation: u32,
+    /// Change counter: raised by every change of the data or of the attributes, except the access
+    /// time.
+    pub change: u64,
+    /// The allocation group in which the files of a directory begin.
+    pub home_ag: u32,
+    /// `FS_XFLAG_*` flags without an `FS_*_FL` flag.
+    pub xflags: u32,
+    /// Extent size hint in blocks.
+    pub extent_hint: u32,
 }
 
 impl Attrs {
@@ -88,6 +118,8 @@ pub struct AttrChange {
     pub ctime: Option<Time>,
     /// `FS_*_FL` flags.
     pub flags: Option<u32>,
+    /// What the VFS has raised the change counter to, from the value that it was last shown.
+    pub change: Option<u64>,
 }
 
 impl AttrChange {
@@ -106,16 +138,20 @@ impl AttrChange {
             mtime: Some(t.mtime),
             ctime: Some(t.ctime),
             flags: Some(a.flags),
+            change: Some(t.change),
         }
     }
 
-    /// Applies the change to `t`. The type bits of the mode never change.
+    /// Applies the change to `t`, except that of the change counter. The type bits of the mode never
+    /// change.
     pub(crate) fn apply(&self, t: &mut Attrs) {
         if let Some(v) = self.mode {
             t.mode = (t.mode & S_IFMT) | (v & !S_IFMT);
         }
-        t.uid = self.uid.unwrap_or(t.uid);
-        t.gid = self.gid.unwrap_or(t.gid);
+        // As chown(2) has it: no id is 2^32 - 1.
+        let id = |new: Option<u32>, old| new.filter(|id| *id != u32::MAX).unwrap_or(old);
+        t.uid = id(self.uid, t.uid);
+        t.gid = id(self.gid, t.gid);
         t.atime = self.atime.unwrap_or(t.atime);
         t.mtime = self.mtime.unwrap_or(t.mtime);
         t.ctime = self.ctime.unwrap_or(t.ctime);
@@ -123,8 +159,8 @@ impl AttrChange {
     }
 }
 
-/// The times that the VFS keeps in its inode. It changes them by itself when a file is read or
-/// written.
+/// The times and the change counter that the VFS keeps in its inode. It changes them by itself when
+/// a file is read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Times {
     /// Last access.
@@ -133,6 +169,8 @@ pub struct Times {
     pub mtime: Time,
     /// Last change of the inode.
     pub ctime: Time,
+    /// Change counter.
+    pub change: u64,
 }
 
 /// The lasting identity of an inode, chosen before the inode exists
@@ -144,6 +182,9 @@ pub struct NewId {
     pub ino: u64,
     /// Birth time, and the time of the whole operation.
     pub born: Time,
+    /// Generation number, not 0: differs, but for a chance of 2^-32, from that of any other inode
+    /// that has had the number.
+    pub generation: u32,
 }
 
 /// An extended attribute of a new inode.
@@ -170,9 +211,11 @@ pub struct NewInode<'a> {
     pub rdev: u64,
     /// `FS_*_FL` flags.
     pub flags: u32,
+    /// Project.
+    pub project: u32,
     /// Target, for symbolic links.
     pub symlink: Option<&'a [u8]>,
-    /// Number and birth time; with `None` the engine chooses them.
+    /// Number, birth time and generation number; with `None` the engine chooses them.
     pub id: Option<NewId>,
     /// Extended attributes. After a crash the inode has all of them, or it does not exist.
     pub xattrs: &'a [NewXattr<'a>],

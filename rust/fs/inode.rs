@@ -34,7 +34,7 @@ impl InodeData {
             rdev: a.rdev,
             size: a.size,
             sectors: self.engine.blocks().saturating_mul(SECTORS),
-            generation: self.generation,
+            generation: a.handle_generation,
             flags: a.flags,
             atime: a.atime,
             mtime: a.mtime,
@@ -43,10 +43,12 @@ impl InodeData {
     }
 
     pub(super) fn show(&self, ctime: &dyn Fn() -> Option<Time>, show: &mut dyn FnMut(&Shown)) {
-        self.engine.show(ctime, |a| {
+        self.engine.show(ctime, |a, raised| {
             show(&Shown {
                 nlink: a.nlink,
                 ctime: a.ctime,
+                change: a.change,
+                raised,
                 mtime: a.mtime,
                 size: a.size,
             });
@@ -115,7 +117,7 @@ impl OrdoFs {
         let _nofs = NoFs::enter();
         self.engine.readable()?;
         let engine = self.engine.iget(ino)?;
-        Ok(InodeData::new(&self.engine, engine))
+        Ok(InodeData { engine })
     }
 
     pub(super) fn evict(&self, data: InodeData, why: Evict) {
@@ -141,11 +143,15 @@ impl OrdoFs {
     }
 
     pub(super) fn identity(&self) -> Identity {
-        let NewId { ino, born } = self.engine.new_id();
+        let NewId {
+            ino,
+            born,
+            generation,
+        } = self.engine.new_id();
         Identity {
             ino,
             born,
-            generation: self.engine.generation(ino, born),
+            generation,
         }
     }
 
@@ -166,6 +172,7 @@ impl OrdoFs {
                 mtime: c.mtime,
                 ctime: c.ctime,
                 flags: c.flags,
+                change: None,
             }
         };
         match acl {
@@ -182,6 +189,7 @@ impl OrdoFs {
                 atime: t.atime,
                 mtime: t.mtime,
                 ctime: t.ctime,
+                change: t.change,
             }
         })
     }

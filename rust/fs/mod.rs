@@ -91,15 +91,6 @@ fn with_space<R>(sb: &SuperBlock<OrdoFs>, mut op: impl FnMut() -> Result<R>) -> 
 pub(crate) struct InodeData {
     /// The engine's inode; one user of it in the engine's count.
     pub(crate) engine: Shared<engine::Inode>,
-    /// For file handles.
-    generation: u32,
-}
-
-impl InodeData {
-    fn new(fs: &engine::Fs, engine: Shared<engine::Inode>) -> Self {
-        let generation = fs.generation(engine.ino(), engine.attrs().btime);
-        Self { engine, generation }
-    }
 }
 
 /// The module's registration with the VFS.

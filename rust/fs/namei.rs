@@ -28,10 +28,12 @@ fn new_inode<'a>(new: &NewNode<'a>, xattrs: &'a [NewXattr<'a>]) -> engine::NewIn
         gid: new.gid,
         rdev: new.rdev,
         flags: 0,
+        project: 0,
         symlink: new.symlink,
         id: Some(NewId {
             ino: new.id.ino,
             born: new.id.born,
+            generation: new.id.generation,
         }),
         xattrs,
     }
@@ -93,14 +95,14 @@ impl OrdoFs {
         let inode = self
             .engine
             .create(&dir.data().engine, name, &new_inode(new, &xattrs))?;
-        Ok(InodeData::new(&self.engine, inode))
+        Ok(InodeData { engine: inode })
     }
 
     pub(super) fn create_tmpfile(&self, new: &NewNode<'_>) -> Result<InodeData> {
         let _nofs = NoFs::enter();
         let xattrs = new_xattrs(new)?;
         let inode = self.engine.tmpfile(&new_inode(new, &xattrs))?;
-        Ok(InodeData::new(&self.engine, inode))
+        Ok(InodeData { engine: inode })
     }
 
     pub(super) fn link_name(

@@ -67,6 +67,9 @@ impl Extent {
         if flags & !(F_UNWRITTEN | F_CSUMS) != 0 {
             return Err(bad("unknown flags"));
         }
+        if v.get(13..16) != Some(&[0; 3]) {
+            return Err(bad("reserved bytes are not zero"));
+        }
         let csums = flags & F_CSUMS != 0;
         let unwritten = flags & F_UNWRITTEN != 0;
         if len == 0 || len > MAX_BLOCKS || (csums && (len > MAX_CSUM_BLOCKS || unwritten)) {

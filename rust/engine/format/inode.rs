@@ -5,43 +5,80 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 4 | mode |
-//! | 4 | 4 | nlink |
-//! | 8 | 4 | uid |
-//! | 12 | 4 | gid |
-//! | 16 | 8 | size in bytes |
-//! | 24 | 8 | allocated data blocks |
-//! | 32 | 8 | rdev |
-//! | 40 | 4 | `FS_*_FL` flags |
-//! | 44 | 4 | state: 1 = truncation under way: blocks past size are to be freed |
-//! | 48 | 8 | inode number of the parent (directories), else 0 |
-//! | 56 | 48 | atime, mtime, ctime, btime: seconds i64, nanoseconds u32 each |
-//! | 104 | 8 | generation that wrote the record |
-//! | 112 | .. | sections: type u8, form u8, length u16, payload |
+//! | 4 | 4 | number of links |
+//! | 8 | 4 | user |
+//! | 12 | 4 | group |
+//! | 16 | 4 | project |
+//! | 20 | 4 | generation number, for file handles |
+//! | 24 | 8 | size in bytes |
+//! | 32 | 8 | allocated data blocks |
+//! | 40 | 8 | device number |
+//! | 48 | 4 | `FS_*_FL` flags |
+//! | 52 | 4 | state: 1 = truncation under way |
+//! | 56 | 8 | inode number of the parent (directories), else 0 |
+//! | 64 | 48 | atime, mtime, ctime, btime: seconds i64, nanoseconds u32 each |
+//! | 112 | 8 | change counter |
+//! | 120 | 8 | with state 1: the first file block to be freed, else 0 |
+//! | 128 | 8 | generation of the commit that wrote the record |
+//! | 136 | 4 | home AG |
+//! | 140 | 4 | `FS_XFLAG_*` flags without an `FS_*_FL` flag |
+//! | 144 | 4 | extent size hint in blocks |
+//! | 148 | 12 | zero |
+//! | 160 | .. | sections: type u8, form u8, length u16, content; types ascend |
 //!
 //! Section types: 1 extents, 2 directory (for a symbolic link: its target in pieces), 3 xattrs, 5
-//! file data (reserved). Forms: 1 = inline, the items of a tree that is one small leaf; 2 = the
-//! NodePtr of the tree's root. Sizes are in bytes, `blocks` in blocks.
+//! file data, 6 encryption, 7 verity, 0x88 compression. Forms: 1 = inline, the items of a tree that
+//! is one small leaf; 2 = the NodePtr of the tree's root; 3 = bytes. A section with bit 7 set in
+//! its type may be unknown: the engine ignores it and keeps it, byte by byte, in every later
+//! record of the inode. All other unknown sections are refused.
 //!
-//! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/attrs.rs`,
+//! Tests: `tools/engine/tests/inode_records.rs`, `tools/engine/tests/impossible.rs`,
 //! `tools/engine/tests/checker.rs`.
 
 use super::node::MAX_VALUE;
-use super::{corrupt, le16, le32, le64, NodePtr, NODE_PTR_LEN};
-use crate::engine::types::Attrs;
-use crate::os::Time;
+use super::{corrupt_fmt, le16, le32, le64, put, NodePtr, MAX_BLOCKS, MAX_INO, NODE_PTR_LEN};
+use crate::engine::types::*;
+use core::fmt;
 use kernel::prelude::*;
 
 /// Bytes before the sections.
-pub const HEADER: usize = 112;
+pub const HEADER: usize = 160;
 /// The longest inode record in bytes.
 pub const MAX_RECORD: usize = 1280;
+const _: () = assert!(MAX_RECORD <= MAX_VALUE);
 /// A tree is inlined if its image ([`crate::engine::btree::Tree::inline_image`]) has at most this
-/// many bytes.
+/// many bytes; fewer if the sections that are kept need the room ([`inline_tree_max`]).
 pub const INLINE_TREE_MAX: usize = 320;
-const _: () = assert!(HEADER + 3 * INLINE_TREE_MAX <= MAX_RECORD && MAX_RECORD <= MAX_VALUE);
+/// Bytes of a section before its content.
+const SECTION_HEAD: usize = 4;
+/// An inode has at most two trees with a section each: extents or a directory, and xattrs.
+const TREES: usize = 2;
+const _: () = assert!(HEADER + TREES * (SECTION_HEAD + INLINE_TREE_MAX) <= MAX_RECORD);
+/// The most bytes of all sections that are not trees, with their heads: beside them there is room
+/// for the pointers to the roots.
+const MAX_OTHER: usize = MAX_RECORD - HEADER - TREES * (SECTION_HEAD + NODE_PTR_LEN);
 
-/// State bit: a truncation is under way; blocks past the size are still to be freed.
+/// The most bytes of an inline tree in a record that has `other` bytes of sections that are not
+/// trees.
+pub const fn inline_tree_max(other: usize) -> usize {
+    let room = (MAX_RECORD - HEADER).saturating_sub(other) / TREES;
+    let room = room.saturating_sub(SECTION_HEAD);
+    if room < INLINE_TREE_MAX {
+        room
+    } else {
+        INLINE_TREE_MAX
+    }
+}
+
+/// State bit: a truncation is under way; mappings from the record's `cut` on are to be freed.
 pub const STATE_TRUNCATE: u32 = 1;
+/// The greatest change counter: the VFS has 63 bits for it.
+pub const MAX_CHANGE: u64 = i64::MAX as u64;
+/// The greatest extent size hint: the blocks of the largest allocation group.
+pub const MAX_EXTENT_HINT: u32 = 1 << 18;
+
+/// Bit of a section's type: a reader that does not know the type ignores the section, and keeps it.
+const MAY_IGNORE: u8 = 0x80;
 
 /// Section types.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,12 +90,32 @@ pub enum Section {
     Dir = 2,
     /// Xattr tree.
     Xattr = 3,
+    /// Content of a small file.
+    Data = 5,
+    /// Encryption context.
+    Crypt = 6,
+    /// Verity.
+    Verity = 7,
+    /// Compression.
+    Compression = 0x88,
 }
+
+/// The most bytes of file data in a record.
+pub const MAX_DATA: usize = 640;
+/// The most bytes of an encryption context.
+pub const MAX_CRYPT: usize = 64;
+/// The most bytes about verity.
+pub const MAX_VERITY: usize = 64;
+/// The most bytes about compression.
+pub const MAX_COMPRESSION: usize = 16;
+const _: () = assert!(MAX_DATA + MAX_CRYPT + MAX_VERITY + MAX_COMPRESSION <= MAX_OTHER);
 
 const FORM_INLINE: u8 = 1;
 const FORM_PTR: u8 = 2;
+const FORM_BYTES: u8 = 3;
 
 /// The root of one of an inode's trees, as the record has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RootForm<'a> {
     /// The tree is empty.
     Empty,
@@ -75,7 +132,8 @@ impl RootForm<'_> {
     }
 }
 
-/// A decoded record. The roots borrow from its bytes.
+/// A decoded record. Roots and sections borrow from its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InodeRecord<'a> {
     /// Attributes.
     pub attrs: Attrs,
@@ -83,6 +141,8 @@ pub struct InodeRecord<'a> {
     pub blocks: u64,
     /// `STATE_*`.
     pub state: u32,
+    /// With [`STATE_TRUNCATE`]: the first file block to be freed; else 0.
+    pub cut: u64,
     /// Parent directory, for directories.
     pub parent: u64,
     /// Generation of the commit that wrote the record.
@@ -93,113 +153,314 @@ pub struct InodeRecord<'a> {
     pub dir: RootForm<'a>,
     /// Xattr tree.
     pub xattr: RootForm<'a>,
+    /// Content of a small file; empty if there is no such section.
+    pub data: &'a [u8],
+    /// Encryption context; empty if there is no such section.
+    pub crypt: &'a [u8],
+    /// Verity; empty if there is no such section.
+    pub verity: &'a [u8],
+    /// The sections that a reader may ignore, from the head of the first one on.
+    pub ignorable: &'a [u8],
+}
+
+/// What is wrong with a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Fault {
+    /// The type of the section that it is about.
+    section: Option<u8>,
+    what: &'static str,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.section {
+            Some(kind) => write!(f, "section {kind}: {}", self.what),
+            None => f.write_str(self.what),
+        }
+    }
+}
+
+impl From<&'static str> for Fault {
+    fn from(what: &'static str) -> Self {
+        Self {
+            section: None,
+            what,
+        }
+    }
 }
 
 fn time(v: &[u8], at: usize) -> Option<Time> {
-    let nsec = le32(v, at + 8)?;
-    (nsec < 1_000_000_000).then_some(Time {
+    Some(Time {
         sec: le64(v, at)? as i64,
-        nsec,
+        nsec: le32(v, at + 8)?,
     })
 }
 
-fn put_time(out: &mut KVec<u8>, t: Time) -> Result {
-    out.extend_from_slice(&t.sec.to_le_bytes(), GFP_KERNEL)?;
-    out.extend_from_slice(&t.nsec.to_le_bytes(), GFP_KERNEL)?;
-    Ok(())
+/// Why an inode cannot have these attributes; `None` if it can. For records of the log, too.
+pub(crate) fn impossible(a: &Attrs) -> Option<&'static str> {
+    let kind = a.mode & S_IFMT;
+    Some(if !is_kind(a.mode) {
+        "impossible file type"
+    } else if a.nlink > LINK_MAX {
+        "impossible number of links"
+    } else if [a.uid, a.gid, a.project].contains(&u32::MAX) {
+        "its owner, group or project is 4294967295, which is not a valid id"
+    } else if a.handle_generation == 0 {
+        "it has no generation number"
+    } else if a.size > i64::MAX as u64 {
+        "impossible size"
+    } else if kind == S_IFLNK && a.size > SYMLINK_MAX as u64 {
+        "the target is too long"
+    } else if a.rdev > u64::from(u32::MAX) || (a.rdev != 0 && !is_device(kind)) {
+        "impossible device number"
+    } else if a.change > MAX_CHANGE {
+        "impossible change counter"
+    } else if a.extent_hint > MAX_EXTENT_HINT {
+        "impossible extent size hint"
+    } else if [a.atime, a.mtime, a.ctime, a.btime]
+        .iter()
+        .any(|t| t.nsec >= 1_000_000_000)
+    {
+        "impossible time"
+    } else {
+        return None;
+    })
 }
 
 impl<'a> InodeRecord<'a> {
     /// Decodes and checks the record `v` of inode `ino`. EUCLEAN if it cannot be true.
     pub fn decode(ino: u64, v: &'a [u8]) -> Result<Self> {
-        let bad = |what| corrupt("inode", ino, what);
-        Self::parse(v)
-            .ok_or_else(|| bad("malformed header"))?
-            .sections(v)
-            .map_err(bad)
+        Self::parse(v).map_err(|fault| corrupt_fmt(format_args!("inode {ino}: {fault}")))
+    }
+
+    /// Decodes and checks a record, and says what is wrong with it if it cannot be true.
+    pub fn parse(v: &'a [u8]) -> core::result::Result<Self, Fault> {
+        if v.len() > MAX_RECORD {
+            return Err("the record is too long".into());
+        }
+        let mut rec = Self::fields(v).ok_or("the record is cut off")?;
+        rec.sections(v)?;
+        match rec.contradiction(v) {
+            Some(what) => Err(what.into()),
+            None => Ok(rec),
+        }
     }
 
     /// Decodes the fields before the sections.
-    fn parse(v: &[u8]) -> Option<Self> {
+    fn fields(v: &[u8]) -> Option<Self> {
+        if v.len() < HEADER {
+            return None;
+        }
         let attrs = Attrs {
             mode: le32(v, 0)?,
             nlink: le32(v, 4)?,
             uid: le32(v, 8)?,
             gid: le32(v, 12)?,
-            size: le64(v, 16)?,
-            rdev: le64(v, 32)?,
-            flags: le32(v, 40)?,
-            atime: time(v, 56)?,
-            mtime: time(v, 68)?,
-            ctime: time(v, 80)?,
-            btime: time(v, 92)?,
+            project: le32(v, 16)?,
+            handle_generation: le32(v, 20)?,
+            size: le64(v, 24)?,
+            rdev: le64(v, 40)?,
+            flags: le32(v, 48)?,
+            atime: time(v, 64)?,
+            mtime: time(v, 76)?,
+            ctime: time(v, 88)?,
+            btime: time(v, 100)?,
+            change: le64(v, 112)?,
+            home_ag: le32(v, 136)?,
+            xflags: le32(v, 140)?,
+            extent_hint: le32(v, 144)?,
         };
         Some(Self {
             attrs,
-            blocks: le64(v, 24)?,
-            state: le32(v, 44)?,
-            parent: le64(v, 48)?,
-            generation: le64(v, 104)?,
+            blocks: le64(v, 32)?,
+            state: le32(v, 52)?,
+            parent: le64(v, 56)?,
+            cut: le64(v, 120)?,
+            generation: le64(v, 128)?,
             extents: RootForm::Empty,
             dir: RootForm::Empty,
             xattr: RootForm::Empty,
+            data: &[],
+            crypt: &[],
+            verity: &[],
+            ignorable: &[],
         })
     }
 
-    /// Checks the fields and decodes the sections.
-    fn sections(mut self, v: &'a [u8]) -> core::result::Result<Self, &'static str> {
-        if !matches!(self.attrs.mode >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12) {
-            return Err("impossible file type");
-        }
-        if self.attrs.size > i64::MAX as u64 {
-            return Err("impossible size");
-        }
-        if self.state & !STATE_TRUNCATE != 0 {
-            return Err("unknown state bits");
-        }
-        let mut at = HEADER;
-        while at < v.len() {
-            let kind = *v.get(at).ok_or("section is missing")?;
-            let form = *v.get(at + 1).ok_or("section header is cut off")?;
-            let len = usize::from(le16(v, at + 2).ok_or("section header is cut off")?);
-            let body = v.get(at + 4..at + 4 + len).ok_or("section is cut off")?;
-            at += 4 + len;
-            let root = match form {
-                FORM_INLINE => RootForm::Inline(body),
-                FORM_PTR => RootForm::Ptr(NodePtr::decode(body).ok_or("malformed root pointer")?),
-                _ => return Err("unknown form of a section"),
+    /// Decodes the sections.
+    fn sections(&mut self, v: &'a [u8]) -> core::result::Result<(), Fault> {
+        let (mut at, mut last, mut other) = (HEADER, 0, 0);
+        while let Some(kind) = v.get(at).copied() {
+            let fault = |what| Fault {
+                section: Some(kind),
+                what,
             };
-            match kind {
-                1 => self.extents = root,
-                2 => self.dir = root,
-                3 => self.xattr = root,
-                _ => return Err("unknown section"),
+            let cut = || fault("it is cut off");
+            let form = *v.get(at + 1).ok_or_else(cut)?;
+            let len = usize::from(le16(v, at + 2).ok_or_else(cut)?);
+            let end = at + SECTION_HEAD + len;
+            let body = v.get(at + SECTION_HEAD..end).ok_or_else(cut)?;
+            if kind <= last {
+                return Err(fault("it is there twice, or in the wrong place"));
             }
+            last = kind;
+            if kind & MAY_IGNORE != 0 && self.ignorable.is_empty() {
+                self.ignorable = v.get(at..).unwrap_or(&[]);
+            }
+            if !matches!(kind, 1..=3) {
+                other += SECTION_HEAD + len;
+            }
+            self.section(kind, form, body).map_err(fault)?;
+            if other > MAX_OTHER {
+                return Err(fault("the sections are too long together"));
+            }
+            at = end;
         }
-        Ok(self)
+        Ok(())
+    }
+
+    /// Decodes the content of one section.
+    fn section(
+        &mut self,
+        kind: u8,
+        form: u8,
+        body: &'a [u8],
+    ) -> core::result::Result<(), &'static str> {
+        match kind {
+            1 => self.extents = root(form, body)?,
+            2 => self.dir = root(form, body)?,
+            3 => self.xattr = root(form, body)?,
+            5 => self.data = bytes(form, body, MAX_DATA)?,
+            6 => self.crypt = bytes(form, body, MAX_CRYPT)?,
+            7 => self.verity = bytes(form, body, MAX_VERITY)?,
+            0x88 => drop(bytes(form, body, MAX_COMPRESSION)?),
+            _ if kind & MAY_IGNORE != 0 => {}
+            _ => return Err("it is unknown, and must not be ignored"),
+        }
+        Ok(())
+    }
+
+    /// What cannot be true of the fields, and of fields and sections together.
+    fn contradiction(&self, v: &[u8]) -> Option<&'static str> {
+        if let Some(what) = impossible(&self.attrs) {
+            return Some(what);
+        }
+        let kind = self.attrs.mode & S_IFMT;
+        let file = kind == S_IFREG;
+        let truncated = self.state & STATE_TRUNCATE != 0;
+        let cuts = bytes_to_blocks(self.attrs.size)..MAX_FILE_BLOCKS;
+        let parents = if kind == S_IFDIR { 1..MAX_INO } else { 0..1 };
+        let reserved = v.get(148..HEADER).unwrap_or(&[]);
+        Some(if self.state & !STATE_TRUNCATE != 0 {
+            "unknown state bits"
+        } else if truncated && (!file || !cuts.contains(&self.cut)) {
+            "impossible truncation under way"
+        } else if !truncated && self.cut != 0 {
+            "blocks to be freed, and no truncation under way"
+        } else if self.blocks > MAX_BLOCKS {
+            "impossible number of blocks"
+        } else if !file && (self.blocks != 0 || !self.extents.is_empty() || !self.data.is_empty()) {
+            "it has blocks or data and is not a regular file"
+        } else if self.blocks != 0 && self.extents.is_empty() {
+            "it has blocks and no extents"
+        } else if !self.data.is_empty() && (self.blocks != 0 || !self.extents.is_empty()) {
+            "it has blocks and data of a small file"
+        } else if kind != S_IFDIR && kind != S_IFLNK && !self.dir.is_empty() {
+            "it has entries and is not a directory"
+        } else if !parents.contains(&self.parent) {
+            "impossible parent"
+        } else if self.generation == 0 {
+            "no commit wrote it"
+        } else if reserved.iter().any(|b| *b != 0) {
+            "reserved bytes are not zero"
+        } else {
+            return None;
+        })
+    }
+
+    /// Why this code cannot use an inode with such a record, although the record may be true.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        Some(if !self.data.is_empty() {
+            "file data in the inode record is not supported"
+        } else if !self.crypt.is_empty() {
+            "encryption is not supported"
+        } else if !self.verity.is_empty() {
+            "verity is not supported"
+        } else {
+            return None;
+        })
     }
 
     /// Encodes the record into `out`. ENOMEM.
     pub fn encode(&self, out: &mut KVec<u8>) -> Result {
         out.clear();
         let a = &self.attrs;
-        for w in [a.mode, a.nlink, a.uid, a.gid] {
-            out.extend_from_slice(&w.to_le_bytes(), GFP_KERNEL)?;
+        let mut head = [0; HEADER];
+        let words = [
+            (0, a.mode),
+            (4, a.nlink),
+            (8, a.uid),
+            (12, a.gid),
+            (16, a.project),
+            (20, a.handle_generation),
+            (48, a.flags),
+            (52, self.state),
+            (136, a.home_ag),
+            (140, a.xflags),
+            (144, a.extent_hint),
+        ];
+        for (at, word) in words {
+            put(&mut head, at, &word.to_le_bytes());
         }
-        for d in [a.size, self.blocks, a.rdev] {
-            out.extend_from_slice(&d.to_le_bytes(), GFP_KERNEL)?;
+        let long = [
+            (24, a.size),
+            (32, self.blocks),
+            (40, a.rdev),
+            (56, self.parent),
+            (112, a.change),
+            (120, self.cut),
+            (128, self.generation),
+        ];
+        for (at, word) in long {
+            put(&mut head, at, &word.to_le_bytes());
         }
-        out.extend_from_slice(&a.flags.to_le_bytes(), GFP_KERNEL)?;
-        out.extend_from_slice(&self.state.to_le_bytes(), GFP_KERNEL)?;
-        out.extend_from_slice(&self.parent.to_le_bytes(), GFP_KERNEL)?;
-        for t in [a.atime, a.mtime, a.ctime, a.btime] {
-            put_time(out, t)?;
+        for (at, t) in [(64, a.atime), (76, a.mtime), (88, a.ctime), (100, a.btime)] {
+            put(&mut head, at, &t.sec.to_le_bytes());
+            put(&mut head, at + 8, &t.nsec.to_le_bytes());
         }
-        out.extend_from_slice(&self.generation.to_le_bytes(), GFP_KERNEL)?;
+        out.extend_from_slice(&head, GFP_KERNEL)?;
         put_root(out, Section::Extents, &self.extents)?;
         put_root(out, Section::Dir, &self.dir)?;
         put_root(out, Section::Xattr, &self.xattr)?;
+        put_bytes(out, Section::Data, self.data)?;
+        put_bytes(out, Section::Crypt, self.crypt)?;
+        put_bytes(out, Section::Verity, self.verity)?;
+        out.extend_from_slice(self.ignorable, GFP_KERNEL)?;
         Ok(())
+    }
+}
+
+/// The root of a tree in the content of a section.
+fn root(form: u8, body: &[u8]) -> core::result::Result<RootForm<'_>, &'static str> {
+    match form {
+        FORM_INLINE if body.is_empty() => Err("it is empty"),
+        FORM_INLINE if body.len() > INLINE_TREE_MAX => Err("it is too long"),
+        FORM_INLINE => Ok(RootForm::Inline(body)),
+        FORM_PTR if body.len() != NODE_PTR_LEN => Err("it has not the length of a pointer"),
+        FORM_PTR => NodePtr::decode(body)
+            .map(RootForm::Ptr)
+            .ok_or("malformed root pointer"),
+        _ => Err("it has an unknown form"),
+    }
+}
+
+/// The bytes in the content of a section.
+fn bytes(form: u8, body: &[u8], max: usize) -> core::result::Result<&[u8], &'static str> {
+    match form {
+        FORM_BYTES if body.is_empty() => Err("it is empty"),
+        FORM_BYTES if body.len() > max => Err("it is too long"),
+        FORM_BYTES => Ok(body),
+        _ => Err("it has an unknown form"),
     }
 }
 
@@ -219,5 +480,12 @@ fn put_root(out: &mut KVec<u8>, kind: Section, root: &RootForm<'_>) -> Result {
             p.encode(&mut b);
             put_section(out, kind, FORM_PTR, &b)
         }
+    }
+}
+
+fn put_bytes(out: &mut KVec<u8>, kind: Section, body: &[u8]) -> Result {
+    match body {
+        [] => Ok(()),
+        body => put_section(out, kind, FORM_BYTES, body),
     }
 }

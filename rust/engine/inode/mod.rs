@@ -26,9 +26,11 @@ pub mod starting;
 pub mod table;
 
 use crate::engine::btree::{Tree, TreeId, TreeKind};
-use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
+use crate::engine::format::inode::{
+    inline_tree_max, InodeRecord, RootForm, MAX_CHANGE, STATE_TRUNCATE,
+};
 use crate::engine::lock_class;
-use crate::engine::types::{bytes_to_blocks, AttrChange, Attrs, Time, Times, S_IFMT};
+use crate::engine::types::{AttrChange, Attrs, Time, Times, S_IFMT};
 use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, RwLock, WaitQueue};
 use kernel::prelude::*;
@@ -44,7 +46,7 @@ pub struct Meta {
     /// `STATE_*` of the record.
     pub state: u32,
     /// With [`STATE_TRUNCATE`]: mappings from this file block on have been cut off, and some of
-    /// them may still exist.
+    /// them may still exist; else 0.
     pub cut: u64,
     /// Inode number of the parent, for directories; else 0.
     pub parent: u64,
@@ -53,6 +55,10 @@ pub struct Meta {
     /// The change time that was last copied from here to the VFS inode, or from there to here. If
     /// the VFS inode has another one, the VFS has changed it by itself since then.
     pub shown: Time,
+    /// The change counter that the VFS inode and this one last had in common. What the VFS inode
+    /// has more, the VFS has raised by itself since then; what `attrs.change` has more, the VFS
+    /// inode does not have yet.
+    pub shown_change: u64,
 }
 
 impl Meta {
@@ -64,19 +70,47 @@ impl Meta {
             parent,
             deleted: false,
             shown: attrs.ctime,
+            shown_change: attrs.change,
         }
+    }
+
+    /// Raises the change counter. Every operation that changes data or attributes does so once.
+    pub(crate) fn raise_change(&mut self) {
+        self.attrs.change = self.attrs.change.saturating_add(1).min(MAX_CHANGE);
+    }
+
+    /// Adds what the VFS has raised the change counter by; the VFS inode now has `vfs`.
+    pub(crate) fn take_change(&mut self, vfs: u64) {
+        let by = vfs.saturating_sub(self.shown_change);
+        self.attrs.change = self.attrs.change.saturating_add(by).min(MAX_CHANGE);
+        self.shown_change = self.shown_change.max(vfs);
+    }
+
+    /// Marks a truncation as under way: mappings from file block `cut` on are to be freed.
+    pub(crate) fn begin_cut(&mut self, cut: u64) {
+        self.state |= STATE_TRUNCATE;
+        self.cut = cut;
+    }
+
+    /// No truncation is under way any more.
+    pub(crate) fn end_cut(&mut self) {
+        self.state &= !STATE_TRUNCATE;
+        self.cut = 0;
     }
 
     /// Applies a change that the VFS inode gets, too.
     pub(crate) fn change(&mut self, change: &AttrChange) {
         change.apply(&mut self.attrs);
         self.shown = change.ctime.unwrap_or(self.shown);
+        if let Some(vfs) = change.change {
+            self.take_change(vfs);
+        }
     }
 
-    /// The times that the VFS has changed by itself, given the times in its inode. The modification
-    /// time of a directory is never among them. The change time is among them only if it differs
-    /// from the one last copied: otherwise the engine's may be newer and not copied to the VFS
-    /// inode yet.
+    /// The times that the VFS has changed by itself, given those in its inode, and its change
+    /// counter if the VFS has raised that. The modification time of a directory is never among them.
+    /// The change time is among them only if it differs from the one last copied: otherwise the
+    /// engine's may be newer and not copied to the VFS inode yet.
     pub(crate) fn news(&self, vfs: &Times) -> AttrChange {
         let t = &self.attrs;
         let file = !t.is_dir();
@@ -84,6 +118,7 @@ impl Meta {
             atime: Some(vfs.atime).filter(|a| *a != t.atime),
             mtime: Some(vfs.mtime).filter(|m| file && *m != t.mtime),
             ctime: Some(vfs.ctime).filter(|c| file && *c != self.shown),
+            change: Some(vfs.change).filter(|c| *c > self.shown_change),
             ..AttrChange::default()
         }
     }
@@ -118,6 +153,10 @@ pub struct Inode {
     pub(crate) committing: AtomicBool,
     /// Generation of the transaction that last changed the inode.
     pub(crate) changed: AtomicU64,
+    /// A change counter that the VFS inode has had, for the next write that completes.
+    pub(crate) vfs_change: AtomicU64,
+    /// The sections of the record that this code does not know and must keep.
+    ignorable: KVec<u8>,
 }
 
 /// The tree with this root. Nodes on disk are not read.
@@ -156,6 +195,8 @@ impl Inode {
             dirty: AtomicBool::new(false),
             committing: AtomicBool::new(false),
             changed: AtomicU64::new(0),
+            vfs_change: AtomicU64::new(0),
+            ignorable: KVec::new(),
         })
     }
 
@@ -176,12 +217,20 @@ impl Inode {
     /// The inode of a record. EUCLEAN if an inline tree cannot be true, ENOMEM.
     pub fn from_record(ino: u64, rec: &InodeRecord<'_>) -> Result<Self> {
         let id = |kind| TreeId { kind, owner: ino };
-        let cut = bytes_to_blocks(rec.attrs.size);
-        let meta = Meta::new(rec.attrs, rec.state, cut, rec.parent);
+        let meta = Meta::new(rec.attrs, rec.state, rec.cut, rec.parent);
         let extents = tree(id(TreeKind::Extent), &rec.extents)?;
         let dir = tree(id(TreeKind::Dir), &rec.dir)?;
         let xattr = tree(id(TreeKind::Xattr), &rec.xattr)?;
-        Self::build(ino, meta, extents, rec.blocks, dir, xattr)
+        let mut inode = Self::build(ino, meta, extents, rec.blocks, dir, xattr)?;
+        inode
+            .ignorable
+            .extend_from_slice(rec.ignorable, GFP_KERNEL)?;
+        Ok(inode)
+    }
+
+    /// The sections of the record that this code does not know, for the next record.
+    pub(crate) fn ignorable(&self) -> &[u8] {
+        &self.ignorable
     }
 
     /// Inode number.
@@ -224,14 +273,26 @@ impl Inode {
     /// the VFS inode (`None`: it has none yet). If the VFS has changed that time by itself, the
     /// later of the two stays; the write-back of the VFS's ([`crate::engine::Fs::push_times`]) is
     /// still to come.
-    pub fn show(&self, vfs_ctime: impl FnOnce() -> Option<Time>, show: impl FnOnce(&Attrs)) {
+    ///
+    /// The second argument of `show` is what is to be *added* to the change counter of the VFS
+    /// inode, because the VFS may have raised that meanwhile. A VFS inode that is new begins with
+    /// the counter in the attributes.
+    pub fn show(&self, vfs_ctime: impl FnOnce() -> Option<Time>, show: impl FnOnce(&Attrs, u64)) {
         let mut m = self.meta.lock();
         let mut attrs = m.attrs;
+        let raised = attrs.change.saturating_sub(m.shown_change);
+        m.shown_change = attrs.change;
         match vfs_ctime().filter(|c| *c != m.shown && *c > attrs.ctime) {
             Some(newer) if !attrs.is_dir() => attrs.ctime = newer,
             _ => m.shown = attrs.ctime,
         }
-        show(&attrs);
+        show(&attrs, raised);
+    }
+
+    /// Notes the change counter of the VFS inode. Called before a write completes: the VFS has raised
+    /// the counter when the pages were changed, and the data must not get to the disk without it.
+    pub fn note_change(&self, vfs: u64) {
+        self.vfs_change.fetch_max(vfs, Ordering::AcqRel);
     }
 
     /// The number of data blocks of the file, for stat(2): the allocated ones, and those that dirty
@@ -254,16 +315,18 @@ impl Inode {
     /// replaced nodes along. If the snapshot of one tree failed after that of another had been
     /// taken, the list would be dropped, and the commit would never free those blocks.
     pub(crate) fn take_snapshot(&self) -> Result<KBox<InodeSnap>> {
-        let extents = TreeSnap::prepare(&self.maps.read().tree)?;
-        let dir = TreeSnap::prepare(&self.dir.read())?;
-        let xattr = TreeSnap::prepare(&self.xattr.read())?;
-        let (attrs, state, parent, deleted) = {
+        let max = inline_tree_max(self.ignorable.len());
+        let extents = TreeSnap::prepare(&self.maps.read().tree, max)?;
+        let dir = TreeSnap::prepare(&self.dir.read(), max)?;
+        let xattr = TreeSnap::prepare(&self.xattr.read(), max)?;
+        let (attrs, state, cut, parent, deleted) = {
             let m = self.meta.lock();
-            (m.attrs, m.state, m.parent, m.deleted)
+            (m.attrs, m.state, m.cut, m.parent, m.deleted)
         };
         let snap = InodeSnap {
             attrs,
             state,
+            cut,
             parent,
             deleted,
             blocks: 0,

@@ -7,7 +7,6 @@
 //! `tools/engine/tests/slow_reads.rs`.
 
 use crate::engine::btree::{Snapshot, Tree};
-use crate::engine::format::inode::INLINE_TREE_MAX;
 use crate::engine::types::Attrs;
 use kernel::prelude::*;
 
@@ -18,12 +17,12 @@ pub(crate) struct TreeSnap {
 }
 
 impl TreeSnap {
-    /// Makes the parts that need memory. The tree must not change between this and
-    /// [`TreeSnap::fill`].
-    pub(super) fn prepare(tree: &Tree) -> Result<Self> {
+    /// Makes the parts that need memory. The tree is stored inline if it takes at most `inline_max`
+    /// bytes. It must not change between this and [`TreeSnap::fill`].
+    pub(super) fn prepare(tree: &Tree, inline_max: usize) -> Result<Self> {
         Ok(Self {
             snapshot: Tree::empty(tree.id()).snapshot()?,
-            inline: tree.inline_image(INLINE_TREE_MAX)?,
+            inline: tree.inline_image(inline_max)?,
         })
     }
 
@@ -38,6 +37,7 @@ impl TreeSnap {
 pub(crate) struct InodeSnap {
     pub(crate) attrs: Attrs,
     pub(crate) state: u32,
+    pub(crate) cut: u64,
     pub(crate) parent: u64,
     pub(crate) deleted: bool,
     pub(crate) blocks: u64,

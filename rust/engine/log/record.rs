@@ -9,11 +9,11 @@
 //!
 //! | kind | body |
 //! |---|---|
-//! | 1 create | dir u64 (0: no name), ino u64, mode, uid, gid, flags u32, rdev u64, name, target |
+//! | 1 create | dir u64 (0: no name), ino u64, mode, uid, gid, flags u32, rdev u64, generation number, project u32, name, target |
 //! | 2 link | dir, ino u64, name |
 //! | 3 unlink | dir, ino u64, name |
 //! | 4 rename | old dir, new dir, ino, target ino (0: none) u64, exchange u32, old name, new name |
-//! | 5 attrs | ino, size (2^64 - 1: stays) u64, mode, uid, gid, flags u32, atime, mtime, ctime (12 bytes each) |
+//! | 5 attrs | ino, size (2^64 - 1: stays) u64, mode, uid, gid, flags, project, xflags u32, change counter u64, atime, mtime, ctime (12 bytes each) |
 //! | 6 size | ino, bytes u64 |
 //! | 7 punch | ino, first file block, blocks u64 |
 //! | 8 preallocate | ino, first file block, first disk block, blocks u64 |
@@ -73,8 +73,7 @@ pub enum Record<'a> {
         old_name: &'a [u8],
         new_name: &'a [u8],
     },
-    /// All attributes but the link count, the device number and the time of birth. The size may be
-    /// [`SAME_SIZE`].
+    /// All attributes that can change, but the link count. The size may be [`SAME_SIZE`].
     Attrs { ino: u64, attrs: Attrs },
     /// The size set to `bytes`. Replay unmaps what lies behind it.
     Size { ino: u64, bytes: u64 },
@@ -205,6 +204,7 @@ impl Record<'_> {
                 w.u64s(&[dir, ino])?;
                 w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
                 w.u64s(&[a.rdev])?;
+                w.u32s(&[a.handle_generation, a.project])?;
                 w.text(name)?;
                 w.text(target)
             }
@@ -256,7 +256,8 @@ impl Record<'_> {
 
 fn put_attrs(w: &mut Writer<'_>, ino: u64, a: &Attrs) -> Result {
     w.u64s(&[ino, a.size])?;
-    w.u32s(&[a.mode, a.uid, a.gid, a.flags])?;
+    w.u32s(&[a.mode, a.uid, a.gid, a.flags, a.project, a.xflags])?;
+    w.u64s(&[a.change])?;
     [a.atime, a.mtime, a.ctime]
         .iter()
         .try_for_each(|t| w.time(*t))
@@ -360,6 +361,8 @@ impl<'a> Reader<'a> {
             gid: self.u32()?,
             flags: self.u32()?,
             rdev: self.u64()?,
+            handle_generation: self.u32()?,
+            project: self.u32()?,
             ..Attrs::default()
         };
         Some(Record::Create {
@@ -379,6 +382,9 @@ impl<'a> Reader<'a> {
             uid: self.u32()?,
             gid: self.u32()?,
             flags: self.u32()?,
+            project: self.u32()?,
+            xflags: self.u32()?,
+            change: self.u64()?,
             atime: self.time()?,
             mtime: self.time()?,
             ctime: self.time()?,

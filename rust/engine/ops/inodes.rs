@@ -19,7 +19,6 @@ use crate::engine::format::inode::InodeRecord;
 use crate::engine::fs::Fs;
 use crate::engine::inode::table::Lookup;
 use crate::engine::inode::Inode;
-use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
@@ -56,23 +55,18 @@ impl Fs {
         }
     }
 
-    /// The reason why a record with a right checksum cannot be true, if it cannot.
+    /// The reason why a record cannot be true in this filesystem, or cannot be used by this code.
     fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
-        let kind = rec.attrs.mode & S_IFMT;
         Some(if ino >= self.next_ino.load(Ordering::Relaxed) {
             "its number was never allocated"
         } else if rec.generation > self.running_generation() {
             "its generation is newer than the filesystem"
         } else if rec.blocks > self.geometry.total {
             "it has more blocks than the filesystem"
-        } else if kind != S_IFREG && (rec.blocks != 0 || !rec.extents.is_empty()) {
-            "it has blocks and is not a regular file"
-        } else if kind != S_IFDIR && kind != S_IFLNK && !rec.dir.is_empty() {
-            "it has entries and is not a directory"
-        } else if kind == S_IFLNK && rec.attrs.size > SYMLINK_MAX as u64 {
-            "the target is too long"
+        } else if u64::from(rec.attrs.home_ag) >= self.geometry.ag_count() {
+            "its home is an allocation group that does not exist"
         } else {
-            return None;
+            return rec.unsupported();
         })
     }
 

@@ -14,6 +14,7 @@
 //! tools/crash/tests/attributes.rs; tests/vm/t/020-names.sh, 031-handles.sh, 053-attrs.sh.
 
 use crate::engine::alloc::Priority;
+use crate::engine::format::inode::impossible;
 use crate::engine::fs::Fs;
 use crate::engine::inode::{Inode, Meta};
 use crate::engine::invariant::{broken, Invariant};
@@ -29,8 +30,17 @@ use kernel::prelude::*;
 
 /// The most nodes that an operation on one name dirties.
 const NODES: u64 = 24;
-/// The most names of an inode; beyond it EMLINK.
-const LINK_MAX: u32 = 1 << 30;
+
+/// A random number that is not 0, for [`NewId`].
+pub(crate) fn new_generation() -> u32 {
+    let random = crate::os::random_u64();
+    // Each half alone, so that no value is more likely than others but for the rarest of cases.
+    match (random as u32, (random >> 32) as u32) {
+        (0, 0) => 1,
+        (0, high) => high,
+        (low, _) => low,
+    }
+}
 
 /// The arguments of [`Fs::rename`].
 pub struct Rename<'a> {
@@ -56,6 +66,7 @@ impl Fs {
     /// Updates the times and the link count of a directory whose entries have changed.
     fn touch(txn: &Txn<'_>, dir: &Inode, links: i32) {
         let mut m = dir.meta.lock();
+        m.raise_change();
         m.attrs.mtime = txn.time();
         m.attrs.ctime = txn.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(links);
@@ -68,6 +79,7 @@ impl Fs {
 
     /// [`Fs::relink`] with `meta` locked.
     fn relink_locked(txn: &Txn<'_>, m: &mut Meta, by: i32) {
+        m.raise_change();
         m.attrs.ctime = txn.time();
         m.attrs.nlink = m.attrs.nlink.saturating_add_signed(by);
     }
@@ -82,35 +94,22 @@ impl Fs {
         txn.log(record);
     }
 
-    /// Chooses the number and the birth time of a new inode. Not an operation: a commit may come
-    /// before the one that makes the inode, and counts the number all the same. One that is never
-    /// used is lost.
+    /// Chooses the number, the birth time and the generation number of a new inode. Not an
+    /// operation: a commit may come before the one that makes the inode, and counts the number all
+    /// the same. One that is never used is lost.
+    ///
+    /// After a crash a number may be given out a second time. The generation number keeps file
+    /// handles of the lost inode from finding the new one.
     pub fn new_id(&self) -> NewId {
         NewId {
             ino: self.next_ino.fetch_add(1, Ordering::Relaxed),
             born: self.time(),
+            generation: new_generation(),
         }
-    }
-
-    /// The generation of an inode, for file handles. After a crash a number may be given out a
-    /// second time, to an inode that is born later and, but for a chance of 2^-32, has another
-    /// generation. It is computed from what every inode record has and nothing changes, replay
-    /// included.
-    pub fn generation(&self, ino: u64, born: Time) -> u32 {
-        let mut text = [0; 20];
-        let parts = [
-            &ino.to_le_bytes()[..],
-            &born.sec.to_le_bytes(),
-            &born.nsec.to_le_bytes(),
-        ];
-        for (to, from) in text.iter_mut().zip(parts.into_iter().flatten()) {
-            *to = *from;
-        }
-        crate::os::siphash(self.hash_key, &text) as u32
     }
 
     /// Makes a new inode, in the inode table and on the commit's list. The time of the operation
-    /// becomes its birth time.
+    /// becomes its birth time. EINVAL for attributes that no inode can have.
     fn new_inode(
         &self,
         txn: &mut Txn<'_>,
@@ -118,7 +117,11 @@ impl Fs {
         nlink: u32,
         parent: u64,
     ) -> Result<Shared<Inode>> {
-        let NewId { ino, born: t } = new.id.unwrap_or_else(|| self.new_id());
+        let NewId {
+            ino,
+            born: t,
+            generation,
+        } = new.id.unwrap_or_else(|| self.new_id());
         txn.set_time(t);
         let attrs = Attrs {
             mode: new.mode,
@@ -132,7 +135,14 @@ impl Fs {
             mtime: t,
             ctime: t,
             btime: t,
+            project: new.project,
+            handle_generation: generation,
+            change: 1,
+            ..Attrs::default()
         };
+        if impossible(&attrs).is_some() {
+            return Err(EINVAL);
+        }
         let parent = if attrs.is_dir() { parent } else { 0 };
         let inode = self
             .itable
@@ -162,6 +172,14 @@ impl Fs {
         self.evict(self.itable.put(inode.ino()));
     }
 
+    /// EMLINK if the directory cannot have one more subdirectory.
+    fn check_links(dir: &Inode) -> Result {
+        match dir.meta.lock().attrs.nlink < LINK_MAX {
+            true => Ok(()),
+            false => Err(EMLINK),
+        }
+    }
+
     /// Checks that a name can be created: the directory exists, and the name does not.
     fn check_new(&self, dir: &Inode, name: &[u8]) -> Result {
         check_name(name)?;
@@ -175,8 +193,8 @@ impl Fs {
     }
 
     /// Creates an inode of any type under a name that does not exist yet. EEXIST, ENOENT if the
-    /// directory was removed, ENAMETOOLONG, EINVAL, ENOSPC. The caller drops the reference with
-    /// [`Fs::iput`].
+    /// directory was removed, ENAMETOOLONG, EINVAL, EMLINK, ENOSPC. The caller drops the reference
+    /// with [`Fs::iput`].
     pub fn create(
         &self,
         dir: &Shared<Inode>,
@@ -193,6 +211,7 @@ impl Fs {
             return Err(ENAMETOOLONG);
         }
         if is_dir {
+            Self::check_links(dir)?;
             self.space.turn();
         }
         let mut txn = self.begin(nodes, Priority::Normal)?;
@@ -320,11 +339,14 @@ impl Fs {
     }
 
     /// Renames, with all flags of renameat2(2). EEXIST, ENOENT if the new directory was removed,
-    /// ENOTEMPTY, ENOSPC. On an error nothing has changed.
+    /// ENOTEMPTY, EMLINK, ENOSPC. On an error nothing has changed.
     pub fn rename(&self, r: &Rename<'_>) -> Result {
         check_name(r.new_name)?;
         if r.flags.noreplace && r.target.is_some() {
             return Err(EEXIST);
+        }
+        if r.inode.kind() == S_IFDIR && !Shared::ptr_eq(r.old_dir, r.new_dir) {
+            Self::check_links(r.new_dir)?;
         }
         if r.flags.exchange {
             return self.exchange(r);
@@ -371,6 +393,9 @@ impl Fs {
         let rename = Self::rename_record(r);
         match &white {
             Some((w, new)) => {
+                // As in the replay, which links an inode that had no name to the old name.
+                Self::touch(&txn, r.old_dir, 0);
+                w.meta.lock().raise_change();
                 Self::log_whiteout(&txn, r, &rename, w, new);
                 self.evict(self.itable.put(w.ino()));
             }
@@ -469,6 +494,9 @@ impl Fs {
     /// RENAME_EXCHANGE. On an error nothing has changed.
     fn exchange(&self, r: &Rename<'_>) -> Result {
         let target = r.target.ok_or(ENOENT)?;
+        if target.kind() == S_IFDIR && !Shared::ptr_eq(r.old_dir, r.new_dir) {
+            Self::check_links(r.old_dir)?;
+        }
         let mut txn = self.begin(2 * NODES, Priority::Normal)?;
         for i in [r.old_dir, r.new_dir, r.inode, target] {
             txn.dirty(i)?;
@@ -518,14 +546,15 @@ impl Fs {
         let mut txn = self.begin(4, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.meta.lock();
+        m.raise_change();
         m.change(&change());
         txn.log(&Record::attrs_but_size(inode.ino(), &m.attrs));
         Ok(())
     }
 
-    /// Write-back of an inode: copies the times that the VFS changes by itself, and nothing else,
-    /// because all other attributes are changed here first. Runs without `i_rwsem`, while other
-    /// tasks change both.
+    /// Write-back of an inode: copies the times and the change counter that the VFS changes by
+    /// itself, and nothing else, because all other attributes are changed here first. Runs without
+    /// `i_rwsem`, while other tasks change both.
     ///
     /// `vfs` reads the times of the VFS inode, and may be called more than once. What counts is
     /// what it reads in the critical section, after all waiting; an earlier value may be outdated

@@ -7,10 +7,10 @@
 //! flight.
 //!
 //! Removing mappings may touch any number of bitmaps, so a long range takes several transactions,
-//! each with a bounded reservation. A truncation that takes more than one sets [`STATE_TRUNCATE`]
-//! in the inode record and is listed in the orphan tree, so that the next mount finishes it.
-//! Whatever reaches the blocks behind the cut before that also finishes it first:
-//! [`Fs::finish_truncation`].
+//! each with a bounded reservation. A truncation that takes more than one is marked in the inode
+//! record, with the first block to be freed (the *cut*), and is listed in the orphan tree, so that
+//! the next mount finishes it. Whatever reaches the blocks behind the cut before that also finishes
+//! it first: [`Fs::finish_truncation`].
 //!
 //! Locks: none of an inode at entry; inside, `maps` and `meta` under a transaction. Ranges are
 //! half-open, in file blocks; sizes are in bytes.
@@ -22,7 +22,6 @@
 use crate::engine::alloc::ag::Owner;
 use crate::engine::alloc::Priority;
 use crate::engine::format::extent::Extent;
-use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::record::Record;
@@ -132,6 +131,7 @@ impl Fs {
                     bytes.min(meta.attrs.size)
                 };
                 first = false;
+                meta.raise_change();
                 if log {
                     txn.log(&Record::Size {
                         ino: inode.ino(),
@@ -140,12 +140,13 @@ impl Fs {
                 }
             }
             if done {
-                meta.state &= !STATE_TRUNCATE;
+                meta.end_cut();
                 return Ok(());
             }
             // Also after an error, because a part may be gone.
-            meta.state |= STATE_TRUNCATE;
-            meta.cut = from;
+            if inode.kind() == S_IFREG {
+                meta.begin_cut(from);
+            }
             r?;
             if how == Resize::Begin && meta.attrs.size == bytes {
                 return Ok(());
@@ -159,10 +160,11 @@ impl Fs {
     ///
     /// No write is in flight behind the cut, because the truncation waited for earlier ones, and
     /// later ones come through here. Must not be called inside a transaction.
+    ///
+    /// This appends no log record. A replay that begins in the middle of the truncation finds the
+    /// cut in the inode record, and comes through here as well before it maps anything behind it.
     pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
         while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
-            // The file may have grown inside its last block, which no record says yet.
-            self.log_before_size(inode);
             let (mut txn, batch) = self.begin_removal()?;
             txn.dirty(inode)?;
             let mut m = inode.maps.write();
@@ -176,14 +178,7 @@ impl Fs {
             inode.bump(&mut m);
             m.extent_maps.recount(&self.em_count);
             if r? >= MAX_FILE_BLOCKS {
-                let mut meta = inode.meta.lock();
-                meta.state &= !STATE_TRUNCATE;
-                // Replay may begin in the middle of the truncation, and finishes it with this
-                // record.
-                txn.log(&Record::Size {
-                    ino: inode.ino(),
-                    bytes: meta.attrs.size,
-                });
+                inode.meta.lock().end_cut();
             }
         }
         Ok(())
@@ -217,6 +212,7 @@ impl Fs {
             let r = self.remove_extents(&mut txn, &mut m, at, end, batch, Old::Free);
             inode.bump(&mut m);
             m.extent_maps.recount(&self.em_count);
+            inode.meta.lock().raise_change();
             // Under `maps`, which orders this record with the extents that an fsync records.
             txn.log(&Record::Punch {
                 ino: inode.ino(),
@@ -297,6 +293,7 @@ impl Fs {
         txn.dirty(inode)?;
         let mut meta = inode.meta.lock();
         meta.attrs.size = meta.attrs.size.max(bytes);
+        meta.raise_change();
         txn.log(&Record::Grow {
             ino: inode.ino(),
             bytes,
@@ -343,6 +340,7 @@ impl Fs {
             self.free_extent(&mut txn, phys, n)?;
             return Err(err);
         }
+        inode.meta.lock().raise_change();
         txn.log(&Record::Preallocate {
             ino: inode.ino(),
             start: at,

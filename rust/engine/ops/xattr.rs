@@ -386,6 +386,7 @@ impl Fs {
             }
             txn.charged(&mut tree, |t| self.put_xattr(t, &now, change))?;
             let mut meta = inode.meta.lock();
+            meta.raise_change();
             meta.attrs.ctime = txn.time();
             let attrs = attrs().map(|a| {
                 meta.change(&a);

@@ -45,7 +45,9 @@ use crate::engine::fs::Fs;
 use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
 use crate::engine::inode::Inode;
 use crate::engine::invariant::{broken, check, Invariant};
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::CommitState;
+use crate::engine::types::MAX_FILE_BLOCKS;
 use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
@@ -361,7 +363,7 @@ impl Fs {
             pool: KVVec::new(),
         };
         for (inode, s) in snaps.iter() {
-            self.commit_inode(c, &mut sink, inode.ino(), s)?;
+            self.commit_inode(c, &mut sink, inode, s)?;
         }
         c.sb.inode_root = {
             let snap = self.itree.write().snapshot()?;
@@ -497,9 +499,10 @@ impl Fs {
         &self,
         c: &mut CommitState,
         sink: &mut Sink<'_>,
-        ino: u64,
+        inode: &Inode,
         s: &InodeSnap,
     ) -> Result {
+        let ino = inode.ino();
         let extents = self.commit_tree(sink, &s.extents, !s.deleted)?;
         let dir = self.commit_tree(sink, &s.dir, !s.deleted)?;
         let xattr = self.commit_tree(sink, &s.xattr, !s.deleted)?;
@@ -517,11 +520,19 @@ impl Fs {
             attrs: s.attrs,
             blocks: s.blocks,
             state: s.state,
+            cut: match mutant::is(Mutant::CutForgotten) {
+                true if s.state & STATE_TRUNCATE != 0 => MAX_FILE_BLOCKS - 1,
+                _ => s.cut,
+            },
             parent: s.parent,
             generation: sink.generation,
             extents: root_form(&s.extents, extents),
             dir: root_form(&s.dir, dir),
             xattr: root_form(&s.xattr, xattr),
+            data: &[],
+            crypt: &[],
+            verity: &[],
+            ignorable: inode.ignorable(),
         };
         let mut v = KVec::new();
         rec.encode(&mut v)?;

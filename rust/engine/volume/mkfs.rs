@@ -13,6 +13,7 @@ use crate::engine::format::superblock::{ag_geometry, log_length, SPARE_ROOTS};
 use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS, RESERVED_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
+use crate::engine::ops::namei::new_generation;
 use crate::engine::types::*;
 use crate::os::{now, Block, Device, Shared};
 use kernel::prelude::*;
@@ -125,6 +126,8 @@ fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
         mtime: t,
         ctime: t,
         btime: t,
+        handle_generation: new_generation(),
+        change: 1,
         ..Attrs::default()
     };
     let root = fs

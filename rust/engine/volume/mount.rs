@@ -18,7 +18,6 @@ use crate::engine::alloc::Space;
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::find::Found;
-use crate::engine::format::inode::STATE_TRUNCATE;
 use crate::engine::format::slots::{self, Other};
 use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
@@ -355,18 +354,10 @@ impl Fs {
                 ESTALE => corrupt("orphan", ino, "no such inode"),
                 e => e,
             })?;
-            let (attrs, state) = {
-                let m = inode.meta.lock();
-                (m.attrs, m.state)
-            };
-            if attrs.nlink == 0 {
+            if inode.attrs().nlink == 0 {
                 self.delete_inode(inode)?;
             } else {
-                let r = if state & STATE_TRUNCATE != 0 {
-                    self.set_size(&inode, attrs.size)
-                } else {
-                    Ok(())
-                };
+                let r = self.finish_truncation(&inode, MAX_FILE_BLOCKS);
                 self.iput(inode);
                 r?;
             }

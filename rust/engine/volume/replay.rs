@@ -32,6 +32,7 @@
 //! impossible.rs, crash.rs; tools/crash/tests/recovery.rs; tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::format::extent::Extent;
+use crate::engine::format::inode::impossible;
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -43,7 +44,7 @@ use crate::engine::log::ring::{self, Area, Found};
 use crate::engine::log::scan::Scan;
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::ops::extents::{Budget, Old};
-use crate::engine::ops::namei::Rename;
+use crate::engine::ops::namei::{new_generation, Rename};
 use crate::engine::ops::xattr::XattrSet;
 use crate::engine::types::*;
 use crate::engine::volume::mkfs::ROOT_INO;
@@ -54,11 +55,6 @@ use kernel::prelude::*;
 /// The error for a record that no operation can have logged (EUCLEAN).
 fn refuse(ino: u64, what: &str) -> Error {
     corrupt("log, record of inode", ino, what)
-}
-
-/// Are these the type bits of a mode?
-fn is_kind(kind: u32) -> bool {
-    matches!(kind >> 12, 1 | 2 | 4 | 6 | 8 | 10 | 12)
 }
 
 impl Fs {
@@ -276,7 +272,7 @@ impl Fs {
                 attrs,
                 target,
                 ..
-            } => self.check_create(dir, ino, attrs.mode & S_IFMT, target),
+            } => self.check_create(dir, ino, &attrs, target),
             Record::Link { dir, ino, .. } => {
                 self.must_be(dir, S_IFDIR)?;
                 match self.kind_of(ino)? {
@@ -298,13 +294,11 @@ impl Fs {
                 self.must_name(new_dir, new_name, target)
             }
             Record::Attrs { ino, attrs } => {
-                if self.kind_of(ino)? != attrs.mode & S_IFMT {
+                let kind = self.kind_of(ino)?;
+                if kind != attrs.mode & S_IFMT {
                     return Err(refuse(ino, "changes the type of the inode"));
                 }
-                if attrs.size != SAME_SIZE && attrs.size > i64::MAX as u64 {
-                    return Err(refuse(ino, "impossible size"));
-                }
-                Ok(())
+                self.check_attrs(ino, &attrs)
             }
             Record::Size { ino, bytes } | Record::Grow { ino, bytes } => {
                 self.must_be(ino, S_IFREG)?;
@@ -332,7 +326,8 @@ impl Fs {
 
     /// [`Fs::check`] for a creation. The number may be one that the superblock counts: numbers are
     /// chosen before the transaction that uses them ([`Fs::new_id`]), and a commit may come between.
-    fn check_create(&self, dir: u64, ino: u64, kind: u32, target: &[u8]) -> Result {
+    fn check_create(&self, dir: u64, ino: u64, attrs: &Attrs, target: &[u8]) -> Result {
+        let kind = attrs.mode & S_IFMT;
         if !(ROOT_INO + 1..MAX_INO).contains(&ino) {
             return Err(refuse(ino, "creates an impossible inode number"));
         }
@@ -344,13 +339,31 @@ impl Fs {
                 return Err(refuse(ino, "creates an inode that exists"));
             }
         }
-        if !is_kind(kind) || (kind == S_IFLNK) == target.is_empty() {
+        if let Some(what) = impossible(attrs) {
+            return Err(refuse(ino, what));
+        }
+        if (kind == S_IFLNK) == target.is_empty() || (kind == S_IFDIR && dir == 0) {
             return Err(refuse(ino, "impossible file type"));
         }
         if dir != 0 {
             self.must_be(dir, S_IFDIR)?;
         }
         Ok(())
+    }
+
+    /// [`Fs::check`] for a record of attributes.
+    fn check_attrs(&self, ino: u64, a: &Attrs) -> Result {
+        let size = if a.size == SAME_SIZE { 0 } else { a.size };
+        let whole = Attrs {
+            size,
+            // The record does not have it; the inode's is not 0.
+            handle_generation: 1,
+            ..*a
+        };
+        match impossible(&whole) {
+            Some(what) => Err(refuse(ino, what)),
+            None => Ok(()),
+        }
     }
 
     /// Checks that file blocks `[start, start + len)` of a regular file can be mapped to disk
@@ -461,10 +474,15 @@ impl Fs {
             gid: attrs.gid,
             rdev: attrs.rdev,
             flags: attrs.flags,
+            project: attrs.project,
             symlink: (!target.is_empty()).then_some(target),
             id: Some(NewId {
                 ino,
                 born: self.time(),
+                generation: match mutant::is(Mutant::NewGeneration) {
+                    true => new_generation(),
+                    false => attrs.handle_generation,
+                },
             }),
             xattrs: &[],
         };
@@ -532,8 +550,20 @@ impl Fs {
             mtime: Some(a.mtime),
             ctime: Some(a.ctime),
             flags: Some(a.flags),
+            change: None,
         };
+        let before = inode.attrs().change;
         self.set_attrs(inode, &change)?;
+        {
+            let mut m = inode.meta.lock();
+            m.attrs.project = a.project;
+            m.attrs.xflags = a.xflags;
+            // The counter as it was then, and not one more: this is no change.
+            m.attrs.change = match mutant::is(Mutant::ChangeBack) {
+                true => before,
+                false => before.max(a.change),
+            };
+        }
         if a.size != SAME_SIZE {
             self.finish_truncation(inode, bytes_to_blocks(a.size))?;
             inode.meta.lock().attrs.size = a.size;

@@ -15,10 +15,12 @@
 //! | mode, owner, flags | the filesystem | by `setattr`, `set_acl`, `fileattr_set` |
 //! | link count; size and modification time of directories | the filesystem | by `Inode::refresh` |
 //! | access time; modification time of what is no directory | the VFS | by `write_inode` |
-//! | change time | either | both ways |
+//! | change time, change counter | either | both ways |
 //!
 //! What the VFS changes by itself (reads, writes, stores to mappings) makes its inode dirty; `write_inode`
-//! hands it over and nothing else.
+//! hands it over and nothing else. The change counter is `i_version`, which the VFS raises with the times
+//! because of `SB_I_VERSION`, and shows as STATX_CHANGE_COOKIE. Both homes raise it, so what each has raised is
+//! added to the other's.
 //!
 //! # Locking
 //!
@@ -84,12 +86,13 @@ unsafe impl<T: Types> Send for Inode<T> {}
 // a link that does not change.
 unsafe impl<T: Types> Sync for Inode<T> {}
 
-/// The times of a VFS inode.
+/// The times and the change counter of a VFS inode.
 #[derive(Clone, Copy)]
 pub(crate) struct Times {
     pub(crate) atime: Time,
     pub(crate) mtime: Time,
     pub(crate) ctime: Time,
+    pub(crate) change: u64,
 }
 
 impl<T: Types> Inode<T> {
@@ -216,7 +219,13 @@ impl<T: Types> Inode<T> {
         unsafe { bindings::ordofs_i_size_write(self.as_ptr(), size) };
     }
 
-    /// The times that the VFS has.
+    /// The change counter that the VFS has.
+    pub(crate) fn change(&self) -> u64 {
+        // SAFETY: By the type invariants the inode is initialised; reads one atomic word.
+        unsafe { bindings::ordofs_inode_change(self.as_ptr()) }
+    }
+
+    /// The times and the change counter that the VFS has.
     pub(crate) fn times(&self) -> Times {
         let (mut a, mut m, mut c) = (
             MaybeUninit::<bindings::timespec64>::uninit(),
@@ -242,6 +251,7 @@ impl<T: Types> Inode<T> {
             atime: time(a),
             mtime: time(m),
             ctime: time(c),
+            change: self.change(),
         }
     }
 

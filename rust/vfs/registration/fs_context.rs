@@ -282,6 +282,8 @@ unsafe fn prepare<T: FileSystem>(
     // SAFETY: The superblock is being filled, with `s_umount` held exclusively.
     unsafe { use_acls(sb, acls) };
     // SAFETY: The superblock is new: no other task looks at the field.
+    unsafe { (*sb).s_flags |= bindings::ORDOFS_SB_I_VERSION as c_ulong };
+    // SAFETY: The superblock is new: no other task looks at the field.
     unsafe { (*sb).s_op = super_ops::super_ops::<T>() };
     // SAFETY: The superblock is new: no other task looks at the field.
     unsafe { (*sb).s_xattr = xattr::handlers::<T>() };
@@ -338,6 +340,9 @@ unsafe extern "C" fn reconfigure<T: FileSystem>(fc: *mut bindings::fs_context) -
         };
         // SAFETY: The context is valid.
         T::reconfigure(sb, params, access(read_only)).map_err(|e| unsafe { explain(fc, e) })?;
+        // remount(2) replaces the flag by that of its caller.
+        // SAFETY: The context is valid, and no other task changes it meanwhile.
+        unsafe { (*fc).sb_flags |= bindings::ORDOFS_SB_I_VERSION };
         // SAFETY: The VFS holds `s_umount` exclusively.
         unsafe { use_acls(sb.as_ptr(), T::posix_acls(params)) };
         Ok(0)

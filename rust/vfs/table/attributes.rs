@@ -9,8 +9,8 @@ use crate::vfs::object::inode::Inode;
 use crate::vfs::traits::inode::{Attrs, InodeOperations};
 
 impl<T: InodeOperations> Inode<T> {
-    /// Copies what operations change in the filesystem into the VFS inode: number of names and ctime; of
-    /// directories also size and mtime. Other times stay: the VFS's are the newer ones.
+    /// Copies what operations change in the filesystem into the VFS inode: number of names, ctime and change
+    /// counter; of directories also size and mtime. Other times stay: the VFS's are the newer ones.
     pub(in crate::vfs) fn refresh(&self) {
         let ptr = self.as_ptr();
         let dir = self.is_dir();
@@ -23,6 +23,10 @@ impl<T: InodeOperations> Inode<T> {
             // SAFETY: The inode is valid. All copies of the time run in this critical section; the VFS's own
             // updates are atomic against it.
             unsafe { bindings::ordofs_inode_set_ctime(ptr, attrs.ctime.sec, attrs.ctime.nsec) };
+            if attrs.raised != 0 {
+                // SAFETY: The inode is valid; the VFS's own updates of the counter are atomic against this one.
+                unsafe { bindings::ordofs_inode_add_change(ptr, attrs.raised) };
+            }
             if dir {
                 // SAFETY: The inode is valid. All copies of a directory's time run in this critical section.
                 unsafe { bindings::ordofs_inode_set_mtime(ptr, attrs.mtime.sec, attrs.mtime.nsec) };
@@ -57,6 +61,8 @@ impl<T: InodeOperations> Inode<T> {
         T::show(self.data(), &|| None, &mut |shown| {
             // SAFETY: By this function's contract no other task looks at the time.
             unsafe { bindings::ordofs_inode_set_ctime(ptr, shown.ctime.sec, shown.ctime.nsec) };
+            // SAFETY: By this function's contract no other task looks at the counter.
+            unsafe { bindings::ordofs_inode_set_change(ptr, shown.change) };
         });
     }
 

@@ -83,6 +83,8 @@ pub(super) unsafe extern "C" fn set<T: InodeOperations>(
                 ..AttrChange::default()
             }
         })?;
+        // The change counter.
+        inode.refresh();
         Ok(0)
     })
 }

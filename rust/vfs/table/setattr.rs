@@ -126,6 +126,8 @@ pub(super) unsafe extern "C" fn setattr<T: InodeOperations + FileOperations>(
         if let Some(acl) = acl {
             acl.cache(&locked);
         }
+        // The change counter.
+        locked.refresh();
         Ok(0)
     })
 }

@@ -48,6 +48,11 @@ pub(crate) struct AttrChange {
 pub(crate) struct Shown {
     pub(crate) nlink: u32,
     pub(crate) ctime: Time,
+    /// The filesystem's change counter: that of a new VFS inode.
+    pub(crate) change: u64,
+    /// What the filesystem has raised the counter by since the last copy, either way: to be added to that of
+    /// a VFS inode that is not new.
+    pub(crate) raised: u64,
     /// For directories.
     pub(crate) mtime: Time,
     /// For directories.
@@ -85,7 +90,7 @@ pub(crate) trait InodeOperations: Types {
         acl: Option<&[u8]>,
         change: &mut dyn FnMut() -> AttrChange,
     ) -> Result;
-    /// Takes over the times that the VFS has changed by itself. `times` reads them, perhaps more than once;
+    /// Takes over the times and the change counter that the VFS has changed by itself. `times` reads them, perhaps more than once;
     /// what counts is what it reads in the critical section in which they are stored. Holds no lock.
     fn push_times(inode: &Inode<Self>, times: &dyn Fn() -> Times) -> Result;
     /// Makes the inode, data excepted, durable.

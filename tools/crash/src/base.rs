@@ -45,7 +45,7 @@ impl Base {
         let a = root.attrs();
         Ok(Self {
             image,
-            oracle: Oracle::new(root.ino(), a.mode, a.mtime),
+            oracle: Oracle::new((root.ino(), a.handle_generation), a.mode, a.mtime),
             stamp: 0,
             clock: os::clock(),
         })

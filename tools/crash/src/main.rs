@@ -298,14 +298,23 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// Runs the mutants of the log, of truncation and of attributes, each until it is caught.
+/// Runs the mutants of the log, of truncation, of attributes and of inode records, each until it is
+/// caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
         Some(name) => m.1 == name,
-        None => ["Log", "Damage", "LeftBehind", "AttrsEarly"]
-            .iter()
-            .any(|n| m.1.starts_with(n)),
+        None => [
+            "Log",
+            "Damage",
+            "LeftBehind",
+            "AttrsEarly",
+            "NewGeneration",
+            "ChangeBack",
+            "CutForgotten",
+        ]
+        .iter()
+        .any(|n| m.1.starts_with(n)),
     });
     for (m, name, what) in wanted {
         let mut r = make(cli, bases, plan, Some(*m));

@@ -124,6 +124,8 @@ fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
     }
     let mut seen = Seen {
         mode: a.mode,
+        generation: a.handle_generation,
+        change: a.change,
         uid: a.uid,
         size: a.size,
         mtime: a.mtime,

@@ -20,7 +20,8 @@
 //! Names must be those of one moment between floor and ceiling (promises 2 and 4), and so must the
 //! extended attributes of an inode (7). Each block of a file must have the content that it had at
 //! the floor, or a later one (promises 5 and 6). So must size, mode, owner and times, each for
-//! itself. Three rules tie them together:
+//! itself. The change counter is at least that of the floor, and the generation number of an inode
+//! never changes. Three rules tie the others together:
 //!
 //! - a file that a rename put in another's place has brought its data along (promise 4);
 //! - an access control list and the permissions are of the same moment (promise 7);
@@ -96,7 +97,7 @@ pub const ROOT: Id = 0;
 
 impl Oracle {
     /// An oracle that knows the root directory only.
-    pub fn new(root_ino: u64, root_mode: u32, mtime: Time) -> Self {
+    pub fn new((root_ino, generation): (u64, u32), root_mode: u32, mtime: Time) -> Self {
         let mut o = Self {
             objects: Vec::new(),
             names: Names::new(),
@@ -105,7 +106,7 @@ impl Oracle {
             began: vec![0],
             zero: Arc::new([0; SIZE]),
         };
-        o.add(root_ino, root_mode, mtime, None);
+        o.add((root_ino, generation), root_mode, mtime, None);
         o
     }
 
@@ -146,6 +147,7 @@ impl Oracle {
             last(&mut o.owners);
             last(&mut o.mtimes);
             last(&mut o.xattrs);
+            last(&mut o.changes);
             o.brought.clear();
         }
         self.names_changed();
@@ -163,12 +165,19 @@ impl Oracle {
         self.moments.push(Moment { time, names });
     }
 
-    /// Adds an object.
-    pub fn add(&mut self, ino: u64, mode: u32, mtime: Time, target: Option<Vec<u8>>) -> Id {
+    /// Adds an object with this inode number and generation number.
+    pub fn add(
+        &mut self,
+        (ino, generation): (u64, u32),
+        mode: u32,
+        mtime: Time,
+        target: Option<Vec<u8>>,
+    ) -> Id {
         let t = self.now();
         let size = target.as_ref().map_or(0, |t| t.len() as u64);
         self.objects.push(Object {
             ino,
+            generation,
             mode,
             size,
             target,
@@ -185,6 +194,7 @@ impl Oracle {
             owners: vec![(t, 0)],
             mtimes: vec![(t, mtime)],
             xattrs: vec![(t, Xattrs::new())],
+            changes: vec![(t, 0)],
             brought: Vec::new(),
         });
         self.objects.len() - 1
@@ -314,6 +324,15 @@ impl Oracle {
     pub fn set_mtime(&mut self, id: Id, mtime: Time) {
         let t = self.now();
         self.objects[id].mtimes.push((t, mtime));
+    }
+
+    /// Notes the change counter that a user sees from now on.
+    pub fn set_change(&mut self, id: Id, change: u64) {
+        let t = self.now();
+        let all = &mut self.objects[id].changes;
+        if all.last().is_none_or(|c| c.1 != change) {
+            all.push((t, change));
+        }
     }
 
     /// The present extended attributes.

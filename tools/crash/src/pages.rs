@@ -10,7 +10,7 @@
 //! Tests: tools/crash/tests/recovery.rs.
 
 use crate::disk::{Recorder, SIZE};
-use crate::engine::{Fs, Inode, MapKind, Started, Verdict};
+use crate::engine::{Fs, Inode, MapKind, Ordered, Started, Verdict};
 use crate::os::{crc32c, Block, Device, Shared};
 use kernel::fault;
 use kernel::prelude::{Result, EIO};
@@ -54,6 +54,16 @@ pub struct Io<'a> {
     pub rec: &'a Recorder,
     /// The engine's inode of the file.
     pub inode: &'a Shared<Inode>,
+    /// The change counter of the VFS inode.
+    pub change: u64,
+}
+
+impl Io<'_> {
+    /// The I/O of a write has ended, as rust/fs/data.rs has it.
+    fn write_ended(&self, write: Ordered, reach: u64) -> Result {
+        self.inode.note_change(self.change);
+        self.fs.finish_write(write, reach, Ok(()))
+    }
 }
 
 fn blocks(range: &Range<u64>) -> Range<u64> {
@@ -234,7 +244,7 @@ impl File {
                 io.dev.write(&[(s.phys + i as u64, &b)])?;
             }
             let reach = if direct { end } else { end.min(self.size) };
-            io.fs.finish_write(s.ordered, reach, Ok(()))
+            io.write_ended(s.ordered, reach)
         })
     }
 
@@ -314,7 +324,7 @@ impl File {
     pub fn finish_flights(&mut self, io: &Io<'_>) -> Result {
         for f in std::mem::take(&mut self.flights) {
             f.issued.iter().for_each(|i| io.rec.done(*i));
-            io.fs.finish_write(f.ordered, f.reach, Ok(()))?;
+            io.write_ended(f.ordered, f.reach)?;
         }
         Ok(())
     }

@@ -113,11 +113,20 @@ impl World {
     fn hold(&mut self, id: Id, inode: Shared<Inode>) {
         let a = inode.attrs();
         let file = (a.mode & S_IFMT == S_IFREG).then(|| File::new(a.size));
-        let times = Times {
+        // The VFS inode is new.
+        let mut times = Times {
             atime: a.atime,
             mtime: a.mtime,
-            ctime: a.ctime,
+            ..Times::default()
         };
+        inode.show(
+            || None,
+            |a, _| {
+                times.ctime = a.ctime;
+                times.change = a.change;
+            },
+        );
+        self.oracle.set_change(id, times.change);
         self.handles.insert(
             id,
             Handle {
@@ -171,6 +180,26 @@ impl World {
 
     /// Runs the operation at `at`, and those that happen during it. Returns how many.
     fn step(&mut self, ops: &[Op], at: usize) -> Result<usize> {
+        let n = self.carry_out(ops, at)?;
+        self.refresh();
+        Ok(n)
+    }
+
+    /// Copies what an operation has changed in the engine to the VFS inodes, as rust/vfs does at its
+    /// end, and notes the change counters that users see.
+    fn refresh(&mut self) {
+        for (id, h) in &self.handles {
+            let ctime = || Some(h.lock_times().ctime);
+            h.inode.show(ctime, |a, raised| {
+                let mut times = h.lock_times();
+                times.ctime = a.ctime;
+                times.change += raised;
+            });
+            self.oracle.set_change(*id, h.lock_times().change);
+        }
+    }
+
+    fn carry_out(&mut self, ops: &[Op], at: usize) -> Result<usize> {
         let op = ops[at];
         self.oracle.begin(self.rec.ticks());
         match op {
@@ -232,6 +261,7 @@ impl World {
             dev: &self.dev,
             rec: &self.rec,
             inode: &h.inode,
+            change: h.lock_times().change,
         };
         let Some(file) = &mut h.file else {
             return Ok(());
@@ -254,7 +284,8 @@ impl World {
         self.oracle.objects[id].size
     }
 
-    /// Notes a new modification time in the VFS inode; the engine gets it later.
+    /// Notes a new modification time in the VFS inode, and raises its change counter; the engine gets
+    /// both later.
     fn modified(&mut self, id: Id) {
         let t = now();
         self.oracle.set_mtime(id, t);
@@ -262,6 +293,7 @@ impl World {
             let mut times = h.lock_times();
             times.mtime = t;
             times.ctime = t;
+            times.change += 1;
             drop(times);
             h.dirty = true;
         }

@@ -35,6 +35,7 @@ impl Vfs {
                 atime: a.atime,
                 mtime: a.mtime,
                 ctime: a.ctime,
+                change: a.change,
             }),
             dirty: AtomicBool::new(false),
             calls: AtomicU64::new(0),
@@ -49,9 +50,13 @@ impl Vfs {
         *self.times.lock().unwrap()
     }
 
-    /// The VFS updates times by itself.
+    /// The VFS updates times by itself, and raises the change counter if it is more than an access.
     fn touch(&self, f: impl FnOnce(&mut Times)) {
-        f(&mut self.times.lock().unwrap());
+        let mut t = self.times.lock().unwrap();
+        let before = (t.mtime, t.ctime);
+        f(&mut t);
+        t.change += u64::from(before != (t.mtime, t.ctime));
+        drop(t);
         self.dirty.store(true, Ordering::SeqCst);
     }
 
@@ -82,10 +87,11 @@ impl Vfs {
                 self.linger();
                 Some(self.times().ctime)
             },
-            |a| {
+            |a, raised| {
                 self.nlink.store(a.nlink.into(), Ordering::SeqCst);
                 let mut t = self.times.lock().unwrap();
                 t.ctime = a.ctime;
+                t.change += raised;
                 if a.is_dir() {
                     t.mtime = a.mtime;
                 }
@@ -109,6 +115,7 @@ impl Vfs {
             atime: a.atime,
             mtime: a.mtime,
             ctime: a.ctime,
+            change: a.change,
         };
         assert_eq!(times, t, "{what}");
     }
@@ -207,6 +214,7 @@ fn write_back_undoes_no_change() {
     );
     vfs.dirty.store(true, Ordering::SeqCst);
     vfs.write_back(&fs, &file);
+    vfs.refresh(&file);
     vfs.same(&file, "in the end");
 }
 
@@ -274,6 +282,7 @@ fn a_directory_keeps_its_newest_times_and_links() {
     });
     vfs.dirty.store(true, Ordering::SeqCst);
     vfs.write_back(&fs, &dir);
+    vfs.refresh(&dir);
     vfs.same(&dir, "in the end");
 }
 
@@ -328,18 +337,16 @@ fn all_attrs(fs: &Fs) -> Vec<(u64, String)> {
     let text = |ino: u64| {
         let i = fs.iget(ino).unwrap();
         let a = i.attrs();
-        let times = (a.atime, a.mtime, a.ctime, a.btime);
-        let generation = fs.generation(ino, a.btime);
-        let text = format!("{:o} {} {} {times:?} {generation}", a.mode, a.nlink, a.uid);
+        let text = format!("{a:?}");
         fs.iput(i);
         (ino, text)
     };
     inodes.into_iter().map(text).collect()
 }
 
-/// Replay gives every inode the times that it had, its birth included, and so its generation.
+/// Replay gives every inode the attributes that it had: times, birth, generation number, change counter.
 #[test]
-fn replay_changes_no_times() {
+fn replay_changes_no_attributes() {
     let disk = make(1 << 14);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -420,11 +427,117 @@ fn a_number_that_is_used_again_has_another_generation() {
     let born = |fs: &Fs| {
         let root = fs.iget(fs.root_ino()).unwrap();
         let i = fs.create(&root, b"f", &regular()).unwrap();
-        (i.ino(), fs.generation(i.ino(), i.attrs().btime))
+        (i.ino(), i.attrs().handle_generation)
     };
     let lost = born(&fs);
     let again = mount(&disk.fork());
     let new = born(&again);
     assert_eq!(lost.0, new.0);
     assert_ne!(lost.1, new.1);
+}
+
+/// Every change of data or attributes raises the change counter, and an access does not. After an fsync
+/// and a crash it is what it was.
+#[test]
+fn every_change_raises_the_counter() {
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let before = root.attrs().change;
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    assert!(root.attrs().change > before && f.attrs().change > 0);
+    let raises = |what: &str, by: u64, change: &dyn Fn()| {
+        let before = f.attrs().change;
+        change();
+        assert_eq!(f.attrs().change - before, by, "{what}");
+        fs.sync_inode(&f).unwrap();
+        let again = mount(&disk.fork());
+        let g = again.iget(f.ino()).unwrap();
+        assert_eq!(g.attrs().change, f.attrs().change, "{what}, after a crash");
+    };
+    let vfs = |by: u64| {
+        let a = f.attrs();
+        Times {
+            atime: now(),
+            mtime: a.mtime,
+            ctime: a.ctime,
+            change: a.change + by,
+        }
+    };
+    let mode = AttrChange {
+        mode: Some(0o600),
+        ..AttrChange::default()
+    };
+    raises("chmod", 1, &|| fs.set_attrs(&f, &mode).unwrap());
+    raises("link", 1, &|| fs.link(&root, b"g", &f).unwrap());
+    raises("unlink", 1, &|| fs.unlink(&root, b"g", &f).unwrap());
+    raises("xattr", 1, &|| {
+        fs.set_xattr(&f, xattr::USER, b"x", Some(b"v"), XattrSet::Any)
+            .unwrap();
+    });
+    raises("list", 1, &|| {
+        fs.set_acl(&f, ACL_ACCESS, Some(b"list"), Some(0o640))
+            .unwrap();
+    });
+    raises("preallocation", 1, &|| {
+        fs.preallocate(&f, 0, 4, None).unwrap();
+    });
+    raises("size", 1, &|| fs.raise_size(&f, 20_000).unwrap());
+    raises("punch", 1, &|| fs.punch(&f, 1, 1).unwrap());
+    raises("truncation", 1, &|| fs.set_size(&f, 1000).unwrap());
+    raises("read", 0, &|| {
+        let t = vfs(0);
+        f.show(|| Some(t.ctime), |_, _| ());
+        fs.push_times(&f, || t).unwrap();
+    });
+    raises("store", 3, &|| {
+        let t = vfs(3);
+        f.show(|| Some(t.ctime), |_, _| ());
+        fs.push_times(&f, || t).unwrap();
+    });
+    // The VFS has raised it when the pages were changed; it is not written back when they are.
+    raises("write", 2, &|| {
+        f.show(|| None, |_, _| ());
+        f.note_change(f.attrs().change + 2);
+        write(&disk.device(), &fs, &f, 0, &[1]).unwrap();
+        let before = f.attrs().change;
+        let again = {
+            fs.sync().unwrap();
+            mount(&disk.fork())
+        };
+        assert_eq!(again.iget(f.ino()).unwrap().attrs().change, before);
+    });
+}
+
+/// What both have raised is in both in the end, whatever is copied first.
+#[test]
+fn change_counters_of_the_engine_and_of_the_vfs_meet() {
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    for order in 0..4 {
+        let name = [b'f', b'0' + order];
+        let f = fs.create(&root, &name, &regular()).unwrap();
+        f.show(|| None, |_, _| ());
+        let vfs = Vfs::new(&f.attrs());
+        let start = f.attrs().change;
+        for _ in 0..3 {
+            vfs.touch(|t| t.mtime = now());
+            let mode = AttrChange {
+                mode: Some(0o600),
+                ..AttrChange::default()
+            };
+            fs.set_attrs(&f, &mode).unwrap();
+            if order & 1 != 0 {
+                vfs.write_back(&fs, &f);
+            }
+            vfs.refresh(&f);
+            if order & 2 != 0 {
+                vfs.write_back(&fs, &f);
+            }
+        }
+        vfs.write_back(&fs, &f);
+        let both = (f.attrs().change, vfs.times().change);
+        assert_eq!(both, (start + 6, start + 6), "{order}");
+    }
 }

@@ -141,16 +141,16 @@ fn a_wrong_link_count_of_a_directory() {
 #[test]
 fn a_wrong_count_of_blocks() {
     expect(INODE, "blocks, its extents have", |d, i| {
-        is_file(d, i) && add(d, i.at + 24, 1)
+        is_file(d, i) && add(d, i.at + 32, 1)
     });
 }
 
 #[test]
 fn data_past_the_size() {
     expect(INODE, "past its size", |d, i| {
-        let has_data = is_file(d, i) && d[i.at + 24] != 0;
+        let has_data = is_file(d, i) && d[i.at + 32] != 0;
         if has_data {
-            d[i.at + 16..i.at + 24].fill(0);
+            d[i.at + 24..i.at + 32].fill(0);
         }
         has_data
     });
@@ -159,8 +159,59 @@ fn data_past_the_size() {
 #[test]
 fn a_wrong_parent() {
     expect(INODE, "its parent is", |d, i| {
-        is_dir(d, i) && i.key != 2 && add(d, i.at + 48, 1)
+        is_dir(d, i) && i.key != 2 && add(d, i.at + 56, 1)
     });
+}
+
+#[test]
+fn data_before_the_cut_of_a_truncation_and_past_the_size() {
+    expect(INODE, "past its size", |d, i| {
+        let has_data = is_file(d, i) && d[i.at + 32] != 0;
+        if has_data {
+            d[i.at + 24..i.at + 32].fill(0);
+            d[i.at + 52] = 1;
+            d[i.at + 120] = 1;
+        }
+        has_data
+    });
+}
+
+#[test]
+fn a_home_that_is_not_there() {
+    expect(INODE, "which does not exist", |d, i| add(d, i.at + 136, 9));
+}
+
+#[test]
+fn a_record_that_cannot_be() {
+    let fields = [
+        (12, "not a valid id"),
+        (20, "no generation number"),
+        (52, "unknown state bits"),
+        (75, "impossible time"),
+        (119, "impossible change counter"),
+        (120, "no truncation under way"),
+        (147, "impossible extent size hint"),
+        (159, "reserved bytes"),
+        (160, "section 127: it is unknown"),
+    ];
+    for (at, want) in fields {
+        expect(INODE, want, |d, i| {
+            let (from, to) = match at {
+                12 | 20 => (at, at + 4),
+                _ => (at, at + 1),
+            };
+            let changed = is_file(d, i) && i.len > at;
+            if changed {
+                let byte = match at {
+                    20 => 0,
+                    160 => 0x7f,
+                    _ => 0xff,
+                };
+                d[i.at + from..i.at + to].fill(byte);
+            }
+            changed
+        });
+    }
 }
 
 #[test]

@@ -254,3 +254,60 @@ fn the_size_at_its_end_comes_with_its_data() {
         fs.release_delalloc(&bed.file, GROWN, 1);
     }
 }
+
+/// A truncation to a larger size frees what is preallocated behind that size, and nothing before it. An
+/// error ends it in the middle; then the next mount goes on where it has to, which is not the size on
+/// disk: until the last step that is the smaller of both.
+#[test]
+fn the_next_mount_goes_on_at_the_cut_and_not_at_the_size() {
+    const SIZE: u64 = 4;
+    const CUT: u64 = 50;
+    let (mut cut_short, mut kept_alive) = (0, 0);
+    for succeed in 0..12 {
+        let disk = make(1 << 16);
+        let reads = Arc::new(AtomicU64::new(u64::MAX));
+        let left_reads = reads.clone();
+        let fs = mount_on(hooked(&disk, move |ask| {
+            if !matches!(ask, Ask::Read(_)) {
+                return Ok(());
+            }
+            let one_less = |n: u64| match n {
+                u64::MAX => Some(n),
+                n => n.checked_sub(1),
+            };
+            let left = left_reads.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less);
+            left.map(drop).map_err(|_| EIO)
+        }));
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let file = fs.create(&root, b"f", &regular()).unwrap();
+        fs.iput(root);
+        write(&disk.device(), &fs, &file, 0, &[1, 2, 3, 4]).unwrap();
+        // Behind the end and before the cut; and behind both, in many records.
+        fs.preallocate(&file, 20, 10, None).unwrap();
+        for b in (CUT..BLOCKS).step_by(2) {
+            fs.preallocate(&file, b, 1, None).unwrap();
+        }
+        fs.sync().unwrap();
+        while fs.shrink_scan(1000) > 0 {}
+        reads.store(succeed, Ordering::Relaxed);
+        let failed = fs.set_size(&file, CUT * BLOCK).is_err();
+        reads.store(u64::MAX, Ordering::Relaxed);
+        if !failed || fs.is_shutdown() || file.attrs().size == CUT * BLOCK {
+            continue;
+        }
+        cut_short += 1;
+        fs.sync().unwrap();
+        let rest = left(&fs, &file, CUT);
+        kept_alive += u64::from(rest > 0 && rest < (BLOCKS - CUT) / 2);
+        let crashed = disk.fork();
+        let (again, file) = again(&crashed);
+        let have = (left(&again, &file, 0), left(&again, &file, CUT));
+        assert_eq!(file.attrs().size, SIZE * BLOCK);
+        assert_eq!(have, (SIZE + 10, 0), "{succeed} reads");
+        again.raise_size(&file, GROWN * BLOCK).unwrap();
+        assert_eq!(left(&again, &file, 0), SIZE + 10);
+        again.iput(file);
+        again.unmount().unwrap();
+    }
+    assert!(cut_short > 3 && kept_alive > 0, "{cut_short} {kept_alive}");
+}

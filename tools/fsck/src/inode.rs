@@ -12,7 +12,7 @@ use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::le32;
 use ordofs_engine::engine::ops::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
-use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use ordofs_engine::engine::{bytes_to_blocks, SYMLINK_MAX, S_IFDIR, S_IFLNK, S_IFMT};
 use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;
 
@@ -33,6 +33,9 @@ fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
 struct Extents {
     blocks: u64,
     end: u64,
+    /// The first block that a truncation under way has still to free.
+    cut: u64,
+    /// The end of the written blocks that stay.
     written_end: u64,
 }
 
@@ -54,19 +57,29 @@ impl Checker<'_> {
     /// Checks an inode record, and all that it leads to.
     pub(crate) fn check_inode(&mut self, ino: u64, value: &[u8]) {
         let place = format!("inode {ino}");
-        let Ok(rec) = InodeRecord::decode(ino, value) else {
-            return self.problem(place, "malformed record");
+        let rec = match InodeRecord::parse(value) {
+            Ok(rec) => rec,
+            Err(fault) => return self.problem(place, format_args!("malformed record: {fault}")),
         };
         if ino < self.sb.root_ino || ino >= self.sb.next_ino {
             self.problem(&place, "impossible inode number");
         }
         self.generation(&place, rec.generation);
         let a = &rec.attrs;
-        if a.uid == u32::MAX || a.gid == u32::MAX {
+        if rec.blocks > self.sb.blocks {
+            self.problem(&place, "has more blocks than the filesystem");
+        }
+        if a.home_ag >= self.sb.ag_count {
             self.problem(
                 &place,
-                "its owner or group is 4294967295, which is not a valid id",
+                format_args!(
+                    "its home is allocation group {}, which does not exist",
+                    a.home_ag
+                ),
             );
+        }
+        if let Some(what) = rec.unsupported() {
+            self.problem(&place, what);
         }
         let kind = a.mode & S_IFMT;
         let seen = Seen {
@@ -82,14 +95,6 @@ impl Checker<'_> {
         self.inodes.insert(ino, seen);
         if kind == S_IFDIR {
             self.report.stats.directories += 1;
-        } else if rec.parent != 0 {
-            self.problem(&place, "has a parent but is not a directory");
-        }
-        if kind != S_IFREG && !matches!(rec.extents, RootForm::Empty) {
-            self.problem(&place, "has extents but is not a regular file");
-        }
-        if kind != S_IFDIR && kind != S_IFLNK && !matches!(rec.dir, RootForm::Empty) {
-            self.problem(&place, "has entries but is not a directory");
         }
         self.check_extents(ino, &rec);
         if let Some(tree) = self.inode_tree(ino, TreeKind::Dir, &rec.dir) {
@@ -110,7 +115,11 @@ impl Checker<'_> {
         let Some(tree) = self.inode_tree(ino, TreeKind::Extent, &rec.extents) else {
             return;
         };
-        let mut sum = Extents::default();
+        let truncated = rec.state & STATE_TRUNCATE != 0;
+        let mut sum = Extents {
+            cut: if truncated { rec.cut } else { u64::MAX },
+            ..Extents::default()
+        };
         self.walk(&tree, |c, key, value| {
             c.check_extent(ino, key, value, &mut sum)
         });
@@ -125,7 +134,7 @@ impl Checker<'_> {
             );
         }
         let size_blocks = bytes_to_blocks(rec.attrs.size);
-        if sum.written_end > size_blocks && rec.state & STATE_TRUNCATE == 0 {
+        if sum.written_end > size_blocks {
             self.problem(
                 &place,
                 format_args!(
@@ -155,8 +164,8 @@ impl Checker<'_> {
         }
         sum.end = sum.end.max(e.end());
         sum.blocks += e.len;
-        if !e.unwritten {
-            sum.written_end = sum.written_end.max(e.end());
+        if !e.unwritten && e.start < sum.cut {
+            sum.written_end = sum.written_end.max(e.end().min(sum.cut));
         }
         self.claim(e.phys, e.len, Claim::Data(ino));
         if self.options.data && e.csums {

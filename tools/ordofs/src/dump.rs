@@ -12,7 +12,7 @@ use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
-use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
+use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::{le32, NodePtr, Superblock, SB_SLOTS};
 use ordofs_engine::engine::ops::{dir, xattr};
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
@@ -195,12 +195,18 @@ fn brief(ino: u64, r: &InodeRecord<'_>) -> Value {
     })
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
 /// The attributes of an inode.
 pub fn attrs(a: &Attrs) -> Value {
     json!({
         "mode": format!("{:o}", a.mode), "nlink": a.nlink, "uid": a.uid, "gid": a.gid, "rdev": a.rdev,
         "size": a.size, "flags": format!("{:#x}", a.flags), "atime": time(a.atime), "mtime": time(a.mtime),
-        "ctime": time(a.ctime), "btime": time(a.btime),
+        "ctime": time(a.ctime), "btime": time(a.btime), "project": a.project, "change": a.change,
+        "handle_generation": a.handle_generation, "xflags": format!("{:#x}", a.xflags),
+        "extent_hint": a.extent_hint, "home_ag": a.home_ag,
     })
 }
 
@@ -237,6 +243,19 @@ pub fn inode(dev: Device, ino: u64) -> Result<Doc> {
         ("state", json!(rec.state).into()),
         ("generation", json!(rec.generation).into()),
     ];
+    if rec.state & STATE_TRUNCATE != 0 {
+        out.push(("first_block_to_free", json!(rec.cut).into()));
+    }
+    for (what, section) in [
+        ("data", rec.data),
+        ("crypt", rec.crypt),
+        ("verity", rec.verity),
+        ("ignorable_sections", rec.ignorable),
+    ] {
+        if !section.is_empty() {
+            out.push((what, json!(hex(section)).into()));
+        }
+    }
     if kind == S_IFDIR {
         out.push(("parent", json!(rec.parent).into()));
     }

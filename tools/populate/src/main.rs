@@ -56,6 +56,7 @@ fn new(mode: u32) -> NewInode<'static> {
         gid: 0,
         rdev: 0,
         flags: 0,
+        project: 0,
         symlink: None,
         id: None,
         xattrs: &[],

@@ -69,6 +69,20 @@ impl Oracle {
         if seen.mode & 0o170000 != o.mode & 0o170000 || seen.target != o.target {
             return Err(format!("has another type or target: mode {:o}", seen.mode));
         }
+        if seen.generation != o.generation {
+            return Err(format!(
+                "generation number {:08x}, was {:08x}",
+                seen.generation, o.generation
+            ));
+        }
+        let counts = o.changes.iter().take_while(|c| c.0 <= timely);
+        let least = counts.map(|c| c.1).max().unwrap_or(0);
+        if seen.change < least {
+            return Err(format!(
+                "change counter {}, and {least} was promised",
+                seen.change
+            ));
+        }
         allowed(&o.modes, floor, ceiling, |m| *m == seen.mode)
             .map_err(|v| format!("mode {:o}, allowed {v:?}", seen.mode))?;
         allowed(&o.owners, floor, ceiling, |u| *u == seen.uid)

@@ -40,6 +40,8 @@ pub(super) struct Size {
 pub struct Object {
     /// Inode number.
     pub ino: u64,
+    /// Generation number.
+    pub generation: u32,
     /// Type and permission bits.
     pub mode: u32,
     /// Target of a symbolic link.
@@ -54,6 +56,8 @@ pub struct Object {
     pub(super) owners: Vec<(When, u32)>,
     pub(super) mtimes: Vec<(When, Time)>,
     pub(super) xattrs: Vec<(When, Xattrs)>,
+    /// The change counter that a user sees after an operation.
+    pub(super) changes: Vec<(When, u64)>,
     /// The times at which it replaced another file by rename. From then on its data is at least as
     /// new.
     pub(super) brought: Vec<When>,

@@ -11,6 +11,10 @@ use std::collections::BTreeMap;
 pub struct Seen {
     /// Type and permission bits.
     pub mode: u32,
+    /// Generation number.
+    pub generation: u32,
+    /// Change counter.
+    pub change: u64,
     /// Owner.
     pub uid: u32,
     /// Bytes.

@@ -17,11 +17,14 @@ impl World {
     /// What to create, with the number chosen after the last creation, and the time of now.
     fn new_inode<'a>(&mut self, mode: u32, symlink: Option<&'a [u8]>) -> NewInode<'a> {
         let next = self.fs.new_id();
-        let ino = core::mem::replace(&mut self.next, next).ino;
+        let chosen = core::mem::replace(&mut self.next, next);
         NewInode {
             mode,
             symlink,
-            id: Some(NewId { ino, ..next }),
+            id: Some(NewId {
+                born: next.born,
+                ..chosen
+            }),
             ..Default::default()
         }
     }
@@ -69,7 +72,9 @@ impl World {
         let new = self.new_inode(mode, target.as_deref());
         let inode = self.fs.create(&self.inode(dir), name.as_bytes(), &new)?;
         let a = inode.attrs();
-        let id = self.oracle.add(inode.ino(), a.mode, a.mtime, target);
+        let id = self
+            .oracle
+            .add((inode.ino(), a.handle_generation), a.mode, a.mtime, target);
         self.hold(id, inode);
         self.oracle.names.insert((dir, name), id);
         self.oracle.names_changed();
@@ -126,6 +131,7 @@ impl World {
                 dev: &self.dev,
                 rec: &self.rec,
                 inode: &h.inode,
+                change: 0,
             })?;
         }
         self.fs.delete_inode(h.inode)
@@ -181,8 +187,9 @@ impl World {
                 .lookup(&old_dir, old_name.as_bytes())?
                 .ok_or(ENOENT)?;
             let inode = self.fs.iget(e.ino)?;
-            let mtime = inode.attrs().mtime;
-            let w = self.oracle.add(e.ino, white.mode, mtime, None);
+            let a = inode.attrs();
+            let id = (e.ino, a.handle_generation);
+            let w = self.oracle.add(id, white.mode, a.mtime, None);
             let xattrs = Xattrs::from([(XATTRS[0], b"label".to_vec())]);
             self.oracle.set_xattrs(w, xattrs);
             self.hold(w, inode);
@@ -235,7 +242,9 @@ impl World {
         let new = self.new_inode(S_IFREG | 0o600, None);
         let inode = self.fs.tmpfile(&new)?;
         let a = inode.attrs();
-        let id = self.oracle.add(inode.ino(), a.mode, a.mtime, None);
+        let id = self
+            .oracle
+            .add((inode.ino(), a.handle_generation), a.mode, a.mtime, None);
         self.oracle.objects[id].open = true;
         self.hold(id, inode);
         self.tmp = Some(id);

@@ -64,3 +64,22 @@ pub fn put(disk: &MemDisk, block: u64, data: &[u8; 4096]) {
     b.copy_from_slice(data);
     disk.device().write(&[(block, &b)]).expect("write");
 }
+
+/// The leaf in `data`, one of a tree of that kind, with another value for a key that it has.
+#[allow(dead_code)]
+pub fn replaced(data: &[u8; 4096], kind: u8, key: u64, value: &[u8]) -> [u8; 4096] {
+    let mut new = [0; 4096];
+    new[..64].copy_from_slice(&data[..64]);
+    let mut end = 4096;
+    for (slot, item) in leaf(data, kind).iter().enumerate() {
+        let old = &data[item.at..item.at + item.len];
+        let value = if item.key == key { value } else { old };
+        end -= value.len();
+        new[end..end + value.len()].copy_from_slice(value);
+        let at = 64 + 12 * slot;
+        new[at..at + 8].copy_from_slice(&item.key.to_le_bytes());
+        new[at + 8..at + 10].copy_from_slice(&(end as u16).to_le_bytes());
+        new[at + 10..at + 12].copy_from_slice(&(value.len() as u16).to_le_bytes());
+    }
+    new
+}
