@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Changes that must be whole, and attributes that must not be undone: whiteouts, access control
-//! lists with the permissions that go with them, and changes while the kernel writes the inode
-//! back. Each test also shows that the check fails without the protection.
+//! lists with the permissions that go with them, changes while the kernel writes the inode back,
+//! generation numbers and change counters. Each test also shows that the check fails without the protection.
 
 mod common;
 
@@ -78,5 +78,36 @@ fn a_write_back_of_the_inode_undoes_no_change() {
             Op::Chmod("B/g", 0o644),
             Op::Utimes("B/g", 5),
         ],
+    );
+}
+
+#[test]
+fn a_created_inode_keeps_its_generation_number() {
+    for create in [
+        Op::Create("A/x"),
+        Op::Mkdir("A/x"),
+        Op::Whiteout("A/f", "B/f"),
+    ] {
+        holds_only_with(Mutant::NewGeneration, &[create, Op::Fsync("B/g")]);
+    }
+}
+
+#[test]
+fn the_change_counter_does_not_go_back() {
+    holds_only_with(
+        Mutant::ChangeBack,
+        &[
+            Op::Append("A/f", 100),
+            Op::Mmap("A/f", 0, 10),
+            Op::Fsync("A/f"),
+        ],
+    );
+}
+
+#[test]
+fn a_truncation_goes_on_at_its_cut() {
+    holds_only_with(
+        Mutant::CutForgotten,
+        &[Op::TruncateInVain("A/f", 0), Op::Commit(usize::MAX)],
     );
 }
