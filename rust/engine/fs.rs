@@ -15,6 +15,7 @@
 use crate::engine::alloc::Space;
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::Tree;
+use crate::engine::format::superblock::LABEL_LEN;
 use crate::engine::inode::maps::extent_map::Counts;
 use crate::engine::inode::table::InodeTable;
 use crate::engine::inode::Inode;
@@ -40,8 +41,6 @@ pub struct Geometry {
     pub root_ino: u64,
     /// UUID.
     pub uuid: [u8; 16],
-    /// Label, NUL-padded.
-    pub label: [u8; 64],
 }
 
 impl Geometry {
@@ -60,6 +59,8 @@ pub struct Fs {
     pub(crate) hash_key: [u64; 2],
     /// The mount options.
     pub(crate) opts: Mutex<MountOptions>,
+    /// The label of the newest superblock, padded with zeros.
+    pub(crate) label: Mutex<[u8; LABEL_LEN]>,
     /// Allocation groups and reservations.
     pub(crate) space: Space,
     /// The inodes in memory.
@@ -102,6 +103,10 @@ pub struct Fs {
     pub(crate) read_only: AtomicBool,
     /// Why the mount must stay read-only, as found at mount.
     forbidden: Option<MountError>,
+    /// The superblock on disk says that the filesystem was unmounted cleanly. Then a mount does
+    /// not read the log, so no transaction begins before a commit has taken that back. Set inside
+    /// the barrier, and cleared when such a commit is durable.
+    pub(crate) closed: AtomicBool,
     /// The fsync log.
     pub(crate) log: Log,
     /// The log is being replayed: all changes are one transaction.
@@ -147,9 +152,11 @@ impl Fs {
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
             forbidden: p.forbidden,
+            closed: AtomicBool::new(p.commit.sb.is_clean()),
             log: Log::new(&p.commit.sb)?,
             replaying: AtomicBool::new(false),
             opts: Mutex::new(&lock_class::OPTIONS, p.opts)?,
+            label: Mutex::new(&lock_class::LABEL, p.commit.sb.label)?,
             space: p.space,
             itable: InodeTable::new()?,
             itree: RwLock::new(&lock_class::INODE_TREE, p.itree)?,
@@ -183,11 +190,9 @@ impl Fs {
         self.geometry.uuid
     }
 
-    /// Label, without padding.
-    pub fn label(&self) -> &[u8] {
-        let l = &self.geometry.label;
-        let n = l.iter().position(|b| *b == 0).unwrap_or(l.len());
-        l.get(..n).unwrap_or(&[])
+    /// The label, padded with zeros.
+    pub fn label(&self) -> [u8; LABEL_LEN] {
+        *self.label.lock()
     }
 
     /// The node store, for the tools that walk trees.

@@ -77,6 +77,9 @@ pub(crate) static LOG_STATE: LockClass = LockClass::new(c"ordofs_log_state");
 
 // Innermost: a task that holds one of these takes no other lock.
 
+/// The label.
+pub(crate) static LABEL: LockClass = LockClass::new(c"ordofs_label");
+
 /// The list of dirty inodes.
 pub(crate) static DIRTY: LockClass = LockClass::new(c"ordofs_dirty");
 

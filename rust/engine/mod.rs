@@ -49,4 +49,6 @@ pub use inode::starting::{Ordered, Started};
 pub use inode::Inode;
 pub use ops::namei::Rename;
 pub use ops::xattr::XattrSet;
+#[allow(unused_imports)] // Not every crate that contains the engine unmounts.
+pub use txn::commit::Backups;
 pub use types::*;

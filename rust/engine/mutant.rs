@@ -65,7 +65,9 @@ mutants! {
     NewGeneration ordofs_mutant_new_generation "log: a replayed creation gets another generation number than its file handles have",
     ChangeBack ordofs_mutant_change_back "log: replay does not restore the change counter",
     CutForgotten ordofs_mutant_cut_forgotten "space: the record of a truncation under way does not say from which block on",
-    DamageSlot ordofs_mutant_damage_slot "superblock: a damaged slot passes for the older one",
+    DamageSlot ordofs_mutant_damage_slot "superblock: a slot whose copies are both damaged passes for the older one",
+    OneCopy ordofs_mutant_one_copy "superblock: a commit writes only the first copy",
+    CleanStays ordofs_mutant_clean_stays "superblock: it says that the filesystem was unmounted cleanly, and fsync logs",
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
 }
 

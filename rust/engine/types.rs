@@ -319,6 +319,8 @@ pub struct MountOptions {
     pub recovery: bool,
     /// Go on without the batches from the first damaged one on if acknowledged ones are damaged.
     pub rescue_log: bool,
+    /// Go on from an older superblock if the newest one may be lost, with its commit.
+    pub rescue_older: bool,
     /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
     /// user space has no shrinker.
     pub cache_nodes: u64,
@@ -332,6 +334,7 @@ impl Default for MountOptions {
             discard: false,
             recovery: true,
             rescue_log: false,
+            rescue_older: false,
             cache_nodes: 16384,
         }
     }

@@ -9,6 +9,7 @@
 //! | `acl`, `noacl` | obey POSIX access control lists (default: yes) |
 //! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
 //! | `rescue=log` | if the log is damaged before its end, go on without what comes after the damage |
+//! | `rescue=older` | go on from an older superblock if the newest may be lost, and its commit with it |
 //!
 //! Tests: tests/vm/t/021-mount.sh, 032-interface.sh.
 
@@ -29,6 +30,7 @@ pub(crate) struct Params {
     pub(super) discard: bool,
     pub(super) norecovery: bool,
     pub(super) rescue_log: bool,
+    pub(super) rescue_older: bool,
     pub(super) acl: bool,
 }
 
@@ -40,6 +42,7 @@ impl Params {
             discard: o.discard,
             norecovery,
             rescue_log: o.rescue_log,
+            rescue_older: o.rescue_older,
             acl,
         }
     }
@@ -52,6 +55,7 @@ impl Params {
             discard: self.discard,
             recovery: !self.norecovery,
             rescue_log: self.rescue_log,
+            rescue_older: self.rescue_older,
             // All: the shrinker takes what is wanted elsewhere.
             cache_nodes: u64::MAX,
         }
@@ -101,7 +105,11 @@ impl Params {
                     self.rescue_log = true;
                     Param::Accepted
                 }
-                _ => Param::Invalid("needs what to give up: log"),
+                Some(b"older") => {
+                    self.rescue_older = true;
+                    Param::Accepted
+                }
+                _ => Param::Invalid("needs what to give up: log or older"),
             },
             _ => Param::Unknown,
         }
@@ -124,6 +132,9 @@ impl Params {
         }
         if self.rescue_log {
             out.write_str(",rescue=log")?;
+        }
+        if self.rescue_older {
+            out.write_str(",rescue=older")?;
         }
         Ok(())
     }

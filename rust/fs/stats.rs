@@ -18,8 +18,10 @@ use crate::{
 pub(super) const FILES: &[File<OrdoFs>] = &[
     File::value(c"uuid", uuid),
     File::value(c"label", |fs, out| {
-        // UTF-8 by convention; what is not is left out.
-        for part in fs.engine().label().utf8_chunks() {
+        let label = fs.engine().label();
+        let end = label.iter().position(|b| *b == 0).unwrap_or(label.len());
+        // A label is UTF-8: what is not was refused.
+        for part in label.get(..end).unwrap_or(&[]).utf8_chunks() {
             out.write_str(part.valid())?;
         }
         Ok(())

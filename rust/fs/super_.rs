@@ -25,7 +25,7 @@ use crate::{
         os::kthread,
         os::workqueue::IoQueues,
         traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
-        traits::super_block::{StatFs, SuperOperations, SyncUntil},
+        traits::super_block::{StatFs, SuperOperations, SyncUntil, FSLABEL_MAX},
         OpenDevice, SuperBlock,
     },
 };
@@ -170,6 +170,10 @@ impl MountOperations for OrdoFs {
         if read_only && !sb.read_only() {
             // A mount that stays writable because this fails keeps its commit thread.
             fs.sync(SyncUntil::Durable)?;
+            {
+                let _nofs = NoFs::enter();
+                fs.engine.close(engine::Backups::Daily)?;
+            }
             fs.engine.set_read_only(true);
             fs.stop_committer();
         } else if !read_only && sb.read_only() {
@@ -201,6 +205,23 @@ impl SuperOperations for OrdoFs {
 
     fn uuid(&self) -> [u8; 16] {
         self.engine.uuid()
+    }
+
+    fn label(&self) -> Result<[u8; FSLABEL_MAX]> {
+        let mut text = [0; FSLABEL_MAX];
+        for (to, from) in text.iter_mut().zip(self.engine.label()) {
+            *to = from;
+        }
+        Ok(text)
+    }
+
+    fn set_label(&self, text: &[u8; FSLABEL_MAX]) -> Result {
+        let (label, rest) = text.split_first_chunk().ok_or(EINVAL)?;
+        if rest.iter().any(|b| *b != 0) {
+            return Err(EINVAL);
+        }
+        let _nofs = NoFs::enter();
+        self.engine.set_label(*label)
     }
 
     fn statfs(&self) -> StatFs {

@@ -14,8 +14,8 @@ use kernel::prelude::*;
 
 /// The source of addresses for a write-out, and the destination of its images.
 pub trait NodeSink {
-    /// First 8 bytes of the UUID.
-    fn fsid(&self) -> u64;
+    /// The node id of the superblock.
+    fn node_id(&self) -> u64;
     /// The generation being committed, not 0.
     fn generation(&self) -> u64;
     /// A free block for a node. Called once per node.
@@ -75,7 +75,7 @@ fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
         node.set_addr(sink.alloc()?);
     }
     let generation = sink.generation();
-    let (image, crc) = node.sealed_image(sink.fsid(), generation)?;
+    let (image, crc) = node.sealed_image(sink.node_id(), generation)?;
     sink.write(node.addr(), image)?;
     node.set_written(generation, crc);
     Ok(node.ptr())

@@ -208,7 +208,7 @@ impl Node {
     }
 
     /// The image to write at the node's address, with its checksum. All children must be written.
-    pub(super) fn sealed_image(&self, fsid: u64, generation: u64) -> Result<(Block, u32)> {
+    pub(super) fn sealed_image(&self, node_id: u64, generation: u64) -> Result<(Block, u32)> {
         let mut image = Block::zeroed()?;
         image.copy_from_slice(&self.image[..]);
         for (i, kid) in self.kids.iter().enumerate() {
@@ -218,7 +218,7 @@ impl Node {
         }
         page::zero_gap(&mut image, self.nr, self.level == 0);
         let header = NodeHeader {
-            fsid,
+            node_id,
             addr: self.addr(),
             generation,
             id: self.id,

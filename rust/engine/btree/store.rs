@@ -190,7 +190,7 @@ impl<G: DerefMut<Target = Shard>> Drop for Locked<'_, G> {
 /// Reads, checks and caches nodes.
 pub struct NodeStore {
     dev: Shared<Device>,
-    fsid: u64,
+    node_id: u64,
     /// The number of blocks of the device.
     blocks: u64,
     /// The blocks where nodes and data may be.
@@ -206,9 +206,9 @@ pub struct NodeStore {
 }
 
 impl NodeStore {
-    /// A store for the filesystem whose nodes carry `fsid`. It caches about `max_nodes` nodes (of 4
+    /// A store for the filesystem whose nodes carry this node id. It caches about `max_nodes` nodes (of 4
     /// KiB). ENOMEM.
-    pub fn new(dev: Shared<Device>, fsid: u64, max_nodes: usize) -> Result<Self> {
+    pub fn new(dev: Shared<Device>, node_id: u64, max_nodes: usize) -> Result<Self> {
         let shards = (max_nodes / NODES_PER_SHARD)
             .clamp(16, 512)
             .next_power_of_two();
@@ -231,7 +231,7 @@ impl NodeStore {
         let blocks = dev.blocks();
         Ok(Self {
             dev,
-            fsid,
+            node_id,
             blocks,
             space: blocks.into(),
             rooms,
@@ -278,9 +278,9 @@ impl NodeStore {
         self.blocks
     }
 
-    /// First 8 bytes of the UUID.
-    pub fn fsid(&self) -> u64 {
-        self.fsid
+    /// The number that every node of this filesystem carries.
+    pub fn node_id(&self) -> u64 {
+        self.node_id
     }
 
     /// The shard of an address.
@@ -415,7 +415,7 @@ impl NodeStore {
         self.dev.read(addr, &mut image)?;
         let bad = |what| self.complain(ptr, id, what);
         let (h, crc) = NodeHeader::decode(&image).map_err(bad)?;
-        let wrong = if h.fsid != self.fsid {
+        let wrong = if h.node_id != self.node_id {
             Some("node of another filesystem")
         } else if h.addr != ptr.addr {
             Some("misplaced: its header has another address")

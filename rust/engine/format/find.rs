@@ -2,131 +2,168 @@
 
 //! Finding the superblock to mount, and writing the next one.
 //!
-//! Of the two slots, the intact one with the greater generation counts. [`slots`] judges the other
-//! slot: whether a power cut tore it, which is normal, or whether it is damaged and may have been
-//! newer. No lock is taken; mount and commits call this one at a time.
+//! All four copies are read, and [`slots`] judges them. No lock is taken; mount and commits call
+//! this one at a time.
 //!
 //! Tests: `tools/engine/tests/superblocks.rs`, `tests/vm/t/067-damage.sh`.
 
-use super::slots::{self, Other};
-use super::superblock::{is_intact, refuse, Refusal, NOT_OURS, O_GENERATION};
-use super::{le64, Superblock, MIN_BLOCKS, SB_SLOTS};
+use super::places::{backups, slot, twin_base, COPIES, SLOTS, TWIN_BASES};
+use super::slots::{self, Copy, Doubt, Place, State, ALL_SLOTS};
+use super::superblock::{
+    blocks_of, has_magic, refuse, sector_generation, Refusal, NOT_OURS, SB_MAGIC, SB_MAGIC_1,
+    SECTORS,
+};
+use super::{Superblock, MIN_BLOCKS};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::{Block, Device};
 use kernel::prelude::*;
 
-const WRONG_SLOT: &str = "each superblock is in the wrong slot";
-
 /// The result of [`Superblock::find`].
 pub struct Found {
-    /// The newest intact superblock.
+    /// The newest whole superblock.
     pub sb: KBox<Superblock>,
-    /// The slot that `sb` is not in (0 or 1).
-    pub other_slot: usize,
-    /// The state of that slot.
-    pub other: Other,
+    /// The state of each copy.
+    pub copies: [(Place, State); ALL_SLOTS],
+    /// Why a newer superblock may have been lost, if it may.
+    pub doubt: Option<Doubt>,
+    /// The least generation that the next commit may have.
+    pub next: u64,
 }
 
-/// A slot as read from the device.
-struct Slot {
-    slot: usize,
-    bytes: Block,
-    /// Why the slot is not intact; `None` if it is.
-    why: Option<Refusal>,
-    unread: bool,
+impl Found {
+    /// The copies of the newest superblock that are not as they should be.
+    pub fn missing(&self) -> impl Iterator<Item = Place> + '_ {
+        let slot = (self.sb.generation & 1) as usize;
+        self.copies
+            .iter()
+            .filter(move |(place, state)| place.number % 2 == slot && *state != State::Intact)
+            .map(|(place, _)| *place)
+    }
 }
 
-impl Slot {
-    /// The generation of the superblock, if it is intact and in the slot where it belongs.
-    fn newest(&self) -> Option<u64> {
-        let generation = le64(&self.bytes[..], O_GENERATION)?;
-        (self.why.is_none() && generation & 1 == self.slot as u64).then_some(generation)
+/// Reads a copy. An error of the device is a state of the copy; ENOMEM is an error.
+fn read_copy(dev: &Device, number: usize, base: u64) -> Result<Copy, Refusal> {
+    let offset = SLOTS.get(number % 2).copied().unwrap_or(0);
+    let place = Place {
+        number,
+        block: base.saturating_add(offset),
+    };
+    let mut bytes = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
+    let read = dev.read(place.block, &mut bytes);
+    match read {
+        // A lack of memory says nothing about the device.
+        Err(e) if e == ENOMEM => Err(refuse(e, "out of memory")),
+        _ => Ok(Copy::new(place, bytes, read.is_err())),
+    }
+}
+
+/// Reads the twins. Where they are follows from the size of the filesystem, which the primary
+/// superblocks say; without them, they are at the base where a good sector is.
+fn read_twins(dev: &Device, primary: &[Copy; 2]) -> Result<[Copy; 2], Refusal> {
+    let twins = |base| Ok([read_copy(dev, 2, base)?, read_copy(dev, 3, base)?]);
+    if let Some(blocks) = primary.iter().find_map(|c| blocks_of(&c.bytes)) {
+        return twins(twin_base(blocks));
+    }
+    let good = |c: &Copy| (0..SECTORS).any(|k| sector_generation(&c.bytes, k).is_some());
+    for base in TWIN_BASES {
+        let found = twins(base)?;
+        if found.iter().any(good) {
+            return Ok(found);
+        }
+    }
+    twins(twin_base(dev.blocks()))
+}
+
+/// Why there is no superblock in any copy.
+fn nothing(copies: &[Copy; ALL_SLOTS]) -> Refusal {
+    let any = |f: fn(&Copy) -> bool| copies.iter().any(f);
+    if any(|c| has_magic(&c.bytes, &SB_MAGIC_1)) {
+        refuse(EINVAL, "format version 1, which is not supported any more")
+    } else if any(|c| has_magic(&c.bytes, &SB_MAGIC)) {
+        refuse(EUCLEAN, "no copy of a superblock is whole; run fsck.ordofs")
+    } else if any(|c| c.unread) {
+        refuse(EIO, "cannot read a superblock")
+    } else {
+        refuse(EINVAL, NOT_OURS)
     }
 }
 
 impl Superblock {
-    /// The newest intact superblock alone, for callers that only read. Errors as
+    /// The newest whole superblock alone, for callers that only read. Errors as
     /// [`Superblock::find`].
     pub fn read(dev: &Device) -> Result<Self, Refusal> {
         Ok((*Self::find(dev)?.sb).clone())
     }
 
-    /// Reads the intact superblock with the greater generation, and judges the other slot
+    /// Reads the whole superblock with the greatest generation, and judges all copies
     /// ([`slots`]).
     ///
-    /// The newest intact superblock is refused if it cannot be accepted, because going back to the
-    /// older one would undo a commit: EINVAL if it is not OrdoFS, not supported or too large for
-    /// the device, EUCLEAN if a field is impossible. The other slot is reported and not refused: if
-    /// it is unreadable, or damaged and perhaps newer, the mount must not write, for the same
-    /// reason.
+    /// It is refused if it cannot be accepted, because going back to an older one would undo a
+    /// commit: EINVAL if it is not OrdoFS, not supported or too large for the device, EUCLEAN if a
+    /// field is impossible. If a newer one may have been lost ([`Found::doubt`]), the mount must not
+    /// write, for the same reason.
     pub fn find(dev: &Device) -> Result<Found, Refusal> {
         if dev.blocks() < MIN_BLOCKS {
             return Err(refuse(EINVAL, "the device is too small to hold an OrdoFS"));
         }
-        let [mut first, mut second] = [Self::read_slot(dev, 0)?, Self::read_slot(dev, 1)?];
-        let first_counts = match (first.newest(), second.newest()) {
-            (None, None) => {
-                // A slot that was never written says less than what is wrong with the other one.
-                let why = [first.why, second.why].into_iter().flatten();
-                let why = why.fold(None, |old: Option<Refusal>, new| {
-                    old.filter(|_| new.reason == NOT_OURS).or(Some(new))
-                });
-                return Err(why.unwrap_or_else(|| refuse(EUCLEAN, WRONG_SLOT)));
-            }
-            (a, b) => a > b,
+        let primary = [read_copy(dev, 0, 0)?, read_copy(dev, 1, 0)?];
+        let twins = read_twins(dev, &primary)?;
+        let ([a, b], [c, d]) = (primary, twins);
+        let mut copies = [a, b, c, d];
+        let memory = |e| refuse(e, "out of memory");
+        let (newest, other) = slots::newest(&mut copies).map_err(memory)?;
+        let Some(newest) = newest else {
+            return Err(nothing(&copies));
         };
-        let (best, other) = match first_counts {
-            true => (&first, &mut second),
-            false => (&second, &mut first),
-        };
-        let sb = Self::decode_boxed(&best.bytes)?;
+        let sb = Self::decode_boxed(&newest.bytes)?;
         if sb.blocks > dev.blocks() {
             let reason = "the device is smaller than the filesystem on it";
             return Err(refuse(EINVAL, reason));
         }
-        let (a, b) = (&best.bytes, &mut other.bytes);
-        let judged = match other.why {
-            None => slots::judge_intact(other.slot, &sb, &a[..], &b[..]),
-            Some(_) if other.unread => Other::Unread,
-            Some(_) => slots::judge(&sb, a, b),
-        };
+        let verdict = slots::judge(&copies, newest.generation, other);
+        let mut of = [(Place::default(), State::Intact); ALL_SLOTS];
+        for ((to, c), state) in of.iter_mut().zip(&copies).zip(verdict.states) {
+            *to = (c.place, state);
+        }
         Ok(Found {
             sb,
-            other_slot: other.slot,
-            other: match judged {
-                Other::Damaged { why } if mutant::is(Mutant::DamageSlot) => {
-                    Other::Older { newest: 0, why }
-                }
-                judged => judged,
-            },
+            copies: of,
+            doubt: verdict.doubt.filter(|_| !mutant::is(Mutant::DamageSlot)),
+            next: verdict.next,
         })
     }
 
-    /// Reads a slot. An error of the device is a state of the slot; ENOMEM is an error.
-    fn read_slot(dev: &Device, slot: usize) -> Result<Slot, Refusal> {
-        let addr = SB_SLOTS.get(slot).copied().unwrap_or(0);
-        let mut bytes = Block::zeroed().map_err(|e| refuse(e, "out of memory"))?;
-        let read = dev.read(addr, &mut bytes);
-        let why = match read {
-            Ok(()) => is_intact(&bytes[..]).err(),
-            // A lack of memory says nothing about the device.
-            Err(e) if e == ENOMEM => return Err(refuse(e, "out of memory")),
-            Err(e) => Some(refuse(e, "cannot read a superblock")),
-        };
-        Ok(Slot {
-            slot,
-            bytes,
-            why,
-            unread: read.is_err(),
-        })
-    }
-
-    /// Writes the superblock to its slot with FUA. All blocks that it refers to must be durable
-    /// (R8).
+    /// Writes both copies of the superblock with FUA, at the same time. All blocks that it refers
+    /// to must be durable (R8).
     pub fn write(&self, dev: &Device) -> Result {
+        let (mut primary, mut twin) = (Block::zeroed()?, Block::zeroed()?);
+        self.encode(0, &mut primary);
+        self.encode(1, &mut twin);
+        let at = |copy| slot(self.generation, copy, self.blocks);
+        const _: () = assert!(COPIES == 2);
+        let both = [(at(0), &primary), (at(1), &twin)];
+        let some = if mutant::is(Mutant::OneCopy) {
+            1
+        } else {
+            COPIES
+        };
+        dev.write_fua(both.get(..some).unwrap_or(&both))
+    }
+
+    /// Writes one copy of this superblock again, with FUA.
+    pub fn write_copy(&self, dev: &Device, place: Place) -> Result {
         let mut b = Block::zeroed()?;
-        self.encode(&mut b);
-        let slot = SB_SLOTS.get((self.generation & 1) as usize).ok_or(EINVAL)?;
-        dev.write_fua(*slot, &b)
+        self.encode((place.number / 2) as u32, &mut b);
+        dev.write_fua(&[(place.block, &b)])
+    }
+
+    /// Writes the backups, and flushes.
+    pub fn write_backups(&self, dev: &Device) -> Result {
+        for (copy, base) in (2..).zip(backups(self.blocks)) {
+            let mut b = Block::zeroed()?;
+            self.encode(copy, &mut b);
+            dev.write(&[(base + SLOTS[0], &b)])?;
+        }
+        dev.flush()
     }
 }

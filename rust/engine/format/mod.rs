@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The on-disk format, version 1: encoding, decoding and checking. docs/FORMAT.md describes it byte
+//! The on-disk format, version 2: encoding, decoding and checking. docs/FORMAT.md describes it byte
 //! by byte.
 //!
 //! All numbers are little-endian, and all reads go through bounded helpers that return `None` past
@@ -15,6 +15,7 @@ pub mod extent;
 pub mod find;
 pub mod inode;
 pub mod node;
+pub mod places;
 pub mod room;
 pub mod slots;
 pub mod superblock;
@@ -29,16 +30,12 @@ use core::fmt::Arguments;
 use kernel::prelude::*;
 
 /// The version of the format that this code writes, and the only one that it reads.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Size of a block in bytes.
 pub const BLOCK_SIZE: usize = 4096;
 /// log2 of [`BLOCK_SIZE`].
 pub const BLOCK_SHIFT: u32 = 12;
 const _: () = assert!(BLOCK_SIZE == 1 << BLOCK_SHIFT && BLOCK_SIZE == types::BLOCK_SIZE);
-/// Blocks at the start of the device that hold nothing but the two superblock slots.
-pub const RESERVED_BLOCKS: u64 = 256;
-/// Block addresses of the superblock slots. The superblock of generation g is in slot `g & 1`.
-pub const SB_SLOTS: [u64; 2] = [16, 128];
 /// Blocks in a group, which one bitmap (1 KiB) describes.
 pub const GROUP_BLOCKS: u64 = 8192;
 /// The most allocation groups.
@@ -52,8 +49,6 @@ pub const LOG_MAX_BLOCKS: u64 = 16384;
 pub const LOG_SEQ_GAP: u64 = 1 << 20;
 /// The fewest blocks of a device: 16 MiB.
 pub const MIN_BLOCKS: u64 = 4096;
-const _: () = assert!(SB_SLOTS[0] < SB_SLOTS[1] && SB_SLOTS[1] < RESERVED_BLOCKS);
-const _: () = assert!(RESERVED_BLOCKS + LOG_MIN_BLOCKS < MIN_BLOCKS);
 /// The most blocks of a device: byte offsets stay below 2^63.
 pub const MAX_BLOCKS: u64 = 1 << 50;
 const _: () = assert!(MAX_BLOCKS <= (i64::MAX as u64) >> BLOCK_SHIFT);

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic "ORDN" |
 //! | 4 | 4 | crc32c of bytes 8..4096 |
-//! | 8 | 8 | fsid: the first 8 bytes of the UUID |
+//! | 8 | 8 | node id, as in the superblock |
 //! | 16 | 8 | address of this node (of its first copy) |
 //! | 24 | 8 | generation of the commit that wrote it |
 //! | 32 | 8 | owner of the tree |
@@ -38,7 +38,8 @@
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`,
 //! `tools/engine/tests/damage.rs`.
 
-use super::{le16, le32, le64, put, BLOCK_SIZE, MAX_BLOCKS, RESERVED_BLOCKS};
+use super::places::AREA_BLOCKS;
+use super::{le16, le32, le64, put, BLOCK_SIZE, MAX_BLOCKS};
 use crate::os::crc32c;
 
 /// Magic number of a node: "ORDN".
@@ -61,7 +62,7 @@ const _: () = assert!(3 * (SLOT_LEN + MAX_VALUE) <= LEAF_SPACE);
 pub const MAX_LEVEL: u8 = 12;
 
 const H_CSUM: usize = 4;
-const H_FSID: usize = 8;
+const H_NODE_ID: usize = 8;
 const H_ADDR: usize = 16;
 const H_GENERATION: usize = 24;
 const H_OWNER: usize = 32;
@@ -161,7 +162,7 @@ impl NodePtr {
             crc: le32(b, 24)?,
             level: *b.get(28)?,
         };
-        let possible = |a| (RESERVED_BLOCKS..MAX_BLOCKS).contains(&a);
+        let possible = |a| (AREA_BLOCKS..MAX_BLOCKS).contains(&a);
         let good = possible(p.addr)
             && (p.addr2 == 0 || (possible(p.addr2) && p.addr2 != p.addr))
             && p.generation != 0
@@ -190,8 +191,8 @@ impl NodePtr {
 /// A node's header without magic and checksum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NodeHeader {
-    /// First 8 bytes of the UUID.
-    pub fsid: u64,
+    /// The node id of the superblock.
+    pub node_id: u64,
     /// Address of the node's first copy.
     pub addr: u64,
     /// Generation of the commit that wrote it.
@@ -213,7 +214,7 @@ impl NodeHeader {
         if magic != NODE_MAGIC {
             return Err("bad magic: not a tree node");
         }
-        if crc != crc32c(0, b.get(H_FSID..).ok_or(SHORT)?) {
+        if crc != crc32c(0, b.get(H_NODE_ID..).ok_or(SHORT)?) {
             return Err("bad checksum");
         }
         let kind = b
@@ -222,7 +223,7 @@ impl NodeHeader {
             .and_then(TreeKind::from_u8)
             .ok_or("unknown tree kind")?;
         let header = Self {
-            fsid: le64(b, H_FSID).ok_or(SHORT)?,
+            node_id: le64(b, H_NODE_ID).ok_or(SHORT)?,
             addr: le64(b, H_ADDR).ok_or(SHORT)?,
             generation: le64(b, H_GENERATION).ok_or(SHORT)?,
             id: TreeId {
@@ -240,13 +241,13 @@ impl NodeHeader {
     pub fn seal(&self, b: &mut [u8; BLOCK_SIZE]) -> u32 {
         b.iter_mut().take(NODE_HEADER).for_each(|x| *x = 0);
         let _ = put(b, 0, &NODE_MAGIC.to_le_bytes());
-        let _ = put(b, H_FSID, &self.fsid.to_le_bytes());
+        let _ = put(b, H_NODE_ID, &self.node_id.to_le_bytes());
         let _ = put(b, H_ADDR, &self.addr.to_le_bytes());
         let _ = put(b, H_GENERATION, &self.generation.to_le_bytes());
         let _ = put(b, H_OWNER, &self.id.owner.to_le_bytes());
         let _ = put(b, H_KIND, &[self.id.kind as u8, self.level]);
         let _ = put(b, H_NR, &self.nr.to_le_bytes());
-        let crc = crc32c(0, b.get(H_FSID..).unwrap_or(&[]));
+        let crc = crc32c(0, b.get(H_NODE_ID..).unwrap_or(&[]));
         let _ = put(b, H_CSUM, &crc.to_le_bytes());
         crc
     }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The part of the device where nodes and data may be: past the reserved start, not in the log,
-//! within one allocation group. Pointers and extents that lead elsewhere are refused.
+//! The part of the device where nodes and data may be: outside of the fixed areas of superblocks and
+//! log, within one allocation group. Pointers and extents that lead elsewhere are refused.
 //!
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/log_recovery.rs`.
 
-use super::{Superblock, RESERVED_BLOCKS};
+use super::places::meets_areas;
+use super::Superblock;
 
 /// The blocks where nodes and data may be.
 #[derive(Clone, Copy, Debug)]
@@ -13,6 +14,7 @@ pub struct Room {
     blocks: u64,
     log_start: u64,
     log_end: u64,
+    /// 0 if nothing is known but the size of the device.
     ag_blocks: u64,
 }
 
@@ -33,7 +35,7 @@ impl From<&Superblock> for Room {
         Self {
             blocks: sb.blocks,
             log_start: sb.log_start,
-            log_end: sb.first_free_block(),
+            log_end: sb.log_start.saturating_add(sb.log_len),
             ag_blocks: sb.ag_blocks,
         }
     }
@@ -45,11 +47,14 @@ impl Room {
         let Some(end) = start.checked_add(len).filter(|e| *e <= self.blocks) else {
             return Some("blocks beyond the end of the filesystem");
         };
-        if start < RESERVED_BLOCKS {
-            return Some("blocks in the reserved start of the device");
+        if self.ag_blocks == 0 {
+            return None;
         }
         if start < self.log_end && end > self.log_start {
             return Some("blocks of the log");
+        }
+        if meets_areas(self.blocks, start, end) {
+            return Some("blocks of superblocks");
         }
         let ag = |at: u64| at.checked_div(self.ag_blocks);
         (ag(start) != ag(end.saturating_sub(1)))

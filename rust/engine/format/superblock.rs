@@ -1,111 +1,143 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The superblock: two slots of one block each, written alternately ([`super::find`],
-//! [`super::slots`]). Lengths and addresses are in blocks.
+//! The superblock: its fields, and how they lie in the eight sectors of a block. [`super::places`]
+//! says where its copies are, [`super::slots`] and [`super::find`] which of them counts. Lengths and
+//! addresses are in blocks.
+//!
+//! A device writes a sector of 512 bytes whole or not at all, so every sector proves itself: its
+//! last 8 bytes are the low half of the generation, and a checksum of the 508 bytes before it, which
+//! starts from the sector's number. A sector with a right checksum is what was once written there;
+//! if all eight have the same generation, the copy is whole.
 //!
 //! | offset | size | field |
 //! |---|---|---|
-//! | 0 | 8 | magic "OrdoFS", 0, 1 |
-//! | 8 | 4 | crc32c of bytes 12..4096 |
-//! | 12 | 4 | format version: 1 |
-//! | 16 | 4 | log2 of the block size: 12 |
-//! | 20 | 4 | number of AGs, 1..=32 |
-//! | 24 | 8 | compat feature bits: may be ignored |
-//! | 32 | 8 | ro_compat feature bits: unknown ones allow reading only |
-//! | 40 | 8 | incompat feature bits: unknown ones forbid mounting |
-//! | 48 | 16 | UUID; its first 8 bytes are the fsid in nodes |
-//! | 64 | 64 | label, UTF-8, padded with zeros |
-//! | 128 | 16 | SipHash key of directory hashes: two u64 |
-//! | 144 | 8 | generation, from 1 |
-//! | 152 | 8 | blocks of the filesystem |
-//! | 160 | 8 | blocks of an AG (the last one may be shorter), a multiple of the next field |
-//! | 168 | 4 | blocks of a group: 8192 |
-//! | 172 | 4 | state: 1 = unmounted cleanly |
-//! | 176 | 8 | first block of the log |
-//! | 184 | 8 | blocks of the log |
-//! | 192 | 8 | log position: where replay starts, in log blocks ever written |
-//! | 200 | 8 | log sequence number: of the batch at that position |
-//! | 208 | 8 | next inode number |
-//! | 216 | 8 | inode number of the root directory |
-//! | 224 | 8 | number of inodes |
-//! | 232 | 8 | number of free blocks |
-//! | 240 | 16 | time of creation: seconds i64, nanoseconds u32, zero u32 |
-//! | 256 | 16 | time of the last mount |
-//! | 272 | 16 | time of the last commit |
-//! | 288 | 224 | zero |
-//! | 512 | 32 | NodePtr: inode tree |
-//! | 544 | 32 | NodePtr: orphan tree |
-//! | 576 | 128 | 4 NodePtr, reserved |
-//! | 704 | 320 | zero |
-//! | 1024 | 1024 | 32 NodePtr: allocation trees of the AGs |
-//! | 2048 | 2048 | zero |
+//! | 0 | 8 | magic "OrdoFS", 0, 0x82 |
+//! | 8 | 4 | format version: 2 |
+//! | 12 | 4 | log2 of the block size: 12 |
+//! | 16 | 8 | compat feature bits: may be ignored |
+//! | 24 | 8 | ro_compat feature bits: unknown ones allow reading only |
+//! | 32 | 8 | incompat feature bits: unknown ones forbid mounting |
+//! | 40 | 16 | UUID |
+//! | 56 | 8 | node id, which every node and batch carries |
+//! | 64 | 8 | time of the newest backups, in seconds; 0 = there are none |
+//! | 72 | 64 | label, UTF-8, padded with zeros |
+//! | 136 | 16 | SipHash key of directory hashes: two u64 |
+//! | 152 | 12 | time of creation: seconds i64, nanoseconds u32 |
+//! | 164 | 12 | time of the last mount that wrote |
+//! | 176 | 12 | time of this commit |
+//! | 188 | 4 | state: 1 = unmounted cleanly |
+//! | 192 | 8 | generation, from 1 |
+//! | 200 | 4 | copy: 0 = primary, 1 = twin, from 2 on backups |
+//! | 204 | 4 | number of mounts that wrote |
+//! | 208 | 1 | checksum of data: 1 = crc32c |
+//! | 209 | 1 | checksum of nodes: 1 = crc32c |
+//! | 210 | 1 | copies of nodes: 1 |
+//! | 512 | 8 | blocks of the filesystem |
+//! | 528 | 8 | first block of the log |
+//! | 536 | 8 | blocks of the log |
+//! | 544 | 8 | log position: where replay starts, in log blocks ever written |
+//! | 552 | 8 | log sequence number: of the batch at that position |
+//! | 568 | 8 | next inode number |
+//! | 576 | 8 | inode number of the root directory |
+//! | 584 | 8 | number of inodes |
+//! | 592 | 8 | number of free blocks |
+//! | 1024 | 480 | 15 NodePtr: inode tree, orphan tree, 13 reserved |
+//! | 1536 | 8 | blocks of an AG (the last one may be shorter), a multiple of 8192 |
+//! | 1544 | 4 | number of AGs, 1..=32 |
+//! | 2048 | 480 | 15 NodePtr: allocation trees of AGs 0 to 14 |
+//! | 2560 | 480 | 15 NodePtr: of AGs 15 to 29 |
+//! | 3072 | 64 | 2 NodePtr: of AGs 30 and 31 |
 //!
-//! A NodePtr of zeros is an empty tree. All numbers are checked for possibility, also under a right
-//! checksum.
+//! All else is zero: checked in the first three sectors, ignored in the others. A NodePtr of zeros
+//! is an empty tree. All numbers are checked for possibility, also under right checksums.
 //!
 //! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
 //! `tools/fsck/tests/forged_superblocks.rs`.
 
+use super::places::{areas, meets_areas, AREA_BLOCKS};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
-    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, RESERVED_BLOCKS,
-    VERSION,
+    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
 };
 use crate::os::{crc32c, Time};
 use kernel::prelude::*;
 
-/// The magic number.
-pub const SB_MAGIC: [u8; 8] = *b"OrdoFS\0\x01";
+/// The magic number. Its last byte is that of an unfinished format.
+pub const SB_MAGIC: [u8; 8] = *b"OrdoFS\0\x82";
+/// The magic number of format 1, which this code does not read.
+pub const SB_MAGIC_1: [u8; 8] = *b"OrdoFS\0\x01";
 /// The compat feature bits that this code knows.
 pub const KNOWN_COMPAT: u64 = 0;
 /// The ro_compat feature bits that this code knows.
 pub const KNOWN_RO_COMPAT: u64 = 0;
 /// The incompat feature bits that this code knows.
 pub const KNOWN_INCOMPAT: u64 = 0;
-/// State flag: the filesystem was unmounted cleanly.
+/// State flag: the filesystem was unmounted cleanly, so the log has nothing to replay.
 pub const STATE_CLEAN: u32 = 1;
 /// Bytes of the label.
 pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
-pub const SPARE_ROOTS: usize = 4;
+pub const SPARE_ROOTS: usize = 13;
+/// Bytes of a sector, which a device writes whole or not at all.
+pub const SECTOR: usize = 512;
+/// Sectors of a superblock.
+pub const SECTORS: usize = BLOCK_SIZE / SECTOR;
+/// Bytes of a sector that hold fields.
+pub const SECTOR_FIELDS: usize = SECTOR - 8;
+/// Roots that fit into a sector.
+const ROOTS: usize = SECTOR_FIELDS / NODE_PTR_LEN;
+/// crc32c as the checksum of data or of nodes.
+const CRC32C: u8 = 1;
 
 pub(super) const NOT_OURS: &str = "there is no OrdoFS superblock";
 
-const O_CSUM: usize = 8;
-const O_VERSION: usize = 12;
-const O_SHIFT: usize = 16;
-const O_AGS: usize = 20;
-const O_COMPAT: usize = 24;
-const O_RO_COMPAT: usize = 32;
-const O_INCOMPAT: usize = 40;
-const O_UUID: usize = 48;
-const O_LABEL: usize = 64;
-const O_HASH_KEY: usize = 128;
-pub(super) const O_GENERATION: usize = 144;
-const O_BLOCKS: usize = 152;
-const O_AG_BLOCKS: usize = 160;
-const O_GROUP: usize = 168;
-const O_STATE: usize = 172;
-const O_LOG_START: usize = 176;
-const O_LOG_LEN: usize = 184;
-const O_LOG_POS: usize = 192;
-const O_LOG_SEQ: usize = 200;
-const O_NEXT_INO: usize = 208;
-const O_ROOT_INO: usize = 216;
-const O_INODES: usize = 224;
-const O_FREE: usize = 232;
-const O_CREATED: usize = 240;
-const O_MOUNTED: usize = 256;
-const O_COMMITTED: usize = 272;
-pub(super) const O_ROOT_INODE: usize = 512;
-const O_ROOT_ORPHAN: usize = 544;
-pub(super) const O_ROOT_SPARE: usize = 576;
-pub(super) const O_ROOT_AGS: usize = 1024;
-const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 16 <= O_ROOT_INODE);
-const _: () = assert!(O_ROOT_ORPHAN == O_ROOT_INODE + NODE_PTR_LEN);
-const _: () = assert!(O_ROOT_SPARE == O_ROOT_ORPHAN + NODE_PTR_LEN);
-const _: () = assert!(O_ROOT_SPARE + SPARE_ROOTS * NODE_PTR_LEN <= O_ROOT_AGS);
-const _: () = assert!(O_ROOT_AGS + MAX_AGS * NODE_PTR_LEN <= BLOCK_SIZE);
+const O_VERSION: usize = 8;
+const O_SHIFT: usize = 12;
+const O_COMPAT: usize = 16;
+const O_RO_COMPAT: usize = 24;
+const O_INCOMPAT: usize = 32;
+const O_UUID: usize = 40;
+const O_NODE_ID: usize = 56;
+const O_BACKED_UP: usize = 64;
+const O_LABEL: usize = 72;
+const O_HASH_KEY: usize = 136;
+const O_CREATED: usize = 152;
+const O_MOUNTED: usize = 164;
+const O_COMMITTED: usize = 176;
+const O_STATE: usize = 188;
+const O_GENERATION: usize = 192;
+const O_COPY: usize = 200;
+const O_MOUNTS: usize = 204;
+const O_DATA_CSUM: usize = 208;
+const END_0: usize = O_DATA_CSUM + 3;
+const O_BLOCKS: usize = SECTOR;
+const O_LOG_START: usize = 528;
+const O_LOG_LEN: usize = 536;
+const O_LOG_POS: usize = 544;
+const O_LOG_SEQ: usize = 552;
+const O_NEXT_INO: usize = 568;
+const O_ROOT_INO: usize = 576;
+const O_INODES: usize = 584;
+const O_FREE: usize = 592;
+const END_1: usize = 600;
+const O_ROOTS: usize = 2 * SECTOR;
+const O_AG_BLOCKS: usize = 3 * SECTOR;
+const O_AGS: usize = 3 * SECTOR + 8;
+const O_AG_ROOTS: usize = 4 * SECTOR;
+/// What must be zero in the first three sectors.
+const ZEROS: [core::ops::Range<usize>; 4] = [
+    END_0..SECTOR_FIELDS,
+    O_BLOCKS + 8..O_LOG_START,
+    O_LOG_SEQ + 8..O_NEXT_INO,
+    END_1..SECTOR + SECTOR_FIELDS,
+];
+const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 12 == O_STATE);
+const _: () = assert!(2 + SPARE_ROOTS == ROOTS && MAX_AGS <= (SECTORS - 4) * ROOTS);
+
+/// The offset of the root of an AG's allocation tree.
+const fn ag_root(ag: usize) -> usize {
+    O_AG_ROOTS + ag / ROOTS * SECTOR + ag % ROOTS * NODE_PTR_LEN
+}
 
 /// Why a superblock was refused.
 #[derive(Clone, Copy, Debug)]
@@ -115,16 +147,6 @@ pub struct Refusal {
     pub error: Error,
     /// A sentence for the user.
     pub reason: &'static str,
-}
-
-/// The fields of sector 0 that differ from commit to commit.
-pub(super) struct Variable {
-    pub(super) generation: u64,
-    pub(super) log_pos: u64,
-    pub(super) log_seq: u64,
-    pub(super) next_ino: u64,
-    pub(super) inodes: u64,
-    pub(super) free: u64,
 }
 
 pub(super) const fn refuse(error: Error, reason: &'static str) -> Refusal {
@@ -142,6 +164,10 @@ pub struct Superblock {
     pub incompat: u64,
     /// UUID.
     pub uuid: [u8; 16],
+    /// The number that every node and batch of this filesystem carries.
+    pub node_id: u64,
+    /// The time at which backups were last written, in seconds since 1970; 0 if never.
+    pub backed_up: u64,
     /// Label, padded with zeros.
     pub label: [u8; LABEL_LEN],
     /// SipHash key of directory hashes.
@@ -174,8 +200,10 @@ pub struct Superblock {
     pub free: u64,
     /// The time at which mkfs made the filesystem.
     pub created: Time,
-    /// The time of the last mount.
+    /// The time of the last mount that wrote.
     pub mounted: Time,
+    /// The number of mounts that wrote.
+    pub mounts: u32,
     /// The time at which this superblock was written.
     pub committed: Time,
     /// Root of the inode tree.
@@ -188,6 +216,14 @@ pub struct Superblock {
     pub ag_roots: [Option<NodePtr>; MAX_AGS],
 }
 
+/// Whether a label is UTF-8, padded with zeros.
+pub fn label_is_good(label: &[u8; LABEL_LEN]) -> bool {
+    let end = label.iter().position(|&c| c == 0).unwrap_or(LABEL_LEN);
+    label.split_at_checked(end).is_some_and(|(text, padding)| {
+        core::str::from_utf8(text).is_ok() && padding.iter().all(|&c| c == 0)
+    })
+}
+
 /// The division of a device of `blocks` blocks: the number of AGs and the blocks of each but the
 /// last.
 pub fn ag_geometry(blocks: u64) -> (u32, u64) {
@@ -195,11 +231,6 @@ pub fn ag_geometry(blocks: u64) -> (u32, u64) {
     let groups = blocks.div_ceil(GROUP_BLOCKS).max(1);
     let each = groups.div_ceil(MAX_AGS as u64).max(8);
     (groups.div_ceil(each) as u32, each * GROUP_BLOCKS)
-}
-
-/// The length of the log, in blocks, that mkfs chooses for a device of `blocks` blocks.
-pub fn log_length(blocks: u64) -> u64 {
-    (blocks / 128).clamp(LOG_MIN_BLOCKS, LOG_MAX_BLOCKS)
 }
 
 fn time(b: &[u8], off: usize) -> Option<Time> {
@@ -220,19 +251,50 @@ fn put_root(b: &mut [u8], off: usize, p: &Option<NodePtr>) {
     let _ = put(b, off, &bytes);
 }
 
-/// Checks magic number and checksum: if both are right, the content is what was once written.
-pub(super) fn is_intact(b: &[u8]) -> Result<(), Refusal> {
-    if b.get(..SB_MAGIC.len()) != Some(&SB_MAGIC[..]) {
-        return Err(refuse(EINVAL, NOT_OURS));
+/// The checksum of sector `k` of a superblock.
+fn sector_sum(k: usize, sector: &[u8]) -> u32 {
+    crc32c(k as u32, sector.get(..SECTOR - 4).unwrap_or(&[]))
+}
+
+/// The low half of the generation that sector `k` of a block carries; `None` if its checksum is
+/// wrong.
+pub(super) fn sector_generation(b: &[u8; BLOCK_SIZE], k: usize) -> Option<u32> {
+    let sector = b.get(k * SECTOR..)?.get(..SECTOR)?;
+    (le32(sector, SECTOR - 4)? == sector_sum(k, sector)).then_some(())?;
+    le32(sector, SECTOR_FIELDS)
+}
+
+/// Gives all sectors of a block the generation and their checksums.
+pub fn seal(b: &mut [u8; BLOCK_SIZE], generation: u64) {
+    for (k, sector) in b.chunks_exact_mut(SECTOR).enumerate() {
+        let _ = put(sector, SECTOR_FIELDS, &(generation as u32).to_le_bytes());
+        let sum = sector_sum(k, sector);
+        let _ = put(sector, SECTOR - 4, &sum.to_le_bytes());
     }
-    if le32(b, O_CSUM) != b.get(O_VERSION..BLOCK_SIZE).map(|rest| crc32c(0, rest)) {
-        return Err(refuse(EUCLEAN, "bad superblock checksum"));
-    }
-    Ok(())
+}
+
+/// The generation and the number of the copy in sector 0.
+pub(super) fn identity(b: &[u8; BLOCK_SIZE]) -> Option<(u64, u32)> {
+    Some((le64(b, O_GENERATION)?, le32(b, O_COPY)?))
+}
+
+/// Whether two superblocks are of the same filesystem, by UUID and node id.
+pub(super) fn same_filesystem(a: &[u8; BLOCK_SIZE], b: &[u8; BLOCK_SIZE]) -> bool {
+    a.get(O_UUID..O_BACKED_UP) == b.get(O_UUID..O_BACKED_UP)
+}
+
+/// The magic number of a block.
+pub(super) fn has_magic(b: &[u8; BLOCK_SIZE], magic: &[u8; 8]) -> bool {
+    b.starts_with(magic)
+}
+
+/// The blocks of the filesystem, if sector 1 of a block proves itself.
+pub(super) fn blocks_of(b: &[u8; BLOCK_SIZE]) -> Option<u64> {
+    sector_generation(b, 1).and_then(|_| le64(b, O_BLOCKS))
 }
 
 impl Superblock {
-    /// Decodes a superblock and checks all that does not need the device.
+    /// Decodes a whole copy and checks all that does not need the device.
     pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, Refusal> {
         Ok((*Self::decode_boxed(b)?).clone())
     }
@@ -240,7 +302,13 @@ impl Superblock {
     /// As `decode`, into the heap, because a superblock is too large for a kernel stack with much
     /// else on it.
     pub(super) fn decode_boxed(b: &[u8; BLOCK_SIZE]) -> Result<KBox<Self>, Refusal> {
-        is_intact(b)?;
+        if !has_magic(b, &SB_MAGIC) {
+            return Err(refuse(EINVAL, NOT_OURS));
+        }
+        let low = identity(b).map(|(generation, _)| generation as u32);
+        if (0..SECTORS).any(|k| sector_generation(b, k) != low) {
+            return Err(refuse(EUCLEAN, "a sector of the superblock is damaged"));
+        }
         // These fields say whether the rest can be understood.
         if le32(b, O_VERSION) != Some(VERSION) {
             return Err(refuse(EINVAL, "unsupported format version"));
@@ -256,8 +324,19 @@ impl Superblock {
         if le32(b, O_SHIFT) != Some(BLOCK_SHIFT) {
             return Err(refuse(EINVAL, "unsupported block size"));
         }
-        if le32(b, O_GROUP).map(u64::from) != Some(GROUP_BLOCKS) {
-            return Err(refuse(EINVAL, "unsupported group size"));
+        let sums = b.get(O_DATA_CSUM..END_0);
+        if sums != Some(&[CRC32C, CRC32C, 1]) {
+            let reason = "unsupported checksum or number of copies of nodes";
+            return Err(refuse(EINVAL, reason));
+        }
+        let zeros = |r: &core::ops::Range<usize>| {
+            b.get(r.clone()).is_some_and(|z| z.iter().all(|x| *x == 0))
+        };
+        if !ZEROS.iter().all(zeros) {
+            return Err(refuse(
+                EUCLEAN,
+                "a reserved field of the superblock is in use",
+            ));
         }
         let sb = Self::parse(b)
             .ok_or_else(|| refuse(EUCLEAN, "malformed field in the superblock"))?
@@ -281,17 +360,19 @@ impl Superblock {
         };
         let mut spare_roots = [None; SPARE_ROOTS];
         for (i, r) in spare_roots.iter_mut().enumerate() {
-            *r = root(O_ROOT_SPARE + i * NODE_PTR_LEN)?;
+            *r = root(O_ROOTS + (2 + i) * NODE_PTR_LEN)?;
         }
         let mut ag_roots = [None; MAX_AGS];
         for (i, r) in ag_roots.iter_mut().enumerate() {
-            *r = root(O_ROOT_AGS + i * NODE_PTR_LEN)?;
+            *r = root(ag_root(i))?;
         }
         let sb = Self {
             compat: le64(b, O_COMPAT)?,
             ro_compat: le64(b, O_RO_COMPAT)?,
             incompat: le64(b, O_INCOMPAT)?,
             uuid: *b.get(O_UUID..)?.first_chunk()?,
+            node_id: le64(b, O_NODE_ID)?,
+            backed_up: le64(b, O_BACKED_UP)?,
             label: *b.get(O_LABEL..)?.first_chunk()?,
             hash_key: [le64(b, O_HASH_KEY)?, le64(b, O_HASH_KEY + 8)?],
             generation: le64(b, O_GENERATION)?,
@@ -309,9 +390,10 @@ impl Superblock {
             free: le64(b, O_FREE)?,
             created: time(b, O_CREATED)?,
             mounted: time(b, O_MOUNTED)?,
+            mounts: le32(b, O_MOUNTS)?,
             committed: time(b, O_COMMITTED)?,
-            inode_root: root(O_ROOT_INODE)?,
-            orphan_root: root(O_ROOT_ORPHAN)?,
+            inode_root: root(O_ROOTS)?,
+            orphan_root: root(O_ROOTS + NODE_PTR_LEN)?,
             spare_roots,
             ag_roots,
         };
@@ -326,8 +408,6 @@ impl Superblock {
             })
         };
         let used_ags = usize::try_from(self.ag_count).unwrap_or(usize::MAX);
-        let label_end = self.label.iter().position(|&c| c == 0).unwrap_or(LABEL_LEN);
-        let (label, padding) = self.label.split_at_checked(label_end)?;
         Some(if self.generation == 0 || self.generation > 1 << 62 {
             "impossible generation"
         } else if self.log_pos > 1 << 62 || self.log_seq > 1 << 62 {
@@ -341,12 +421,10 @@ impl Superblock {
             || self.blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
         {
             "impossible number of allocation groups"
-        } else if self.log_start < RESERVED_BLOCKS
-            || !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
-            || self
-                .log_start
-                .checked_add(self.log_len)
-                .is_none_or(|end| end > self.blocks)
+        } else if !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
+            || self.log_start.checked_add(self.log_len).is_none_or(|end| {
+                end > self.blocks || meets_areas(self.blocks, self.log_start, end)
+            })
         {
             "impossible place of the log"
         } else if self.free > self.blocks {
@@ -359,7 +437,7 @@ impl Superblock {
             "impossible number of inodes"
         } else if self.state & !STATE_CLEAN != 0 {
             "unknown state flags"
-        } else if core::str::from_utf8(label).is_err() || padding.iter().any(|&c| c != 0) {
+        } else if !label_is_good(&self.label) {
             "malformed label"
         } else if self.inode_root.is_none() {
             "no inode tree"
@@ -376,16 +454,17 @@ impl Superblock {
         })
     }
 
-    /// Encodes the superblock.
-    pub fn encode(&self, b: &mut [u8; BLOCK_SIZE]) {
+    /// Encodes a copy of the superblock: 0 is the primary one, 1 the twin, and backups follow.
+    pub fn encode(&self, copy: u32, b: &mut [u8; BLOCK_SIZE]) {
         b.fill(0);
         let _ = put(b, 0, &SB_MAGIC);
         for (off, v) in [
             (O_VERSION, VERSION),
             (O_SHIFT, BLOCK_SHIFT),
-            (O_AGS, self.ag_count),
-            (O_GROUP, GROUP_BLOCKS as u32),
             (O_STATE, self.state),
+            (O_COPY, copy),
+            (O_MOUNTS, self.mounts),
+            (O_AGS, self.ag_count),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
@@ -393,11 +472,12 @@ impl Superblock {
             (O_COMPAT, self.compat),
             (O_RO_COMPAT, self.ro_compat),
             (O_INCOMPAT, self.incompat),
+            (O_NODE_ID, self.node_id),
+            (O_BACKED_UP, self.backed_up),
             (O_HASH_KEY, self.hash_key[0]),
             (O_HASH_KEY + 8, self.hash_key[1]),
             (O_GENERATION, self.generation),
             (O_BLOCKS, self.blocks),
-            (O_AG_BLOCKS, self.ag_blocks),
             (O_LOG_START, self.log_start),
             (O_LOG_LEN, self.log_len),
             (O_LOG_POS, self.log_pos),
@@ -406,50 +486,30 @@ impl Superblock {
             (O_ROOT_INO, self.root_ino),
             (O_INODES, self.inodes),
             (O_FREE, self.free),
+            (O_AG_BLOCKS, self.ag_blocks),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
         let _ = put(b, O_UUID, &self.uuid);
         let _ = put(b, O_LABEL, &self.label);
+        let _ = put(b, O_DATA_CSUM, &[CRC32C, CRC32C, 1]);
         put_time(b, O_CREATED, self.created);
         put_time(b, O_MOUNTED, self.mounted);
         put_time(b, O_COMMITTED, self.committed);
-        put_root(b, O_ROOT_INODE, &self.inode_root);
-        put_root(b, O_ROOT_ORPHAN, &self.orphan_root);
+        put_root(b, O_ROOTS, &self.inode_root);
+        put_root(b, O_ROOTS + NODE_PTR_LEN, &self.orphan_root);
         for (i, r) in self.spare_roots.iter().enumerate() {
-            put_root(b, O_ROOT_SPARE + i * NODE_PTR_LEN, r);
+            put_root(b, O_ROOTS + (2 + i) * NODE_PTR_LEN, r);
         }
         for (i, r) in self.ag_roots.iter().enumerate() {
-            put_root(b, O_ROOT_AGS + i * NODE_PTR_LEN, r);
+            put_root(b, ag_root(i), r);
         }
-        let crc = crc32c(0, b.get(O_VERSION..).unwrap_or(&[]));
-        let _ = put(b, O_CSUM, &crc.to_le_bytes());
-    }
-
-    /// Decodes the fields that differ from commit to commit, of bytes that need not be a
-    /// superblock.
-    pub(super) fn variable_fields(b: &[u8]) -> Option<Variable> {
-        let state = le32(b, O_STATE)?;
-        time(b, O_COMMITTED)?;
-        let v = Variable {
-            generation: le64(b, O_GENERATION)?,
-            log_pos: le64(b, O_LOG_POS)?,
-            log_seq: le64(b, O_LOG_SEQ)?,
-            next_ino: le64(b, O_NEXT_INO)?,
-            inodes: le64(b, O_INODES)?,
-            free: le64(b, O_FREE)?,
-        };
-        (state & !STATE_CLEAN == 0 && le32(b, O_COMMITTED + 12)? == 0).then_some(v)
+        seal(b, self.generation);
     }
 
     /// Whether features that this code does not know forbid writing.
     pub fn read_only_features(&self) -> bool {
         self.ro_compat & !KNOWN_RO_COMPAT != 0
-    }
-
-    /// The fsid, which every node and batch of this filesystem carries.
-    pub fn fsid(&self) -> u64 {
-        le64(&self.uuid, 0).unwrap_or(0)
     }
 
     /// The first block of an AG; the end of the filesystem for AGs that do not exist.
@@ -466,8 +526,19 @@ impl Superblock {
             .min(self.ag_blocks)
     }
 
-    /// The first block that is neither reserved nor part of the log.
-    pub fn first_free_block(&self) -> u64 {
-        self.log_start.saturating_add(self.log_len)
+    /// The ranges where neither nodes nor data can be, as first block and length: the areas of
+    /// superblocks, and the log. They do not overlap.
+    pub fn fixed_areas(&self) -> impl Iterator<Item = (u64, u64)> {
+        let log = (self.log_start, self.log_len);
+        // The prelude has another `chain`.
+        Iterator::chain(
+            areas(self.blocks).map(|start| (start, AREA_BLOCKS)),
+            core::iter::once(log),
+        )
+    }
+
+    /// Whether the filesystem was unmounted cleanly.
+    pub fn is_clean(&self) -> bool {
+        self.state & STATE_CLEAN != 0
     }
 }

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | 0 | 4 | magic `ORDL` |
 //! | 4 | 4 | crc32c of bytes 8 to 63 and of the payload |
-//! | 8 | 8 | fsid |
+//! | 8 | 8 | node id |
 //! | 16 | 8 | number |
 //! | 24 | 8 | position |
 //! | 32 | 8 | flushed: batches up to this number, and their data, were durable |
@@ -75,7 +75,7 @@ pub struct Header {
 }
 
 /// The header of a batch with this payload. `None` for a payload that is too long.
-pub fn encode(batch: Batch, fsid: u64, payload: &[u8]) -> Option<[u8; HEADER]> {
+pub fn encode(batch: Batch, node_id: u64, payload: &[u8]) -> Option<[u8; HEADER]> {
     let len = u32::try_from(payload.len()).ok()?;
     let flags = if batch.data_durable { DATA_DURABLE } else { 0 };
     let mut h = [0; HEADER];
@@ -83,7 +83,7 @@ pub fn encode(batch: Batch, fsid: u64, payload: &[u8]) -> Option<[u8; HEADER]> {
         put(&mut h, at, &v.to_le_bytes())?;
     }
     for (at, v) in [
-        (8, fsid),
+        (8, node_id),
         (16, batch.seq),
         (24, batch.pos),
         (32, batch.flushed),
@@ -99,9 +99,9 @@ pub fn encode(batch: Batch, fsid: u64, payload: &[u8]) -> Option<[u8; HEADER]> {
 }
 
 /// Decodes the header at the start of `b`, the block at position `pos`. `None` if there is no whole
-/// header of the filesystem `fsid` for this position.
-pub fn decode(b: &[u8], fsid: u64, pos: u64) -> Option<Header> {
-    let ours = le32(b, 0)? == MAGIC && le64(b, 8)? == fsid && le64(b, 24)? == pos;
+/// header of the filesystem `node_id` for this position.
+pub fn decode(b: &[u8], node_id: u64, pos: u64) -> Option<Header> {
+    let ours = le32(b, 0)? == MAGIC && le64(b, 8)? == node_id && le64(b, 24)? == pos;
     if !ours || le32(b, OWN_SUM)? != crc32c(0, b.get(8..OWN_SUM)?) || le32(b, 60)? != 0 {
         return None;
     }
@@ -128,7 +128,7 @@ pub fn decode(b: &[u8], fsid: u64, pos: u64) -> Option<Header> {
 
 /// Is there a header of the batch `seq` at the start of `b`, but for one wrong bit? Only damage
 /// leaves that: an old header of this place differs from a whole one in more bits.
-pub fn nearly(b: &[u8], fsid: u64, pos: u64, seq: u64) -> bool {
+pub fn nearly(b: &[u8], node_id: u64, pos: u64, seq: u64) -> bool {
     let Some(mut h) = b.first_chunk::<HEADER>().copied() else {
         return false;
     };
@@ -139,7 +139,7 @@ pub fn nearly(b: &[u8], fsid: u64, pos: u64, seq: u64) -> bool {
             }
         };
         flip(&mut h);
-        let found = decode(&h, fsid, pos).is_some_and(|h| h.batch.seq == seq);
+        let found = decode(&h, node_id, pos).is_some_and(|h| h.batch.seq == seq);
         flip(&mut h);
         found
     })

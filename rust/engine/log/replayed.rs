@@ -25,8 +25,10 @@ pub struct Replayed {
     /// Set if batches need a newer superblock than the one in use: the generation that they call
     /// durable. They are not replayed.
     pub newer: Option<u64>,
-    /// The mount option `rescue=log` gave up what `lost` says.
+    /// The mount option `rescue=log` gave up what `lost` says, or `rescue=older` did.
     pub given_up: bool,
+    /// The mount option `rescue=older` gave up what `newer` says.
+    pub older: bool,
 }
 
 /// Acknowledged batches that replay cannot read.
@@ -58,8 +60,8 @@ impl Replayed {
 
     /// The reason why the mount must be read-only, if it must.
     pub fn forbids(&self) -> Option<MountError> {
-        let reason = if self.newer.is_some() {
-            "the log belongs to a newer superblock than any that is there (see the kernel log); run fsck.ordofs, or mount with -o ro to see the older state"
+        let reason = if self.newer.is_some() && !self.older {
+            "the log belongs to a newer superblock than any that is there (see the kernel log); mount with -o ro to see the older state, or with -o rescue=older to go on from it"
         } else if self.lost.is_some() && !self.given_up {
             "the log is damaged before its end, so fsyncs are lost (see the kernel log); run fsck.ordofs, mount with -o ro to see what is there, or with -o rescue=log to go on without them"
         } else {

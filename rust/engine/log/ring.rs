@@ -64,7 +64,7 @@ pub fn write(
 ) -> Result {
     let n = blocks_of(payload.len()) as usize;
     let small = || broken(Invariant::LogBlock, format_args!("no room for a field"));
-    let head = header::encode(batch, node_store.fsid(), payload).ok_or_else(small)?;
+    let head = header::encode(batch, node_store.node_id(), payload).ok_or_else(small)?;
     let mut blocks = KVec::with_capacity(n, GFP_KERNEL)?;
     let mut rest = payload;
     for i in 0..n {
@@ -113,7 +113,7 @@ pub fn header_at(
     pos: u64,
 ) -> Result<Option<Header>> {
     let b = ahead.get(area.block(pos), area.start + area.len)?;
-    let header = header::decode(&b[..], node_store.fsid(), pos);
+    let header = header::decode(&b[..], node_store.node_id(), pos);
     Ok(header.filter(|h| blocks_of(h.len) <= area.len))
 }
 
@@ -145,10 +145,12 @@ fn read_whole(
     let header = header_at(node_store, area, ahead, pos)?;
     let Some(header) = header.filter(|h| h.batch.seq == seq) else {
         let b = ahead.get(area.block(pos), end)?;
-        return Ok(match header::nearly(&b[..], node_store.fsid(), pos, seq) {
-            true => Found::Damaged,
-            false => Found::Nothing,
-        });
+        return Ok(
+            match header::nearly(&b[..], node_store.node_id(), pos, seq) {
+                true => Found::Damaged,
+                false => Found::Nothing,
+            },
+        );
     };
     let mut at = HEADER;
     for i in 0..blocks_of(header.len) {

@@ -16,4 +16,6 @@ pub struct CommitState {
     pub sb: KBox<Superblock>,
     /// The generation of the next commit.
     pub next: u64,
+    /// The next commit counts this mount in the superblock.
+    pub count_mount: bool,
 }

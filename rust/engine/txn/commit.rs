@@ -40,6 +40,7 @@ use crate::engine::alloc::ag::{FreedBy, Owner};
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot};
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
+use crate::engine::format::superblock::{label_is_good, LABEL_LEN, STATE_CLEAN};
 use crate::engine::format::NodePtr;
 use crate::engine::fs::Fs;
 use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
@@ -52,6 +53,18 @@ use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
 
+/// The age of the backups of the superblock, in seconds, at which an unmount writes them anew.
+const BACKUP_SECONDS: u64 = 86_400;
+
+/// Whether [`Fs::close`] writes the backups of the superblock.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Backups {
+    /// Yes.
+    Now,
+    /// If they are older than a day.
+    Daily,
+}
+
 /// What a commit does when nothing is dirty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfClean {
@@ -59,6 +72,8 @@ pub(crate) enum IfClean {
     Nothing,
     /// It writes a superblock all the same.
     Commit,
+    /// The same, and the superblock says that the filesystem was unmounted cleanly.
+    Close,
 }
 
 /// The most nodes that one write request holds.
@@ -109,8 +124,8 @@ impl Sink<'_> {
 }
 
 impl NodeSink for Sink<'_> {
-    fn fsid(&self) -> u64 {
-        self.fs.node_store.fsid()
+    fn node_id(&self) -> u64 {
+        self.fs.node_store.node_id()
     }
 
     fn generation(&self) -> u64 {
@@ -136,6 +151,8 @@ impl NodeSink for Sink<'_> {
 
 /// What belongs to a commit, noted while the barrier was closed.
 struct Frozen {
+    /// The superblock says that the filesystem was unmounted cleanly.
+    close: bool,
     generation: u64,
     /// Inodes of the frozen transaction; each was due for a snapshot.
     due: KVVec<Shared<Inode>>,
@@ -197,6 +214,80 @@ impl Fs {
         }
     }
 
+    /// Commits if the superblock on disk says that the filesystem was unmounted cleanly. Until that
+    /// is taken back no transaction may begin: the next mount would not read its records in the log.
+    /// Nothing is owed then, and nothing is dirty. Must not be called inside a transaction.
+    pub(super) fn open(&self) -> Result {
+        if !self.closed.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
+            return Ok(());
+        }
+        let mut c = self.commit.lock();
+        self.readable()?;
+        if !self.closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let _nofs = NoFs::enter();
+        let r = self.commit_locked(&mut c, IfClean::Commit);
+        if r.is_err() {
+            self.abort("commit failed");
+        }
+        r.map(|_| ())
+    }
+
+    /// Makes everything durable, and lets the superblock say that the filesystem was unmounted
+    /// cleanly, before an unmount or a remount that makes it read-only. Writes the backups of the
+    /// superblock if `backups` says so, or if they are older than a day. Must not be called inside a
+    /// transaction; the next one takes it back.
+    pub fn close(&self, backups: Backups) -> Result {
+        if self.read_only.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire) {
+            return self.readable();
+        }
+        let due = {
+            let mut c = self.commit.lock();
+            let today = u64::try_from(now().sec).unwrap_or(0);
+            let age = today.abs_diff(c.sb.backed_up);
+            let due = backups == Backups::Now || age >= BACKUP_SECONDS;
+            if due {
+                c.sb.backed_up = today;
+            }
+            due
+        };
+        self.commit_upto(self.running_generation(), IfClean::Close)?;
+        if due {
+            self.write_backups();
+        }
+        Ok(())
+    }
+
+    /// Changes the label, by a commit. EINVAL for one that is not UTF-8, padded with zeros. EROFS.
+    pub fn set_label(&self, label: [u8; LABEL_LEN]) -> Result {
+        if !label_is_good(&label) {
+            return Err(EINVAL);
+        }
+        self.writable()?;
+        {
+            let mut c = self.commit.lock();
+            c.sb.label = label;
+            c.sb.backed_up = u64::try_from(now().sec).unwrap_or(0);
+        }
+        self.commit_upto(self.running_generation(), IfClean::Commit)?;
+        *self.label.lock() = label;
+        self.write_backups();
+        Ok(())
+    }
+
+    /// Writes the backups of the superblock. Only a repair reads them, so an error is a warning.
+    fn write_backups(&self) {
+        let c = self.commit.lock();
+        if let Err(e) = c.sb.write_backups(self.node_store.device()) {
+            pr_warn!(
+                "{}: backups of the superblock could not be written: {:?}\n",
+                self.device_name(),
+                e
+            );
+        }
+    }
+
     /// [`Fs::sync`] for completions of I/O. A completion must not wait for data in flight, which
     /// may be its own, so this does nothing while a rename owes data that is in flight.
     pub(crate) fn sync_unless_owed(&self) -> Result {
@@ -216,14 +307,15 @@ impl Fs {
         }
         let mut c = self.commit.lock();
         self.readable()?;
-        if self.durable_generation() >= target {
-            return Ok(true);
-        }
-        if self.dirty.lock().is_empty() && if_clean == IfClean::Nothing {
+        let done = match if_clean {
+            IfClean::Close => self.closed.load(Ordering::Acquire),
+            _ => self.durable_generation() >= target,
+        };
+        if done || (self.dirty.lock().is_empty() && if_clean == IfClean::Nothing) {
             return Ok(true);
         }
         let _nofs = NoFs::enter();
-        let r = self.commit_locked(&mut c);
+        let r = self.commit_locked(&mut c, if_clean);
         if r.is_err() {
             self.abort("commit failed");
         }
@@ -234,7 +326,7 @@ impl Fs {
     /// takes no lock that may be held across a read: of an inode only `ordered`, and of an AG none.
     /// Returns `None` if a rename owes data that is in flight, which the caller must wait for
     /// first.
-    fn freeze(&self) -> Result<Option<Frozen>> {
+    fn freeze(&self, if_clean: IfClean) -> Result<Option<Frozen>> {
         // An operation that aborts does so before it leaves the barrier. So if it left a change
         // half done, this check finds the shutdown, and no commit includes that change.
         self.readable()?;
@@ -254,7 +346,13 @@ impl Fs {
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
         let log = self.log.freeze();
+        let close = if_clean == IfClean::Close;
+        if close {
+            // Inside the barrier: a task that enters it from now on sees this, and commits first.
+            self.closed.store(true, Ordering::Release);
+        }
         Ok(Some(Frozen {
+            close,
             generation,
             due,
             reserved,
@@ -324,7 +422,7 @@ impl Fs {
         let _nofs = NoFs::enter();
         let r = self.barrier.exclusive_then(
             || {
-                let Some(f) = self.freeze()? else {
+                let Some(f) = self.freeze(IfClean::Commit)? else {
                     return Ok(None);
                 };
                 self.commit_frozen(&mut c, f)?;
@@ -340,8 +438,8 @@ impl Fs {
 
     /// Freezes the running transaction and commits it. Returns false if the caller must pay debts
     /// of renames first. After an error the caller shuts the filesystem down.
-    fn commit_locked(&self, c: &mut CommitState) -> Result<bool> {
-        match self.barrier.exclusive(|| self.freeze())? {
+    fn commit_locked(&self, c: &mut CommitState, if_clean: IfClean) -> Result<bool> {
+        match self.barrier.exclusive(|| self.freeze(if_clean))? {
             Some(f) => self.commit_frozen(c, f).map(|()| true),
             None => Ok(false),
         }
@@ -387,6 +485,11 @@ impl Fs {
         c.sb.inodes = f.inodes;
         (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
+        c.sb.state = if f.close { STATE_CLEAN } else { 0 };
+        if core::mem::take(&mut c.count_mount) {
+            c.sb.mounts = c.sb.mounts.saturating_add(1);
+            c.sb.mounted = c.sb.committed;
+        }
         // R8: data and nodes are on stable storage before the superblock refers to them.
         self.node_store.device().flush()?;
         self.check_device()?;
@@ -412,6 +515,9 @@ impl Fs {
             self.space.unreserve(diff as u64);
         } else {
             self.space.reserve_forced(diff.unsigned_abs());
+        }
+        if !f.close {
+            self.closed.store(false, Ordering::Release);
         }
         self.durable.store(f.generation, Ordering::Release);
         trace::commit_durable(self.dev(), f.generation, allocated);

@@ -42,6 +42,7 @@ use crate::engine::btree::Tree;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::invariant::{check, Invariant};
+use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::Ordering;
 use crate::os::{NoFs, Shared, Time};
 use kernel::prelude::*;
@@ -192,10 +193,10 @@ impl Fs {
         if self.over_limit() {
             self.sync_unless_owed()?;
         }
-        if !self.enter(blocks, Priority::Reclaim) {
+        if !self.enter(blocks, Priority::Reclaim)? {
             self.sync_unless_owed()?;
-            if !self.enter(blocks, Priority::Reclaim) {
-                self.barrier.enter();
+            if !self.enter(blocks, Priority::Reclaim)? {
+                self.enter_open()?;
                 self.space.reserve_forced(blocks);
             }
         }
@@ -203,13 +204,26 @@ impl Fs {
     }
 
     /// Enters the barrier with `n` blocks reserved, or does nothing and returns false.
-    fn enter(&self, n: u64, prio: Priority) -> bool {
-        self.barrier.enter();
+    fn enter(&self, n: u64, prio: Priority) -> Result<bool> {
+        self.enter_open()?;
         let r = self.space.reserve(n, prio).is_ok();
         if !r {
             self.barrier.leave();
         }
-        r
+        Ok(r)
+    }
+
+    /// Enters the barrier when the superblock on disk does not say that the filesystem was
+    /// unmounted cleanly.
+    fn enter_open(&self) -> Result {
+        loop {
+            self.open()?;
+            self.barrier.enter();
+            if !self.closed.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
+                return Ok(());
+            }
+            self.barrier.leave();
+        }
     }
 
     /// Makes the [`Txn`] of a caller that is inside the barrier and has reserved `reserved` blocks.
@@ -246,7 +260,7 @@ impl Fs {
             self.space.reserve_forced(n);
             return Ok(());
         }
-        match self.with_commits(|| self.space.reserve(n, Priority::Normal).is_ok())? {
+        match self.with_commits(|| Ok(self.space.reserve(n, Priority::Normal).is_ok()))? {
             true => Ok(()),
             false => Err(ENOSPC),
         }
@@ -257,15 +271,15 @@ impl Fs {
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
         self.with_commits(|| {
             let (free, freed, _) = self.space.counts();
-            n <= free + freed
+            Ok(n <= free + freed)
         })
     }
 
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
     /// commit can free space. Returns what the last call returned.
-    fn with_commits(&self, f: impl Fn() -> bool) -> Result<bool> {
+    fn with_commits(&self, f: impl Fn() -> Result<bool>) -> Result<bool> {
         for _ in 0..TRIES {
-            if f() {
+            if f()? {
                 return Ok(true);
             }
             // A commit under way gives back what was reserved for it and it did not need; `sync`
@@ -277,6 +291,6 @@ impl Fs {
             }
             self.sync()?;
         }
-        Ok(f())
+        f()
     }
 }

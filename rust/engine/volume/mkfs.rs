@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Making a filesystem: an empty superblock in memory, then two ordinary commits, so that both
-//! slots are valid and no code writes a filesystem in a second way.
+//! Making a filesystem: an empty superblock in memory, then two ordinary commits, the second of them
+//! that of an unmount, so that both slots are valid and no code writes a filesystem in a second way.
 //!
 //! Sizes are in blocks. Needs the device for itself; takes no locks but those of the operations it
 //! runs.
@@ -9,11 +9,13 @@
 //! Tests: tools/engine/tests/smoke.rs, format.rs, full_disk.rs (large devices);
 //! tools/mkfs/tests; tests/vm/t/034-mkfs-over-others.sh.
 
-use crate::engine::format::superblock::{ag_geometry, log_length, SPARE_ROOTS};
-use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS, RESERVED_BLOCKS};
+use crate::engine::format::places::{areas, log_place, AREA_BLOCKS, TWIN_BASES};
+use crate::engine::format::superblock::{ag_geometry, SPARE_ROOTS};
+use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::ops::namei::new_generation;
+use crate::engine::txn::commit::Backups;
 use crate::engine::types::*;
 use crate::os::{now, Block, Device, Shared};
 use kernel::prelude::*;
@@ -33,8 +35,8 @@ pub struct FormatOptions {
     pub root_owner: (u32, u32),
 }
 
-/// Makes a filesystem on `dev` and destroys whatever is on it. Overwrites the first 256 blocks and
-/// what the commits write; the caller has discarded the rest if it should be discarded. ENOSPC for
+/// Makes a filesystem on `dev` and destroys whatever is on it. Overwrites the areas of superblocks
+/// and what the commits write; the caller has discarded the rest if it should be discarded. ENOSPC for
 /// too few blocks, EFBIG for too many, EROFS.
 pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     let total = if o.blocks == 0 {
@@ -61,18 +63,24 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
         return Err(MountError::new(EROFS, "the device is read-only"));
     }
     let failed = |error| MountError::new(error, "writing failed");
-    wipe(&dev).map_err(failed)?;
+    // Where twins would be if the filesystem had another size, those of an older one may be.
+    let twins = TWIN_BASES
+        .into_iter()
+        .filter(|at| at + AREA_BLOCKS <= total);
+    for base in Iterator::chain(areas(total), twins) {
+        wipe(&dev, base).map_err(failed)?;
+    }
     let sb = KBox::new(superblock(o, total), GFP_KERNEL).map_err(|e| failed(e.into()))?;
     let fs = Fs::from_superblock(dev, sb, MountOptions::default(), None).map_err(failed)?;
     populate(&fs, o).map_err(failed)
 }
 
-/// Overwrites the reserved blocks at the beginning of the device with zeroes.
-fn wipe(dev: &Device) -> Result {
+/// Overwrites an area of superblocks with zeroes.
+fn wipe(dev: &Device, base: u64) -> Result {
     let zero = Block::zeroed()?;
-    let mut reqs = KVec::with_capacity(RESERVED_BLOCKS as usize, GFP_KERNEL)?;
-    for b in 0..RESERVED_BLOCKS {
-        reqs.push((b, &zero), GFP_KERNEL)?;
+    let mut reqs = KVec::with_capacity(AREA_BLOCKS as usize, GFP_KERNEL)?;
+    for b in 0..AREA_BLOCKS {
+        reqs.push((base + b, &zero), GFP_KERNEL)?;
     }
     dev.write(&reqs)
 }
@@ -80,11 +88,14 @@ fn wipe(dev: &Device) -> Result {
 /// The superblock of generation 0, which only exists in memory.
 fn superblock(o: &FormatOptions, total: u64) -> Superblock {
     let (ag_count, ag_blocks) = ag_geometry(total);
+    let (log_start, log_len) = log_place(total);
     Superblock {
         compat: 0,
         ro_compat: 0,
         incompat: 0,
         uuid: o.uuid,
+        node_id: crate::os::random_u64(),
+        backed_up: 0,
         label: o.label,
         hash_key: [crate::os::random_u64(), crate::os::random_u64()],
         generation: 0,
@@ -92,8 +103,8 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         ag_count,
         ag_blocks,
         state: 0,
-        log_start: RESERVED_BLOCKS,
-        log_len: log_length(total),
+        log_start,
+        log_len,
         log_pos: 0,
         // Random, so that no batch of an earlier filesystem with the same UUID continues this log.
         log_seq: (crate::os::random_u64() >> 8).max(1),
@@ -103,6 +114,7 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         free: total,
         created: now(),
         mounted: Time::default(),
+        mounts: 0,
         committed: Time::default(),
         inode_root: None,
         orphan_root: None,
@@ -113,9 +125,10 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
 
 /// Makes the root directory, and commits twice.
 fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
-    let log = fs.commit.lock().sb.log_len;
-    fs.space
-        .reserve_fixed(&fs.node_store, 0, RESERVED_BLOCKS + log)?;
+    let areas = fs.commit.lock().sb.clone();
+    for (start, len) in areas.fixed_areas() {
+        fs.space.reserve_fixed(&fs.node_store, start, len)?;
+    }
     let t = now();
     let attrs = Attrs {
         mode: S_IFDIR | 0o755,
@@ -134,11 +147,10 @@ fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
         .itable
         .add(Shared::new(Inode::new(ROOT_INO, attrs, ROOT_INO)?)?)?;
     fs.inodes.fetch_add(1, crate::os::atomic::Ordering::Relaxed);
-    for _ in 0..2 {
-        fs.begin(8, crate::engine::alloc::Priority::Reclaim)?
-            .dirty(&root)?;
-        fs.sync()?;
-    }
+    fs.begin(8, crate::engine::alloc::Priority::Reclaim)?
+        .dirty(&root)?;
+    fs.sync()?;
     fs.iput(root);
+    fs.close(Backups::Now)?;
     fs.unmount()
 }

@@ -5,7 +5,8 @@
 //! Mounting chooses a superblock, loads the allocation groups unless the mount is read-only,
 //! replays the log, commits what that brought, and cleans up orphans. A superblock or log that is
 //! damaged, and not just cut off by a power cut, allows read-only mounts only, because going on
-//! from an older state would undo what was acknowledged (docs/FORMAT.md §2 and §11).
+//! from an older state would undo what was acknowledged (docs/FORMAT.md §2 and §11). Damage that
+//! left one copy of a superblock whole is mended.
 //!
 //! Locks: none are needed before the mount returns and after unmount begins, because no operation
 //! runs then. Sizes are in blocks unless a name says otherwise.
@@ -18,12 +19,12 @@ use crate::engine::alloc::Space;
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::find::Found;
-use crate::engine::format::slots::{self, Other};
+use crate::engine::format::slots::{Doubt, State};
 use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replayed::Replayed;
 use crate::engine::state::commit::CommitState;
-use crate::engine::txn::commit::IfClean;
+use crate::engine::txn::commit::{Backups, IfClean};
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};
@@ -66,48 +67,74 @@ fn forbidden(found: &Found) -> Option<MountError> {
         return Some(MountError::new(EROFS, reason));
     }
     // Going on from the older superblock would undo a commit that was acknowledged.
-    let (error, reason) = match (found.other, found.other_slot) {
-        (Other::Unread, _) => (
+    found.doubt.map(|doubt| match doubt {
+        Doubt::Unread => MountError::new(
             EIO,
-            "a superblock that may be the newest cannot be read; mount with -o ro to see the other one",
+            "neither copy of a superblock that may be the newest can be read; mount with -o ro to see the state before, or with -o rescue=older to go on from it",
         ),
-        (Other::Damaged { .. }, 0) => (
+        Doubt::Damaged => MountError::new(
             EUCLEAN,
-            "superblock slot 0 (block 16) is damaged and may be the newest; run fsck.ordofs, or mount with -o ro to see the other one",
+            "both copies of a superblock that may be the newest are damaged; mount with -o ro to see the state before, or with -o rescue=older to go on from it",
         ),
-        (Other::Damaged { .. }, _) => (
-            EUCLEAN,
-            "superblock slot 1 (block 128) is damaged and may be the newest; run fsck.ordofs, or mount with -o ro to see the other one",
-        ),
-        _ => return None,
-    };
-    Some(MountError::new(error, reason))
+    })
 }
 
-/// Reports the state of the slot that is not used.
-fn report_slot(dev: &Device, found: &Found) {
-    let place = slots::place(found.other_slot);
-    match found.other {
-        Other::Unread => pr_warn!(
-            "{}: {} cannot be read: the last commit may be missing\n",
-            dev.name(),
-            place
-        ),
-        Other::Damaged { why } => pr_err!(
-            "{}: {} is damaged: {}; the last commit may be missing\n",
-            dev.name(),
-            place,
-            why
-        ),
-        Other::Older { why, .. } => pr_warn!(
-            "{}: {}, which is not the newest, is damaged: {}; the next commit replaces it\n",
-            dev.name(),
-            place,
-            why
-        ),
-        Other::Torn { .. } => pr_info!("{}: the last write of {} was cut off\n", dev.name(), place),
-        Other::Intact => {}
+/// Reports the copies of superblocks that are not as they should be.
+fn report_copies(dev: &Device, found: &Found) {
+    for (place, state) in &found.copies {
+        match state {
+            State::Intact => {}
+            State::Torn => pr_info!(
+                "{}: the last write of superblock slot {} (block {}) was cut off\n",
+                dev.name(),
+                place.number,
+                place.block
+            ),
+            State::Damaged(why) => pr_warn!(
+                "{}: superblock slot {} (block {}) is damaged: {}\n",
+                dev.name(),
+                place.number,
+                place.block,
+                why
+            ),
+            State::Unread => pr_warn!(
+                "{}: superblock slot {} (block {}) cannot be read\n",
+                dev.name(),
+                place.number,
+                place.block
+            ),
+        }
     }
+    if found.doubt.is_some() {
+        pr_err!(
+            "{}: a superblock newer than generation {} may be lost, and the last commit with it\n",
+            dev.name(),
+            found.sb.generation
+        );
+    }
+}
+
+/// Whether the mount goes on from a superblock although a newer one may be lost.
+fn rescued(found: &Found, opts: &MountOptions) -> bool {
+    found.doubt.is_some() && !found.sb.read_only_features() && opts.rescue_older
+}
+
+/// Writes the copies of the newest superblock again that are not whole. EIO if that fails: the next
+/// commits would, too.
+fn heal(dev: &Device, found: &Found) -> Result<(), MountError> {
+    for place in found.missing() {
+        found.sb.write_copy(dev, place).map_err(|e| {
+            let reason = "a copy of the superblock cannot be written; mount with -o ro";
+            MountError::new(e, reason)
+        })?;
+        pr_info!(
+            "{}: superblock slot {} (block {}) was written again\n",
+            dev.name(),
+            place.number,
+            place.block
+        );
+    }
+    Ok(())
 }
 
 /// An error of the engine with a sentence for the user.
@@ -136,8 +163,8 @@ impl Fs {
     /// for the user.
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
         let found = find_superblock(&dev)?;
-        report_slot(&dev, &found);
-        let forbidden = forbidden(&found);
+        report_copies(&dev, &found);
+        let forbidden = forbidden(&found).filter(|_| !rescued(&found, &opts));
         if let (false, Some(why)) = (opts.read_only, forbidden) {
             return Err(why);
         }
@@ -147,16 +174,20 @@ impl Fs {
                 "the device is read-only; mount with -o ro",
             ));
         }
-        let other = found.other;
+        if !opts.read_only {
+            heal(&dev, &found)?;
+        }
+        let clean = found.sb.is_clean();
+        let next = found.next;
         let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(mount_error)?;
-        // What the next commit writes over a torn superblock has another generation than any part
-        // of it, so if that write is cut off too, the mix can still be told apart from damage.
-        let next = fs
-            .running_generation()
-            .max(other.newest().saturating_add(2));
-        fs.skip_to(next);
-        if opts.recovery {
-            fs.recover(other.heals())?;
+        // No copy of a superblock has a sector of this generation, so a later mount cannot take two
+        // attempts to write it for one.
+        fs.skip_to(fs.running_generation().max(next));
+        fs.commit.lock().count_mount = true;
+        match (opts.recovery, clean) {
+            (true, false) => fs.recover()?,
+            (true, true) => fs.log.start(),
+            (false, _) => {}
         }
         if !opts.read_only {
             fs.clean_orphans().map_err(mount_error)?;
@@ -171,9 +202,8 @@ impl Fs {
         self.running.store(generation, Ordering::Release);
     }
 
-    /// Replays the log, and commits what it held unless the mount is read-only. `anyway` commits
-    /// even if the log held nothing, to replace a damaged or torn superblock.
-    fn recover(&self, anyway: bool) -> Result<(), MountError> {
+    /// Replays the log, and commits what it held unless the mount is read-only.
+    fn recover(&self) -> Result<(), MountError> {
         let (pos, seq) = {
             let c = self.commit.lock();
             (c.sb.log_pos, c.sb.log_seq)
@@ -187,7 +217,7 @@ impl Fs {
         if let (Some(why), false) = (r.forbids(), read_only) {
             return Err(why);
         }
-        if r.changes() || anyway {
+        if r.changes() {
             self.commit_upto(self.running_generation(), IfClean::Commit)
                 .map_err(mount_error)?;
             if read_only {
@@ -226,7 +256,7 @@ impl Fs {
             );
         }
         if r.given_up {
-            pr_warn!("{}: rescue=log: the log ends before the damage\n", name);
+            pr_warn!("{}: rescue: the log ends before the damage\n", name);
         }
         match (r.lost, r.damaged) {
             (Some(lost), _) if lost.newest == lost.seq => pr_err!(
@@ -263,7 +293,7 @@ impl Fs {
     ) -> Result<Shared<Self>> {
         let nodes = cache_limit(&opts, sb.blocks);
         let node_store =
-            NodeStore::new(Shared::new(dev)?, sb.fsid(), nodes.min(MOUNTING))?.confine(&sb);
+            NodeStore::new(Shared::new(dev)?, sb.node_id, nodes.min(MOUNTING))?.confine(&sb);
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
         let mut ags = KVec::new();
         for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
@@ -276,7 +306,6 @@ impl Fs {
                 ag_blocks,
                 root_ino: sb.root_ino,
                 uuid: sb.uuid,
-                label: sb.label,
             },
             hash_key: sb.hash_key,
             opts,
@@ -289,6 +318,7 @@ impl Fs {
             commit: CommitState {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
                 next: sb.generation.saturating_add(1),
+                count_mount: false,
                 sb,
             },
             node_store,
@@ -383,7 +413,7 @@ impl Fs {
     /// caller has evicted all inodes. Returns an error if something could not be made durable, or if
     /// reservations are left over, which is a bug and loses nothing.
     pub fn unmount(&self) -> Result {
-        let r = self.sync();
+        let r = self.close(Backups::Daily);
         let idle = r.is_ok() && !self.is_shutdown() && self.held_for_dirty_data() == 0;
         let users = self.itable.clear();
         if users > 0 {

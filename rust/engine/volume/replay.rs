@@ -120,7 +120,9 @@ impl Fs {
     pub(crate) fn replay(&self, pos: u64, seq: u64) -> Result<Replayed> {
         let mut ahead = Ahead::new(self.node_store.device())?;
         let (mut done, end, newest) = self.find_end(&mut ahead, pos, seq)?;
-        done.given_up = done.lost.is_some() && self.options().rescue_log;
+        let options = self.options();
+        done.older = done.newer.is_some() && options.rescue_older;
+        done.given_up = done.lost.is_some() && (options.rescue_log || done.older);
         *self.log.replayed.lock() = done;
         if done.forbids().is_some() && !self.options().read_only {
             return Ok(done);
@@ -132,7 +134,11 @@ impl Fs {
         let gap = (newest - durable) & 1;
         // `running` may be higher already: a torn superblock may have parts of a later generation.
         let next = (newest + 1 + gap).max(self.running_generation());
-        self.skip_to(next);
+        // And above that of a superblock that is lost.
+        let lost = done
+            .newer
+            .map_or(0, |g| g.saturating_add(1 + ((g ^ durable) & 1)));
+        self.skip_to(next.max(lost));
         let next_seq = self.carry_out(&mut ahead, (pos, seq), end, &mut done)?;
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;

@@ -279,14 +279,17 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
         self.submit(reqs, op)
     }
 
-    /// Writes one block to stable storage. What was written before is not covered: see `flush`.
-    pub fn write_fua(&self, block: u64, buf: &Buffer<BYTES>) -> Result {
-        self.sector(block, 1)?;
+    /// Writes blocks to stable storage, at the same time. What was written before is not covered: see
+    /// `flush`.
+    pub fn write_fua(&self, reqs: &[(u64, &Buffer<BYTES>)]) -> Result {
+        for &(block, _) in reqs {
+            self.sector(block, 1)?;
+        }
         let op = bindings::ORDOFS_OP_WRITE
             | bindings::ORDOFS_REQ_META
             | bindings::ORDOFS_REQ_SYNC
             | bindings::ORDOFS_REQ_FUA;
-        self.submit(&[(block, buf)], op)
+        self.submit(reqs, op)
     }
 
     /// Writes blocks to stable storage, and with them everything whose write had ended before: one

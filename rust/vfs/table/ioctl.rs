@@ -4,11 +4,15 @@
 //!
 //! Tests: tests/vm/t/021-mount.sh, 027-after-shutdown.sh, 028-compat.sh, 031-handles.sh.
 
-use kernel::{error::to_result, prelude::*};
+use kernel::{
+    error::to_result,
+    prelude::*,
+    uaccess::{UserPtr, UserSlice},
+};
 
 use crate::bindings;
 use crate::vfs::object::super_block::SuperBlock;
-use crate::vfs::traits::super_block::{SuperOperations, SyncUntil};
+use crate::vfs::traits::super_block::{SuperOperations, SyncUntil, FSLABEL_MAX};
 
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
@@ -17,6 +21,11 @@ const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
 const FS_IOC_GETVERSION: c_uint = 0x8008_7601;
 /// The same for 32-bit programs.
 const FS_IOC32_GETVERSION: c_uint = 0x8004_7601;
+
+/// `_IOR(0x94, 49, char[FSLABEL_MAX])`: the label.
+const FS_IOC_GETFSLABEL: c_uint = 0x8100_9431;
+/// `_IOW(0x94, 50, char[FSLABEL_MAX])`: changes the label.
+const FS_IOC_SETFSLABEL: c_uint = 0x4100_9432;
 
 /// `compat_ioctl`.
 type CompatIoctl = unsafe extern "C" fn(*mut bindings::file, c_uint, c_ulong) -> c_long;
@@ -46,6 +55,18 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
             let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
             shutdown(sb, arg)
         }
+        FS_IOC_GETFSLABEL => {
+            // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
+            let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
+            let label = sb.fs().label();
+            label.and_then(|label| user(arg, FSLABEL_MAX).writer().write_slice(&label))
+        }
+        FS_IOC_SETFSLABEL => {
+            // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
+            let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
+            // SAFETY: The VFS passes a file that is open for the whole call.
+            unsafe { set_label(sb, file, arg) }
+        }
         FS_IOC_GETVERSION | FS_IOC32_GETVERSION => {
             // SAFETY: The open file keeps its inode, whose generation does not change.
             let generation = unsafe { (*inode).i_generation };
@@ -58,6 +79,37 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
         Ok(()) => 0,
         Err(e) => e.to_errno() as c_long,
     }
+}
+
+/// Memory of the user at an address that came with the call.
+fn user(arg: c_ulong, len: usize) -> UserSlice {
+    UserSlice::new(UserPtr::from_addr(arg), len)
+}
+
+/// Changes the label to what is at the user's address.
+///
+/// # Safety
+///
+/// The file must be open, on this superblock, for the whole call.
+unsafe fn set_label<T: SuperOperations>(
+    sb: &SuperBlock<T>,
+    file: *mut bindings::file,
+    arg: c_ulong,
+) -> Result {
+    // SAFETY: Looks at the credentials of the current task, in process context.
+    if !unsafe { bindings::ordofs_capable_sys_admin() } {
+        return Err(EPERM);
+    }
+    let mut text = [0; FSLABEL_MAX];
+    user(arg, FSLABEL_MAX).reader().read_slice(&mut text)?;
+    let end = text.iter().position(|b| *b == 0).ok_or(EINVAL)?;
+    text.iter_mut().skip(end).for_each(|b| *b = 0);
+    // SAFETY: The file is open for the whole call.
+    to_result(unsafe { bindings::mnt_want_write_file(file) })?;
+    let result = sb.fs().set_label(&text);
+    // SAFETY: The file is open, and write access was taken above.
+    unsafe { bindings::mnt_drop_write_file(file) };
+    result
 }
 
 fn shutdown<T: SuperOperations>(sb: &SuperBlock<T>, arg: c_ulong) -> Result {

@@ -25,6 +25,9 @@ pub(crate) struct StatFs {
     pub(crate) ffree: u64,
 }
 
+/// Bytes of a label in the ioctls, with the zero that ends it.
+pub(crate) const FSLABEL_MAX: usize = 256;
+
 /// When syncing a filesystem returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SyncUntil {
@@ -81,6 +84,16 @@ pub(crate) trait SuperOperations: Types {
     /// `free_cached_objects`: frees up to `n` objects; returns how many.
     fn shrink_scan(&self, _n: u64) -> u64 {
         build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// FS_IOC_GETFSLABEL: the label, padded with zeros.
+    fn label(&self) -> Result<[u8; FSLABEL_MAX]> {
+        Err(ENOTTY)
+    }
+    /// FS_IOC_SETFSLABEL: changes the label. Text after the first zero was dropped. The mount is
+    /// writable.
+    fn set_label(&self, _label: &[u8; FSLABEL_MAX]) -> Result {
+        Err(ENOTTY)
     }
 
     /// The shrinker will not be called any more.

@@ -55,3 +55,24 @@ mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 [ "$(cat "$TEST_MNT/late")" = text ]
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
+
+# The label of a mounted filesystem.
+cat >/tmp/label.py <<'END'
+import fcntl, os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+if len(sys.argv) > 2:
+    fcntl.ioctl(fd, 0x41009432, sys.argv[2].encode().ljust(256, b"\0"))
+print(fcntl.ioctl(fd, 0x81009431, bytes(256)).rstrip(b"\0").decode())
+END
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+[ "$(python3 /tmp/label.py "$TEST_MNT" "Größe")" = Größe ]
+[ "$(cat "/sys/fs/ordofs/$(basename "$TEST_DEV")/label")" = Größe ]
+# Too long.
+if python3 /tmp/label.py "$TEST_MNT" "$(printf '%065d' 0)" 2>/dev/null; then exit 1; fi
+mount -o remount,ro "$TEST_MNT"
+if python3 /tmp/label.py "$TEST_MNT" other 2>/dev/null; then exit 1; fi
+umount "$TEST_MNT"
+fsck.ordofs -n "$TEST_DEV"
+mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
+[ "$(python3 /tmp/label.py "$TEST_MNT")" = Größe ]
+umount "$TEST_MNT"

@@ -1,8 +1,9 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Damage to what was acknowledged last: the newest superblock, and a batch of the log that others follow. Mounts that may
-# write are refused with the reason, those for reading work, fsck reports the damage, and rescue=log gives the rest up.
+# Damage to what was acknowledged last: the copies of the newest superblock, and a batch of the log that others follow.
+# One good copy is enough. Without one, mounts that may write are refused with the reason, those for reading work, and
+# fsck reports the damage; rescue=older and rescue=log give up what is lost.
 # timeout: 120
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
@@ -39,30 +40,68 @@ for name in a b; do
 done
 umount "$TEST_MNT"
 
-slot=$((16 * 4096))
-other=$((128 * 4096))
-if [ "$(number $((slot + 144)))" -lt "$(number $((other + 144)))" ]; then
-	read -r slot other <<<"$other $slot"
-fi
-flip $((slot + 232))
-refused "superblock slot" -t ordofs "$TEST_DEV" "$TEST_MNT"
-fsck_says "may be the newest"
+# newest_first: sets slot to the newest superblock, and other to the one before.
+newest_first() {
+	slot=$((16 * 4096))
+	other=$((128 * 4096))
+	if [ "$(number $((slot + 192)))" -lt "$(number $((other + 192)))" ]; then
+		read -r slot other <<<"$other $slot"
+	fi
+}
+# The second copies are so far behind the first ones.
+twin=$((16384 * 4096))
+newest_first
+[ "$(number $((slot + 192)))" = "$(number $((slot + twin + 192)))" ]
+# One bad copy of either costs nothing, and is mended.
+for bad in $slot $((slot + twin)) $other $((other + twin)); do
+	flip $((bad + 592))
+	fsck_says "the next mount mends it"
+	mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+	[ "$(cat "$TEST_MNT/b")" = b ]
+	echo again >"$TEST_MNT/again"
+	umount "$TEST_MNT"
+	fsck.ordofs -n "$TEST_DEV"
+done
+dmesg | grep -q "superblock slot .* is damaged: the checksum of a sector is wrong"
+dmesg | grep -q "superblock slot .* was written again"
+# Both copies of the newest, in one sector.
+newest_first
+flip $((slot + 592))
+flip $((slot + twin + 600))
+refused "both copies of a superblock" -t ordofs "$TEST_DEV" "$TEST_MNT"
+fsck_says "it may have been the newest"
 mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
 [ "$(cat "$TEST_MNT/a")" = a ]
-refused "superblock slot" -o remount,rw "$TEST_MNT"
+refused "both copies of a superblock" -o remount,rw "$TEST_MNT"
 umount "$TEST_MNT"
-flip $((slot + 232))
-# Damage to the older one costs nothing, and is mended.
-flip $((other + 232))
-fsck_says "the next mount mends it"
-mount -t ordofs "$TEST_DEV" "$TEST_MNT"
-[ "$(cat "$TEST_MNT/b")" = b ]
+# The user may go on from the one before.
+dd if="$TEST_DEV" of=/tmp/damaged bs=1M count=80 status=none
+mount -t ordofs -o rescue=older "$TEST_DEV" "$TEST_MNT"
+[ "$(cat "$TEST_MNT/a")" = a ]
+grep -q "ordofs .*rescue=older" /proc/mounts
+echo new >"$TEST_MNT/new"
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
-dmesg | grep -q "which is not the newest, is damaged"
+refused "can only be older" -t ordofs -o rescue=newer "$TEST_DEV" "$TEST_MNT"
+# A damaged backup is reported.
+backup=$(($(blockdev --getsize64 "$TEST_DEV") / 4096 * 4096 - (256 - 16) * 4096))
+[ "$(dd if="$TEST_DEV" bs=1 skip="$backup" count=6 status=none)" = OrdoFS ]
+flip $((backup + 80))
+fsck_says "backup of the superblock"
+flip $((backup + 80))
+fsck.ordofs -n "$TEST_DEV"
+
+# A mount that changes nothing writes nothing.
+before=$(dd if="$TEST_DEV" bs=1M count=80 status=none | sha256sum)
+mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+cat "$TEST_MNT/a" >/dev/null
+sync -f "$TEST_MNT"
+umount "$TEST_MNT"
+[ "$(dd if="$TEST_DEV" bs=1M count=80 status=none | sha256sum)" = "$before" ]
 
 # Three fsyncs, and the power goes.
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+touch "$TEST_MNT/a"
 sync -f "$TEST_MNT"
 for name in c d e; do
 	echo "$name" >"$TEST_MNT/$name"
@@ -70,12 +109,10 @@ for name in c d e; do
 done
 crash
 umount "$TEST_MNT"
-if [ "$(number $((slot + 144)))" -lt "$(number $((other + 144)))" ]; then
-	read -r slot other <<<"$other $slot"
-fi
-start=$(number $((slot + 176)))
-len=$(number $((slot + 184)))
-pos=$(number $((slot + 192)))
+newest_first
+start=$(number $((slot + 528)))
+len=$(number $((slot + 536)))
+pos=$(number $((slot + 544)))
 # The block of the second batch; each batch has one block.
 second=$(((start + (pos + 1) % len) * 4096))
 [ "$(dd if="$TEST_DEV" bs=1 skip="$second" count=4 status=none)" = ORDL ]

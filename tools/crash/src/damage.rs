@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damage on top of a power cut: to a superblock slot, or to a batch of the log that was
-//! acknowledged.
+//! Damage on top of a power cut: to a copy of a superblock, to the same sectors of both copies, or to
+//! a batch of the log that was acknowledged.
 //!
 //! A batch was certainly acknowledged if the header of a later one says that it was flushed. A batch
 //! of which no header says that is left alone, because damage to it cannot be told apart from a
@@ -11,7 +11,8 @@
 //! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (DamageSlot, DamageLog).
 
 use crate::disk::{Blocks, Image, SECTOR, SIZE};
-use crate::engine::format::{le32, le64, SB_SLOTS};
+use crate::engine::format::places;
+use crate::engine::format::{le32, le64};
 use crate::engine::{Fs, MountOptions};
 use crate::observe;
 use crate::oracle::View;
@@ -58,15 +59,38 @@ fn headers(image: &Image) -> Vec<Header> {
     LOG.filter_map(header).collect()
 }
 
-/// Chooses a block that holds something acknowledged by an fsync or a commit, or something older.
-/// Returns it with the number of bytes in use.
+/// The block of a copy of the superblock.
+fn copy(image: &Image, slot: u64, copy: usize) -> u64 {
+    places::slot(slot, copy, image.blocks)
+}
+
+/// What to damage.
+struct Target {
+    /// A block that holds something acknowledged by an fsync or a commit, or something older.
+    block: u64,
+    /// Its other copy, to be damaged in the same place, or 0.
+    twin: u64,
+    /// The number of bytes in use.
+    used: usize,
+}
+
+/// Chooses what to damage.
 ///
 /// Headers of earlier laps, and of an earlier log, vouch for nothing here: their numbers are too far
 /// from those of the batches before them.
-fn target(image: &Image, r: &mut fastrand::Rng) -> Option<(u64, usize)> {
+fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
     if r.bool() {
-        // The rest of a slot is always zero.
-        return Some((SB_SLOTS[r.usize(..2)], 4 * SECTOR));
+        let (slot, first) = (r.u64(..2), r.usize(..2));
+        return Some(Target {
+            block: copy(image, slot, first),
+            twin: if r.bool() {
+                copy(image, slot, 1 - first)
+            } else {
+                0
+            },
+            // The rest is always zero.
+            used: 5 * SECTOR,
+        });
     }
     let all = headers(image);
     let len = LOG.end - LOG.start;
@@ -79,18 +103,24 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<(u64, usize)> {
         .filter(|a| all.iter().any(|b| vouches(b, a)))
         .collect();
     let h = flushed.get(r.usize(..flushed.len().max(1)))?;
-    if r.bool() {
-        return Some((LOG.start + h.pos % len, HEADER));
-    }
-    Some((LOG.start + (h.pos + r.u64(..h.blocks)) % len, SIZE))
+    let (block, used) = match r.bool() {
+        true => (h.pos, HEADER),
+        false => (h.pos + r.u64(..h.blocks), SIZE),
+    };
+    Some(Target {
+        block: LOG.start + block % len,
+        twin: 0,
+        used,
+    })
 }
 
 /// Damages the medium, or returns `None` if the chosen place has nothing to damage.
 pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     let mut r = fastrand::Rng::with_seed(salt);
-    let (block, used) = target(image, &mut r)?;
+    let Target { block, twin, used } = target(image, &mut r)?;
     let old = image.get(block)?;
     let mut data = **old;
+    let mut harmed = 0..SIZE;
     let what = match r.u8(..4) {
         0 => {
             data.fill(0);
@@ -98,7 +128,8 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
         }
         1 => {
             let k = r.usize(..used.div_ceil(SECTOR));
-            data[k * SECTOR..(k + 1) * SECTOR].fill(0);
+            harmed = k * SECTOR..(k + 1) * SECTOR;
+            data[harmed.clone()].fill(0);
             format!("block {block}, sector {k} lost")
         }
         _ => {
@@ -107,6 +138,7 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
             let end = if r.bool() { end.min(used) } else { used };
             let (at, bit) = (r.usize(..end), r.u8(..8));
             data[at] ^= 1 << bit;
+            harmed = at..at + 1;
             format!("block {block}, byte {at}, bit {bit} flipped")
         }
     };
@@ -114,6 +146,13 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
         return None;
     }
     let mut over = Blocks::default();
+    let mut what = what;
+    if let Some(other) = image.get(twin).filter(|_| twin != 0) {
+        let mut other = **other;
+        other[harmed.clone()].copy_from_slice(&data[harmed]);
+        over.insert(twin, Arc::new(other));
+        what += &format!(", and block {twin} like it");
+    }
     over.insert(block, Arc::new(data));
     Some(Damage {
         image: image.with(over),
@@ -142,14 +181,15 @@ pub fn mounted(image: &Image) -> Result<Option<View>, String> {
         recovery: false,
         ..MountOptions::default()
     };
-    let intact = |slot: &u64| {
-        let Some(d) = image.get(*slot) else {
-            return false;
+    let intact = |slot: u64| {
+        let whole = |c| {
+            let d = image.get(copy(image, slot, c));
+            d.is_some_and(|d| crate::engine::format::Superblock::decode(d).is_ok())
         };
-        crate::engine::format::Superblock::decode(d).is_ok()
+        whole(0) || whole(1)
     };
     match Fs::mount(disk.device(), options) {
-        Err(e) if SB_SLOTS.iter().any(intact) => Err(format!("read-only: {}", e.reason)),
+        Err(e) if intact(0) || intact(1) => Err(format!("read-only: {}", e.reason)),
         _ => Ok(None),
     }
 }

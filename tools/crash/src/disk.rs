@@ -12,7 +12,7 @@
 //! Tests: tools/crash/tests/recovery.rs.
 
 use kernel::prelude::Result;
-use ordofs_engine::os::{Backend, Device};
+use ordofs_engine::os::{Backend, Block, Device};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -280,6 +280,13 @@ impl Backend for Recorder {
     }
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
         self.write_any(block, data, true)
+    }
+    fn write_fua_all(&self, reqs: &[(u64, &Block)]) -> Result {
+        let all = reqs.iter().map(|(at, data)| self.issue(*at, data, true));
+        let all: Vec<usize> = all.collect();
+        self.hooked(false);
+        all.into_iter().for_each(|i| self.done(i));
+        Ok(())
     }
     fn discard(&self, _start: u64, _len: u64) -> Result {
         Ok(())

@@ -5,6 +5,7 @@
 
 mod support;
 
+use ordofs_engine::engine::format::places::slot;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
@@ -105,9 +106,13 @@ fn a_torn_superblock_leaves_the_one_before() {
     let was = Superblock::read(&disk.device())
         .expect("superblock")
         .generation;
-    let slot = ordofs_engine::engine::format::SB_SLOTS[((was + 1) & 1) as usize];
-    let mut torn = Block::zeroed().expect("memory");
-    disk.device().read(slot, &mut torn).expect("read");
+    let slots = [0, 1].map(|copy| slot(was + 1, copy, BLOCKS));
+    let read = |at| {
+        let mut b = Block::zeroed().expect("memory");
+        disk.device().read(at, &mut b).expect("read");
+        b
+    };
+    let mut torn = slots.map(read);
     d.step(&Op::Create {
         dir: 0,
         name: 200,
@@ -117,10 +122,10 @@ fn a_torn_superblock_leaves_the_one_before() {
     drop(d);
     let sb = Superblock::read(&disk.device()).expect("superblock");
     assert_eq!(sb.generation, was + 1);
-    let mut new = Block::zeroed().expect("memory");
-    disk.device().read(slot, &mut new).expect("read");
-    torn[..512].copy_from_slice(&new[..512]);
-    disk.device().write(&[(slot, &torn)]).expect("write");
+    for (at, torn) in slots.into_iter().zip(&mut torn) {
+        torn[..512].copy_from_slice(&read(at)[..512]);
+        disk.device().write(&[(at, torn)]).expect("write");
+    }
     clean(disk.device(), false, "with a torn superblock");
     let fs = Fs::mount(disk.device(), MountOptions::default()).expect("mount");
     verify(&fs, &older.without_orphans());

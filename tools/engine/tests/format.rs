@@ -3,10 +3,11 @@
 //! Superblocks: what is written is read, what is damaged is refused with a reason, the newest wins.
 
 use kernel::prelude::{EINVAL, EUCLEAN};
-use ordofs_engine::engine::format::superblock::{ag_geometry, log_length, SPARE_ROOTS};
-use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_AGS, MIN_BLOCKS, SB_SLOTS};
+use ordofs_engine::engine::format::places::{areas, log_place, slot, AREA_BLOCKS};
+use ordofs_engine::engine::format::superblock::{ag_geometry, seal, SPARE_ROOTS};
+use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_AGS, MIN_BLOCKS};
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{crc32c, Block, Time};
+use ordofs_engine::os::{Block, Time};
 
 const BLOCKS: u64 = 300_000;
 
@@ -31,6 +32,8 @@ fn sample(generation: u64) -> Superblock {
         ro_compat: 0,
         incompat: 0,
         uuid: *b"0123456789abcdef",
+        node_id: 0x0102_0304_0506_0708,
+        backed_up: 1_700_000_000,
         label,
         hash_key: [1, 2],
         generation,
@@ -38,8 +41,8 @@ fn sample(generation: u64) -> Superblock {
         ag_count,
         ag_blocks,
         state: 1,
-        log_start: 256,
-        log_len: log_length(BLOCKS),
+        log_start: log_place(BLOCKS).0,
+        log_len: log_place(BLOCKS).1,
         log_pos: 0,
         log_seq: 0,
         next_ino: 10,
@@ -51,6 +54,7 @@ fn sample(generation: u64) -> Superblock {
             nsec: 999_999_999,
         },
         mounted: Time { sec: 1, nsec: 2 },
+        mounts: 77,
         committed: Time { sec: 3, nsec: 4 },
         inode_root: ptr(10_000),
         orphan_root: None,
@@ -61,14 +65,14 @@ fn sample(generation: u64) -> Superblock {
 
 fn block(sb: &Superblock) -> Block {
     let mut b = Block::zeroed().unwrap();
-    sb.encode(&mut b);
+    sb.encode(0, &mut b);
     b
 }
 
-/// Makes the checksum right again.
+/// Makes the checksums right again.
 fn reseal(b: &mut Block) {
-    let crc = crc32c(0, &b[12..]);
-    b[8..12].copy_from_slice(&crc.to_le_bytes());
+    let generation = u64::from_le_bytes(b[192..200].try_into().unwrap());
+    seal(b, generation);
 }
 
 #[test]
@@ -76,7 +80,6 @@ fn what_is_written_is_read() {
     let sb = sample(5);
     let again = Superblock::decode(&block(&sb)).unwrap();
     assert_eq!(format!("{sb:?}"), format!("{again:?}"));
-    assert_eq!(sb.fsid(), u64::from_le_bytes(*b"01234567"));
     let last = sb.ag_count - 1;
     assert_eq!(sb.ag_start(last) + sb.ag_len(last), BLOCKS);
 }
@@ -112,6 +115,9 @@ fn impossible_fields_are_refused() {
         &|s| s.ag_count += 1,
         &|s| s.ag_count = u32::MAX,
         &|s| s.log_start = 255,
+        &|s| s.log_start = 16384 + 255,
+        &|s| s.log_start = 16384 - 100,
+        &|s| s.log_start = BLOCKS - 256 - 2000,
         &|s| s.log_start = u64::MAX,
         &|s| s.log_start = BLOCKS - 10,
         &|s| s.log_len = 0,
@@ -139,7 +145,17 @@ fn impossible_fields_are_refused() {
     for (i, c) in changes.iter().enumerate() {
         assert!(check(c).is_some(), "change {i} was accepted");
     }
-    for (at, what) in [(12, "version"), (16, "block size"), (168, "group size")] {
+    for (at, what) in [
+        (8, "version"),
+        (12, "block size"),
+        (208, "checksum"),
+        (209, "checksum"),
+        (210, "copies"),
+        (300, "reserved"),
+        (520, "reserved"),
+        (560, "reserved"),
+        (1000, "reserved"),
+    ] {
         let mut b = block(&sample(5));
         b[at] ^= 2;
         reseal(&mut b);
@@ -166,7 +182,7 @@ fn nonsense_never_panics() {
     for _ in 0..200_000 {
         let mut b = block(&sample(5));
         for _ in 0..=rng() % 4 {
-            let at = 12 + (rng() % 2_000) as usize;
+            let at = 8 + (rng() % 3_100) as usize;
             b[at] = rng() as u8;
         }
         reseal(&mut b);
@@ -174,14 +190,44 @@ fn nonsense_never_panics() {
             accepted += 1;
             let len: u64 = (0..sb.ag_count).map(|i| sb.ag_len(i)).sum();
             assert_eq!(len, sb.blocks);
-            assert!(sb.first_free_block() <= sb.blocks);
+            assert!(sb.fixed_areas().all(|(at, len)| at + len <= sb.blocks));
         }
     }
     assert!(accepted > 0);
 }
 
+/// Every byte of a superblock is what docs/FORMAT.md says it is.
 #[test]
-fn the_newest_slot_wins() {
+fn the_bytes_of_a_superblock() {
+    let b = block(&sample(5));
+    let u32_at = |at: usize| u32::from_le_bytes(b[at..at + 4].try_into().unwrap());
+    let u64_at = |at: usize| u64::from_le_bytes(b[at..at + 8].try_into().unwrap());
+    assert_eq!(&b[..8], b"OrdoFS\0\x82");
+    assert_eq!((u32_at(8), u32_at(12), u64_at(16)), (2, 12, 5));
+    assert_eq!(&b[40..56], b"0123456789abcdef");
+    assert_eq!(u64_at(56), 0x0102_0304_0506_0708);
+    assert_eq!(u64_at(64), 1_700_000_000);
+    assert_eq!(&b[72..80], "Größe\0".as_bytes());
+    assert_eq!((u64_at(136), u64_at(144)), (1, 2));
+    assert_eq!((u64_at(152) as i64, u32_at(160)), (-5, 999_999_999));
+    assert_eq!((u64_at(164), u32_at(172)), (1, 2));
+    assert_eq!((u64_at(176), u32_at(184)), (3, 4));
+    assert_eq!((u32_at(188), u64_at(192)), (1, 5));
+    assert_eq!((u32_at(200), u32_at(204)), (0, 77));
+    assert_eq!(b[208..211], [1, 1, 1]);
+    assert_eq!((u64_at(512), u64_at(568), u64_at(576)), (BLOCKS, 10, 2));
+    assert_eq!((u64_at(584), u64_at(592)), (4, 100));
+    assert_eq!((u64_at(1024), u64_at(2048)), (10_000, 9_000));
+    for k in 0..8 {
+        let sector = &b[k * 512..(k + 1) * 512];
+        assert_eq!(sector[504..508], 5u32.to_le_bytes());
+        let sum = ordofs_engine::os::crc32c(k as u32, &sector[..508]);
+        assert_eq!(sector[508..], sum.to_le_bytes());
+    }
+}
+
+#[test]
+fn the_newest_superblock_wins() {
     let disk = MemDisk::new(BLOCKS);
     let dev = disk.device();
     let generation = || {
@@ -189,35 +235,75 @@ fn the_newest_slot_wins() {
             .map(|s| s.generation)
             .map_err(|r| r.reason)
     };
+    let flip = |generation, copies: &[usize]| {
+        for copy in copies {
+            disk.corrupt(slot(generation, *copy, BLOCKS), 2_000, 1);
+        }
+    };
     assert_eq!(Superblock::read(&dev).err().unwrap().error, EINVAL);
     for g in 1..=6 {
         sample(g).write(&dev).unwrap();
         assert_eq!(generation(), Ok(g));
     }
-    // Torn: the other one.
-    let newest = SB_SLOTS[0];
-    disk.corrupt(newest, 2_000, 1);
-    assert_eq!(generation(), Ok(5));
-    disk.corrupt(SB_SLOTS[1], 2_000, 1);
-    assert_eq!(Superblock::read(&dev).err().unwrap().error, EUCLEAN);
-    disk.corrupt(newest, 2_000, 1);
+    // One copy is enough.
+    flip(6, &[0]);
     assert_eq!(generation(), Ok(6));
-    // Intact but not to be accepted: refused, the older one would undo a commit.
-    disk.corrupt(SB_SLOTS[1], 2_000, 1);
+    flip(6, &[1]);
+    assert_eq!(generation(), Ok(5));
+    flip(5, &[0, 1]);
+    assert_eq!(Superblock::read(&dev).err().unwrap().error, EUCLEAN);
+    flip(6, &[1]);
+    assert_eq!(generation(), Ok(6));
+    flip(6, &[0]);
+    flip(5, &[0, 1]);
+    // Whole but not to be accepted: refused, the older one would undo a commit.
     let mut odd = sample(6);
     odd.incompat = 2;
     odd.write(&dev).unwrap();
     assert!(generation().is_err());
-    // A copy in the other slot is not taken.
-    let mut b = Block::zeroed().unwrap();
-    sample(8).encode(&mut b);
-    dev.write(&[(SB_SLOTS[1], &b)]).unwrap();
+    // One in a place where it does not belong is not taken.
     sample(6).write(&dev).unwrap();
-    assert_eq!(generation(), Ok(6));
+    let mut b = Block::zeroed().unwrap();
+    sample(8).encode(0, &mut b);
+    for at in [slot(1, 0, BLOCKS), slot(0, 1, BLOCKS)] {
+        dev.write(&[(at, &b)]).unwrap();
+        assert_eq!(generation(), Ok(6));
+    }
     // A device that shrank.
     let small = MemDisk::from_image(BLOCKS - 1, disk.image());
     assert!(Superblock::read(&small.device()).is_err());
     assert!(Superblock::read(&MemDisk::new(10).device()).is_err());
+}
+
+/// A filesystem of format 1 is not taken for damage.
+#[test]
+fn format_1_is_refused_by_name() {
+    let disk = MemDisk::new(BLOCKS);
+    let mut b = Block::zeroed().unwrap();
+    b[..8].copy_from_slice(b"OrdoFS\0\x01");
+    disk.device().write(&[(16, &b)]).unwrap();
+    let refused = Superblock::read(&disk.device()).err().unwrap();
+    assert_eq!(refused.error, EINVAL);
+    assert!(refused.reason.contains("version 1"), "{}", refused.reason);
+}
+
+#[test]
+fn fixed_areas_lie_apart_at_every_size() {
+    let sizes = (12..50).flat_map(|n| [(1u64 << n) - 1, 1 << n, (1 << n) + 300, 3 << n >> 1]);
+    for blocks in sizes.filter(|b| *b >= MIN_BLOCKS) {
+        let (log, len) = log_place(blocks);
+        let mut all: Vec<_> = areas(blocks).map(|at| (at, AREA_BLOCKS)).collect();
+        all.push((log, len));
+        all.sort_unstable();
+        for pair in all.windows(2) {
+            assert!(pair[0].0 + pair[0].1 <= pair[1].0, "{blocks}: {all:?}");
+        }
+        assert!(all.iter().all(|(at, len)| at + len <= blocks));
+        for (generation, copy) in [(0, 0), (1, 0), (0, 1), (1, 1)] {
+            let at = slot(generation, copy, blocks);
+            assert!(all.iter().any(|(a, len)| (*a..a + len).contains(&at)));
+        }
+    }
 }
 
 #[test]
@@ -231,7 +317,8 @@ fn geometry_covers_every_size() {
             let (n, each) = ag_geometry(b);
             assert!((1..=MAX_AGS as u32).contains(&n) && each % 8192 == 0);
             assert_eq!(b.div_ceil(each), u64::from(n));
-            assert!(256 + log_length(b) < b);
+            let (start, len) = log_place(b);
+            assert!(start + len < b);
         }
         blocks *= 2;
     }

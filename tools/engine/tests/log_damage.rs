@@ -8,7 +8,7 @@ mod common;
 use common::log::*;
 use common::{file, fsck, make, mount, regular};
 use kernel::prelude::EUCLEAN;
-use ordofs_engine::engine::format::SB_SLOTS;
+use ordofs_engine::engine::format::places::slot;
 use ordofs_engine::engine::log::replayed::Replayed;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
@@ -165,29 +165,30 @@ fn a_log_of_a_newer_superblock_is_not_replayed() {
     // In no batch: the commit makes its record superfluous.
     let dir = fs.create(&root, b"d", &file(S_IFDIR | 0o700)).unwrap();
     let old = superblock(&disk).generation;
+    let copies = [0, 1].map(|copy| slot(old + 1, copy, 1 << 12));
+    let outdated = copies.map(|at| block(&disk, at));
     fs.sync().unwrap();
     let new = superblock(&disk).generation;
+    assert_eq!(new, old + 1);
     let inside = fs.create(&dir, b"inside", &regular()).unwrap();
     fs.sync_inode(&inside).unwrap();
-    let slot = |g: u64| SB_SLOTS[(g & 1) as usize];
     // The newest superblock was never written, though the device said so; or it is damaged.
     let before = disk.fork();
     drop((inside, dir, root, fs));
     for lost in [true, false] {
         let d = before.fork();
-        if lost {
-            let mut b = Block::zeroed().unwrap();
-            d.device().read(slot(old), &mut b).unwrap();
-            d.device()
-                .write(&[(slot(new), &Block::zeroed().unwrap())])
-                .unwrap();
-            let older = superblock(&d).generation;
-            assert_eq!(older, old);
-        } else {
-            for at in 0..512 {
-                d.corrupt(slot(new), at, 0x55);
+        for (at, outdated) in copies.iter().zip(&outdated) {
+            if lost {
+                let mut b = Block::zeroed().unwrap();
+                b.copy_from_slice(&outdated[..]);
+                d.device().write(&[(*at, &b)]).unwrap();
+            } else {
+                for byte in 0..512 {
+                    d.corrupt(*at, byte, 0x55);
+                }
             }
         }
+        assert_eq!(superblock(&d).generation, old);
         let e = Fs::mount(d.device(), MountOptions::default()).err();
         assert_eq!(e.expect("refused").error, EUCLEAN);
         let rescue = MountOptions {
@@ -200,5 +201,15 @@ fn a_log_of_a_newer_superblock_is_not_replayed() {
         assert_eq!(names(&fs), ["a", "b"]);
         assert_eq!(fs.replayed().newer, Some(new));
         assert_eq!(fs.forbidden().map(|e| e.error), Some(EUCLEAN));
+        // Going on from the older state is possible if the user asks for that.
+        let rescue = MountOptions {
+            rescue_older: true,
+            ..MountOptions::default()
+        };
+        let fs = Fs::mount(d.device(), rescue).expect("rescue");
+        assert_eq!(names(&fs), ["a", "b"]);
+        assert!(fs.durable_generation() > new);
+        fs.unmount().unwrap();
+        fsck(&d);
     }
 }

@@ -12,7 +12,7 @@ use ordofs_engine::engine::log::record::{self, Record};
 use ordofs_engine::engine::Attrs;
 use ordofs_engine::os::Time;
 
-const FSID_OF: u64 = 0x1122_3344_5566_7788;
+const NODE_ID: u64 = 0x1122_3344_5566_7788;
 
 const BATCH: Batch = Batch {
     pos: 0x0102_0304_0506,
@@ -36,9 +36,9 @@ fn hex(b: &[u8]) -> String {
 
 #[test]
 fn a_header_has_these_bytes() {
-    let h = encode(BATCH, FSID_OF, PAYLOAD).expect("it fits");
+    let h = encode(BATCH, NODE_ID, PAYLOAD).expect("it fits");
     assert_eq!(hex(&h), GOLDEN.replace(' ', ""));
-    let read = decode(&h, FSID_OF, BATCH.pos).expect("whole");
+    let read = decode(&h, NODE_ID, BATCH.pos).expect("whole");
     assert_eq!((read.batch, read.len), (BATCH, PAYLOAD.len()));
     assert!(read.fits(PAYLOAD) && !read.fits(b"123456788") && !read.fits(b""));
     assert_eq!(read.next(), (BATCH.pos + 1, BATCH.seq + 1));
@@ -48,25 +48,25 @@ fn a_header_has_these_bytes() {
 /// the payload wrong.
 #[test]
 fn each_bit_of_a_header_counts() {
-    let h = encode(BATCH, FSID_OF, PAYLOAD).unwrap();
-    assert!(nearly(&h, FSID_OF, BATCH.pos, BATCH.seq));
+    let h = encode(BATCH, NODE_ID, PAYLOAD).unwrap();
+    assert!(nearly(&h, NODE_ID, BATCH.pos, BATCH.seq));
     for bit in 0..8 * HEADER {
         let mut bad = h;
         bad[bit / 8] ^= 1 << (bit % 8);
-        let read = decode(&bad, FSID_OF, BATCH.pos);
+        let read = decode(&bad, NODE_ID, BATCH.pos);
         if (SUM..SUM + 4).contains(&(bit / 8)) {
             assert!(!read.expect("whole").fits(PAYLOAD), "bit {bit}");
         } else {
             assert!(read.is_none(), "bit {bit}");
         }
-        assert!(nearly(&bad, FSID_OF, BATCH.pos, BATCH.seq), "bit {bit}");
+        assert!(nearly(&bad, NODE_ID, BATCH.pos, BATCH.seq), "bit {bit}");
         // Another batch, or another place, is not nearly this one.
         assert!(
-            !nearly(&bad, FSID_OF, BATCH.pos, BATCH.seq + 2),
+            !nearly(&bad, NODE_ID, BATCH.pos, BATCH.seq + 2),
             "bit {bit}"
         );
         assert!(
-            !nearly(&bad, FSID_OF, BATCH.pos + 256, BATCH.seq),
+            !nearly(&bad, NODE_ID, BATCH.pos + 256, BATCH.seq),
             "bit {bit}"
         );
         for second in 0..8 * HEADER {
@@ -75,14 +75,14 @@ fn each_bit_of_a_header_counts() {
             }
             let mut worse = bad;
             worse[second / 8] ^= 1 << (second % 8);
-            let read = decode(&worse, FSID_OF, BATCH.pos);
+            let read = decode(&worse, NODE_ID, BATCH.pos);
             assert!(read.is_none(), "bits {bit} and {second}");
-            assert!(!nearly(&worse, FSID_OF, BATCH.pos, BATCH.seq));
+            assert!(!nearly(&worse, NODE_ID, BATCH.pos, BATCH.seq));
         }
     }
     for n in 0..HEADER {
-        assert!(decode(&h[..n], FSID_OF, BATCH.pos).is_none());
-        assert!(!nearly(&h[..n], FSID_OF, BATCH.pos, BATCH.seq));
+        assert!(decode(&h[..n], NODE_ID, BATCH.pos).is_none());
+        assert!(!nearly(&h[..n], NODE_ID, BATCH.pos, BATCH.seq));
     }
 }
 
@@ -105,19 +105,19 @@ fn impossible_headers_are_none() {
         ("not zero", |b| b[ZERO + 3] = 1),
     ];
     let mut good = [0; SIZE];
-    good[..HEADER].copy_from_slice(&encode(BATCH, FSID_OF, PAYLOAD).unwrap());
+    good[..HEADER].copy_from_slice(&encode(BATCH, NODE_ID, PAYLOAD).unwrap());
     good[HEADER..HEADER + PAYLOAD.len()].copy_from_slice(PAYLOAD);
     for (what, change) in cases {
         let mut b = good;
         change(&mut b);
         seal(&mut b);
-        assert!(decode(&b, FSID_OF, BATCH.pos).is_none(), "{what}");
+        assert!(decode(&b, NODE_ID, BATCH.pos).is_none(), "{what}");
     }
     seal(&mut good);
-    assert!(decode(&good, FSID_OF, BATCH.pos).is_some());
+    assert!(decode(&good, NODE_ID, BATCH.pos).is_some());
     let full = vec![0; header::MAX_PAYLOAD];
-    let h = encode(BATCH, FSID_OF, &full).expect("just fits");
-    let read = decode(&h, FSID_OF, BATCH.pos).expect("whole");
+    let h = encode(BATCH, NODE_ID, &full).expect("just fits");
+    let read = decode(&h, NODE_ID, BATCH.pos).expect("whole");
     assert!(read.fits(&full));
     assert_eq!(blocks_of(read.len), 1025);
 }

@@ -154,7 +154,8 @@ fn behind_a_damaged_batch_nothing_comes_back() {
     let first = batches(&disk)[0];
     // In the payload, the header's fields; and all of it.
     for damage in [
-        100, 0, SUM, FSID, NUMBER, POSITION, FLUSHED, LEN, FLAGS, GENERATION, OWN_SUM, ZERO, SIZE,
+        100, 0, SUM, NODE_ID, NUMBER, POSITION, FLUSHED, LEN, FLAGS, GENERATION, OWN_SUM, ZERO,
+        SIZE,
     ] {
         let crashed = disk.fork();
         ruin(&crashed, first, damage);
@@ -207,8 +208,8 @@ fn a_damaged_batch_before_the_end_forbids_writing() {
     let log = batches(&disk);
     // In the payload, the header's fields; and all of it.
     for damage in [
-        100, 0, SUM, FSID, NUMBER, 20, POSITION, FLUSHED, LEN, 41, 42, FLAGS, GENERATION, OWN_SUM,
-        ZERO, SIZE,
+        100, 0, SUM, NODE_ID, NUMBER, 20, POSITION, FLUSHED, LEN, 41, 42, FLAGS, GENERATION,
+        OWN_SUM, ZERO, SIZE,
     ] {
         for (n, block) in log.iter().enumerate() {
             let what = format!("batch {n}, damage at {damage}");
@@ -525,8 +526,9 @@ fn a_long_replay_is_one_transaction() {
         .filter(|(_, op)| matches!(op, Op::Write { fua: true, .. }))
         .map(|(i, _)| i)
         .collect();
-    assert_eq!(superblocks.len(), 1, "the replay committed on the way");
-    for cut in [superblocks[0], superblocks[0] + 1] {
+    // The two copies of one superblock.
+    assert_eq!(superblocks.len(), 2, "the replay committed on the way");
+    for cut in superblocks[0]..=superblocks[1] + 1 {
         let fs = mount(&rec.crash_image(cut, |_| true));
         let root = fs.iget(fs.root_ino()).unwrap();
         for i in 0..all {

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! A superblock that cannot be read, or that is damaged, may be the newest: going on from the
-//! other one would undo what a commit had acknowledged. One that a power cut tore is not, and must not keep a
-//! filesystem from being mounted.
+//! What a mount does with superblocks that are torn, damaged or unreadable, row by row of the table in
+//! docs/FORMAT.md §2. No commit that was acknowledged is undone, and no power cut looks like damage.
 
 mod common;
 
@@ -10,87 +9,17 @@ use common::hooked::{hooked, Ask};
 use common::{make, mount, regular};
 use kernel::error::code::{EIO, ENOMEM, EUCLEAN};
 use kernel::prelude::Error;
-use ordofs_engine::engine::format::SB_SLOTS;
+use ordofs_engine::engine::format::places::{backups, slot, SLOTS};
+use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op, Recorder};
 use ordofs_engine::os::{Block, Device, Shared};
+use ordofs_fsck::{check, Options, Report};
 
-/// A filesystem with three commits of a file each, and the slot of the last one.
-fn three_commits() -> (MemDisk, u64) {
-    three_commits_on(16384)
-}
-
-fn three_commits_on(blocks: u64) -> (MemDisk, u64) {
-    kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(blocks);
-    let fs = mount(&disk);
-    let root = fs.iget(fs.root_ino()).unwrap();
-    for name in [b"f0", b"f1", b"f2"] {
-        let f = fs.create(&root, name, &regular()).unwrap();
-        fs.iput(f);
-        fs.sync().unwrap();
-    }
-    let newest = SB_SLOTS[(fs.durable_generation() & 1) as usize];
-    fs.iput(root);
-    (disk, newest)
-}
-
-/// The device, on which reads of one block fail.
-fn without(disk: &MemDisk, block: u64, error: Error) -> Device {
-    hooked(disk, move |ask| match ask {
-        Ask::Read(b) if b == block => Err(error),
-        _ => Ok(()),
-    })
-}
-
-fn has(fs: &Shared<Fs>, name: &[u8]) -> bool {
-    let root = fs.iget(fs.root_ino()).unwrap();
-    let found = fs.lookup(&root, name).unwrap().is_some();
-    fs.iput(root);
-    found
-}
-
-#[test]
-fn an_unreadable_superblock_forbids_writing() {
-    let (disk, newest) = three_commits();
-    let read_only = MountOptions {
-        read_only: true,
-        ..MountOptions::default()
-    };
-    let before = disk.image();
-    for slot in SB_SLOTS {
-        let refused = Fs::mount(without(&disk, slot, EIO), MountOptions::default())
-            .err()
-            .expect("mounted");
-        assert_eq!(refused.error, EIO);
-        assert!(refused.reason.contains("superblock"), "{}", refused.reason);
-
-        let fs = Fs::mount(without(&disk, slot, EIO), read_only).unwrap();
-        assert_eq!(fs.forbidden().map(|why| why.error), Some(EIO));
-        assert!(has(&fs, b"f1"));
-        assert_eq!(has(&fs, b"f2"), slot != newest);
-        fs.unmount().unwrap();
-    }
-    assert!(disk.image() == before, "somebody has written");
-    let fs = mount(&disk);
-    assert!(fs.forbidden().is_none() && has(&fs, b"f2"));
-}
-
-#[test]
-fn no_memory_is_not_an_unreadable_superblock() {
-    let (disk, _) = three_commits();
-    for (slot, read_only) in [(0, false), (1, false), (0, true), (1, true)] {
-        let options = MountOptions {
-            read_only,
-            ..MountOptions::default()
-        };
-        let refused = Fs::mount(without(&disk, SB_SLOTS[slot], ENOMEM), options)
-            .err()
-            .expect("mounted");
-        assert_eq!((refused.error, refused.reason), (ENOMEM, "out of memory"));
-    }
-}
+const SECTOR: usize = 512;
+/// A size with backups and the far twin, and one without.
+const SIZES: [u64; 2] = [1 << 15, 16384];
 
 const READ_ONLY: MountOptions = MountOptions {
     read_only: true,
@@ -98,8 +27,68 @@ const READ_ONLY: MountOptions = MountOptions {
     discard: false,
     recovery: true,
     rescue_log: false,
+    rescue_older: false,
     cache_nodes: 16384,
 };
+
+/// A filesystem with three commits of a file each, as a crash leaves it.
+struct Bed {
+    disk: MemDisk,
+    blocks: u64,
+    /// The generation of the last commit, which has the file `f2`.
+    newest: u64,
+}
+
+impl Bed {
+    fn new(blocks: u64) -> Self {
+        kernel::print::set_level(kernel::print::SILENT);
+        let disk = make(blocks);
+        let fs = mount(&disk);
+        for name in ["f0", "f1", "f2"] {
+            create(&fs, name);
+            fs.sync().unwrap();
+        }
+        let newest = fs.durable_generation();
+        Self {
+            disk,
+            blocks,
+            newest,
+        }
+    }
+
+    /// The block of a copy of the newest superblock, or of the one before.
+    fn at(&self, age: u64, copy: usize) -> u64 {
+        slot(self.newest - age, copy, self.blocks)
+    }
+
+    /// The same with other content.
+    fn fork(&self) -> MemDisk {
+        self.disk.fork()
+    }
+}
+
+fn create(fs: &Shared<Fs>, name: &str) {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();
+    fs.iput(f);
+    fs.iput(root);
+}
+
+fn has(fs: &Shared<Fs>, name: &str) -> bool {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let found = fs.lookup(&root, name.as_bytes()).unwrap().is_some();
+    fs.iput(root);
+    found
+}
+
+/// The device, on which reads of some blocks fail.
+fn without(disk: &MemDisk, blocks: &[u64], error: Error) -> Device {
+    let blocks = blocks.to_vec();
+    hooked(disk, move |ask| match ask {
+        Ask::Read(b) if blocks.contains(&b) => Err(error),
+        _ => Ok(()),
+    })
+}
 
 fn block(disk: &MemDisk, at: u64) -> [u8; 4096] {
     let mut b = Block::zeroed().unwrap();
@@ -113,193 +102,396 @@ fn put(disk: &MemDisk, at: u64, data: &[u8; 4096]) {
     disk.device().write(&[(at, &b)]).unwrap();
 }
 
-/// The other slot.
-fn beside(slot: u64) -> u64 {
-    SB_SLOTS[0] + SB_SLOTS[1] - slot
+/// Fills the sectors of `mask` of a block.
+fn lose(disk: &MemDisk, at: u64, mask: u32, fill: u8) {
+    let mut b = block(disk, at);
+    for k in (0..8).filter(|k| mask >> k & 1 != 0) {
+        b[k * SECTOR..(k + 1) * SECTOR].fill(fill);
+    }
+    put(disk, at, &b);
 }
 
-/// A damaged newest superblock: no writing, and the other one can be looked at.
+fn fsck(disk: &MemDisk) -> Report {
+    check(disk.device(), Options::default()).unwrap()
+}
+
+/// Superblocks that fsck finds fault with.
+fn told(report: &Report) -> bool {
+    let all = report.problems.iter().chain(&report.mendable);
+    all.clone().count() > 0 && all.clone().all(|p| p.place.contains("superblock"))
+}
+
+/// The filesystem can be written to and has its last commit. Afterwards every copy is whole: either
+/// of the newest one alone will do.
+fn mounts(disk: &MemDisk, what: &str) {
+    let fs = Fs::mount(disk.device(), MountOptions::default())
+        .unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    assert!(has(&fs, "f2"), "{what}");
+    fs.unmount().unwrap();
+    let report = fsck(disk);
+    assert!(
+        report.is_clean() && report.mendable.is_empty(),
+        "{what}: {:?}",
+        report.problems
+    );
+    let sb = Superblock::read(&disk.device()).unwrap();
+    for copy in [0, 1] {
+        let d = disk.fork();
+        put(&d, slot(sb.generation, 1 - copy, sb.blocks), &[0xa5; 4096]);
+        let alone = Superblock::read(&d.device()).map(|s| s.generation);
+        assert_eq!(alone.ok(), Some(sb.generation), "{what}: copy {copy} alone");
+    }
+}
+
+/// Damage that one good copy makes up for: it is reported, and the mount mends it.
+fn mended(disk: &MemDisk, what: &str) {
+    let report = fsck(disk);
+    assert!(report.is_clean(), "{what}: {:?}", report.problems);
+    assert!(told(&report), "{what}: fsck says nothing");
+    let before = disk.image();
+    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    assert!(fs.forbidden().is_none() && has(&fs, "f2"), "{what}");
+    fs.unmount().unwrap();
+    assert!(disk.image() == before, "{what}: a read-only mount wrote");
+    mounts(disk, what);
+}
+
+/// Damage that may have cost the newest commit: no writing unless the user asks for it, and the
+/// state before can be looked at.
 fn refused(disk: &MemDisk, what: &str) {
     let before = disk.image();
     let e = Fs::mount(disk.device(), MountOptions::default());
     let e = e.err().unwrap_or_else(|| panic!("{what}: mounted"));
     assert_eq!(e.error, EUCLEAN, "{what}: {}", e.reason);
-    assert!(e.reason.contains("superblock slot"), "{what}: {}", e.reason);
+    assert!(e.reason.contains("rescue=older"), "{what}: {}", e.reason);
     let fs = Fs::mount(disk.device(), READ_ONLY).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
     assert_eq!(fs.forbidden().map(|why| why.error), Some(EUCLEAN), "{what}");
-    assert!(has(&fs, b"f1") && !has(&fs, b"f2"), "{what}");
+    assert!(has(&fs, "f1") && !has(&fs, "f2"), "{what}");
     fs.unmount().unwrap();
-    assert!(disk.image() == before, "{what}: somebody has written");
-    let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default()).unwrap();
-    let told = report
-        .problems
-        .iter()
-        .any(|p| p.place.starts_with("superblock slot"));
-    assert!(told, "{what}: {:?}", report.problems);
-}
-
-/// The error of a mount that may write.
-fn rw_error(disk: &MemDisk) -> Option<Error> {
-    Fs::mount(disk.fork().device(), MountOptions::default())
-        .err()
-        .map(|e| e.error)
-}
-
-/// A damaged older superblock: it is reported, and the mount mends it.
-fn mended(disk: &MemDisk, what: &str) {
-    let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default()).unwrap();
-    assert!(report.is_clean(), "{what}: {:?}", report.problems);
-    let told = report
-        .mendable
-        .iter()
-        .any(|p| p.place.starts_with("superblock slot"));
-    assert!(told, "{what}: fsck says nothing");
-    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
-    assert!(fs.forbidden().is_none() && has(&fs, b"f2"), "{what}");
+    assert!(disk.image() == before, "{what}: a refused mount wrote");
+    let report = fsck(disk);
+    assert!(
+        !report.is_clean() && told(&report),
+        "{what}: {:?}",
+        report.problems
+    );
+    let rescue = MountOptions {
+        rescue_older: true,
+        ..MountOptions::default()
+    };
+    let d = disk.fork();
+    let fs = Fs::mount(d.device(), rescue).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    create(&fs, "f2");
     fs.unmount().unwrap();
-    mounts(disk, what);
-}
-
-/// The filesystem can be written to, has its last commit, and has two good superblocks afterwards.
-fn mounts(disk: &MemDisk, what: &str) {
-    let fs = Fs::mount(disk.device(), MountOptions::default())
-        .unwrap_or_else(|e| panic!("{what}: {}", e.reason));
-    assert!(has(&fs, b"f2"), "{what}");
-    fs.unmount().unwrap();
-    let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options::default()).unwrap();
-    assert!(report.is_clean() && report.mendable.is_empty(), "{what}");
-    for at in SB_SLOTS {
-        let d = disk.fork();
-        put(&d, beside(at), &[0; 4096]);
-        assert!(
-            Fs::mount(d.device(), READ_ONLY).is_ok(),
-            "{what}: slot {at}"
-        );
-    }
+    mounts(&d, what);
 }
 
 #[test]
-fn a_flipped_bit_of_the_newest_superblock_forbids_writing() {
-    for blocks in [16384, 1 << 21] {
-        let (disk, newest) = three_commits_on(blocks);
-        for at in (0..4096).filter(|at| *at < 300 && at % 3 == 0 || at % 29 == 0) {
-            let d = disk.fork();
-            d.corrupt(newest, at, 1 << (at % 8));
-            refused(&d, &format!("{blocks} blocks, byte {at}"));
-        }
-        for bit in 0..64 {
-            let d = disk.fork();
-            d.corrupt(newest, 144 + bit / 8, 1 << (bit % 8));
-            refused(&d, &format!("{blocks} blocks, bit {bit} of the generation"));
+fn one_damaged_or_unreadable_copy_costs_nothing() {
+    for blocks in SIZES {
+        let bed = Bed::new(blocks);
+        for (age, copy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let at = bed.at(age, copy);
+            for byte in (0..4096).step_by(37) {
+                let d = bed.fork();
+                d.corrupt(at, byte, 1 << (byte % 8));
+                mended(
+                    &d,
+                    &format!("{blocks} blocks, age {age}, copy {copy}, byte {byte}"),
+                );
+            }
+            for (mask, fill) in [(1, 0), (0x80, 0xa5), (0xff, 0), (0xff, 0xa5), (0x7f, 7)] {
+                let d = bed.fork();
+                lose(&d, at, mask, fill);
+                mended(
+                    &d,
+                    &format!("{blocks} blocks, age {age}, copy {copy}, mask {mask:x}"),
+                );
+            }
+            // A bad block that comes back as soon as it is written.
+            let fs = Fs::mount(without(&bed.disk, &[at], EIO), READ_ONLY).unwrap();
+            assert!(fs.forbidden().is_none() && has(&fs, "f2"));
+            let d = bed.fork();
+            let fs = Fs::mount(without(&d, &[at], EIO), MountOptions::default()).unwrap();
+            assert!(has(&fs, "f2"));
+            fs.unmount().unwrap();
+            mounts(&d, "unreadable");
         }
     }
 }
 
 #[test]
-fn a_flipped_bit_of_the_older_superblock_is_reported_and_mended() {
-    for blocks in [16384, 1 << 21] {
-        let (disk, newest) = three_commits_on(blocks);
-        for at in (0..4096).filter(|at| *at < 300 && at % 3 == 0 || at % 29 == 0) {
-            let d = disk.fork();
-            d.corrupt(beside(newest), at, 1 << (at % 8));
-            mended(&d, &format!("{blocks} blocks, byte {at}"));
-        }
-    }
-}
-
-/// Larger damage: sectors of zeroes, of garbage, and all of the block.
-#[test]
-fn lost_sectors_of_a_superblock_are_told_from_a_torn_write() {
-    for blocks in [16384, 1 << 21] {
-        let (disk, newest) = three_commits_on(blocks);
-        for fill in [0u8, 0xa5] {
-            for mask in 1..=255u32 {
-                // Sectors that are zero anyway.
-                if fill == 0 && mask & 7 == 0 {
-                    continue;
-                }
-                let what = format!("{blocks} blocks, sectors {mask:08b} filled with {fill:#x}");
-                for slot in SB_SLOTS {
-                    let d = disk.fork();
-                    let mut b = block(&d, slot);
-                    for k in (0..8).filter(|k| mask >> k & 1 != 0) {
-                        b[k * 512..(k + 1) * 512].fill(fill);
-                    }
-                    put(&d, slot, &b);
-                    if slot == newest {
-                        refused(&d, &what);
-                    }
-                    // Where nothing of it is left that says how old it was, it may have been the newest.
-                    else if mask & 7 != 7 || rw_error(&d).is_none() {
-                        mended(&d, &what);
-                    }
-                }
+fn both_copies_of_one_slot_damaged_in_different_sectors_make_one() {
+    for blocks in SIZES {
+        let bed = Bed::new(blocks);
+        for age in [0, 1] {
+            for mask in 1..255u32 {
+                let d = bed.fork();
+                lose(&d, bed.at(age, 0), mask, 0xa5);
+                lose(&d, bed.at(age, 1), !mask & 0xff, 0);
+                mended(&d, &format!("{blocks} blocks, age {age}, mask {mask:x}"));
             }
         }
-        // Two flipped bits. In roots they are seen where every commit changes every sector of roots, as with
-        // one allocation group.
-        let fields = [(50, 60), (130, 140), (152, 3000), (3000, 3001)];
-        let roots = [(513, 560), (1025, 1050)];
-        let roots = &roots[..if blocks > 1 << 20 { 0 } else { 2 }];
-        for (a, b) in fields.iter().chain(roots).copied() {
-            let d = disk.fork();
-            d.corrupt(newest, a, 1);
-            d.corrupt(newest, b, 16);
-            refused(&d, &format!("{blocks} blocks, bytes {a} and {b}"));
+    }
+}
+
+#[test]
+fn both_copies_damaged_in_one_sector_forbid_writing() {
+    for blocks in SIZES {
+        let bed = Bed::new(blocks);
+        for k in 0..8 {
+            for (a, b) in [
+                (1 << k, 1 << k),
+                (1 << k | 3, 1 << k),
+                (0xff, 1 << k),
+                (0xff, 0xff),
+            ] {
+                let d = bed.fork();
+                lose(&d, bed.at(0, 0), a, 0);
+                lose(&d, bed.at(0, 1), b, 0xa5);
+                refused(&d, &format!("{blocks} blocks, masks {a:x}, {b:x}"));
+            }
+            let d = bed.fork();
+            for copy in [0, 1] {
+                d.corrupt(bed.at(0, copy), k * SECTOR + 100 * copy + 7, 4);
+            }
+            refused(&d, &format!("{blocks} blocks, bits of sector {k}"));
+        }
+        // Of the older slot, nothing is left but one sector that says how old it was.
+        for k in 0..8 {
+            let d = bed.fork();
+            lose(&d, bed.at(1, 0), 0xff, 0);
+            lose(&d, bed.at(1, 1), 0xff & !(1 << k), 0xa5);
+            mended(&d, &format!("{blocks} blocks, older slot, sector {k} left"));
         }
     }
 }
 
-/// All that a power cut can leave of the write of a superblock, and of another one over that, and of a third.
+#[test]
+fn a_slot_that_cannot_be_read_forbids_writing() {
+    let bed = Bed::new(SIZES[0]);
+    for age in [0, 1] {
+        let gone = [bed.at(age, 0), bed.at(age, 1)];
+        let before = bed.disk.image();
+        let refused = Fs::mount(without(&bed.disk, &gone, EIO), MountOptions::default());
+        assert_eq!(refused.err().map(|e| e.error), Some(EIO));
+        let fs = Fs::mount(without(&bed.disk, &gone, EIO), READ_ONLY).unwrap();
+        assert_eq!(fs.forbidden().map(|why| why.error), Some(EIO));
+        assert!(has(&fs, "f1"));
+        assert_eq!(has(&fs, "f2"), age == 1);
+        fs.unmount().unwrap();
+        assert!(bed.disk.image() == before, "a refused mount wrote");
+    }
+    let all: Vec<u64> = [0, 1]
+        .into_iter()
+        .flat_map(|a| [bed.at(a, 0), bed.at(a, 1)])
+        .collect();
+    let refused = Fs::mount(without(&bed.disk, &all, EIO), READ_ONLY);
+    assert_eq!(refused.err().map(|e| e.error), Some(EIO));
+}
+
+#[test]
+fn no_memory_is_not_an_unreadable_superblock() {
+    let bed = Bed::new(SIZES[0]);
+    for (age, copy) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        let dev = without(&bed.disk, &[bed.at(age, copy)], ENOMEM);
+        let refused = Fs::mount(dev, MountOptions::default())
+            .err()
+            .expect("mounted");
+        assert_eq!((refused.error, refused.reason), (ENOMEM, "out of memory"));
+    }
+}
+
+/// A mount that commits something, and the writes of superblocks that it made.
+fn commit_on(disk: &MemDisk, name: &str) -> Vec<(u64, [u8; 4096])> {
+    let rec = Recorder::new(disk.fork());
+    let fs =
+        Fs::mount(rec.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{}", e.reason));
+    create(&fs, name);
+    fs.sync().unwrap();
+    drop(fs);
+    let ops = rec.ops();
+    let writes = ops.iter().filter_map(|op| match op {
+        Op::Write {
+            block,
+            data,
+            fua: true,
+        } => Some((*block, **data)),
+        _ => None,
+    });
+    writes.collect()
+}
+
+/// All that a power cut can leave of the two writes of a superblock; then again on top of that, with
+/// some of it; then a third time.
 #[test]
 fn a_torn_superblock_is_no_damage() {
-    for blocks in [16384, 1 << 21] {
-        let (disk, newest) = three_commits_on(blocks);
-        let target = beside(newest);
-        let mut before = vec![disk];
-        for round in 0..if blocks > 1 << 20 { 2 } else { 3 } {
+    let masks = [0u32, 1, 0x80, 0x0f, 0x55, 0xfe, 0xff];
+    for blocks in SIZES {
+        let bed = Bed::new(blocks);
+        let mut before = vec![bed.fork()];
+        for round in 0..3 {
             let mut after = Vec::new();
             for disk in &before {
-                let rec = Recorder::new(disk.fork());
-                let fs = mount_on_with_work(&rec, round);
-                drop(fs);
-                let old = block(disk, target);
-                let ops = rec.ops();
-                let write = ops.iter().position(
-                    |op| matches!(op, Op::Write { block, fua: true, .. } if *block == target),
-                );
-                let write = write.expect("no superblock was written to the other slot");
-                let whole = rec.crash_image(write + 1, |_| true);
-                let new = block(&whole, target);
-                for mask in 0..16u32 {
-                    let mut torn = old;
-                    for k in (0..4).filter(|k| mask >> k & 1 != 0) {
-                        torn[k * 512..(k + 1) * 512].copy_from_slice(&new[k * 512..(k + 1) * 512]);
-                    }
-                    put(&whole, target, &torn);
-                    let what = format!("{blocks} blocks, round {round}, sectors {mask:04b}");
-                    mounts(&whole.fork(), &what);
-                    let interesting = [1, 2, 6, 14].contains(&mask);
-                    if interesting && torn != old && torn != new {
-                        after.push(whole.fork());
+                // The last two writes are those of the commit. Nothing else that it wrote matters.
+                let writes = commit_on(disk, &format!("g{round}"));
+                let pair = &writes[writes.len() - 2..];
+                for (i, a) in masks.into_iter().enumerate() {
+                    for (j, b) in masks.into_iter().enumerate() {
+                        if a == 0xff || b == 0xff {
+                            continue;
+                        }
+                        let d = disk.fork();
+                        for ((at, new), mask) in pair.iter().zip([a, b]) {
+                            let mut torn = block(&d, *at);
+                            for k in (0..8).filter(|k| mask >> k & 1 != 0) {
+                                let r = k * SECTOR..(k + 1) * SECTOR;
+                                torn[r.clone()].copy_from_slice(&new[r]);
+                            }
+                            put(&d, *at, &torn);
+                        }
+                        // Together the copies may have all of it: then the commit counts, and what it
+                        // refers to was durable. Here it is not.
+                        if a | b == 0xff {
+                            continue;
+                        }
+                        let what = format!("{blocks} blocks, round {round}, sectors {a:x}, {b:x}");
+                        mounts(&d.fork(), &what);
+                        if round < 2 && (i + j) % 3 == 1 {
+                            after.push(d);
+                        }
                     }
                 }
             }
+            after.truncate(6);
             before = after;
         }
     }
 }
 
-/// A mount that commits something.
-fn mount_on_with_work(rec: &Recorder, round: u64) -> Shared<Fs> {
-    let fs =
-        Fs::mount(rec.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{}", e.reason));
-    let root = fs.iget(fs.root_ino()).unwrap();
-    let f = fs
-        .create(&root, format!("g{round}").as_bytes(), &regular())
-        .unwrap();
-    fs.iput(f);
-    fs.iput(root);
+/// One copy of a commit has arrived whole: the commit counts, and the next mount writes the other copy.
+#[test]
+fn a_commit_of_which_one_copy_arrived_counts() {
+    for blocks in SIZES {
+        for copy in [0, 1] {
+            let bed = Bed::new(blocks);
+            let was = block(&bed.disk, bed.at(0, copy));
+            let fs = mount(&bed.disk);
+            create(&fs, "f3");
+            fs.sync().unwrap();
+            create(&fs, "f4");
+            fs.sync().unwrap();
+            let newest = fs.durable_generation();
+            drop(fs);
+            assert_eq!(newest & 1, bed.newest & 1);
+            let d = bed.fork();
+            put(&d, slot(newest, copy, blocks), &was);
+            let fs = mount(&d);
+            assert!(has(&fs, "f4"));
+            drop(fs);
+            let other = slot(newest, 1 - copy, blocks);
+            put(&d, other, &[0; 4096]);
+            let fs = Fs::mount(d.device(), READ_ONLY).unwrap();
+            assert!(fs.forbidden().is_none() && has(&fs, "f4"), "copy {copy}");
+        }
+    }
+}
+
+#[test]
+fn a_clean_unmount_is_noted_and_taken_back_before_anything_else() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(SIZES[0]);
+    let sb = || Superblock::read(&disk.device()).unwrap();
+    let first = sb();
+    assert!(first.is_clean() && first.mounts == 0);
+    // A mount that changes nothing writes nothing.
+    let before = disk.image();
+    let fs = mount(&disk);
     fs.sync().unwrap();
-    fs
+    fs.unmount().unwrap();
+    drop(fs);
+    assert!(disk.image() == before);
+    let fs = mount(&disk);
+    create(&fs, "f0");
+    let then = sb();
+    assert!(!then.is_clean() && then.generation > first.generation);
+    assert_eq!(then.mounts, 1);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    fs.sync_inode(&root).unwrap();
+    fs.iput(root);
+    // Durable by the log only.
+    assert_eq!(sb().generation, then.generation);
+    let crashed = disk.fork();
+    let again = mount(&crashed);
+    assert!(has(&again, "f0"));
+    drop(again);
+    fs.unmount().unwrap();
+    drop(fs);
+    let last = sb();
+    assert!(last.is_clean());
+    assert_eq!(last.mounts, 1);
+    // The same mount may go on after a remount that made it read-only.
+    let fs = mount(&disk);
+    create(&fs, "f1");
+    fs.close(ordofs_engine::engine::Backups::Daily).unwrap();
+    assert!(sb().is_clean());
+    create(&fs, "f2");
+    assert!(!sb().is_clean());
+    let root = fs.iget(fs.root_ino()).unwrap();
+    fs.sync_inode(&root).unwrap();
+    fs.iput(root);
+    let again = mount(&disk.fork());
+    assert!(has(&again, "f1") && has(&again, "f2"));
+    assert_eq!(sb().mounts, 2);
+}
+
+#[test]
+fn the_label_can_be_changed() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(SIZES[0]);
+    let fs = mount(&disk);
+    let mut label = [0; 64];
+    label[..7].copy_from_slice("Größe".as_bytes());
+    fs.set_label(label).unwrap();
+    assert_eq!(fs.label(), label);
+    let again = Superblock::read(&disk.device()).unwrap();
+    assert_eq!(again.label, label);
+    for base in backups(SIZES[0]) {
+        let b = Superblock::decode(&block(&disk, base + SLOTS[0])).unwrap();
+        assert_eq!((b.label, b.generation), (label, again.generation));
+    }
+    label[1] = 0xff;
+    assert!(fs.set_label(label).is_err());
+    fs.unmount().unwrap();
+    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap();
+    assert!(fs.set_label([0; 64]).is_err());
+}
+
+#[test]
+fn damaged_backups_are_reported() {
+    let bed = Bed::new(SIZES[0]);
+    let all: Vec<u64> = backups(bed.blocks).map(|base| base + SLOTS[0]).collect();
+    assert_eq!(all.len(), 1);
+    assert!(fsck(&bed.disk).is_clean());
+    for at in all {
+        let d = bed.fork();
+        d.corrupt(at, 600, 1);
+        let report = fsck(&d);
+        assert!(!report.is_clean() && told(&report));
+    }
+}
+
+/// Twins of an older, larger or smaller filesystem on the same device count for nothing.
+#[test]
+fn twins_of_another_filesystem_do_not_count() {
+    let bed = Bed::new(SIZES[0]);
+    let other = Bed::new(SIZES[0]);
+    for age in [0, 1] {
+        put(
+            &bed.disk,
+            bed.at(age, 1),
+            &block(&other.disk, bed.at(age, 1)),
+        );
+    }
+    mended(&bed.disk, "twins of another filesystem");
 }

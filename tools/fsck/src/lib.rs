@@ -30,7 +30,9 @@ pub use overlay::Overlay;
 use kernel::prelude::{Error, Result};
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
-use ordofs_engine::engine::format::slots::{self, Other};
+use ordofs_engine::engine::format::find::Found;
+use ordofs_engine::engine::format::places::{backups, SLOTS};
+use ordofs_engine::engine::format::slots::{Doubt, State};
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::MountError;
@@ -191,7 +193,7 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
     let found = find_superblock(&dev)?;
     let memory = |error| MountError::new(error, "cannot set up the check");
     let shared = Shared::new(dev).map_err(memory)?;
-    let st = NodeStore::new(shared, found.sb.fsid(), CACHED_NODES).map_err(memory)?;
+    let st = NodeStore::new(shared, found.sb.node_id, CACHED_NODES).map_err(memory)?;
     let mut c = Checker {
         st: &st,
         sb: &found.sb,
@@ -206,7 +208,8 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
         orphans: BTreeSet::new(),
         data: Vec::new(),
     };
-    c.slot(found.other_slot, found.other);
+    c.superblocks(&found);
+    c.backups();
     c.run();
     Ok(c.report)
 }
@@ -215,33 +218,76 @@ impl<'a> Checker<'a> {
     /// All checks. Names and space come last, because they need all inodes and all claims.
     fn run(&mut self) {
         self.report.stats.blocks = self.sb.blocks;
-        let reserved = ordofs_engine::engine::format::RESERVED_BLOCKS;
-        self.claim(0, reserved, Claim::Reserved);
-        self.claim(self.sb.log_start, self.sb.log_len, Claim::Log);
+        for (start, len) in self.sb.fixed_areas() {
+            let owner = match start == self.sb.log_start {
+                true => Claim::Log,
+                false => Claim::Reserved,
+            };
+            self.claim(start, len, owner);
+        }
         self.check_inodes();
         self.check_orphans();
         self.check_names();
         self.check_space();
     }
 
-    /// Judges the superblock slot that is not in use.
-    fn slot(&mut self, slot: usize, other: Other) {
-        let place = slots::place(slot);
-        match other {
-            Other::Intact => {}
-            Other::Torn { .. } => {
-                let note = format!("{place}: the last write of it was cut off");
-                self.report.notes.push(note);
-            }
-            Other::Older { why, .. } => self.report.mendable.push(Problem {
-                place: place.to_owned(),
-                what: format!("damaged, but not the newest: {why}"),
-            }),
-            Other::Unread => self.problem(place, "cannot be read, and may be the newest"),
-            Other::Damaged { why } => {
-                self.problem(place, format_args!("damaged, and may be the newest: {why}"));
+    /// Reports the copies of superblocks that are not as they should be.
+    fn superblocks(&mut self, found: &Found) {
+        if !found.sb.is_clean() {
+            let note = "the filesystem was not unmounted, or not cleanly".to_owned();
+            self.report.notes.push(note);
+        }
+        let slot = (found.sb.generation & 1) as usize;
+        for (at, state) in found.copies {
+            let place = format!("superblock slot {} (block {})", at.number, at.block);
+            let what = match state {
+                State::Intact => continue,
+                State::Torn => {
+                    let note = format!("{place}: the last write of it was cut off");
+                    self.report.notes.push(note);
+                    continue;
+                }
+                State::Damaged(why) => format!("damaged: {why}"),
+                State::Unread => "cannot be read".to_owned(),
+            };
+            match found.doubt {
+                Some(doubt) if at.number % 2 != slot => {
+                    let why = match doubt {
+                        Doubt::Damaged => "no copy is whole, and it may have been the newest",
+                        Doubt::Unread => "no copy can be read, and it may have been the newest",
+                    };
+                    self.problem(place, format_args!("{what}; {why}"));
+                }
+                _ => self.mendable(place, what),
             }
         }
+    }
+
+    /// Reads the backups of the superblock, which only a repair uses.
+    fn backups(&mut self) {
+        if self.sb.backed_up == 0 {
+            return;
+        }
+        for base in backups(self.sb.blocks) {
+            let block = base + SLOTS[0];
+            let place = format!("backup of the superblock (block {block})");
+            let read = Block::zeroed().and_then(|mut b| {
+                self.st.device().read(block, &mut b)?;
+                Ok(b)
+            });
+            match read.map(|b| Superblock::decode(&b)) {
+                Ok(Ok(b)) if b.node_id == self.sb.node_id && b.uuid == self.sb.uuid => {}
+                Ok(Ok(_)) => self.problem(place, "it belongs to another filesystem"),
+                Ok(Err(why)) => self.problem(place, why.reason),
+                Err(e) => self.problem(place, format_args!("cannot be read: {e:?}")),
+            }
+        }
+    }
+
+    /// Notes damage that loses nothing and that the next mount mends.
+    fn mendable(&mut self, place: impl Display, what: String) {
+        let place = place.to_string();
+        self.report.mendable.push(Problem { place, what });
     }
 
     /// Notes a problem.

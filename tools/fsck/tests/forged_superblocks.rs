@@ -4,22 +4,37 @@
 //! verdict, without a panic. (`tools/engine/tests/damage.rs` does the same to the nodes of trees.)
 
 use kernel::print::{set_level, SILENT};
-use ordofs_engine::engine::format::SB_SLOTS;
+use ordofs_engine::engine::format::places::slot;
+use ordofs_engine::engine::format::superblock::seal;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{crc32c, random_u64, Block};
+use ordofs_engine::os::{random_u64, Block};
 use ordofs_fsck::{check, Options, Overlay};
 use ordofs_testkit::image::make_filesystem;
 
+const BLOCKS: u64 = 70_000;
+
 /// Where the numbers of a superblock are, and their lengths (docs/FORMAT.md, 3).
 fn fields() -> Vec<(usize, usize)> {
-    let counts = [(12, 4), (16, 4), (20, 4), (168, 4), (172, 4)];
-    let features = [(24, 8), (32, 8), (40, 8)];
-    let large = (144..240).step_by(8).filter(|at| *at != 168);
-    let times = (240..288).step_by(8);
+    let counts = [
+        (8, 4),
+        (12, 4),
+        (188, 4),
+        (200, 4),
+        (204, 4),
+        (208, 1),
+        (1544, 4),
+    ];
+    let large = [
+        16, 24, 32, 56, 64, 192, 512, 528, 536, 544, 552, 568, 576, 584, 592, 1536,
+    ];
+    let times = [152, 160, 164, 172, 176, 184].map(|at| (at, 4));
     // A NodePtr: two addresses, the generation, the checksum, the level.
-    let roots = [512, 544, 576].into_iter().chain((1024..2048).step_by(32));
-    let roots = roots.flat_map(|at| {
+    let roots = (1024..1120).step_by(32);
+    let ags = [2048, 2560]
+        .into_iter()
+        .flat_map(|at| (at..at + 480).step_by(32));
+    let roots = roots.chain(ags).flat_map(|at| {
         [
             (at, 8),
             (at + 8, 8),
@@ -28,9 +43,13 @@ fn fields() -> Vec<(usize, usize)> {
             (at + 28, 1),
         ]
     });
-    let large = large.chain(times).map(|at| (at, 8));
-    let all = counts.into_iter().chain(features).chain(large);
-    all.chain(roots).collect()
+    let large = large.map(|at| (at, 8)).into_iter();
+    counts
+        .into_iter()
+        .chain(large)
+        .chain(times)
+        .chain(roots)
+        .collect()
 }
 
 /// A pseudo-random number that is often one of those at which arithmetic goes wrong.
@@ -50,7 +69,7 @@ fn number(rng: &mut impl FnMut(u64) -> u64, old: u64) -> u64 {
 #[test]
 fn a_forged_superblock_has_a_verdict() {
     set_level(SILENT);
-    let empty = MemDisk::new(70_000);
+    let empty = MemDisk::new(BLOCKS);
     make_filesystem(empty.device());
     let fields = fields();
     let seed = random_u64();
@@ -66,9 +85,11 @@ fn a_forged_superblock_has_a_verdict() {
     let (mut refused, mut dirty) = (0, 0);
     for _ in 0..6000 {
         let disk = empty.fork();
-        for slot in SB_SLOTS {
+        for parity in [0, 1] {
             let mut sb = Block::zeroed().expect("memory");
-            disk.device().read(slot, &mut sb).expect("read");
+            disk.device()
+                .read(slot(parity, 0, BLOCKS), &mut sb)
+                .expect("read");
             for _ in 0..=rng(3) {
                 let (at, len) = fields[rng(fields.len() as u64) as usize];
                 let mut old = [0; 8];
@@ -76,9 +97,16 @@ fn a_forged_superblock_has_a_verdict() {
                 let new = number(&mut rng, u64::from_le_bytes(old));
                 sb[at..at + len].copy_from_slice(&new.to_le_bytes()[..len]);
             }
-            let crc = crc32c(0, &sb[12..]);
-            sb[8..12].copy_from_slice(&crc.to_le_bytes());
-            disk.device().write(&[(slot, &sb)]).expect("write");
+            let generation = u64::from_le_bytes(sb[192..200].try_into().expect("8 bytes"));
+            for copy in [0, 1] {
+                // Half of the time what a copy says of itself is left wrong.
+                if rng(2) == 0 {
+                    sb[200..204].copy_from_slice(&(copy as u32).to_le_bytes());
+                }
+                seal(&mut sb, generation);
+                let at = slot(parity, copy, BLOCKS);
+                disk.device().write(&[(at, &sb)]).expect("write");
+            }
         }
         match check(disk.device(), Options { data: true }) {
             Err(_) => refused += 1,

@@ -28,7 +28,7 @@ mod value;
 use anyhow::{anyhow, bail, Context, Result};
 use clap::Parser;
 use ordofs_cli::{complain, say};
-use ordofs_engine::engine::format::{superblock, MAX_BLOCKS, MIN_BLOCKS};
+use ordofs_engine::engine::format::{places, superblock, MAX_BLOCKS, MIN_BLOCKS};
 use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::{FileDisk, Open};
@@ -190,7 +190,8 @@ fn announce(cli: &Cli, blocks: u64, uuid: &[u8; 16]) {
         "  groups  {ags} of up to {}",
         show_size(ag_blocks * BLOCK_SIZE as u64)
     );
-    say!("  log     {} blocks", superblock::log_length(blocks));
+    let (start, len) = places::log_place(blocks);
+    say!("  log     {len} blocks from block {start} on");
 }
 
 fn run(cli: &Cli) -> Result<()> {

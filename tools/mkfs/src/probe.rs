@@ -4,8 +4,8 @@
 //!
 //! Tests: `tests/vm/t/034-mkfs-over-others.sh`.
 
+use ordofs_engine::engine::format::places::{SLOTS, TWIN_BASES};
 use ordofs_engine::engine::format::superblock::SB_MAGIC;
-use ordofs_engine::engine::format::SB_SLOTS;
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::FileDisk;
 use std::io;
@@ -149,9 +149,12 @@ pub fn probe(disk: &FileDisk) -> io::Result<Content> {
     if let Some(what) = probe_end(disk)? {
         return Ok(Content::Foreign(what));
     }
-    for slot in SB_SLOTS {
-        if has(disk, slot * BLOCK_SIZE as u64, &SB_MAGIC)? {
-            return Ok(Content::Ours);
+    for base in std::iter::once(0).chain(TWIN_BASES) {
+        for slot in SLOTS {
+            // The last byte of the magic number is the version of the format.
+            if has(disk, (base + slot) * BLOCK_SIZE as u64, &SB_MAGIC[..7])? {
+                return Ok(Content::Ours);
+            }
         }
     }
     Ok(Content::Nothing)

@@ -27,7 +27,8 @@
 //! Tests: `tools/mkfs/tests/nothing_remains.rs`, `tests/vm/t/034-mkfs-over-others.sh`.
 
 use crate::probe::{has, MAGICS};
-use ordofs_engine::engine::format::{le16, le32, le64, RESERVED_BLOCKS};
+use ordofs_engine::engine::format::places::AREA_BLOCKS;
+use ordofs_engine::engine::format::{le16, le32, le64};
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::FileDisk;
 use std::collections::BTreeSet;
@@ -36,7 +37,7 @@ use std::io;
 const BLOCK: u64 = BLOCK_SIZE as u64;
 
 /// The bytes at the start that mkfs overwrites anyway.
-const HEAD: u64 = RESERVED_BLOCKS * BLOCK;
+const HEAD: u64 = AREA_BLOCKS * BLOCK;
 
 /// Bytes at the end in which other formats keep copies.
 const TAIL: u64 = 1 << 20;

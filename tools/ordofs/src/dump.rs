@@ -13,7 +13,8 @@ use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use ordofs_engine::engine::format::{le32, NodePtr, Superblock, SB_SLOTS};
+use ordofs_engine::engine::format::places;
+use ordofs_engine::engine::format::{le32, NodePtr, Superblock};
 use ordofs_engine::engine::ops::{dir, xattr};
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::{Attrs, S_IFDIR, S_IFLNK, S_IFMT};
@@ -41,7 +42,11 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         None => newest(dev)?,
         Some(i) => {
             let mut b = Block::zeroed().map_err(|e| at("memory", e))?;
-            let block = SB_SLOTS[usize::from(i)];
+            // Without any superblock, the size of the device says where the twins are.
+            let block = Superblock::find(dev).map_or_else(
+                |_| places::slot(u64::from(i), usize::from(i / 2), dev.blocks()),
+                |found| found.copies[usize::from(i)].0.block,
+            );
             dev.read(block, &mut b)
                 .map_err(|e| at(format!("superblock slot {i}"), e))?;
             Superblock::decode(&b).map_err(|r| anyhow!("superblock slot {i}: {}", r.reason))?
@@ -59,8 +64,11 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
     Ok(json!({
         "uuid": uuid(&sb.uuid),
         "label": name(&sb.label[..end]),
+        "node_id": format!("{:016x}", sb.node_id),
         "generation": sb.generation,
-        "state": sb.state,
+        "clean": sb.is_clean(),
+        "mounts": sb.mounts,
+        "backups": sb.backed_up,
         "features": {
             "compat": format!("{:#x}", sb.compat),
             "ro_compat": format!("{:#x}", sb.ro_compat),
@@ -89,7 +97,7 @@ const CACHED_NODES: usize = 256;
 fn store(dev: Device, sb: &Superblock) -> Result<Rc<NodeStore>> {
     let memory = |e| at("memory", e);
     let dev = Shared::new(dev).map_err(memory)?;
-    let st = NodeStore::new(dev, sb.fsid(), CACHED_NODES).map_err(memory)?;
+    let st = NodeStore::new(dev, sb.node_id, CACHED_NODES).map_err(memory)?;
     Ok(Rc::new(st))
 }
 

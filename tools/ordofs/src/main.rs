@@ -74,8 +74,8 @@ enum Dump {
     Superblock {
         /// Device or image file
         device: PathBuf,
-        /// Slot 0 or 1
-        #[arg(long, value_parser = clap::value_parser!(u8).range(0..2))]
+        /// Slot: 0 or 1, or their twins, 2 and 3
+        #[arg(long, value_parser = clap::value_parser!(u8).range(0..4))]
         slot: Option<u8>,
     },
     /// A tree: its nodes and records

@@ -38,6 +38,12 @@ pub trait Backend: Send + Sync {
     fn flush(&self) -> Result;
     /// Writes one block and makes this write durable, and no other.
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result;
+    /// [`write_fua`](Self::write_fua) for several blocks at the same time.
+    fn write_fua_all(&self, reqs: &[(u64, &Block)]) -> Result {
+        reqs.iter().fold(Ok(()), |result, (block, data)| {
+            result.and(self.write_fua(*block, data))
+        })
+    }
     /// Discards a range: its content is no longer needed.
     fn discard(&self, start: u64, len: u64) -> Result;
 }
@@ -140,10 +146,10 @@ impl Device {
         self.flush()
     }
 
-    /// Writes one block, which is durable when this returns.
-    pub fn write_fua(&self, block: u64, data: &Block) -> Result {
-        self.check_write(block, 1)?;
-        self.note(self.0.write_fua(block, data))
+    /// Writes blocks, at the same time; they are durable when this returns.
+    pub fn write_fua(&self, reqs: &[(u64, &Block)]) -> Result {
+        let checked = reqs.iter().try_for_each(|(b, _)| self.check_write(*b, 1));
+        self.note(checked.and_then(|()| self.0.write_fua_all(reqs)))
     }
 
     /// Discards a range.

@@ -15,7 +15,7 @@ pub const SIZE: usize = 4096;
 /// Bytes of a batch's header, and where in it is what.
 pub const HEADER: usize = 64;
 pub const SUM: usize = 4;
-pub const FSID: usize = 8;
+pub const NODE_ID: usize = 8;
 pub const NUMBER: usize = 16;
 pub const POSITION: usize = 24;
 pub const FLUSHED: usize = 32;

@@ -10,7 +10,7 @@ use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::{Extent, HEADER};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS, RESERVED_BLOCKS};
+use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::ops::dir;
 use ordofs_engine::engine::volume::mount::{read_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::*;
@@ -224,18 +224,18 @@ pub fn fsck(disk: &MemDisk) -> BTreeMap<u64, Found> {
     let device = Shared::new(disk.device()).unwrap();
     let mut w = Walker {
         disk,
-        store: NodeStore::new(device, sb.fsid(), 1024).unwrap(),
+        store: NodeStore::new(device, sb.node_id, 1024).unwrap(),
         owner: BTreeMap::new(),
         found: BTreeMap::new(),
         linked: BTreeMap::from([(sb.root_ino, 2)]),
         must_be_orphans: BTreeSet::new(),
         sb,
     };
-    for b in 0..RESERVED_BLOCKS {
-        w.claim(b, "reserved");
-    }
-    for b in w.sb.log_start..w.sb.log_start + w.sb.log_len {
-        w.claim(b, "log");
+    let areas: Vec<_> = w.sb.fixed_areas().collect();
+    for (start, len) in areas {
+        for b in start..start + len {
+            w.claim(b, "superblocks or log");
+        }
     }
     let inodes = tree_of(INODE_TREE, w.sb.inode_root);
     for (ino, v) in w.items(&inodes, "inode tree") {

@@ -53,6 +53,22 @@ pub const DURABLE: &[Action] = &[
         .after(work)
         .durable(),
     whole("sync", |b| b.fs.sync()).after(work).durable(),
+    whole("close", |b| b.fs.close(Backups::Daily))
+        .after(work)
+        .durable(),
+    whole("close and go on", |b| {
+        b.fs.close(Backups::Now)?;
+        b.fs.sync_inode(&b.file)
+    })
+    .after(work)
+    .durable(),
+    whole("label", |b| {
+        let mut label = [0; 64];
+        label[..4].copy_from_slice(b"name");
+        b.fs.set_label(label)
+    })
+    .after(work)
+    .durable(),
     whole("sync with discard", |b| {
         b.fs.set_discard(true);
         b.fs.sync()

@@ -2,6 +2,7 @@
 
 //! Changes on the device that no checksum gives away.
 
+use ordofs_engine::engine::format::superblock::seal;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Block;
 use std::vec::Vec;
@@ -52,8 +53,8 @@ pub fn forge(disk: &MemDisk, block: u64, mut data: [u8; 4096]) {
         if d.starts_with(b"ORDN") {
             forge(disk, b, d);
         } else if d.starts_with(b"OrdoFS") {
-            let crc = ordofs_engine::os::crc32c(0, &d[12..]);
-            d[8..12].copy_from_slice(&crc.to_le_bytes());
+            let generation = u64::from_le_bytes(d[192..200].try_into().expect("8 bytes"));
+            seal(&mut d, generation);
             put(disk, b, &d);
         }
     }

@@ -16,11 +16,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
 pub const BLOCKS: u64 = 1 << 20;
-pub const FSID: u64 = 0x1122_3344_5566_7788;
+pub const NODE_ID: u64 = 0x1122_3344_5566_7788;
 pub const ID: TreeId = TreeId::new(TreeKind::Extent, 77);
 
 pub fn store(disk: &MemDisk, nodes: usize) -> NodeStore {
-    NodeStore::new(Shared::new(disk.device()).unwrap(), FSID, nodes).unwrap()
+    NodeStore::new(Shared::new(disk.device()).unwrap(), NODE_ID, nodes).unwrap()
 }
 
 /// Blocks in use, with the lowest free ones handed out first: freed blocks are reused soon.
@@ -51,8 +51,8 @@ pub struct Sink<'a> {
 }
 
 impl NodeSink for Sink<'_> {
-    fn fsid(&self) -> u64 {
-        FSID
+    fn node_id(&self) -> u64 {
+        NODE_ID
     }
     fn generation(&self) -> u64 {
         self.generation

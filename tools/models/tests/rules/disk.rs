@@ -137,6 +137,13 @@ struct State {
     cuts: Vec<Cut>,
 }
 
+impl State {
+    fn make_durable(&mut self, block: u64, data: &Data) {
+        self.volatile.retain(|(b, _)| *b != block);
+        self.durable.delta.insert(block, Content::new(data));
+    }
+}
+
 struct Inner {
     state: Mutex<State>,
     /// Accessed where the schedule may switch to another task.
@@ -299,10 +306,20 @@ impl ordofs_models::os::Backend for Disk {
     fn write_fua(&self, block: u64, data: &Data) -> Result {
         self.work();
         self.may_fail_now();
+        self.state().make_durable(block, data);
+        self.turn();
+        Ok(())
+    }
+
+    /// In one step: the crash simulator has what lies in between.
+    fn write_fua_all(&self, reqs: &[(u64, &ordofs_models::os::Block)]) -> Result {
+        self.work();
+        self.may_fail_now();
         {
             let mut s = self.state();
-            s.volatile.retain(|(b, _)| *b != block);
-            s.durable.delta.insert(block, Content::new(data));
+            for (block, data) in reqs {
+                s.make_durable(*block, data);
+            }
         }
         self.turn();
         Ok(())
