@@ -106,7 +106,9 @@ pub struct Fs {
     /// The superblock on disk says that the filesystem was unmounted cleanly. Then a mount does
     /// not read the log, so no transaction begins before a commit has taken that back. Set inside
     /// the barrier, and cleared when such a commit is durable.
-    pub(crate) closed: AtomicBool,
+    pub(crate) marked_clean: AtomicBool,
+    /// A copy of a superblock is not as it should be: a commit comes as soon as the mount may write.
+    pub(crate) mend: AtomicBool,
     /// The fsync log.
     pub(crate) log: Log,
     /// The log is being replayed: all changes are one transaction.
@@ -152,7 +154,8 @@ impl Fs {
             hash_key: p.hash_key,
             read_only: AtomicBool::new(p.opts.read_only),
             forbidden: p.forbidden,
-            closed: AtomicBool::new(p.commit.sb.is_clean()),
+            marked_clean: AtomicBool::new(p.commit.sb.is_clean()),
+            mend: AtomicBool::new(false),
             log: Log::new(&p.commit.sb)?,
             replaying: AtomicBool::new(false),
             opts: Mutex::new(&lock_class::OPTIONS, p.opts)?,

@@ -85,6 +85,10 @@ impl OrdoFs {
 
     /// Does what mounting read-only left undone.
     fn clean_up(&self) -> Result {
+        {
+            let _nofs = NoFs::enter();
+            self.engine.mend_superblocks()?;
+        }
         if self.uncleaned.load(Ordering::Relaxed) {
             let _nofs = NoFs::enter();
             self.engine.clean_orphans()?;
@@ -172,7 +176,7 @@ impl MountOperations for OrdoFs {
             fs.sync(SyncUntil::Durable)?;
             {
                 let _nofs = NoFs::enter();
-                fs.engine.close(engine::Backups::Daily)?;
+                fs.engine.mark_clean(engine::Backups::Daily)?;
             }
             fs.engine.set_read_only(true);
             fs.stop_committer();

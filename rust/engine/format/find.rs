@@ -9,10 +9,7 @@
 
 use super::places::{backups, slot, twin_base, COPIES, SLOTS, TWIN_BASES};
 use super::slots::{self, Copy, Doubt, Place, State, ALL_SLOTS};
-use super::superblock::{
-    blocks_of, has_magic, refuse, sector_generation, Refusal, NOT_OURS, SB_MAGIC, SB_MAGIC_1,
-    SECTORS,
-};
+use super::superblock::{has_magic, refuse, Refusal, NOT_OURS, SB_MAGIC, SB_MAGIC_1};
 use super::{Superblock, MIN_BLOCKS};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::{Block, Device};
@@ -31,13 +28,10 @@ pub struct Found {
 }
 
 impl Found {
-    /// The copies of the newest superblock that are not as they should be.
-    pub fn missing(&self) -> impl Iterator<Item = Place> + '_ {
-        let slot = (self.sb.generation & 1) as usize;
-        self.copies
-            .iter()
-            .filter(move |(place, state)| place.number % 2 == slot && *state != State::Intact)
-            .map(|(place, _)| *place)
+    /// Whether a commit should come soon, because a copy is not as it should be.
+    pub fn needs_commit(&self) -> bool {
+        self.copies.iter().any(|(_, state)| *state != State::Intact)
+            || self.next > self.sb.generation.saturating_add(1)
     }
 }
 
@@ -58,20 +52,26 @@ fn read_copy(dev: &Device, number: usize, base: u64) -> Result<Copy, Refusal> {
 }
 
 /// Reads the twins. Where they are follows from the size of the filesystem, which the primary
-/// superblocks say; without them, they are at the base where a good sector is.
+/// superblocks say; without them, they are at the base that fits the size that they say themselves.
 fn read_twins(dev: &Device, primary: &[Copy; 2]) -> Result<[Copy; 2], Refusal> {
     let twins = |base| Ok([read_copy(dev, 2, base)?, read_copy(dev, 3, base)?]);
-    if let Some(blocks) = primary.iter().find_map(|c| blocks_of(&c.bytes)) {
+    if let Some(blocks) = primary.iter().find_map(Copy::blocks) {
         return twins(twin_base(blocks));
     }
-    let good = |c: &Copy| (0..SECTORS).any(|k| sector_generation(&c.bytes, k).is_some());
+    let mut found = None;
     for base in TWIN_BASES {
-        let found = twins(base)?;
-        if found.iter().any(good) {
-            return Ok(found);
+        let here = twins(base)?;
+        // A file, or what is left of an older filesystem, may look like twins.
+        let fits = |c: &Copy| c.blocks().is_some_and(|blocks| twin_base(blocks) == base);
+        if here.iter().any(fits) && found.replace(here).is_some() {
+            let reason = "there are twins of two superblocks and no primary one";
+            return Err(refuse(EUCLEAN, reason));
         }
     }
-    twins(twin_base(dev.blocks()))
+    match found {
+        Some(found) => Ok(found),
+        None => twins(twin_base(dev.blocks())),
+    }
 }
 
 /// Why there is no superblock in any copy.
@@ -148,13 +148,6 @@ impl Superblock {
             COPIES
         };
         dev.write_fua(both.get(..some).unwrap_or(&both))
-    }
-
-    /// Writes one copy of this superblock again, with FUA.
-    pub fn write_copy(&self, dev: &Device, place: Place) -> Result {
-        let mut b = Block::zeroed()?;
-        self.encode((place.number / 2) as u32, &mut b);
-        dev.write_fua(&[(place.block, &b)])
     }
 
     /// Writes the backups, and flushes.

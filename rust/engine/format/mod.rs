@@ -53,6 +53,9 @@ pub const MIN_BLOCKS: u64 = 4096;
 pub const MAX_BLOCKS: u64 = 1 << 50;
 const _: () = assert!(MAX_BLOCKS <= (i64::MAX as u64) >> BLOCK_SHIFT);
 
+/// The greatest generation. No filesystem ever reaches it.
+pub const MAX_GENERATION: u64 = 1 << 62;
+
 /// The limit of inode numbers, exclusive.
 pub const MAX_INO: u64 = 1 << 62;
 

@@ -27,7 +27,7 @@
 
 use super::places::COPIES;
 use super::superblock::{
-    has_magic, identity, same_filesystem, sector_generation, SB_MAGIC, SECTOR, SECTORS,
+    blocks_of, has_magic, identity, same_filesystem, sector_generation, SB_MAGIC, SECTOR, SECTORS,
 };
 use super::BLOCK_SIZE;
 use crate::os::Block;
@@ -77,6 +77,8 @@ pub(super) struct Copy {
     pub(super) unread: bool,
     /// The low half of the generation of each good sector.
     sectors: [Option<u32>; SECTORS],
+    /// The sectors that are all zero.
+    zero: [bool; SECTORS],
     /// The generation, if the copy is whole.
     whole: Option<u64>,
     /// The damage, if the copy is whole but does not belong here.
@@ -92,11 +94,16 @@ impl Copy {
                 *low = sector_generation(&bytes, k);
             }
         }
+        let mut zero = [false; SECTORS];
+        for (zero, sector) in zero.iter_mut().zip(bytes.chunks_exact(SECTOR)) {
+            *zero = !unread && sector.iter().all(|x| *x == 0);
+        }
         let mut copy = Self {
             place,
             bytes,
             unread,
             sectors,
+            zero,
             whole: None,
             foreign: None,
         };
@@ -133,18 +140,26 @@ impl Copy {
         self.whole = None;
     }
 
-    /// Whether a sector is as mkfs left it before the first superblock was written here.
-    fn never_written(&self) -> bool {
-        !self.unread && self.bytes.iter().all(|x| *x == 0)
+    /// The blocks of the filesystem, if this copy has a good sector that says so.
+    pub(super) fn blocks(&self) -> Option<u64> {
+        blocks_of(&self.bytes).filter(|_| !self.unread)
     }
 
-    /// The state of the copy, where the newest whole one of its slot has this generation.
-    fn state(&self, expected: Option<u64>) -> State {
+    /// Whether a sector is as mkfs left it before the first superblock was written here, where `g`
+    /// is the newest generation.
+    fn never_written(&self, k: usize, g: u64) -> bool {
+        g == 1 && self.foreign.is_none() && self.zero.get(k) == Some(&true)
+    }
+
+    /// The state of the copy, where the newest whole one of its slot has generation `expected`, and
+    /// that of all slots `g`.
+    fn state(&self, expected: Option<u64>, g: u64) -> State {
+        let bad = |(k, low): (usize, &Option<u32>)| low.is_none() && !self.never_written(k, g);
         if self.unread {
             State::Unread
         } else if let Some(why) = self.foreign {
             State::Damaged(why)
-        } else if self.sectors.iter().any(|s| s.is_none()) {
+        } else if self.sectors.iter().enumerate().any(bad) {
             State::Damaged("the checksum of a sector is wrong")
         } else if self.whole.is_some() && self.whole == expected {
             State::Intact
@@ -251,14 +266,13 @@ pub(super) fn judge(copies: &[Copy; ALL_SLOTS], g: u64, other: Option<u64>) -> V
     let (mut later, mut two, mut older) = (None, false, other.is_some());
     for (state, c) in states.iter_mut().zip(copies) {
         let ours = c.slot() == (g & 1) as usize;
-        *state = c.state(if ours { Some(g) } else { other });
-        if g == 1 && c.never_written() {
-            // mkfs was cut off between its first two commits.
-            *state = State::Torn;
-            older = true;
-            continue;
-        }
-        for low in c.sectors {
+        *state = c.state(if ours { Some(g) } else { other }, g);
+        for (k, low) in c.sectors.into_iter().enumerate() {
+            if c.never_written(k, g) {
+                // mkfs, or the first commit after it, was cut off.
+                older |= !ours;
+                continue;
+            }
             let Some(f) = low.and_then(|low| full(g, low, c.slot())) else {
                 unknown = true;
                 continue;
@@ -271,10 +285,10 @@ pub(super) fn judge(copies: &[Copy; ALL_SLOTS], g: u64, other: Option<u64>) -> V
             }
         }
     }
-    let unread = copies.iter().filter(|c| c.slot() != (g & 1) as usize);
+    let mut others = copies.iter().filter(|c| c.slot() != (g & 1) as usize);
     let doubt = match older || two {
         true => None,
-        false if unread.fold(true, |all, c| all && c.unread) => Some(Doubt::Unread),
+        false if others.all(|c| c.unread) => Some(Doubt::Unread),
         false => Some(Doubt::Damaged),
     };
     let next = newest.saturating_add(if unknown { 2 } else { 1 });

@@ -54,10 +54,11 @@
 //! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
 //! `tools/fsck/tests/forged_superblocks.rs`.
 
-use super::places::{areas, meets_areas, AREA_BLOCKS};
+use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
-    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
+    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN,
+    VERSION,
 };
 use crate::os::{crc32c, Time};
 use kernel::prelude::*;
@@ -125,11 +126,12 @@ const O_AG_BLOCKS: usize = 3 * SECTOR;
 const O_AGS: usize = 3 * SECTOR + 8;
 const O_AG_ROOTS: usize = 4 * SECTOR;
 /// What must be zero in the first three sectors.
-const ZEROS: [core::ops::Range<usize>; 4] = [
+const ZEROS: [core::ops::Range<usize>; 5] = [
     END_0..SECTOR_FIELDS,
     O_BLOCKS + 8..O_LOG_START,
     O_LOG_SEQ + 8..O_NEXT_INO,
     END_1..SECTOR + SECTOR_FIELDS,
+    O_ROOTS + ROOTS * NODE_PTR_LEN..2 * SECTOR + SECTOR_FIELDS,
 ];
 const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 12 == O_STATE);
 const _: () = assert!(2 + SPARE_ROOTS == ROOTS && MAX_AGS <= (SECTORS - 4) * ROOTS);
@@ -258,7 +260,7 @@ fn sector_sum(k: usize, sector: &[u8]) -> u32 {
 
 /// The low half of the generation that sector `k` of a block carries; `None` if its checksum is
 /// wrong.
-pub(super) fn sector_generation(b: &[u8; BLOCK_SIZE], k: usize) -> Option<u32> {
+pub fn sector_generation(b: &[u8; BLOCK_SIZE], k: usize) -> Option<u32> {
     let sector = b.get(k * SECTOR..)?.get(..SECTOR)?;
     (le32(sector, SECTOR - 4)? == sector_sum(k, sector)).then_some(())?;
     le32(sector, SECTOR_FIELDS)
@@ -408,50 +410,52 @@ impl Superblock {
             })
         };
         let used_ags = usize::try_from(self.ag_count).unwrap_or(usize::MAX);
-        Some(if self.generation == 0 || self.generation > 1 << 62 {
-            "impossible generation"
-        } else if self.log_pos > 1 << 62 || self.log_seq > 1 << 62 {
-            "impossible position of the log"
-        } else if self.blocks < MIN_BLOCKS || self.blocks > MAX_BLOCKS {
-            "impossible size of the filesystem"
-        } else if self.ag_blocks == 0 || self.ag_blocks % GROUP_BLOCKS != 0 {
-            "impossible size of the allocation groups"
-        } else if used_ags == 0
-            || used_ags > MAX_AGS
-            || self.blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
-        {
-            "impossible number of allocation groups"
-        } else if !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
-            || self.log_start.checked_add(self.log_len).is_none_or(|end| {
-                end > self.blocks || meets_areas(self.blocks, self.log_start, end)
-            })
-        {
-            "impossible place of the log"
-        } else if self.free > self.blocks {
-            "more free blocks than blocks"
-        } else if self.next_ino > MAX_INO {
-            "impossible next inode number"
-        } else if self.root_ino == 0 || self.root_ino >= self.next_ino {
-            "impossible inode number of the root directory"
-        } else if self.inodes == 0 || self.inodes >= self.next_ino {
-            "impossible number of inodes"
-        } else if self.state & !STATE_CLEAN != 0 {
-            "unknown state flags"
-        } else if !label_is_good(&self.label) {
-            "malformed label"
-        } else if self.inode_root.is_none() {
-            "no inode tree"
-        } else if bad_root(&self.inode_root) || bad_root(&self.orphan_root) {
-            "impossible root of a tree"
-        } else if self.spare_roots.iter().any(|r| r.is_some()) {
-            "a reserved root is in use"
-        } else if self.ag_roots.iter().any(bad_root)
-            || self.ag_roots.iter().skip(used_ags).any(|r| r.is_some())
-        {
-            "impossible root of an allocation tree"
-        } else {
-            return None;
-        })
+        Some(
+            if self.generation == 0 || self.generation > MAX_GENERATION {
+                "impossible generation"
+            } else if self.log_pos > 1 << 62 || self.log_seq > 1 << 62 {
+                "impossible position of the log"
+            } else if self.blocks < MIN_BLOCKS || self.blocks > MAX_BLOCKS {
+                "impossible size of the filesystem"
+            } else if self.ag_blocks == 0 || self.ag_blocks % GROUP_BLOCKS != 0 {
+                "impossible size of the allocation groups"
+            } else if used_ags == 0
+                || used_ags > MAX_AGS
+                || self.blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
+            {
+                "impossible number of allocation groups"
+            } else if !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
+                || self.log_start.checked_add(self.log_len).is_none_or(|end| {
+                    end > self.blocks || meets_areas(self.blocks, self.log_start, end)
+                })
+            {
+                "impossible place of the log"
+            } else if self.free > self.blocks {
+                "more free blocks than blocks"
+            } else if self.next_ino > MAX_INO {
+                "impossible next inode number"
+            } else if self.root_ino == 0 || self.root_ino >= self.next_ino {
+                "impossible inode number of the root directory"
+            } else if self.inodes == 0 || self.inodes >= self.next_ino {
+                "impossible number of inodes"
+            } else if self.state & !STATE_CLEAN != 0 {
+                "unknown state flags"
+            } else if !label_is_good(&self.label) {
+                "malformed label"
+            } else if self.inode_root.is_none() {
+                "no inode tree"
+            } else if bad_root(&self.inode_root) || bad_root(&self.orphan_root) {
+                "impossible root of a tree"
+            } else if self.spare_roots.iter().any(|r| r.is_some()) {
+                "a reserved root is in use"
+            } else if self.ag_roots.iter().any(bad_root)
+                || self.ag_roots.iter().skip(used_ags).any(|r| r.is_some())
+            {
+                "impossible root of an allocation tree"
+            } else {
+                return None;
+            },
+        )
     }
 
     /// Encodes a copy of the superblock: 0 is the primary one, 1 the twin, and backups follow.
@@ -535,6 +539,11 @@ impl Superblock {
             areas(self.blocks).map(|start| (start, AREA_BLOCKS)),
             core::iter::once(log),
         )
+    }
+
+    /// Whether the filesystem is large enough for backups.
+    pub fn has_backups(&self) -> bool {
+        backups(self.blocks).next().is_some()
     }
 
     /// Whether the filesystem was unmounted cleanly.

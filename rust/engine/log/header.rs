@@ -25,7 +25,7 @@
 //!
 //! Tests: tools/engine/tests/log_format.rs (bytes, every bit), log_damage.rs, log_recovery.rs.
 
-use crate::engine::format::{le32, le64, put, BLOCK_SIZE};
+use crate::engine::format::{le32, le64, put, BLOCK_SIZE, MAX_GENERATION};
 use crate::engine::mutant::{self, Mutant};
 use crate::os::crc32c;
 
@@ -108,7 +108,10 @@ pub fn decode(b: &[u8], node_id: u64, pos: u64) -> Option<Header> {
     let (seq, flushed, flags) = (le64(b, 16)?, le64(b, 32)?, le32(b, 44)?);
     let len = le32(b, 40)? as usize;
     let itself = flushed == seq && mutant::is(Mutant::LogFlushedOwn);
-    let possible = (flushed < seq || itself) && (1..=MAX_PAYLOAD).contains(&len);
+    let generation = le64(b, 48)?;
+    let possible = (flushed < seq || itself)
+        && (1..=MAX_PAYLOAD).contains(&len)
+        && generation <= MAX_GENERATION;
     if !possible || flags & !DATA_DURABLE != 0 {
         return None;
     }
@@ -117,7 +120,7 @@ pub fn decode(b: &[u8], node_id: u64, pos: u64) -> Option<Header> {
             pos,
             seq,
             flushed,
-            generation: le64(b, 48)?,
+            generation,
             data_durable: flags & DATA_DURABLE != 0,
         },
         len,

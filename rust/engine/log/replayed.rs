@@ -55,7 +55,8 @@ impl Replayed {
     /// damaged: a new batch of the same number in its place would make old batches behind it part
     /// of the new log.
     pub fn changes(&self) -> bool {
-        self.batches > 0 || self.disbelieved || self.damaged.is_some()
+        let newer = self.newer.is_some();
+        self.batches > 0 || self.disbelieved || self.damaged.is_some() || newer
     }
 
     /// The reason why the mount must be read-only, if it must.

@@ -3,7 +3,7 @@
 //! The log area as a ring of batches: writing one, and reading one.
 //!
 //! A position counts the log blocks that were ever written; modulo the length of the area it is a
-//! place in the ring. A batch starts at a block with its [`header`](super::header) and takes as many
+//! place in the ring. A batch starts at a block with its [`super::header`] and takes as many
 //! blocks as it needs; the rest of the last one is zero.
 //!
 //! Positions and lengths of areas are in blocks, lengths of payloads in bytes. The functions take

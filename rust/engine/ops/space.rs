@@ -143,8 +143,8 @@ impl Fs {
                 meta.end_cut();
                 return Ok(());
             }
-            // Also after an error, because a part may be gone.
-            if inode.kind() == S_IFREG {
+            // Also after an error, because a part may be gone. Nothing is mapped at the limit.
+            if inode.kind() == S_IFREG && from < MAX_FILE_BLOCKS {
                 meta.begin_cut(from);
             }
             r?;

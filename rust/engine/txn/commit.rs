@@ -56,7 +56,7 @@ use kernel::prelude::*;
 /// The age of the backups of the superblock, in seconds, at which an unmount writes them anew.
 const BACKUP_SECONDS: u64 = 86_400;
 
-/// Whether [`Fs::close`] writes the backups of the superblock.
+/// Whether [`Fs::mark_clean`] writes the backups of the superblock.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Backups {
     /// Yes.
@@ -67,13 +67,13 @@ pub enum Backups {
 
 /// What a commit does when nothing is dirty.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum IfClean {
+pub(crate) enum IfIdle {
     /// Nothing: all is durable.
     Nothing,
     /// It writes a superblock all the same.
     Commit,
     /// The same, and the superblock says that the filesystem was unmounted cleanly.
-    Close,
+    MarkClean,
 }
 
 /// The most nodes that one write request holds.
@@ -169,7 +169,7 @@ impl Fs {
     /// filesystem down.
     pub fn sync(&self) -> Result {
         let target = self.running_generation();
-        self.commit_upto(target, IfClean::Nothing)
+        self.commit_upto(target, IfIdle::Nothing)
     }
 
     /// Makes an inode durable: its data, attributes and names, and with them every earlier
@@ -199,15 +199,15 @@ impl Fs {
 
     /// Commits unless generation `target` is durable already; does nothing during replay and on a
     /// read-only mount. Group commit: a task that waited for the mutex while another commit
-    /// included its changes finds generation `target` durable and returns. `even_if_clean` commits
+    /// included its changes finds generation `target` durable and returns. `even_if_idle` commits
     /// if no inode is dirty, too. Must not be called inside a transaction.
-    pub(crate) fn commit_upto(&self, target: u64, if_clean: IfClean) -> Result {
+    pub(crate) fn commit_upto(&self, target: u64, if_idle: IfIdle) -> Result {
         let mut strict = None;
         loop {
             // Before the commit mutex is taken: paying waits for writes in flight, and a completion
             // that is short of space commits.
             self.pay_owed();
-            if self.try_commit(target, if_clean)? {
+            if self.try_commit(target, if_idle)? {
                 return Ok(());
             }
             strict.get_or_insert_with(|| self.owed.be_strict());
@@ -216,18 +216,19 @@ impl Fs {
 
     /// Commits if the superblock on disk says that the filesystem was unmounted cleanly. Until that
     /// is taken back no transaction may begin: the next mount would not read its records in the log.
-    /// Nothing is owed then, and nothing is dirty. Must not be called inside a transaction.
-    pub(super) fn open(&self) -> Result {
-        if !self.closed.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
+    /// So nothing is dirty; a rename that is about to begin may owe data. Must not be called inside
+    /// a transaction.
+    pub(super) fn clear_clean_mark(&self) -> Result {
+        if !self.marked_clean.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
             return Ok(());
         }
         let mut c = self.commit.lock();
         self.readable()?;
-        if !self.closed.load(Ordering::Acquire) {
+        if !self.marked_clean.load(Ordering::Acquire) {
             return Ok(());
         }
         let _nofs = NoFs::enter();
-        let r = self.commit_locked(&mut c, IfClean::Commit);
+        let r = self.commit_locked(&mut c, IfIdle::Commit);
         if r.is_err() {
             self.abort("commit failed");
         }
@@ -238,8 +239,8 @@ impl Fs {
     /// cleanly, before an unmount or a remount that makes it read-only. Writes the backups of the
     /// superblock if `backups` says so, or if they are older than a day. Must not be called inside a
     /// transaction; the next one takes it back.
-    pub fn close(&self, backups: Backups) -> Result {
-        if self.read_only.load(Ordering::Acquire) || self.closed.load(Ordering::Acquire) {
+    pub fn mark_clean(&self, backups: Backups) -> Result {
+        if self.read_only.load(Ordering::Acquire) || self.marked_clean.load(Ordering::Acquire) {
             return self.readable();
         }
         let due = {
@@ -247,16 +248,17 @@ impl Fs {
             let today = u64::try_from(now().sec).unwrap_or(0);
             let age = today.abs_diff(c.sb.backed_up);
             let due = backups == Backups::Now || age >= BACKUP_SECONDS;
+            let due = due && c.sb.has_backups();
             if due {
                 c.sb.backed_up = today;
             }
             due
         };
-        self.commit_upto(self.running_generation(), IfClean::Close)?;
-        if due {
-            self.write_backups();
+        self.commit_upto(self.running_generation(), IfIdle::MarkClean)?;
+        match due {
+            true => self.write_backups(),
+            false => Ok(()),
         }
-        Ok(())
     }
 
     /// Changes the label, by a commit. EINVAL for one that is not UTF-8, padded with zeros. EROFS.
@@ -268,36 +270,37 @@ impl Fs {
         {
             let mut c = self.commit.lock();
             c.sb.label = label;
-            c.sb.backed_up = u64::try_from(now().sec).unwrap_or(0);
+            if c.sb.has_backups() {
+                c.sb.backed_up = u64::try_from(now().sec).unwrap_or(0);
+            }
+            *self.label.lock() = label;
         }
-        self.commit_upto(self.running_generation(), IfClean::Commit)?;
-        *self.label.lock() = label;
-        self.write_backups();
-        Ok(())
+        self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+        self.write_backups()
     }
 
-    /// Writes the backups of the superblock. Only a repair reads them, so an error is a warning.
-    fn write_backups(&self) {
+    /// Writes the backups of the superblock. As after any write that failed, an error shuts the
+    /// filesystem down; the last commit is durable.
+    fn write_backups(&self) -> Result {
         let c = self.commit.lock();
-        if let Err(e) = c.sb.write_backups(self.node_store.device()) {
-            pr_warn!(
-                "{}: backups of the superblock could not be written: {:?}\n",
-                self.device_name(),
-                e
-            );
+        self.readable()?;
+        let r = c.sb.write_backups(self.node_store.device());
+        if r.is_err() {
+            self.abort("cannot write the backups of the superblock");
         }
+        r
     }
 
     /// [`Fs::sync`] for completions of I/O. A completion must not wait for data in flight, which
     /// may be its own, so this does nothing while a rename owes data that is in flight.
     pub(crate) fn sync_unless_owed(&self) -> Result {
-        self.try_commit(self.running_generation(), IfClean::Nothing)?;
+        self.try_commit(self.running_generation(), IfIdle::Nothing)?;
         Ok(())
     }
 
     /// One attempt of [`Fs::commit_upto`]. Returns false if the caller must pay debts of renames
     /// first.
-    fn try_commit(&self, target: u64, if_clean: IfClean) -> Result<bool> {
+    fn try_commit(&self, target: u64, if_idle: IfIdle) -> Result<bool> {
         self.readable()?;
         // Replay is one transaction. A commit in the middle of it would make a part of the log
         // durable under a new superblock, and the next replay would skip the rest as older than
@@ -307,15 +310,15 @@ impl Fs {
         }
         let mut c = self.commit.lock();
         self.readable()?;
-        let done = match if_clean {
-            IfClean::Close => self.closed.load(Ordering::Acquire),
+        let done = match if_idle {
+            IfIdle::MarkClean => self.marked_clean.load(Ordering::Acquire),
             _ => self.durable_generation() >= target,
         };
-        if done || (self.dirty.lock().is_empty() && if_clean == IfClean::Nothing) {
+        if done || (self.dirty.lock().is_empty() && if_idle == IfIdle::Nothing) {
             return Ok(true);
         }
         let _nofs = NoFs::enter();
-        let r = self.commit_locked(&mut c, if_clean);
+        let r = self.commit_locked(&mut c, if_idle);
         if r.is_err() {
             self.abort("commit failed");
         }
@@ -326,11 +329,13 @@ impl Fs {
     /// takes no lock that may be held across a read: of an inode only `ordered`, and of an AG none.
     /// Returns `None` if a rename owes data that is in flight, which the caller must wait for
     /// first.
-    fn freeze(&self, if_clean: IfClean) -> Result<Option<Frozen>> {
+    fn freeze(&self, if_idle: IfIdle) -> Result<Option<Frozen>> {
         // An operation that aborts does so before it leaves the barrier. So if it left a change
         // half done, this check finds the shutdown, and no commit includes that change.
         self.readable()?;
-        if self.owed.in_flight() {
+        // While the superblock is marked as clean, a rename that owes data has not begun, and waits
+        // for this commit.
+        if !self.marked_clean.load(Ordering::Acquire) && self.owed.in_flight() {
             return Ok(None);
         }
         let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
@@ -346,10 +351,10 @@ impl Fs {
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
         let log = self.log.freeze();
-        let close = if_clean == IfClean::Close;
+        let close = if_idle == IfIdle::MarkClean;
         if close {
             // Inside the barrier: a task that enters it from now on sees this, and commits first.
-            self.closed.store(true, Ordering::Release);
+            self.marked_clean.store(true, Ordering::Release);
         }
         Ok(Some(Frozen {
             close,
@@ -422,7 +427,7 @@ impl Fs {
         let _nofs = NoFs::enter();
         let r = self.barrier.exclusive_then(
             || {
-                let Some(f) = self.freeze(IfClean::Commit)? else {
+                let Some(f) = self.freeze(IfIdle::Commit)? else {
                     return Ok(None);
                 };
                 self.commit_frozen(&mut c, f)?;
@@ -438,8 +443,8 @@ impl Fs {
 
     /// Freezes the running transaction and commits it. Returns false if the caller must pay debts
     /// of renames first. After an error the caller shuts the filesystem down.
-    fn commit_locked(&self, c: &mut CommitState, if_clean: IfClean) -> Result<bool> {
-        match self.barrier.exclusive(|| self.freeze(if_clean))? {
+    fn commit_locked(&self, c: &mut CommitState, if_idle: IfIdle) -> Result<bool> {
+        match self.barrier.exclusive(|| self.freeze(if_idle))? {
             Some(f) => self.commit_frozen(c, f).map(|()| true),
             None => Ok(false),
         }
@@ -517,7 +522,7 @@ impl Fs {
             self.space.reserve_forced(diff.unsigned_abs());
         }
         if !f.close {
-            self.closed.store(false, Ordering::Release);
+            self.marked_clean.store(false, Ordering::Release);
         }
         self.durable.store(f.generation, Ordering::Release);
         trace::commit_durable(self.dev(), f.generation, allocated);

@@ -401,6 +401,8 @@ impl Fs {
         if data_durable && !mutant::is(Mutant::LogFlagOnly) {
             // EIO, so that the caller does not try a commit: see `ring::write`.
             device.flush().map_err(|_| EIO)?;
+            // An earlier flush that failed may have cost the data.
+            self.check_device()?;
         }
         let at = self.batch_of(taken, data_durable);
         let (area, records) = (self.log.area, &taken.records);

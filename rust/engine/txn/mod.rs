@@ -196,7 +196,7 @@ impl Fs {
         if !self.enter(blocks, Priority::Reclaim)? {
             self.sync_unless_owed()?;
             if !self.enter(blocks, Priority::Reclaim)? {
-                self.enter_open()?;
+                self.enter_unmarked()?;
                 self.space.reserve_forced(blocks);
             }
         }
@@ -205,7 +205,7 @@ impl Fs {
 
     /// Enters the barrier with `n` blocks reserved, or does nothing and returns false.
     fn enter(&self, n: u64, prio: Priority) -> Result<bool> {
-        self.enter_open()?;
+        self.enter_unmarked()?;
         let r = self.space.reserve(n, prio).is_ok();
         if !r {
             self.barrier.leave();
@@ -215,11 +215,11 @@ impl Fs {
 
     /// Enters the barrier when the superblock on disk does not say that the filesystem was
     /// unmounted cleanly.
-    fn enter_open(&self) -> Result {
+    fn enter_unmarked(&self) -> Result {
         loop {
-            self.open()?;
+            self.clear_clean_mark()?;
             self.barrier.enter();
-            if !self.closed.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
+            if !self.marked_clean.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
                 return Ok(());
             }
             self.barrier.leave();

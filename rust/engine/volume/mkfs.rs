@@ -151,6 +151,6 @@ fn populate(fs: &Shared<Fs>, o: &FormatOptions) -> Result {
         .dirty(&root)?;
     fs.sync()?;
     fs.iput(root);
-    fs.close(Backups::Now)?;
+    fs.mark_clean(Backups::Now)?;
     fs.unmount()
 }

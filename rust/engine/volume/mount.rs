@@ -6,7 +6,7 @@
 //! replays the log, commits what that brought, and cleans up orphans. A superblock or log that is
 //! damaged, and not just cut off by a power cut, allows read-only mounts only, because going on
 //! from an older state would undo what was acknowledged (docs/FORMAT.md §2 and §11). Damage that
-//! left one copy of a superblock whole is mended.
+//! left one copy of a superblock whole is mended by a commit.
 //!
 //! Locks: none are needed before the mount returns and after unmount begins, because no operation
 //! runs then. Sizes are in blocks unless a name says otherwise.
@@ -24,7 +24,7 @@ use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replayed::Replayed;
 use crate::engine::state::commit::CommitState;
-use crate::engine::txn::commit::{Backups, IfClean};
+use crate::engine::txn::commit::{Backups, IfIdle};
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};
@@ -119,24 +119,6 @@ fn rescued(found: &Found, opts: &MountOptions) -> bool {
     found.doubt.is_some() && !found.sb.read_only_features() && opts.rescue_older
 }
 
-/// Writes the copies of the newest superblock again that are not whole. EIO if that fails: the next
-/// commits would, too.
-fn heal(dev: &Device, found: &Found) -> Result<(), MountError> {
-    for place in found.missing() {
-        found.sb.write_copy(dev, place).map_err(|e| {
-            let reason = "a copy of the superblock cannot be written; mount with -o ro";
-            MountError::new(e, reason)
-        })?;
-        pr_info!(
-            "{}: superblock slot {} (block {}) was written again\n",
-            dev.name(),
-            place.number,
-            place.block
-        );
-    }
-    Ok(())
-}
-
 /// An error of the engine with a sentence for the user.
 fn mount_error(error: Error) -> MountError {
     MountError {
@@ -174,22 +156,28 @@ impl Fs {
                 "the device is read-only; mount with -o ro",
             ));
         }
-        if !opts.read_only {
-            heal(&dev, &found)?;
-        }
-        let clean = found.sb.is_clean();
-        let next = found.next;
+        let (clean, next, mend) = (found.sb.is_clean(), found.next, found.needs_commit());
         let fs = Self::from_superblock(dev, found.sb, opts, forbidden).map_err(mount_error)?;
         // No copy of a superblock has a sector of this generation, so a later mount cannot take two
         // attempts to write it for one.
         fs.skip_to(fs.running_generation().max(next));
         fs.commit.lock().count_mount = true;
-        match (opts.recovery, clean) {
-            (true, false) => fs.recover()?,
-            (true, true) => fs.log.start(),
-            (false, _) => {}
+        fs.mend.store(mend, Ordering::Release);
+        if !opts.read_only {
+            // After a crash without a loss of power, what was found may still be in the device's
+            // cache.
+            fs.node_store
+                .device()
+                .flush()
+                .map_err(|e| MountError::new(e, "the device cannot flush"))?;
+        }
+        if opts.recovery {
+            fs.recover(clean)?;
         }
         if !opts.read_only {
+            fs.mend_superblocks().map_err(|e| {
+                MountError::new(e, "a superblock cannot be written; mount with -o ro")
+            })?;
             fs.clean_orphans().map_err(mount_error)?;
         }
         fs.node_store.set_max(cache_limit(&opts, fs.geometry.total));
@@ -202,15 +190,36 @@ impl Fs {
         self.running.store(generation, Ordering::Release);
     }
 
-    /// Replays the log, and commits what it held unless the mount is read-only.
-    fn recover(&self) -> Result<(), MountError> {
+    /// Commits if a copy of a superblock was not as it should be at mount: the next one replaces
+    /// it. Before that the log cannot be used, because the commit may skip generations. Does nothing
+    /// on a read-only mount; called again when it becomes writable. Must not be called inside a
+    /// transaction.
+    pub fn mend_superblocks(&self) -> Result {
+        if self.read_only.load(Ordering::Acquire) || !self.mend.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // A mount that was read-only until now has not loaded the allocation groups.
+        self.space.read(&self.node_store)?;
+        self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+        self.mend.store(false, Ordering::Release);
+        Ok(())
+    }
+
+    /// Replays the log, and commits what it held unless the mount is read-only. After a clean
+    /// unmount it holds nothing.
+    fn recover(&self, clean: bool) -> Result<(), MountError> {
         let (pos, seq) = {
             let c = self.commit.lock();
             (c.sb.log_pos, c.sb.log_seq)
         };
-        self.replaying.store(true, Ordering::Release);
-        let r = self.replay(pos, seq);
-        self.replaying.store(false, Ordering::Release);
+        let r = if clean {
+            self.skip_log(pos, seq)
+        } else {
+            self.replaying.store(true, Ordering::Release);
+            let r = self.replay(pos, seq);
+            self.replaying.store(false, Ordering::Release);
+            r
+        };
         let r = r.map_err(mount_error)?;
         self.report_replay(&r);
         let read_only = self.options().read_only;
@@ -218,7 +227,7 @@ impl Fs {
             return Err(why);
         }
         if r.changes() {
-            self.commit_upto(self.running_generation(), IfClean::Commit)
+            self.commit_upto(self.running_generation(), IfIdle::Commit)
                 .map_err(mount_error)?;
             if read_only {
                 // Nothing was committed. If the filesystem is remounted writable, a new batch would
@@ -235,7 +244,7 @@ impl Fs {
         let name = self.device_name();
         if r.disbelieved {
             pr_info!(
-                "{}: the last log batch was cut off before it was acknowledged\n",
+                "{}: the last log batch was cut off before it was acknowledged, or its data is damaged\n",
                 name
             );
         }
@@ -413,7 +422,7 @@ impl Fs {
     /// caller has evicted all inodes. Returns an error if something could not be made durable, or if
     /// reservations are left over, which is a bug and loses nothing.
     pub fn unmount(&self) -> Result {
-        let r = self.close(Backups::Daily);
+        let r = self.mark_clean(Backups::Daily);
         let idle = r.is_ok() && !self.is_shutdown() && self.held_for_dirty_data() == 0;
         let users = self.itable.clear();
         if users > 0 {

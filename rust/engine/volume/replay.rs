@@ -18,7 +18,7 @@
 //! `rescue=log` gives up that batch and all behind it. A batch that was written when a newer
 //! superblock than the one at hand was durable is not for this state of the filesystem: blocks that
 //! it names may be in use here, and operations that it relies on are missing. So replay ends before
-//! it, and the mount is read-only.
+//! it, and the mount is read-only, or `rescue=older` goes on without the newer superblock.
 //!
 //! Replay is one transaction, so the memory that it takes grows with the records. A truncation
 //! could touch any number of bitmaps, so it is only begun here, and finished with the orphans
@@ -57,6 +57,16 @@ fn refuse(ino: u64, what: &str) -> Error {
     corrupt("log, record of inode", ino, what)
 }
 
+/// The data blocks that a batch names.
+enum Data {
+    /// All have the checksums that it names.
+    There,
+    /// One has not.
+    Wrong,
+    /// The device cannot read one.
+    Unread,
+}
+
 impl Fs {
     fn area(&self) -> Area {
         self.log.area
@@ -78,11 +88,12 @@ impl Fs {
 
     /// Do the data blocks that a payload names have the checksums that it names? Reads at most
     /// [`crate::engine::log::state::MAX_UNFLUSHED`] blocks of a batch that this code wrote.
-    fn data_is_there(&self, payload: &[u8], generation: u64) -> Result<bool> {
+    fn data_of(&self, payload: &[u8], generation: u64) -> Result<Data> {
         if mutant::is(Mutant::LogTrustData) {
-            return Ok(true);
+            return Ok(Data::There);
         }
         let mut good = true;
+        let mut unread = false;
         let mut ahead = Ahead::new(self.node_store.device())?;
         Self::each(payload, generation, |r| {
             let Record::Write { phys, csums, .. } = r.record else {
@@ -91,15 +102,22 @@ impl Fs {
             let end = phys.saturating_add(csums.len() as u64 / 4);
             good &= end <= self.geometry.total;
             for (at, c) in (phys..end).zip(csums.chunks_exact(4)) {
-                // A block that cannot be read counts as wrong.
-                good = good
-                    && ahead
-                        .get(at, end)
-                        .is_ok_and(|b| crc32c(0, &b[..]).to_le_bytes() == c);
+                if !good || unread {
+                    break;
+                }
+                match ahead.get(at, end) {
+                    Ok(b) => good = crc32c(0, &b[..]).to_le_bytes() == c,
+                    Err(e) if e == ENOMEM => return Err(e),
+                    Err(_) => unread = true,
+                }
             }
             Ok(())
         })?;
-        Ok(good)
+        Ok(match (good, unread) {
+            (false, _) => Data::Wrong,
+            (true, true) => Data::Unread,
+            (true, false) => Data::There,
+        })
     }
 
     /// Reads the batch `seq` at `pos` into `payload`.
@@ -143,8 +161,32 @@ impl Fs {
         *self.log.replay_time.lock() = None;
         *self.log.replayed.lock() = done;
         if done.changes() {
-            self.log.resume(end, next_seq.saturating_add(LOG_SEQ_GAP));
+            // A log that is given up for an older superblock may be given up once more, so the gap
+            // is another one each time.
+            let more = match done.older {
+                true => (crate::os::random_u64() >> 48) * LOG_SEQ_GAP,
+                false => 0,
+            };
+            let next = next_seq.saturating_add(LOG_SEQ_GAP).saturating_add(more);
+            self.log.resume(end, next);
         }
+        Ok(done)
+    }
+
+    /// In place of a replay, after a clean unmount: the next batch goes behind a gap of numbers, and
+    /// a header there that names a newer superblock is reported as by [`Fs::replay`].
+    pub(super) fn skip_log(&self, pos: u64, seq: u64) -> Result<Replayed> {
+        let durable = self.durable_generation();
+        let mut ahead = Ahead::new(self.node_store.device())?;
+        let header = ring::header_at(&self.node_store, self.area(), &mut ahead, pos)?;
+        let behind = header.filter(|h| h.batch.seq >= seq && h.batch.generation > durable);
+        let mut done = Replayed {
+            newer: behind.map(|h| h.batch.generation),
+            ..Replayed::default()
+        };
+        done.older = done.newer.is_some() && self.options().rescue_older;
+        *self.log.replayed.lock() = done;
+        self.log.resume(pos, seq.saturating_add(LOG_SEQ_GAP));
         Ok(done)
     }
 
@@ -173,9 +215,21 @@ impl Fs {
                 break;
             }
             let vouched = h.batch.data_durable || scan.flushed(ahead, s)?;
-            if !vouched && !self.data_is_there(&payload, durable)? {
-                done.disbelieved = true;
-                break;
+            let data = match vouched {
+                true => Data::There,
+                false => self.data_of(&payload, durable)?,
+            };
+            match data {
+                Data::There => {}
+                Data::Wrong => {
+                    done.disbelieved = true;
+                    break;
+                }
+                // A power cut leaves no such block.
+                Data::Unread => {
+                    bad = Some(Found::Unreadable);
+                    break;
+                }
             }
             let mut top = 0;
             Self::each(&payload, durable, |r| {

@@ -23,6 +23,7 @@ use crate::vfs::object::number::{offset, to_ssize};
 use crate::vfs::object::super_block::SuperBlock;
 use crate::vfs::traits::file::{Allocate, FileOperations, SizeChange, SyncOf};
 use crate::vfs::traits::file_system::FileSystem;
+use crate::vfs::traits::inode::InodeOperations;
 use crate::vfs::traits::mapping::MappingOperations;
 use crate::vfs::traits::super_block::SuperOperations;
 
@@ -156,7 +157,7 @@ unsafe extern "C" fn fsync<T: FileOperations>(
 /// # Safety
 ///
 /// Called by the VFS for an open file of `T`.
-unsafe extern "C" fn fallocate<T: FileOperations>(
+unsafe extern "C" fn fallocate<T: FileOperations + InodeOperations>(
     file: *mut bindings::file,
     mode: c_int,
     pos: bindings::loff_t,
@@ -176,7 +177,10 @@ unsafe extern "C" fn fallocate<T: FileOperations>(
     };
     // SAFETY: The VFS passes an open file of `T`.
     let file = unsafe { OpenFile::<T>::from_raw(file) };
-    match T::fallocate(file, what, size, offset(pos), offset(len)) {
+    let result = T::fallocate(file, what, size, offset(pos), offset(len));
+    // The change counter.
+    file.inode().refresh();
+    match result {
         Ok(()) => 0,
         Err(e) => e.to_errno() as isize,
     }

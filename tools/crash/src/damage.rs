@@ -88,8 +88,7 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
             } else {
                 0
             },
-            // The rest is always zero.
-            used: 5 * SECTOR,
+            used: SIZE,
         });
     }
     let all = headers(image);

@@ -264,3 +264,56 @@ fn a_completion_commits_when_the_data_has_arrived() {
     assert!(b.fs.durable_generation() > before, "no completion commits");
     assert_eq!(found(&b.rec.crash_image(b.rec.len(), |_| false)), NEW);
 }
+
+/// The first change after a clean unmount is a rename over a file, with the data in flight. The commit that
+/// takes the mark of the unmount back must not wait for that data, whose completion waits for the commit.
+#[test]
+fn a_rename_may_be_the_first_change_of_a_mount() {
+    let rec = Recorder::new(make(1 << 14));
+    let fs = mount_on(rec.device());
+    let root = fs.iget(fs.root_ino()).unwrap();
+    for name in [b"old", b"new"] {
+        let f = fs.create(&root, name, &regular()).unwrap();
+        write(&rec.device(), &fs, &f, 0, &[OLD]).unwrap();
+        fs.iput(f);
+    }
+    fs.iput(root);
+    fs.unmount().unwrap();
+    drop(fs);
+    let fs = mount_on(rec.device());
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let find = |name| {
+        fs.iget(fs.lookup(&root, name).unwrap().unwrap().ino)
+            .unwrap()
+    };
+    let (old, new) = (find(b"old"), find(b"new"));
+    dirty(&fs, &new, 0, 1).unwrap();
+    let block = data(NEW);
+    let s = fs
+        .start_write(&new, 0, &[ordofs_engine::os::crc32c(0, &block[..])], false)
+        .unwrap();
+    let (tell, told) = channel();
+    {
+        let (fs, root, new) = (fs.clone(), root.clone(), new.clone());
+        thread::spawn(move || {
+            let r = fs.rename(&Rename {
+                old_dir: &root,
+                old_name: b"new",
+                inode: &new,
+                new_dir: &root,
+                new_name: b"old",
+                target: Some(&old),
+                flags: RenameFlags::default(),
+                whiteout: None,
+            });
+            let _ = tell.send(r);
+        });
+    }
+    told.recv_timeout(LONG)
+        .expect("the rename waits for ever")
+        .unwrap();
+    rec.device().write(&[(s.phys, &block)]).unwrap();
+    fs.finish_write(s.ordered, BLOCK_SIZE as u64, Ok(()))
+        .unwrap();
+    fs.sync_inode(&new).unwrap();
+}

@@ -10,6 +10,7 @@ use common::{make, mount, regular};
 use kernel::error::code::{EIO, ENOMEM, EUCLEAN};
 use kernel::prelude::Error;
 use ordofs_engine::engine::format::places::{backups, slot, SLOTS};
+use ordofs_engine::engine::format::slots::State;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::{Fs, MountOptions};
 use ordofs_engine::os::mem::MemDisk;
@@ -302,8 +303,8 @@ fn no_memory_is_not_an_unreadable_superblock() {
     }
 }
 
-/// A mount that commits something, and the writes of superblocks that it made.
-fn commit_on(disk: &MemDisk, name: &str) -> Vec<(u64, [u8; 4096])> {
+/// A mount that commits something: the disk before the two writes of the last superblock, and these.
+fn commit_on(disk: &MemDisk, name: &str) -> (MemDisk, Vec<(u64, [u8; 4096])>) {
     let rec = Recorder::new(disk.fork());
     let fs =
         Fs::mount(rec.device(), MountOptions::default()).unwrap_or_else(|e| panic!("{}", e.reason));
@@ -311,15 +312,17 @@ fn commit_on(disk: &MemDisk, name: &str) -> Vec<(u64, [u8; 4096])> {
     fs.sync().unwrap();
     drop(fs);
     let ops = rec.ops();
-    let writes = ops.iter().filter_map(|op| match op {
+    let superblock = |op: &Op| matches!(op, Op::Write { fua: true, .. });
+    let second = ops.iter().rposition(superblock).expect("a superblock");
+    let pair = [&ops[second - 1], &ops[second]].map(|op| match op {
         Op::Write {
             block,
             data,
             fua: true,
-        } => Some((*block, **data)),
-        _ => None,
+        } => (*block, **data),
+        op => panic!("{op:?} beside the superblock"),
     });
-    writes.collect()
+    (rec.crash_image(second - 1, |_| true), pair.to_vec())
 }
 
 /// All that a power cut can leave of the two writes of a superblock; then again on top of that, with
@@ -333,9 +336,7 @@ fn a_torn_superblock_is_no_damage() {
         for round in 0..3 {
             let mut after = Vec::new();
             for disk in &before {
-                // The last two writes are those of the commit. Nothing else that it wrote matters.
-                let writes = commit_on(disk, &format!("g{round}"));
-                let pair = &writes[writes.len() - 2..];
+                let (disk, pair) = commit_on(disk, &format!("g{round}"));
                 for (i, a) in masks.into_iter().enumerate() {
                     for (j, b) in masks.into_iter().enumerate() {
                         if a == 0xff || b == 0xff {
@@ -349,11 +350,6 @@ fn a_torn_superblock_is_no_damage() {
                                 torn[r.clone()].copy_from_slice(&new[r]);
                             }
                             put(&d, *at, &torn);
-                        }
-                        // Together the copies may have all of it: then the commit counts, and what it
-                        // refers to was durable. Here it is not.
-                        if a | b == 0xff {
-                            continue;
                         }
                         let what = format!("{blocks} blocks, round {round}, sectors {a:x}, {b:x}");
                         mounts(&d.fork(), &what);
@@ -433,7 +429,8 @@ fn a_clean_unmount_is_noted_and_taken_back_before_anything_else() {
     // The same mount may go on after a remount that made it read-only.
     let fs = mount(&disk);
     create(&fs, "f1");
-    fs.close(ordofs_engine::engine::Backups::Daily).unwrap();
+    fs.mark_clean(ordofs_engine::engine::Backups::Daily)
+        .unwrap();
     assert!(sb().is_clean());
     create(&fs, "f2");
     assert!(!sb().is_clean());
@@ -494,4 +491,119 @@ fn twins_of_another_filesystem_do_not_count() {
         );
     }
     mended(&bed.disk, "twins of another filesystem");
+}
+
+fn fsync_root(fs: &Shared<Fs>) {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    fs.sync_inode(&root).unwrap();
+    fs.iput(root);
+}
+
+/// A torn superblock lets the next commit skip a generation. The first fsync after that must not
+/// meet a log that does not know of it, also if the mount was read-only at first.
+#[test]
+fn an_fsync_comes_first_after_a_torn_superblock() {
+    for read_only in [false, true] {
+        let bed = Bed::new(SIZES[0]);
+        let (disk, pair) = commit_on(&bed.disk, "torn");
+        let (at, new) = &pair[0];
+        let mut torn = block(&disk, *at);
+        torn[..SECTOR].copy_from_slice(&new[..SECTOR]);
+        put(&disk, *at, &torn);
+        let options = MountOptions {
+            read_only,
+            ..MountOptions::default()
+        };
+        let fs = Fs::mount(disk.device(), options).unwrap();
+        if read_only {
+            fs.set_read_only(false);
+            fs.mend_superblocks().unwrap();
+        }
+        create(&fs, "f3");
+        fsync_root(&fs);
+        assert!(!fs.is_shutdown());
+        let again = mount(&disk.fork());
+        assert!(has(&again, "f2") && has(&again, "f3"));
+    }
+}
+
+/// A read-only mount mends nothing; when it becomes writable, it does.
+#[test]
+fn a_remount_mends_superblocks() {
+    let bed = Bed::new(SIZES[0]);
+    let was = block(&bed.disk, bed.at(0, 0));
+    bed.disk.corrupt(bed.at(0, 0), 600, 1);
+    let fs = Fs::mount(bed.disk.device(), READ_ONLY).unwrap();
+    assert!(block(&bed.disk, bed.at(0, 0)) != was);
+    fs.set_read_only(false);
+    fs.mend_superblocks().unwrap();
+    drop(fs);
+    bed.disk.corrupt(bed.at(0, 1), 600, 1);
+    let fs = mount(&bed.disk);
+    assert!(has(&fs, "f2"));
+}
+
+/// mkfs was cut off in its second commit, or the first commit after it was: no filesystem has a
+/// whole superblock in both slots then, and nothing but power cuts has happened.
+#[test]
+fn a_filesystem_of_generation_1_is_mounted() {
+    let bed = Bed::new(SIZES[1]);
+    let even = |copy| slot(2, copy, bed.blocks);
+    let first = slot(1, 0, bed.blocks);
+    let sb = Superblock::read(&bed.disk.device()).unwrap();
+    let mut one = sb.clone();
+    one.generation = 1;
+    for r in [&mut one.inode_root, &mut one.ag_roots[0]] {
+        if let Some(p) = r {
+            p.generation = 1;
+        }
+    }
+    one.orphan_root = None;
+    let mut two = one.clone();
+    two.generation = 2;
+    let mut image = Block::zeroed().unwrap();
+    two.encode(0, &mut image);
+    for mask in [0u32, 1, 0x80, 0x7f] {
+        let d = bed.fork();
+        one.write(&d.device()).unwrap();
+        assert!(block(&d, first)[..6] == *b"OrdoFS");
+        for copy in [0, 1] {
+            let mut b = [0; 4096];
+            for k in (0..8).filter(|k| mask >> k & 1 != 0) {
+                let r = k * SECTOR..(k + 1) * SECTOR;
+                b[r.clone()].copy_from_slice(&image[r]);
+            }
+            put(&d, even(copy), &b);
+        }
+        let found = Superblock::find(&d.device()).map_err(|e| e.reason).unwrap();
+        assert_eq!(found.sb.generation, 1);
+        assert_eq!(found.doubt, None, "mask {mask:x}");
+        let states: Vec<_> = found.copies.iter().map(|(_, s)| *s).collect();
+        assert!(
+            !states.iter().any(|s| matches!(s, State::Damaged(_))),
+            "{states:?}"
+        );
+    }
+}
+
+/// Without primary superblocks, twins count only where the size that they name puts them.
+#[test]
+fn twins_of_an_older_filesystem_are_not_taken_alone() {
+    let large = Bed::new(SIZES[0]);
+    let small = Bed::new(SIZES[1]);
+    for with_small in [false, true] {
+        let d = large.fork();
+        for parity in [0, 1] {
+            put(&d, slot(parity, 0, large.blocks), &[0; 4096]);
+            if with_small {
+                let at = slot(parity, 1, small.blocks);
+                put(&d, at, &block(&small.disk, at));
+            }
+        }
+        let found = Superblock::find(&d.device());
+        match with_small {
+            false => assert_eq!(found.ok().map(|f| f.sb.generation), Some(large.newest)),
+            true => assert_eq!(found.err().map(|e| e.error), Some(EUCLEAN)),
+        }
+    }
 }

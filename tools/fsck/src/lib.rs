@@ -33,6 +33,7 @@ use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
 use ordofs_engine::engine::format::find::Found;
 use ordofs_engine::engine::format::places::{backups, SLOTS};
 use ordofs_engine::engine::format::slots::{Doubt, State};
+use ordofs_engine::engine::format::superblock::{sector_generation, SECTOR, SECTORS};
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::MountError;
@@ -275,11 +276,26 @@ impl<'a> Checker<'a> {
                 self.st.device().read(block, &mut b)?;
                 Ok(b)
             });
-            match read.map(|b| Superblock::decode(&b)) {
-                Ok(Ok(b)) if b.node_id == self.sb.node_id && b.uuid == self.sb.uuid => {}
-                Ok(Ok(_)) => self.problem(place, "it belongs to another filesystem"),
-                Ok(Err(why)) => self.problem(place, why.reason),
-                Err(e) => self.problem(place, format_args!("cannot be read: {e:?}")),
+            let b = match read {
+                Ok(b) => b,
+                Err(e) => {
+                    self.problem(place, format_args!("cannot be read: {e:?}"));
+                    continue;
+                }
+            };
+            // A power cut leaves sectors of zeros or of different commits.
+            let written = |k| {
+                let sector = &b[k * SECTOR..(k + 1) * SECTOR];
+                sector_generation(&b, k).is_some() || sector.iter().all(|x| *x == 0)
+            };
+            match Superblock::decode(&b) {
+                Ok(b) if b.node_id == self.sb.node_id && b.uuid == self.sb.uuid => {}
+                Ok(_) => self.problem(place, "it belongs to another filesystem"),
+                Err(_) if (0..SECTORS).all(written) => {
+                    let note = format!("{place}: the last write of it was cut off");
+                    self.report.notes.push(note);
+                }
+                Err(why) => self.problem(place, why.reason),
             }
         }
     }

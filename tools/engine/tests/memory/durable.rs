@@ -53,11 +53,11 @@ pub const DURABLE: &[Action] = &[
         .after(work)
         .durable(),
     whole("sync", |b| b.fs.sync()).after(work).durable(),
-    whole("close", |b| b.fs.close(Backups::Daily))
+    whole("close", |b| b.fs.mark_clean(Backups::Daily))
         .after(work)
         .durable(),
     whole("close and go on", |b| {
-        b.fs.close(Backups::Now)?;
+        b.fs.mark_clean(Backups::Now)?;
         b.fs.sync_inode(&b.file)
     })
     .after(work)
