@@ -81,7 +81,7 @@ grep -q "ordofs .*rescue=older" /proc/mounts
 echo new >"$TEST_MNT/new"
 umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
-refused "can only be older" -t ordofs -o rescue=newer "$TEST_DEV" "$TEST_MNT"
+refused "needs what to give up" -t ordofs -o rescue=newer "$TEST_DEV" "$TEST_MNT"
 # A damaged backup is reported.
 backup=$(($(blockdev --getsize64 "$TEST_DEV") / 4096 * 4096 - (256 - 16) * 4096))
 [ "$(dd if="$TEST_DEV" bs=1 skip="$backup" count=6 status=none)" = OrdoFS ]
