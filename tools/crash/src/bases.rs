@@ -6,6 +6,7 @@
 
 use crate::base::Base;
 use crate::disk::Recorder;
+use crate::engine::Backups;
 use crate::os;
 use crate::workload::{Op, Start};
 use crate::world::World;
@@ -26,11 +27,24 @@ const STAGE: [Op; 12] = [
     Op::Sync,
 ];
 
+/// How a filesystem was left.
+#[derive(PartialEq, Eq)]
+enum Left {
+    /// Unmounted cleanly.
+    Clean,
+    /// By a power cut after its last commit.
+    Cut,
+}
+
 /// The filesystem after more operations, the last of which makes all durable.
-fn after(base: &Base, ops: &[Op]) -> Result<Base, String> {
+fn after(base: &Base, ops: &[Op], left: Left) -> Result<Base, String> {
     let rec = Recorder::new(base.image.clone());
     let mut w = World::new(base, &rec, None)?;
     w.steps(ops)?;
+    if left == Left::Clean {
+        let marked = w.fs().mark_clean(Backups::Daily);
+        marked.map_err(|e| format!("unmount: {e:?}"))?;
+    }
     w.oracle.settle();
     Ok(Base {
         image: rec.image().flat(),
@@ -49,7 +63,7 @@ pub struct Bases {
 impl Bases {
     /// Makes them.
     pub fn new() -> Result<Self, String> {
-        let fresh = after(&Base::empty()?, &STAGE)?;
+        let fresh = after(&Base::empty()?, &STAGE, Left::Clean)?;
         // Enough fsyncs that the log comes close to the end of its area, without wrapping around.
         let mut ops = Vec::new();
         for i in 0..248 {
@@ -57,7 +71,7 @@ impl Bases {
         }
         ops.push(Op::Sync);
         Ok(Self {
-            wrap: after(&fresh, &ops)?,
+            wrap: after(&fresh, &ops, Left::Cut)?,
             fresh,
         })
     }

@@ -298,8 +298,8 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// Runs the mutants of the log, of truncation, of attributes and of inode records, each until it is
-/// caught.
+/// Runs the mutants of the log, of truncation, attributes, inode records and superblocks, each until
+/// it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
@@ -312,6 +312,8 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "NewGeneration",
             "ChangeBack",
             "CutForgotten",
+            "OneCopy",
+            "CleanStays",
         ]
         .iter()
         .any(|n| m.1.starts_with(n)),
