@@ -55,7 +55,7 @@ impl IoendOperations for OrdoFs {
         status: Result,
     ) -> Result {
         let _nofs = NoFs::enter();
-        inode.data().engine.note_change(inode.change());
+        inode.data().engine.note_change(|| inode.change());
         inode.fs().engine().finish_write(write, reach, status)
     }
 

@@ -59,6 +59,9 @@ pub struct Meta {
     /// has more, the VFS has raised by itself since then; what `attrs.change` has more, the VFS
     /// inode does not have yet.
     pub shown_change: u64,
+    /// The change counter that the VFS inode had when the I/O of a write ended, for the completion
+    /// of that write. Copies of the counter to the VFS inode raise both alike.
+    vfs_change: u64,
 }
 
 impl Meta {
@@ -71,6 +74,7 @@ impl Meta {
             deleted: false,
             shown: attrs.ctime,
             shown_change: attrs.change,
+            vfs_change: attrs.change,
         }
     }
 
@@ -84,6 +88,11 @@ impl Meta {
         let by = vfs.saturating_sub(self.shown_change);
         self.attrs.change = self.attrs.change.saturating_add(by).min(MAX_CHANGE);
         self.shown_change = self.shown_change.max(vfs);
+    }
+
+    /// [`Meta::take_change`] with the counter that was noted last ([`Inode::note_change`]).
+    pub(crate) fn take_noted_change(&mut self) {
+        self.take_change(self.vfs_change);
     }
 
     /// Marks a truncation as under way: mappings from file block `cut` on are to be freed.
@@ -153,8 +162,6 @@ pub struct Inode {
     pub(crate) committing: AtomicBool,
     /// Generation of the transaction that last changed the inode.
     pub(crate) changed: AtomicU64,
-    /// A change counter that the VFS inode has had, for the next write that completes.
-    pub(crate) vfs_change: AtomicU64,
     /// The sections of the record that this code does not know and must keep.
     ignorable: KVec<u8>,
 }
@@ -195,7 +202,6 @@ impl Inode {
             dirty: AtomicBool::new(false),
             committing: AtomicBool::new(false),
             changed: AtomicU64::new(0),
-            vfs_change: AtomicU64::new(0),
             ignorable: KVec::new(),
         })
     }
@@ -282,6 +288,7 @@ impl Inode {
         let mut attrs = m.attrs;
         let raised = attrs.change.saturating_sub(m.shown_change);
         m.shown_change = attrs.change;
+        m.vfs_change = m.vfs_change.saturating_add(raised);
         match vfs_ctime().filter(|c| *c != m.shown && *c > attrs.ctime) {
             Some(newer) if !attrs.is_dir() => attrs.ctime = newer,
             _ => m.shown = attrs.ctime,
@@ -289,10 +296,13 @@ impl Inode {
         show(&attrs, raised);
     }
 
-    /// Notes the change counter of the VFS inode. Called before a write completes: the VFS has raised
-    /// the counter when the pages were changed, and the data must not get to the disk without it.
-    pub fn note_change(&self, vfs: u64) {
-        self.vfs_change.fetch_max(vfs, Ordering::AcqRel);
+    /// Notes the change counter of the VFS inode, which `vfs` reads. Called before a write completes:
+    /// the VFS has raised the counter when the pages were changed, and the data must not get to the
+    /// disk without it. The completion may wait before it takes the counter over, and a copy to the
+    /// VFS inode may come first; so both run under one lock, `meta`, which `vfs` must not take.
+    pub fn note_change(&self, vfs: impl FnOnce() -> u64) {
+        let mut m = self.meta.lock();
+        m.vfs_change = m.vfs_change.max(vfs());
     }
 
     /// The number of data blocks of the file, for stat(2): the allocated ones, and those that dirty

@@ -62,7 +62,7 @@ pub struct Io<'a> {
 impl Io<'_> {
     /// The I/O of a write has ended, as rust/fs/data.rs has it.
     fn write_ended(&self, write: Ordered, reach: u64) -> Result {
-        self.inode.note_change(self.change);
+        self.inode.note_change(|| self.change);
         self.fs.finish_write(write, reach, Ok(()))
     }
 }

@@ -660,8 +660,8 @@ impl Fs {
         // Under `maps`, so that an fsync that finds the extents finds the size, too.
         let mut meta = inode.meta.lock();
         meta.attrs.size = meta.attrs.size.max(new_size);
-        // New data is never on disk with an older change counter than the VFS showed with it.
-        meta.take_change(inode.vfs_change.load(Ordering::Acquire));
+        // The counter that the VFS had when the I/O ended gets to the disk with the data.
+        meta.take_noted_change();
         Ok(())
     }
 
