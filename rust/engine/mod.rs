@@ -50,5 +50,5 @@ pub use inode::Inode;
 pub use ops::namei::Rename;
 pub use ops::xattr::XattrSet;
 #[allow(unused_imports)] // Not every crate that contains the engine unmounts.
-pub use txn::commit::Backups;
+pub use txn::marks::Backups;
 pub use types::*;

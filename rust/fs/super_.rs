@@ -176,9 +176,8 @@ impl MountOperations for OrdoFs {
             fs.sync(SyncUntil::Durable)?;
             {
                 let _nofs = NoFs::enter();
-                fs.engine.mark_clean(engine::Backups::Daily)?;
+                fs.engine.go_read_only()?;
             }
-            fs.engine.set_read_only(true);
             fs.stop_committer();
         } else if !read_only && sb.read_only() {
             fs.engine.set_read_only(false);

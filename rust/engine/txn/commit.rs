@@ -40,7 +40,7 @@ use crate::engine::alloc::ag::{FreedBy, Owner};
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot};
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use crate::engine::format::superblock::{label_is_good, LABEL_LEN, STATE_CLEAN};
+use crate::engine::format::superblock::STATE_CLEAN;
 use crate::engine::format::NodePtr;
 use crate::engine::fs::Fs;
 use crate::engine::inode::snapshot::{InodeSnap, TreeSnap};
@@ -53,18 +53,6 @@ use crate::os::atomic::Ordering;
 use crate::os::{now, trace, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// The age of the backups of the superblock, in seconds, at which an unmount writes them anew.
-const BACKUP_SECONDS: u64 = 86_400;
-
-/// Whether [`Fs::mark_clean`] writes the backups of the superblock.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Backups {
-    /// Yes.
-    Now,
-    /// If they are older than a day.
-    Daily,
-}
-
 /// What a commit does when nothing is dirty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum IfIdle {
@@ -74,6 +62,15 @@ pub(crate) enum IfIdle {
     Commit,
     /// The same, and the superblock says that the filesystem was unmounted cleanly.
     MarkClean,
+    /// The same, and the mount is read-only from then on.
+    GoReadOnly,
+}
+
+impl IfIdle {
+    /// Does the superblock say that the filesystem was unmounted cleanly?
+    fn marks(self) -> bool {
+        matches!(self, Self::MarkClean | Self::GoReadOnly)
+    }
 }
 
 /// The most nodes that one write request holds.
@@ -152,7 +149,7 @@ impl NodeSink for Sink<'_> {
 /// What belongs to a commit, noted while the barrier was closed.
 struct Frozen {
     /// The superblock says that the filesystem was unmounted cleanly.
-    close: bool,
+    mark: bool,
     generation: u64,
     /// Inodes of the frozen transaction; each was due for a snapshot.
     due: KVVec<Shared<Inode>>,
@@ -178,7 +175,9 @@ impl Fs {
     /// something may not be durable.
     pub fn sync_inode(&self, inode: &Inode) -> Result {
         if self.read_only.load(Ordering::Acquire) {
-            // The only changes were made by a replay in memory, and the log on disk has those.
+            // The only changes were made by a replay in memory, and the log on disk has those; or
+            // before a remount, whose commit may still be under way.
+            drop(self.commit.lock());
             return self.readable();
         }
         let changed = inode.changed.load(Ordering::Acquire);
@@ -199,8 +198,8 @@ impl Fs {
 
     /// Commits unless generation `target` is durable already; does nothing during replay and on a
     /// read-only mount. Group commit: a task that waited for the mutex while another commit
-    /// included its changes finds generation `target` durable and returns. `even_if_idle` commits
-    /// if no inode is dirty, too. Must not be called inside a transaction.
+    /// included its changes finds generation `target` durable and returns. `if_idle` says what to do
+    /// if no inode is dirty. Must not be called inside a transaction.
     pub(crate) fn commit_upto(&self, target: u64, if_idle: IfIdle) -> Result {
         let mut strict = None;
         loop {
@@ -212,83 +211,6 @@ impl Fs {
             }
             strict.get_or_insert_with(|| self.owed.be_strict());
         }
-    }
-
-    /// Commits if the superblock on disk says that the filesystem was unmounted cleanly. Until that
-    /// is taken back no transaction may begin: the next mount would not read its records in the log.
-    /// So nothing is dirty; a rename that is about to begin may owe data. Must not be called inside
-    /// a transaction.
-    pub(super) fn clear_clean_mark(&self) -> Result {
-        if !self.marked_clean.load(Ordering::Acquire) || mutant::is(Mutant::CleanStays) {
-            return Ok(());
-        }
-        let mut c = self.commit.lock();
-        self.readable()?;
-        if !self.marked_clean.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let _nofs = NoFs::enter();
-        let r = self.commit_locked(&mut c, IfIdle::Commit);
-        if r.is_err() {
-            self.abort("commit failed");
-        }
-        r.map(|_| ())
-    }
-
-    /// Makes everything durable, and lets the superblock say that the filesystem was unmounted
-    /// cleanly, before an unmount or a remount that makes it read-only. Writes the backups of the
-    /// superblock if `backups` says so, or if they are older than a day. Must not be called inside a
-    /// transaction; the next one takes it back.
-    pub fn mark_clean(&self, backups: Backups) -> Result {
-        if self.read_only.load(Ordering::Acquire) || self.marked_clean.load(Ordering::Acquire) {
-            return self.readable();
-        }
-        let due = {
-            let mut c = self.commit.lock();
-            let today = u64::try_from(now().sec).unwrap_or(0);
-            let age = today.abs_diff(c.sb.backed_up);
-            let due = backups == Backups::Now || age >= BACKUP_SECONDS;
-            let due = due && c.sb.has_backups();
-            if due {
-                c.sb.backed_up = today;
-            }
-            due
-        };
-        self.commit_upto(self.running_generation(), IfIdle::MarkClean)?;
-        match due {
-            true => self.write_backups(),
-            false => Ok(()),
-        }
-    }
-
-    /// Changes the label, by a commit. EINVAL for one that is not UTF-8, padded with zeros. EROFS.
-    pub fn set_label(&self, label: [u8; LABEL_LEN]) -> Result {
-        if !label_is_good(&label) {
-            return Err(EINVAL);
-        }
-        self.writable()?;
-        {
-            let mut c = self.commit.lock();
-            c.sb.label = label;
-            if c.sb.has_backups() {
-                c.sb.backed_up = u64::try_from(now().sec).unwrap_or(0);
-            }
-            *self.label.lock() = label;
-        }
-        self.commit_upto(self.running_generation(), IfIdle::Commit)?;
-        self.write_backups()
-    }
-
-    /// Writes the backups of the superblock. As after any write that failed, an error shuts the
-    /// filesystem down; the last commit is durable.
-    fn write_backups(&self) -> Result {
-        let c = self.commit.lock();
-        self.readable()?;
-        let r = c.sb.write_backups(self.node_store.device());
-        if r.is_err() {
-            self.abort("cannot write the backups of the superblock");
-        }
-        r
     }
 
     /// [`Fs::sync`] for completions of I/O. A completion must not wait for data in flight, which
@@ -310,10 +232,14 @@ impl Fs {
         }
         let mut c = self.commit.lock();
         self.readable()?;
-        let done = match if_idle {
-            IfIdle::MarkClean => self.marked_clean.load(Ordering::Acquire),
-            _ => self.durable_generation() >= target,
+        let done = match if_idle.marks() {
+            true => self.marked_clean.load(Ordering::Acquire),
+            false => self.durable_generation() >= target,
         };
+        if done && if_idle == IfIdle::GoReadOnly {
+            // No transaction runs, and one that is to begin waits for the mutex.
+            self.set_read_only(true);
+        }
         if done || (self.dirty.lock().is_empty() && if_idle == IfIdle::Nothing) {
             return Ok(true);
         }
@@ -351,13 +277,16 @@ impl Fs {
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
         let log = self.log.freeze();
-        let close = if_idle == IfIdle::MarkClean;
-        if close {
-            // Inside the barrier: a task that enters it from now on sees this, and commits first.
+        if if_idle.marks() {
+            // Inside the barrier: a task that enters it from now on sees this, and has to clear the
+            // mark first.
             self.marked_clean.store(true, Ordering::Release);
+            if if_idle == IfIdle::GoReadOnly {
+                self.set_read_only(true);
+            }
         }
         Ok(Some(Frozen {
-            close,
+            mark: if_idle.marks(),
             generation,
             due,
             reserved,
@@ -443,7 +372,7 @@ impl Fs {
 
     /// Freezes the running transaction and commits it. Returns false if the caller must pay debts
     /// of renames first. After an error the caller shuts the filesystem down.
-    fn commit_locked(&self, c: &mut CommitState, if_idle: IfIdle) -> Result<bool> {
+    pub(super) fn commit_locked(&self, c: &mut CommitState, if_idle: IfIdle) -> Result<bool> {
         match self.barrier.exclusive(|| self.freeze(if_idle))? {
             Some(f) => self.commit_frozen(c, f).map(|()| true),
             None => Ok(false),
@@ -490,7 +419,7 @@ impl Fs {
         c.sb.inodes = f.inodes;
         (c.sb.log_pos, c.sb.log_seq) = f.log;
         c.sb.committed = now();
-        c.sb.state = if f.close { STATE_CLEAN } else { 0 };
+        c.sb.state = if f.mark { STATE_CLEAN } else { 0 };
         if core::mem::take(&mut c.count_mount) {
             c.sb.mounts = c.sb.mounts.saturating_add(1);
             c.sb.mounted = c.sb.committed;
@@ -521,7 +450,7 @@ impl Fs {
         } else {
             self.space.reserve_forced(diff.unsigned_abs());
         }
-        if !f.close {
+        if !f.mark {
             self.marked_clean.store(false, Ordering::Release);
         }
         self.durable.store(f.generation, Ordering::Release);

@@ -23,11 +23,13 @@
 //! |---|---|
 //! | [`commit`] | from the running transaction to a superblock |
 //! | `fsync` | the fast fsync: collecting records, writing batches |
+//! | [`marks`] | the clean mark, the label and backups of the superblock |
 //! | `owed` | debts of renames |
 //! | `weakened` | what mutants do instead |
 
 pub mod commit;
 mod fsync;
+pub mod marks;
 mod owed;
 #[cfg(any(
     ordofs_mutants,

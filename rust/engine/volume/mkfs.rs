@@ -9,13 +9,13 @@
 //! Tests: tools/engine/tests/smoke.rs, format.rs, full_disk.rs (large devices);
 //! tools/mkfs/tests; tests/vm/t/034-mkfs-over-others.sh.
 
-use crate::engine::format::places::{areas, log_place, AREA_BLOCKS, TWIN_BASES};
+use crate::engine::format::places::{areas, log_place, twin_base, AREA_BLOCKS, TWIN_BASES};
 use crate::engine::format::superblock::{ag_geometry, SPARE_ROOTS};
 use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::ops::namei::new_generation;
-use crate::engine::txn::commit::Backups;
+use crate::engine::txn::marks::Backups;
 use crate::engine::types::*;
 use crate::os::{now, Block, Device, Shared};
 use kernel::prelude::*;
@@ -66,7 +66,7 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     // Where twins would be if the filesystem had another size, those of an older one may be.
     let twins = TWIN_BASES
         .into_iter()
-        .filter(|at| at + AREA_BLOCKS <= total);
+        .filter(|at| *at != twin_base(total) && at + AREA_BLOCKS <= total);
     for base in Iterator::chain(areas(total), twins) {
         wipe(&dev, base).map_err(failed)?;
     }

@@ -24,7 +24,8 @@ use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replayed::Replayed;
 use crate::engine::state::commit::CommitState;
-use crate::engine::txn::commit::{Backups, IfIdle};
+use crate::engine::txn::commit::IfIdle;
+use crate::engine::txn::marks::Backups;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{cond_resched, Device, Shared};
@@ -82,28 +83,20 @@ fn forbidden(found: &Found) -> Option<MountError> {
 /// Reports the copies of superblocks that are not as they should be.
 fn report_copies(dev: &Device, found: &Found) {
     for (place, state) in &found.copies {
-        match state {
-            State::Intact => {}
-            State::Torn => pr_info!(
-                "{}: the last write of superblock slot {} (block {}) was cut off\n",
-                dev.name(),
-                place.number,
-                place.block
-            ),
-            State::Damaged(why) => pr_warn!(
-                "{}: superblock slot {} (block {}) is damaged: {}\n",
-                dev.name(),
-                place.number,
-                place.block,
-                why
-            ),
-            State::Unread => pr_warn!(
-                "{}: superblock slot {} (block {}) cannot be read\n",
-                dev.name(),
-                place.number,
-                place.block
-            ),
-        }
+        let (what, why) = match *state {
+            State::Intact => continue,
+            State::Torn => ("was not written to its end", ""),
+            State::Damaged(why) => ("is damaged: ", why),
+            State::Unread => ("cannot be read", ""),
+        };
+        pr_warn!(
+            "{}: superblock slot {} (block {}) {}{}\n",
+            dev.name(),
+            place.number,
+            place.block,
+            what,
+            why
+        );
     }
     if found.doubt.is_some() {
         pr_err!(

@@ -29,6 +29,28 @@ struct Bed {
     flights: Vec<Started>,
 }
 
+/// Renames "new" over "old" in a thread of its own, and waits until that returns.
+fn rename_over(fs: &Shared<Fs>, root: &Shared<Inode>, new: &Shared<Inode>, old: &Shared<Inode>) {
+    let (tell, told) = channel();
+    let (fs, root, new, old) = (fs.clone(), root.clone(), new.clone(), old.clone());
+    thread::spawn(move || {
+        let r = fs.rename(&Rename {
+            old_dir: &root,
+            old_name: b"new",
+            inode: &new,
+            new_dir: &root,
+            new_name: b"old",
+            target: Some(&old),
+            flags: RenameFlags::default(),
+            whiteout: None,
+        });
+        let _ = tell.send(r);
+    });
+    told.recv_timeout(LONG)
+        .expect("the rename waits for data in flight")
+        .unwrap();
+}
+
 fn bed() -> Bed {
     let rec = Recorder::new(make(1 << 14));
     let fs = mount_on(rec.device());
@@ -52,27 +74,7 @@ fn bed() -> Bed {
         flights.push(s);
     }
     // The rename must return while the data is in flight.
-    let (tell, told) = channel();
-    let rename = {
-        let (fs, root, new, old) = (fs.clone(), root.clone(), new.clone(), old.clone());
-        move || {
-            let r = fs.rename(&Rename {
-                old_dir: &root,
-                old_name: b"new",
-                inode: &new,
-                new_dir: &root,
-                new_name: b"old",
-                target: Some(&old),
-                flags: RenameFlags::default(),
-                whiteout: None,
-            });
-            let _ = tell.send(r);
-        }
-    };
-    thread::spawn(rename);
-    told.recv_timeout(LONG)
-        .expect("the rename waits for data in flight")
-        .unwrap();
+    rename_over(&fs, &root, &new, &old);
     fs.delete_inode(old).unwrap();
     Bed {
         rec,
@@ -292,26 +294,8 @@ fn a_rename_may_be_the_first_change_of_a_mount() {
     let s = fs
         .start_write(&new, 0, &[ordofs_engine::os::crc32c(0, &block[..])], false)
         .unwrap();
-    let (tell, told) = channel();
-    {
-        let (fs, root, new) = (fs.clone(), root.clone(), new.clone());
-        thread::spawn(move || {
-            let r = fs.rename(&Rename {
-                old_dir: &root,
-                old_name: b"new",
-                inode: &new,
-                new_dir: &root,
-                new_name: b"old",
-                target: Some(&old),
-                flags: RenameFlags::default(),
-                whiteout: None,
-            });
-            let _ = tell.send(r);
-        });
-    }
-    told.recv_timeout(LONG)
-        .expect("the rename waits for ever")
-        .unwrap();
+    rename_over(&fs, &root, &new, &old);
+    fs.delete_inode(old).unwrap();
     rec.device().write(&[(s.phys, &block)]).unwrap();
     fs.finish_write(s.ordered, BLOCK_SIZE as u64, Ok(()))
         .unwrap();

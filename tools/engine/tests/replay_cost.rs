@@ -4,11 +4,9 @@
 
 mod common;
 
-use common::hooked::{hooked, Ask};
+use common::hooked::Gate;
 use common::{make, mount, mount_on, regular};
 use ordofs_engine::os::mem::MemDisk;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Processor time of this thread: other work on the machine does not count.
@@ -57,16 +55,8 @@ fn a_mount_after_fallocate_of_half_a_tebibyte_takes_under_a_second() {
 fn a_mount_with_half_a_tebibyte_in_the_log_takes_under_a_second() {
     const HALF: u64 = 1 << 26;
     let disk = make(1 << 28);
-    let (closed, waiting) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let (shut, here) = (closed.clone(), waiting.clone());
-    // Holds superblocks back.
-    let fs = mount_on(hooked(&disk, move |ask| {
-        while matches!(ask, Ask::Fua) && shut.load(Ordering::SeqCst) {
-            here.store(true, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }));
+    let gate = Gate::default();
+    let fs = mount_on(gate.device(&disk));
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
     fs.sync().unwrap();
@@ -76,15 +66,13 @@ fn a_mount_with_half_a_tebibyte_in_the_log_takes_under_a_second() {
         fs.sync_inode(&f).unwrap();
     };
     half(0);
-    closed.store(true, Ordering::SeqCst);
+    gate.shut(true);
     let crashed = std::thread::scope(|s| {
         s.spawn(|| fs.sync().unwrap());
-        while !waiting.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        gate.wait();
         half(HALF);
         let crashed = disk.fork();
-        closed.store(false, Ordering::SeqCst);
+        gate.shut(false);
         crashed
     });
     let records = mount_after(&crashed, f.ino(), 2 * HALF);

@@ -6,6 +6,7 @@
 mod common;
 
 use common::hooked::{hooked, Ask};
+use common::log::read_only;
 use common::{make, mount, regular};
 use kernel::error::code::{EIO, ENOMEM, EUCLEAN};
 use kernel::prelude::Error;
@@ -21,16 +22,6 @@ use ordofs_fsck::{check, Options, Report};
 const SECTOR: usize = 512;
 /// A size with backups and the far twin, and one without.
 const SIZES: [u64; 2] = [1 << 15, 16384];
-
-const READ_ONLY: MountOptions = MountOptions {
-    read_only: true,
-    commit_secs: 5,
-    discard: false,
-    recovery: true,
-    rescue_log: false,
-    rescue_older: false,
-    cache_nodes: 16384,
-};
 
 /// A filesystem with three commits of a file each, as a crash leaves it.
 struct Bed {
@@ -150,7 +141,8 @@ fn mended(disk: &MemDisk, what: &str) {
     assert!(report.is_clean(), "{what}: {:?}", report.problems);
     assert!(told(&report), "{what}: fsck says nothing");
     let before = disk.image();
-    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    let fs = Fs::mount(disk.device(), read_only(true))
+        .unwrap_or_else(|e| panic!("{what}: {}", e.reason));
     assert!(fs.forbidden().is_none() && has(&fs, "f2"), "{what}");
     fs.unmount().unwrap();
     assert!(disk.image() == before, "{what}: a read-only mount wrote");
@@ -165,7 +157,8 @@ fn refused(disk: &MemDisk, what: &str) {
     let e = e.err().unwrap_or_else(|| panic!("{what}: mounted"));
     assert_eq!(e.error, EUCLEAN, "{what}: {}", e.reason);
     assert!(e.reason.contains("rescue=older"), "{what}: {}", e.reason);
-    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap_or_else(|e| panic!("{what}: {}", e.reason));
+    let fs = Fs::mount(disk.device(), read_only(true))
+        .unwrap_or_else(|e| panic!("{what}: {}", e.reason));
     assert_eq!(fs.forbidden().map(|why| why.error), Some(EUCLEAN), "{what}");
     assert!(has(&fs, "f1") && !has(&fs, "f2"), "{what}");
     fs.unmount().unwrap();
@@ -210,7 +203,7 @@ fn one_damaged_or_unreadable_copy_costs_nothing() {
                 );
             }
             // A bad block that comes back as soon as it is written.
-            let fs = Fs::mount(without(&bed.disk, &[at], EIO), READ_ONLY).unwrap();
+            let fs = Fs::mount(without(&bed.disk, &[at], EIO), read_only(true)).unwrap();
             assert!(fs.forbidden().is_none() && has(&fs, "f2"));
             let d = bed.fork();
             let fs = Fs::mount(without(&d, &[at], EIO), MountOptions::default()).unwrap();
@@ -276,7 +269,7 @@ fn a_slot_that_cannot_be_read_forbids_writing() {
         let before = bed.disk.image();
         let refused = Fs::mount(without(&bed.disk, &gone, EIO), MountOptions::default());
         assert_eq!(refused.err().map(|e| e.error), Some(EIO));
-        let fs = Fs::mount(without(&bed.disk, &gone, EIO), READ_ONLY).unwrap();
+        let fs = Fs::mount(without(&bed.disk, &gone, EIO), read_only(true)).unwrap();
         assert_eq!(fs.forbidden().map(|why| why.error), Some(EIO));
         assert!(has(&fs, "f1"));
         assert_eq!(has(&fs, "f2"), age == 1);
@@ -287,7 +280,7 @@ fn a_slot_that_cannot_be_read_forbids_writing() {
         .into_iter()
         .flat_map(|a| [bed.at(a, 0), bed.at(a, 1)])
         .collect();
-    let refused = Fs::mount(without(&bed.disk, &all, EIO), READ_ONLY);
+    let refused = Fs::mount(without(&bed.disk, &all, EIO), read_only(true));
     assert_eq!(refused.err().map(|e| e.error), Some(EIO));
 }
 
@@ -387,7 +380,7 @@ fn a_commit_of_which_one_copy_arrived_counts() {
             drop(fs);
             let other = slot(newest, 1 - copy, blocks);
             put(&d, other, &[0; 4096]);
-            let fs = Fs::mount(d.device(), READ_ONLY).unwrap();
+            let fs = Fs::mount(d.device(), read_only(true)).unwrap();
             assert!(fs.forbidden().is_none() && has(&fs, "f4"), "copy {copy}");
         }
     }
@@ -460,7 +453,7 @@ fn the_label_can_be_changed() {
     label[1] = 0xff;
     assert!(fs.set_label(label).is_err());
     fs.unmount().unwrap();
-    let fs = Fs::mount(disk.device(), READ_ONLY).unwrap();
+    let fs = Fs::mount(disk.device(), read_only(true)).unwrap();
     assert!(fs.set_label([0; 64]).is_err());
 }
 
@@ -503,7 +496,7 @@ fn fsync_root(fs: &Shared<Fs>) {
 /// meet a log that does not know of it, also if the mount was read-only at first.
 #[test]
 fn an_fsync_comes_first_after_a_torn_superblock() {
-    for read_only in [false, true] {
+    for first_read_only in [false, true] {
         let bed = Bed::new(SIZES[0]);
         let (disk, pair) = commit_on(&bed.disk, "torn");
         let (at, new) = &pair[0];
@@ -511,11 +504,11 @@ fn an_fsync_comes_first_after_a_torn_superblock() {
         torn[..SECTOR].copy_from_slice(&new[..SECTOR]);
         put(&disk, *at, &torn);
         let options = MountOptions {
-            read_only,
+            read_only: first_read_only,
             ..MountOptions::default()
         };
         let fs = Fs::mount(disk.device(), options).unwrap();
-        if read_only {
+        if first_read_only {
             fs.set_read_only(false);
             fs.mend_superblocks().unwrap();
         }
@@ -533,7 +526,7 @@ fn a_remount_mends_superblocks() {
     let bed = Bed::new(SIZES[0]);
     let was = block(&bed.disk, bed.at(0, 0));
     bed.disk.corrupt(bed.at(0, 0), 600, 1);
-    let fs = Fs::mount(bed.disk.device(), READ_ONLY).unwrap();
+    let fs = Fs::mount(bed.disk.device(), read_only(true)).unwrap();
     assert!(block(&bed.disk, bed.at(0, 0)) != was);
     fs.set_read_only(false);
     fs.mend_superblocks().unwrap();
@@ -606,4 +599,95 @@ fn twins_of_an_older_filesystem_are_not_taken_alone() {
             true => assert_eq!(found.err().map(|e| e.error), Some(EUCLEAN)),
         }
     }
+}
+
+/// After a clean unmount a block of the log that cannot be read costs nothing: the log holds nothing.
+#[test]
+fn a_dead_block_of_the_log_does_not_stop_a_clean_mount() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(SIZES[0]);
+    let fs = mount(&disk);
+    create(&fs, "f");
+    fsync_root(&fs);
+    fs.unmount().unwrap();
+    drop(fs);
+    let sb = Superblock::read(&disk.device()).unwrap();
+    let dead = sb.log_start + sb.log_pos % sb.log_len;
+    let fs = Fs::mount(without(&disk, &[dead], EIO), MountOptions::default());
+    let fs = fs.unwrap_or_else(|e| panic!("{}", e.reason));
+    assert!(has(&fs, "f") && fs.forbidden().is_none());
+}
+
+/// Operations race with a remount that makes the mount read-only: each of them either happened, and is
+/// durable, or got EROFS.
+#[test]
+fn a_remount_loses_no_operation() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    kernel::print::set_level(kernel::print::SILENT);
+    for _ in 0..20 {
+        let disk = make(SIZES[1]);
+        let fs = mount(&disk);
+        let stop = AtomicBool::new(false);
+        let made: Vec<String> = std::thread::scope(|s| {
+            let tasks: Vec<_> = (0..4)
+                .map(|t| {
+                    let (fs, stop) = (&fs, &stop);
+                    s.spawn(move || {
+                        let root = fs.iget(fs.root_ino()).unwrap();
+                        let mut made = Vec::new();
+                        for i in 0.. {
+                            let name = format!("{t}-{i}");
+                            match fs.create(&root, name.as_bytes(), &regular()) {
+                                Ok(f) => {
+                                    fs.iput(f);
+                                    made.push(name);
+                                }
+                                Err(e) => {
+                                    assert_eq!(e, kernel::error::code::EROFS);
+                                    if stop.load(Ordering::SeqCst) {
+                                        break;
+                                    }
+                                }
+                            }
+                        }
+                        fs.iput(root);
+                        made
+                    })
+                })
+                .collect();
+            std::thread::sleep(std::time::Duration::from_millis(2));
+            fs.go_read_only().unwrap();
+            stop.store(true, Ordering::SeqCst);
+            tasks.into_iter().flat_map(|t| t.join().unwrap()).collect()
+        });
+        assert!(Superblock::read(&disk.device()).unwrap().is_clean());
+        let again = mount(&disk.fork());
+        for name in &made {
+            assert!(has(&again, name), "{name} of {}", made.len());
+        }
+    }
+}
+
+/// 64 tasks begin the first transaction of a mount at once, and each fsyncs. One commit clears the mark,
+/// and nothing that was acknowledged is lost.
+#[test]
+fn many_tasks_begin_the_first_transaction_at_once() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(SIZES[0]);
+    let fs = mount(&disk);
+    let before = fs.durable_generation();
+    let gate = std::sync::Barrier::new(64);
+    std::thread::scope(|s| {
+        for i in 0..64 {
+            let (fs, gate) = (&fs, &gate);
+            s.spawn(move || {
+                gate.wait();
+                create(fs, &format!("f{i}"));
+                fsync_root(fs);
+            });
+        }
+    });
+    assert_eq!(fs.durable_generation(), before + 1);
+    let again = mount(&disk.fork());
+    assert!((0..64).all(|i| has(&again, &format!("f{i}"))));
 }

@@ -5,6 +5,9 @@
 use kernel::prelude::Result;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Backend, Device};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
 
 /// A request to the device.
 pub enum Ask {
@@ -53,5 +56,38 @@ impl<F: Fn(Ask) -> Result + Send + Sync> Backend for Hooked<F> {
     }
     fn discard(&self, start: u64, len: u64) -> Result {
         self.disk.discard(start, len)
+    }
+}
+
+/// A gate in front of superblocks: while it is shut, their writes wait.
+#[derive(Clone, Default)]
+pub struct Gate {
+    shut: Arc<AtomicBool>,
+    waiting: Arc<AtomicBool>,
+}
+
+impl Gate {
+    /// Shuts the gate, or opens it.
+    pub fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::SeqCst);
+    }
+
+    /// Waits until the write of a superblock waits.
+    pub fn wait(&self) {
+        while !self.waiting.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The device, with this gate.
+    pub fn device(&self, disk: &MemDisk) -> Device {
+        let gate = self.clone();
+        hooked(disk, move |ask| {
+            while matches!(ask, Ask::Fua) && gate.shut.load(Ordering::SeqCst) {
+                gate.waiting.store(true, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        })
     }
 }

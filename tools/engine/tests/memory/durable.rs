@@ -62,6 +62,9 @@ pub const DURABLE: &[Action] = &[
     })
     .after(work)
     .durable(),
+    whole("remount read-only", |b| b.fs.go_read_only())
+        .after(work)
+        .durable(),
     whole("label", |b| {
         let mut label = [0; 64];
         label[..4].copy_from_slice(b"name");
