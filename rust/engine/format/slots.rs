@@ -190,6 +190,9 @@ fn assembled(copies: &[Copy; ALL_SLOTS], slot: usize) -> Result<Option<Newest>> 
     };
     let mut best: Option<Newest> = None;
     for low in a.sectors.iter().flatten() {
+        if best.as_ref().is_some_and(|n| n.generation as u32 == *low) {
+            continue;
+        }
         let mut bytes = Block::zeroed()?;
         let mut complete = true;
         for (k, to) in bytes.chunks_exact_mut(SECTOR).enumerate() {

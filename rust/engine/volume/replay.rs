@@ -178,7 +178,11 @@ impl Fs {
     pub(super) fn skip_log(&self, pos: u64, seq: u64) -> Result<Replayed> {
         let durable = self.durable_generation();
         let mut ahead = Ahead::new(self.node_store.device())?;
-        let header = ring::header_at(&self.node_store, self.area(), &mut ahead, pos)?;
+        let header = match ring::header_at(&self.node_store, self.area(), &mut ahead, pos) {
+            // The log holds nothing that this block could have.
+            Err(e) if e != ENOMEM => None,
+            header => header?,
+        };
         let behind = header.filter(|h| h.batch.seq >= seq && h.batch.generation > durable);
         let mut done = Replayed {
             newer: behind.map(|h| h.batch.generation),

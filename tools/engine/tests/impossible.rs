@@ -8,6 +8,7 @@ mod common;
 #[allow(dead_code)]
 mod forge;
 
+use common::log::read_only;
 use common::{make, mount, read, regular, write};
 use forge::leaf;
 use kernel::error::code::{ENOSPC, EUCLEAN};
@@ -21,14 +22,6 @@ use ordofs_engine::os::Shared;
 const INODE: u8 = 1;
 const EXTENT: u8 = 3;
 const ALLOCATION: u8 = 6;
-
-fn read_only(recovery: bool) -> MountOptions {
-    MountOptions {
-        read_only: true,
-        recovery,
-        ..MountOptions::default()
-    }
-}
 
 fn lookup(fs: &Shared<Fs>, name: &[u8]) -> Option<Shared<Inode>> {
     let root = fs.iget(fs.root_ino()).unwrap();

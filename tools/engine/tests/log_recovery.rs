@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::hooked::{hooked, Ask};
+use common::hooked::{hooked, Ask, Gate};
 use common::log::*;
 use common::*;
 use kernel::prelude::{Result, EIO, ENODEV, EUCLEAN};
@@ -18,7 +18,6 @@ use ordofs_engine::os::{Backend, Device};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 /// A device with a volatile cache. A flush that fails loses what is in it.
 #[derive(Clone)]
@@ -479,16 +478,8 @@ fn a_bad_block_behind_the_end_is_asked_for_seldom() {
 #[test]
 fn a_long_replay_is_one_transaction() {
     let disk = make(1 << 18);
-    let (closed, waiting) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
-    let (shut, here) = (closed.clone(), waiting.clone());
-    // Holds superblocks back.
-    let fs = mount_on(hooked(&disk, move |ask| {
-        while matches!(ask, Ask::Fua) && shut.load(Ordering::SeqCst) {
-            here.store(true, Ordering::SeqCst);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }));
+    let gate = Gate::default();
+    let fs = mount_on(gate.device(&disk));
     let root = fs.iget(fs.root_ino()).unwrap();
     let mut made = 0;
     // Each of the two may commit; together they are more than operations may reserve.
@@ -506,16 +497,14 @@ fn a_long_replay_is_one_transaction() {
         }
     };
     let (_, before) = fill();
-    closed.store(true, Ordering::SeqCst);
+    gate.shut(true);
     let (left, all) = std::thread::scope(|s| {
         s.spawn(|| fs.sync().unwrap());
-        while !waiting.load(Ordering::SeqCst) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        gate.wait();
         let (all, after) = fill();
         assert!(before + after > 16_384, "replay has no reason to commit");
         let left = disk.fork();
-        closed.store(false, Ordering::SeqCst);
+        gate.shut(false);
         (left, all)
     });
     let rec = Recorder::new(left);
