@@ -351,6 +351,7 @@ fn records_that_cannot_be_are_refused() {
         ("inode that is not there", ATTRS, 0, 1000),
         ("blocks of a directory", WRITE, 0, fs.root_ino()),
         ("file blocks", WRITE, 8, 1 << 51),
+        ("file blocks behind the end", WRITE, 8, 1),
         ("block of the log", WRITE, 16, sb.log_start),
         ("reserved block", WRITE, 16, 3),
         ("block of another file", WRITE, 16, used),
@@ -372,6 +373,42 @@ fn records_that_cannot_be_are_refused() {
         assert!(d.image() == before, "{what}: somebody has written");
         let fs = Fs::mount(d.device(), read_only(false)).expect("norecovery");
         assert_eq!(names(&fs), ["old"], "{what}");
+    }
+}
+
+/// A truncation has a record of its own, which unmaps the blocks. A record of attributes that makes a
+/// file smaller would leave them mapped behind its end.
+#[test]
+fn attributes_make_no_file_smaller() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&disk.device(), &fs, &f, 0, &[1, 2, 3]).unwrap();
+    fs.sync().unwrap();
+    let mode = AttrChange {
+        mode: Some(0o600),
+        ..AttrChange::default()
+    };
+    fs.set_attrs(&f, &mode).unwrap();
+    fs.sync_inode(&f).unwrap();
+    let at = batches(&disk)[0];
+    for (size, good) in [
+        (3 << 12, true),
+        (3 << 12 | 1, true),
+        (1 << 12, false),
+        (0, false),
+    ] {
+        let d = disk.fork();
+        forge(&d, at, at, |b| {
+            let all = records(b);
+            // The last one is that of the fsync, with the size.
+            let body = all.iter().rfind(|r| r.0 == 5).expect("attributes").1;
+            b[body + 8..body + 16].copy_from_slice(&u64::to_le_bytes(size));
+        });
+        let r = Fs::mount(d.device(), MountOptions::default());
+        assert_eq!(r.is_ok(), good, "{size}");
     }
 }
 
