@@ -61,6 +61,7 @@ help:
 	@echo '  make model           2 min  the rules of order, schedule by schedule'
 	@echo '      ITER=1000000 RULE=r1 CASE=hole SCHEDULE=...'
 	@echo '  make crash           3 min  power cuts in user space, state by state'
+	@echo '  make fuzz            5 min  images with right checksums and wrong contents, N=recipes'
 	@echo '      N=500000 SEED=7         more of them, others'
 	@echo '  make powercut        2 min  power cuts of the VM under load: ROUNDS=20'
 	@echo '  make mutants         9 min  each rule without its protection must fail'
@@ -103,6 +104,10 @@ modules_install: need-kdir
 .PHONY: crash
 crash:
 	@$(SH)/crash $(if $(N),--sampled $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: fuzz
+fuzz:
+	@$(SH)/fuzz run $(if $(N),-n $(N)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: powercut debug-kernel
 debug-kernel:

@@ -12,8 +12,8 @@
 //! same cfgs, and its comment says so.
 //!
 //! Tests: `make mutants` (`scripts/mutants`) runs models and VM tests that must fail;
-//! `tools/models/tests/rules/main.rs` and `tools/crash/tests/attributes.rs` choose mutants in user
-//! space.
+//! `tools/models/tests/rules/main.rs`, `tools/crash/tests/attributes.rs` and
+//! `tools/fuzz/tests/corpus.rs` choose mutants in user space.
 
 /// Declares the mutants: the name, the cfg that selects it in the module, and the missing
 /// protection.
@@ -69,6 +69,7 @@ mutants! {
     OneCopy ordofs_mutant_one_copy "superblock: a commit writes only the first copy",
     CleanStays ordofs_mutant_clean_stays "superblock: it says that the filesystem was unmounted cleanly, and fsync logs",
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
+    ForgedRecord ordofs_mutant_forged_record "log: replay does not ask whether a record fits the filesystem",
 }
 
 #[cfg(ordofs_mutants)]

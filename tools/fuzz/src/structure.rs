@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! What is where in an image.
+//!
+//! The bytes are taken apart here as docs/FORMAT.md has them. The engine's decoders judge them, and
+//! they would hide what a recipe has changed.
+//!
+//! Tests: tools/fuzz/tests/corpus.rs.
+
+use crate::Bytes;
+use ordofs_crash::engine::format::node::NODE_MAGIC;
+use ordofs_crash::engine::format::{le16, le32, le64, places, NodePtr, Superblock, NODE_PTR_LEN};
+use ordofs_crash::engine::log::header;
+use ordofs_engine::os::mem::Image;
+
+/// Bytes of a node's header.
+pub const NODE_HEADER: usize = 64;
+/// Bytes of a leaf's slot.
+pub const SLOT: usize = 12;
+const KIND: usize = 40;
+const LEVEL: usize = 41;
+const COUNT: usize = 42;
+/// Kind of the nodes of the inode tree.
+const INODE: u8 = 1;
+/// Where the sections of an inode record begin.
+const INODE_SECTIONS: usize = 160;
+/// Form of a section that is a pointer.
+const POINTER: u8 = 2;
+
+/// A node.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Its block.
+    pub block: u64,
+    /// The block that points to it.
+    pub from: u64,
+    /// The pointer.
+    pub ptr: NodePtr,
+}
+
+/// What is where in an image.
+pub struct Structure {
+    /// Both copies of the newest superblock.
+    pub superblocks: [u64; 2],
+    /// Its generation.
+    pub generation: u64,
+    /// Its node id.
+    pub node_id: u64,
+    /// All nodes, parents before their children.
+    pub nodes: Vec<Node>,
+    /// The blocks of each batch of the log, in the order of their numbers.
+    pub batches: Vec<Vec<u64>>,
+    /// Numbers that mean something in this image.
+    pub numbers: Vec<u64>,
+}
+
+/// The level of a node.
+pub fn level(b: &Bytes) -> u8 {
+    b[LEVEL]
+}
+
+/// The kind of a node.
+pub fn kind(b: &Bytes) -> u8 {
+    b[KIND]
+}
+
+/// The number of entries in a node, as many as have room.
+pub fn entries(b: &Bytes) -> usize {
+    let size = if level(b) == 0 { SLOT } else { entry_len(b) };
+    let room = (b.len() - NODE_HEADER) / size;
+    usize::from(le16(b, COUNT).unwrap_or(0)).min(room)
+}
+
+/// Bytes of an entry of an interior node.
+pub fn entry_len(_b: &Bytes) -> usize {
+    8 + NODE_PTR_LEN
+}
+
+/// The place of the value of item `i` of a leaf, if it is within the block.
+pub fn value(b: &Bytes, i: usize) -> Option<std::ops::Range<usize>> {
+    let slot = NODE_HEADER + i * SLOT;
+    let at = usize::from(le16(b, slot + 8)?);
+    let end = at + usize::from(le16(b, slot + 10)?);
+    (end <= b.len()).then_some(at..end)
+}
+
+/// Where the pointers in a node are.
+fn pointers(b: &Bytes) -> Vec<usize> {
+    if level(b) > 0 {
+        let size = entry_len(b);
+        return (0..entries(b))
+            .map(|i| NODE_HEADER + i * size + 8)
+            .collect();
+    }
+    let mut found = Vec::new();
+    if kind(b) != INODE {
+        return found;
+    }
+    for v in (0..entries(b)).filter_map(|i| value(b, i)) {
+        let mut at = v.start + INODE_SECTIONS;
+        while at + 4 <= v.end {
+            let len = usize::from(le16(b, at + 2).unwrap_or(0));
+            if b[at + 1] == POINTER && len == NODE_PTR_LEN && at + 4 + len <= v.end {
+                found.push(at + 4);
+            }
+            at += 4 + len;
+        }
+    }
+    found
+}
+
+impl Structure {
+    /// Takes an image apart. It must be in order.
+    pub fn of(image: &Image, sb: &Superblock) -> Self {
+        let copy = |c| places::slot(sb.generation, c, sb.blocks);
+        let mut s = Self {
+            superblocks: [copy(0), copy(1)],
+            generation: sb.generation,
+            node_id: sb.node_id,
+            nodes: Vec::new(),
+            batches: Vec::new(),
+            numbers: vec![
+                sb.blocks,
+                sb.free,
+                sb.log_start,
+                sb.log_start + sb.log_len,
+                sb.log_pos,
+                sb.log_seq,
+                sb.next_ino,
+                sb.root_ino,
+                sb.generation,
+                sb.ag_blocks,
+                ordofs_crash::engine::format::GROUP_BLOCKS,
+                ordofs_crash::engine::MAX_FILE_BLOCKS,
+                u64::from(NODE_MAGIC),
+            ],
+        };
+        let roots = [sb.inode_root, sb.orphan_root];
+        let roots = roots.iter().chain(&sb.ag_roots).chain(&sb.spare_roots);
+        for ptr in roots.flatten() {
+            s.add(image, s.superblocks[0], *ptr);
+        }
+        // Grows while it is walked.
+        let mut next = 0;
+        while let Some(node) = s.nodes.get(next).cloned() {
+            next += 1;
+            let Some(b) = image.get(&node.block) else {
+                continue;
+            };
+            for at in pointers(b) {
+                if let Some(ptr) = NodePtr::decode(&b[at..at + NODE_PTR_LEN]) {
+                    s.add(image, node.block, ptr);
+                }
+            }
+        }
+        s.find_batches(image, sb);
+        s
+    }
+
+    fn add(&mut self, image: &Image, from: u64, ptr: NodePtr) {
+        assert!(image.contains_key(&ptr.addr), "{ptr:?}: nothing is there");
+        self.numbers.push(ptr.addr);
+        self.nodes.push(Node {
+            block: ptr.addr,
+            from,
+            ptr,
+        });
+    }
+
+    fn find_batches(&mut self, image: &Image, sb: &Superblock) {
+        let log = sb.log_start..sb.log_start + sb.log_len;
+        let mut found = Vec::new();
+        for (at, b) in image.range(log.clone()) {
+            if !b.starts_with(b"ORDL") {
+                continue;
+            }
+            let (Some(seq), Some(len)) = (le64(&b[..], 16), le32(&b[..], 40)) else {
+                continue;
+            };
+            let n = header::blocks_of(len as usize);
+            let wrap = |i: u64| log.start + (at - log.start + i) % sb.log_len;
+            // Those before are part of the superblock's commit.
+            if seq >= sb.log_seq {
+                found.push((seq, (0..n).map(wrap).collect()));
+            }
+        }
+        found.sort_unstable();
+        self.batches = found.into_iter().map(|(_, blocks)| blocks).collect();
+    }
+}
