@@ -18,6 +18,7 @@
 #ifdef __BINDGEN__
 static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_RDONLY = SB_RDONLY;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_SB_I_VERSION = SB_I_VERSION;
+static const unsigned long RUST_CONST_HELPER_ORDOFS_SB_I_CGROUPWB = SB_I_CGROUPWB;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_SYNC = S_SYNC;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_NOATIME = S_NOATIME;
 static const unsigned int RUST_CONST_HELPER_ORDOFS_S_APPEND = S_APPEND;

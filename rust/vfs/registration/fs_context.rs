@@ -283,6 +283,9 @@ unsafe fn prepare<T: FileSystem>(
     unsafe { use_acls(sb, acls) };
     // SAFETY: The superblock is new: no other task looks at the field.
     unsafe { (*sb).s_flags |= bindings::ORDOFS_SB_I_VERSION as c_ulong };
+    // Write-back of pages is charged to the control group that made them dirty: iomap does it in its bios.
+    // SAFETY: The superblock is new: no other task looks at the field.
+    unsafe { (*sb).s_iflags |= bindings::ORDOFS_SB_I_CGROUPWB };
     // SAFETY: The superblock is new: no other task looks at the field.
     unsafe { (*sb).s_op = super_ops::super_ops::<T>() };
     // SAFETY: The superblock is new: no other task looks at the field.
