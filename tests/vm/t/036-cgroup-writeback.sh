@@ -1,8 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Write-back of pages is charged to the control group that made them dirty, whoever writes
-# them back: pages that are written as they are, and large files in several I/Os.
+# Write-back of pages is charged to the control group that made them dirty, and not to the task that
+# writes them back.
 # timeout: 120
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
