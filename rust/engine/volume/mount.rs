@@ -370,10 +370,13 @@ impl Fs {
 
     /// Frees inodes that have no name, and finishes truncations that a crash interrupted. Takes
     /// several transactions; must not be called inside one.
+    ///
+    /// One that is damaged stays, and the others go on: its blocks stay in use, which is no reason
+    /// to refuse the mount.
     pub fn clean_orphans(&self) -> Result {
         // A mount that was read-only until now has not loaded the allocation groups.
         self.space.read(&self.node_store)?;
-        let mut at = 0;
+        let (mut at, mut left) = (0, 0u64);
         let mut v = ValueBuf::new();
         loop {
             let next = self
@@ -381,23 +384,38 @@ impl Fs {
                 .lock()
                 .orphans
                 .find_ge(&self.node_store, at, &mut v)?;
-            let Some(ino) = next else { return Ok(()) };
-            let inode = self.iget(ino).map_err(|e| match e {
-                ESTALE => corrupt("orphan", ino, "no such inode"),
-                e => e,
-            })?;
-            if inode.attrs().nlink == 0 {
-                self.delete_inode(inode)?;
-            } else {
-                let r = self.finish_truncation(&inode, MAX_FILE_BLOCKS);
-                self.iput(inode);
-                r?;
+            let Some(ino) = next else { break };
+            match self.clean_orphan(ino) {
+                Err(e) if (e == EUCLEAN || e == EIO) && !self.is_shutdown() => left += 1,
+                r => r?,
             }
             let Some(after) = ino.checked_add(1) else {
-                return Ok(());
+                break;
             };
             at = after;
         }
+        if left > 0 {
+            pr_err!(
+                "{}: {} unlinked or truncated inodes are damaged: what they have stays in use\n",
+                self.device_name(),
+                left
+            );
+        }
+        Ok(())
+    }
+
+    /// [`Fs::clean_orphans`] for one inode.
+    fn clean_orphan(&self, ino: u64) -> Result {
+        let inode = self.iget(ino).map_err(|e| match e {
+            ESTALE => corrupt("orphan", ino, "no such inode"),
+            e => e,
+        })?;
+        if inode.attrs().nlink == 0 {
+            return self.delete_inode(inode);
+        }
+        let r = self.finish_truncation(&inode, MAX_FILE_BLOCKS);
+        self.iput(inode);
+        r
     }
 
     /// Drops the caches before an unmount, during which the shrinker does not work, and keeps them

@@ -311,3 +311,45 @@ fn the_next_mount_goes_on_at_the_cut_and_not_at_the_size() {
     }
     assert!(cut_short > 3 && kept_alive > 0, "{cut_short} {kept_alive}");
 }
+
+/// An unlinked file that is damaged stays, and is no reason to refuse the mount; others are freed.
+#[test]
+fn a_damaged_orphan_does_not_stop_the_mount() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 14);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let mut files = Vec::new();
+    for name in [&b"damaged"[..], b"good"] {
+        let f = fs.create(&root, name, &regular()).unwrap();
+        // Every second block: more extents than an inode record holds.
+        for i in 0..40 {
+            write(&disk.device(), &fs, &f, 2 * i, &[i]).unwrap();
+        }
+        fs.unlink(&root, name, &f).unwrap();
+        files.push(f);
+    }
+    fs.sync().unwrap();
+    let cut = disk.fork();
+    let bad = cut.image().into_iter().find(|(_, d)| {
+        let owner = u64::from_le_bytes(d[32..40].try_into().unwrap());
+        d.starts_with(b"ORDN") && d[40] == 3 && owner == files[0].ino()
+    });
+    cut.corrupt(bad.expect("a leaf of extents").0, 200, 1);
+    for _ in 0..2 {
+        let fs = mount(&cut);
+        write_something(&fs, &cut);
+        fs.unmount().unwrap();
+        let report = ordofs_fsck::check(cut.device(), ordofs_fsck::Options::default()).unwrap();
+        assert_eq!(report.stats.orphans, 1, "{report:?}");
+    }
+}
+
+fn write_something(fs: &Shared<Fs>, disk: &MemDisk) {
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let name = format!("file {}", fs.running_generation());
+    let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();
+    write(&disk.device(), fs, &f, 0, &[1]).unwrap();
+    fs.iput(f);
+    fs.iput(root);
+}
