@@ -29,21 +29,26 @@ struct Bed {
     flights: Vec<Started>,
 }
 
+/// "new" over "old".
+fn over<'a>(root: &'a Shared<Inode>, new: &'a Shared<Inode>, old: &'a Shared<Inode>) -> Rename<'a> {
+    Rename {
+        old_dir: root,
+        old_name: b"new",
+        inode: new,
+        new_dir: root,
+        new_name: b"old",
+        target: Some(old),
+        flags: RenameFlags::default(),
+        whiteout: None,
+    }
+}
+
 /// Renames "new" over "old" in a thread of its own, and waits until that returns.
 fn rename_over(fs: &Shared<Fs>, root: &Shared<Inode>, new: &Shared<Inode>, old: &Shared<Inode>) {
     let (tell, told) = channel();
     let (fs, root, new, old) = (fs.clone(), root.clone(), new.clone(), old.clone());
     thread::spawn(move || {
-        let r = fs.rename(&Rename {
-            old_dir: &root,
-            old_name: b"new",
-            inode: &new,
-            new_dir: &root,
-            new_name: b"old",
-            target: Some(&old),
-            flags: RenameFlags::default(),
-            whiteout: None,
-        });
+        let r = fs.rename(&over(&root, &new, &old));
         let _ = tell.send(r);
     });
     told.recv_timeout(LONG)
@@ -219,17 +224,7 @@ fn renames_without_end_do_not_put_off_a_commit() {
                     thread::sleep(Duration::from_millis(2));
                     end.finish_write(w.ordered, 4096, Ok(())).unwrap();
                 });
-                fs.rename(&Rename {
-                    old_dir: &root,
-                    old_name: b"new",
-                    inode: &new,
-                    new_dir: &root,
-                    new_name: b"old",
-                    target: Some(&old),
-                    flags: RenameFlags::default(),
-                    whiteout: None,
-                })
-                .unwrap();
+                fs.rename(&over(&root, &new, &old)).unwrap();
                 io.join().unwrap();
                 let gone = std::mem::replace(&mut old, new);
                 fs.delete_inode(gone).unwrap();

@@ -4,9 +4,10 @@
 //!
 //! Tests: tools/fuzz/tests/corpus.rs.
 
-use crate::structure::{entries, value, NODE_HEADER, SLOT};
+use crate::structure::{entries, value};
 use crate::Bytes;
 use ordofs_crash::engine::format::le64;
+use ordofs_crash::engine::format::node::{NODE_HEADER, SLOT_LEN};
 
 /// Keys and values.
 pub type Items = Vec<(u64, Vec<u8>)>;
@@ -14,7 +15,7 @@ pub type Items = Vec<(u64, Vec<u8>)>;
 /// The items of a leaf.
 pub fn items(b: &Bytes) -> Items {
     let item = |i: usize| {
-        let key = le64(b, NODE_HEADER + i * SLOT)?;
+        let key = le64(b, NODE_HEADER + i * SLOT_LEN)?;
         Some((key, b[value(b, i)?].to_vec()))
     };
     (0..entries(b)).filter_map(item).collect()
@@ -25,8 +26,8 @@ pub fn put(b: &mut Bytes, items: &Items) {
     b[NODE_HEADER..].fill(0);
     let (mut n, mut end) = (0, b.len());
     for (key, v) in items {
-        let slot = NODE_HEADER + n * SLOT;
-        if slot + SLOT + v.len() > end {
+        let slot = NODE_HEADER + n * SLOT_LEN;
+        if slot + SLOT_LEN + v.len() > end {
             break;
         }
         end -= v.len();

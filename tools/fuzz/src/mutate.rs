@@ -11,9 +11,10 @@ use crate::base::Base;
 use crate::changes::Changes;
 use crate::leaf;
 use crate::seal;
-use crate::structure::{self, Node, Structure, NODE_HEADER, SLOT};
+use crate::structure::{self, Node, Structure};
 use crate::Bytes;
 use arbitrary::{Result, Unstructured};
+use ordofs_crash::engine::format::node::{ENTRY_LEN, NODE_HEADER, SLOT_LEN};
 
 /// How many changes a recipe makes: mostly one, because of several the first one that is noticed hides
 /// the others.
@@ -203,8 +204,8 @@ fn in_leaf(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Result<St
     Ok(match u.int_in_range(0..=9)? {
         0 => field(s, u, b, 8, NODE_HEADER)?,
         1 => {
-            let slot = NODE_HEADER + i * SLOT;
-            format!("slot {i}, {}", field(s, u, b, slot, slot + SLOT)?)
+            let slot = NODE_HEADER + i * SLOT_LEN;
+            format!("slot {i}, {}", field(s, u, b, slot, slot + SLOT_LEN)?)
         }
         2..=6 => match structure::value(b, i) {
             // Records begin with what matters; of long ones the rest is often a name or checksums.
@@ -289,7 +290,7 @@ fn in_interior(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Resul
     let i = u.choose_index(count.max(1))?;
     let other = u.choose(&s.nodes)?;
     let b = c.block_mut(n.block);
-    let size = structure::entry_len(b);
+    let size = ENTRY_LEN;
     let at = NODE_HEADER + i * size;
     Ok(match u.int_in_range(0..=5)? {
         0 => field(s, u, b, 8, NODE_HEADER)?,

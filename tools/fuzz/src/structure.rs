@@ -8,22 +8,15 @@
 //! Tests: tools/fuzz/tests/corpus.rs.
 
 use crate::Bytes;
-use ordofs_crash::engine::format::node::NODE_MAGIC;
+use ordofs_crash::engine::format::inode::HEADER as INODE_SECTIONS;
+use ordofs_crash::engine::format::node::{TreeKind, ENTRY_LEN, NODE_HEADER, NODE_MAGIC, SLOT_LEN};
 use ordofs_crash::engine::format::{le16, le32, le64, places, NodePtr, Superblock, NODE_PTR_LEN};
 use ordofs_crash::engine::log::header;
 use ordofs_engine::os::mem::Image;
 
-/// Bytes of a node's header.
-pub const NODE_HEADER: usize = 64;
-/// Bytes of a leaf's slot.
-pub const SLOT: usize = 12;
 const KIND: usize = 40;
 const LEVEL: usize = 41;
 const COUNT: usize = 42;
-/// Kind of the nodes of the inode tree.
-const INODE: u8 = 1;
-/// Where the sections of an inode record begin.
-const INODE_SECTIONS: usize = 160;
 /// Form of a section that is a pointer.
 const POINTER: u8 = 2;
 
@@ -44,8 +37,6 @@ pub struct Structure {
     pub superblocks: [u64; 2],
     /// Its generation.
     pub generation: u64,
-    /// Its node id.
-    pub node_id: u64,
     /// All nodes, parents before their children.
     pub nodes: Vec<Node>,
     /// The blocks of each batch of the log, in the order of their numbers.
@@ -66,19 +57,14 @@ pub fn kind(b: &Bytes) -> u8 {
 
 /// The number of entries in a node, as many as have room.
 pub fn entries(b: &Bytes) -> usize {
-    let size = if level(b) == 0 { SLOT } else { entry_len(b) };
+    let size = if level(b) == 0 { SLOT_LEN } else { ENTRY_LEN };
     let room = (b.len() - NODE_HEADER) / size;
     usize::from(le16(b, COUNT).unwrap_or(0)).min(room)
 }
 
-/// Bytes of an entry of an interior node.
-pub fn entry_len(_b: &Bytes) -> usize {
-    8 + NODE_PTR_LEN
-}
-
 /// The place of the value of item `i` of a leaf, if it is within the block.
 pub fn value(b: &Bytes, i: usize) -> Option<std::ops::Range<usize>> {
-    let slot = NODE_HEADER + i * SLOT;
+    let slot = NODE_HEADER + i * SLOT_LEN;
     let at = usize::from(le16(b, slot + 8)?);
     let end = at + usize::from(le16(b, slot + 10)?);
     (end <= b.len()).then_some(at..end)
@@ -87,13 +73,12 @@ pub fn value(b: &Bytes, i: usize) -> Option<std::ops::Range<usize>> {
 /// Where the pointers in a node are.
 fn pointers(b: &Bytes) -> Vec<usize> {
     if level(b) > 0 {
-        let size = entry_len(b);
         return (0..entries(b))
-            .map(|i| NODE_HEADER + i * size + 8)
+            .map(|i| NODE_HEADER + i * ENTRY_LEN + 8)
             .collect();
     }
     let mut found = Vec::new();
-    if kind(b) != INODE {
+    if kind(b) != TreeKind::Inode as u8 {
         return found;
     }
     for v in (0..entries(b)).filter_map(|i| value(b, i)) {
@@ -116,7 +101,6 @@ impl Structure {
         let mut s = Self {
             superblocks: [copy(0), copy(1)],
             generation: sb.generation,
-            node_id: sb.node_id,
             nodes: Vec::new(),
             batches: Vec::new(),
             numbers: vec![
