@@ -131,18 +131,16 @@ fn there_and_back(
     true
 }
 
-/// One worker with files of its own; the shared directory is under a lock, like i_rwsem.
-fn work(fs: &Fs, me: u64, shared: &Mutex<Shared<Inode>>, stop: &AtomicBool) -> u64 {
+/// One worker with files of its own in the directory `mine`; the shared directory is under a lock, like
+/// i_rwsem.
+fn work(
+    fs: &Fs,
+    me: u64,
+    mine: Shared<Inode>,
+    shared: &Mutex<Shared<Inode>>,
+    stop: &AtomicBool,
+) -> u64 {
     let mut rng = Rng::with_seed(me * 7919 + 12345);
-    let mine = {
-        let dir = shared.lock().expect("lock");
-        fs.create(
-            &dir,
-            format!("worker{me}").as_bytes(),
-            &new(S_IFDIR | 0o755),
-        )
-        .expect("mkdir")
-    };
     let mut files: std::vec::Vec<(std::string::String, Shared<Inode>)> = std::vec::Vec::new();
     let mut ops = 0;
     while !stop.load(Ordering::Relaxed) {
@@ -211,15 +209,23 @@ fn storm(blocks: u64, secs: u64) {
     )
     .expect("mount");
     let root = fs.iget(fs.root_ino()).expect("root");
+    // Before any worker begins: the first one may fill the disk before the last one is there.
+    let mkdir = |me| {
+        let name = format!("worker{me}");
+        let dir = fs.create(&root, name.as_bytes(), &new(S_IFDIR | 0o755));
+        (me, dir.expect("mkdir"))
+    };
+    let homes: std::vec::Vec<_> = (0..WORKERS).map(mkdir).collect();
     let shared = Mutex::new(root.clone());
     let stop = AtomicBool::new(false);
     let end = Instant::now() + Duration::from_secs(secs);
     let mut images = std::vec::Vec::new();
     std::thread::scope(|s| {
-        let workers: std::vec::Vec<_> = (0..WORKERS)
-            .map(|me| {
+        let workers: std::vec::Vec<_> = homes
+            .into_iter()
+            .map(|(me, mine)| {
                 let (fs, shared, stop) = (&fs, &shared, &stop);
-                s.spawn(move || work(fs, me, shared, stop))
+                s.spawn(move || work(fs, me, mine, shared, stop))
             })
             .collect();
         s.spawn(|| {
