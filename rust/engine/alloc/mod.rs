@@ -31,7 +31,8 @@
 //! `tools/models/tests/rules/r7.rs`, `tests/vm/t/062-full-disk.sh`.
 
 pub mod ag;
-pub mod bits;
+
+pub use crate::engine::format::bits;
 
 use crate::engine::btree::NodeStore;
 use crate::engine::format::corrupt;

@@ -3,17 +3,16 @@
 //! The bitmap of one group, on the heap, because 1 KiB is much for a kernel stack. Ranges are
 //! half-open, in bits. It has no lock of its own: an AG's bitmaps are under the AG's mutex.
 //!
-//! Tests: `tools/engine/tests/state_machine.rs`, `tools/engine/tests/bulk.rs`,
-//! `tools/engine/tests/impossible.rs`.
+//! Tests: `tools/engine/tests/space_records.rs`, `tools/engine/tests/state_machine.rs`,
+//! `tools/engine/tests/bulk.rs`, `tools/engine/tests/impossible.rs`.
 
-use crate::engine::format::node::MAX_VALUE;
-use crate::engine::format::GROUP_BLOCKS;
+use super::GROUP_BLOCKS;
 use kernel::prelude::*;
 
 const WORDS: usize = (GROUP_BLOCKS / 64) as usize;
 /// Bytes of a bitmap on disk.
 pub const BITMAP_BYTES: usize = WORDS * 8;
-const _: () = assert!(BITMAP_BYTES as u64 * 8 == GROUP_BLOCKS && 4 + BITMAP_BYTES <= MAX_VALUE);
+const _: () = assert!(BITMAP_BYTES as u64 * 8 == GROUP_BLOCKS);
 
 /// One bit for each block of a group. In an AG's `used`, a set bit is a used block.
 pub struct Bits(KVec<u64>);
