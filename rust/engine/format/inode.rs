@@ -36,27 +36,30 @@
 //! `tools/engine/tests/checker.rs`.
 
 use super::node::MAX_VALUE;
-use super::{corrupt_fmt, le16, le32, le64, put, NodePtr, MAX_BLOCKS, MAX_INO, NODE_PTR_LEN};
+use super::section::{
+    bytes, each_section, put_bytes, put_root, root, Fault, Limits, MAY_IGNORE, SECTION_HEAD,
+};
+use super::{corrupt_fmt, le32, le64, put, MAX_BLOCKS, MAX_INO, NODE_PTR_LEN};
 use crate::engine::types::*;
-use core::fmt;
 use kernel::prelude::*;
+
+pub use super::section::{RootForm, INLINE_TREE_MAX};
 
 /// Bytes before the sections.
 pub const HEADER: usize = 160;
 /// The longest inode record in bytes.
 pub const MAX_RECORD: usize = 1280;
 const _: () = assert!(MAX_RECORD <= MAX_VALUE);
-/// A tree is inlined if its image ([`crate::engine::btree::Tree::inline_image`]) has at most this
-/// many bytes; fewer if the sections that are kept need the room ([`inline_tree_max`]).
-pub const INLINE_TREE_MAX: usize = 320;
-/// Bytes of a section before its content.
-const SECTION_HEAD: usize = 4;
 /// An inode has at most two trees with a section each: extents or a directory, and xattrs.
 const TREES: usize = 2;
 const _: () = assert!(HEADER + TREES * (SECTION_HEAD + INLINE_TREE_MAX) <= MAX_RECORD);
 /// The most bytes of all sections that are not trees, with their heads: beside them there is room
 /// for the pointers to the roots.
 const MAX_OTHER: usize = MAX_RECORD - HEADER - TREES * (SECTION_HEAD + NODE_PTR_LEN);
+const LIMITS: Limits = Limits {
+    trees: 1..=3,
+    max_other: MAX_OTHER,
+};
 
 /// The most bytes of an inline tree in a record that has `other` bytes of sections that are not
 /// trees.
@@ -76,9 +79,6 @@ pub const STATE_TRUNCATE: u32 = 1;
 pub const MAX_CHANGE: u64 = i64::MAX as u64;
 /// The greatest extent size hint: the blocks of the largest allocation group.
 pub const MAX_EXTENT_HINT: u32 = 1 << 18;
-
-/// Bit of a section's type: a reader that does not know the type ignores the section, and keeps it.
-const MAY_IGNORE: u8 = 0x80;
 
 /// Section types.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -110,28 +110,6 @@ pub const MAX_VERITY: usize = 64;
 pub const MAX_COMPRESSION: usize = 16;
 const _: () = assert!(MAX_DATA + MAX_CRYPT + MAX_VERITY + MAX_COMPRESSION <= MAX_OTHER);
 
-const FORM_INLINE: u8 = 1;
-const FORM_PTR: u8 = 2;
-const FORM_BYTES: u8 = 3;
-
-/// The root of one of an inode's trees, as the record has it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum RootForm<'a> {
-    /// The tree is empty.
-    Empty,
-    /// The items of the only leaf, inline.
-    Inline(&'a [u8]),
-    /// The pointer to the root node.
-    Ptr(NodePtr),
-}
-
-impl RootForm<'_> {
-    /// Whether the tree is empty.
-    pub fn is_empty(&self) -> bool {
-        matches!(self, Self::Empty)
-    }
-}
-
 /// A decoded record. Roots and sections borrow from its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InodeRecord<'a> {
@@ -161,32 +139,6 @@ pub struct InodeRecord<'a> {
     pub verity: &'a [u8],
     /// The sections that a reader may ignore, from the head of the first one on.
     pub ignorable: &'a [u8],
-}
-
-/// What is wrong with a record.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fault {
-    /// The type of the section that it is about.
-    section: Option<u8>,
-    what: &'static str,
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.section {
-            Some(kind) => write!(f, "section {kind}: {}", self.what),
-            None => f.write_str(self.what),
-        }
-    }
-}
-
-impl From<&'static str> for Fault {
-    fn from(what: &'static str) -> Self {
-        Self {
-            section: None,
-            what,
-        }
-    }
 }
 
 fn time(v: &[u8], at: usize) -> Option<Time> {
@@ -289,33 +241,10 @@ impl<'a> InodeRecord<'a> {
 
     /// Decodes the sections.
     fn sections(&mut self, v: &'a [u8]) -> core::result::Result<(), Fault> {
-        let (mut at, mut last, mut other) = (HEADER, 0, 0);
-        while let Some(kind) = v.get(at).copied() {
-            let fault = |what| Fault {
-                section: Some(kind),
-                what,
-            };
-            let cut = || fault("it is cut off");
-            let form = *v.get(at + 1).ok_or_else(cut)?;
-            let len = usize::from(le16(v, at + 2).ok_or_else(cut)?);
-            let end = at + SECTION_HEAD + len;
-            let body = v.get(at + SECTION_HEAD..end).ok_or_else(cut)?;
-            if kind <= last {
-                return Err(fault("it is there twice, or in the wrong place"));
-            }
-            last = kind;
-            if kind & MAY_IGNORE != 0 && self.ignorable.is_empty() {
-                self.ignorable = v.get(at..).unwrap_or(&[]);
-            }
-            if !matches!(kind, 1..=3) {
-                other += SECTION_HEAD + len;
-            }
-            self.section(kind, form, body).map_err(fault)?;
-            if other > MAX_OTHER {
-                return Err(fault("the sections are too long together"));
-            }
-            at = end;
-        }
+        let ignorable = each_section(v, HEADER, &LIMITS, |kind, form, body| {
+            self.section(kind, form, body)
+        })?;
+        self.ignorable = ignorable;
         Ok(())
     }
 
@@ -429,63 +358,13 @@ impl<'a> InodeRecord<'a> {
             put(&mut head, at + 8, &t.nsec.to_le_bytes());
         }
         out.extend_from_slice(&head, GFP_KERNEL)?;
-        put_root(out, Section::Extents, &self.extents)?;
-        put_root(out, Section::Dir, &self.dir)?;
-        put_root(out, Section::Xattr, &self.xattr)?;
-        put_bytes(out, Section::Data, self.data)?;
-        put_bytes(out, Section::Crypt, self.crypt)?;
-        put_bytes(out, Section::Verity, self.verity)?;
+        put_root(out, Section::Extents as u8, &self.extents)?;
+        put_root(out, Section::Dir as u8, &self.dir)?;
+        put_root(out, Section::Xattr as u8, &self.xattr)?;
+        put_bytes(out, Section::Data as u8, self.data)?;
+        put_bytes(out, Section::Crypt as u8, self.crypt)?;
+        put_bytes(out, Section::Verity as u8, self.verity)?;
         out.extend_from_slice(self.ignorable, GFP_KERNEL)?;
         Ok(())
-    }
-}
-
-/// The root of a tree in the content of a section.
-fn root(form: u8, body: &[u8]) -> core::result::Result<RootForm<'_>, &'static str> {
-    match form {
-        FORM_INLINE if body.is_empty() => Err("it is empty"),
-        FORM_INLINE if body.len() > INLINE_TREE_MAX => Err("it is too long"),
-        FORM_INLINE => Ok(RootForm::Inline(body)),
-        FORM_PTR if body.len() != NODE_PTR_LEN => Err("it has not the length of a pointer"),
-        FORM_PTR => NodePtr::decode(body)
-            .map(RootForm::Ptr)
-            .ok_or("malformed root pointer"),
-        _ => Err("it has an unknown form"),
-    }
-}
-
-/// The bytes in the content of a section.
-fn bytes(form: u8, body: &[u8], max: usize) -> core::result::Result<&[u8], &'static str> {
-    match form {
-        FORM_BYTES if body.is_empty() => Err("it is empty"),
-        FORM_BYTES if body.len() > max => Err("it is too long"),
-        FORM_BYTES => Ok(body),
-        _ => Err("it has an unknown form"),
-    }
-}
-
-fn put_section(out: &mut KVec<u8>, kind: Section, form: u8, body: &[u8]) -> Result {
-    out.extend_from_slice(&[kind as u8, form], GFP_KERNEL)?;
-    out.extend_from_slice(&(body.len() as u16).to_le_bytes(), GFP_KERNEL)?;
-    out.extend_from_slice(body, GFP_KERNEL)?;
-    Ok(())
-}
-
-fn put_root(out: &mut KVec<u8>, kind: Section, root: &RootForm<'_>) -> Result {
-    match root {
-        RootForm::Empty => Ok(()),
-        RootForm::Inline(items) => put_section(out, kind, FORM_INLINE, items),
-        RootForm::Ptr(p) => {
-            let mut b = [0u8; NODE_PTR_LEN];
-            p.encode(&mut b);
-            put_section(out, kind, FORM_PTR, &b)
-        }
-    }
-}
-
-fn put_bytes(out: &mut KVec<u8>, kind: Section, body: &[u8]) -> Result {
-    match body {
-        [] => Ok(()),
-        body => put_section(out, kind, FORM_BYTES, body),
     }
 }
