@@ -8,16 +8,21 @@
 //! lengths are in blocks unless a name or a comment says bytes; ranges are half-open. The functions
 //! here take no locks.
 //!
-//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
+//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/space_records.rs`, `tools/engine/tests/superblocks.rs`,
 //! `tools/engine/tests/impossible.rs`, `tools/engine/tests/damage.rs`.
 
+pub mod ag;
+pub mod bits;
 pub mod extent;
 pub mod find;
+pub mod group;
 pub mod inode;
 pub mod node;
 pub mod places;
 pub mod room;
+pub mod section;
 pub mod slots;
+pub mod sums;
 pub mod superblock;
 
 pub use node::{NodePtr, TreeId, NODE_PTR_LEN};

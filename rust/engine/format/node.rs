@@ -85,8 +85,12 @@ pub enum TreeKind {
     Dir = 4,
     /// Extended attributes, by a hash of the name. Owner: the inode number.
     Xattr = 5,
-    /// Free space of an allocation group. Owner: the number of the AG.
-    Alloc = 6,
+    /// AG records by AG number. Owner 0.
+    Ag = 6,
+    /// Group records of an allocation group, by group in the AG. Owner: the number of the AG.
+    Groups = 7,
+    /// Blocks to be freed by the next commit, by address. Owner 0.
+    Deferred = 12,
 }
 
 impl TreeKind {
@@ -98,7 +102,9 @@ impl TreeKind {
             3 => Self::Extent,
             4 => Self::Dir,
             5 => Self::Xattr,
-            6 => Self::Alloc,
+            6 => Self::Ag,
+            7 => Self::Groups,
+            12 => Self::Deferred,
             _ => return None,
         })
     }
@@ -111,7 +117,9 @@ impl TreeKind {
             Self::Extent => "extent",
             Self::Dir => "directory",
             Self::Xattr => "xattr",
-            Self::Alloc => "allocation",
+            Self::Ag => "AG",
+            Self::Groups => "group",
+            Self::Deferred => "deferred",
         }
     }
 }

@@ -41,7 +41,7 @@
 //! | 576 | 8 | inode number of the root directory |
 //! | 584 | 8 | number of inodes |
 //! | 592 | 8 | number of free blocks |
-//! | 1024 | 480 | 15 NodePtr: inode tree, orphan tree, 13 reserved |
+//! | 1024 | 480 | 15 NodePtr: inode tree, orphan tree, AG tree, deferred tree, 11 reserved |
 //! | 1536 | 8 | blocks of an AG (the last one may be shorter), a multiple of 8192 |
 //! | 1544 | 4 | number of AGs, 1..=32 |
 //! | 2048 | 480 | 15 NodePtr: allocation trees of AGs 0 to 14 |
@@ -78,7 +78,9 @@ pub const STATE_CLEAN: u32 = 1;
 /// Bytes of the label.
 pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
-pub const SPARE_ROOTS: usize = 13;
+pub const SPARE_ROOTS: usize = 11;
+/// Tree roots in use.
+const USED_ROOTS: usize = 4;
 /// Bytes of a sector, which a device writes whole or not at all.
 pub const SECTOR: usize = 512;
 /// Sectors of a superblock.
@@ -134,7 +136,12 @@ const ZEROS: [core::ops::Range<usize>; 5] = [
     O_ROOTS + ROOTS * NODE_PTR_LEN..2 * SECTOR + SECTOR_FIELDS,
 ];
 const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 12 == O_STATE);
-const _: () = assert!(2 + SPARE_ROOTS == ROOTS && MAX_AGS <= (SECTORS - 4) * ROOTS);
+const _: () = assert!(USED_ROOTS + SPARE_ROOTS == ROOTS && MAX_AGS <= (SECTORS - 4) * ROOTS);
+
+/// The offset of root `i`.
+const fn root_at(i: usize) -> usize {
+    O_ROOTS + i * NODE_PTR_LEN
+}
 
 /// The offset of the root of an AG's allocation tree.
 const fn ag_root(ag: usize) -> usize {
@@ -212,6 +219,10 @@ pub struct Superblock {
     pub inode_root: Option<NodePtr>,
     /// Root of the orphan tree.
     pub orphan_root: Option<NodePtr>,
+    /// Root of the AG tree.
+    pub ag_root: Option<NodePtr>,
+    /// Root of the deferred tree.
+    pub deferred_root: Option<NodePtr>,
     /// Reserved roots.
     pub spare_roots: [Option<NodePtr>; SPARE_ROOTS],
     /// Roots of the allocation trees; those from `ag_count` on are `None`.
@@ -362,7 +373,7 @@ impl Superblock {
         };
         let mut spare_roots = [None; SPARE_ROOTS];
         for (i, r) in spare_roots.iter_mut().enumerate() {
-            *r = root(O_ROOTS + (2 + i) * NODE_PTR_LEN)?;
+            *r = root(root_at(USED_ROOTS + i))?;
         }
         let mut ag_roots = [None; MAX_AGS];
         for (i, r) in ag_roots.iter_mut().enumerate() {
@@ -394,8 +405,10 @@ impl Superblock {
             mounted: time(b, O_MOUNTED)?,
             mounts: le32(b, O_MOUNTS)?,
             committed: time(b, O_COMMITTED)?,
-            inode_root: root(O_ROOTS)?,
-            orphan_root: root(O_ROOTS + NODE_PTR_LEN)?,
+            inode_root: root(root_at(0))?,
+            orphan_root: root(root_at(1))?,
+            ag_root: root(root_at(2))?,
+            deferred_root: root(root_at(3))?,
             spare_roots,
             ag_roots,
         };
@@ -444,7 +457,7 @@ impl Superblock {
                 "malformed label"
             } else if self.inode_root.is_none() {
                 "no inode tree"
-            } else if bad_root(&self.inode_root) || bad_root(&self.orphan_root) {
+            } else if [self.inode_root, self.orphan_root, self.ag_root, self.deferred_root].iter().any(bad_root) {
                 "impossible root of a tree"
             } else if self.spare_roots.iter().any(|r| r.is_some()) {
                 "a reserved root is in use"
@@ -500,10 +513,14 @@ impl Superblock {
         put_time(b, O_CREATED, self.created);
         put_time(b, O_MOUNTED, self.mounted);
         put_time(b, O_COMMITTED, self.committed);
-        put_root(b, O_ROOTS, &self.inode_root);
-        put_root(b, O_ROOTS + NODE_PTR_LEN, &self.orphan_root);
-        for (i, r) in self.spare_roots.iter().enumerate() {
-            put_root(b, O_ROOTS + (2 + i) * NODE_PTR_LEN, r);
+        let roots = [
+            &self.inode_root,
+            &self.orphan_root,
+            &self.ag_root,
+            &self.deferred_root,
+        ];
+        for (i, r) in Iterator::chain(roots.into_iter(), &self.spare_roots).enumerate() {
+            put_root(b, root_at(i), r);
         }
         for (i, r) in self.ag_roots.iter().enumerate() {
             put_root(b, ag_root(i), r);

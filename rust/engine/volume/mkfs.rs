@@ -118,6 +118,8 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         committed: Time::default(),
         inode_root: None,
         orphan_root: None,
+        ag_root: None,
+        deferred_root: None,
         spare_roots: [None; SPARE_ROOTS],
         ag_roots: [None; MAX_AGS],
     }

@@ -57,6 +57,8 @@ fn sample(generation: u64) -> Superblock {
         mounts: 77,
         committed: Time { sec: 3, nsec: 4 },
         inode_root: ptr(10_000),
+        ag_root: ptr(9_100),
+        deferred_root: None,
         orphan_root: None,
         spare_roots: [None; SPARE_ROOTS],
         ag_roots,

@@ -469,7 +469,7 @@ impl Ag {
     /// The identity of the tree of AG `index`.
     pub fn tree_id(index: u32) -> TreeId {
         TreeId {
-            kind: TreeKind::Alloc,
+            kind: TreeKind::Groups,
             owner: u64::from(index),
         }
     }
