@@ -75,9 +75,9 @@ fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
         node.set_addr(sink.alloc()?);
     }
     let generation = sink.generation();
-    let (image, crc) = node.sealed_image(sink.node_id(), generation)?;
+    let (image, crc, sums) = node.sealed_image(sink.node_id(), generation)?;
     sink.write(node.addr(), image)?;
-    node.set_written(generation, crc);
+    node.set_written(generation, crc, sums);
     Ok(node.ptr())
 }
 

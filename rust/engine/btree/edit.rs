@@ -15,7 +15,7 @@
 
 use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
 use crate::engine::btree::NodeStore;
-use crate::engine::format::node::{LEAF_SPACE, MAX_CHILDREN, SLOT_LEN};
+use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
 use crate::engine::format::NodePtr;
 use crate::engine::invariant::{broken, Invariant};
 use crate::os::Shared;
@@ -164,7 +164,7 @@ impl Tree {
         let mut range = KeyRange::ALL;
         let mut node = root;
         while node.level() > 0 {
-            full = if node.len() >= MAX_CHILDREN {
+            full = if node.is_full() {
                 full + 1
             } else {
                 0
@@ -284,7 +284,7 @@ fn split_path(
     let Some((new_key, new)) = split_path(kid, key, value, spares)? else {
         return Ok(None);
     };
-    if node.len() < MAX_CHILDREN {
+    if !node.is_full() {
         node.insert_link(i + 1, new_key, Link::Mem(new));
         return Ok(None);
     }

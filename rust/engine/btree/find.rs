@@ -4,7 +4,7 @@
 //!
 //! They need the shared side of the tree's lock, and may sleep in a read from the device with it
 //! held. Every node that is read is checked against the range of keys that its parent gives it; one
-//! outside is EUCLEAN.
+//! outside is EUCLEAN. So is one with other sums than its parent gives, in a tree with sums.
 //!
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`,
 //! `tools/engine/tests/read_verify.rs`.
@@ -30,16 +30,20 @@ impl Node {
             Link::Disk(ptr) => ptr,
         };
         let kid = node_store.read(&ptr, &self.id())?;
-        if !range.holds(&kid) {
-            let id = self.id();
-            return Err(corrupt_fmt(format_args!(
-                "{} tree of {}: node at block {} has keys outside of the range that its parent gives",
-                id.kind.name(),
-                id.owner,
-                ptr.addr
-            )));
-        }
-        Ok((kid, range))
+        let wrong = if !range.holds(&kid) {
+            "keys outside of the range"
+        } else if kid.sums().is_some_and(|s| self.sums_under(i) != Some(s)) {
+            "other sums than"
+        } else {
+            return Ok((kid, range));
+        };
+        let id = self.id();
+        Err(corrupt_fmt(format_args!(
+            "{} tree of {}: node at block {} has {wrong} that its parent gives",
+            id.kind.name(),
+            id.owner,
+            ptr.addr
+        )))
     }
 }
 

@@ -29,6 +29,14 @@
 //! addresses first and is repeated until [`Tree::dirty_nodes`] is 0; only then are the tree's
 //! snapshot and write-out made.
 //!
+//! # Sums
+//!
+//! The interior nodes of the AG tree have, beside each pointer, the sums of all records under that
+//! child ([`crate::engine::format::sums`]). Like the checksum, they are computed when a node is
+//! written, children first, so a change makes no more nodes dirty than it would without them. A
+//! child that is read must have the sums that its parent gives. [`Tree::first_where`] searches by
+//! them.
+//!
 //! # Locking
 //!
 //! A tree is plain data, protected by a lock of its owner: `&self` methods need the shared side (or
@@ -46,7 +54,8 @@
 //! which btrfs is built.
 //!
 //! Tests: `tools/engine/tests/btree.rs` (with the model in `tools/engine/tests/trees/mod.rs`),
-//! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/bulk.rs`.
+//! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/ag_tree.rs`,
+//! `tools/engine/tests/bulk.rs`.
 
 mod checkpoint;
 mod commit;
@@ -56,6 +65,7 @@ mod inline;
 mod node;
 mod page;
 mod reads;
+mod search;
 mod store;
 mod walk;
 
@@ -63,6 +73,7 @@ pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
 pub use commit::{NodeSink, Snapshot};
 pub use node::{Link, Node};
 pub use reads::Reads;
+pub use search::Unread;
 pub use store::NodeStore;
 #[allow(unused_imports)] // Only the tools walk trees.
 pub use walk::{BadNode, NodeInfo, WalkItem};

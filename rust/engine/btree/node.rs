@@ -17,6 +17,9 @@
 //!
 //! A node in the cache is written and has no children in memory, so it keeps no other node alive.
 //!
+//! A node of a tree with sums knows its own sums from the moment that it is written or read; until
+//! then they change with its content, and the entry of its parent has none.
+//!
 //! # Locking
 //!
 //! The lock of the tree protects the content. The state is in atomics, because write-out moves
@@ -28,8 +31,9 @@
 
 use super::page::{self, Page};
 use crate::engine::format::node::{
-    NodeHeader, ENTRY_LEN, LEAF_SPACE, MAX_CHILDREN, MAX_LEVEL, MAX_VALUE, NODE_HEADER, SLOT_LEN,
+    NodeHeader, LEAF_SPACE, MAX_LEVEL, MAX_VALUE, NODE_HEADER, SLOT_LEN,
 };
+use crate::engine::format::sums::Sums;
 use crate::engine::format::{NodePtr, TreeId, BLOCK_SIZE};
 use crate::engine::invariant::{broken, Invariant};
 use crate::os::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -58,7 +62,8 @@ impl Clone for Link {
 pub struct Node {
     image: Block,
     /// In interior nodes, the children in memory; `None` is a child on disk, with its pointer in
-    /// the image. Empty if no child is in memory, else of length `nr` and capacity `MAX_CHILDREN`.
+    /// the image. Empty if no child is in memory, else of length `nr` and with room for all children
+    /// that the node may get.
     kids: KVec<Option<Shared<Node>>>,
     id: TreeId,
     level: u8,
@@ -67,6 +72,8 @@ pub struct Node {
     addr2: AtomicU64,
     generation: AtomicU64,
     crc: AtomicU32,
+    /// [`Sums::to_words`] of a written node of a tree with sums.
+    sums: [AtomicU64; 2],
     written: AtomicBool,
 }
 
@@ -75,7 +82,7 @@ impl Node {
     pub(super) fn new(id: TreeId, level: u8) -> Result<Self> {
         let kids = match level {
             0 => KVec::new(),
-            _ => KVec::with_capacity(MAX_CHILDREN, GFP_KERNEL)?,
+            _ => KVec::with_capacity(id.kind.max_children(), GFP_KERNEL)?,
         };
         Ok(Self {
             image: Block::zeroed()?,
@@ -87,6 +94,7 @@ impl Node {
             addr2: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             crc: AtomicU32::new(0),
+            sums: [const { AtomicU64::new(0) }; 2],
             written: AtomicBool::new(false),
         })
     }
@@ -109,13 +117,9 @@ impl Node {
         let mut new = Self::new(old.id, old.level)?;
         new.image.copy_from_slice(&old.image[..]);
         new.nr = old.nr;
-        for i in 0..old.nr {
-            if let Some(kid) = old.kid(i) {
-                page::set_entry_ptr(&mut new.image, i, &kid.ptr());
-            }
-        }
+        old.put_kids(&mut new.image);
         let p = old.ptr();
-        new.set_identity(&p);
+        new.set_identity(&p, old.sums().unwrap_or_default());
         Ok(new)
     }
 
@@ -136,6 +140,10 @@ impl Node {
         } else {
             check_interior(&image, nr, h, blocks)?;
         }
+        let sums = match h.id.kind.has_sums() {
+            true => image_sums(&image, h.id, h.level, nr),
+            false => Sums::default(),
+        };
         let node = Self {
             image,
             kids: KVec::new(),
@@ -146,14 +154,29 @@ impl Node {
             addr2: AtomicU64::new(0),
             generation: AtomicU64::new(0),
             crc: AtomicU32::new(0),
+            sums: [const { AtomicU64::new(0) }; 2],
             written: AtomicBool::new(false),
         };
-        node.set_identity(ptr);
+        node.set_identity(ptr, sums);
         Ok(node)
     }
 
+    /// Puts the pointers to the children in memory, and their sums, into an image of this node. All
+    /// of them must be written.
+    fn put_kids(&self, image: &mut Page) {
+        let stride = self.stride();
+        for (i, kid) in self.kids.iter().enumerate() {
+            let Some(kid) = kid else { continue };
+            page::set_entry_ptr(image, stride, i, &kid.ptr());
+            if let Some(sums) = kid.sums() {
+                page::set_entry_sums(image, stride, i, sums);
+            }
+        }
+    }
+
     /// Makes a node written, with this pointer to it.
-    fn set_identity(&self, p: &NodePtr) {
+    fn set_identity(&self, p: &NodePtr, sums: Sums) {
+        self.set_sums(sums);
         self.addr.store(p.addr, Ordering::Relaxed);
         self.addr2.store(p.addr2, Ordering::Relaxed);
         self.generation.store(p.generation, Ordering::Relaxed);
@@ -174,6 +197,11 @@ impl Node {
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.nr
+    }
+
+    /// Whether an interior node has all the children that it can have.
+    pub(super) fn is_full(&self) -> bool {
+        self.nr >= self.id.kind.max_children()
     }
 
     /// Whether the node has no entries.
@@ -202,21 +230,56 @@ impl Node {
         }
     }
 
+    fn set_sums(&self, sums: Sums) {
+        for (to, word) in self.sums.iter().zip(sums.to_words()) {
+            to.store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// The sums of a written node of a tree with sums; `None` for other nodes.
+    pub(super) fn sums(&self) -> Option<Sums> {
+        let [a, b] = &self.sums;
+        (self.id.kind.has_sums() && self.is_written())
+            .then(|| Sums::from_words([a.load(Ordering::Relaxed), b.load(Ordering::Relaxed)]))
+    }
+
+    /// The sums under child `i` of a node of a tree with sums; `None` if the child is in memory and
+    /// not written.
+    pub(super) fn sums_under(&self, i: usize) -> Option<Sums> {
+        match self.kid(i) {
+            Some(kid) => kid.sums(),
+            None => Some(page::entry_sums(&self.image, self.stride(), i)),
+        }
+    }
+
+    /// Bytes of an entry.
+    fn stride(&self) -> usize {
+        self.id.kind.entry_len()
+    }
+
     /// Gives the node an address: fresh becomes assigned.
     pub(super) fn set_addr(&self, addr: u64) {
         self.addr.store(addr, Ordering::Release);
     }
 
-    /// The image to write at the node's address, with its checksum. All children must be written.
-    pub(super) fn sealed_image(&self, node_id: u64, generation: u64) -> Result<(Block, u32)> {
+    /// The image to write at the node's address, with its checksum and its sums. All children must
+    /// be written.
+    pub(super) fn sealed_image(
+        &self,
+        node_id: u64,
+        generation: u64,
+    ) -> Result<(Block, u32, Sums)> {
         let mut image = Block::zeroed()?;
         image.copy_from_slice(&self.image[..]);
-        for (i, kid) in self.kids.iter().enumerate() {
-            if let Some(kid) = kid {
-                page::set_entry_ptr(&mut image, i, &kid.ptr());
-            }
+        self.put_kids(&mut image);
+        match self.level {
+            0 => page::zero_behind_slots(&mut image, self.nr),
+            _ => page::zero_behind_entries(&mut image, self.nr, self.stride()),
         }
-        page::zero_gap(&mut image, self.nr, self.level == 0);
+        let sums = match self.id.kind.has_sums() {
+            true => image_sums(&image, self.id, self.level, self.nr),
+            false => Sums::default(),
+        };
         let header = NodeHeader {
             node_id,
             addr: self.addr(),
@@ -226,11 +289,12 @@ impl Node {
             nr: self.nr as u16,
         };
         let crc = header.seal(&mut image);
-        Ok((image, crc))
+        Ok((image, crc, sums))
     }
 
     /// Freezes the node: assigned becomes written. The caller has passed its image to the sink.
-    pub(super) fn set_written(&self, generation: u64, crc: u32) {
+    pub(super) fn set_written(&self, generation: u64, crc: u32, sums: Sums) {
+        self.set_sums(sums);
         self.generation.store(generation, Ordering::Relaxed);
         self.crc.store(crc, Ordering::Relaxed);
         self.written.store(true, Ordering::Release);
@@ -240,7 +304,7 @@ impl Node {
     pub(super) fn used(&self) -> usize {
         match self.level {
             0 => page::leaf_used(&self.image, self.nr),
-            _ => self.nr * ENTRY_LEN,
+            _ => self.nr * self.stride(),
         }
     }
 
@@ -248,7 +312,7 @@ impl Node {
     pub(super) fn key(&self, i: usize) -> u64 {
         match self.level {
             0 => page::slot_key(&self.image, i),
-            _ => page::entry_key(&self.image, i),
+            _ => page::entry_key(&self.image, self.stride(), i),
         }
     }
 
@@ -264,7 +328,7 @@ impl Node {
 
     /// The child to follow for `key`.
     pub(super) fn child_for(&self, key: u64) -> usize {
-        page::entry_for(&self.image, self.nr, key)
+        page::entry_for(&self.image, self.nr, self.stride(), key)
     }
 
     // Children.
@@ -302,7 +366,7 @@ impl Node {
         if let Some(kid) = self.kid(i) {
             return Ok(Link::Mem(kid.clone()));
         }
-        page::entry_ptr(&self.image, i)
+        page::entry_ptr(&self.image, self.stride(), i)
             .map(Link::Disk)
             .ok_or_else(|| broken(Invariant::TreeShape, format_args!("no pointer to a child")))
     }
@@ -310,10 +374,14 @@ impl Node {
     /// Calls `f` for every child in memory. If `f` returns a pointer, that child is on disk from
     /// now on.
     pub(super) fn demote_kids(&mut self, mut f: impl FnMut(&mut Shared<Node>) -> Option<NodePtr>) {
+        let stride = self.stride();
         for (i, slot) in self.kids.iter_mut().enumerate() {
             let Some(kid) = slot.as_mut() else { continue };
             if let Some(ptr) = f(kid) {
-                page::set_entry_ptr(&mut self.image, i, &ptr);
+                page::set_entry_ptr(&mut self.image, stride, i, &ptr);
+                if let Some(sums) = kid.sums() {
+                    page::set_entry_sums(&mut self.image, stride, i, sums);
+                }
                 *slot = None;
             }
         }
@@ -360,12 +428,14 @@ impl Node {
     }
 
     pub(super) fn set_entry_key(&mut self, i: usize, key: u64) {
-        page::set_entry_key(&mut self.image, i, key);
+        let stride = self.stride();
+        page::set_entry_key(&mut self.image, stride, i, key);
     }
 
     /// Inserts a child as entry `i`; false if the node is full.
     pub(super) fn insert_link(&mut self, i: usize, key: u64, link: Link) -> bool {
-        if self.nr >= MAX_CHILDREN || i > self.nr {
+        let stride = self.stride();
+        if self.is_full() || i > self.nr {
             return false;
         }
         let (ptr, kid) = match link {
@@ -375,11 +445,11 @@ impl Node {
         if self.kids.insert_within_capacity(i, kid).is_err() {
             return false;
         }
-        if !page::entry_insert(&mut self.image, self.nr, i, key) {
+        if !page::entry_insert(&mut self.image, self.nr, stride, i, key) {
             return false;
         }
         if let Some(p) = ptr {
-            page::set_entry_ptr(&mut self.image, i, &p);
+            page::set_entry_ptr(&mut self.image, stride, i, &p);
         }
         self.nr += 1;
         true
@@ -387,14 +457,15 @@ impl Node {
 
     /// Removes entry `i` and returns the link to the child.
     pub(super) fn remove_link(&mut self, i: usize) -> Result<Link> {
-        let disk = page::entry_ptr(&self.image, i);
+        let stride = self.stride();
+        let disk = page::entry_ptr(&self.image, stride, i);
         let kid = self.kids.remove(i).map_err(|_| {
             broken(
                 Invariant::TreeShape,
                 format_args!("no such child to remove"),
             )
         })?;
-        if page::entry_remove(&mut self.image, self.nr, i) {
+        if page::entry_remove(&mut self.image, self.nr, stride, i) {
             self.nr -= 1;
         }
         match (kid, disk) {
@@ -414,7 +485,8 @@ impl Node {
                 return false;
             }
         } else {
-            if !page::entry_append(&mut self.image, self.nr, &src.image, from, to) {
+            let stride = self.stride();
+            if !page::entry_append(&mut self.image, self.nr, stride, &src.image, from, to) {
                 return false;
             }
             for i in from..to {
@@ -454,15 +526,21 @@ impl Node {
             }
             return Ok(fits);
         }
-        if to.nr >= MAX_CHILDREN {
+        if to.is_full() {
             return Ok(false);
         }
+        // A child on disk takes the sums of its entry along.
+        let sums = self.sums_under(i).filter(|_| self.id.kind.has_sums());
         let link = self.remove_link(i)?;
         if !to.insert_link(at, key, link) {
             return Err(broken(
                 Invariant::TreeShape,
                 format_args!("no room for a child"),
             ));
+        }
+        if let Some(sums) = sums {
+            let stride = to.stride();
+            page::set_entry_sums(&mut to.image, stride, at, sums);
         }
         Ok(true)
     }
@@ -501,17 +579,18 @@ fn check_interior(
     h: &NodeHeader,
     blocks: u64,
 ) -> core::result::Result<(), &'static str> {
-    if nr == 0 || nr > MAX_CHILDREN {
+    let stride = h.id.kind.entry_len();
+    if nr == 0 || nr > h.id.kind.max_children() {
         return Err("impossible number of children");
     }
     let mut last = None;
     for i in 0..nr {
-        let key = page::entry_key(p, i);
+        let key = page::entry_key(p, stride, i);
         if last.is_some_and(|l| l >= key) {
             return Err("keys are out of order");
         }
         last = Some(key);
-        let ptr = page::entry_ptr(p, i).ok_or("malformed pointer to a child")?;
+        let ptr = page::entry_ptr(p, stride, i).ok_or("malformed pointer to a child")?;
         if ptr.addr >= blocks || ptr.addr2 >= blocks {
             return Err("child beyond the end of the device");
         }
@@ -523,4 +602,15 @@ fn check_interior(
         }
     }
     Ok(())
+}
+
+/// The sums of a node of a tree with sums, from its image.
+fn image_sums(p: &Page, id: TreeId, level: u8, nr: usize) -> Sums {
+    let stride = id.kind.entry_len();
+    (0..nr)
+        .map(|i| match level {
+            0 => Sums::of_record(page::value(p, i)),
+            _ => page::entry_sums(p, stride, i),
+        })
+        .fold(Sums::default(), Sums::and)
 }

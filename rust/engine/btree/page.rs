@@ -9,7 +9,8 @@
 //!
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/btree_damage.rs`.
 
-use crate::engine::format::node::{ENTRY_LEN, MAX_CHILDREN, NODE_HEADER, SLOT_LEN};
+use crate::engine::format::node::{ENTRY_LEN, LEAF_SPACE, NODE_HEADER, SLOT_LEN};
+use crate::engine::format::sums::Sums;
 use crate::engine::format::{le16, le64, put, NodePtr, BLOCK_SIZE, NODE_PTR_LEN};
 
 /// The bytes of a node.
@@ -167,77 +168,103 @@ pub(super) fn leaf_append(p: &mut Page, nr: usize, src: &Page, from: usize, to: 
     true
 }
 
-// Interior nodes.
+// Interior nodes. `stride` is the size of an entry: `TreeKind::entry_len`.
 
 /// Key of entry `i`.
 #[inline]
-pub(super) fn entry_key(p: &Page, i: usize) -> u64 {
-    le64(p, at(NODE_HEADER, i, ENTRY_LEN)).unwrap_or(0)
+pub(super) fn entry_key(p: &Page, stride: usize, i: usize) -> u64 {
+    le64(p, at(NODE_HEADER, i, stride)).unwrap_or(0)
 }
 
 /// Changes the key of entry `i`.
-pub(super) fn set_entry_key(p: &mut Page, i: usize, key: u64) {
-    let _ = put(p, at(NODE_HEADER, i, ENTRY_LEN), &key.to_le_bytes());
+pub(super) fn set_entry_key(p: &mut Page, stride: usize, i: usize, key: u64) {
+    let _ = put(p, at(NODE_HEADER, i, stride), &key.to_le_bytes());
 }
 
 /// Pointer of entry `i`; `None` if no pointer can have these bytes.
-pub(super) fn entry_ptr(p: &Page, i: usize) -> Option<NodePtr> {
-    let o = at(NODE_HEADER + 8, i, ENTRY_LEN);
+pub(super) fn entry_ptr(p: &Page, stride: usize, i: usize) -> Option<NodePtr> {
+    let o = at(NODE_HEADER + 8, i, stride);
     NodePtr::decode(p.get(o..)?.get(..NODE_PTR_LEN)?)
 }
 
 /// Changes the pointer of entry `i`.
-pub(super) fn set_entry_ptr(p: &mut Page, i: usize, ptr: &NodePtr) {
-    let _ = put(p, at(NODE_HEADER + 8, i, ENTRY_LEN), &ptr.to_bytes());
+pub(super) fn set_entry_ptr(p: &mut Page, stride: usize, i: usize, ptr: &NodePtr) {
+    let _ = put(p, at(NODE_HEADER + 8, i, stride), &ptr.to_bytes());
+}
+
+/// Sums of entry `i` of a node whose entries have sums.
+pub(super) fn entry_sums(p: &Page, stride: usize, i: usize) -> Sums {
+    let o = at(NODE_HEADER + ENTRY_LEN, i, stride);
+    p.get(o..).and_then(Sums::decode).unwrap_or_default()
+}
+
+/// Changes the sums of entry `i` of a node whose entries have sums.
+pub(super) fn set_entry_sums(p: &mut Page, stride: usize, i: usize, sums: Sums) {
+    let o = at(NODE_HEADER + ENTRY_LEN, i, stride);
+    let _ = put(p, o, &sums.to_bytes());
 }
 
 /// The entry to follow for `key`: the last one with a key of at most `key`, or else the first.
-pub(super) fn entry_for(p: &Page, nr: usize, key: u64) -> usize {
+pub(super) fn entry_for(p: &Page, nr: usize, stride: usize, key: u64) -> usize {
     match key.checked_add(1) {
         None => nr,
-        Some(above) => lower_bound(p, nr, ENTRY_LEN, above),
+        Some(above) => lower_bound(p, nr, stride, above),
     }
     .saturating_sub(1)
 }
 
-/// Makes room for entry `i` of `nr`, with `key` and a zero pointer; false if the node is full.
-pub(super) fn entry_insert(p: &mut Page, nr: usize, i: usize, key: u64) -> bool {
-    let s = at(NODE_HEADER, i, ENTRY_LEN);
+/// Makes room for entry `i` of `nr`, with `key`, and zeros behind it; false if the node is full.
+pub(super) fn entry_insert(p: &mut Page, nr: usize, stride: usize, i: usize, key: u64) -> bool {
+    let s = at(NODE_HEADER, i, stride);
     let good = i <= nr
-        && nr < MAX_CHILDREN
-        && shift(p, s, at(NODE_HEADER, nr, ENTRY_LEN), s + ENTRY_LEN)
-        && put(p, s + 8, &[0; NODE_PTR_LEN]).is_some();
+        && at(0, nr.saturating_add(1), stride) <= LEAF_SPACE
+        && shift(p, s, at(NODE_HEADER, nr, stride), s + stride);
     if good {
-        set_entry_key(p, i, key);
+        if let Some(entry) = p.get_mut(s..s + stride) {
+            entry.fill(0);
+        }
+        set_entry_key(p, stride, i, key);
     }
     good
 }
 
 /// Removes entry `i` of `nr`.
-pub(super) fn entry_remove(p: &mut Page, nr: usize, i: usize) -> bool {
-    let s = at(NODE_HEADER, i, ENTRY_LEN);
-    i < nr && shift(p, s + ENTRY_LEN, at(NODE_HEADER, nr, ENTRY_LEN), s)
+pub(super) fn entry_remove(p: &mut Page, nr: usize, stride: usize, i: usize) -> bool {
+    let s = at(NODE_HEADER, i, stride);
+    i < nr && shift(p, s + stride, at(NODE_HEADER, nr, stride), s)
 }
 
 /// Appends entries `from..to` of `src` to a node with `nr` entries; false if they do not fit.
-pub(super) fn entry_append(p: &mut Page, nr: usize, src: &Page, from: usize, to: usize) -> bool {
+pub(super) fn entry_append(
+    p: &mut Page,
+    nr: usize,
+    stride: usize,
+    src: &Page,
+    from: usize,
+    to: usize,
+) -> bool {
     let n = to.saturating_sub(from);
-    if nr.saturating_add(n) > MAX_CHILDREN {
+    if at(0, nr.saturating_add(n), stride) > LEAF_SPACE {
         return false;
     }
-    match src.get(at(NODE_HEADER, from, ENTRY_LEN)..at(NODE_HEADER, from + n, ENTRY_LEN)) {
-        Some(s) => put(p, at(NODE_HEADER, nr, ENTRY_LEN), s).is_some(),
+    match src.get(at(NODE_HEADER, from, stride)..at(NODE_HEADER, from + n, stride)) {
+        Some(s) => put(p, at(NODE_HEADER, nr, stride), s).is_some(),
         None => false,
     }
 }
 
-/// Zeroes the unused bytes between the slots or entries and the values.
-pub(super) fn zero_gap(p: &mut Page, nr: usize, leaf: bool) {
-    let (start, end) = if leaf {
-        (at(NODE_HEADER, nr, SLOT_LEN), value_end(p, nr))
-    } else {
-        (at(NODE_HEADER, nr, ENTRY_LEN), BLOCK_SIZE)
-    };
+/// Zeroes the unused bytes behind the entries.
+pub(super) fn zero_behind_entries(p: &mut Page, nr: usize, stride: usize) {
+    zero(p, at(NODE_HEADER, nr, stride), BLOCK_SIZE);
+}
+
+/// Zeroes the unused bytes between the slots and the values.
+pub(super) fn zero_behind_slots(p: &mut Page, nr: usize) {
+    let end = value_end(p, nr);
+    zero(p, at(NODE_HEADER, nr, SLOT_LEN), end);
+}
+
+fn zero(p: &mut Page, start: usize, end: usize) {
     if let Some(gap) = p.get_mut(start..end) {
         gap.fill(0);
     }

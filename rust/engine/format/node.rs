@@ -15,14 +15,16 @@
 //! | 40 | 1 | kind of the tree |
 //! | 41 | 1 | level, 0 = leaf |
 //! | 42 | 2 | number of entries, n >= 1 |
-//! | 44 | 20 | zero |
+//! | 44 | 2 | bytes of an entry of an interior node; 0 in leaves |
+//! | 46 | 18 | zero |
 //!
 //! Leaf: n slots of 12 bytes (key u64, offset u16, length u16) follow, keys ascending. The values
 //! are at the end of the block without gaps, downwards in the order of the keys: the value of slot
 //! 0 ends at 4096, that of slot i + 1 ends where that of slot i starts. The rest is zero.
 //!
 //! Interior node: n entries of 40 bytes (key u64, [`NodePtr`]). The key is a lower bound of the keys
-//! under that child and greater than every key under the child before it. The rest is zero.
+//! under that child and greater than every key under the child before it. The rest is zero. In the
+//! AG tree, entries have 56 bytes: the [`Sums`](super::sums::Sums) of the child follow the pointer.
 //!
 //! [`NodePtr`], 32 bytes:
 //!
@@ -39,6 +41,7 @@
 //! `tools/engine/tests/damage.rs`.
 
 use super::places::AREA_BLOCKS;
+use super::sums::SUMS_LEN;
 use super::{le16, le32, le64, put, BLOCK_SIZE, MAX_BLOCKS};
 use crate::os::crc32c;
 
@@ -48,12 +51,10 @@ pub const NODE_MAGIC: u32 = u32::from_le_bytes(*b"ORDN");
 pub const NODE_HEADER: usize = 64;
 /// Bytes of a leaf's slot.
 pub const SLOT_LEN: usize = 12;
-/// Bytes of an entry of an interior node.
+/// Bytes of an entry of an interior node, without sums.
 pub const ENTRY_LEN: usize = 40;
 /// Bytes for slots and values in a leaf.
 pub const LEAF_SPACE: usize = BLOCK_SIZE - NODE_HEADER;
-/// The most entries of an interior node.
-pub const MAX_CHILDREN: usize = LEAF_SPACE / ENTRY_LEN;
 /// The longest value in bytes. Three items of this length fit in a leaf, so a split always
 /// succeeds.
 pub const MAX_VALUE: usize = 1280;
@@ -69,7 +70,9 @@ const H_OWNER: usize = 32;
 const H_KIND: usize = 40;
 const H_LEVEL: usize = 41;
 const H_NR: usize = 42;
-const _: () = assert!(H_NR + 2 <= NODE_HEADER);
+const H_ENTRY: usize = 44;
+const H_END: usize = H_ENTRY + 2;
+const _: () = assert!(H_END <= NODE_HEADER);
 
 /// The purpose of a tree.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,6 +110,27 @@ impl TreeKind {
             12 => Self::Deferred,
             _ => return None,
         })
+    }
+
+    /// Whether the interior nodes have the sums of their children.
+    pub const fn has_sums(self) -> bool {
+        matches!(self, Self::Ag)
+    }
+
+    /// Bytes of an entry of an interior node.
+    pub const fn entry_len(self) -> usize {
+        match self.has_sums() {
+            true => ENTRY_LEN + SUMS_LEN,
+            false => ENTRY_LEN,
+        }
+    }
+
+    /// The most entries of an interior node.
+    pub const fn max_children(self) -> usize {
+        match self.has_sums() {
+            true => LEAF_SPACE / (ENTRY_LEN + SUMS_LEN),
+            false => LEAF_SPACE / ENTRY_LEN,
+        }
     }
 
     /// Its name, for messages.
@@ -241,7 +265,22 @@ impl NodeHeader {
             level: b.get(H_LEVEL).copied().ok_or(SHORT)?,
             nr: le16(b, H_NR).ok_or(SHORT)?,
         };
+        if le16(b, H_ENTRY) != Some(header.entry_len()) {
+            return Err("wrong size of its entries");
+        }
+        let reserved = b.get(H_END..NODE_HEADER).ok_or(SHORT)?;
+        if reserved.iter().any(|x| *x != 0) {
+            return Err("reserved bytes of its header are in use");
+        }
         Ok((header, crc))
+    }
+
+    /// Bytes of an entry, as the header has them.
+    fn entry_len(&self) -> u16 {
+        match self.level {
+            0 => 0,
+            _ => self.id.kind.entry_len() as u16,
+        }
     }
 
     /// Writes the header, with magic number and checksum, into a node with a complete body. Returns
@@ -255,6 +294,7 @@ impl NodeHeader {
         let _ = put(b, H_OWNER, &self.id.owner.to_le_bytes());
         let _ = put(b, H_KIND, &[self.id.kind as u8, self.level]);
         let _ = put(b, H_NR, &self.nr.to_le_bytes());
+        let _ = put(b, H_ENTRY, &self.entry_len().to_le_bytes());
         let crc = crc32c(0, b.get(H_NODE_ID..).unwrap_or(&[]));
         let _ = put(b, H_CSUM, &crc.to_le_bytes());
         crc

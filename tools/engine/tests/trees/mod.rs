@@ -71,6 +71,7 @@ impl NodeSink for Sink<'_> {
 
 /// A tree, its device, and what it should contain.
 pub struct World {
+    pub id: TreeId,
     pub disk: MemDisk,
     pub st: NodeStore,
     pub tree: Tree,
@@ -105,11 +106,16 @@ pub fn content(tree: &Tree, st: &NodeStore) -> (BTreeMap<u64, Vec<u8>>, BTreeSet
 
 impl World {
     pub fn new(cache: usize) -> Self {
+        Self::of(ID, cache)
+    }
+
+    pub fn of(id: TreeId, cache: usize) -> Self {
         let disk = MemDisk::new(BLOCKS);
         Self {
+            id,
             st: store(&disk, cache),
             disk,
-            tree: Tree::empty(ID),
+            tree: Tree::empty(id),
             model: BTreeMap::new(),
             space: Space::default(),
             generation: 0,
@@ -172,7 +178,7 @@ impl World {
             assert!(self.space.used.remove(a), "freed twice: {a}");
         }
         let fresh_store = store(&self.disk, 64);
-        let again = root.map_or(Tree::empty(ID), |p| Tree::from_ptr(ID, p));
+        let again = root.map_or(Tree::empty(self.id), |p| Tree::from_ptr(self.id, p));
         let (items, nodes) = content(&again, &fresh_store);
         assert!(
             items == model,
@@ -204,7 +210,7 @@ impl World {
         self.tree = self
             .durable
             .0
-            .map_or(Tree::empty(ID), |p| Tree::from_ptr(ID, p));
+            .map_or(Tree::empty(self.id), |p| Tree::from_ptr(self.id, p));
         self.model = self.durable.1.clone();
     }
 }
