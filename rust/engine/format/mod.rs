@@ -43,7 +43,7 @@ pub const BLOCK_SHIFT: u32 = 12;
 const _: () = assert!(BLOCK_SIZE == 1 << BLOCK_SHIFT && BLOCK_SIZE == types::BLOCK_SIZE);
 /// Blocks in a group, which one bitmap (1 KiB) describes.
 pub const GROUP_BLOCKS: u64 = 8192;
-/// The most allocation groups.
+/// The most allocation groups of the old allocator.
 pub const MAX_AGS: usize = 32;
 /// The smallest length of the log area in blocks.
 pub const LOG_MIN_BLOCKS: u64 = 256;
@@ -54,8 +54,9 @@ pub const LOG_MAX_BLOCKS: u64 = 16384;
 pub const LOG_SEQ_GAP: u64 = 1 << 20;
 /// The fewest blocks of a device: 16 MiB.
 pub const MIN_BLOCKS: u64 = 4096;
-/// The most blocks of a device: byte offsets stay below 2^63.
-pub const MAX_BLOCKS: u64 = 1 << 50;
+/// The most blocks of a device (2 EiB): byte offsets stay below 2^63, and the numbers of AGs below
+/// 2^32.
+pub const MAX_BLOCKS: u64 = 1 << 49;
 const _: () = assert!(MAX_BLOCKS <= (i64::MAX as u64) >> BLOCK_SHIFT);
 
 /// The greatest generation. No filesystem ever reaches it.

@@ -33,6 +33,7 @@
 //! | 209 | 1 | checksum of nodes: 1 = crc32c |
 //! | 210 | 1 | copies of nodes: 1 |
 //! | 512 | 8 | blocks of the filesystem |
+//! | 520 | 1 | log2 of the blocks of an AG, 15..=18; the last AG may be shorter |
 //! | 528 | 8 | first block of the log |
 //! | 536 | 8 | blocks of the log |
 //! | 544 | 8 | log position: where replay starts, in log blocks ever written |
@@ -42,11 +43,6 @@
 //! | 584 | 8 | number of inodes |
 //! | 592 | 8 | number of free blocks |
 //! | 1024 | 480 | 15 NodePtr: inode tree, orphan tree, AG tree, deferred tree, 11 reserved |
-//! | 1536 | 8 | blocks of an AG (the last one may be shorter), a multiple of 8192 |
-//! | 1544 | 4 | number of AGs, 1..=32 |
-//! | 2048 | 480 | 15 NodePtr: allocation trees of AGs 0 to 14 |
-//! | 2560 | 480 | 15 NodePtr: of AGs 15 to 29 |
-//! | 3072 | 64 | 2 NodePtr: of AGs 30 and 31 |
 //!
 //! All else is zero: checked in the first three sectors, ignored in the others. A NodePtr of zeros
 //! is an empty tree. All numbers are checked for possibility, also under right checksums.
@@ -56,7 +52,7 @@
 
 use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
-    le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, GROUP_BLOCKS, LOG_MAX_BLOCKS,
+    le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS,
     LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN,
     VERSION,
 };
@@ -79,6 +75,12 @@ pub const STATE_CLEAN: u32 = 1;
 pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
 pub const SPARE_ROOTS: usize = 11;
+/// log2 of the fewest and of the most blocks of an AG.
+pub const MIN_AG_LOG2: u8 = 15;
+/// See [`MIN_AG_LOG2`].
+pub const MAX_AG_LOG2: u8 = 18;
+/// Filesystems with fewer blocks (16 GiB) get the small AGs.
+const SMALL_AGS: u64 = 1 << 22;
 /// Tree roots in use.
 const USED_ROOTS: usize = 4;
 /// Bytes of a sector, which a device writes whole or not at all.
@@ -114,6 +116,7 @@ const O_MOUNTS: usize = 204;
 const O_DATA_CSUM: usize = 208;
 const END_0: usize = O_DATA_CSUM + 3;
 const O_BLOCKS: usize = SECTOR;
+const O_AG_LOG2: usize = 520;
 const O_LOG_START: usize = 528;
 const O_LOG_LEN: usize = 536;
 const O_LOG_POS: usize = 544;
@@ -124,28 +127,22 @@ const O_INODES: usize = 584;
 const O_FREE: usize = 592;
 const END_1: usize = 600;
 const O_ROOTS: usize = 2 * SECTOR;
-const O_AG_BLOCKS: usize = 3 * SECTOR;
-const O_AGS: usize = 3 * SECTOR + 8;
-const O_AG_ROOTS: usize = 4 * SECTOR;
 /// What must be zero in the first three sectors.
 const ZEROS: [core::ops::Range<usize>; 5] = [
     END_0..SECTOR_FIELDS,
-    O_BLOCKS + 8..O_LOG_START,
+    O_AG_LOG2 + 1..O_LOG_START,
     O_LOG_SEQ + 8..O_NEXT_INO,
     END_1..SECTOR + SECTOR_FIELDS,
     O_ROOTS + ROOTS * NODE_PTR_LEN..2 * SECTOR + SECTOR_FIELDS,
 ];
 const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 12 == O_STATE);
-const _: () = assert!(USED_ROOTS + SPARE_ROOTS == ROOTS && MAX_AGS <= (SECTORS - 4) * ROOTS);
+const _: () = assert!(USED_ROOTS + SPARE_ROOTS == ROOTS);
+const _: () = assert!(O_BLOCKS + 8 == O_AG_LOG2);
+const _: () = assert!(MAX_BLOCKS >> MAX_AG_LOG2 < u32::MAX as u64);
 
 /// The offset of root `i`.
 const fn root_at(i: usize) -> usize {
     O_ROOTS + i * NODE_PTR_LEN
-}
-
-/// The offset of the root of an AG's allocation tree.
-const fn ag_root(ag: usize) -> usize {
-    O_AG_ROOTS + ag / ROOTS * SECTOR + ag % ROOTS * NODE_PTR_LEN
 }
 
 /// Why a superblock was refused.
@@ -225,7 +222,7 @@ pub struct Superblock {
     pub deferred_root: Option<NodePtr>,
     /// Reserved roots.
     pub spare_roots: [Option<NodePtr>; SPARE_ROOTS],
-    /// Roots of the allocation trees; those from `ag_count` on are `None`.
+    /// Not on disk; goes with the old allocator.
     pub ag_roots: [Option<NodePtr>; MAX_AGS],
 }
 
@@ -240,10 +237,19 @@ pub fn label_is_good(label: &[u8; LABEL_LEN]) -> bool {
 /// The division of a device of `blocks` blocks: the number of AGs and the blocks of each but the
 /// last.
 pub fn ag_geometry(blocks: u64) -> (u32, u64) {
-    // Up to 32 AGs of at least 8 groups (256 MiB).
-    let groups = blocks.div_ceil(GROUP_BLOCKS).max(1);
-    let each = groups.div_ceil(MAX_AGS as u64).max(8);
-    (groups.div_ceil(each) as u32, each * GROUP_BLOCKS)
+    let log2 = match blocks < SMALL_AGS {
+        true => MIN_AG_LOG2,
+        false => MAX_AG_LOG2,
+    };
+    (ag_count(blocks, 1 << log2), 1 << log2)
+}
+
+/// The number of AGs; 0 if there can be no such number.
+fn ag_count(blocks: u64, ag_blocks: u64) -> u32 {
+    match ag_blocks {
+        0 => 0,
+        n => u32::try_from(blocks.div_ceil(n)).unwrap_or(0),
+    }
 }
 
 fn time(b: &[u8], off: usize) -> Option<Time> {
@@ -375,10 +381,12 @@ impl Superblock {
         for (i, r) in spare_roots.iter_mut().enumerate() {
             *r = root(root_at(USED_ROOTS + i))?;
         }
-        let mut ag_roots = [None; MAX_AGS];
-        for (i, r) in ag_roots.iter_mut().enumerate() {
-            *r = root(ag_root(i))?;
-        }
+        let blocks = le64(b, O_BLOCKS)?;
+        let ag_log2 = *b.get(O_AG_LOG2)?;
+        let ag_blocks = match ag_log2 {
+            MIN_AG_LOG2..=MAX_AG_LOG2 => 1 << ag_log2,
+            _ => 0,
+        };
         let sb = Self {
             compat: le64(b, O_COMPAT)?,
             ro_compat: le64(b, O_RO_COMPAT)?,
@@ -389,9 +397,9 @@ impl Superblock {
             label: *b.get(O_LABEL..)?.first_chunk()?,
             hash_key: [le64(b, O_HASH_KEY)?, le64(b, O_HASH_KEY + 8)?],
             generation: le64(b, O_GENERATION)?,
-            blocks: le64(b, O_BLOCKS)?,
-            ag_count: le32(b, O_AGS)?,
-            ag_blocks: le64(b, O_AG_BLOCKS)?,
+            blocks,
+            ag_count: ag_count(blocks, ag_blocks),
+            ag_blocks,
             state: le32(b, O_STATE)?,
             log_start: le64(b, O_LOG_START)?,
             log_len: le64(b, O_LOG_LEN)?,
@@ -410,7 +418,7 @@ impl Superblock {
             ag_root: root(root_at(2))?,
             deferred_root: root(root_at(3))?,
             spare_roots,
-            ag_roots,
+            ag_roots: [None; MAX_AGS],
         };
         Some(KBox::new(sb, GFP_KERNEL).map_err(Error::from))
     }
@@ -422,7 +430,6 @@ impl Superblock {
                 p.addr >= self.blocks || p.addr2 >= self.blocks || p.generation > self.generation
             })
         };
-        let used_ags = usize::try_from(self.ag_count).unwrap_or(usize::MAX);
         Some(
             if self.generation == 0 || self.generation > MAX_GENERATION {
                 "impossible generation"
@@ -430,12 +437,9 @@ impl Superblock {
                 "impossible position of the log"
             } else if self.blocks < MIN_BLOCKS || self.blocks > MAX_BLOCKS {
                 "impossible size of the filesystem"
-            } else if self.ag_blocks == 0 || self.ag_blocks % GROUP_BLOCKS != 0 {
+            } else if self.ag_blocks == 0 {
                 "impossible size of the allocation groups"
-            } else if used_ags == 0
-                || used_ags > MAX_AGS
-                || self.blocks.div_ceil(self.ag_blocks) != u64::from(self.ag_count)
-            {
+            } else if self.ag_count == 0 {
                 "impossible number of allocation groups"
             } else if !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
                 || self.log_start.checked_add(self.log_len).is_none_or(|end| {
@@ -457,14 +461,12 @@ impl Superblock {
                 "malformed label"
             } else if self.inode_root.is_none() {
                 "no inode tree"
+            } else if self.ag_root.is_none() {
+                "no AG tree"
             } else if [self.inode_root, self.orphan_root, self.ag_root, self.deferred_root].iter().any(bad_root) {
                 "impossible root of a tree"
             } else if self.spare_roots.iter().any(|r| r.is_some()) {
                 "a reserved root is in use"
-            } else if self.ag_roots.iter().any(bad_root)
-                || self.ag_roots.iter().skip(used_ags).any(|r| r.is_some())
-            {
-                "impossible root of an allocation tree"
             } else {
                 return None;
             },
@@ -481,7 +483,6 @@ impl Superblock {
             (O_STATE, self.state),
             (O_COPY, copy),
             (O_MOUNTS, self.mounts),
-            (O_AGS, self.ag_count),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
@@ -503,12 +504,12 @@ impl Superblock {
             (O_ROOT_INO, self.root_ino),
             (O_INODES, self.inodes),
             (O_FREE, self.free),
-            (O_AG_BLOCKS, self.ag_blocks),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
         let _ = put(b, O_UUID, &self.uuid);
         let _ = put(b, O_LABEL, &self.label);
+        let _ = put(b, O_AG_LOG2, &[self.ag_blocks.trailing_zeros() as u8]);
         let _ = put(b, O_DATA_CSUM, &[CRC32C, CRC32C, 1]);
         put_time(b, O_CREATED, self.created);
         put_time(b, O_MOUNTED, self.mounted);
@@ -521,9 +522,6 @@ impl Superblock {
         ];
         for (i, r) in Iterator::chain(roots.into_iter(), &self.spare_roots).enumerate() {
             put_root(b, root_at(i), r);
-        }
-        for (i, r) in self.ag_roots.iter().enumerate() {
-            put_root(b, ag_root(i), r);
         }
         seal(b, self.generation);
     }

@@ -52,7 +52,7 @@ fn full() -> InodeRecord<'static> {
             xflags: 0x8f8e_8d8c,
             extent_hint: 0x0001_9190,
         },
-        blocks: 0x0002_2625_2423_2221,
+        blocks: 0x0001_2625_2423_2221,
         state: STATE_TRUNCATE,
         cut: 0x0003_7c7b_7a79_7879,
         parent: 0,
@@ -81,7 +81,7 @@ fn encoded(r: &InodeRecord<'_>) -> Vec<u8> {
 
 const GOLDEN: &str = "
     ed890000 01020304 05060708 090a0b0c 0d0e0f10 11121314 0706050403020100
-    2122232425260200 0000000000000000 30313233 01000000 0000000000000000
+    2122232425260100 0000000000000000 30313233 01000000 0000000000000000
     ffffffffffffffff 01010101 feffffffffffffff 02020202
     fdffffffffffffff 03030303 fcffffffffffffff 04040404
     7071727374757677 7978797a7b7c0300 8081828384858687 88898a8b 8c8d8e8f 90910100
@@ -292,7 +292,7 @@ fn impossible_fields_are_refused() {
         ("impossible truncation", |r| r.cut = MAX_FILE_BLOCKS),
         ("impossible truncation", |r| r.cut = 0),
         ("no truncation under way", |r| r.state = 0),
-        ("impossible number of blocks", |r| r.blocks = (1 << 50) + 1),
+        ("impossible number of blocks", |r| r.blocks = (1 << 49) + 1),
         ("blocks and no extents", |r| r.extents = RootForm::Empty),
         ("impossible parent", |r| r.parent = 2),
         ("no commit wrote it", |r| r.generation = 0),
