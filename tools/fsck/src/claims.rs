@@ -18,6 +18,8 @@ pub enum Claim {
     Node(TreeId),
     /// Data of an inode.
     Data(u64),
+    /// An old node of a tree of space, which the next commit frees.
+    Deferred,
 }
 
 impl fmt::Display for Claim {
@@ -26,6 +28,7 @@ impl fmt::Display for Claim {
             Self::Reserved => f.write_str("the reserved start"),
             Self::Log => f.write_str("the log"),
             Self::Node(id) => write!(f, "{} tree of {}", id.kind.name(), id.owner),
+            Self::Deferred => f.write_str("the deferred tree"),
             Self::Data(ino) => write!(f, "data of inode {ino}"),
         }
     }

@@ -9,7 +9,7 @@
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
 //! | [`overlay`] | nothing itself: a device that keeps writes in memory, to try out a recovery |
 //! | [`xattr`] | extended attributes |
-//! | [`space`] | allocation trees against the owners of all blocks |
+//! | [`space`] | AGs and their groups against the owners of all blocks |
 //!
 //! The engine's own code reads and checks nodes; this crate judges the items in them. The checker
 //! never writes. Addresses and lengths are in blocks, and ranges are half-open.

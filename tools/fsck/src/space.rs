@@ -1,26 +1,37 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! The allocation trees: bitmaps and free counts against the owners of all blocks.
+//! The AG tree, the trees of groups and the deferred tree, against the owners of all blocks.
 //!
 //! # Model
 //!
-//! While the trees are walked, the bitmaps become one list of runs of used blocks, [`Used`].
-//! Afterwards the list is compared with the claims, run by run. A group without a record is free as
-//! a whole and costs neither time nor memory: both grow with what is used, not with the size of the
-//! device.
+//! A block is in use if a tree refers to it, if the deferred tree has its address, or if it is in a
+//! fixed area; entries of the deferred tree are claims like all others. While the trees of groups
+//! are walked, their records become one list of runs of used blocks, [`Used`]. Afterwards the list is
+//! compared with the claims, run by run. A group without a record is free as a whole and costs
+//! neither time nor memory: both grow with what is used and with the number of AGs.
 //!
 //! The comparison waits until all trees have been walked, because their own nodes are claimed on
 //! the way.
 //!
-//! Tests: below, `tools/engine/tests/checker.rs`, `tools/fsck/tests/check_cost.rs`.
+//! The sums in the interior nodes of the AG tree are checked by the engine, when it reads a child.
+//!
+//! Tests: below, `tools/fsck/tests/space_trees.rs`, `tools/engine/tests/checker.rs`,
+//! `tools/fsck/tests/check_cost.rs`.
 
-use crate::Checker;
-use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
-use ordofs_engine::engine::alloc::bits::{Bits, BITMAP_BYTES};
-use ordofs_engine::engine::format::{le16, le32, GROUP_BLOCKS};
+use crate::{Checker, Claim};
+use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
+use ordofs_engine::engine::format::ag::{
+    run_class, AgRecord, RootForm, NEVER_USED, NOT_TRUSTED, NO_ALLOCATION,
+};
+use ordofs_engine::engine::format::bits::Bits;
+use ordofs_engine::engine::format::group::{group_len, GroupRecord, Order};
+use ordofs_engine::engine::format::GROUP_BLOCKS;
 use ordofs_engine::engine::volume::mount::tree_of;
 
-/// Runs of blocks that the bitmaps mark as used: half-open, as (start, end), in ascending order.
+const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);
+const DEFERRED_TREE: TreeId = TreeId::new(TreeKind::Deferred, 0);
+
+/// Runs of blocks that the groups mark as used: half-open, as (start, end), in ascending order.
 #[derive(Default)]
 struct Used(Vec<(u64, u64)>);
 
@@ -30,59 +41,68 @@ impl Used {
         let mut at = bits.next_set(0, len);
         while at < len {
             let end = bits.next_clear(at, len);
-            let run = (first + u64::from(at), first + u64::from(end));
-            match self.0.last_mut() {
-                Some(last) if last.1 == run.0 => last.1 = run.1,
-                _ => self.0.push(run),
-            }
+            self.add_run(first + u64::from(at), first + u64::from(end));
             at = bits.next_set(end, len);
+        }
+    }
+
+    /// Adds a run that is not below any other.
+    fn add_run(&mut self, start: u64, end: u64) {
+        match self.0.last_mut() {
+            Some(last) if last.1 == start => last.1 = end,
+            _ => self.0.push((start, end)),
         }
     }
 }
 
-/// An allocation group while its tree is walked.
+/// An allocation group while its groups are walked.
 struct AgWalk {
-    index: u32,
+    index: u64,
     start: u64,
     len: u64,
-    /// The groups with a bitmap, in ascending order, and the free blocks of each.
-    groups: Vec<(u64, u64)>,
-    /// The numbers of the summary records seen so far, in ascending order.
-    summaries: Vec<u64>,
+    order: Order,
+    /// Blocks that are not free, by the records of the groups.
+    used: u64,
+    /// Whether all records could be read.
+    whole: bool,
+    /// The group behind the last record.
+    next: u64,
+    /// The class of the longest free run so far.
+    longest: u8,
 }
 
 impl AgWalk {
-    fn group_count(&self) -> u64 {
-        self.len.div_ceil(GROUP_BLOCKS)
-    }
-
-    /// The number of blocks of group `g`; 0 past the last one.
-    fn group_len(&self, g: u64) -> u64 {
-        let before = g.saturating_mul(GROUP_BLOCKS);
-        self.len.saturating_sub(before).min(GROUP_BLOCKS)
-    }
-
     fn place(&self, g: u64) -> String {
         format!("allocation group {}, group {g}", self.index)
     }
 
-    /// Free blocks of group `g` by its bitmap.
-    fn free(&self, g: u64) -> u64 {
-        match self.groups.binary_search_by_key(&g, |(g, _)| *g) {
-            Ok(i) => self.groups[i].1,
-            Err(_) => self.group_len(g),
+    /// Notes a free run.
+    fn free_run(&mut self, len: u32) {
+        self.longest = self.longest.max(run_class(len.into()));
+    }
+
+    /// Notes that the groups up to `g`, exclusive, that have had no record have none.
+    fn no_record_before(&mut self, g: u64) {
+        if self.next < g {
+            // If one of them is short, it is the last.
+            self.free_run(group_len(self.len, self.next));
         }
     }
 }
 
 impl Checker<'_> {
-    /// Checks the allocation trees, when all other blocks have been claimed.
+    /// Checks the trees of space, when all other blocks have been claimed.
     pub(crate) fn check_space(&mut self) {
+        self.check_deferred();
         let mut used = Used::default();
-        let mut free = 0;
-        for ag in 0..self.sb.ag_count {
-            free += self.walk_ag(ag, &mut used);
-        }
+        let (mut next, mut free) = (0, 0);
+        let tree = tree_of(AG_TREE, self.sb.ag_root);
+        self.walk(&tree, |c, ag, value| {
+            c.missing_ags(next, ag);
+            next = ag.saturating_add(1);
+            free += c.check_ag(ag, value, &mut used);
+        });
+        self.missing_ags(next, self.sb.ag_count.into());
         self.report.stats.free_blocks = free;
         if free != self.sb.free {
             let said = self.sb.free;
@@ -94,95 +114,133 @@ impl Checker<'_> {
         self.compare(&used);
     }
 
-    /// Walks the tree of an allocation group and checks its records against each other. Returns how
-    /// many blocks of the group are free.
-    fn walk_ag(&mut self, index: u32, used: &mut Used) -> u64 {
+    /// Walks the deferred tree: its addresses are in use until the next commit.
+    fn check_deferred(&mut self) {
+        let tree = tree_of(DEFERRED_TREE, self.sb.deferred_root);
+        self.walk(&tree, |c, address, value| {
+            if value != [1] {
+                c.problem(format_args!("deferred block {address}"), "malformed record");
+            }
+            c.claim(address, 1, Claim::Deferred);
+        });
+    }
+
+    /// Notes that the AGs `[from, to)` have no record.
+    fn missing_ags(&mut self, from: u64, to: u64) {
+        let to = to.min(self.sb.ag_count.into());
+        if from < to {
+            let place = format!("allocation groups {from}..{to}");
+            self.problem(place, "have no record");
+        }
+    }
+
+    /// Checks the record of an AG and walks the tree of its groups. Returns how many of its blocks
+    /// are free.
+    fn check_ag(&mut self, index: u64, value: &[u8], used: &mut Used) -> u64 {
+        let place = format!("allocation group {index}");
+        let Some(ag) = u32::try_from(index).ok().filter(|i| *i < self.sb.ag_count) else {
+            self.problem(place, "it has a record, but does not exist");
+            return 0;
+        };
         let mut ag = AgWalk {
             index,
-            start: self.sb.ag_start(index),
-            len: self.sb.ag_len(index),
-            groups: Vec::new(),
-            summaries: Vec::new(),
+            start: self.sb.ag_start(ag),
+            len: self.sb.ag_len(ag),
+            order: Order::default(),
+            used: 0,
+            whole: true,
+            next: 0,
+            longest: 0,
         };
-        let Some(root) = self.sb.ag_roots.get(index as usize) else {
-            return ag.len;
-        };
-        let tree = tree_of(Ag::tree_id(index), *root);
-        // Bitmaps come first: their keys are below those of all summaries.
-        self.walk(&tree, |c, key, value| match key.checked_sub(SUMMARY_KEY) {
-            None => c.check_bitmap(&mut ag, key, value, used),
-            Some(s) => c.check_summary(&mut ag, s, value),
-        });
-        // A group without a place in a summary record was never touched.
-        for (g, free) in &ag.groups {
-            let len = ag.group_len(*g);
-            let told = ag.summaries.binary_search(&(g / SUMMARY_GROUPS)).is_ok();
-            if !told && *free != len {
-                self.free_count(&ag.place(*g), len, *free);
+        let rec = match AgRecord::parse(ag.len, value) {
+            Ok(rec) => rec,
+            Err(fault) => {
+                self.problem(place, fault);
+                return 0;
             }
-        }
-        let not_free = ag.groups.iter().map(|(g, free)| ag.group_len(*g) - free);
-        ag.len - not_free.sum::<u64>()
-    }
-
-    fn free_count(&mut self, place: &str, said: u64, free: u64) {
-        self.problem(
-            place,
-            format_args!("free count is {said}, its bitmap has {free}"),
-        );
-    }
-
-    /// Checks the bitmap of group `g` against its own free count, and adds it to `used`.
-    fn check_bitmap(&mut self, ag: &mut AgWalk, g: u64, value: &[u8], used: &mut Used) {
-        let bits = Bits::zeroed().ok().and_then(|mut bits| {
-            bits.load(value.get(4..)?)?;
-            Some(bits)
-        });
-        let (Some(said), Some(bits), true) = (
-            le32(value, 0),
-            bits,
-            g < ag.group_count() && value.len() == 4 + BITMAP_BYTES,
-        ) else {
-            let place = format!("allocation group {}, record {g:#x}", ag.index);
-            return self.problem(place, "malformed bitmap");
         };
-        let place = ag.place(g);
-        // At most GROUP_BLOCKS.
-        let len = ag.group_len(g) as u32;
-        let free = len - bits.count_range(0, len);
-        if said != free {
+        self.generation(&place, rec.generation);
+        if rec.flags & !NEVER_USED != 0 {
+            self.note_flags(&place, rec.flags);
+        }
+        let id = TreeId::new(TreeKind::Groups, index);
+        let tree = match rec.groups {
+            RootForm::Empty => return ag.len,
+            RootForm::Ptr(p) => Ok(Tree::from_ptr(id, p)),
+            RootForm::Inline(items) => Tree::from_inline(id, items),
+        };
+        let Ok(tree) = tree else {
+            self.problem(place, "malformed tree of its groups");
+            return rec.free.into();
+        };
+        let before = self.report.count;
+        self.walk(&tree, |c, g, value| c.check_group(&mut ag, g, value, used));
+        // What cannot be read says nothing about the numbers.
+        ag.whole &= self.report.count == before;
+        let free = ag.len - ag.used;
+        if !ag.whole {
+            return rec.free.into();
+        }
+        if u64::from(rec.free) != free {
+            let said = rec.free;
             self.problem(
                 &place,
-                format_args!("says {said} free blocks, its bitmap has {free}"),
+                format_args!("free count is {said}, its groups have {free}"),
             );
         }
-        if bits.count_range(len, GROUP_BLOCKS as u32 - len) != 0 {
-            self.problem(&place, "blocks past its end are marked");
+        ag.no_record_before(ag.len.div_ceil(GROUP_BLOCKS));
+        let (said, longest) = (rec.longest, ag.longest);
+        if said < longest {
+            self.problem(
+                &place,
+                format_args!("no free run is above class {said}, but one is of {longest}"),
+            );
         }
-        used.add(ag.start + g * GROUP_BLOCKS, len, &bits);
-        ag.groups.push((g, u64::from(free)));
+        free
     }
 
-    /// Checks summary record `s` against the bitmaps.
-    fn check_summary(&mut self, ag: &mut AgWalk, s: u64, value: &[u8]) {
-        let first = s.saturating_mul(SUMMARY_GROUPS);
-        if first >= ag.group_count() || value.len() != 2 * SUMMARY_GROUPS as usize {
-            let key = SUMMARY_KEY + s;
-            let place = format!("allocation group {}, record {key:#x}", ag.index);
-            return self.problem(place, "malformed free counts");
-        }
-        ag.summaries.push(s);
-        for i in 0..SUMMARY_GROUPS {
-            let g = first + i;
-            let said = le16(value, 2 * i as usize).map_or(0, u64::from);
-            if g >= ag.group_count() {
-                if said != 0 {
-                    self.problem(ag.place(g), "has a free count but does not exist");
-                }
-            } else if said != ag.free(g) {
-                self.free_count(&ag.place(g), said, ag.free(g));
+    fn note_flags(&mut self, place: &str, flags: u8) {
+        for (flag, what) in [
+            (NO_ALLOCATION, "nothing is allocated in it"),
+            (NOT_TRUSTED, "it is marked as not to be trusted"),
+        ] {
+            if flags & flag != 0 {
+                self.report.notes.push(format!("{place}: {what}"));
             }
         }
+    }
+
+    /// Checks the record of group `g`, and adds its blocks in use to `used`.
+    fn check_group(&mut self, ag: &mut AgWalk, g: u64, value: &[u8], used: &mut Used) {
+        let rec = GroupRecord::parse(ag.len, g, value)
+            .and_then(|rec| ag.order.check(g, &rec).map(|()| rec));
+        let rec = match rec {
+            Ok(rec) => rec,
+            Err(what) => {
+                ag.whole = false;
+                return self.problem(ag.place(g), what);
+            }
+        };
+        let groups = u64::from(rec.groups());
+        ag.no_record_before(g);
+        ag.next = g + groups;
+        let start = ag.start + g * GROUP_BLOCKS;
+        if let GroupRecord::Full { .. } = rec {
+            let blocks = (g..g + groups).map(|g| u64::from(group_len(ag.len, g)));
+            let blocks = blocks.sum::<u64>();
+            ag.used += blocks;
+            return used.add_run(start, start + blocks);
+        }
+        let Ok(mut bits) = Bits::zeroed() else {
+            ag.whole = false;
+            return self.problem(ag.place(g), "no memory");
+        };
+        let len = group_len(ag.len, g);
+        rec.load(len, &mut bits);
+        ag.used += u64::from(len - rec.free());
+        let longest = bits.find_clear(0, len, len).map_or(0, |(_, n)| n);
+        ag.free_run(longest);
+        used.add(start, len, &bits);
     }
 
     /// Compares the marks with the owners. Nothing is claimed after this.

@@ -8,13 +8,14 @@ use crate::error::at;
 use crate::show::{name, time, uuid, xattr_name, Doc};
 use anyhow::{anyhow, bail, Result};
 use kernel::prelude::EIO;
-use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
+use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::extent::Extent;
+use ordofs_engine::engine::format::group::GroupRecord;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::places;
-use ordofs_engine::engine::format::{le32, NodePtr, Superblock};
+use ordofs_engine::engine::format::{NodePtr, Superblock};
 use ordofs_engine::engine::ops::{dir, xattr};
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::{Attrs, S_IFDIR, S_IFLNK, S_IFMT};
@@ -57,10 +58,6 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         .iter()
         .position(|b| *b == 0)
         .unwrap_or(sb.label.len());
-    let ags: Vec<Value> = (0..sb.ag_count)
-        .zip(&sb.ag_roots)
-        .map(|(i, root)| json!({"ag": i, "start": sb.ag_start(i), "blocks": sb.ag_len(i), "root": ptr(root)}))
-        .collect();
     Ok(json!({
         "uuid": uuid(&sb.uuid),
         "label": name(&sb.label[..end]),
@@ -87,7 +84,10 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         "committed": time(sb.committed),
         "inode_tree": ptr(&sb.inode_root),
         "orphan_tree": ptr(&sb.orphan_root),
-        "allocation_groups": ags,
+        "ag_tree": ptr(&sb.ag_root),
+        "deferred_tree": ptr(&sb.deferred_root),
+        "ag_blocks": sb.ag_blocks,
+        "ags": sb.ag_count,
     }))
 }
 
@@ -168,32 +168,97 @@ pub fn tree(dev: Device, which: &str) -> Result<Doc> {
             tree_of(ORPHAN_TREE, sb.orphan_root),
             |ino, _| json!({"inode": ino}),
         ),
+        "ag" => {
+            let blocks = sb.blocks;
+            let ag_blocks = sb.ag_blocks;
+            walk(&st, tree_of(AG_TREE, sb.ag_root), move |ag, v| {
+                ag_record(ag, len_of(ag, blocks, ag_blocks), v)
+            })
+        }
+        "deferred" => walk(
+            &st,
+            tree_of(DEFERRED_TREE, sb.deferred_root),
+            |block, _| json!({"block": block}),
+        ),
         n => {
             let ag: u32 = n
                 .parse()
-                .map_err(|_| anyhow!("'{n}' is not inode, orphan or a number"))?;
+                .map_err(|_| anyhow!("'{n}' is not inode, orphan, ag, deferred or a number"))?;
             if ag >= sb.ag_count {
                 bail!(
                     "there are {} allocation groups, numbered from 0",
                     sb.ag_count
                 );
             }
-            let tree = tree_of(Ag::tree_id(ag), sb.ag_roots[ag as usize]);
-            walk(&st, tree, |key, v| {
-                if key >= SUMMARY_KEY {
-                    let counts: Vec<u16> = v
-                        .chunks_exact(2)
-                        .map(|c| u16::from_le_bytes([c[0], c[1]]))
-                        .collect();
-                    json!({"free_counts_of_groups_from": (key - SUMMARY_KEY) * 512, "counts": counts})
-                } else {
-                    let used: u32 = v.iter().skip(4).map(|b| b.count_ones()).sum();
-                    json!({"group": key, "free": le32(v, 0), "used": used})
-                }
-            })
+            groups(&st, &sb, ag)?
         }
     };
     Ok(Doc::Fields(fields))
+}
+
+const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);
+const DEFERRED_TREE: TreeId = TreeId::new(TreeKind::Deferred, 0);
+
+/// The blocks of an AG; 0 if it does not exist.
+fn len_of(ag: u64, blocks: u64, ag_blocks: u64) -> u64 {
+    blocks
+        .saturating_sub(ag.saturating_mul(ag_blocks))
+        .min(ag_blocks)
+}
+
+/// The record of an AG.
+fn ag_record(ag: u64, len: u64, v: &[u8]) -> Value {
+    match AgRecord::parse(len, v) {
+        Err(fault) => json!({"ag": ag, "damaged": fault.to_string()}),
+        Ok(r) => json!({
+            "ag": ag, "blocks": len, "free": r.free, "longest_run_below": 1u64 << r.longest.min(63),
+            "flags": r.flags, "generation": r.generation, "ignorable_sections": hex(r.ignorable),
+            "groups": match r.groups {
+                RootForm::Empty => "none".into(),
+                RootForm::Inline(_) => "inline".into(),
+                RootForm::Ptr(p) => ptr(&Some(p)),
+            },
+        }),
+    }
+}
+
+/// An AG with the records of its groups.
+fn groups(st: &Rc<NodeStore>, sb: &Superblock, ag: u32) -> Result<Vec<(&'static str, Doc)>> {
+    let place = format!("allocation group {ag}");
+    let mut v = ValueBuf::new();
+    let there = tree_of(AG_TREE, sb.ag_root)
+        .get(st, ag.into(), &mut v)
+        .map_err(|e| at(&place, e))?;
+    if !there {
+        bail!("{place} has no record");
+    }
+    let len = sb.ag_len(ag);
+    let rec = AgRecord::parse(len, &v).map_err(|fault| anyhow!("{place}: {fault}"))?;
+    let (tree, _) = open_root(ag.into(), TreeKind::Groups, &rec.groups)?;
+    let mut fields = vec![
+        ("start", json!(sb.ag_start(ag)).into()),
+        ("record", ag_record(ag.into(), len, &v).into()),
+    ];
+    fields.extend(walk(st, tree, move |g, v| group_record(len, g, v)));
+    Ok(fields)
+}
+
+/// The record of a group, or of full neighbours.
+fn group_record(ag_len: u64, g: u64, v: &[u8]) -> Value {
+    match GroupRecord::parse(ag_len, g, v) {
+        Err(what) => json!({"group": g, "damaged": what}),
+        Ok(GroupRecord::Full { groups }) => json!({"group": g, "form": "full", "groups": groups}),
+        Ok(GroupRecord::Runs { free, runs }) => {
+            let runs: Vec<_> = runs
+                .chunks_exact(4)
+                .map(|r| [u16::from_le_bytes([r[0], r[1]]), u16::from_le_bytes([r[2], r[3]])])
+                .collect();
+            json!({"group": g, "form": "free runs", "free": free, "runs": runs})
+        }
+        Ok(GroupRecord::Bitmap { free, .. }) => {
+            json!({"group": g, "form": "bitmap", "free": free})
+        }
+    }
 }
 
 fn brief(ino: u64, r: &InodeRecord<'_>) -> Value {
@@ -218,12 +283,13 @@ pub fn attrs(a: &Attrs) -> Value {
     })
 }
 
-fn open_root(ino: u64, kind: TreeKind, root: &RootForm<'_>) -> Result<(Tree, &'static str)> {
-    let id = TreeId { kind, owner: ino };
+fn open_root(owner: u64, kind: TreeKind, root: &RootForm<'_>) -> Result<(Tree, &'static str)> {
+    let id = TreeId { kind, owner };
     Ok(match root {
         RootForm::Empty => (Tree::empty(id), "empty"),
         RootForm::Inline(i) => (
-            Tree::from_inline(id, i).map_err(|e| at(format!("inode {ino}"), e))?,
+            Tree::from_inline(id, i)
+                .map_err(|e| at(format!("{} tree of {owner}", kind.name()), e))?,
             "inline",
         ),
         RootForm::Ptr(p) => (Tree::from_ptr(id, *p), "tree"),

@@ -5,10 +5,12 @@
 
 use super::blocks::seed_of;
 use kernel::prelude::KBox;
-use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_GROUPS, SUMMARY_KEY};
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::ag::{run_class, AgRecord};
+use ordofs_engine::engine::format::bits::Bits;
 use ordofs_engine::engine::format::extent::{Extent, HEADER};
+use ordofs_engine::engine::format::group::{group_len, GroupRecord, Order};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::ops::dir;
@@ -161,51 +163,57 @@ impl Walker<'_> {
         assert_eq!(orphans, self.must_be_orphans, "orphans");
     }
 
-    /// Adds the used blocks of an allocation group. Returns how many are free.
-    fn group(&self, i: u32, items: Vec<(u64, Vec<u8>)>, used: &mut BTreeSet<u64>) -> u64 {
-        let (start, len) = (self.sb.ag_start(i), self.sb.ag_len(i));
-        let cap = |g: u64| len.saturating_sub(g * GROUP_BLOCKS).min(GROUP_BLOCKS);
-        let mut count: BTreeMap<u64, u64> = (0..len.div_ceil(GROUP_BLOCKS))
-            .map(|g| (g, cap(g)))
-            .collect();
-        let mut summary = count.clone();
-        for (k, v) in items {
-            if k >= SUMMARY_KEY {
-                for (n, c) in v.chunks_exact(2).enumerate() {
-                    let g = (k - SUMMARY_KEY) * SUMMARY_GROUPS + n as u64;
-                    if let Some(s) = summary.get_mut(&g) {
-                        *s = u16::from_le_bytes(c.try_into().unwrap()).into();
-                    }
+    /// Adds the used blocks of an AG. Returns how many are free.
+    fn ag(&mut self, ag: u32, v: &[u8], used: &mut BTreeSet<u64>) -> u64 {
+        let (start, len) = (self.sb.ag_start(ag), self.sb.ag_len(ag));
+        let rec = AgRecord::parse(len, v).unwrap_or_else(|f| panic!("ag {ag}: {f}"));
+        let tree = open(TreeKind::Groups, ag.into(), &rec.groups);
+        let (mut order, mut free) = (Order::default(), 0);
+        let (mut longest, mut next) = (0, 0);
+        for (g, v) in self.items(&tree, &format!("groups of ag {ag}")) {
+            let place = format!("group {g} of ag {ag}");
+            let rec = GroupRecord::parse(len, g, &v).unwrap_or_else(|e| panic!("{place}: {e}"));
+            order.check(g, &rec).unwrap_or_else(|e| panic!("{place}: {e}"));
+            // Groups without a record are free.
+            let unused = (next..g).map(|g| group_len(len, g)).collect::<Vec<_>>();
+            free += unused.iter().map(|n| u64::from(*n)).sum::<u64>();
+            longest = longest.max(unused.into_iter().max().unwrap_or(0));
+            next = g + u64::from(rec.groups());
+            for g in g..next {
+                let cap = group_len(len, g);
+                let mut bits = Bits::zeroed().unwrap();
+                rec.load(cap, &mut bits);
+                for i in (0..cap).filter(|i| bits.count_range(*i, 1) == 1) {
+                    used.insert(start + g * GROUP_BLOCKS + u64::from(i));
                 }
-                continue;
+                free += u64::from(cap - bits.count_range(0, cap));
+                longest = longest.max(bits.find_clear(0, cap, cap).map_or(0, |r| r.1));
             }
-            let mut n = 0;
-            for b in 0..GROUP_BLOCKS {
-                if v[4 + (b / 8) as usize] >> (b % 8) & 1 != 0 {
-                    assert!(b < cap(k));
-                    used.insert(start + k * GROUP_BLOCKS + b);
-                    n += 1;
-                }
-            }
-            count.insert(k, cap(k) - n);
-            let free = u32::from_le_bytes(v[..4].try_into().unwrap());
-            assert_eq!(u64::from(free), cap(k) - n);
         }
-        assert_eq!(count, summary, "summary of ag {i}");
-        count.values().sum()
+        let rest = (next..len.div_ceil(GROUP_BLOCKS)).map(|g| group_len(len, g));
+        for n in rest {
+            free += u64::from(n);
+            longest = longest.max(n);
+        }
+        assert_eq!(u64::from(rec.free), free, "free blocks of ag {ag}");
+        assert!(rec.longest >= run_class(longest.into()), "longest run of ag {ag}");
+        free
     }
 
     fn check_space(&mut self) {
-        // The nodes of the trees themselves have owners before any bitmap is judged.
-        let mut groups = Vec::new();
-        for i in 0..self.sb.ag_count {
-            let tree = tree_of(Ag::tree_id(i), self.sb.ag_roots[i as usize]);
-            groups.push(self.items(&tree, &format!("ag {i}")));
+        let deferred = tree_of(TreeId::new(TreeKind::Deferred, 0), self.sb.deferred_root);
+        for (addr, v) in self.items(&deferred, "deferred tree") {
+            assert_eq!(v, [1]);
+            self.claim(addr, "deferred");
         }
-        let mut used = BTreeSet::new();
-        let mut free = 0;
-        for (i, items) in groups.into_iter().enumerate() {
-            free += self.group(i as u32, items, &mut used);
+        let ags = tree_of(TreeId::new(TreeKind::Ag, 0), self.sb.ag_root);
+        let ags = self.items(&ags, "ag tree");
+        let all = (0..u64::from(self.sb.ag_count)).collect::<Vec<_>>();
+        assert_eq!(ags.iter().map(|(k, _)| *k).collect::<Vec<_>>(), all);
+        // The nodes of the trees themselves have owners before any bitmap is judged.
+        let (mut used, mut free) = (BTreeSet::new(), 0);
+        for (ag, v) in ags {
+            free += self.ag(ag as u32, &v, &mut used);
         }
         for b in &used {
             assert!(self.owner.contains_key(b), "block {b} is leaked");
