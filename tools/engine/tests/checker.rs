@@ -17,7 +17,7 @@ const INODE: u8 = 1;
 const EXTENT: u8 = 3;
 const DIR: u8 = 4;
 const XATTR: u8 = 5;
-const ALLOC: u8 = 6;
+const AG: u8 = 6;
 
 /// Twenty files and two directories with long names, so that the trees are not inline.
 fn disk() -> MemDisk {
@@ -255,43 +255,55 @@ fn extents_that_overlap() {
     });
 }
 
+/// Where the record of the first group is in that of its AG: the tree of groups is inline.
+const GROUP: usize = 32 + 4 + 2 + 10;
+
+/// Adds to a u16.
+fn add16(data: &mut [u8; 4096], at: usize, by: i16) {
+    let old = u16::from_le_bytes([data[at], data[at + 1]]);
+    let new = old.wrapping_add_signed(by);
+    data[at..at + 2].copy_from_slice(&new.to_le_bytes());
+}
+
+/// Moves the start of the last free run of the only group, and changes all counts.
+fn move_free_run(d: &mut [u8; 4096], i: &Item, by: i16) -> bool {
+    assert_eq!((d[i.at + 33], d[i.at + GROUP]), (1, 2), "inline, free runs");
+    let run = i.at + i.len - 4;
+    add16(d, run, by);
+    for at in [run + 2, i.at + GROUP + 2, i.at] {
+        add16(d, at, -by);
+    }
+    true
+}
+
 #[test]
 fn a_block_that_is_marked_free_and_in_use() {
-    // Bits 0..512 are the superblocks and the log.
-    expect(ALLOC, "are marked free", |d, i| {
-        i.len > 1000 && i.key == 0 && add(d, i.at + 4 + 64, 0xfe)
-    });
+    expect(AG, "are marked free", |d, i| move_free_run(d, i, -1));
 }
 
 #[test]
 fn a_block_that_is_lost() {
-    expect(ALLOC, "nothing refers to them", |d, i| {
-        i.len > 1000 && i.key == 0 && add(d, i.at + 4 + 1000, 1)
-    });
+    expect(AG, "nothing refers to them", |d, i| move_free_run(d, i, 1));
 }
 
 #[test]
 fn wrong_free_counts() {
-    expect(ALLOC, "its bitmap has", |d, i| {
-        i.len > 1000 && i.key == 0 && add(d, i.at, 1)
+    expect(AG, "free count is", |d, i| add(d, i.at, 0xff));
+    expect(AG, "the number of free blocks is wrong", |d, i| {
+        add(d, i.at + GROUP + 2, 1)
     });
-    expect(ALLOC, "free count is", |d, i| {
-        i.key >= 1 << 32 && add(d, i.at, 1)
+    expect(AG, "no free run is above class 1,", |d, i| {
+        d[i.at + 4] = 1;
+        true
     });
 }
 
-/// Free counts of groups that no device can have: a complaint, and nothing is computed from them.
+/// Groups that no device can have: a complaint, and nothing is computed from them.
 #[test]
-fn free_counts_of_impossible_groups() {
-    for key in [u64::MAX, u64::MAX - 1, 1 << 32 | 1 << 20] {
-        expect(ALLOC, "malformed free counts", |d, i| {
-            if i.key < 1 << 32 {
-                return false;
-            }
-            let was = i.key.to_le_bytes();
-            let slot = (64..).step_by(12).find(|s| d[*s..*s + 8] == was);
-            let slot = slot.expect("an item has a slot");
-            d[slot..slot + 8].copy_from_slice(&key.to_le_bytes());
+fn impossible_groups() {
+    for g in [1, 1 << 32, u64::MAX - 1, u64::MAX] {
+        expect(AG, "there is no such group", |d, i| {
+            d[i.at + GROUP - 10..i.at + GROUP - 2].copy_from_slice(&g.to_le_bytes());
             true
         });
     }
@@ -314,7 +326,7 @@ fn wrong_counts_in_the_superblock() {
     change(|sb| sb.free -= 1, "free blocks, there are");
     change(|sb| sb.inodes += 1, "inodes, there are");
     change(|sb| sb.orphan_root = sb.inode_root, "unreadable");
-    change(|sb| sb.ag_roots[0] = None, "marked free");
+    change(|sb| sb.ag_root = sb.inode_root, "unreadable");
 }
 
 /// The name of the attribute whose head this is.
