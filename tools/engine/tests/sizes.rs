@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Devices of 16 MiB to 100 TiB, empty and full: what a mount reads, how much memory and processor time
+//! it takes, and that a search finds the only AG with space.
+//!
+//! A full device is an empty one of which the AG records are changed. Most of its blocks have no owner,
+//! so it is not checked; that all files of a full disk can be removed is what `full_disk.rs` shows.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+#[path = "support/counting.rs"]
+mod counting;
+
+use common::hooked::Ask;
+use common::*;
+use counting::{device, peak_of, sparse};
+use kernel::prelude::*;
+use ordofs_engine::engine::btree::{NodeSink, NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
+use ordofs_engine::engine::format::group::full_record;
+use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS};
+use ordofs_engine::engine::volume::mount::tree_of;
+use ordofs_engine::engine::*;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::{Block, Device, Shared};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const GIB: u64 = 1 << 18;
+const SIZES: [u64; 8] = [
+    4096,
+    GIB / 8,
+    GIB,
+    16 * GIB - 1,
+    16 * GIB,
+    100 * GIB + 77,
+    8 << 10 << 18,
+    100 << 10 << 18,
+];
+/// An AG with space on a full device.
+const MIDDLE: fn(u64) -> u64 = |ags| ags * 3 / 4;
+
+/// Memory is counted for all threads together, so one test runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Processor time of this thread: other work on the machine does not count.
+fn processor_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("schedstat");
+    let ns = stat.split(' ').next().and_then(|n| n.parse().ok());
+    Duration::from_nanos(ns.expect("a number"))
+}
+
+/// A device with a counter of reads, whose content does not count as memory in use.
+fn counted(disk: &MemDisk) -> (Device, Arc<AtomicU64>) {
+    let reads = Arc::<AtomicU64>::default();
+    let seen = reads.clone();
+    let dev = sparse(disk, move |ask| {
+        if let Ask::Read(_) = ask {
+            seen.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    (dev, reads)
+}
+
+fn empty(blocks: u64) -> MemDisk {
+    let disk = device(|| MemDisk::new(blocks));
+    format_on(sparse(&disk, |_| ()));
+    disk
+}
+
+/// Writes nodes to consecutive blocks.
+struct Sink<'a> {
+    disk: &'a MemDisk,
+    sb: &'a Superblock,
+    next: u64,
+}
+
+impl NodeSink for Sink<'_> {
+    fn node_id(&self) -> u64 {
+        self.sb.node_id
+    }
+    fn generation(&self) -> u64 {
+        self.sb.generation
+    }
+    fn alloc(&mut self) -> Result<u64> {
+        self.next += 1;
+        Ok(self.next - 1)
+    }
+    fn write(&mut self, addr: u64, image: Block) -> Result {
+        device(|| self.disk.device().write(&[(addr, &image)]))
+    }
+}
+
+/// The record of an AG of which all blocks are in use.
+fn full_ag(ag: u32, sb: &Superblock, store: &NodeStore) -> KVec<u8> {
+    let len = sb.ag_len(ag);
+    let groups = len.div_ceil(GROUP_BLOCKS) as u32;
+    let mut tree = Tree::empty(TreeId::new(TreeKind::Groups, ag.into()));
+    tree.insert(store, 0, &full_record(groups)).unwrap();
+    let items = tree.inline_image(320).unwrap().unwrap();
+    let rec = AgRecord {
+        free: 0,
+        longest: 0,
+        flags: 0,
+        groups: RootForm::Inline(&items),
+        ..AgRecord::unused(len, 1)
+    };
+    let mut v = KVec::new();
+    rec.encode(&mut v).unwrap();
+    v
+}
+
+/// Takes all space but that of AG `but`, if there is one.
+fn fill_up(disk: &MemDisk, but: Option<u64>) {
+    let mut sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
+    let id = TreeId::new(TreeKind::Ag, 0);
+    let old = tree_of(id, sb.ag_root);
+    let mut new = Tree::empty(id);
+    let mut free = 0;
+    old.walk(&store, &mut |item| {
+        let WalkItem::Item(ag, v) = item else {
+            return Ok(());
+        };
+        if Some(ag) == but {
+            free += u64::from(AgRecord::decode(ag, sb.ag_len(ag as u32), v)?.free);
+            return new.insert(&store, ag, v);
+        }
+        new.insert(&store, ag, &full_ag(ag as u32, &sb, &store))
+    })
+    .unwrap();
+    let image = disk.image();
+    let nodes = image.iter().filter(|(_, d)| d.starts_with(b"ORDN"));
+    let next = nodes.map(|(b, _)| *b).max().unwrap() + 1;
+    let mut sink = Sink {
+        disk,
+        sb: &sb,
+        next,
+    };
+    let root = new.snapshot().unwrap().write_out(&mut sink).unwrap();
+    (sb.ag_root, sb.free) = (root, free);
+    sb.write(&disk.device()).unwrap();
+}
+
+/// Mounts and unmounts, and says what that took.
+fn mount_costs_little(disk: &MemDisk, what: &str) {
+    let (dev, reads) = counted(disk);
+    let mut fs = None;
+    let before = processor_time();
+    let memory = peak_of(|| fs = Some(mount_on(dev)));
+    let took = processor_time() - before;
+    let reads = reads.load(Ordering::Relaxed);
+    println!("{what}: {reads} reads, {} KiB, {took:?}", memory >> 10);
+    assert!(reads <= 12, "{what}: {reads} reads");
+    assert!(memory < 16 << 20, "{what}: {memory} bytes");
+    assert!(took < Duration::from_millis(100), "{what}: {took:?}");
+    fs.unwrap().unmount().unwrap();
+}
+
+#[test]
+fn a_mount_costs_little_at_every_size() {
+    let _alone = alone();
+    for blocks in SIZES {
+        let disk = empty(blocks);
+        mount_costs_little(&disk, &format!("{blocks} blocks, empty"));
+        let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+        let ags = u64::from(sb.ag_count);
+        let middle = (ags > 1).then_some(MIDDLE(ags));
+        for but in [middle, None] {
+            let full = device(|| disk.fork());
+            fill_up(&full, but);
+            mount_costs_little(&full, &format!("{blocks} blocks, full but for {but:?}"));
+        }
+    }
+}
+
+/// The first file of an empty device, and of one that is full but for one AG.
+#[test]
+fn the_only_space_is_found_with_few_reads() {
+    let _alone = alone();
+    for blocks in SIZES {
+        let disk = empty(blocks);
+        let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+        let ags = u64::from(sb.ag_count);
+        let but = (ags > 1).then_some(MIDDLE(ags));
+        if but.is_some() {
+            fill_up(&disk, but);
+        }
+        let (dev, reads) = counted(&disk);
+        let fs = mount_on(dev);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        write(&sparse(&disk, |_| ()), &fs, &f, 0, &[1, 2, 3]).unwrap();
+        let at = fs.map_read(&f, 0, 1).unwrap();
+        fs.sync().unwrap();
+        let reads = reads.load(Ordering::Relaxed);
+        println!("{blocks} blocks: {reads} reads, at {at:?}");
+        assert!(reads <= 40, "{blocks} blocks: {reads} reads");
+        assert_eq!(at.kind, MapKind::Written);
+        if let Some(but) = but {
+            assert_eq!(at.phys / sb.ag_blocks, but);
+        }
+        fs.iput(f);
+        fs.iput(root);
+        fs.unmount().unwrap();
+        if but.is_none() {
+            fsck(&disk);
+        }
+    }
+}
+
+#[test]
+fn a_hundred_tebibytes_are_made_within_two_seconds() {
+    let _alone = alone();
+    let before = processor_time();
+    let mut disk = None;
+    let memory = peak_of(|| disk = Some(empty(100 << 10 << 18)));
+    let took = processor_time() - before;
+    let written = disk.unwrap().image().len();
+    println!("{took:?}, {} MiB, {written} blocks", memory >> 20);
+    assert!(took < Duration::from_secs(2), "{took:?}");
+    assert!(memory < 64 << 20, "{memory} bytes");
+}

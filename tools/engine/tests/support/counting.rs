@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The memory in use, without that of the devices.
+
+use super::common::hooked::Ask;
+use kernel::prelude::Result;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::{Backend, Device};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+/// Counts the bytes in use, but for those of the devices.
+struct Counting;
+
+static LIVE: AtomicI64 = AtomicI64::new(0);
+static PEAK: AtomicI64 = AtomicI64::new(0);
+
+std::thread_local! {
+    static IN_DEVICE: Cell<bool> = const { Cell::new(false) };
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, l: Layout) -> *mut u8 {
+        if !IN_DEVICE.get() {
+            let size = l.size() as i64;
+            let now = LIVE.fetch_add(size, Ordering::Relaxed) + size;
+            PEAK.fetch_max(now, Ordering::Relaxed);
+        }
+        // SAFETY: the caller fulfils the contract of the system's allocator, which is the same.
+        unsafe { System.alloc(l) }
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
+        if !IN_DEVICE.get() {
+            LIVE.fetch_sub(l.size() as i64, Ordering::Relaxed);
+        }
+        // SAFETY: `p` came from the system's allocator, with this layout.
+        unsafe { System.dealloc(p, l) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Runs `f`, whose memory is the device's.
+pub fn device<R>(f: impl FnOnce() -> R) -> R {
+    let outer = IN_DEVICE.replace(true);
+    let r = f();
+    IN_DEVICE.set(outer);
+    r
+}
+
+/// The most bytes that were in use while `f` ran, more than before. Tests that ask for it must not
+/// run beside each other.
+pub fn peak_of(f: impl FnOnce()) -> i64 {
+    let before = LIVE.load(Ordering::Relaxed);
+    PEAK.store(before, Ordering::Relaxed);
+    f();
+    PEAK.load(Ordering::Relaxed) - before
+}
+
+/// A sparse device whose content does not count as memory in use.
+struct Sparse<F> {
+    disk: MemDisk,
+    hook: F,
+}
+
+/// `disk`, with a hook that is called before each read and write.
+pub fn sparse(disk: &MemDisk, hook: impl Fn(Ask) + Send + Sync + 'static) -> Device {
+    Device::new(Sparse {
+        disk: disk.clone(),
+        hook,
+    })
+}
+
+impl<F: Fn(Ask) + Send + Sync> Backend for Sparse<F> {
+    fn blocks(&self) -> u64 {
+        self.disk.blocks()
+    }
+    fn readonly(&self) -> bool {
+        false
+    }
+    fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
+        (self.hook)(Ask::Read(block));
+        device(|| self.disk.read(block, buf))
+    }
+    fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
+        (self.hook)(Ask::Write);
+        device(|| self.disk.write(block, data))
+    }
+    fn flush(&self) -> Result {
+        self.disk.flush()
+    }
+    fn write_fua(&self, block: u64, data: &[u8; 4096]) -> Result {
+        (self.hook)(Ask::Fua);
+        device(|| self.disk.write_fua(block, data))
+    }
+    fn discard(&self, start: u64, len: u64) -> Result {
+        device(|| self.disk.discard(start, len))
+    }
+}
