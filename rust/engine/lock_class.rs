@@ -66,8 +66,17 @@ pub(crate) static INODE_SHARD: LockClass = LockClass::new(c"ordofs_inode_shard")
 /// The inode tree. Taken with none of an inode's locks held.
 pub(crate) static INODE_TREE: LockClass = LockClass::new(c"ordofs_inode_tree");
 
+/// The table of allocation groups in memory. Nothing is waited for or read from the device under it.
+pub(crate) static AG_TABLE: LockClass = LockClass::new(c"ordofs_ag_table");
+
 /// An allocation group.
 pub(crate) static AG: LockClass = LockClass::new(c"ordofs_ag");
+
+/// The AG tree.
+pub(crate) static AG_TREE: LockClass = LockClass::new(c"ordofs_ag_tree");
+
+/// The ranges of allocation groups of which the records cannot be read.
+pub(crate) static AGS_UNREAD: LockClass = LockClass::new(c"ordofs_ags_unread");
 
 /// A shard of the node cache.
 pub(crate) static NODE_SHARD: LockClass = LockClass::new(c"ordofs_node_shard");

@@ -15,35 +15,67 @@
 //!
 //! At any time: free blocks = `unreserved` + pool + reservations that are not used yet.
 //!
-//! A group that a transaction changes needs a node for its bitmap at the commit. Functions that
-//! allocate and free in the running transaction return how many groups the call *touched first*.
-//! The caller charges as many nodes to its transaction, which has reserved them.
+//! A group that a transaction changes needs nodes at the commit: for its record, and with the first
+//! group of an AG for the AG's record. Functions that allocate and free in the running transaction
+//! return the number of nodes for the groups that the call *touched first*. The caller charges them
+//! to its transaction, which has reserved them.
+//!
+//! The AG tree has a record for each AG, with its free blocks, and the sums of these in its interior
+//! nodes. So a search for an AG with free blocks is one descent. It may be wrong in one way: an AG
+//! that is in memory has what its record has, less what was allocated since. Then the search goes
+//! on behind that AG.
 //!
 //! Addresses and lengths are in blocks of the device, and ranges are half-open.
 //!
+//! | file | what is in it |
+//! |---|---|
+//! | [`table`] | the AGs in memory |
+//! | [`ag`] | one AG |
+//! | [`find`] | allocation: which AG |
+//! | [`records`] | what commits do |
+//! | [`deferred`] | the old addresses of the nodes of the space trees |
+//!
 //! # Locks
 //!
-//! Each AG has a mutex; the counters are atomics. A task that takes an AG's mutex holds no locks
-//! but those that come before it in the lock order (docs/DESIGN.md §7), and never two AGs'.
+//! - The table of AGs in memory has a mutex. No other lock is waited for under it, and nothing is
+//!   read from the device.
+//! - Each AG has a mutex. Its holder may read from the device, so the task that closes the barrier
+//!   must not wait for it ([`Space::freeze`]). A task that takes it holds no locks but those that
+//!   come before it in the lock order (docs/DESIGN.md §7), and never two AGs'.
+//! - The AG tree has a lock for readers and writers. Only commits change the tree. It is taken after
+//!   an AG's mutex or without one, also across reads from the device, and so not under the closed
+//!   barrier either.
+//! - The ranges of AGs without a readable record have a mutex, innermost.
+//!
+//! The counters are atomics.
 //!
 //! Tests: `tools/engine/tests/full_disk.rs`, `tools/engine/tests/full_writes.rs`,
 //! `tools/engine/tests/forecast/main.rs`, `tools/engine/tests/writes_in_flight.rs`,
+//! `tools/engine/tests/sizes.rs`, `tools/engine/tests/impossible.rs`,
 //! `tools/models/tests/rules/r7.rs`, `tests/vm/t/062-full-disk.sh`.
 
 pub mod ag;
+pub mod deferred;
+mod find;
+mod records;
+mod table;
 
+pub use records::unused_ags;
 pub use crate::engine::format::bits;
 
-use crate::engine::btree::NodeStore;
-use crate::engine::format::corrupt;
-use crate::engine::invariant::{broken, check, Invariant};
+use crate::engine::btree::{NodeStore, Tree, TreeId, TreeKind};
+use crate::engine::format::{corrupt, GROUP_BLOCKS};
+use crate::engine::invariant::{check, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
-use crate::os::Mutex;
-use ag::{Ag, FreedBy, Kept, Owner, Wish};
+use crate::os::{Map, Mutex, RwLock};
+use ag::FreedBy;
 use core::num::NonZeroU64;
-use core::ops::DerefMut;
 use kernel::prelude::*;
+use table::Table;
+
+/// The identity of the AG tree.
+pub const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);
 
 /// The urgency of a reservation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,61 +99,75 @@ pub struct Run {
     pub start: u64,
     /// Number of blocks.
     pub len: u64,
-    /// How many groups the running transaction touched first with it.
+    /// The nodes to charge for groups that the running transaction touched first with it.
     pub touched: u64,
 }
 
 /// The space of a filesystem, in blocks.
 pub struct Space {
-    ags: KVec<Mutex<Ag>>,
+    table: Mutex<Table>,
+    /// The AG tree. Only commits change it.
+    tree: RwLock<Tree>,
+    /// The AGs of which the record cannot be read: ranges, by the first one, with the last one.
+    unread: Mutex<Map<u64, u64>>,
     ag_blocks: NonZeroU64,
     total: u64,
+    /// Free blocks, without those that cannot be allocated because of damage.
+    free: AtomicI64,
     /// The free blocks that nothing has reserved, less the pool. Below zero, the pool is in use.
     unreserved: AtomicI64,
     /// Blocks freed by transactions that are not durable.
     freed: AtomicI64,
-    /// Groups without a used block.
-    empty_groups: AtomicI64,
+    /// Blocks that the deferred tree has and the next commit does not need.
+    deferred: AtomicU64,
+    /// Blocks that were freed where the account of space is damaged; they stay used.
+    leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
     pool: i64,
     /// The AG in which the next search without a goal starts.
-    rotor: AtomicU32,
+    rotor: AtomicU64,
+    /// Where the next commit starts to look for blocks for its nodes.
+    node_goal: AtomicU64,
+    /// The id of the next AG's first kept blocks.
+    kept_ids: AtomicU64,
     /// The number of free blocks that the superblock has.
     counted: u64,
-    /// What the AGs had more than that when they were read.
+    /// What the AG tree had more than that when it was read.
     off: AtomicI64,
-    /// Whether the allocation trees have been read.
+    /// Whether the sums of the AG tree have been read.
     state: AtomicU32,
-    /// The number of transactions frozen so far; see [`Space::ag`].
+    /// The number of transactions frozen so far; see [`Space::freeze`].
     frozen: AtomicU64,
 }
 
-/// State: the free counts have not been read.
+/// State: the free blocks have not been compared with the AG tree.
 const UNREAD: u32 = 0;
-/// State: they have been read.
+/// State: they have been.
 const READ: u32 = 1;
-/// State: they are damaged, and nothing will be written.
+/// State: the AG tree is damaged, and nothing will be written.
 const GIVEN_UP: u32 = 2;
 
 impl Space {
-    /// The space made of AGs that have not been read. Each AG has `ag_blocks` blocks, but the last
-    /// one, which has the rest of `total`. `free` is the number of free blocks that the superblock
-    /// has. ENOMEM.
-    pub fn new(ags: KVec<Ag>, ag_blocks: NonZeroU64, total: u64, free: u64) -> Result<Self> {
-        let mut v = KVec::with_capacity(ags.len(), GFP_KERNEL)?;
-        for ag in ags {
-            v.push(Mutex::new(&lock_class::AG, ag)?, GFP_KERNEL)?;
-        }
+    /// The space of a filesystem of `total` blocks with the AG tree `tree`. Each AG has `ag_blocks`
+    /// blocks, but the last one, which has the rest. `free` is the number of free blocks that the
+    /// superblock has. Reads nothing. ENOMEM.
+    pub fn new(tree: Tree, ag_blocks: NonZeroU64, total: u64, free: u64) -> Result<Self> {
         let pool = (total / 64).clamp(256, 8192) as i64;
         Ok(Self {
-            ags: v,
+            table: Mutex::new(&lock_class::AG_TABLE, Table::new())?,
+            tree: RwLock::new(&lock_class::AG_TREE, tree)?,
+            unread: Mutex::new(&lock_class::AGS_UNREAD, Map::new())?,
             ag_blocks,
             total,
+            free: AtomicI64::new(free as i64),
             unreserved: AtomicI64::new(free as i64 - pool),
             freed: AtomicI64::new(0),
-            empty_groups: AtomicI64::new(0),
+            deferred: AtomicU64::new(0),
+            leaked: AtomicU64::new(0),
             pool,
-            rotor: AtomicU32::new(0),
+            rotor: AtomicU64::new(0),
+            node_goal: AtomicU64::new(0),
+            kept_ids: AtomicU64::new(0),
             counted: free,
             off: AtomicI64::new(0),
             state: AtomicU32::new(UNREAD),
@@ -129,35 +175,35 @@ impl Space {
         })
     }
 
-    /// Reads the free counts of the allocation trees. To be called before anything is allocated or
-    /// freed, by mount or remount, one at a time. EUCLEAN if they are damaged.
+    /// Compares the free blocks of the superblock with the sums of the AG tree, of which it reads
+    /// the root; the AGs are read when they are used. To be called before anything is allocated or
+    /// freed, by mount or remount, one at a time. EUCLEAN or EIO if the root cannot be read: then
+    /// nothing can be allocated.
     pub fn read(&self, node_store: &NodeStore) -> Result {
         if self.state.load(Ordering::Acquire) == READ {
             return Ok(());
         }
-        let mut free = 0u64;
-        for ag in self.ags.iter() {
-            let mut ag = ag.lock();
-            ag.read(node_store)?;
-            self.count_empty(&mut ag);
-            free = free.saturating_add(ag.free_blocks());
+        let free = self.tree.read().sums(node_store)?.free;
+        if free > self.total {
+            return Err(corrupt("AG tree", 0, "more free blocks than blocks"));
         }
         // Until now the number in the superblock was good enough to show.
         let more = free as i64 - self.counted as i64;
         if more != 0 {
             pr_warn!(
-                "the superblock counts {} free blocks, the allocation trees {}\n",
+                "the superblock counts {} free blocks, the AG tree {}\n",
                 self.counted,
                 free
             );
         }
         self.off.store(more, Ordering::Relaxed);
+        self.free.fetch_add(more, Ordering::Relaxed);
         self.unreserved.fetch_add(more, Ordering::Relaxed);
         self.state.store(READ, Ordering::Release);
         Ok(())
     }
 
-    /// Gives up the accounting: the allocation trees are damaged, and nothing will ever be written.
+    /// Gives up the accounting: the AG tree is damaged, and nothing will ever be written.
     pub fn give_up(&self) {
         self.state.store(GIVEN_UP, Ordering::Release);
     }
@@ -168,29 +214,19 @@ impl Space {
     }
 
     /// The number of AGs.
-    pub fn ag_count(&self) -> usize {
-        self.ags.len()
+    pub fn ag_count(&self) -> u64 {
+        self.total.div_ceil(self.ag_blocks.get())
     }
 
     /// The first block of AG `i`.
-    pub fn ag_start(&self, i: usize) -> u64 {
-        self.ag_blocks.get().saturating_mul(i as u64)
+    pub fn ag_start(&self, i: u64) -> u64 {
+        self.ag_blocks.get().saturating_mul(i)
     }
 
-    /// AG `i`, locked. Its holder may read a bitmap from the device, so the task that closes the
-    /// barrier must not wait for this lock. Therefore [`Space::freeze`] only counts, and the first
-    /// task that locks an AG afterwards freezes its deltas.
-    pub fn ag(&self, i: usize) -> Result<impl DerefMut<Target = Ag> + '_> {
-        let ag = self.ags.get(i);
-        let mut ag = ag
-            .ok_or_else(|| broken(Invariant::Contents, format_args!("no AG {i}")))?
-            .lock();
-        let frozen = self.frozen.load(Ordering::Acquire);
-        if ag.frozen != frozen {
-            ag.freeze();
-            ag.frozen = frozen;
-        }
-        Ok(ag)
+    /// The number of blocks of AG `i`.
+    fn ag_len(&self, i: u64) -> u64 {
+        let before = self.ag_start(i);
+        self.total.saturating_sub(before).min(self.ag_blocks.get())
     }
 
     /// (free blocks for users, blocks freed and not durably so, blocks left of the pool)
@@ -201,27 +237,29 @@ impl Space {
         (free.max(0) as u64, freed, pool)
     }
 
-    /// The blocks that the bitmaps of groups without a used block will need when the groups are
-    /// used; until then these groups have no bitmap. Two or three bitmaps share a node, and there
-    /// are the nodes above.
-    pub fn bitmaps_to_come(&self) -> u64 {
-        let n = self.empty_groups.load(Ordering::Relaxed).max(0) as u64;
+    /// The blocks that the records of groups will need when `free` blocks are used that lie in groups
+    /// without a used block: two or three bitmaps share a node, and there are the nodes above. Groups
+    /// that become full share their records, and need less.
+    pub fn bitmaps_to_come(&self, free: u64) -> u64 {
+        let n = free.div_ceil(GROUP_BLOCKS);
         n.div_ceil(2) + n / 64
     }
 
-    /// Updates the counters after a change of an AG: empty groups, and bad groups.
-    fn count_empty(&self, ag: &mut Ag) {
-        let by = ag.take_emptied();
-        if by != 0 {
-            self.empty_groups.fetch_add(by, Ordering::Relaxed);
-        }
-        // The free blocks of groups that turned out to be bad are no longer free.
-        self.reserve_forced(ag.take_lost());
+    /// The number of blocks that become free when the transactions that freed them are durable, or
+    /// that one more commit can free.
+    pub fn freed(&self) -> u64 {
+        let freed = self.freed.load(Ordering::Relaxed).max(0) as u64;
+        freed + self.deferred()
     }
 
-    /// The number of blocks that become free when the transactions that freed them are durable.
-    pub fn freed(&self) -> u64 {
-        self.freed.load(Ordering::Relaxed).max(0) as u64
+    /// The number of blocks that the deferred tree has and the next commit can free.
+    pub fn deferred(&self) -> u64 {
+        self.deferred.load(Ordering::Relaxed)
+    }
+
+    /// The number of blocks that were freed where the account of space is damaged, and stay used.
+    pub fn leaked(&self) -> u64 {
+        self.leaked.load(Ordering::Relaxed)
     }
 
     /// Reserves `n` blocks. ENOSPC.
@@ -277,11 +315,11 @@ impl Space {
     }
 
     /// The AG of a range, and its first block in the AG. EUCLEAN if the range is not within one.
-    fn locate(&self, block: u64, len: u64) -> Result<(usize, u64)> {
-        let i = (block / self.ag_blocks) as usize;
+    fn locate(&self, block: u64, len: u64) -> Result<(u64, u64)> {
+        let i = block / self.ag_blocks;
         let off = block % self.ag_blocks;
         let end = block.checked_add(len).ok_or(EIO)?;
-        if end > self.total || i >= self.ags.len() || off + len > self.ag_blocks.get() {
+        if end > self.total || off + len > self.ag_blocks.get() {
             return Err(corrupt(
                 "allocation",
                 block,
@@ -291,96 +329,6 @@ impl Space {
         Ok((i, off))
     }
 
-    /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
-    /// means that it reserved too few, which is a bug unless it reserved by force. EUCLEAN, EIO,
-    /// ENOMEM.
-    pub fn alloc(
-        &self,
-        node_store: &NodeStore,
-        want: u64,
-        goal: Option<u64>,
-        owner: Owner,
-    ) -> Result<Run> {
-        self.append(node_store, want, goal, owner, &mut None, 0)
-    }
-
-    /// [`Space::alloc`] for a file that is appended to: uses the blocks kept for it, and keeps up
-    /// to `keep` blocks behind the run for the next append. `kept` belongs to the file and is
-    /// updated.
-    pub fn append(
-        &self,
-        node_store: &NodeStore,
-        want: u64,
-        goal: Option<u64>,
-        owner: Owner,
-        kept: &mut Option<Kept>,
-        keep: u32,
-    ) -> Result<Run> {
-        let mine = kept.take();
-        let want = want.min(crate::engine::format::GROUP_BLOCKS) as u32;
-        let first = match goal {
-            Some(g) => (g / self.ag_blocks) as usize,
-            None => self.rotor.load(Ordering::Relaxed) as usize,
-        };
-        if let Some(m) = mine.filter(|m| (m.start / self.ag_blocks) as usize != first) {
-            self.release_kept(m);
-        }
-        let n = self.ags.len().max(1);
-        for k in 0..n {
-            let i = (first + k).checked_rem(n).unwrap_or(0);
-            let start = self.ag_start(i);
-            let wish = Wish {
-                want,
-                goal: goal.filter(|_| k == 0).and_then(|g| g.checked_sub(start)),
-                owner,
-                kept: mine.filter(|_| k == 0),
-                keep,
-            };
-            let (got, touched) = {
-                let mut ag = self.ag(i)?;
-                let got = ag.alloc(node_store, wish)?;
-                self.count_empty(&mut ag);
-                (got, ag.take_touched())
-            };
-            if let Some((at, len, behind)) = got {
-                *kept = behind;
-                if let Some(k) = kept {
-                    k.start += start;
-                }
-                return Ok(Run {
-                    start: start + at,
-                    len: u64::from(len),
-                    touched,
-                });
-            }
-            if wish.goal.is_none() && owner != Owner::Committing {
-                self.rotor.store(
-                    ((i + 1).checked_rem(n).unwrap_or(0)) as u32,
-                    Ordering::Relaxed,
-                );
-            }
-        }
-        Err(ENOSPC)
-    }
-
-    /// Gives up the blocks kept for a file.
-    pub fn release_kept(&self, kept: Kept) {
-        if let Ok(mut ag) = self.ag((kept.start / self.ag_blocks) as usize) {
-            ag.release_kept(kept);
-        }
-    }
-
-    /// Moves the next new directory or large file to another AG.
-    pub fn turn(&self) {
-        self.rotor.fetch_add(1, Ordering::Relaxed);
-        let n = self.ags.len().max(1) as u32;
-        let r = self.rotor.load(Ordering::Relaxed);
-        if r >= n {
-            self.rotor
-                .store(r.checked_rem(n).unwrap_or(0), Ordering::Relaxed);
-        }
-    }
-
     /// Replay: claims the blocks that a log record maps, before anything else can allocate them.
     pub fn claim(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         if self.given_up() {
@@ -388,52 +336,44 @@ impl Space {
         }
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            let taken = {
-                let mut ag = self.ag(i)?;
-                let taken = ag.claim(node_store, off, n)?;
-                self.count_empty(&mut ag);
-                taken
-            };
+            let taken = self.with_ag(node_store, i, |ag| ag.claim(node_store, off, n))?;
             self.reserve_forced(taken);
         }
         Ok(())
     }
 
-    /// See [`Ag::is_claimed`].
+    /// See [`ag::Ag::is_claimed`].
     pub fn is_claimed(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<bool> {
         if self.given_up() {
             return Ok(true);
         }
         let (i, off) = self.locate(block, len)?;
-        self.ag(i)?.is_claimed(node_store, off, len)
+        self.with_ag(node_store, i, |ag| ag.is_claimed(node_store, off, len))
     }
 
-    /// See [`Ag::commit_busy`]. Returns how many groups the running transaction touched first with
-    /// it.
+    /// See [`ag::Ag::commit_busy`]. Returns the nodes to charge for groups that the running
+    /// transaction touched first with it.
     pub fn commit_busy(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
         }
         let (i, off) = self.locate(block, len)?;
-        let mut ag = self.ag(i)?;
-        ag.commit_busy(node_store, off, len)?;
-        Ok(ag.take_touched())
+        self.with_ag(node_store, i, |ag| {
+            ag.commit_busy(node_store, off, len)?;
+            Ok(ag.take_touched())
+        })
     }
 
-    /// See [`Ag::release_busy`]. Also gives the reservation of the blocks back.
+    /// See [`ag::Ag::release_busy`]. Also gives the reservation of the blocks back.
     pub fn release_busy(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
-        {
-            let mut ag = self.ag(i)?;
-            ag.release_busy(node_store, off, len)?;
-            self.count_empty(&mut ag);
-        }
+        self.with_ag(node_store, i, |ag| ag.release_busy(node_store, off, len))?;
         self.unreserve(len);
         Ok(())
     }
 
-    /// Frees blocks in the running (or committing) transaction; see [`Ag::free`]. Returns how many
-    /// groups the running transaction touched first with it.
+    /// Frees blocks in the running (or committing) transaction; see [`ag::Ag::free`]. Returns the
+    /// nodes to charge for groups that the running transaction touched first with it.
     pub fn free(&self, node_store: &NodeStore, block: u64, len: u64, by: FreedBy) -> Result<u64> {
         if self.given_up() {
             return Ok(0);
@@ -441,13 +381,11 @@ impl Space {
         let mut touched = 0;
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            let freed = {
-                let mut ag = self.ag(i)?;
+            let (freed, nodes) = self.with_ag(node_store, i, |ag| {
                 let freed = ag.free(node_store, off, n, by)?;
-                touched += ag.take_touched();
-                self.count_empty(&mut ag);
-                freed
-            };
+                Ok((freed, ag.take_touched()))
+            })?;
+            touched += nodes;
             self.freed.fetch_add(freed as i64, Ordering::Relaxed);
         }
         Ok(touched)
@@ -458,86 +396,30 @@ impl Space {
         let len = len.min(self.total.saturating_sub(block));
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            {
-                let mut ag = self.ag(i)?;
+            self.with_ag(node_store, i, |ag| {
                 ag.reserve_fixed(node_store, off, n)?;
-                self.count_empty(&mut ag);
-                // An empty disk has room for the bitmaps, so they are not charged.
+                // An empty disk has room for the records, so they are not charged.
                 ag.take_touched();
-            }
+                Ok(())
+            })?;
             self.reserve_forced(n);
         }
         Ok(())
     }
 
     /// Called under the closed barrier: the deltas of the running transaction become the commit's.
-    /// Takes no lock; see [`Space::ag`].
+    /// Takes no lock. The first task that locks an AG afterwards freezes its deltas.
     pub fn freeze(&self) {
         self.frozen.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Calls `f(block, len)` for the runs that the commit frees, with no lock held.
-    pub fn freed_runs(&self, mut f: impl FnMut(u64, u64)) -> Result {
-        let mut runs = KVVec::new();
-        for (i, ag) in self.ags.iter().enumerate() {
-            let start = self.ag_start(i);
-            let mut failed = false;
-            ag.lock()
-                .freed_runs(|at, len| failed |= runs.push((start + at, len), GFP_KERNEL).is_err());
-            if failed {
-                return Err(ENOMEM);
-            }
-            runs.iter().for_each(|r| f(r.0, r.1));
-            runs.clear();
-        }
-        Ok(())
-    }
-
-    /// The commit is durable: the blocks that it freed may be used again (R7).
-    pub fn finish_commit(&self) -> Result {
-        let mut n = 0;
-        for ag in self.ags.iter() {
-            let mut ag = ag.lock();
-            n += ag.finish_commit()?;
-            self.count_empty(&mut ag);
-        }
-        // In this order, so that no task finds neither free blocks nor blocks about to be freed.
-        self.unreserve(n);
-        self.freed.fetch_sub(n as i64, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A commit is about to say that `free` blocks are free: the AGs say so, too. If the two differed
-    /// when the AGs were read, the superblock is wrong and this proves nothing: a number that is too
-    /// small stays at 0 when blocks are allocated.
-    pub fn check_free(&self, free: u64) -> Result {
-        if self.off.load(Ordering::Relaxed) != 0 {
-            return Ok(());
-        }
-        let mut sum = 0u64;
-        for ag in self.ags.iter() {
-            sum = sum.saturating_add(ag.lock().free_on_disk());
-        }
-        check(
-            Invariant::FreeCount,
-            free == sum,
-            format_args!("the superblock would count {free} free blocks, the AGs {sum}"),
-        )
-    }
-
-    /// Nothing is under way: all that was reserved has been allocated or given back, but for `for_commit` blocks
-    /// that the next commit may need.
+    /// Nothing is under way: all that was reserved has been allocated or given back, but for
+    /// `for_commit` blocks that the next commit may need.
     pub fn check_reserved(&self, for_commit: u64) -> Result {
         if self.state.load(Ordering::Acquire) != READ {
             return Ok(());
         }
-        let mut free = 0i64;
-        for ag in self.ags.iter() {
-            let mut ag = ag.lock();
-            // A group that became bad in a call that then failed may not be counted yet.
-            self.count_empty(&mut ag);
-            free += ag.free_blocks() as i64;
-        }
+        let free = self.free.load(Ordering::Relaxed);
         let unreserved = self.unreserved.load(Ordering::Relaxed);
         let freed = self.freed.load(Ordering::Relaxed);
         check(

@@ -57,6 +57,7 @@
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/ag_tree.rs`,
 //! `tools/engine/tests/bulk.rs`.
 
+mod bulk;
 mod checkpoint;
 mod commit;
 mod edit;

@@ -43,8 +43,6 @@ pub const BLOCK_SHIFT: u32 = 12;
 const _: () = assert!(BLOCK_SIZE == 1 << BLOCK_SHIFT && BLOCK_SIZE == types::BLOCK_SIZE);
 /// Blocks in a group, which one bitmap (1 KiB) describes.
 pub const GROUP_BLOCKS: u64 = 8192;
-/// The most allocation groups of the old allocator.
-pub const MAX_AGS: usize = 32;
 /// The smallest length of the log area in blocks.
 pub const LOG_MIN_BLOCKS: u64 = 256;
 /// The greatest length of the log area in blocks.

@@ -53,7 +53,7 @@
 use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS,
-    LOG_MIN_BLOCKS, MAX_AGS, MAX_BLOCKS, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN,
+    LOG_MIN_BLOCKS, MAX_BLOCKS, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN,
     VERSION,
 };
 use crate::os::{crc32c, Time};
@@ -222,8 +222,6 @@ pub struct Superblock {
     pub deferred_root: Option<NodePtr>,
     /// Reserved roots.
     pub spare_roots: [Option<NodePtr>; SPARE_ROOTS],
-    /// Not on disk; goes with the old allocator.
-    pub ag_roots: [Option<NodePtr>; MAX_AGS],
 }
 
 /// Whether a label is UTF-8, padded with zeros.
@@ -418,7 +416,6 @@ impl Superblock {
             ag_root: root(root_at(2))?,
             deferred_root: root(root_at(3))?,
             spare_roots,
-            ag_roots: [None; MAX_AGS],
         };
         Some(KBox::new(sb, GFP_KERNEL).map_err(Error::from))
     }

@@ -34,8 +34,9 @@ pub enum Old {
 pub struct Budget {
     /// Extent records.
     pub records: usize,
-    /// Groups in which blocks are freed. Each needs a node for its bitmap in the commit, and a
-    /// single record can cover all groups of an AG.
+    /// Groups in which blocks are freed. Each needs nodes for its record in the commit
+    /// ([`GROUP_NODES`](crate::engine::alloc::ag::GROUP_NODES)), and a single extent can cover all
+    /// groups of an AG.
     pub groups: u64,
 }
 

@@ -19,7 +19,7 @@
 //! replay_cost.rs, tools/engine/tests/forecast/main.rs; tools/models/tests/rules/r3.rs, r4.rs;
 //! tests/vm/t/025-sizes.sh, 043-r3.sh, 060-data-paths.sh.
 
-use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::ag::{Owner, GROUP_NODES};
 use crate::engine::alloc::Priority;
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
@@ -33,8 +33,8 @@ use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
 /// What one transaction may remove: extent records, groups in which that frees blocks, and the
-/// nodes of the extent tree that it may dirty. A transaction reserves the nodes, and one more for
-/// each group's bitmap. The smaller sets are for disks so full that the pool cannot hold the first
+/// nodes of the extent tree that it may dirty. A transaction reserves the nodes, and those of the
+/// records of the groups, each of which may lie in another AG. The smaller sets are for disks so full that the pool cannot hold the first
 /// one: making room must always work.
 const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 96), (8, 8, 24), (1, 1, 8)];
 
@@ -51,8 +51,8 @@ pub(crate) enum Resize {
 }
 
 /// The most nodes that a run of preallocated blocks dirties: of the extent tree, the inode's, and
-/// the bitmap of the one group in which the run lies.
-const PREALLOCATE_NODES: u64 = 15 + 1;
+/// the records of the one group in which the run lies.
+const PREALLOCATE_NODES: u64 = 15 + GROUP_NODES;
 
 impl Fs {
     /// Begins a transaction that removes mappings, and says how many it may remove. ENOSPC if not
@@ -60,7 +60,7 @@ impl Fs {
     fn begin_removal(&self) -> Result<(Txn<'_>, Budget)> {
         let mut last = ENOSPC;
         for (records, groups, nodes) in BATCHES {
-            match self.begin(nodes + groups, Priority::Reclaim) {
+            match self.begin(nodes + GROUP_NODES * groups, Priority::Reclaim) {
                 Ok(txn) => return Ok((txn, Budget { records, groups })),
                 Err(e) if e == ENOSPC => last = e,
                 Err(e) => return Err(e),

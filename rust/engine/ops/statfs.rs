@@ -18,8 +18,8 @@ impl Fs {
         StatFs {
             blocks: self.geometry.total,
             bfree: free + freed + pool,
-            // An operation that takes all of it needs these bitmaps, so they are not available.
-            bavail: (free + freed).saturating_sub(self.space.bitmaps_to_come()),
+            // Groups that are used need records, so the blocks for these are not available.
+            bavail: (free + freed).saturating_sub(self.space.bitmaps_to_come(free + freed)),
             files: used.saturating_add(free),
             ffree: free,
         }

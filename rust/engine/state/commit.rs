@@ -4,6 +4,7 @@
 //!
 //! Tests: `tools/engine/tests/crash.rs`, `tools/engine/tests/superblocks.rs`.
 
+use crate::engine::alloc::deferred::Deferred;
 use crate::engine::btree::Tree;
 use crate::engine::format::Superblock;
 use kernel::prelude::*;
@@ -12,6 +13,8 @@ use kernel::prelude::*;
 pub struct CommitState {
     /// The orphan tree: inodes without names, and inodes with a truncation under way.
     pub orphans: Tree,
+    /// What the newest commit has put into the deferred tree.
+    pub deferred: Deferred,
     /// The superblock of the newest commit.
     pub sb: KBox<Superblock>,
     /// The generation of the next commit.

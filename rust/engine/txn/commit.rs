@@ -16,8 +16,7 @@
 //!    it was when the barrier was closed, because only operations change what is in it.
 //! 2. Write out the inodes' trees, put their records into the inode tree, bring the orphan tree up
 //!    to date, and write out both.
-//! 3. Write the allocation trees, which describe their own nodes: apply deltas and assign addresses
-//!    until nothing changes any more, then write the nodes.
+//! 3. Write the space trees, which describe their own nodes ([`super::space`]).
 //! 4. Flush, then write the superblock with FUA into the slot of this generation. R8: everything
 //!    that the superblock points to is on stable storage before it. The other slot still has the
 //!    generation before.
@@ -77,30 +76,29 @@ impl IfIdle {
 const BATCH: usize = 256;
 /// Nodes reserved for the next commit at which the commit thread is woken.
 pub(super) const SOFT_LIMIT: i64 = 4096;
+/// How many more commits a sync makes to free blocks of the deferred tree.
+const MORE_COMMITS: usize = 2;
 /// The shortest run of blocks that is discarded.
 const MIN_DISCARD: u64 = 16;
 
 /// Assigns addresses to nodes, and gathers the nodes into write requests.
-struct Sink<'a> {
+pub(super) struct Sink<'a> {
     fs: &'a Fs,
     generation: u64,
     allocated: u64,
-    goal: Option<u64>,
+    goal: u64,
     batch: KVec<(u64, Block)>,
-    /// Addresses allocated in advance, for allocation trees: their AG's lock is held while they get
-    /// addresses, and the allocator needs that lock.
-    pool: KVVec<u64>,
 }
 
 impl Sink<'_> {
     /// Allocates a block for a node, near the last one.
-    fn take(&mut self) -> Result<u64> {
-        let run = self
-            .fs
-            .space
-            .alloc(&self.fs.node_store, 1, self.goal, Owner::Committing)?;
+    pub(super) fn take(&mut self) -> Result<u64> {
+        let run =
+            self.fs
+                .space
+                .alloc(&self.fs.node_store, 1, Some(self.goal), Owner::Committing)?;
         self.allocated += 1;
-        self.goal = Some(run.start + 1);
+        self.goal = run.start + 1;
         Ok(run.start)
     }
 
@@ -130,10 +128,7 @@ impl NodeSink for Sink<'_> {
     }
 
     fn alloc(&mut self) -> Result<u64> {
-        match self.pool.pop() {
-            Some(a) => Ok(a),
-            None => self.take(),
-        }
+        self.take()
     }
 
     fn write(&mut self, addr: u64, image: Block) -> Result {
@@ -165,8 +160,20 @@ impl Fs {
     /// transaction. EIO after a shutdown. Any other error is that of the commit, and has shut the
     /// filesystem down.
     pub fn sync(&self) -> Result {
-        let target = self.running_generation();
-        self.commit_upto(target, IfIdle::Nothing)
+        self.commit_all()?;
+        // A commit that has replaced many nodes of space trees leaves their blocks to the next one.
+        for _ in 0..MORE_COMMITS {
+            if self.space.deferred() == 0 || self.space.given_up() {
+                break;
+            }
+            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+        }
+        Ok(())
+    }
+
+    /// As [`Fs::sync`], but blocks that one more commit could free may be left.
+    pub(crate) fn commit_all(&self) -> Result {
+        self.commit_upto(self.running_generation(), IfIdle::Nothing)
     }
 
     /// Makes an inode durable: its data, attributes and names, and with them every earlier
@@ -390,9 +397,8 @@ impl Fs {
             fs: self,
             generation: f.generation,
             allocated: 0,
-            goal: None,
+            goal: self.space.node_goal(),
             batch: KVec::new(),
-            pool: KVVec::new(),
         };
         for (inode, s) in snaps.iter() {
             self.commit_inode(c, &mut sink, inode, s)?;
@@ -407,12 +413,13 @@ impl Fs {
             self.free_dead(&snap)?;
             snap.write_out(&mut sink)?
         };
-        self.commit_alloc(c, &mut sink)?;
+        self.commit_space(c, &mut sink)?;
         sink.submit()?;
         let allocated = sink.allocated;
+        self.space.set_node_goal(sink.goal);
         drop(sink);
 
-        self.space.check_free(c.sb.free)?;
+        self.space.check_free(&self.node_store, c.sb.free)?;
         c.sb.generation = f.generation;
         c.next = f.generation.saturating_add(1);
         c.sb.next_ino = f.next_ino;
@@ -440,7 +447,8 @@ impl Fs {
                 }
             });
         }
-        self.space.finish_commit()?;
+        self.space
+            .finish_commit(&self.node_store, c.deferred.surplus())?;
         // reserved = allocated + returned: operations have reserved so many blocks for this commit,
         // and it allocated `allocated`. If it needed more than was reserved, the difference is
         // taken by force.
@@ -500,9 +508,6 @@ impl Fs {
         }
         self.itree.write().demote(&self.node_store)?;
         c.orphans.demote(&self.node_store)?;
-        for i in 0..self.space.ag_count() {
-            self.space.ag(i)?.tree.demote(&self.node_store)?;
-        }
         Ok(())
     }
 
@@ -579,56 +584,6 @@ impl Fs {
         self.itree.write().insert(&self.node_store, ino, &v)
     }
 
-    /// Step 3: writes the allocation trees. Terminates, because a round changes something only if
-    /// it touched a bitmap or dirtied a node that no earlier round did, and a bitmap is replaced in
-    /// place.
-    fn commit_alloc(&self, c: &mut CommitState, sink: &mut Sink<'_>) -> Result {
-        let n = self.space.ag_count();
-        loop {
-            let mut changed = false;
-            for i in 0..n {
-                let (dead, need) = {
-                    let mut ag = self.space.ag(i)?;
-                    let (ch, by) = ag.apply(&self.node_store)?;
-                    changed |= ch;
-                    c.sb.free = c.sb.free.saturating_add_signed(by);
-                    (ag.tree.take_dead(), ag.tree.dirty_nodes())
-                };
-                for addr in dead.iter().filter_map(|d| d.addr()) {
-                    self.node_store.forget(addr);
-                    self.space
-                        .free(&self.node_store, addr, 1, FreedBy::Commit)?;
-                    changed = true;
-                }
-                if need > 0 {
-                    sink.goal.get_or_insert(self.space.ag_start(i));
-                    for _ in 0..need {
-                        let a = sink.take()?;
-                        sink.pool.push(a, GFP_KERNEL)?;
-                    }
-                    self.space.ag(i)?.tree.assign(sink)?;
-                    changed = true;
-                    check(
-                        Invariant::NodeBlocks,
-                        sink.pool.is_empty(),
-                        format_args!("{} of {need} blocks are left", sink.pool.len()),
-                    )?;
-                }
-            }
-            if !changed {
-                break;
-            }
-        }
-        for i in 0..n {
-            let snap = self.space.ag(i)?.tree.snapshot()?;
-            let root = snap.write_out(sink)?;
-            if let Some(slot) = c.sb.ag_roots.get_mut(i) {
-                *slot = root;
-            }
-        }
-        Ok(())
-    }
-
     /// Called at the end of each operation: wakes the commit thread if much is to be written.
     pub(crate) fn wake_commit_thread(&self) {
         let much = self.commit_reserved.load(Ordering::Relaxed) > SOFT_LIMIT;
@@ -651,7 +606,7 @@ impl Fs {
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
         let age = uptime().saturating_sub(self.last_commit.load(Ordering::Relaxed));
         if (woken || age >= secs) && !self.dirty.lock().is_empty() {
-            return self.sync();
+            return self.commit_all();
         }
         Ok(())
     }

@@ -78,6 +78,9 @@ impl Fs {
         if self.read_only.load(Ordering::Acquire) {
             return self.readable();
         }
+        if !self.marked_clean.load(Ordering::Acquire) {
+            self.sync()?;
+        }
         let due = {
             let mut c = self.commit.lock();
             let age = seconds().abs_diff(c.sb.backed_up);

@@ -25,12 +25,14 @@
 //! | `fsync` | the fast fsync: collecting records, writing batches |
 //! | [`marks`] | the clean mark, the label and backups of the superblock |
 //! | `owed` | debts of renames |
+//! | `space` | the part of a commit that writes the space trees |
 //! | `weakened` | what mutants do instead |
 
 pub mod commit;
 mod fsync;
 pub mod marks;
 mod owed;
+mod space;
 #[cfg(any(
     ordofs_mutants,
     ordofs_mutant_r1_trust,
@@ -245,7 +247,7 @@ impl Fs {
     /// transaction.
     pub(crate) fn throttle(&self) -> Result {
         if self.over_limit() {
-            return self.sync();
+            return self.commit_all();
         }
         Ok(())
     }

@@ -11,7 +11,7 @@
 
 use crate::engine::format::places::{areas, log_place, twin_base, AREA_BLOCKS, TWIN_BASES};
 use crate::engine::format::superblock::{ag_geometry, SPARE_ROOTS};
-use crate::engine::format::{Superblock, MAX_AGS, MIN_BLOCKS};
+use crate::engine::format::{Superblock, MIN_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::ops::namei::new_generation;
@@ -121,7 +121,6 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         ag_root: None,
         deferred_root: None,
         spare_roots: [None; SPARE_ROOTS],
-        ag_roots: [None; MAX_AGS],
     }
 }
 

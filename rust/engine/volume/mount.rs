@@ -14,8 +14,8 @@
 //! Tests: tools/engine/tests/superblocks.rs, log_recovery.rs, damage.rs, impossible.rs,
 //! truncation.rs (orphans); tests/vm/t/021-mount.sh, 066-dead-blocks.sh, 067-damage.sh.
 
-use crate::engine::alloc::ag::Ag;
-use crate::engine::alloc::Space;
+use crate::engine::alloc::deferred::Deferred;
+use crate::engine::alloc::{unused_ags, Space, AG_TREE};
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::find::Found;
@@ -297,11 +297,11 @@ impl Fs {
         let node_store =
             NodeStore::new(Shared::new(dev)?, sb.node_id, nodes.min(MOUNTING))?.confine(&sb);
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
-        let mut ags = KVec::new();
-        for (i, root) in (0..sb.ag_count).zip(sb.ag_roots.iter()) {
-            let tree = tree_of(Ag::tree_id(i), *root);
-            ags.push(Ag::new(tree, sb.ag_len(i)), GFP_KERNEL)?;
-        }
+        let ag_tree = match sb.ag_root {
+            Some(root) => Tree::from_ptr(AG_TREE, root),
+            // Only mkfs has such a superblock.
+            None => unused_ags(&node_store, ag_blocks, sb.blocks)?,
+        };
         let parts = Parts {
             geometry: Geometry {
                 total: sb.blocks,
@@ -312,13 +312,14 @@ impl Fs {
             hash_key: sb.hash_key,
             opts,
             forbidden,
-            space: Space::new(ags, ag_blocks, sb.blocks, sb.free)?,
+            space: Space::new(ag_tree, ag_blocks, sb.blocks, sb.free)?,
             itree: tree_of(INODE_TREE, sb.inode_root),
             generation: sb.generation,
             next_ino: sb.next_ino,
             inodes: sb.inodes,
             commit: CommitState {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
+                deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
                 count_mount: false,
                 sb,

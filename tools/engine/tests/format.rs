@@ -5,7 +5,7 @@
 use kernel::prelude::{EINVAL, EUCLEAN};
 use ordofs_engine::engine::format::places::{areas, log_place, slot, AREA_BLOCKS};
 use ordofs_engine::engine::format::superblock::{ag_geometry, seal, SPARE_ROOTS};
-use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_AGS, MAX_BLOCKS, MIN_BLOCKS};
+use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_BLOCKS, MIN_BLOCKS};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Time};
 
@@ -59,7 +59,6 @@ fn sample(generation: u64) -> Superblock {
         deferred_root: ptr(9_200),
         orphan_root: ptr(9_300),
         spare_roots: [None; SPARE_ROOTS],
-        ag_roots: [None; MAX_AGS],
     }
 }
 

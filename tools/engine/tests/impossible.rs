@@ -12,8 +12,6 @@ use common::log::read_only;
 use common::{make, mount, read, regular, write};
 use forge::leaf;
 use kernel::error::code::{ENOSPC, EUCLEAN};
-use ordofs_engine::engine::alloc::ag::{Ag, SUMMARY_KEY};
-use ordofs_engine::engine::btree::{NodeStore, Tree};
 use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
@@ -266,22 +264,5 @@ fn impossible_numbers_are_refused() {
         let e = Fs::mount(d.device(), MountOptions::default()).err();
         assert_eq!(e.expect("mounted").error, EUCLEAN, "next inode {next}");
         assert!(d.image() == before);
-    }
-}
-
-/// Free counts of groups that do not exist.
-#[test]
-fn free_counts_of_groups_that_do_not_exist_are_refused() {
-    let disk = MemDisk::new(1 << 16);
-    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), 1, 64).unwrap();
-    for key in [
-        SUMMARY_KEY + 1,
-        SUMMARY_KEY + (1 << 40),
-        u64::MAX - 1,
-        u64::MAX,
-    ] {
-        let mut t = Tree::empty(Ag::tree_id(0));
-        t.insert(&store, key, &[0; 1024]).unwrap();
-        assert!(Ag::new(t, 8 * 8192).read(&store).is_err(), "{key}");
     }
 }

@@ -13,7 +13,7 @@ use ordofs_engine::engine::format::group::{encode, full_record, group_len, Form}
 use ordofs_engine::engine::format::inode::InodeRecord;
 use ordofs_engine::engine::format::places::{areas, log_place, AREA_BLOCKS};
 use ordofs_engine::engine::format::superblock::{ag_geometry, SPARE_ROOTS};
-use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS, MAX_AGS};
+use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::{Attrs, S_IFDIR};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Shared, Time};
@@ -109,7 +109,6 @@ impl Make {
             ag_root: None,
             deferred_root: None,
             spare_roots: [None; SPARE_ROOTS],
-            ag_roots: [None; MAX_AGS],
         }
     }
 

@@ -38,9 +38,17 @@ impl Ag {
             Owner::Running => self.running += u64::from(len),
             Owner::Committing => {}
         }
-        self.touched += fresh;
+        self.touch(fresh);
         self.add_free(g, -(len as i32));
         Ok(())
+    }
+
+    /// Blocks of group `g` have become free.
+    pub(super) fn forget_longest(&mut self, g: u64) {
+        let cap = self.group_len(g);
+        if let Some(info) = self.info_mut(g) {
+            info.longest = cap;
+        }
     }
 
     /// Calls `f(ag, group, first bit, length)` for the parts of `[block, block + len)`.
@@ -116,7 +124,7 @@ impl Ag {
             group.busy = group.busy.saturating_sub(n);
             ag.busy = ag.busy.saturating_sub(u64::from(n));
             ag.running += u64::from(n);
-            ag.touched += fresh;
+            ag.touch(fresh);
             Ok(())
         })
     }
@@ -126,9 +134,9 @@ impl Ag {
         self.parts(block, len, |ag, g, at, n| {
             let group = ag.group(node_store, g)?;
             group.used.clear(at, n);
-            group.longest = GROUP_BLOCKS as u32;
             group.busy = group.busy.saturating_sub(n);
             let idle = group.idle();
+            ag.forget_longest(g);
             ag.busy = ag.busy.saturating_sub(u64::from(n));
             ag.add_free(g, n as i32);
             if idle {
@@ -151,6 +159,7 @@ impl Ag {
         let mut freed = 0;
         self.parts(block, len, |ag, g, at, n| {
             if !ag.is_good(node_store, g)? {
+                ag.leaked += u64::from(n);
                 return Ok(());
             }
             let group = ag.group(node_store, g)?;
@@ -167,7 +176,7 @@ impl Ag {
             }
             d.clear.set(at, n);
             group.stale |= by == FreedBy::Commit;
-            ag.touched += fresh;
+            ag.touch(fresh);
             freed += u64::from(n);
             Ok(())
         })?;

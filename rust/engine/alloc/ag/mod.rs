@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! One allocation group (AG): its allocation tree, and the groups of 8192 blocks that are in
-//! memory.
+//! One allocation group (AG) in memory: its record, the tree of its groups of 8192 blocks, and the
+//! bitmaps of the groups in use.
 //!
 //! # Model
 //!
-//! The allocation tree on disk has, for generation N, exactly the blocks that generation N
-//! references, and only commits change it. In memory a group in use has
+//! The record of an AG and the tree of its groups have, for generation N, exactly the blocks that
+//! generation N uses, and only commits change them. In memory a group in use has
 //!
 //! - `used`: the blocks that must not be handed out. A block becomes *used* when it is allocated,
 //!   and stops being used when the commit that freed it is durable (R7: freed is not free);
@@ -14,11 +14,20 @@
 //!   until the I/O completes, so a crash gives them back;
 //! - `run` and `commit`: what the running and the committing transaction allocate and free.
 //!
-//! The free counts are read by a mount that may write, and by a read-only one that has a log to
-//! replay; the bitmap of a group is read when the group is first used. A group becomes *bad* if its
-//! bitmap cannot be read or contradicts its free count. It counts as full from then on, and blocks
-//! freed in it stay used until the filesystem is made anew. Nothing is allocated in it either, so
-//! if its bitmap can be read again one day, it marks every block that is in use.
+//! The record is read when the AG is first used, and a group when it is first used, or when a search
+//! comes to it. The bitmap of a group leaves memory some time after the group became idle; its free
+//! count stays with the AG.
+//!
+//! # Damage
+//!
+//! An AG becomes *bad* if its record cannot be read, and a group if its record in the tree cannot be
+//! read or contradicts what is known of it. What is bad counts as full from then on, and blocks
+//! freed there stay used until the filesystem is repaired ([`Ag::take_leaked`] counts them). Nothing
+//! is allocated there either, so if the record can be read again one day, it has every block that is
+//! in use. When a group becomes bad, the other groups of its AG are read, because what they do not
+//! have of the AG's free blocks is lost with the bad ones.
+//!
+//! # Kept blocks
 //!
 //! Behind the last block of a file that is appended to, a few blocks are *kept*: other files get
 //! them only if there are no others. That is a hint in memory. Kept blocks count as free
@@ -29,9 +38,9 @@
 //!
 //! # Locks
 //!
-//! Everything is under the AG's mutex. A group stays in memory while it has busy blocks or deltas.
-//! The running commit changes the tree before it is durable, so the tree is read only for groups
-//! that no transaction has touched.
+//! Everything is under the AG's mutex. A group stays in memory while it has busy blocks or deltas,
+//! and an AG while it has such a group ([`super::table`]). The running commit changes the tree
+//! before it is durable, so the tree is read only for groups that no transaction has touched.
 //!
 //! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/appends.rs`,
 //! `tools/engine/tests/full_disk.rs`, `tools/engine/tests/impossible.rs`,
@@ -41,25 +50,27 @@ mod change;
 mod commit;
 mod search;
 
-use super::bits::{Bits, BITMAP_BYTES};
+use super::bits::Bits;
 use crate::engine::btree::NodeStore;
-use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, MAX_VALUE};
-use crate::engine::format::{corrupt, le16, le32, GROUP_BLOCKS, MAX_AGS, MAX_BLOCKS};
+use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
+use crate::engine::format::ag::{run_class, AgRecord, RootForm, NO_ALLOCATION, NOT_TRUSTED};
+use crate::engine::format::group::{group_len, GroupRecord};
+use crate::engine::format::{corrupt, corrupt_fmt, GROUP_BLOCKS};
 use crate::engine::invariant::{broken, check, Invariant};
 use crate::os::Map;
 use kernel::prelude::*;
 
-/// How many groups' free counts share one summary record.
-pub const SUMMARY_GROUPS: u64 = 512;
-/// The key of the first summary record.
-pub const SUMMARY_KEY: u64 = 1 << 32;
-const _: () = assert!(2 * SUMMARY_GROUPS as usize <= MAX_VALUE && GROUP_BLOCKS <= u16::MAX as u64);
-// The keys of the bitmaps are below.
-const _: () = assert!(MAX_BLOCKS / MAX_AGS as u64 / GROUP_BLOCKS <= SUMMARY_KEY);
-/// How many idle groups stay in memory.
-const IDLE_GROUPS: usize = 32;
+/// How many idle groups of an AG stay in memory.
+const IDLE_GROUPS: usize = 8;
 /// Not a group: an empty place among the idle ones.
 const NO_GROUP: u64 = u64::MAX;
+/// Nodes that the first change of an AG in a transaction may dirty: the leaf with its record, and of
+/// the tree of its groups the root and two leaves.
+const FIRST_TOUCH: u64 = 4;
+/// The most nodes that the first change of a group in a transaction dirties.
+pub const GROUP_NODES: u64 = FIRST_TOUCH;
+/// The class of a run is not known.
+const UNKNOWN: u8 = u8::MAX;
 /// A few free blocks, kept for the next append to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
@@ -68,7 +79,7 @@ pub struct Kept {
     /// Number of blocks.
     pub len: u32,
     /// Distinguishes it from others that were kept at the same place before.
-    id: u64,
+    pub(super) id: u64,
 }
 
 /// A request for blocks.
@@ -113,9 +124,6 @@ struct Group {
     commit: Option<Delta>,
     /// The commit's delta has changed since it was last put into the tree.
     stale: bool,
-    /// An upper bound of the free runs. It saves repeated searches for long runs where there are
-    /// none.
-    longest: u32,
 }
 
 impl Group {
@@ -145,12 +153,47 @@ pub enum FreedBy {
     Commit,
 }
 
+/// What is known of a group, whether or not its bitmap is in memory.
+#[derive(Clone, Copy)]
+struct Info {
+    /// The blocks that are not used; nothing if the group was never read.
+    free: Option<u32>,
+    /// An upper bound of the free runs. It saves repeated searches for long runs where there are
+    /// none.
+    longest: u32,
+    /// The class of the longest free run of the group in the tree, or [`UNKNOWN`].
+    class: u8,
+    bad: bool,
+}
+
+/// Whether an AG can be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Its record has not been read.
+    Unread,
+    /// It can be used.
+    Good,
+    /// Its record cannot be read, or says that it is not to be trusted.
+    Bad,
+}
+
 /// The state of an AG.
 pub struct Ag {
-    /// The allocation tree.
-    pub tree: Tree,
+    /// Its number.
+    number: u64,
     /// The number of blocks.
     len: u64,
+    state: State,
+    /// The tree of the groups.
+    tree: Tree,
+    /// Of the record: flags, the class of the longest run, and the sections to be kept.
+    flags: u8,
+    longest: u8,
+    ignorable: KVec<u8>,
+    /// The record must be written again.
+    changed: bool,
+    /// What is known of each group.
+    info: KVec<Info>,
     /// The groups in memory, by number.
     groups: Map<u64, Group>,
     /// The groups that became idle last. Some of them may be in use again, or have left memory.
@@ -165,11 +208,9 @@ pub struct Ag {
     /// Scratch: the bitmap of a group, with the blocks kept in it. Allocated with the first kept
     /// blocks.
     scratch: Option<Bits>,
-    /// The number of blocks of each group that are not used.
-    free: KVVec<u16>,
-    /// The sum of `free`.
+    /// The number of blocks that are not used, without those of bad groups.
     left: u64,
-    /// The same of what the tree says, with the commit's deltas that were put there.
+    /// The free blocks of the record, with the commit's deltas that were put there.
     on_disk: u64,
     /// Busy blocks.
     busy: u64,
@@ -177,124 +218,119 @@ pub struct Ag {
     running: u64,
     /// Blocks of `on_disk` that are in bad groups.
     bad_free: u64,
-    /// For each [`SUMMARY_GROUPS`] groups, an upper bound of `free`. It saves a look at each group
-    /// of a large AG when none has enough.
-    most: KVVec<u16>,
-    /// How the number of groups without a used block has changed since [`Ag::take_emptied`].
-    emptied: i64,
-    /// The block where the next search for data without a goal starts, and that for nodes of a
-    /// commit.
+    /// The block where the next search without a goal starts.
     cursor: u64,
-    meta_cursor: u64,
-    /// How many groups the running transaction has touched first since [`Ag::take_touched`].
+    /// How many groups the running transaction has touched.
+    run_groups: u64,
+    /// What [`Ag::take_touched`], [`Ag::take_change`], [`Ag::take_lost`] and [`Ag::take_leaked`]
+    /// return next.
     touched: u64,
-    /// The free counts have been read.
-    read: bool,
-    /// The bad groups.
-    bad: Map<u64, ()>,
-    /// How many free blocks were in groups that became bad since [`Ag::take_lost`].
-    lost: u64,
-    /// How many transactions have been frozen here; see [`super::Space::ag`].
+    change: i64,
+    lost: i64,
+    leaked: u64,
+    /// How many transactions have been frozen here; see [`super::Space::freeze`].
     pub(super) frozen: u64,
 }
 
 impl Ag {
-    /// An AG of `len` blocks with the tree `tree`. The tree is not read, so the AG seems full.
-    pub fn new(tree: Tree, len: u64) -> Self {
+    /// AG `number` of `len` blocks, whose record has not been read, so that it seems full. `frozen`
+    /// transactions have been frozen so far, and `first_id` is the id of the first kept blocks.
+    pub fn new(number: u64, len: u64, frozen: u64, first_id: u64) -> Self {
         Self {
-            tree,
+            number,
             len,
+            state: State::Unread,
+            tree: Tree::empty(Self::tree_id(number)),
+            flags: 0,
+            longest: 0,
+            ignorable: KVec::new(),
+            changed: false,
+            info: KVec::new(),
             groups: Map::new(),
             idle: [NO_GROUP; IDLE_GROUPS],
             next_idle: 0,
-            free: KVVec::new(),
             kept: KVec::new(),
             next_kept: 0,
-            next_id: 0,
+            next_id: first_id,
             scratch: None,
             left: 0,
             on_disk: 0,
             busy: 0,
             running: 0,
             bad_free: 0,
-            most: KVVec::new(),
-            emptied: 0,
             cursor: 0,
-            meta_cursor: 0,
+            run_groups: 0,
             touched: 0,
-            read: false,
-            bad: Map::new(),
+            change: 0,
             lost: 0,
-            frozen: 0,
+            leaked: 0,
+            frozen,
         }
     }
 
-    /// Reads the free counts, unless that has been done. EUCLEAN if they are damaged, EIO, ENOMEM.
-    pub fn read(&mut self, node_store: &NodeStore) -> Result {
-        if self.read {
+    /// The identity of the tree of the groups of AG `number`.
+    pub fn tree_id(number: u64) -> TreeId {
+        TreeId::new(TreeKind::Groups, number)
+    }
+
+    /// The tree that a record has.
+    pub fn tree_of(number: u64, root: &RootForm<'_>) -> Result<Tree> {
+        let id = Self::tree_id(number);
+        match root {
+            RootForm::Empty => Ok(Tree::empty(id)),
+            RootForm::Inline(items) => Tree::from_inline(id, items),
+            RootForm::Ptr(p) => Ok(Tree::from_ptr(id, *p)),
+        }
+    }
+
+    /// Whether the AG can be used.
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Fills an AG that was not read with its record. EUCLEAN if that cannot be true, ENOMEM; the AG
+    /// is not read then.
+    pub fn fill(&mut self, record: &[u8]) -> Result {
+        let rec = AgRecord::decode(self.number, self.len, record)?;
+        let tree = Self::tree_of(self.number, &rec.groups)?;
+        let groups = self.len.div_ceil(GROUP_BLOCKS);
+        let mut info = KVec::with_capacity(groups as usize, GFP_KERNEL)?;
+        for g in 0..groups {
+            let len = group_len(self.len, g);
+            // All groups of an AG that is free as a whole are known.
+            let known = u64::from(rec.free) == self.len;
+            let one = Info {
+                free: known.then_some(len),
+                longest: len,
+                class: if known { run_class(len.into()) } else { UNKNOWN },
+                bad: false,
+            };
+            info.push(one, GFP_KERNEL)?;
+        }
+        let mut ignorable = KVec::new();
+        ignorable.extend_from_slice(rec.ignorable, GFP_KERNEL)?;
+        (self.tree, self.info, self.ignorable) = (tree, info, ignorable);
+        (self.flags, self.longest) = (rec.flags, rec.longest);
+        self.on_disk = rec.free.into();
+        if rec.flags & NOT_TRUSTED != 0 {
+            self.state = State::Bad;
+            self.lost += self.on_disk as i64;
+            self.change -= self.on_disk as i64;
             return Ok(());
         }
-        let n = self.len.div_ceil(GROUP_BLOCKS);
-        let mut free = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
-        for g in 0..n {
-            free.push(self.group_len(g) as u16, GFP_KERNEL)?;
-        }
-        self.free = free;
-        let r = self.load_summaries(node_store).and_then(|()| self.count());
-        if r.is_err() {
-            self.free.clear();
-        }
-        self.read = r.is_ok();
-        r
-    }
-
-    /// Computes the sums of the free counts.
-    fn count(&mut self) -> Result {
-        let mut most = KVVec::new();
-        let (mut left, mut empty) = (0, 0);
-        for (c, some) in self.free.chunks(SUMMARY_GROUPS as usize).enumerate() {
-            most.push(some.iter().copied().max().unwrap_or(0), GFP_KERNEL)?;
-            for (g, f) in (c as u64 * SUMMARY_GROUPS..).zip(some) {
-                left += u64::from(*f);
-                empty += i64::from(u32::from(*f) == self.group_len(g));
-            }
-        }
-        (self.most, self.left, self.on_disk) = (most, left, left);
-        self.emptied += empty;
+        self.left = self.on_disk;
+        self.state = State::Good;
         Ok(())
     }
 
-    /// Reads the summary records. Groups without one are empty.
-    fn load_summaries(&mut self, node_store: &NodeStore) -> Result {
-        let mut v = ValueBuf::new();
-        let mut from = SUMMARY_KEY;
-        while let Some(key) = self.tree.find_ge(node_store, from, &mut v)? {
-            let first = (key - SUMMARY_KEY).saturating_mul(SUMMARY_GROUPS);
-            if first >= self.free.len() as u64 {
-                return Err(corrupt("free counts", key, "of groups that do not exist"));
-            }
-            for i in 0..SUMMARY_GROUPS {
-                let Some(n) = le16(v.as_slice(), 2 * i as usize) else {
-                    break;
-                };
-                let cap = self.group_len(first + i);
-                if u32::from(n) > cap {
-                    return Err(corrupt("free counts", key, "more than the group has"));
-                }
-                if let Some(f) = self.free.get_mut((first + i) as usize) {
-                    *f = n;
-                }
-            }
-            from = key + 1;
-        }
-        Ok(())
+    /// Makes an AG bad whose record cannot be read.
+    pub fn condemn_all(&mut self) {
+        self.state = State::Bad;
     }
 
     /// The number of blocks of group `g`.
     fn group_len(&self, g: u64) -> u32 {
-        self.len
-            .saturating_sub(g.saturating_mul(GROUP_BLOCKS))
-            .min(GROUP_BLOCKS) as u32
+        group_len(self.len, g)
     }
 
     /// The number of blocks that are not used.
@@ -302,80 +338,85 @@ impl Ag {
         self.left
     }
 
-    /// Free blocks that the tree says there are.
-    pub fn free_on_disk(&self) -> u64 {
-        self.on_disk
+    /// Whether blocks may be allocated here.
+    fn allocates(&self) -> bool {
+        self.state == State::Good && self.flags & NO_ALLOCATION == 0 && self.left > 0
     }
 
-    /// What is free is what the tree says, but for what was allocated since and what bad groups have.
-    /// Holds while no commit is under way.
+    /// Whether the AG may leave memory: it has nothing that its record has not.
+    pub fn is_idle(&self) -> bool {
+        let mut idle = self.state != State::Bad && self.busy == 0 && !self.changed;
+        idle &= self.bad_free == 0 && self.lost == 0 && self.change == 0;
+        self.groups.for_each(|_, group| idle &= group.idle());
+        idle
+    }
+
+    /// What is free is what the record says, but for what was allocated since and what bad groups
+    /// have. Holds while no commit is under way.
     fn check_free(&self) -> Result {
         let taken = self.busy + self.running + self.bad_free;
         check(
             Invariant::FreeCount,
-            !self.read || self.left + taken == self.on_disk,
+            self.state != State::Good || self.left + taken == self.on_disk,
             format_args!(
                 "AG {}: {} free, {} on disk, {} busy, {} allocated, {} bad",
-                self.tree.id().owner,
-                self.left,
-                self.on_disk,
-                self.busy,
-                self.running,
-                self.bad_free
+                self.number, self.left, self.on_disk, self.busy, self.running, self.bad_free
             ),
         )
     }
 
-    /// Changes the free count of group `g` by `by`.
+    fn info_mut(&mut self, g: u64) -> Option<&mut Info> {
+        self.info.get_mut(usize::try_from(g).ok()?)
+    }
+
+    fn info(&self, g: u64) -> Option<&Info> {
+        self.info.get(usize::try_from(g).ok()?)
+    }
+
+    /// Changes the free count of group `g`, which is known, by `by`.
     fn add_free(&mut self, g: u64, by: i32) {
         let cap = self.group_len(g);
-        let chunk = (g / SUMMARY_GROUPS) as usize;
-        let (Some(f), Some(most)) = (self.free.get_mut(g as usize), self.most.get_mut(chunk))
-        else {
-            return;
-        };
-        let old = u32::from(*f);
+        let Some(info) = self.info_mut(g) else { return };
+        let old = info.free.unwrap_or(0);
         let new = old.saturating_add_signed(by).min(cap);
-        *f = new as u16;
-        *most = (*most).max(*f);
-        self.left = self.left.saturating_sub(u64::from(old)) + u64::from(new);
-        self.emptied += i64::from(new == cap) - i64::from(old == cap);
+        info.free = Some(new);
+        let by = i64::from(new) - i64::from(old);
+        self.left = self.left.saturating_add_signed(by);
+        self.change += by;
     }
 
-    /// How the number of groups without a used block has changed since the last call.
-    pub fn take_emptied(&mut self) -> i64 {
-        core::mem::take(&mut self.emptied)
-    }
-
-    /// Reads a group's bitmap on disk into `bits`. True if the group has a record. EUCLEAN if it is
-    /// damaged.
-    fn disk_bits(&self, node_store: &NodeStore, g: u64, bits: &mut Bits) -> Result<bool> {
-        let mut v = ValueBuf::new();
-        if !self.tree.get(node_store, g, &mut v)? {
-            return Ok(false);
-        }
-        let bad = || corrupt("bitmap", g, "wrong length of the record");
-        if v.as_slice().len() != 4 + BITMAP_BYTES {
-            return Err(bad());
-        }
-        bits.load(v.as_slice().get(4..).ok_or_else(bad)?)
-            .ok_or_else(bad)?;
+    /// Sets `bits` to the used blocks of group `g` in the tree; the bits past the end of the group
+    /// are set. EUCLEAN if the record is damaged.
+    fn disk_bits(&self, node_store: &NodeStore, g: u64, bits: &mut Bits) -> Result {
         let cap = self.group_len(g);
-        if le32(v.as_slice(), 0) != Some(cap - bits.count_range(0, cap)) {
-            return Err(corrupt("bitmap", g, "disagrees with its own count"));
+        let mut v = ValueBuf::new();
+        bits.clear(0, GROUP_BLOCKS as u32);
+        bits.set(cap, GROUP_BLOCKS as u32 - cap);
+        let Some(key) = self.tree.find_le(node_store, g, &mut v)? else {
+            return Ok(());
+        };
+        let rec = GroupRecord::parse(self.len, key, v.as_slice()).map_err(|what| {
+            corrupt_fmt(format_args!(
+                "allocation group {}: record of group {key}: {what}",
+                self.number
+            ))
+        })?;
+        if g < key.saturating_add(rec.groups().into()) {
+            bits.clear(0, GROUP_BLOCKS as u32);
+            rec.load(cap, bits);
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Group `g`, read from the tree if it is not in memory. A damaged one becomes bad: EUCLEAN.
     fn group(&mut self, node_store: &NodeStore, g: u64) -> Result<&mut Group> {
-        if self.bad.get(&g).is_some() {
+        if self.state != State::Good || self.info(g).is_none_or(|i| i.bad) {
             return Err(EUCLEAN);
         }
         if self.groups.get(&g).is_none() {
             if let Err(e) = self.load_group(node_store, g) {
                 if e != ENOMEM {
-                    self.condemn(g)?;
+                    self.condemn(node_store, g)?;
                 }
                 return Err(e);
             }
@@ -386,18 +427,57 @@ impl Ag {
             .ok_or_else(|| broken(Invariant::Contents, format_args!("group {g} left")))
     }
 
-    /// Reads group `g` into memory, and checks its bitmap against the free count.
+    /// Reads the used blocks of group `g`, which is not in memory, into `used`, and notes what is
+    /// known from that. EUCLEAN if it contradicts what was known before.
+    fn read_group(&mut self, node_store: &NodeStore, g: u64, used: &mut Bits) -> Result {
+        self.disk_bits(node_store, g, used)?;
+        let cap = self.group_len(g);
+        let free = cap - used.count_range(0, cap);
+        let run = used.find_clear(0, cap, cap).map_or(0, |f| f.1);
+        let left = self.left;
+        let number = self.number;
+        let info = self.info_mut(g).ok_or(EUCLEAN)?;
+        if info.free.is_some_and(|f| f != free) {
+            return Err(corrupt_fmt(format_args!(
+                "allocation group {number}: group {g} has another number of free blocks than before"
+            )));
+        }
+        let new = info.free.is_none();
+        (info.free, info.longest) = (Some(free), run);
+        info.class = run_class(run.into());
+        if !new {
+            return Ok(());
+        }
+        let (known, all) = self.known_free();
+        if known > left || (all && known != left) {
+            if let Some(info) = self.info_mut(g) {
+                info.free = None;
+                info.class = UNKNOWN;
+            }
+            return Err(corrupt(
+                "allocation group",
+                number,
+                "its groups have another number of free blocks than its record",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The free blocks of the groups that are known, and whether all are.
+    fn known_free(&self) -> (u64, bool) {
+        let good = self.info.iter().filter(|i| !i.bad);
+        good.fold((0, true), |(sum, all), i| {
+            (
+                sum + u64::from(i.free.unwrap_or(0)),
+                all && i.free.is_some(),
+            )
+        })
+    }
+
+    /// Reads group `g` into memory.
     fn load_group(&mut self, node_store: &NodeStore, g: u64) -> Result {
         let mut used = Bits::zeroed()?;
-        self.disk_bits(node_store, g, &mut used)?;
-        let cap = self.group_len(g);
-        used.set(cap, GROUP_BLOCKS as u32 - cap);
-        let free = GROUP_BLOCKS as u32 - used.count();
-        if let Some(f) = self.free.get_mut(g as usize) {
-            if u32::from(*f) != free {
-                return Err(corrupt("bitmap", g, "disagrees with the free count"));
-            }
-        }
+        self.read_group(node_store, g, &mut used)?;
         self.groups.insert(
             g,
             Group {
@@ -406,39 +486,52 @@ impl Ag {
                 run: None,
                 commit: None,
                 stale: false,
-                longest: cap,
             },
         )?;
         Ok(())
     }
 
-    /// Takes a group that cannot be used out of use: makes it bad.
-    fn condemn(&mut self, g: u64) -> Result {
-        self.bad.insert(g, ())?;
-        let free = self.free.get(g as usize).copied().unwrap_or(0);
-        self.add_free(g, -i32::from(free));
-        self.lost += u64::from(free);
-        self.bad_free += u64::from(free);
-        pr_err!(
-            "allocation group {}: the bitmap of group {} is damaged: nothing is allocated or freed there any more\n",
-            self.tree.id().owner,
-            g
-        );
+    /// Makes group `g`, which cannot be read, bad, and with it all others that cannot.
+    fn condemn(&mut self, node_store: &NodeStore, g: u64) -> Result {
+        let mut used = Bits::zeroed()?;
+        self.make_bad(g);
+        for other in 0..self.info.len() as u64 {
+            if self.info(other).is_some_and(|i| i.free.is_none() && !i.bad) {
+                match self.read_group(node_store, other, &mut used) {
+                    Err(e) if e == ENOMEM => return Err(e),
+                    Err(_) => self.make_bad(other),
+                    Ok(()) => {}
+                }
+            }
+        }
+        let (rest, _) = self.known_free();
+        let lost = self.left as i64 - rest as i64;
+        self.left = rest;
+        self.change -= lost;
+        self.lost += lost;
+        self.bad_free = self.bad_free.saturating_add_signed(lost);
         Ok(())
     }
 
-    /// Whether the group can be used. Reads its bitmap if it is not in memory.
+    fn make_bad(&mut self, g: u64) {
+        if let Some(info) = self.info_mut(g) {
+            info.bad = true;
+            info.class = UNKNOWN;
+        }
+        pr_err!(
+            "allocation group {}: the record of group {} is damaged: nothing is allocated or freed there any more\n",
+            self.number,
+            g
+        );
+    }
+
+    /// Whether the group can be used. Reads its record if it is not in memory.
     fn is_good(&mut self, node_store: &NodeStore, g: u64) -> Result<bool> {
         let r = self.group(node_store, g).map(|_| true);
         match r {
-            Err(_) if self.bad.get(&g).is_some() => Ok(false),
+            Err(_) if self.state != State::Good || self.info(g).is_none_or(|i| i.bad) => Ok(false),
             r => r,
         }
-    }
-
-    /// How many free blocks were in groups that became bad since the last call.
-    pub fn take_lost(&mut self) -> u64 {
-        core::mem::take(&mut self.lost)
     }
 
     /// Notes that group `g` is idle. It takes the place of the group that became idle
@@ -456,22 +549,39 @@ impl Ag {
         }
     }
 
-    /// How many groups the running transaction has touched first since the last call.
+    /// Notes that the running transaction has touched `fresh` groups first.
+    fn touch(&mut self, fresh: u64) {
+        if fresh > 0 && self.run_groups == 0 {
+            self.touched += FIRST_TOUCH - 1;
+        }
+        self.run_groups += fresh;
+        self.touched += fresh;
+    }
+
+    /// How many nodes the running transaction has to reserve for groups that it touched first since
+    /// the last call.
     pub fn take_touched(&mut self) -> u64 {
         core::mem::take(&mut self.touched)
+    }
+
+    /// By how much the number of blocks that are not used has changed since the last call.
+    pub fn take_change(&mut self) -> i64 {
+        core::mem::take(&mut self.change)
+    }
+
+    /// How many free blocks were in groups that became bad since the last call.
+    pub fn take_lost(&mut self) -> i64 {
+        core::mem::take(&mut self.lost)
+    }
+
+    /// How many blocks were freed since the last call in groups that are bad, and stay used.
+    pub fn take_leaked(&mut self) -> u64 {
+        core::mem::take(&mut self.leaked)
     }
 
     /// The number of groups in memory.
     pub fn groups_in_memory(&self) -> usize {
         self.groups.len()
-    }
-
-    /// The identity of the tree of AG `index`.
-    pub fn tree_id(index: u32) -> TreeId {
-        TreeId {
-            kind: TreeKind::Groups,
-            owner: u64::from(index),
-        }
     }
 }
 

@@ -7,9 +7,10 @@
 //! Tests: `tools/engine/tests/appends.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/engine/tests/bulk.rs`, `tools/engine/tests/cost.rs`.
 
-use super::{Ag, Kept, Owner, Wish, SUMMARY_GROUPS};
+use super::{Ag, Kept, Owner, Wish};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
+use crate::engine::format::ag::run_class;
 use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::invariant::{broken, Invariant};
 use kernel::prelude::*;
@@ -28,34 +29,19 @@ struct Free {
 }
 
 impl Ag {
-    /// The next group with `want` free blocks, at or after `from`, wrapping around.
-    fn candidate(&mut self, from: u64, want: u32) -> Option<u64> {
-        let n = self.free.len();
-        let from = (from as usize).min(n);
-        self.first_with(from, n, want)
-            .or_else(|| self.first_with(0, from, want))
-    }
-
-    /// The first of the groups `[from, to)` with `want` free blocks.
-    fn first_with(&mut self, from: usize, to: usize, want: u32) -> Option<u64> {
-        const CHUNK: usize = SUMMARY_GROUPS as usize;
-        let mut at = from;
-        while at < to {
-            let chunk = at / CHUNK;
-            let (begin, end) = (chunk * CHUNK, ((chunk + 1) * CHUNK).min(self.free.len()));
-            let most = self.most.get_mut(chunk)?;
-            if u32::from(*most) >= want {
-                let part = self.free.get(at..end.min(to))?;
-                if let Some(i) = part.iter().position(|f| u32::from(*f) >= want) {
-                    return Some((at + i) as u64);
-                }
-                if at == begin && end <= to {
-                    *most = part.iter().copied().max().unwrap_or(0);
-                }
-            }
-            at = end;
-        }
-        None
+    /// The next group with `want` free blocks, at or after `from`, wrapping around. A group that was
+    /// not read yet counts if the record does not say that all its runs are shorter.
+    fn candidate(&self, from: u64, want: u32) -> Option<u64> {
+        let n = self.info.len() as u64;
+        let from = from.min(n);
+        let fits = |g: &u64| {
+            self.info(*g).is_some_and(|i| match i.free {
+                _ if i.bad => false,
+                Some(free) => free >= want,
+                None => run_class(want.into()) <= self.longest,
+            })
+        };
+        (from..n).find(fits).or_else(|| (0..from).find(fits))
     }
 
     /// Gives up the blocks kept for a file. Has no effect on an entry that took their place.
@@ -115,7 +101,7 @@ impl Ag {
         if let Some(k) = w.kept {
             self.release_kept(k);
         }
-        if self.left == 0 {
+        if !self.allocates() {
             return Ok(None);
         }
         let found = self.search(node_store, w)?;
@@ -135,9 +121,7 @@ impl Ag {
         w: Wish,
     ) -> Result<Option<(u64, u32, Option<Kept>)>> {
         let want = w.want.clamp(1, GROUP_BLOCKS as u32);
-        let meta = w.owner == Owner::Committing;
-        let cursor = if meta { self.meta_cursor } else { self.cursor };
-        let start = w.goal.filter(|g| *g < self.len).unwrap_or(cursor);
+        let start = w.goal.filter(|g| *g < self.len).unwrap_or(self.cursor);
         let Some(found) = self.best_run(node_store, start, want, w.keep)? else {
             return Ok(None);
         };
@@ -149,9 +133,8 @@ impl Ag {
             0 => None,
             n => self.keep(next, n),
         };
-        if meta {
-            self.meta_cursor = next;
-        } else {
+        // Nodes have a goal, which goes on from commit to commit.
+        if w.owner != Owner::Committing {
             self.cursor = next;
         }
         Ok(Some((first, len, kept)))
@@ -186,7 +169,7 @@ impl Ag {
                 continue;
             }
             attempt += 1;
-            let longest = self.group(node_store, c)?.longest;
+            let longest = self.info(c).map_or(0, |i| i.longest);
             if best.as_ref().is_none_or(|b| b.len < longest) {
                 let look = both.min(longest).max(1);
                 if let Some((at, len)) = self.run_in_group(c, from, want, look)? {
@@ -229,8 +212,8 @@ impl Ag {
             }
             let len = found.map_or(0, |f| f.1);
             if len < look && !kept {
-                if let Some(group) = self.groups.get_mut(&g) {
-                    group.longest = len;
+                if let Some(info) = self.info_mut(g) {
+                    info.longest = len;
                 }
             }
         }

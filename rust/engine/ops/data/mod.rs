@@ -27,7 +27,7 @@
 //! full_writes.rs; tools/models/tests/rules/r1.rs, r2.rs, r4.rs, r5.rs, reads.rs;
 //! tests/vm/t/041-r1.sh to 045-r5.sh, 049-lost-writes.sh, 060-data-paths.sh, 065-race.sh.
 
-use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::ag::{Owner, GROUP_NODES};
 use crate::engine::alloc::{meta_for, Priority};
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
@@ -620,7 +620,7 @@ impl Fs {
         };
         // One leaf for each old record in the range, the paths to them, and the group of the new
         // blocks.
-        let mut txn = self.begin_forced(12 + o.len() / 8 + groups + 1)?;
+        let mut txn = self.begin_forced(12 + o.len() / 8 + GROUP_NODES * (groups + 1))?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (start, end) = (o.start(), o.end());

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The deferred tree: blocks that are in use on disk, and that nothing refers to.
+//!
+//! # Model
+//!
+//! The *space trees* (AG tree, trees of groups, deferred tree) describe their own nodes. If a commit
+//! freed the old blocks of the nodes that it replaces, it would change the records of other groups,
+//! replace more nodes, and so on. Instead it writes the old addresses into a new deferred tree, and
+//! leaves these blocks in use. When the commit is durable nothing on disk refers to them, and the
+//! next commit writes its own space trees there (R7 holds: they were freed by a durable commit). What
+//! it does not need it puts into its deferred tree again, and if that is much, it frees the rest.
+//!
+//! So the space trees go to and fro between two sets of blocks, and a commit that changes no more
+//! groups than the one before takes no block for them from the free space.
+//!
+//! At any time: blocks in use = blocks referred to + entries of the deferred tree + fixed areas.
+//!
+//! The number of nodes of the deferred tree depends on that of its entries, and the other way round,
+//! because a block that no node needs becomes an entry. [`shape`] solves that.
+//!
+//! After a mount the entries come from the disk, and nothing proves that nothing refers to them, so
+//! the first commit frees them, which checks at least that they are in use.
+//!
+//! Locks: none; the state belongs to the commit.
+//!
+//! Tests: `tools/engine/tests/deferred.rs`, `tools/engine/tests/crash.rs`, `tools/crash`.
+
+use crate::engine::btree::{TreeId, TreeKind};
+use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
+use kernel::prelude::*;
+
+/// The identity of the deferred tree.
+pub const DEFERRED_TREE: TreeId = TreeId::new(TreeKind::Deferred, 0);
+/// The value of each entry.
+pub const ENTRY: [u8; 1] = [1];
+/// Entries that fit in a leaf.
+const LEAF_ENTRIES: u64 = (LEAF_SPACE / (SLOT_LEN + ENTRY.len())) as u64;
+/// How many blocks more than it needs a commit takes for its space trees when it has too few, so
+/// that the records that this changes do not make it take more.
+pub const SPARE: u64 = 16;
+/// How many entries the next commit leaves alone.
+pub const KEEP: u64 = 64;
+
+/// What the last commit has put into the deferred tree.
+pub struct Deferred {
+    /// The rest is true. Else the tree has not been read since the mount.
+    pub known: bool,
+    /// The entries.
+    pub entries: KVVec<u64>,
+    /// The addresses of its nodes.
+    pub nodes: KVVec<u64>,
+}
+
+impl Deferred {
+    /// Not read yet.
+    pub const fn unread() -> Self {
+        Self {
+            known: false,
+            entries: KVVec::new(),
+            nodes: KVVec::new(),
+        }
+    }
+
+    /// How many of the entries the next commit can free.
+    pub fn surplus(&self) -> u64 {
+        (self.entries.len() as u64).saturating_sub(KEEP)
+    }
+}
+
+/// The shape of a deferred tree.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Leaves.
+    pub leaves: u64,
+    /// All nodes.
+    pub nodes: u64,
+}
+
+/// The nodes of a tree with so many leaves.
+fn nodes(leaves: u64) -> u64 {
+    let (mut level, mut all) = (leaves, leaves);
+    while level > 1 {
+        level = level.div_ceil(TreeKind::Deferred.max_children() as u64);
+        all += level;
+    }
+    all
+}
+
+/// The smallest shape in which `blocks` blocks are either nodes or entries of the tree; nothing if
+/// there is none, because a single block can be neither.
+pub fn shape(blocks: u64) -> Option<Shape> {
+    if blocks == 0 {
+        return Some(Shape {
+            leaves: 0,
+            nodes: 0,
+        });
+    }
+    let mut leaves = blocks.div_ceil(LEAF_ENTRIES + 1);
+    loop {
+        let nodes = nodes(leaves);
+        let entries = blocks.checked_sub(nodes).filter(|e| *e >= leaves)?;
+        if entries <= leaves * LEAF_ENTRIES {
+            return Some(Shape { leaves, nodes });
+        }
+        leaves += 1;
+    }
+}
+
+/// How many blocks are missing, if a commit has `spare` blocks for its space trees, `need` nodes of
+/// the AG tree and of trees of groups, and `dead` blocks that have to become entries.
+pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
+    let Some(rest) = spare.checked_sub(need) else {
+        return need - spare;
+    };
+    match shape(dead + rest) {
+        Some(shape) => shape.nodes.saturating_sub(rest),
+        None => 1,
+    }
+}

@@ -1,0 +1,166 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Allocation: the choice of an AG. [`Ag::alloc`] finds the blocks in it.
+//!
+//! First comes the AG of the goal, or the one where the last search without a goal ended. If that has
+//! nothing, the AG tree says which one may have a run of the length wanted, and after a few attempts,
+//! which one has a free block at all.
+//!
+//! Locks: those of [`super`], one at a time.
+//!
+//! Tests: `tools/engine/tests/full_disk.rs`, `tools/engine/tests/sizes.rs`,
+//! `tools/engine/tests/appends.rs`.
+
+use super::ag::{Ag, Kept, Owner, Wish};
+use super::{Run, Space};
+use crate::engine::btree::{NodeStore, ValueBuf};
+use crate::engine::format::ag::run_class;
+use crate::engine::format::GROUP_BLOCKS;
+use crate::os::atomic::Ordering;
+use kernel::prelude::*;
+
+/// How many AGs are tried that may have a long run, before one with a shorter run is taken.
+const TRIES: u64 = 4;
+
+impl Space {
+    /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
+    /// means that it reserved too few, which is a bug unless it reserved by force. EUCLEAN, EIO,
+    /// ENOMEM.
+    pub fn alloc(
+        &self,
+        node_store: &NodeStore,
+        want: u64,
+        goal: Option<u64>,
+        owner: Owner,
+    ) -> Result<Run> {
+        self.append(node_store, want, goal, owner, &mut None, 0)
+    }
+
+    /// [`Space::alloc`] for a file that is appended to: uses the blocks kept for it, and keeps up
+    /// to `keep` blocks behind the run for the next append. `kept` belongs to the file and is
+    /// updated.
+    pub fn append(
+        &self,
+        node_store: &NodeStore,
+        want: u64,
+        goal: Option<u64>,
+        owner: Owner,
+        kept: &mut Option<Kept>,
+        keep: u32,
+    ) -> Result<Run> {
+        let mine = kept.take();
+        let goal = goal.filter(|g| *g < self.total);
+        let first = match goal {
+            Some(g) => g / self.ag_blocks,
+            None => self.rotor.load(Ordering::Relaxed).min(self.ag_count() - 1),
+        };
+        if let Some(m) = mine.filter(|m| m.start / self.ag_blocks != first) {
+            self.release_kept(m);
+        }
+        let wish = Wish {
+            want: want.clamp(1, GROUP_BLOCKS) as u32,
+            goal: goal.map(|g| g % self.ag_blocks),
+            owner,
+            kept: mine.filter(|m| m.start / self.ag_blocks == first),
+            keep,
+        };
+        if let Some(run) = self.take_in(node_store, first, wish, kept)? {
+            return Ok(run);
+        }
+        let wish = Wish {
+            goal: None,
+            kept: None,
+            ..wish
+        };
+        let long = run_class(wish.want.into());
+        let run = match self.take_elsewhere(node_store, first, wish, kept, long, TRIES)? {
+            None if long > 1 => self.take_elsewhere(node_store, first, wish, kept, 1, u64::MAX)?,
+            run => run,
+        };
+        let run = run.ok_or(ENOSPC)?;
+        if goal.is_none() && owner != Owner::Committing {
+            self.rotor
+                .store(run.start / self.ag_blocks, Ordering::Relaxed);
+        }
+        Ok(run)
+    }
+
+    /// Allocates in AG `i`; nothing if it has no free block.
+    fn take_in(
+        &self,
+        node_store: &NodeStore,
+        i: u64,
+        wish: Wish,
+        kept: &mut Option<Kept>,
+    ) -> Result<Option<Run>> {
+        let start = self.ag_start(i);
+        let (got, touched) = self.with_ag(node_store, i, |ag: &mut Ag| {
+            Ok((ag.alloc(node_store, wish)?, ag.take_touched()))
+        })?;
+        Ok(got.map(|(at, len, behind)| {
+            *kept = behind.map(|k| Kept {
+                start: k.start + start,
+                ..k
+            });
+            Run {
+                start: start + at,
+                len: u64::from(len),
+                touched,
+            }
+        }))
+    }
+
+    /// Allocates in one of the first `tries` AGs behind AG `first`, wrapping around, that may have a
+    /// free run of class `class`.
+    fn take_elsewhere(
+        &self,
+        node_store: &NodeStore,
+        first: u64,
+        wish: Wish,
+        kept: &mut Option<Kept>,
+        class: u8,
+        tries: u64,
+    ) -> Result<Option<Run>> {
+        let end = self.ag_count();
+        let mut left = tries;
+        for (from, to) in [(first + 1, end), (0, first)] {
+            let mut at = from;
+            while left > 0 {
+                let Some(i) = self.next_with(node_store, at, class)?.filter(|i| *i < to) else {
+                    break;
+                };
+                if let Some(run) = self.take_in(node_store, i, wish, kept)? {
+                    return Ok(Some(run));
+                }
+                at = i + 1;
+                left -= 1;
+            }
+        }
+        Ok(None)
+    }
+
+    /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
+    /// Parts of the tree that cannot be read are passed over.
+    fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
+        self.tree.read().first_where(
+            node_store,
+            from,
+            |sums| sums.longest >= class,
+            &mut |u| self.note_unread(&u),
+            &mut ValueBuf::new(),
+        )
+    }
+
+    /// Gives up the blocks kept for a file. Blocks kept in an AG that left memory are given up
+    /// already.
+    pub fn release_kept(&self, kept: Kept) {
+        self.if_in_memory(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
+    }
+
+    /// Moves the next new directory or large file to another AG.
+    pub fn turn(&self) {
+        let next = self.rotor.load(Ordering::Relaxed).saturating_add(1);
+        let next = if next < self.ag_count() { next } else { 0 };
+        self.rotor.store(next, Ordering::Relaxed);
+    }
+}

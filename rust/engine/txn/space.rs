@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The part of a commit that writes the space trees: records of groups and AGs, and the deferred
+//! tree ([`crate::engine::alloc::deferred`]).
+//!
+//! The blocks for the nodes of these trees are taken before the nodes are written, because taking
+//! them changes records. Most come from the last commit's deferred tree, and change none. If they
+//! are not enough, the commit takes more, some of them in reserve, and puts the records that this
+//! changed into the trees once more. So the records are put there twice at most, unless the free
+//! space is so scattered that the reserve does not do. It ends in any case, because a record that is
+//! put there again replaces itself.
+//!
+//! Locks: the commit mutex is held; those of [`crate::engine::alloc`], one at a time.
+//!
+//! Tests: tools/engine/tests/deferred.rs, crash.rs, full_disk.rs; tools/models/tests/rules/r7.rs;
+//! tools/crash.
+
+use super::commit::Sink;
+use crate::engine::alloc::ag::FreedBy;
+use crate::engine::alloc::deferred::{missing, shape, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE};
+use crate::engine::btree::{NodeSink, Tree, WalkItem};
+use crate::engine::format::{corrupt, Room};
+use crate::engine::fs::Fs;
+use crate::engine::invariant::{broken, check, Invariant};
+use crate::engine::mutant::{self, Mutant};
+use crate::engine::state::commit::CommitState;
+use crate::engine::volume::mount::tree_of;
+use crate::os::Block;
+use kernel::prelude::*;
+
+/// Gives nodes the addresses that were taken for them.
+struct Given<'a, 'b, 'c> {
+    sink: &'a mut Sink<'b>,
+    given: &'c [u64],
+}
+
+impl NodeSink for Given<'_, '_, '_> {
+    fn node_id(&self) -> u64 {
+        self.sink.node_id()
+    }
+
+    fn generation(&self) -> u64 {
+        self.sink.generation()
+    }
+
+    fn alloc(&mut self) -> Result<u64> {
+        let Some((first, rest)) = self.given.split_first() else {
+            return Err(broken(
+                Invariant::NodeBlocks,
+                format_args!("a space tree has more nodes than were counted"),
+            ));
+        };
+        self.given = rest;
+        Ok(*first)
+    }
+
+    fn write(&mut self, addr: u64, image: Block) -> Result {
+        self.sink.write(addr, image)
+    }
+}
+
+impl Fs {
+    /// Step 3 of a commit: writes the space trees.
+    pub(super) fn commit_space(&self, c: &mut CommitState, sink: &mut Sink<'_>) -> Result {
+        let Deferred {
+            entries: mut spare,
+            nodes: mut dead,
+            ..
+        } = self.take_deferred(c)?;
+        let need = self.settle(c, sink, &mut spare, &mut dead)?;
+        if mutant::is(Mutant::DeferredForgotten) {
+            dead.clear();
+        }
+        spare.sort_unstable();
+        let short = || broken(Invariant::NodeBlocks, format_args!("too few blocks"));
+        let (for_nodes, rest) = spare.split_at_checked(need as usize).ok_or_else(short)?;
+        let shape = shape((dead.len() + rest.len()) as u64).ok_or_else(short)?;
+        let parts = rest.split_at_checked(shape.nodes as usize);
+        let (for_deferred, unused) = parts.ok_or_else(short)?;
+        dead.reserve(unused.len(), GFP_KERNEL)?;
+        for addr in unused {
+            dead.push(*addr, GFP_KERNEL)?;
+        }
+        dead.sort_unstable();
+        let mut given = Given {
+            sink,
+            given: for_nodes,
+        };
+        c.sb.ag_root = self.space.write_out(&self.node_store, &mut given)?;
+        let left = given.given.len();
+        given.given = for_deferred;
+        let mut tree = Tree::spread(DEFERRED_TREE, &dead, &ENTRY, shape.leaves as usize)?;
+        c.sb.deferred_root = tree.snapshot()?.write_out(&mut given)?;
+        let left = left + given.given.len();
+        check(
+            Invariant::NodeBlocks,
+            left == 0,
+            format_args!("{left} blocks for nodes of the space trees are left"),
+        )?;
+        let mut nodes = KVVec::new();
+        for addr in for_deferred {
+            nodes.push(*addr, GFP_KERNEL)?;
+        }
+        c.deferred = Deferred {
+            known: true,
+            entries: dead,
+            nodes,
+        };
+        Ok(())
+    }
+
+    /// Puts the changes of the commit into the space trees, until there are blocks in `spare` for
+    /// all nodes. Adds the addresses of replaced nodes to `dead`. Returns the number of nodes of the
+    /// AG tree and the trees of groups.
+    fn settle(
+        &self,
+        c: &mut CommitState,
+        sink: &mut Sink<'_>,
+        spare: &mut KVVec<u64>,
+        dead: &mut KVVec<u64>,
+    ) -> Result<u64> {
+        let mut may_free = true;
+        loop {
+            let applied = self.space.apply(&self.node_store, sink.generation())?;
+            c.sb.free = c.sb.free.saturating_add_signed(applied.by);
+            self.space.take_dead(&self.node_store, dead)?;
+            if mutant::is(Mutant::DeferredAtOnce) {
+                for addr in core::mem::replace(dead, KVVec::new()) {
+                    spare.push(addr, GFP_KERNEL)?;
+                }
+            }
+            let (have, need) = (spare.len() as u64, applied.nodes);
+            let more = missing(need, have, dead.len() as u64);
+            if more > 0 {
+                for _ in 0..more + SPARE {
+                    spare.push(sink.take()?, GFP_KERNEL)?;
+                }
+                continue;
+            }
+            if may_free && have > need + KEEP + SPARE {
+                may_free = false;
+                spare.sort_unstable();
+                let keep = (need + SPARE) as usize;
+                let surplus = spare.get(keep..).unwrap_or(&[]);
+                self.free_deferred(surplus)?;
+                spare.truncate(keep);
+                continue;
+            }
+            return Ok(need);
+        }
+    }
+
+    /// Frees blocks of the deferred tree, which are in ascending order.
+    fn free_deferred(&self, blocks: &[u64]) -> Result {
+        let mut rest = blocks;
+        while let Some(first) = rest.first() {
+            let run = (*first..).zip(rest).take_while(|(a, b)| a == *b).count();
+            let (start, len) = (*first, run as u64);
+            let r = self
+                .space
+                .free(&self.node_store, start, len, FreedBy::Commit);
+            match r {
+                Err(e) if e == EUCLEAN => pr_err!(
+                    "{}: {} blocks from {} on are in the deferred tree and cannot be freed\n",
+                    self.device_name(),
+                    len,
+                    start
+                ),
+                r => drop(r?),
+            }
+            rest = rest.get(run..).unwrap_or(&[]);
+        }
+        Ok(())
+    }
+
+    /// What the last commit has put into the deferred tree. The first commit of a mount reads the
+    /// tree, and frees its entries: only its nodes are left.
+    fn take_deferred(&self, c: &mut CommitState) -> Result<Deferred> {
+        let last = core::mem::replace(&mut c.deferred, Deferred::unread());
+        if last.known {
+            return Ok(last);
+        }
+        let tree = tree_of(DEFERRED_TREE, c.sb.deferred_root);
+        let room = Room::from(&*c.sb);
+        let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
+        tree.walk_tolerant(&self.node_store, &mut |item| {
+            match item {
+                WalkItem::Node(n) => nodes.push(n.addr, GFP_KERNEL)?,
+                WalkItem::Item(addr, _) => match room.refuses(addr, 1) {
+                    None => entries.push(addr, GFP_KERNEL)?,
+                    Some(what) => drop(corrupt("deferred block", addr, what)),
+                },
+                WalkItem::Bad(bad) => {
+                    pr_err!(
+                        "{}: a node of the deferred tree cannot be read: its blocks stay in use until the filesystem is repaired\n",
+                        self.device_name()
+                    );
+                    if let Some(p) = bad.ptr {
+                        nodes.push(p.addr, GFP_KERNEL)?;
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        self.free_deferred(&entries)?;
+        Ok(Deferred {
+            known: true,
+            entries: KVVec::new(),
+            nodes,
+        })
+    }
+}
