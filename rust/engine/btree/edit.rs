@@ -164,11 +164,7 @@ impl Tree {
         let mut range = KeyRange::ALL;
         let mut node = root;
         while node.level() > 0 {
-            full = if node.is_full() {
-                full + 1
-            } else {
-                0
-            };
+            full = if node.is_full() { full + 1 } else { 0 };
             if key < node.key(0) {
                 node.set_entry_key(0, key);
             }

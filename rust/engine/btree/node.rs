@@ -264,11 +264,7 @@ impl Node {
 
     /// The image to write at the node's address, with its checksum and its sums. All children must
     /// be written.
-    pub(super) fn sealed_image(
-        &self,
-        node_id: u64,
-        generation: u64,
-    ) -> Result<(Block, u32, Sums)> {
+    pub(super) fn sealed_image(&self, node_id: u64, generation: u64) -> Result<(Block, u32, Sums)> {
         let mut image = Block::zeroed()?;
         image.copy_from_slice(&self.image[..]);
         self.put_kids(&mut image);

@@ -304,7 +304,11 @@ pub struct Order {
 
 impl Order {
     /// Checks the next record, `rec` of group `g`. Says what is wrong with it.
-    pub fn check(&mut self, g: u64, rec: &GroupRecord<'_>) -> core::result::Result<(), &'static str> {
+    pub fn check(
+        &mut self,
+        g: u64,
+        rec: &GroupRecord<'_>,
+    ) -> core::result::Result<(), &'static str> {
         let full = matches!(rec, GroupRecord::Full { .. });
         if g < self.next {
             return Err("it is in the record before, too");

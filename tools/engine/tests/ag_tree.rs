@@ -31,7 +31,12 @@ fn record(free: u32, longest: u8, slots: u32, more: usize) -> Vec<u8> {
 fn random_record(rng: &mut Rng) -> Vec<u8> {
     let free = rng.u32(..=AG_BLOCKS as u32) >> rng.u32(..19);
     let longest = rng.u8(..=run_class(free.into()).min(14));
-    record(free, longest, rng.u32(..3000) >> rng.u32(..20), rng.usize(..400))
+    record(
+        free,
+        longest,
+        rng.u32(..3000) >> rng.u32(..20),
+        rng.usize(..400),
+    )
 }
 
 fn sums_of(items: &BTreeMap<u64, Vec<u8>>) -> Sums {
@@ -41,9 +46,8 @@ fn sums_of(items: &BTreeMap<u64, Vec<u8>>) -> Sums {
 
 /// Searches from `from` for so much, in the tree and in the model.
 fn search(w: &World, from: u64, least: Sums) {
-    let fits = |s: &Sums| {
-        s.free >= least.free && s.longest >= least.longest && s.slots >= least.slots
-    };
+    let fits =
+        |s: &Sums| s.free >= least.free && s.longest >= least.longest && s.slots >= least.slots;
     let mut v = ValueBuf::new();
     let found = w
         .tree
@@ -230,7 +234,10 @@ fn entries_of_the_ag_tree_are_longer() {
     assert_eq!(b[64 + 56 + 40..][..7], (key * AG_BLOCKS).to_le_bytes()[..7]);
     assert_eq!(b[64 + 56 + 47], 14);
     assert_eq!(b[64 + 56 + 48..][..8], [0; 8]);
-    assert_eq!(node(&w, leaf.addr)[40..48], [6, 0, key as u8, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        node(&w, leaf.addr)[40..48],
+        [6, 0, key as u8, 0, 0, 0, 0, 0]
+    );
 }
 
 /// Sums that are wrong under right checksums are damage of the child.
@@ -241,7 +248,13 @@ fn wrong_sums_are_damage() {
     assert_eq!(root.level, 1);
     let good = node(&w, root.addr);
     // Bits of the sums of the second child: free, longest, slots.
-    for at in [104 + 56, 104 + 56 + 6, 104 + 56 + 7, 104 + 56 + 8, 104 + 56 + 15] {
+    for at in [
+        104 + 56,
+        104 + 56 + 6,
+        104 + 56 + 7,
+        104 + 56 + 8,
+        104 + 56 + 15,
+    ] {
         let mut b = Block::zeroed().unwrap();
         b.copy_from_slice(&good[..]);
         b[at] ^= 4;

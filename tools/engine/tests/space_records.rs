@@ -162,7 +162,10 @@ fn sums_in_two_numbers() {
         slots: 1,
     };
     let both = a.and(b);
-    assert_eq!((both.free, both.longest, both.slots), ((1 << 50) + 15, 14, 78));
+    assert_eq!(
+        (both.free, both.longest, both.slots),
+        ((1 << 50) + 15, 14, 78)
+    );
     assert_eq!(b.and(a), both);
     assert_eq!(a.and(Sums::default()), a);
     let bytes = both.to_bytes();
@@ -179,7 +182,15 @@ fn sums_in_two_numbers() {
     assert_eq!(huge.and(huge), huge);
     assert_eq!(Sums::from_words(huge.to_words()), huge);
     assert_eq!(Sums::of_record(&[1; 11]), Sums::default());
-    let classes = [(0, 0), (1, 1), (2, 2), (3, 2), (4, 3), (8191, 13), (8192, 14)];
+    let classes = [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 2),
+        (4, 3),
+        (8191, 13),
+        (8192, 14),
+    ];
     for (len, class) in classes {
         assert_eq!(run_class(len), class);
     }
@@ -211,7 +222,10 @@ fn round(used: &Bits, ag_len: u64, g: u64) -> (Form, Vec<u8>) {
         return (form, v);
     }
     let rec = GroupRecord::parse(ag_len, g, &v).unwrap();
-    assert_eq!((rec.free(), rec.groups()), (len - used.count_range(0, len), 1));
+    assert_eq!(
+        (rec.free(), rec.groups()),
+        (len - used.count_range(0, len), 1)
+    );
     let mut again = Bits::zeroed().unwrap();
     again.set(77, 5);
     rec.load(len, &mut again);
@@ -231,10 +245,19 @@ fn a_group_has_the_form_that_its_content_must_have() {
     let (_, v) = round(&used([(0, 3), (10, GROUP - 10)]), AG, 5);
     assert_eq!(v, hex("02010700 00000000 0000000000000000 03000700"));
     let (_, v) = round(&used([(5, GROUP - 6)]), AG, 5);
-    assert_eq!(v, hex("02010600 00000000 0000000000000000 00000500 ff1f0100"));
+    assert_eq!(
+        v,
+        hex("02010600 00000000 0000000000000000 00000500 ff1f0100")
+    );
     // As many runs as a record has, and one more.
     let n = MAX_RUNS as u32;
-    let every = |n: u32| used((0..n).map(|i| (2 * i + 1, 1)).chain([(2 * n, GROUP - 2 * n)]));
+    let every = |n: u32| {
+        used(
+            (0..n)
+                .map(|i| (2 * i + 1, 1))
+                .chain([(2 * n, GROUP - 2 * n)]),
+        )
+    };
     let (_, v) = round(&every(n), AG, 5);
     assert_eq!((v[0], v.len()), (2, 16 + 4 * 64));
     let (_, v) = round(&every(n + 1), AG, 5);
@@ -284,7 +307,10 @@ fn full_groups_share_a_record() {
     let v = full_record(32);
     assert_eq!(v.to_vec(), hex("01200000 00000000 0000000000000000"));
     let rec = GroupRecord::parse(AG, 0, &v).unwrap();
-    assert_eq!((rec, rec.free(), rec.groups()), (GroupRecord::Full { groups: 32 }, 0, 32));
+    assert_eq!(
+        (rec, rec.free(), rec.groups()),
+        (GroupRecord::Full { groups: 32 }, 0, 32)
+    );
     assert!(GroupRecord::parse(AG, 1, &v).is_err());
     assert!(GroupRecord::parse(AG - u64::from(GROUP), 0, &v).is_err());
     let mut bits = Bits::zeroed().unwrap();
@@ -328,10 +354,20 @@ fn an_impossible_group_record_is_refused() {
         (runs(0, &[(2, 0)]), AG, 0, "free run"),
         (runs(2, &[(99, 2)]), short, 1, "free run"),
         (runs(2, &[(u16::MAX, 2)]), AG, 0, "free run"),
-        (runs(100, &[(0, 100)]), short, 1, "a free group has a record"),
+        (
+            runs(100, &[(0, 100)]),
+            short,
+            1,
+            "a free group has a record",
+        ),
         (runs(8192, &[(0, 8192)]), AG, 0, "a free group has a record"),
         (runs(0, &[]), AG, 0, "number of free runs"),
-        (runs(3, &[(0, 3)])[..19].to_vec(), AG, 0, "number of free runs"),
+        (
+            runs(3, &[(0, 3)])[..19].to_vec(),
+            AG,
+            0,
+            "number of free runs",
+        ),
         (runs(0, &[])[..15].to_vec(), AG, 0, "cut off"),
         (Vec::new(), AG, 0, "cut off"),
         (vec![0; 16], AG, 0, "number of groups"),
@@ -403,7 +439,10 @@ fn every_flipped_bit_shows() {
         let good = GroupRecord::parse(AG, 4, g).unwrap();
         for bit in 0..8 * g.len() {
             let v = flipped(g, bit);
-            assert!(GroupRecord::parse(AG, 4, &v).ok() != Some(good), "bit {bit}");
+            assert!(
+                GroupRecord::parse(AG, 4, &v).ok() != Some(good),
+                "bit {bit}"
+            );
         }
     }
 }

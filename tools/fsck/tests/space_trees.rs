@@ -187,7 +187,11 @@ impl Make {
         let mut rec = AgRecord::unused(len, 1);
         let (mut items, mut free, mut longest) = (Items::new(), 0, 0);
         let mut full = None;
-        let groups = if used.is_empty() { 0 } else { len.div_ceil(GROUP_BLOCKS) };
+        let groups = if used.is_empty() {
+            0
+        } else {
+            len.div_ceil(GROUP_BLOCKS)
+        };
         for g in 0..groups {
             let cap = group_len(len, g);
             let mut bits = Bits::zeroed().unwrap();
@@ -289,14 +293,23 @@ fn of_all_forms() -> Make {
     make.deferred.extend((0..200).map(|i| 33_000 + 3 * i));
     make.deferred.extend((0..8192).map(|i| 65_536 + i));
     make.deferred.extend((0..8192).map(|i| 65_536 + 8192 + i));
-    make.deferred.extend((0..100).map(|i| 65_536 + 3 * 8192 + 2 * i));
+    make.deferred
+        .extend((0..100).map(|i| 65_536 + 3 * 8192 + 2 * i));
     make.deferred.extend(98_304..98_310);
     make
 }
 
 #[test]
 fn sizes_and_forms_without_a_complaint() {
-    for blocks in [4096, 5000, 1 << 15, (1 << 15) + 1, 1 << 22, (1 << 22) + 77_777, 1 << 28] {
+    for blocks in [
+        4096,
+        5000,
+        1 << 15,
+        (1 << 15) + 1,
+        1 << 22,
+        (1 << 22) + 77_777,
+        1 << 28,
+    ] {
         let mut make = Make::new(blocks);
         make.nodes = match blocks {
             ..=32_767 => 2500,
@@ -327,7 +340,10 @@ fn wrong_numbers() {
     expect(&make, &["allocation group 1: free count is"]);
     let mut make = of_all_forms();
     make.ag = |ag, rec| rec.longest -= u8::from(ag == 2);
-    expect(&make, &["allocation group 2: no free run is above class 13"]);
+    expect(
+        &make,
+        &["allocation group 2: no free run is above class 13"],
+    );
     // Too high is allowed.
     let mut make = Make::new(4096);
     make.nodes = 2500;
@@ -343,7 +359,10 @@ fn wrong_numbers() {
     let mut make = of_all_forms();
     make.ag = |ag, rec| rec.flags = if ag == 1 { NEVER_USED } else { 0 };
     let all = complaints(&make.on_disk());
-    assert!(all[0].contains("allocation group 1: blocks are in use, but"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation group 1: blocks are in use, but"),
+        "{all:#?}"
+    );
     // Flags that are no problem.
     let mut make = of_all_forms();
     make.ag = |ag, rec| rec.flags |= if ag == 1 { NOT_TRUSTED } else { 0 };
@@ -356,17 +375,27 @@ fn blocks_that_are_lost_or_marked_free() {
     let mut make = of_all_forms();
     make.sb = |sb| sb.deferred_root = None;
     let all = complaints(&make.on_disk());
-    assert!(all.iter().any(|l| l.contains("33000..33001: are marked used but nothing")));
+    assert!(all
+        .iter()
+        .any(|l| l.contains("33000..33001: are marked used but nothing")));
     // It has something twice.
     let mut make = of_all_forms();
     make.deferred.insert(0, 300);
-    expect(&make, &["block 300: used by the deferred tree and by the log"]);
+    expect(
+        &make,
+        &["block 300: used by the deferred tree and by the log"],
+    );
     // A group without its record is free.
     let mut make = of_all_forms();
     make.groups = |ag, items| items.retain(|(g, _)| ag != 2 || *g != 3);
     let all = complaints(&make.on_disk());
-    assert!(all[0].contains("allocation group 2: free count is"), "{all:#?}");
-    assert!(all.iter().any(|l| l.contains("belong to the deferred tree but are marked free")));
+    assert!(
+        all[0].contains("allocation group 2: free count is"),
+        "{all:#?}"
+    );
+    assert!(all
+        .iter()
+        .any(|l| l.contains("belong to the deferred tree but are marked free")));
 }
 
 #[test]
@@ -383,25 +412,37 @@ fn records_of_groups_that_cannot_be() {
             items.insert(1, (1, full_record(1).to_vec()));
         }
     });
-    assert!(all[0].contains("allocation group 2, group 1: full neighbours"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation group 2, group 1: full neighbours"),
+        "{all:#?}"
+    );
     let all = with(|ag, items| {
         if ag == 2 {
             items[0].1 = full_record(4).to_vec();
         }
     });
-    assert!(all[0].contains("allocation group 2, group 3: it is in the record before"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation group 2, group 3: it is in the record before"),
+        "{all:#?}"
+    );
     let all = with(|ag, items| {
         if ag == 1 {
             items[0].1[2] ^= 1;
         }
     });
-    assert!(all[0].contains("group 0: the number of free blocks is wrong"), "{all:#?}");
+    assert!(
+        all[0].contains("group 0: the number of free blocks is wrong"),
+        "{all:#?}"
+    );
     let all = with(|ag, items| {
         if ag == 1 {
             items.push((4, full_record(1).to_vec()));
         }
     });
-    assert!(all[0].contains("allocation group 1, group 4: there is no such group"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation group 1, group 4: there is no such group"),
+        "{all:#?}"
+    );
 }
 
 #[test]
@@ -409,21 +450,33 @@ fn records_of_ags_that_are_missing_or_too_many() {
     let mut make = of_all_forms();
     make.ags = |ags| drop(ags.remove(2));
     let all = complaints(&make.on_disk());
-    assert!(all[0].contains("allocation groups 2..3: have no record"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation groups 2..3: have no record"),
+        "{all:#?}"
+    );
     let mut make = of_all_forms();
     make.ags = |ags| drop(ags.pop());
     let all = complaints(&make.on_disk());
-    assert!(all[0].contains("allocation groups 3..4: have no record"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation groups 3..4: have no record"),
+        "{all:#?}"
+    );
     let mut make = of_all_forms();
     make.ags = |ags| ags.push((4, ags[3].1.clone()));
-    expect(&make, &["allocation group 4: it has a record, but does not exist"]);
+    expect(
+        &make,
+        &["allocation group 4: it has a record, but does not exist"],
+    );
     let mut make = of_all_forms();
     make.ags = |ags| ags.push((u64::MAX, vec![1]));
     expect(&make, &["it has a record, but does not exist"]);
     let mut make = of_all_forms();
     make.ags = |ags| ags[1].1.truncate(20);
     let all = complaints(&make.on_disk());
-    assert!(all[0].contains("allocation group 1: the record is cut off"), "{all:#?}");
+    assert!(
+        all[0].contains("allocation group 1: the record is cut off"),
+        "{all:#?}"
+    );
 }
 
 /// A damaged leaf of the AG tree is one complaint about the tree, and one about the AGs in it.

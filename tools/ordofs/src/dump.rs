@@ -251,7 +251,12 @@ fn group_record(ag_len: u64, g: u64, v: &[u8]) -> Value {
         Ok(GroupRecord::Runs { free, runs }) => {
             let runs: Vec<_> = runs
                 .chunks_exact(4)
-                .map(|r| [u16::from_le_bytes([r[0], r[1]]), u16::from_le_bytes([r[2], r[3]])])
+                .map(|r| {
+                    [
+                        u16::from_le_bytes([r[0], r[1]]),
+                        u16::from_le_bytes([r[2], r[3]]),
+                    ]
+                })
                 .collect();
             json!({"group": g, "form": "free runs", "free": free, "runs": runs})
         }

@@ -173,7 +173,9 @@ impl Walker<'_> {
         for (g, v) in self.items(&tree, &format!("groups of ag {ag}")) {
             let place = format!("group {g} of ag {ag}");
             let rec = GroupRecord::parse(len, g, &v).unwrap_or_else(|e| panic!("{place}: {e}"));
-            order.check(g, &rec).unwrap_or_else(|e| panic!("{place}: {e}"));
+            order
+                .check(g, &rec)
+                .unwrap_or_else(|e| panic!("{place}: {e}"));
             // Groups without a record are free.
             let unused = (next..g).map(|g| group_len(len, g)).collect::<Vec<_>>();
             free += unused.iter().map(|n| u64::from(*n)).sum::<u64>();
@@ -196,7 +198,10 @@ impl Walker<'_> {
             longest = longest.max(n);
         }
         assert_eq!(u64::from(rec.free), free, "free blocks of ag {ag}");
-        assert!(rec.longest >= run_class(longest.into()), "longest run of ag {ag}");
+        assert!(
+            rec.longest >= run_class(longest.into()),
+            "longest run of ag {ag}"
+        );
         free
     }
 
