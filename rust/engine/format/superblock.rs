@@ -52,9 +52,8 @@
 
 use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
-    le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS,
-    LOG_MIN_BLOCKS, MAX_BLOCKS, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN,
-    VERSION,
+    le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS, LOG_MIN_BLOCKS, MAX_BLOCKS,
+    MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
 };
 use crate::os::{crc32c, Time};
 use kernel::prelude::*;
@@ -460,7 +459,15 @@ impl Superblock {
                 "no inode tree"
             } else if self.ag_root.is_none() {
                 "no AG tree"
-            } else if [self.inode_root, self.orphan_root, self.ag_root, self.deferred_root].iter().any(bad_root) {
+            } else if [
+                self.inode_root,
+                self.orphan_root,
+                self.ag_root,
+                self.deferred_root,
+            ]
+            .iter()
+            .any(bad_root)
+            {
                 "impossible root of a tree"
             } else if self.spare_roots.iter().any(|r| r.is_some()) {
                 "a reserved root is in use"
