@@ -73,10 +73,13 @@ impl Space {
             ..wish
         };
         let long = run_class(wish.want.into());
-        let run = match self.take_elsewhere(node_store, first, wish, kept, long, TRIES)? {
-            None if long > 1 => self.take_elsewhere(node_store, first, wish, kept, 1, u64::MAX)?,
-            run => run,
-        };
+        let mut run = None;
+        if long > 1 {
+            run = self.take_elsewhere(node_store, first, wish, kept, long, TRIES)?;
+        }
+        if run.is_none() {
+            run = self.take_elsewhere(node_store, first, wish, kept, 1, u64::MAX)?;
+        }
         let run = run.ok_or(ENOSPC)?;
         if goal.is_none() && owner != Owner::Committing {
             self.rotor

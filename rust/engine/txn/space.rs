@@ -190,6 +190,7 @@ impl Fs {
                     None => entries.push(addr, GFP_KERNEL)?,
                     Some(what) => drop(corrupt("deferred block", addr, what)),
                 },
+                WalkItem::Bad(bad) if bad.error == ENOMEM => return Err(ENOMEM),
                 WalkItem::Bad(bad) => {
                     pr_err!(
                         "{}: a node of the deferred tree cannot be read: its blocks stay in use until the filesystem is repaired\n",

@@ -249,11 +249,14 @@ fn a_transaction_that_waits_for_a_reader_does_not_stop_others() {
     );
 }
 
-/// A write reads a bitmap, under the lock of its allocation group.
+/// A write reads the record of an allocation group, under that group's lock.
 #[test]
 fn a_bitmap_that_is_read_does_not_stop_others() {
     let b = bed();
     let new = b.fs.create(&b.root, b"new", &regular()).unwrap();
+    // So the next file begins in an allocation group that was not used since the mount.
+    let turned = b.fs.create(&b.root, b"turned", &file(S_IFDIR | 0o755));
+    b.fs.iput(turned.unwrap());
     b.fs.map_write(&new, 0, 1).unwrap();
     b.forget();
     b.run(

@@ -546,7 +546,11 @@ fn a_filesystem_of_generation_1_is_mounted() {
     let sb = Superblock::read(&bed.disk.device()).unwrap();
     let mut one = sb.clone();
     one.generation = 1;
-    for r in [&mut one.inode_root, &mut one.ag_root] {
+    for r in [
+        &mut one.inode_root,
+        &mut one.ag_root,
+        &mut one.deferred_root,
+    ] {
         if let Some(p) = r {
             p.generation = 1;
         }
