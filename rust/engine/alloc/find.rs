@@ -124,6 +124,7 @@ impl Space {
         class: u8,
         tries: u64,
     ) -> Result<Option<Run>> {
+        self.look_ahead(node_store)?;
         let end = self.ag_count();
         let mut left = tries;
         for (from, to) in [(first + 1, end), (0, first)] {

@@ -128,6 +128,9 @@ pub struct Space {
     rotor: AtomicU64,
     /// Where the next commit starts to look for blocks for its nodes.
     node_goal: AtomicU64,
+    /// The first AG of which the leaf in the AG tree was not looked into; see
+    /// [`Space::look_ahead`].
+    looked_at: AtomicU64,
     /// The id of the next AG's first kept blocks.
     kept_ids: AtomicU64,
     /// The number of free blocks that the superblock has.
@@ -167,6 +170,7 @@ impl Space {
             pool,
             rotor: AtomicU64::new(0),
             node_goal: AtomicU64::new(0),
+            looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),
             counted: free,
             off: AtomicI64::new(0),

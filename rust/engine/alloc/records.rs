@@ -45,6 +45,7 @@ impl Space {
     /// [`Space::write_out`] the records of AGs do not have the roots of the trees of their groups,
     /// but they have their lengths.
     pub fn apply(&self, node_store: &NodeStore, generation: u64) -> Result<Applied> {
+        self.look_ahead(node_store)?;
         let mut done = Applied { by: 0, nodes: 0 };
         let mut v = KVec::new();
         self.each_in_memory(|i, ag| {

@@ -34,6 +34,8 @@ use kernel::prelude::*;
 pub(super) const MAX_IDLE: usize = 256;
 /// How many AGs are looked at for one that may leave when another one enters.
 const LOOK_AT: usize = 8;
+/// How many leaves of the AG tree [`Space::look_ahead`] looks into.
+const LEAVES: usize = 8;
 /// Blocks kept for files in one AG while it is in memory have fewer ids than this.
 const KEPT_IDS: u64 = 1 << 32;
 
@@ -163,10 +165,10 @@ impl Space {
         if change != 0 {
             self.free.fetch_add(change, Ordering::Relaxed);
         }
-        // The free blocks of groups that turned out to be bad are no longer free.
+        // The free blocks of an AG that turned out to be bad are no longer free.
         let lost = ag.take_lost();
         if lost != 0 {
-            self.unreserved.fetch_sub(lost, Ordering::Relaxed);
+            self.reserve_forced(lost);
         }
         let leaked = ag.take_leaked();
         if leaked != 0 {
@@ -185,21 +187,14 @@ impl Space {
         };
         match r {
             Err(e) if e == ENOMEM => return Err(e),
-            Ok(()) if ag.state() == State::Good => return Ok(()),
-            Ok(()) => {}
-            Err(_) => {
-                ag.condemn_all();
-                match there {
-                    // The sums of the tree have what the record says, whatever else is wrong with it.
-                    true => self.lose(free_of(&v)),
-                    false => self.lose_under(node_store, i)?,
-                }
-            }
+            Ok(()) => return Ok(()),
+            Err(_) => ag.condemn(),
         }
-        pr_err!(
-            "allocation group {}: its record is damaged or not trusted: nothing is allocated or freed there any more\n",
-            i
-        );
+        match there {
+            // The sums of the tree have what the record says, whatever else is wrong with it.
+            true => self.lose(free_of(&v)),
+            false => self.lose_under(node_store, i)?,
+        }
         Ok(())
     }
 
@@ -235,6 +230,35 @@ impl Space {
             Err(e) if e == ENOMEM => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// Looks into the next [`LEAVES`] leaves of the AG tree that no task has looked into since the
+    /// mount, if there are any. Free space under a node that cannot be read must be known to be lost
+    /// before all other space is used: then a commit would find no block for its nodes.
+    pub(super) fn look_ahead(&self, node_store: &NodeStore) -> Result {
+        for _ in 0..LEAVES {
+            let at = self.looked_at.load(Ordering::Relaxed);
+            if at >= self.ag_count() {
+                return Ok(());
+            }
+            let mut last = None;
+            let r = self.tree.read().scan_le(node_store, at, |i, _| {
+                last = Some(i);
+                Ok(true)
+            });
+            let last = match r {
+                Ok(()) => last.filter(|last| *last >= at),
+                Err(e) if e == ENOMEM => return Err(e),
+                Err(_) => {
+                    self.lose_under(node_store, at)?;
+                    let unread = self.unread.lock();
+                    unread.last_le(at).map(|(_, last)| *last)
+                }
+            };
+            let next = last.map_or(u64::MAX, |last| last.max(at).saturating_add(1));
+            self.looked_at.fetch_max(next, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Notes what a search could not read: see [`Space::lose_under`].

@@ -31,6 +31,12 @@ impl Fs {
         self.delalloc_meta.load(Ordering::Relaxed).max(0) as u64
     }
 
+    /// Blocks that were freed since the mount where the account of space is damaged. They stay in use
+    /// until the filesystem is repaired.
+    pub fn leaked_blocks(&self) -> u64 {
+        self.space.leaked()
+    }
+
     /// Blocks that operations have reserved for the next commit. [`Fs::statfs`] does not count them
     /// as free.
     pub fn reserved_for_commit(&self) -> u64 {

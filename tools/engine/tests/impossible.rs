@@ -19,7 +19,8 @@ use ordofs_engine::os::Shared;
 
 const INODE: u8 = 1;
 const EXTENT: u8 = 3;
-const ALLOCATION: u8 = 6;
+const AGS: u8 = 6;
+const GROUPS: u8 = 7;
 
 fn lookup(fs: &Shared<Fs>, name: &[u8]) -> Option<Shared<Inode>> {
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -58,7 +59,7 @@ fn reading_needs_no_allocation_tree() {
     fs.sync_inode(&late).unwrap();
     for (disk, logged) in [(committed, false), (disk.fork(), true)] {
         let bfree = mount(&disk.fork()).statfs().bfree;
-        for node in nodes(&disk, ALLOCATION) {
+        for node in nodes(&disk, AGS) {
             disk.corrupt(node, 100, 1);
         }
         let before = disk.image();
@@ -84,16 +85,25 @@ fn reading_needs_no_allocation_tree() {
     }
 }
 
-/// A filesystem of 1 GiB with a file in each group of its first allocation group.
-fn in_all_groups() -> MemDisk {
+/// A filesystem of 1 GiB with a file in each of its 8 allocation groups, and with bitmaps for all
+/// groups of the first two: every other block of a part of them is free.
+fn fragmented() -> MemDisk {
     let disk = make(1 << 18);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
+    let holes = fs.create(&root, b"holes", &regular()).unwrap();
+    fs.preallocate(&holes, 0, 2 << 15, None).unwrap();
+    for group in 0..8 {
+        for i in 0..100 {
+            fs.punch(&holes, group * 8192 + 2 * i, 1).unwrap();
+        }
+    }
+    fs.iput(holes);
     for i in 0..40 {
         let f = fs
             .create(&root, format!("f{i}").as_bytes(), &regular())
             .unwrap();
-        fs.preallocate(&f, 0, 5000, None).unwrap();
+        fs.preallocate(&f, 0, 3000, None).unwrap();
         write(&disk.device(), &fs, &f, 6000, &[i]).unwrap();
         fs.iput(f);
     }
@@ -102,20 +112,37 @@ fn in_all_groups() -> MemDisk {
     disk
 }
 
+/// Fills a file from block `at` on until there is no space. Returns where it ends.
+fn fill(fs: &Shared<Fs>, f: &Shared<Inode>, mut at: u64) -> u64 {
+    for step in [1000, 10, 1] {
+        loop {
+            match fs.preallocate(f, at, step, None) {
+                Ok(()) => at += step,
+                Err(e) => {
+                    assert_eq!(e, ENOSPC);
+                    fs.sync().unwrap();
+                    break;
+                }
+            }
+        }
+    }
+    at
+}
+
 #[test]
-fn a_damaged_bitmap_costs_its_group() {
+fn a_damaged_bitmap_costs_its_allocation_group() {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = in_all_groups();
-    // A leaf without free counts, and not that of the first group, where nodes are.
+    let disk = fragmented();
+    // A leaf with group records, and not of the first group, where nodes are.
     let image = disk.image();
-    let bitmaps = nodes(&disk, ALLOCATION).into_iter().find(|b| {
-        let items = leaf(&image[b], ALLOCATION);
-        !items.is_empty() && items.iter().all(|i| i.key > 0 && i.key < 1 << 32)
+    let bitmaps = nodes(&disk, GROUPS).into_iter().find(|b| {
+        let items = leaf(&image[b], GROUPS);
+        !items.is_empty() && items.iter().all(|i| i.key > 0)
     });
     let bitmaps = bitmaps.expect("a leaf with nothing but bitmaps");
-    let items = leaf(&image[&bitmaps], ALLOCATION);
-    let u32_at = |at: usize| u32::from_le_bytes(image[&bitmaps][at..at + 4].try_into().unwrap());
-    let free: u64 = items.iter().map(|i| u64::from(u32_at(i.at))).sum();
+    let items = leaf(&image[&bitmaps], GROUPS);
+    let u16_at = |at: usize| u16::from_le_bytes(image[&bitmaps][at..at + 2].try_into().unwrap());
+    let free: u64 = items.iter().map(|i| u64::from(u16_at(i.at + 2))).sum();
     let whole = mount(&disk.fork()).statfs();
     disk.corrupt(bitmaps, 100, 1);
 
@@ -130,37 +157,122 @@ fn a_damaged_bitmap_costs_its_group() {
         fs.delete_inode(f).unwrap();
         fs.sync().unwrap();
     }
+    let holes = lookup(&fs, b"holes").expect("holes");
+    let there = holes.blocks();
+    fs.set_size(&holes, 0).unwrap();
+    fs.sync().unwrap();
+    let leaked = fs.leaked_blocks();
+    // The group costs its allocation group.
+    let lost = 1 << 15;
+    assert!(leaked > 0 && leaked <= lost - free, "{leaked} of {there}");
     assert!(!fs.is_shutdown());
     // Everything else can be filled.
-    let f = fs.create(&root, b"full", &regular()).unwrap();
-    let mut at = 0;
-    loop {
-        match fs.preallocate(&f, at, 1000, None) {
-            Ok(()) => at += 1000,
-            Err(e) => {
-                assert_eq!(e, ENOSPC);
-                break;
-            }
-        }
-    }
-    fs.sync().unwrap();
+    let at = fill(&fs, &holes, 0);
     assert!(
-        !fs.is_shutdown() && fs.statfs().bavail < 3000,
+        !fs.is_shutdown() && fs.statfs().bavail < 64,
         "{:?}",
         fs.statfs()
     );
-    let lost = items.len() as u64 * 8192;
     let rest = (1 << 18) - lost;
     assert!(
         at > rest * 9 / 10 && at < rest,
         "{at} of {rest} blocks, {free} were free"
     );
+    fs.iput(holes);
+    fs.iput(root);
     fs.unmount().unwrap();
     // The next mount works as well.
     let fs = mount(&disk);
-    let f = lookup(&fs, b"full").expect("full");
+    let f = lookup(&fs, b"holes").expect("holes");
     assert_eq!(f.blocks(), at);
     assert!(whole.bfree > fs.statfs().bfree);
+}
+
+/// Half of the allocation groups have records in a leaf that cannot be read.
+#[test]
+fn a_damaged_leaf_of_the_ag_tree_costs_its_groups() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let (ags, ag) = (160u64, 1u64 << 18);
+    let disk = MemDisk::new(ags * ag);
+    common::format_on(disk.device());
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    // What is free at the end is not under the damaged leaf.
+    let first = fs.create(&root, b"first", &regular()).unwrap();
+    fs.preallocate(&first, 0, 20_000, None).unwrap();
+    let big = fs.create(&root, b"big", &regular()).unwrap();
+    let used = fill(&fs, &big, 0);
+    fs.set_size(&first, 0).unwrap();
+    fs.iput(first);
+    fs.iput(big);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    let image = disk.image();
+    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
+        let items = leaf(&image[b], AGS);
+        items.first().map_or(0, |i| i.key)
+    });
+    let last = last.expect("leaves");
+    let items = leaf(&image[&last], AGS);
+    let first = items.first().expect("records").key;
+    let gone = items.len() as u64;
+    assert!(first > 0 && first + gone == ags, "{gone} from {first}");
+    disk.corrupt(last, 100, 1);
+
+    for round in 0..2 {
+        let fs = mount(&disk);
+        let big = lookup(&fs, b"big").expect("big");
+        if round == 0 {
+            assert_eq!(big.blocks(), used);
+            fs.set_size(&big, 0).unwrap();
+            fs.sync().unwrap();
+            let leaked = fs.leaked_blocks();
+            assert!(leaked > (gone - 1) * ag && leaked <= gone * ag, "{leaked}");
+            let at = fill(&fs, &big, 0);
+            let rest = first * ag;
+            assert!(at > rest - rest / 100 && at < rest, "{at} of {rest}");
+        }
+        // The first commit looks into the tree.
+        fs.set_attrs(&big, &AttrChange::default()).unwrap();
+        fs.sync().unwrap();
+        assert!(fs.statfs().bavail < 64, "{:?}", fs.statfs());
+        fs.iput(big);
+        assert!(!fs.is_shutdown());
+        fs.unmount().unwrap();
+    }
+}
+
+/// The same when these groups are free: what was free there is not available any more.
+#[test]
+fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let (ags, ag) = (160u64, 1u64 << 18);
+    let disk = MemDisk::new(ags * ag);
+    common::format_on(disk.device());
+    let image = disk.image();
+    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
+        let items = leaf(&image[b], AGS);
+        items.first().map_or(0, |i| i.key)
+    });
+    let last = last.expect("leaves");
+    let gone = leaf(&image[&last], AGS).len() as u64;
+    disk.corrupt(last, 100, 1);
+    for round in 0..2 {
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = match round {
+            0 => fs.create(&root, b"full", &regular()).unwrap(),
+            _ => lookup(&fs, b"full").expect("full"),
+        };
+        let at = fill(&fs, &f, f.blocks());
+        let rest = (ags - gone) * ag;
+        assert!(at > rest - rest / 100 && at < rest, "{at} of {rest}");
+        assert!(fs.statfs().bavail < 64, "{:?}", fs.statfs());
+        assert!(!fs.is_shutdown());
+        fs.iput(f);
+        fs.iput(root);
+        fs.unmount().unwrap();
+    }
 }
 
 /// A superblock with a wrong number of free blocks and the right checksum, as a bug might have left it.

@@ -6,7 +6,7 @@
 //! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/crash.rs`,
 //! `tools/engine/tests/full_disk.rs`.
 
-use super::{Ag, State, UNKNOWN};
+use super::{Ag, UNKNOWN};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::{Dead, NodeStore, Snapshot, ValueBuf};
 use crate::engine::format::ag::{inline_groups_max, run_class, AgRecord, RootForm, NEVER_USED};
@@ -229,9 +229,6 @@ impl Ag {
     /// The commit is durable: the blocks that it freed are free (R7), and the nodes that it wrote go
     /// to the cache. Returns how many blocks there are.
     pub fn finish_commit(&mut self, node_store: &NodeStore) -> Result<u64> {
-        if self.state != State::Good {
-            return Ok(0);
-        }
         self.tree.demote(node_store)?;
         let mut total = 0u64;
         let mut from = 0;

@@ -20,12 +20,13 @@
 //!
 //! # Damage
 //!
-//! An AG becomes *bad* if its record cannot be read, and a group if its record in the tree cannot be
-//! read or contradicts what is known of it. What is bad counts as full from then on, and blocks
-//! freed there stay used until the filesystem is repaired ([`Ag::take_leaked`] counts them). Nothing
-//! is allocated there either, so if the record can be read again one day, it has every block that is
-//! in use. When a group becomes bad, the other groups of its AG are read, because what they do not
-//! have of the AG's free blocks is lost with the bad ones.
+//! An AG becomes *bad* if its record cannot be read, or if the record of a group that is asked for
+//! cannot be, or contradicts what is known. It counts as full from then on, and blocks freed there
+//! stay used until the filesystem is repaired ([`Ag::take_leaked`] counts them). What transactions
+//! have already done there goes on; beyond that nothing of it is written any more. Nothing is
+//! allocated there either, so if everything can be read again one day, it has every block that is in
+//! use. A single group cannot be given up instead: a group without a record is free only if all
+//! records before it can be read.
 //!
 //! # Kept blocks
 //!
@@ -163,7 +164,6 @@ struct Info {
     longest: u32,
     /// The class of the longest free run of the group in the tree, or [`UNKNOWN`].
     class: u8,
-    bad: bool,
 }
 
 /// Whether an AG can be used.
@@ -208,7 +208,7 @@ pub struct Ag {
     /// Scratch: the bitmap of a group, with the blocks kept in it. Allocated with the first kept
     /// blocks.
     scratch: Option<Bits>,
-    /// The number of blocks that are not used, without those of bad groups.
+    /// The number of blocks that are not used; 0 if the AG is bad.
     left: u64,
     /// The free blocks of the record, with the commit's deltas that were put there.
     on_disk: u64,
@@ -216,7 +216,7 @@ pub struct Ag {
     busy: u64,
     /// Blocks that the running transaction has allocated.
     running: u64,
-    /// Blocks of `on_disk` that are in bad groups.
+    /// Of a bad AG: the blocks that are not used.
     bad_free: u64,
     /// The block where the next search without a goal starts.
     cursor: u64,
@@ -226,7 +226,7 @@ pub struct Ag {
     /// return next.
     touched: u64,
     change: i64,
-    lost: i64,
+    lost: u64,
     leaked: u64,
     /// How many transactions have been frozen here; see [`super::Space::freeze`].
     pub(super) frozen: u64,
@@ -303,7 +303,6 @@ impl Ag {
                 free: known.then_some(len),
                 longest: len,
                 class: if known { run_class(len.into()) } else { UNKNOWN },
-                bad: false,
             };
             info.push(one, GFP_KERNEL)?;
         }
@@ -312,20 +311,27 @@ impl Ag {
         (self.tree, self.info, self.ignorable) = (tree, info, ignorable);
         (self.flags, self.longest) = (rec.flags, rec.longest);
         self.on_disk = rec.free.into();
-        if rec.flags & NOT_TRUSTED != 0 {
-            self.state = State::Bad;
-            self.lost += self.on_disk as i64;
-            self.change -= self.on_disk as i64;
-            return Ok(());
-        }
         self.left = self.on_disk;
         self.state = State::Good;
+        if rec.flags & NOT_TRUSTED != 0 {
+            self.condemn();
+        }
         Ok(())
     }
 
-    /// Makes an AG bad whose record cannot be read.
-    pub fn condemn_all(&mut self) {
+    /// Makes the AG bad, and what is free there lost.
+    pub fn condemn(&mut self) {
+        if self.state == State::Bad {
+            return;
+        }
         self.state = State::Bad;
+        self.bad_free = core::mem::take(&mut self.left);
+        self.change -= self.bad_free as i64;
+        self.lost += self.bad_free;
+        pr_err!(
+            "allocation group {}: damaged: nothing is allocated or freed there any more\n",
+            self.number
+        );
     }
 
     /// The number of blocks of group `g`.
@@ -346,7 +352,7 @@ impl Ag {
     /// Whether the AG may leave memory: it has nothing that its record has not.
     pub fn is_idle(&self) -> bool {
         let mut idle = self.state != State::Bad && self.busy == 0 && !self.changed;
-        idle &= self.bad_free == 0 && self.lost == 0 && self.change == 0;
+        idle &= self.lost == 0 && self.change == 0;
         self.groups.for_each(|_, group| idle &= group.idle());
         idle
     }
@@ -357,7 +363,7 @@ impl Ag {
         let taken = self.busy + self.running + self.bad_free;
         check(
             Invariant::FreeCount,
-            self.state != State::Good || self.left + taken == self.on_disk,
+            self.info.is_empty() || self.left + taken == self.on_disk,
             format_args!(
                 "AG {}: {} free, {} on disk, {} busy, {} allocated, {} bad",
                 self.number, self.left, self.on_disk, self.busy, self.running, self.bad_free
@@ -381,6 +387,11 @@ impl Ag {
         let new = old.saturating_add_signed(by).min(cap);
         info.free = Some(new);
         let by = i64::from(new) - i64::from(old);
+        if self.state == State::Bad {
+            self.bad_free = self.bad_free.saturating_add_signed(by);
+            self.lost = self.lost.saturating_add_signed(by);
+            return;
+        }
         self.left = self.left.saturating_add_signed(by);
         self.change += by;
     }
@@ -408,15 +419,16 @@ impl Ag {
         Ok(())
     }
 
-    /// Group `g`, read from the tree if it is not in memory. A damaged one becomes bad: EUCLEAN.
+    /// Group `g`, read from the tree if it is not in memory. If it is damaged, the AG becomes bad, and
+    /// a bad AG has only the groups in memory: EUCLEAN.
     fn group(&mut self, node_store: &NodeStore, g: u64) -> Result<&mut Group> {
-        if self.state != State::Good || self.info(g).is_none_or(|i| i.bad) {
-            return Err(EUCLEAN);
-        }
         if self.groups.get(&g).is_none() {
+            if self.state != State::Good {
+                return Err(EUCLEAN);
+            }
             if let Err(e) = self.load_group(node_store, g) {
                 if e != ENOMEM {
-                    self.condemn(node_store, g)?;
+                    self.condemn();
                 }
                 return Err(e);
             }
@@ -450,10 +462,6 @@ impl Ag {
         }
         let (known, all) = self.known_free();
         if known > left || (all && known != left) {
-            if let Some(info) = self.info_mut(g) {
-                info.free = None;
-                info.class = UNKNOWN;
-            }
             return Err(corrupt(
                 "allocation group",
                 number,
@@ -465,12 +473,9 @@ impl Ag {
 
     /// The free blocks of the groups that are known, and whether all are.
     fn known_free(&self) -> (u64, bool) {
-        let good = self.info.iter().filter(|i| !i.bad);
-        good.fold((0, true), |(sum, all), i| {
-            (
-                sum + u64::from(i.free.unwrap_or(0)),
-                all && i.free.is_some(),
-            )
+        self.info.iter().fold((0, true), |(sum, all), i| {
+            let free = u64::from(i.free.unwrap_or(0));
+            (sum + free, all && i.free.is_some())
         })
     }
 
@@ -491,45 +496,15 @@ impl Ag {
         Ok(())
     }
 
-    /// Makes group `g`, which cannot be read, bad, and with it all others that cannot.
-    fn condemn(&mut self, node_store: &NodeStore, g: u64) -> Result {
-        let mut used = Bits::zeroed()?;
-        self.make_bad(g);
-        for other in 0..self.info.len() as u64 {
-            if self.info(other).is_some_and(|i| i.free.is_none() && !i.bad) {
-                match self.read_group(node_store, other, &mut used) {
-                    Err(e) if e == ENOMEM => return Err(e),
-                    Err(_) => self.make_bad(other),
-                    Ok(()) => {}
-                }
-            }
-        }
-        let (rest, _) = self.known_free();
-        let lost = self.left as i64 - rest as i64;
-        self.left = rest;
-        self.change -= lost;
-        self.lost += lost;
-        self.bad_free = self.bad_free.saturating_add_signed(lost);
-        Ok(())
-    }
-
-    fn make_bad(&mut self, g: u64) {
-        if let Some(info) = self.info_mut(g) {
-            info.bad = true;
-            info.class = UNKNOWN;
-        }
-        pr_err!(
-            "allocation group {}: the record of group {} is damaged: nothing is allocated or freed there any more\n",
-            self.number,
-            g
-        );
-    }
-
-    /// Whether the group can be used. Reads its record if it is not in memory.
+    /// Whether group `g` can be used, which is so if the AG is not bad. Reads its record if it is not
+    /// in memory.
     fn is_good(&mut self, node_store: &NodeStore, g: u64) -> Result<bool> {
+        if self.state != State::Good {
+            return Ok(false);
+        }
         let r = self.group(node_store, g).map(|_| true);
         match r {
-            Err(_) if self.state != State::Good || self.info(g).is_none_or(|i| i.bad) => Ok(false),
+            Err(_) if self.state != State::Good => Ok(false),
             r => r,
         }
     }
@@ -569,12 +544,12 @@ impl Ag {
         core::mem::take(&mut self.change)
     }
 
-    /// How many free blocks were in groups that became bad since the last call.
-    pub fn take_lost(&mut self) -> i64 {
+    /// How many free blocks became unusable since the last call.
+    pub fn take_lost(&mut self) -> u64 {
         core::mem::take(&mut self.lost)
     }
 
-    /// How many blocks were freed since the last call in groups that are bad, and stay used.
+    /// How many blocks were freed since the last call and stay used, because the AG is bad.
     pub fn take_leaked(&mut self) -> u64 {
         core::mem::take(&mut self.leaked)
     }

@@ -36,7 +36,6 @@ impl Ag {
         let from = from.min(n);
         let fits = |g: &u64| {
             self.info(*g).is_some_and(|i| match i.free {
-                _ if i.bad => false,
                 Some(free) => free >= want,
                 None => run_class(want.into()) <= self.longest,
             })
@@ -165,8 +164,7 @@ impl Ag {
                 0
             };
             if !self.is_good(node_store, c)? {
-                // The group is bad now and counts as full, so this ends.
-                continue;
+                return Ok(None);
             }
             attempt += 1;
             let longest = self.info(c).map_or(0, |i| i.longest);
