@@ -143,7 +143,8 @@ fn fill_up(disk: &MemDisk, but: Option<u64>) {
         next,
     };
     let root = new.snapshot().unwrap().write_out(&mut sink).unwrap();
-    (sb.ag_root, sb.free) = (root, free);
+    // What the deferred tree has would be free after the first commit.
+    (sb.ag_root, sb.deferred_root, sb.free) = (root, None, free);
     sb.write(&disk.device()).unwrap();
 }
 

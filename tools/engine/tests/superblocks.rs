@@ -555,7 +555,7 @@ fn a_filesystem_of_generation_1_is_mounted() {
             p.generation = 1;
         }
     }
-    one.orphan_root = None;
+    (one.orphan_root, one.deferred_root) = (None, None);
     let mut two = one.clone();
     two.generation = 2;
     let mut image = Block::zeroed().unwrap();

@@ -5,7 +5,7 @@
 use super::common::hooked::Ask;
 use kernel::prelude::Result;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Device};
+use ordofs_engine::os::{Backend, Block, Device};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -67,7 +67,7 @@ struct Sparse<F> {
     hook: F,
 }
 
-/// `disk`, with a hook that is called before each read and write.
+/// `disk`, with a hook that is called before each write, and before each read of consecutive blocks.
 pub fn sparse(disk: &MemDisk, hook: impl Fn(Ask) + Send + Sync + 'static) -> Device {
     Device::new(Sparse {
         disk: disk.clone(),
@@ -85,6 +85,10 @@ impl<F: Fn(Ask) + Send + Sync> Backend for Sparse<F> {
     fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
         (self.hook)(Ask::Read(block));
         device(|| self.disk.read(block, buf))
+    }
+    fn read_run(&self, first: u64, bufs: &mut [Block]) -> Result {
+        (self.hook)(Ask::Read(first));
+        device(|| self.disk.read_run(first, bufs))
     }
     fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
         (self.hook)(Ask::Write);
