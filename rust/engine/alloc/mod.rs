@@ -57,11 +57,12 @@
 pub mod ag;
 pub mod deferred;
 mod find;
+mod idle;
 mod records;
 mod table;
 
-pub use records::unused_ags;
 pub use crate::engine::format::bits;
+pub use records::unused_ags;
 
 use crate::engine::btree::{NodeStore, Tree, TreeId, TreeKind};
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
@@ -71,8 +72,8 @@ use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::{Map, Mutex, RwLock};
 use ag::FreedBy;
 use core::num::NonZeroU64;
+use idle::Table;
 use kernel::prelude::*;
-use table::Table;
 
 /// The identity of the AG tree.
 pub const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);

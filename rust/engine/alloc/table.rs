@@ -5,7 +5,7 @@
 //! # Model
 //!
 //! An AG enters the table when it is first used, and stays at least for as long as it has blocks in
-//! flight or changes that are not durable. Of the others, which are *idle*, [`MAX_IDLE`] stay. An AG
+//! flight or changes that are not durable. Of the others, which are *idle*, [`MAX_IDLE`](super::idle) stay. An AG
 //! that enters is not read yet; the first task that locks it reads its record. An AG with a record
 //! that cannot be read stays in the table, so that it is reported once.
 //!
@@ -27,54 +27,13 @@ use crate::engine::format::{corrupt, GROUP_BLOCKS};
 use crate::engine::invariant::{broken, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::Ordering;
-use crate::os::{Map, Mutex, Shared};
+use crate::os::{Mutex, Shared};
 use kernel::prelude::*;
 
-/// How many idle AGs stay in memory.
-pub(super) const MAX_IDLE: usize = 256;
-/// How many AGs are looked at for one that may leave when another one enters.
-const LOOK_AT: usize = 8;
-/// How many leaves of the AG tree [`Space::look_ahead`] looks into.
-const LEAVES: usize = 8;
 /// Blocks kept for files in one AG while it is in memory have fewer ids than this.
 const KEPT_IDS: u64 = 1 << 32;
-
-/// The AGs in memory, by number.
-pub(super) struct Table {
-    ags: Map<u64, Shared<Mutex<Ag>>>,
-    /// Where the search for an idle AG goes on.
-    hand: u64,
-}
-
-impl Table {
-    pub(super) const fn new() -> Self {
-        Self {
-            ags: Map::new(),
-            hand: 0,
-        }
-    }
-
-    /// Drops idle AGs as long as there are too many: looks at `look_at` of them.
-    fn trim(&mut self, look_at: usize) {
-        for _ in 0..look_at {
-            if self.ags.len() <= MAX_IDLE {
-                return;
-            }
-            let from = self.hand;
-            let next = self.ags.first_ge(from).or_else(|| self.ags.first());
-            let Some(i) = next.map(|(i, _)| i) else {
-                return;
-            };
-            self.hand = i + 1;
-            let idle = self.ags.get_mut(&i).and_then(Shared::get_mut);
-            // No task has a reference, so the lock is free.
-            let idle = idle.is_some_and(|ag| ag.try_lock().is_some_and(|ag| ag.is_idle()));
-            if idle {
-                self.ags.remove(&i);
-            }
-        }
-    }
-}
+/// How many leaves of the AG tree [`Space::look_ahead`] looks into.
+const LEAVES: usize = 8;
 
 impl Space {
     /// AG `i` in memory; it enters if it is not there.
@@ -86,7 +45,7 @@ impl Space {
         if let Some(ag) = table.ags.get(&i) {
             return Ok(ag.clone());
         }
-        table.trim(LOOK_AT);
+        table.make_room();
         let frozen = self.frozen.load(Ordering::Acquire);
         let first_id = self.kept_ids.fetch_add(KEPT_IDS, Ordering::Relaxed);
         let ag = Ag::new(i, self.ag_len(i), frozen, first_id);
@@ -145,9 +104,7 @@ impl Space {
 
     /// After a commit, which leaves many AGs idle: drops those that are too many.
     pub(super) fn trim(&self) {
-        let mut table = self.table.lock();
-        let n = table.ags.len();
-        table.trim(n);
+        self.table.lock().trim_all();
     }
 
     /// The task is the first that locks the AG since a transaction was frozen: freezes its deltas.
@@ -182,7 +139,10 @@ impl Space {
         let found = self.tree.read().get(node_store, i, &mut v);
         let (r, there) = match found {
             Ok(true) => (ag.fill(&v), true),
-            Ok(false) => (Err(corrupt("allocation group", i, "it has no record")), false),
+            Ok(false) => (
+                Err(corrupt("allocation group", i, "it has no record")),
+                false,
+            ),
             Err(e) => (Err(e), false),
         };
         match r {

@@ -24,7 +24,6 @@ use crate::engine::fs::Fs;
 use crate::engine::invariant::{broken, check, Invariant};
 use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::CommitState;
-use crate::engine::volume::mount::tree_of;
 use crate::os::Block;
 use kernel::prelude::*;
 
@@ -180,7 +179,10 @@ impl Fs {
         if last.known {
             return Ok(last);
         }
-        let tree = tree_of(DEFERRED_TREE, c.sb.deferred_root);
+        let tree = match c.sb.deferred_root {
+            Some(root) => Tree::from_ptr(DEFERRED_TREE, root),
+            None => Tree::empty(DEFERRED_TREE),
+        };
         let room = Room::from(&*c.sb);
         let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
         tree.walk_tolerant(&self.node_store, &mut |item| {

@@ -206,7 +206,12 @@ impl Ag {
 
     /// The tree of the groups was written, with its root at `root`: encodes the record of
     /// `generation`.
-    pub fn written(&mut self, generation: u64, root: Option<NodePtr>, out: &mut KVec<u8>) -> Result {
+    pub fn written(
+        &mut self,
+        generation: u64,
+        root: Option<NodePtr>,
+        out: &mut KVec<u8>,
+    ) -> Result {
         self.encode(generation, root, out)?;
         self.changed = false;
         Ok(())

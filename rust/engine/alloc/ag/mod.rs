@@ -54,7 +54,7 @@ mod search;
 use super::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
-use crate::engine::format::ag::{run_class, AgRecord, RootForm, NO_ALLOCATION, NOT_TRUSTED};
+use crate::engine::format::ag::{run_class, AgRecord, RootForm, NOT_TRUSTED, NO_ALLOCATION};
 use crate::engine::format::group::{group_len, GroupRecord};
 use crate::engine::format::{corrupt, corrupt_fmt, GROUP_BLOCKS};
 use crate::engine::invariant::{broken, check, Invariant};
@@ -302,7 +302,11 @@ impl Ag {
             let one = Info {
                 free: known.then_some(len),
                 longest: len,
-                class: if known { run_class(len.into()) } else { UNKNOWN },
+                class: if known {
+                    run_class(len.into())
+                } else {
+                    UNKNOWN
+                },
             };
             info.push(one, GFP_KERNEL)?;
         }
