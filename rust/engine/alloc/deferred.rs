@@ -110,11 +110,17 @@ pub fn shape(blocks: u64) -> Option<Shape> {
 /// How many blocks are missing, if a commit has `spare` blocks for its space trees, `need` nodes of
 /// the AG tree and of trees of groups, and `dead` blocks that have to become entries.
 pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
-    let Some(rest) = spare.checked_sub(need) else {
-        return need - spare;
-    };
-    match shape(dead + rest) {
-        Some(shape) => shape.nodes.saturating_sub(rest),
-        None => 1,
+    let have = need.max(spare);
+    let mut rest = have - need;
+    // More blocks may make more entries, and so more nodes.
+    loop {
+        let more = match shape(dead + rest) {
+            Some(shape) => shape.nodes.saturating_sub(rest),
+            None => 1,
+        };
+        if more == 0 {
+            return need + rest - spare;
+        }
+        rest += more;
     }
 }

@@ -4,8 +4,9 @@
 //! before the commit that freed them is durable, so whatever the superblock refers to is whole.
 
 use crate::bed::{mount, prepare, Base};
-use crate::explore::{holds, Rule};
+use crate::explore::{caught, holds, Rule};
 use crate::judge::{judge, Found};
+use ordofs_models::engine::mutant::Mutant;
 use shuttle::thread;
 use std::sync::Arc;
 
@@ -46,4 +47,10 @@ fn run(_: usize) {
 #[test]
 fn r7_freed_is_not_free() {
     holds(&RULE);
+}
+
+/// The blocks of the nodes of space trees, which a commit leaves to the next one, are used too early.
+#[test]
+fn mutant_r7_old_nodes_of_space_trees() {
+    caught(&RULE, "overwrite", &[Mutant::DeferredAtOnce]);
 }

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! The deferred tree: its shape, and what is in it from commit to commit.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use common::*;
+use ordofs_engine::engine::alloc::deferred::{missing, shape, DEFERRED_TREE, ENTRY, KEEP};
+use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
+use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::volume::mount::tree_of;
+use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::Shared;
+
+/// Each block is a node or an entry, and the tree can be made with so many leaves.
+#[test]
+fn every_number_of_blocks_but_one_has_a_shape() {
+    assert_eq!(shape(0).map(|s| s.nodes), Some(0));
+    assert_eq!(shape(1), None);
+    let disk = MemDisk::new(4096);
+    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), 1, 64).unwrap();
+    for blocks in (2..2000).chain([31_000, 31_111, 31_112, 31_113, 62_345, 100_000]) {
+        let s = shape(blocks).unwrap_or_else(|| panic!("{blocks} blocks"));
+        let entries = blocks - s.nodes;
+        assert!(entries >= s.leaves && entries <= 310 * s.leaves, "{blocks}");
+        let keys: Vec<u64> = (0..entries).map(|i| 7 * i + 300).collect();
+        let tree = Tree::spread(DEFERRED_TREE, &keys, &ENTRY, s.leaves as usize).unwrap();
+        assert_eq!(tree.unassigned_nodes(), s.nodes, "{blocks}");
+        assert_eq!(tree.dirty_nodes(), s.nodes, "{blocks}");
+        let mut found = Vec::new();
+        tree.walk(&store, &mut |item| {
+            if let WalkItem::Item(key, v) = item {
+                assert_eq!(v, ENTRY);
+                found.push(key);
+            }
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(found, keys, "{blocks}");
+    }
+}
+
+#[test]
+fn what_is_missing_is_enough() {
+    for need in [0, 1, 3, 400] {
+        for dead in [0, 1, 2, 310, 311, 5000] {
+            for have in 0..need + 40 {
+                let more = missing(need, have, dead);
+                assert_eq!(missing(need, have + more, dead), 0, "{need} {have} {dead}");
+            }
+        }
+    }
+}
+
+/// The entries of the newest deferred tree.
+fn entries(disk: &MemDisk) -> Vec<u64> {
+    let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
+    let mut found = Vec::new();
+    tree_of(DEFERRED_TREE, sb.deferred_root)
+        .walk(&store, &mut |item| {
+            if let WalkItem::Item(key, _) = item {
+                found.push(key);
+            }
+            Ok(())
+        })
+        .unwrap();
+    found
+}
+
+/// Many small commits neither take more and more blocks nor leave many behind, and a filesystem that
+/// comes to rest after a large one has few.
+#[test]
+fn commits_use_the_blocks_of_the_one_before() {
+    let disk = make(1 << 22);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    let mut free = 0;
+    for i in 0..200 {
+        write(&disk.device(), &fs, &f, 0, &[i]).unwrap();
+        fs.sync().unwrap();
+        fsck(&disk);
+        if i == 20 {
+            free = fs.statfs().bfree;
+        }
+    }
+    assert_eq!(fs.statfs().bfree, free);
+    assert!(entries(&disk).len() as u64 <= KEEP + 16);
+    // All groups of 16 AGs change.
+    let large = fs.create(&root, b"large", &regular()).unwrap();
+    fs.preallocate(&large, 0, 2 << 20, None).unwrap();
+    fs.sync().unwrap();
+    fs.set_size(&large, 0).unwrap();
+    fs.iput(large);
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    assert!(entries(&disk).len() as u64 <= KEEP + 16);
+    fsck(&disk);
+}
