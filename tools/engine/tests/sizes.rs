@@ -201,7 +201,9 @@ fn the_only_space_is_found_with_few_reads() {
         fs.sync().unwrap();
         let reads = reads.load(Ordering::Relaxed);
         println!("{blocks} blocks: {reads} reads, at {at:?}");
-        assert!(reads <= 40, "{blocks} blocks: {reads} reads");
+        // The search needs a few. Searches in another AG than that of the goal, and commits, also look
+        // into some leaves of the AG tree that were not read yet.
+        assert!(reads <= 64, "{blocks} blocks: {reads} reads");
         assert_eq!(at.kind, MapKind::Written);
         if let Some(but) = but {
             assert_eq!(at.phys / sb.ag_blocks, but);
