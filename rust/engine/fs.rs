@@ -244,7 +244,7 @@ impl Fs {
     /// Why the filesystem must not be made writable, if it must not.
     pub fn forbidden(&self) -> Option<MountError> {
         let given_up = || {
-            let reason = "an allocation tree is damaged; run fsck.ordofs";
+            let reason = "the AG tree is damaged; run fsck.ordofs";
             self.space
                 .given_up()
                 .then(|| MountError::new(EUCLEAN, reason))

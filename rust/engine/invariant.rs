@@ -11,7 +11,7 @@
 //!
 //! | before it is written | after it is read |
 //! |---|---|
-//! | [`Invariant::FreeCount`], by each commit | mounting compares the superblock with the allocation trees |
+//! | [`Invariant::FreeCount`], by each commit | mounting compares the superblock with the AG tree |
 //! | [`Invariant::Generation`], [`Invariant::Slot`], by each commit | `format/slots.rs` judges the other slot |
 //! | [`Invariant::LogGeneration`], by each batch | replay refuses a batch of a later transaction |
 //! | [`Invariant::LogPosition`], by each batch | replay follows positions and numbers |
@@ -36,9 +36,9 @@ pub enum Invariant {
     Ranges,
     /// A container has what its owner put there.
     Contents,
-    /// Before a superblock is written: it counts as many free blocks as the allocation trees. When the commit has
+    /// Before a superblock is written: it counts as many free blocks as the AG tree. When the commit has
     /// ended, in each allocation group: free = free on disk - busy - allocated by the running transaction - free
-    /// on disk in bad groups.
+    /// on disk in bad AGs.
     FreeCount,
     /// A transaction uses no more than it has reserved.
     Reservation,

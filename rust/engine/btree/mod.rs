@@ -25,9 +25,8 @@
 //! attempt, provided that their blocks stay allocated and no write to the device failed. After a
 //! failed write the filesystem must shut down.
 //!
-//! The write-out of an allocation tree changes that tree. So [`Tree::assign`] gives out the
-//! addresses first and is repeated until [`Tree::dirty_nodes`] is 0; only then are the tree's
-//! snapshot and write-out made.
+//! The blocks that a space tree is written to are in that tree. So a commit counts its nodes
+//! ([`Tree::unassigned_nodes`]) and takes the blocks before it writes it out.
 //!
 //! # Sums
 //!

@@ -5,7 +5,7 @@
 //! All functions run inside a transaction and under `Inode.maps`, exclusively for changes.
 //! Positions and lengths are in blocks, ranges are half-open; `start` is a file block and `phys` a
 //! disk block. A record never crosses the border of an AG, so that the blocks of a record are in
-//! one allocation tree.
+//! one AG.
 //!
 //! Tests: tools/engine/tests/state_machine.rs, bulk.rs (fragmented files), full_disk.rs, cost.rs,
 //! tools/engine/tests/memory/main.rs, tools/engine/tests/forecast/main.rs.

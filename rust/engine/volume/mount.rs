@@ -2,7 +2,7 @@
 
 //! Mounting and unmounting.
 //!
-//! Mounting chooses a superblock, loads the allocation groups unless the mount is read-only,
+//! Mounting chooses a superblock, reads the root of the AG tree unless the mount is read-only,
 //! replays the log, commits what that brought, and cleans up orphans. A superblock or log that is
 //! damaged, and not just cut off by a power cut, allows read-only mounts only, because going on
 //! from an older state would undo what was acknowledged (docs/FORMAT.md §2 and §11). Damage that
@@ -191,7 +191,7 @@ impl Fs {
         if self.read_only.load(Ordering::Acquire) || !self.mend.load(Ordering::Acquire) {
             return Ok(());
         }
-        // A mount that was read-only until now has not loaded the allocation groups.
+        // A mount that was read-only until now has not read the AG tree.
         self.space.read(&self.node_store)?;
         self.commit_upto(self.running_generation(), IfIdle::Commit)?;
         self.mend.store(false, Ordering::Release);
@@ -284,7 +284,7 @@ impl Fs {
         }
     }
 
-    /// Makes the [`Fs`] that a superblock describes. Reads the allocation groups unless the mount
+    /// Makes the [`Fs`] that a superblock describes. Reads the root of the AG tree unless the mount
     /// is read-only.
     #[inline(never)]
     pub(crate) fn from_superblock(
@@ -346,20 +346,20 @@ impl Fs {
         Ok(fs)
     }
 
-    /// Loads the allocation groups before a replay changes anything, because the space that it
+    /// Reads the root of the AG tree before a replay changes anything, because the space that it
     /// takes and frees must be accounted for. A read-only mount does without if the allocation
     /// trees are damaged, and must then stay read-only.
     pub(crate) fn read_space(&self) -> Result {
         self.give_up_space(self.space.read(&self.node_store))
     }
 
-    /// On a read-only mount, turns an error of the allocation trees into a warning, and gives up
+    /// On a read-only mount, turns an error of the AG tree into a warning, and gives up
     /// the accounting of space.
     pub(crate) fn give_up_space(&self, r: Result) -> Result {
         match r {
             Err(e) if e != ENOMEM && self.options().read_only => {
                 pr_err!(
-                    "{}: an allocation tree is damaged: the mount must stay read-only\n",
+                    "{}: the AG tree is damaged: the mount must stay read-only\n",
                     self.device_name()
                 );
                 self.space.give_up();
@@ -375,7 +375,7 @@ impl Fs {
     /// One that is damaged stays, and the others go on: its blocks stay in use, which is no reason
     /// to refuse the mount.
     pub fn clean_orphans(&self) -> Result {
-        // A mount that was read-only until now has not loaded the allocation groups.
+        // A mount that was read-only until now has not read the AG tree.
         self.space.read(&self.node_store)?;
         let (mut at, mut left) = (0, 0u64);
         let mut v = ValueBuf::new();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! Damage that no checksum gives away, and damage to the account of space: numbers that cannot be are refused with
-//! EUCLEAN; files can be read without the allocation trees, and a damaged bitmap costs its group.
+//! EUCLEAN; files can be read without the AG tree, and a damaged record costs its allocation group.
 
 mod common;
 #[path = "support/forge.rs"]
@@ -276,7 +276,7 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
 }
 
 /// A superblock with a wrong number of free blocks and the right checksum, as a bug might have left it.
-/// The allocation trees have the number, so everything works, down to a number that is much too small.
+/// The AG tree has the number, so everything works, down to a number that is much too small.
 #[test]
 fn a_wrong_count_of_free_blocks_stops_no_commit() {
     kernel::print::set_level(kernel::print::SILENT);

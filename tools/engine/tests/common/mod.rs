@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! What the tests share: a filesystem on a device in memory, writes as the glue does them, and a
-//! consistency walker that compares the allocation trees with every reference there is.
+//! consistency walker that compares the space trees with every reference there is.
 #![allow(dead_code, unused_imports)]
 
 pub mod blocks;

@@ -29,7 +29,7 @@ const BLOCKS: u64 = 1 << 17;
 /// may dirty two nodes on each.
 const ROOM: i64 = 2 * 3;
 /// Nodes that a commit may write without a reservation, out of what is kept for it: of the upper levels of the
-/// inode tree, the orphan tree and the allocation trees. In these tests there are five at most.
+/// inode tree, the orphan tree and the space trees. In these tests there are five at most.
 const UNRESERVED: u64 = 16;
 /// Names in each directory of the large filesystem.
 const NAMES: u64 = 2500;

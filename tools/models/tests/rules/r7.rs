@@ -51,6 +51,6 @@ fn r7_freed_is_not_free() {
 
 /// The blocks of the nodes of space trees, which a commit leaves to the next one, are used too early.
 #[test]
-fn mutant_r7_old_nodes_of_space_trees() {
+fn r7_mutant_is_caught() {
     caught(&RULE, "overwrite", &[Mutant::DeferredAtOnce]);
 }
