@@ -124,3 +124,51 @@ pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
         rest += more;
     }
 }
+
+/// Sorts addresses, in ascending order: a heap sort, which cannot panic and needs no memory. (The
+/// sorts of `core` panic when an order contradicts itself, and objtool warns of the code for that.)
+pub fn sort(v: &mut [u64]) {
+    let n = v.len();
+    for root in (0..n / 2).rev() {
+        sift(v, root, n);
+    }
+    for end in (1..n).rev() {
+        let (first, last) = (at(v, 0), at(v, end));
+        put(v, 0, last);
+        put(v, end, first);
+        sift(v, 0, end);
+    }
+}
+
+/// Moves element `root` down until no child of it, below `end`, is greater.
+fn sift(v: &mut [u64], mut root: usize, end: usize) {
+    let moved = at(v, root);
+    loop {
+        let left = 2 * root + 1;
+        if left >= end {
+            break;
+        }
+        let right = left + 1;
+        let child = match right < end && at(v, right) > at(v, left) {
+            true => right,
+            false => left,
+        };
+        if at(v, child) <= moved {
+            break;
+        }
+        let up = at(v, child);
+        put(v, root, up);
+        root = child;
+    }
+    put(v, root, moved);
+}
+
+fn at(v: &[u64], i: usize) -> u64 {
+    v.get(i).copied().unwrap_or(0)
+}
+
+fn put(v: &mut [u64], i: usize, value: u64) {
+    if let Some(x) = v.get_mut(i) {
+        *x = value;
+    }
+}

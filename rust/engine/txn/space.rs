@@ -17,7 +17,9 @@
 
 use super::commit::Sink;
 use crate::engine::alloc::ag::FreedBy;
-use crate::engine::alloc::deferred::{missing, shape, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE};
+use crate::engine::alloc::deferred::{
+    missing, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
+};
 use crate::engine::btree::{NodeSink, Tree, WalkItem};
 use crate::engine::format::{corrupt, Room};
 use crate::engine::fs::Fs;
@@ -70,7 +72,7 @@ impl Fs {
         if mutant::is(Mutant::DeferredForgotten) {
             dead.clear();
         }
-        spare.sort_unstable();
+        sort(&mut spare);
         let short = || broken(Invariant::NodeBlocks, format_args!("too few blocks"));
         let (for_nodes, rest) = spare.split_at_checked(need as usize).ok_or_else(short)?;
         let shape = shape((dead.len() + rest.len()) as u64).ok_or_else(short)?;
@@ -80,7 +82,7 @@ impl Fs {
         for addr in unused {
             dead.push(*addr, GFP_KERNEL)?;
         }
-        dead.sort_unstable();
+        sort(&mut dead);
         let mut given = Given {
             sink,
             given: for_nodes,
@@ -138,7 +140,7 @@ impl Fs {
             }
             if may_free && have > need + KEEP + SPARE {
                 may_free = false;
-                spare.sort_unstable();
+                sort(spare);
                 let keep = (need + SPARE) as usize;
                 let surplus = spare.get(keep..).unwrap_or(&[]);
                 self.free_deferred(surplus)?;

@@ -7,7 +7,7 @@
 mod common;
 
 use common::*;
-use ordofs_engine::engine::alloc::deferred::{missing, shape, DEFERRED_TREE, ENTRY, KEEP};
+use ordofs_engine::engine::alloc::deferred::{missing, shape, sort, DEFERRED_TREE, ENTRY, KEEP};
 use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::tree_of;
@@ -100,4 +100,21 @@ fn commits_use_the_blocks_of_the_one_before() {
     fs.unmount().unwrap();
     assert!(entries(&disk).len() as u64 <= KEEP + 16);
     fsck(&disk);
+}
+
+#[test]
+fn addresses_are_sorted() {
+    let mut x = 9u64;
+    for n in (0..40).chain([100, 1000, 5001]) {
+        let mut v: Vec<u64> = (0..n)
+            .map(|_| {
+                x = x.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                x >> 55
+            })
+            .collect();
+        let mut want = v.clone();
+        want.sort_unstable();
+        sort(&mut v);
+        assert_eq!(v, want);
+    }
 }
