@@ -59,6 +59,7 @@ use crate::engine::format::group::{group_len, GroupRecord};
 use crate::engine::format::{corrupt, corrupt_fmt, GROUP_BLOCKS};
 use crate::engine::invariant::{broken, check, Invariant};
 use crate::os::Map;
+use core::ops::Range;
 use kernel::prelude::*;
 
 /// How many idle groups of an AG stay in memory.
@@ -393,7 +394,8 @@ impl Ag {
         let by = i64::from(new) - i64::from(old);
         if self.state == State::Bad {
             self.bad_free = self.bad_free.saturating_add_signed(by);
-            self.lost = self.lost.saturating_add_signed(by);
+            // What a replay claims there was lost before.
+            self.lost += by.max(0) as u64;
             return;
         }
         self.left = self.left.saturating_add_signed(by);
@@ -401,14 +403,20 @@ impl Ag {
     }
 
     /// Sets `bits` to the used blocks of group `g` in the tree; the bits past the end of the group
-    /// are set. EUCLEAN if the record is damaged.
-    fn disk_bits(&self, node_store: &NodeStore, g: u64, bits: &mut Bits) -> Result {
+    /// are set. Returns the groups that share a record with it because they are full. EUCLEAN if the
+    /// record is damaged.
+    fn disk_bits(
+        &self,
+        node_store: &NodeStore,
+        g: u64,
+        bits: &mut Bits,
+    ) -> Result<Option<Range<u64>>> {
         let cap = self.group_len(g);
         let mut v = ValueBuf::new();
         bits.clear(0, GROUP_BLOCKS as u32);
         bits.set(cap, GROUP_BLOCKS as u32 - cap);
         let Some(key) = self.tree.find_le(node_store, g, &mut v)? else {
-            return Ok(());
+            return Ok(None);
         };
         let rec = GroupRecord::parse(self.len, key, v.as_slice()).map_err(|what| {
             corrupt_fmt(format_args!(
@@ -416,11 +424,13 @@ impl Ag {
                 self.number
             ))
         })?;
-        if g < key.saturating_add(rec.groups().into()) {
-            bits.clear(0, GROUP_BLOCKS as u32);
-            rec.load(cap, bits);
+        let end = key.saturating_add(rec.groups().into());
+        if g >= end {
+            return Ok(None);
         }
-        Ok(())
+        bits.clear(0, GROUP_BLOCKS as u32);
+        rec.load(cap, bits);
+        Ok(matches!(rec, GroupRecord::Full { .. }).then_some(key..end))
     }
 
     /// Group `g`, read from the tree if it is not in memory. If it is damaged, the AG becomes bad, and
@@ -446,7 +456,14 @@ impl Ag {
     /// Reads the used blocks of group `g`, which is not in memory, into `used`, and notes what is
     /// known from that. EUCLEAN if it contradicts what was known before.
     fn read_group(&mut self, node_store: &NodeStore, g: u64, used: &mut Bits) -> Result {
-        self.disk_bits(node_store, g, used)?;
+        let full = self.disk_bits(node_store, g, used)?;
+        // A group that is not known was never changed, so what the tree says of it is true.
+        for other in full.into_iter().flatten().filter(|other| *other != g) {
+            let info = self.info_mut(other).filter(|i| i.free.is_none());
+            if let Some(info) = info {
+                (info.free, info.longest, info.class) = (Some(0), 0, run_class(0));
+            }
+        }
         let cap = self.group_len(g);
         let free = cap - used.count_range(0, cap);
         let run = used.find_clear(0, cap, cap).map_or(0, |f| f.1);

@@ -15,7 +15,8 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::invariant::{broken, Invariant};
 use kernel::prelude::*;
 
-/// How many groups to search for a long run before taking a shorter one.
+/// How many groups with free blocks to search for a long run before taking a shorter one. Groups that
+/// turn out to be full when they are read do not count: an AG has few groups, and each is read once.
 const TRIES: usize = 8;
 /// For how many files of an AG blocks are kept. The file that asked first gives way to the next
 /// one.
@@ -153,21 +154,29 @@ impl Ag {
         let mut best: Option<Free> = None;
         let mut g = start / GROUP_BLOCKS;
         let mut attempt = 0;
+        // Only for the first group.
+        let mut offset = (start % GROUP_BLOCKS) as u32;
         while attempt < TRIES {
             // If no group has that many free blocks, one is enough.
             let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
                 break;
             };
-            let from = if attempt == 0 && c == start / GROUP_BLOCKS {
-                (start % GROUP_BLOCKS) as u32
-            } else {
-                0
+            let from = match c == start / GROUP_BLOCKS {
+                true => offset,
+                false => 0,
             };
+            offset = 0;
             if !self.is_good(node_store, c)? {
                 return Ok(None);
             }
+            g = c + 1;
+            let (free, longest) = self
+                .info(c)
+                .map_or((0, 0), |i| (i.free.unwrap_or(0), i.longest));
+            if free == 0 {
+                continue;
+            }
             attempt += 1;
-            let longest = self.info(c).map_or(0, |i| i.longest);
             if best.as_ref().is_none_or(|b| b.len < longest) {
                 let look = both.min(longest).max(1);
                 if let Some((at, len)) = self.run_in_group(c, from, want, look)? {
@@ -179,7 +188,6 @@ impl Ag {
                     }
                 }
             }
-            g = c + 1;
             need = best.as_ref().map_or(1, |b| b.len.saturating_add(1)).max(1);
             if self.candidate(g, need).is_none() {
                 break;
