@@ -76,7 +76,7 @@ pub(crate) static AG: LockClass = LockClass::new(c"ordofs_ag");
 pub(crate) static AG_TREE: LockClass = LockClass::new(c"ordofs_ag_tree");
 
 /// The ranges of allocation groups of which the records cannot be read.
-pub(crate) static AGS_UNREAD: LockClass = LockClass::new(c"ordofs_ags_unread");
+pub(crate) static AGS_LOST: LockClass = LockClass::new(c"ordofs_ags_lost");
 
 /// A shard of the node cache.
 pub(crate) static NODE_SHARD: LockClass = LockClass::new(c"ordofs_node_shard");

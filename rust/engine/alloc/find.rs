@@ -150,15 +150,19 @@ impl Space {
             node_store,
             from,
             |sums| sums.longest >= class,
-            &mut |u| self.note_unread(&u),
+            // Without memory, a later search notes it.
+            &mut |u| {
+                let _ = self.note_unread(&u);
+            },
             &mut ValueBuf::new(),
         )
     }
 
     /// Gives up the blocks kept for a file. Blocks kept in an AG that left memory are given up
-    /// already.
+    /// already. Waits for no lock, because reclaim evicts inodes: the blocks of an AG that is in use
+    /// stay kept, until those of other files take their place or nothing else is left.
     pub fn release_kept(&self, kept: Kept) {
-        self.if_in_memory(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
+        self.if_at_hand(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
     }
 
     /// Moves the next new directory or large file to another AG.

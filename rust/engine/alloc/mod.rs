@@ -104,13 +104,21 @@ pub struct Run {
     pub touched: u64,
 }
 
+/// AGs of which the records cannot be read.
+struct Lost {
+    /// The last one.
+    last: u64,
+    /// The free blocks that they have by the sums of the AG tree. They no longer count.
+    free: u64,
+}
+
 /// The space of a filesystem, in blocks.
 pub struct Space {
     table: Mutex<Table>,
     /// The AG tree. Only commits change it.
     tree: RwLock<Tree>,
-    /// The AGs of which the record cannot be read: ranges, by the first one, with the last one.
-    unread: Mutex<Map<u64, u64>>,
+    /// The AGs of which the record cannot be read: ranges that do not overlap, by the first AG.
+    lost: Mutex<Map<u64, Lost>>,
     ag_blocks: NonZeroU64,
     total: u64,
     /// Free blocks, without those that cannot be allocated because of damage.
@@ -119,7 +127,7 @@ pub struct Space {
     unreserved: AtomicI64,
     /// Blocks freed by transactions that are not durable.
     freed: AtomicI64,
-    /// Blocks that the deferred tree has and the next commit does not need.
+    /// Blocks that the deferred tree has and the next commits free.
     deferred: AtomicU64,
     /// Blocks that were freed where the account of space is damaged; they stay used.
     leaked: AtomicU64,
@@ -160,7 +168,7 @@ impl Space {
         Ok(Self {
             table: Mutex::new(&lock_class::AG_TABLE, Table::new())?,
             tree: RwLock::new(&lock_class::AG_TREE, tree)?,
-            unread: Mutex::new(&lock_class::AGS_UNREAD, Map::new())?,
+            lost: Mutex::new(&lock_class::AGS_LOST, Map::new())?,
             ag_blocks,
             total,
             free: AtomicI64::new(free as i64),
@@ -234,10 +242,10 @@ impl Space {
         self.total.saturating_sub(before).min(self.ag_blocks.get())
     }
 
-    /// (free blocks for users, blocks freed and not durably so, blocks left of the pool)
+    /// (free blocks for users, blocks that commits will free, blocks left of the pool)
     pub fn counts(&self) -> (u64, u64, u64) {
         let free = self.unreserved.load(Ordering::Relaxed);
-        let freed = self.freed.load(Ordering::Relaxed).max(0) as u64;
+        let freed = self.freed();
         let pool = (self.pool + free.min(0)).max(0) as u64;
         (free.max(0) as u64, freed, pool)
     }
@@ -250,16 +258,32 @@ impl Space {
         n.div_ceil(2) + n / 64
     }
 
-    /// The number of blocks that become free when the transactions that freed them are durable, or
-    /// that one more commit can free.
+    /// The number of blocks that become free when the transactions that freed them are durable, and of
+    /// those in the deferred tree that more commits free.
     pub fn freed(&self) -> u64 {
         let freed = self.freed.load(Ordering::Relaxed).max(0) as u64;
         freed + self.deferred()
     }
 
-    /// The number of blocks that the deferred tree has and the next commit can free.
+    /// The number of blocks that the deferred tree has and the next commits free.
     pub fn deferred(&self) -> u64 {
         self.deferred.load(Ordering::Relaxed)
+    }
+
+    /// A commit is about to free `n` blocks of the deferred tree.
+    pub fn take_deferred(&self, n: u64) {
+        let left = self.deferred().saturating_sub(n);
+        self.deferred.store(left, Ordering::Relaxed);
+    }
+
+    /// The number of blocks of each AG, but for the last one.
+    pub fn ag_blocks(&self) -> NonZeroU64 {
+        self.ag_blocks
+    }
+
+    /// `n` blocks stay used because of damage.
+    pub fn leak(&self, n: u64) {
+        self.leaked.fetch_add(n, Ordering::Relaxed);
     }
 
     /// The number of blocks that were freed where the account of space is damaged, and stay used.
@@ -375,6 +399,12 @@ impl Space {
         self.with_ag(node_store, i, |ag| ag.release_busy(node_store, off, len))?;
         self.unreserve(len);
         Ok(())
+    }
+
+    /// See [`ag::Ag::is_used`]. EUCLEAN if the range is not within one AG.
+    pub fn is_used(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<Option<bool>> {
+        let (i, off) = self.locate(block, len)?;
+        self.with_ag(node_store, i, |ag| ag.is_used(node_store, off, len))
     }
 
     /// Frees blocks in the running (or committing) transaction; see [`ag::Ag::free`]. Returns the

@@ -21,19 +21,23 @@
 //! `tools/engine/tests/impossible.rs`.
 
 use super::ag::{Ag, State};
-use super::Space;
+use super::{Lost, Space};
 use crate::engine::btree::{NodeStore, Unread, ValueBuf};
-use crate::engine::format::{corrupt, GROUP_BLOCKS};
+use crate::engine::format::ag::Sums;
+use crate::engine::format::corrupt;
 use crate::engine::invariant::{broken, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::Ordering;
-use crate::os::{Mutex, Shared};
+use crate::os::{Mutex, NoFs, Shared};
+use core::ops::RangeInclusive;
 use kernel::prelude::*;
 
 /// Blocks kept for files in one AG while it is in memory have fewer ids than this.
 const KEPT_IDS: u64 = 1 << 32;
 /// How many leaves of the AG tree [`Space::look_ahead`] looks into.
 const LEAVES: usize = 8;
+/// How often the record of an AG is read, if a read fails and a later one does not.
+const READS: usize = 3;
 
 impl Space {
     /// AG `i` in memory; it enters if it is not there.
@@ -61,6 +65,8 @@ impl Space {
         i: u64,
         f: impl FnOnce(&mut Ag) -> Result<R>,
     ) -> Result<R> {
+        // Reclaim evicts inodes, which give up their kept blocks.
+        let _nofs = NoFs::enter();
         let shared = self.enter(i)?;
         let mut ag = shared.lock();
         self.swap_deltas(&mut ag);
@@ -133,52 +139,87 @@ impl Space {
         }
     }
 
+    /// Calls `f` with AG `i` if it is in memory and no task uses it or its table. Waits for nothing.
+    pub(super) fn if_at_hand(&self, i: u64, f: impl FnOnce(&mut Ag)) {
+        let found = self.table.try_lock().and_then(|t| t.ags.get(&i).cloned());
+        let Some(shared) = found else { return };
+        let ag = shared.try_lock();
+        if let Some(mut ag) = ag {
+            f(&mut ag);
+        }
+    }
+
     /// Reads the record of AG `i`. If it is damaged or cannot be read, the AG becomes bad.
     fn load(&self, node_store: &NodeStore, i: u64, ag: &mut Ag) -> Result {
         let mut v = ValueBuf::new();
-        let found = self.tree.read().get(node_store, i, &mut v);
-        let (r, there) = match found {
-            Ok(true) => (ag.fill(&v), true),
-            Ok(false) => (
-                Err(corrupt("allocation group", i, "it has no record")),
-                false,
-            ),
-            Err(e) => (Err(e), false),
-        };
-        match r {
-            Err(e) if e == ENOMEM => return Err(e),
-            Ok(()) => return Ok(()),
-            Err(_) => ag.condemn(),
+        for _ in 0..READS {
+            let found = self.tree.read().get(node_store, i, &mut v);
+            match found {
+                Ok(true) => match ag.fill(&v) {
+                    Err(e) if e == EUCLEAN => {
+                        // The sums of the tree have what the record says, whatever is wrong with it.
+                        self.lose(i..=i, Sums::of_record(&v).free)?;
+                        ag.condemn();
+                        return Ok(());
+                    }
+                    r => return r,
+                },
+                Ok(false) => {
+                    // So the sums of the tree have nothing of it.
+                    let _ = corrupt("allocation group", i, "it has no record");
+                    ag.condemn();
+                    return Ok(());
+                }
+                Err(e) if e == ENOMEM => return Err(e),
+                Err(_) => {}
+            }
+            self.lose_under(node_store, i)?;
+            if self.is_lost(i) {
+                ag.condemn();
+                return Ok(());
+            }
+            // That could be read now.
         }
-        match there {
-            // The sums of the tree have what the record says, whatever else is wrong with it.
-            true => self.lose(free_of(&v)),
-            false => self.lose_under(node_store, i)?,
-        }
+        // It fails at one time and not at another. What is free there is not known: at most all.
+        self.lose(i..=i, self.ag_len(i))?;
+        ag.condemn();
         Ok(())
     }
 
-    /// `n` free blocks cannot be used because of damage.
-    fn lose(&self, n: u64) {
-        self.free.fetch_sub(n as i64, Ordering::Relaxed);
-        self.reserve_forced(n);
+    /// Whether the record of AG `i` could not be read.
+    fn is_lost(&self, i: u64) -> bool {
+        let lost = self.lost.lock();
+        lost.last_le(i).is_some_and(|(_, l)| l.last >= i)
+    }
+
+    /// `free` blocks in the AGs `ags` cannot be used because of damage, with those that are lost
+    /// there already. ENOMEM: nothing has changed.
+    fn lose(&self, ags: RangeInclusive<u64>, free: u64) -> Result {
+        let (first, last) = (*ags.start(), *ags.end());
+        let mut lost = self.lost.lock();
+        if lost.last_le(first).is_some_and(|(_, l)| l.last >= first) {
+            return Ok(());
+        }
+        // In this order, because this may fail.
+        lost.insert(first, Lost { last, free })?;
+        let mut before = 0u64;
+        while let Some((at, inner)) = lost.first_ge(first + 1).filter(|(at, _)| *at <= last) {
+            before = before.saturating_add(inner.free);
+            lost.remove(&at);
+        }
+        let more = free.saturating_sub(before);
+        self.free.fetch_sub(more as i64, Ordering::Relaxed);
+        self.reserve_forced(more);
+        Ok(())
     }
 
     /// The node of the AG tree with the record of AG `i` cannot be read: what its parent says is free
-    /// there is lost, once.
+    /// there is lost. Does nothing if the node can be read.
     fn lose_under(&self, node_store: &NodeStore, i: u64) -> Result {
         let mut failed = Ok(());
         let mut note = |u: Unread| {
-            if u.first_key > i || u.last_key < i {
-                return;
-            }
-            let mut known = self.unread.lock();
-            let before = known.last_le(i).is_some_and(|(_, last)| *last >= i);
-            if !before {
-                match known.insert(u.first_key, u.last_key) {
-                    Ok(_) => self.lose(u.sums.free),
-                    Err(e) => failed = Err(e),
-                }
+            if u.first_key <= i && i <= u.last_key && failed.is_ok() {
+                failed = self.note_unread(&u);
             }
         };
         // The search looks into the first node that may have the AG; all behind that fits.
@@ -190,6 +231,12 @@ impl Space {
             Err(e) if e == ENOMEM => Err(e),
             _ => Ok(()),
         }
+    }
+
+    /// What is free in a part of the AG tree that a search could not read is lost. ENOMEM: nothing
+    /// has changed.
+    pub(super) fn note_unread(&self, u: &Unread) -> Result {
+        self.lose(u.first_key..=u.last_key, u.sums.free)
     }
 
     /// Looks into the next [`LEAVES`] leaves of the AG tree that no task has looked into since the
@@ -211,8 +258,8 @@ impl Space {
                 Err(e) if e == ENOMEM => return Err(e),
                 Err(_) => {
                     self.lose_under(node_store, at)?;
-                    let unread = self.unread.lock();
-                    unread.last_le(at).map(|(_, last)| *last)
+                    let lost = self.lost.lock();
+                    lost.last_le(at).map(|(_, l)| l.last)
                 }
             };
             let next = last.map_or(u64::MAX, |last| last.max(at).saturating_add(1));
@@ -220,22 +267,4 @@ impl Space {
         }
         Ok(())
     }
-
-    /// Notes what a search could not read: see [`Space::lose_under`].
-    pub(super) fn note_unread(&self, u: &Unread) {
-        let mut known = self.unread.lock();
-        let before = known.last_le(u.first_key);
-        if before.is_none_or(|(_, last)| *last < u.first_key)
-            && known.insert(u.first_key, u.last_key).is_ok()
-        {
-            self.lose(u.sums.free);
-        }
-    }
-}
-
-/// The free blocks that a record has, by which the sums of the tree count.
-fn free_of(record: &[u8]) -> u64 {
-    crate::engine::format::ag::Sums::of_record(record)
-        .free
-        .min(GROUP_BLOCKS * 32)
 }

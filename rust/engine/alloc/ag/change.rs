@@ -6,7 +6,7 @@
 //! Tests: `tools/models/tests/rules/r7.rs`, `tools/engine/tests/state_machine.rs`,
 //! `tools/engine/tests/log_recovery.rs` (claims), `tools/engine/tests/impossible.rs` (bad groups).
 
-use super::{delta, Ag, FreedBy, Owner};
+use super::{delta, Ag, FreedBy, Owner, State};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
@@ -79,7 +79,8 @@ impl Ag {
         })
     }
 
-    /// Replay: marks those blocks of the range that are free as busy. Returns how many there were.
+    /// Replay: marks those blocks of the range that are free as busy. Returns how many there were that
+    /// counted as free: not those of a bad AG.
     pub fn claim(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result<u64> {
         let mut n = 0;
         self.parts(block, len, |ag, g, at, len| {
@@ -92,7 +93,9 @@ impl Ag {
                 }
                 at = used.next_set(from, end);
                 ag.take(node_store, g, from, at - from, Owner::Busy)?;
-                n += u64::from(at - from);
+                if ag.state == State::Good {
+                    n += u64::from(at - from);
+                }
             }
         })?;
         Ok(n)
@@ -144,6 +147,26 @@ impl Ag {
             }
             Ok(())
         })
+    }
+
+    /// Whether all blocks of the range are used; `None` if the AG is bad.
+    pub fn is_used(
+        &mut self,
+        node_store: &NodeStore,
+        block: u64,
+        len: u64,
+    ) -> Result<Option<bool>> {
+        let mut all = Some(true);
+        self.parts(block, len, |ag, g, at, n| {
+            if !ag.is_good(node_store, g)? {
+                all = None;
+                return Ok(());
+            }
+            let used = ag.group(node_store, g)?.used.count_range(at, n) == n;
+            all = all.map(|before| before && used);
+            Ok(())
+        })?;
+        Ok(all)
     }
 
     /// Frees blocks in the running or the committing transaction. They stay used until that

@@ -98,13 +98,20 @@ impl Ag {
         }
     }
 
-    /// As [`Ag::full_at`] for a neighbour. One that cannot be read is not joined with.
-    fn full_beside(&self, node_store: &NodeStore, g: Option<u64>) -> Result<Option<Full>> {
+    /// As [`Ag::full_at`] for a neighbour, of which nothing may have been read yet. If that cannot be
+    /// read, the AG becomes bad, and the records are not joined.
+    fn full_beside(&mut self, node_store: &NodeStore, g: Option<u64>) -> Result<Option<Full>> {
         let Some(g) = g else { return Ok(None) };
-        match self.full_at(node_store, g) {
-            Err(e) if e != ENOMEM => Ok(None),
-            r => r,
+        // Two full neighbours with records of their own are damage, so a read that fails once must not
+        // make them.
+        for _ in 0..2 {
+            match self.full_at(node_store, g) {
+                Err(e) if e != ENOMEM => {}
+                r => return r,
+            }
         }
+        self.condemn();
+        Ok(None)
     }
 
     /// Puts the record of group `g` with the used blocks `bits` into the tree, in the form that the
