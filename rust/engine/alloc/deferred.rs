@@ -9,7 +9,9 @@
 //! replace more nodes, and so on. Instead it writes the old addresses into a new deferred tree, and
 //! leaves these blocks in use. When the commit is durable nothing on disk refers to them, and the
 //! next commit writes its own space trees there (R7 holds: they were freed by a durable commit). What
-//! it does not need it puts into its deferred tree again, and if that is much, it frees the rest.
+//! it does not need it puts into its deferred tree again. If that is much, it frees a part: as much as
+//! it can pay for ([`affordable`]), because freeing a block changes the records of a group and of an
+//! AG, and nothing is reserved for that.
 //!
 //! So the space trees go to and fro between two sets of blocks, and a commit that changes no more
 //! groups than the one before takes no block for them from the free space.
@@ -19,15 +21,19 @@
 //! The number of nodes of the deferred tree depends on that of its entries, and the other way round,
 //! because a block that no node needs becomes an entry. [`shape`] solves that.
 //!
-//! After a mount the entries come from the disk, and nothing proves that nothing refers to them, so
-//! the first commit frees them, which checks at least that they are in use.
+//! After a mount the tree comes from the disk. It belongs to the newest generation, so its entries are
+//! as good as in a running mount, but for damage. So the first commit checks each address, as far as
+//! it can be checked: it is where nodes may be, in use, and there once. Any other stays as it is.
 //!
 //! Locks: none; the state belongs to the commit.
 //!
 //! Tests: `tools/engine/tests/deferred.rs`, `tools/engine/tests/crash.rs`, `tools/crash`.
 
+use crate::engine::alloc::ag::GROUP_NODES;
 use crate::engine::btree::{TreeId, TreeKind};
 use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
+use crate::engine::format::GROUP_BLOCKS;
+use core::num::NonZeroU64;
 use kernel::prelude::*;
 
 /// The identity of the deferred tree.
@@ -39,8 +45,12 @@ const LEAF_ENTRIES: u64 = (LEAF_SPACE / (SLOT_LEN + ENTRY.len())) as u64;
 /// How many blocks more than it needs a commit takes for its space trees when it has too few, so
 /// that the records that this changes do not make it take more.
 pub const SPARE: u64 = 16;
-/// How many entries the next commit leaves alone.
-pub const KEEP: u64 = 64;
+/// How many entries more than it needs a commit leaves in the tree: fewer are not worth the nodes that
+/// change when they are freed.
+pub const KEEP: u64 = 80;
+/// The most nodes that a commit changes in order to free entries. This bounds memory, and the number
+/// of groups that are read.
+const MOST_NODES: u64 = 2048;
 
 /// What the last commit has put into the deferred tree.
 pub struct Deferred {
@@ -62,7 +72,7 @@ impl Deferred {
         }
     }
 
-    /// How many of the entries the next commit can free.
+    /// How many of the entries the next commits free.
     pub fn surplus(&self) -> u64 {
         (self.entries.len() as u64).saturating_sub(KEEP)
     }
@@ -123,6 +133,31 @@ pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
         }
         rest += more;
     }
+}
+
+/// How many of the blocks `spare`, which are in ascending order, a commit can free, from the last one
+/// on. It needs `need` of them for nodes so far, and `dead` blocks have to become entries. The nodes
+/// that change because of the blocks that it frees must find place in the others: their number is the
+/// one that operations reserve for groups that they touch first, and some for the nodes above them.
+pub fn affordable(spare: &[u64], need: u64, dead: u64, ag_blocks: NonZeroU64) -> u64 {
+    let (mut n, mut nodes) = (0, 0);
+    let mut last = None;
+    for addr in spare.iter().rev().copied() {
+        let place = (addr / ag_blocks, addr / GROUP_BLOCKS);
+        nodes += match last {
+            Some(same) if same == place => 0,
+            Some((ag, _)) if ag == place.0 => 1,
+            _ => GROUP_NODES,
+        };
+        last = Some(place);
+        let all = nodes + nodes / 8 + SPARE;
+        let left = spare.len() as u64 - n - 1;
+        if nodes > MOST_NODES || missing(need + all, left, dead + all) > 0 {
+            break;
+        }
+        n += 1;
+    }
+    n
 }
 
 /// Sorts addresses, in ascending order: a heap sort, which cannot panic and needs no memory. (The

@@ -131,7 +131,7 @@ impl Space {
         Ok(())
     }
 
-    /// The commit is durable: the blocks that it freed may be used again (R7). The next one can free
+    /// The commit is durable: the blocks that it freed may be used again (R7). The next ones free
     /// `deferred` more.
     pub fn finish_commit(&self, node_store: &NodeStore, deferred: u64) -> Result {
         let mut n = 0;

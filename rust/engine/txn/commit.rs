@@ -161,17 +161,29 @@ impl Fs {
     /// filesystem down.
     pub fn sync(&self) -> Result {
         self.commit_all()?;
-        // A commit that has replaced many nodes of space trees leaves their blocks to the next one.
+        // A commit that has replaced many nodes of space trees leaves their blocks to the next ones.
         for _ in 0..MORE_COMMITS {
-            if self.space.deferred() == 0 || self.space.given_up() {
+            if !self.commit_deferred()? {
                 break;
             }
-            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
         }
         Ok(())
     }
 
-    /// As [`Fs::sync`], but blocks that one more commit could free may be left.
+    /// If the deferred tree has blocks to be freed: commits, which frees some of them. Returns whether
+    /// it did. Must not be called inside a transaction.
+    pub(super) fn commit_deferred(&self) -> Result<bool> {
+        if self.space.deferred() == 0
+            || self.space.given_up()
+            || self.read_only.load(Ordering::Acquire)
+        {
+            return Ok(false);
+        }
+        self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+        Ok(true)
+    }
+
+    /// As [`Fs::sync`], but blocks that more commits could free may be left.
     pub(crate) fn commit_all(&self) -> Result {
         self.commit_upto(self.running_generation(), IfIdle::Nothing)
     }
@@ -195,7 +207,7 @@ impl Fs {
         match self.log_sync(inode) {
             Ok(true) => Ok(()),
             // The log is full, or records were dropped: only a commit can make this durable.
-            Ok(false) => self.sync(),
+            Ok(false) => self.commit_all(),
             Err(e) => {
                 self.abort("cannot write the log");
                 Err(e)

@@ -53,6 +53,9 @@ use kernel::prelude::*;
 
 /// How often a reservation is tried, with a commit in between.
 const TRIES: usize = 3;
+/// How many more commits free blocks of the deferred tree before a reservation is refused. Each frees
+/// a part of what it finds, and an idle one leaves none behind, so this is not reached.
+const DRAINS: usize = 128;
 /// Nodes (of 4 KiB) reserved for the next commit at which an operation commits before it begins.
 /// This bounds memory, since changed nodes cannot be reclaimed. A touched group has 3 KiB of
 /// bitmaps in memory and one node reserved for it, so it counts here.
@@ -282,19 +285,23 @@ impl Fs {
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
     /// commit can free space. Returns what the last call returned.
     fn with_commits(&self, f: impl Fn() -> Result<bool>) -> Result<bool> {
-        for _ in 0..TRIES {
-            if f()? {
-                return Ok(true);
-            }
-            // A commit under way gives back what was reserved for it and it did not need; `sync`
+        let mut tries = 0;
+        let mut drains = 0;
+        while !f()? {
+            // A commit under way gives back what was reserved for it and it did not need; `commit_all`
             // waits for it.
             let committing = self.durable_generation() + 1 < self.running_generation();
             let for_commit = self.commit_reserved.load(Ordering::Relaxed) > 0;
-            if !committing && !for_commit && self.space.freed() == 0 {
-                break;
+            let freed = self.space.freed() > self.space.deferred();
+            if tries < TRIES && (committing || for_commit || freed) {
+                tries += 1;
+                self.commit_all()?;
+            } else if drains < DRAINS && self.commit_deferred()? {
+                drains += 1;
+            } else {
+                return Ok(false);
             }
-            self.sync()?;
         }
-        f()
+        Ok(true)
     }
 }

@@ -18,7 +18,7 @@
 use super::commit::Sink;
 use crate::engine::alloc::ag::FreedBy;
 use crate::engine::alloc::deferred::{
-    missing, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
+    affordable, missing, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
 };
 use crate::engine::btree::{NodeSink, Tree, WalkItem};
 use crate::engine::format::{corrupt, Room};
@@ -72,7 +72,9 @@ impl Fs {
         if mutant::is(Mutant::DeferredForgotten) {
             dead.clear();
         }
-        sort(&mut spare);
+        if !mutant::is(Mutant::DeferredAtOnce) {
+            sort(&mut spare);
+        }
         let short = || broken(Invariant::NodeBlocks, format_args!("too few blocks"));
         let (for_nodes, rest) = spare.split_at_checked(need as usize).ok_or_else(short)?;
         let shape = shape((dead.len() + rest.len()) as u64).ok_or_else(short)?;
@@ -126,7 +128,8 @@ impl Fs {
             c.sb.free = c.sb.free.saturating_add_signed(applied.by);
             self.space.take_dead(&self.node_store, dead)?;
             if mutant::is(Mutant::DeferredAtOnce) {
-                for addr in core::mem::replace(dead, KVVec::new()) {
+                let now = core::mem::replace(dead, KVVec::new());
+                for addr in core::mem::replace(spare, now) {
                     spare.push(addr, GFP_KERNEL)?;
                 }
             }
@@ -138,14 +141,17 @@ impl Fs {
                 }
                 continue;
             }
-            if may_free && have > need + KEEP + SPARE {
+            if may_free && have > need + KEEP {
                 may_free = false;
                 sort(spare);
-                let keep = (need + SPARE) as usize;
-                let surplus = spare.get(keep..).unwrap_or(&[]);
-                self.free_deferred(surplus)?;
+                let n = affordable(spare, need, dead.len() as u64, self.space.ag_blocks());
+                let keep = spare.len() - n as usize;
+                self.space.take_deferred(n);
+                self.free_deferred(spare.get(keep..).unwrap_or(&[]))?;
                 spare.truncate(keep);
-                continue;
+                if n > 0 {
+                    continue;
+                }
             }
             return Ok(need);
         }
@@ -175,7 +181,7 @@ impl Fs {
     }
 
     /// What the last commit has put into the deferred tree. The first commit of a mount reads the
-    /// tree, and frees its entries: only its nodes are left.
+    /// tree.
     fn take_deferred(&self, c: &mut CommitState) -> Result<Deferred> {
         let last = core::mem::replace(&mut c.deferred, Deferred::unread());
         if last.known {
@@ -185,33 +191,64 @@ impl Fs {
             Some(root) => Tree::from_ptr(DEFERRED_TREE, root),
             None => Tree::empty(DEFERRED_TREE),
         };
-        let room = Room::from(&*c.sb);
         let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
         tree.walk_tolerant(&self.node_store, &mut |item| {
             match item {
-                WalkItem::Node(n) => nodes.push(n.addr, GFP_KERNEL)?,
-                WalkItem::Item(addr, _) => match room.refuses(addr, 1) {
-                    None => entries.push(addr, GFP_KERNEL)?,
-                    Some(what) => drop(corrupt("deferred block", addr, what)),
-                },
-                WalkItem::Bad(bad) if bad.error == ENOMEM => return Err(ENOMEM),
-                WalkItem::Bad(bad) => {
-                    pr_err!(
-                        "{}: a node of the deferred tree cannot be read: its blocks stay in use until the filesystem is repaired\n",
-                        self.device_name()
-                    );
-                    if let Some(p) = bad.ptr {
-                        nodes.push(p.addr, GFP_KERNEL)?;
+                WalkItem::Node(n) => {
+                    nodes.push(n.addr, GFP_KERNEL)?;
+                    if n.addr2 != 0 {
+                        nodes.push(n.addr2, GFP_KERNEL)?;
                     }
                 }
+                WalkItem::Item(addr, v) if v == ENTRY => entries.push(addr, GFP_KERNEL)?,
+                WalkItem::Item(addr, _) => self.leave(addr, "the entry has another value"),
+                WalkItem::Bad(bad) if bad.error == ENOMEM => return Err(ENOMEM),
+                // Nothing proves that the block that the pointer names is one of the tree's.
+                WalkItem::Bad(_) => pr_err!(
+                    "{}: a node of the deferred tree cannot be read: it and the blocks that it has stay in use until the filesystem is repaired\n",
+                    self.device_name()
+                ),
             }
             Ok(())
         })?;
-        self.free_deferred(&entries)?;
+        sort(&mut nodes);
+        let room = Room::from(&*c.sb);
+        let nodes = self.reusable(&room, &nodes, &[])?;
+        let entries = self.reusable(&room, &entries, &nodes)?;
         Ok(Deferred {
             known: true,
-            entries: KVVec::new(),
+            entries,
             nodes,
         })
+    }
+
+    /// Those of the addresses `list`, which are in ascending order, that can be the deferred tree's
+    /// and are not in `other`, which is in ascending order too.
+    fn reusable(&self, room: &Room, list: &[u64], other: &[u64]) -> Result<KVVec<u64>> {
+        let mut good = KVVec::with_capacity(list.len(), GFP_KERNEL)?;
+        let mut last = None;
+        for addr in list.iter().copied() {
+            let twice = last.replace(addr) == Some(addr) || other.binary_search(&addr).is_ok();
+            let why = match room.refuses(addr, 1) {
+                Some(what) => Some(what),
+                None if twice => Some("it is there twice"),
+                None => match self.space.is_used(&self.node_store, addr, 1)? {
+                    Some(true) => None,
+                    Some(false) => Some("it is free"),
+                    None => Some("its allocation group is damaged"),
+                },
+            };
+            match why {
+                None => good.push(addr, GFP_KERNEL)?,
+                Some(what) => self.leave(addr, what),
+            }
+        }
+        Ok(good)
+    }
+
+    /// The deferred tree on disk names a block that cannot be its own: nothing is done with it.
+    fn leave(&self, addr: u64, why: &str) {
+        let _ = corrupt("deferred block", addr, why);
+        self.space.leak(1);
     }
 }

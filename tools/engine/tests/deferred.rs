@@ -4,12 +4,19 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/ags.rs"]
+mod ags;
 mod common;
+#[path = "support/counting.rs"]
+mod counting;
 
 use common::*;
+use counting::{device, peak_of, sparse};
 use ordofs_engine::engine::alloc::deferred::{missing, shape, sort, DEFERRED_TREE, ENTRY, KEEP};
 use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
+use ordofs_engine::engine::format::group::full_record;
 use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::format::GROUP_BLOCKS;
 use ordofs_engine::engine::volume::mount::tree_of;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
@@ -116,5 +123,119 @@ fn addresses_are_sorted() {
         want.sort_unstable();
         sort(&mut v);
         assert_eq!(v, want);
+    }
+}
+
+const GIB: u64 = 1 << 18;
+
+/// Makes `addrs` the entries of the deferred tree.
+fn defer(disk: &MemDisk, addrs: &[u64]) {
+    let mut sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+    let leaves = addrs.len().div_ceil(310);
+    let mut tree = Tree::spread(DEFERRED_TREE, addrs, &ENTRY, leaves).unwrap();
+    let image = disk.image();
+    let nodes = image.iter().filter(|(_, d)| d.starts_with(b"ORDN"));
+    let next = nodes.map(|(b, _)| *b).max().unwrap() + 1;
+    let mut sink = ags::Sink {
+        disk,
+        sb: &sb,
+        next,
+    };
+    sb.deferred_root = tree.snapshot().unwrap().write_out(&mut sink).unwrap();
+    sb.write(&disk.device()).unwrap();
+}
+
+/// A full device of `gib` GiB, but for the pool and `more` blocks. Most of it has no owner.
+fn full(gib: u64, more: u64) -> MemDisk {
+    let disk = device(|| MemDisk::new(gib * GIB));
+    format_on(sparse(&disk, |_| ()));
+    let pool = (gib * GIB / 64).clamp(256, 8192);
+    let groups = (pool + more).div_ceil(GROUP_BLOCKS);
+    // The space is at the end of an AG, where no superblocks are.
+    ags::rewrite(&disk, |i| {
+        let free = if i == gib - 2 { groups } else { 0 };
+        Some(ags::Ag {
+            free: free * GROUP_BLOCKS,
+            longest: free.min(1) * GROUP_BLOCKS,
+            groups: vec![(0, full_record((32 - free) as u32).to_vec())],
+        })
+    });
+    disk
+}
+
+/// A disk that is full, and a deferred tree with a block in each of 16,000 AGs. Each commit frees only
+/// what it has blocks for, in little memory, until all are free; and what statfs shows can be had.
+#[test]
+fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
+    let gib = 16_000;
+    let disk = full(gib, 0);
+    // Behind the log.
+    let addrs: Vec<u64> = (0..gib).map(|ag| ag * GIB + 10 * GROUP_BLOCKS).collect();
+    defer(&disk, &addrs);
+    let crashed = {
+        // The first commit of a mount, and a crash.
+        let fs = mount_on(sparse(&disk, |_| ()));
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        write(&disk.device(), &fs, &f, 0, &[1]).unwrap();
+        fs.sync_inode(&f).unwrap();
+        let crashed = device(|| disk.fork());
+        fs.abort("the power is cut");
+        crashed
+    };
+    let fs = mount_on(sparse(&crashed, |_| ()));
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"g", &regular()).unwrap();
+    let mut left = addrs.len();
+    for i in 0..2 {
+        let memory = peak_of(|| {
+            write(&crashed.device(), &fs, &f, 0, &[i]).unwrap();
+            fs.sync_inode(&f).unwrap();
+            fs.sync().unwrap();
+        });
+        let now = entries(&crashed).len();
+        println!("{now} entries, {} KiB", memory >> 10);
+        assert!(now < left, "{now} entries after {left}");
+        assert!(memory < 24 << 20, "{memory} bytes");
+        left = now;
+    }
+    assert!(left > 1000, "too fast to see anything: {left}");
+    let available = fs.statfs().bavail;
+    let before = entries(&crashed).len() as u64;
+    assert!(
+        available + 300 > before,
+        "{available} available, {before} entries"
+    );
+    fs.preallocate(&f, 1, available - 300, None).unwrap();
+    assert!(entries(&crashed).len() as u64 <= KEEP);
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    assert!(entries(&crashed).len() as u64 <= KEEP);
+}
+
+/// A filesystem that is idle makes no more commits, however many entries were left.
+#[test]
+fn an_idle_sync_ends() {
+    for n in 0..120 {
+        let disk = make(1 << 16);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        for i in 0..n {
+            let f = fs
+                .create(&root, format!("{i}").as_bytes(), &regular())
+                .unwrap();
+            write(&disk.device(), &fs, &f, 0, &[i]).unwrap();
+            fs.iput(f);
+        }
+        fs.sync().unwrap();
+        for _ in 0..8 {
+            fs.sync().unwrap();
+        }
+        let generation = fs.durable_generation();
+        fs.sync().unwrap();
+        assert_eq!(fs.durable_generation(), generation, "{n} files");
+        fs.iput(root);
+        fs.unmount().unwrap();
     }
 }
