@@ -8,7 +8,8 @@
 //!
 //! Locks: those of [`super`], one at a time.
 //!
-//! Tests: `tools/engine/tests/full_disk.rs`, `tools/engine/tests/sizes.rs`,
+//! Tests: `tools/engine/tests/allocation.rs`, `tools/engine/tests/full_disk.rs`,
+//! `tools/engine/tests/sizes.rs`,
 //! `tools/engine/tests/appends.rs`.
 
 use super::ag::{Ag, Kept, Owner, Wish};
