@@ -3,7 +3,9 @@
 //! The images that recipes change: small filesystems with everything in them.
 //!
 //! The first is unmounted cleanly. The second was cut off with a log behind its last commit, and with
-//! files that were deleted while they were open and truncations under way. The third is empty.
+//! files that were deleted while they were open and truncations under way. The third is empty. The
+//! fourth is larger: its AG tree has two levels, and trees of groups have nodes and records of all
+//! forms.
 //!
 //! Tests: tools/fuzz/tests/corpus.rs.
 
@@ -19,8 +21,14 @@ use ordofs_engine::os::Shared;
 
 /// Type of a FIFO.
 const S_IFIFO: u32 = 0o010000;
-/// Blocks of each image.
-pub const BLOCKS: u64 = 4096;
+/// Blocks of the small images.
+const SMALL: u64 = 4096;
+/// Blocks of the large image: 100 AGs, which need two leaves, and a short one.
+const LARGE: u64 = 100 * AG_BLOCKS + 100;
+/// Blocks of its AGs.
+const AG_BLOCKS: u64 = 1 << 15;
+/// The distance of the holes in its largest file: more than 64 of them are in each group.
+const HOLES: u64 = 110;
 /// Blocks of the file of the most extents.
 const SCATTERED: u64 = 700;
 
@@ -28,6 +36,8 @@ const SCATTERED: u64 = 700;
 pub struct Base {
     /// Its name.
     pub name: &'static str,
+    /// Its blocks.
+    pub blocks: u64,
     /// Its content.
     pub image: Image,
     /// What is where.
@@ -41,6 +51,7 @@ impl Base {
         let image = disk.image();
         Self {
             name,
+            blocks: sb.blocks,
             structure: Structure::of(&image, &sb),
             image,
         }
@@ -51,7 +62,12 @@ impl Base {
 pub fn all() -> Vec<Base> {
     os::set_clock(0);
     os::set_random(0);
-    let empty = made();
+    let empty = made(SMALL);
+    let large = made(LARGE);
+    let fs = mounted(&large);
+    scatter(&fs).expect("the free space");
+    fs.unmount().expect("a clean unmount");
+    drop(fs);
     let fs = mounted(&empty);
     let disk = empty.fork();
     drop(fs);
@@ -69,11 +85,12 @@ pub fn all() -> Vec<Base> {
         Base::of("clean", &clean),
         Base::of("cut off", &cut),
         Base::of("empty", &empty),
+        Base::of("large", &large),
     ]
 }
 
-fn made() -> MemDisk {
-    let disk = MemDisk::new(BLOCKS);
+fn made(blocks: u64) -> MemDisk {
+    let disk = MemDisk::new(blocks);
     let options = FormatOptions {
         uuid: *b"ordofs-fuzz.uuid",
         label: [0; 64],
@@ -166,6 +183,25 @@ fn fill(fs: &Shared<Fs>, disk: &MemDisk) -> Result {
         fs.iput(i);
     }
     Ok(())
+}
+
+/// Groups that are full, that have a few free runs, and that have many.
+fn scatter(fs: &Shared<Fs>) -> Result {
+    let root = fs.iget(fs.root_ino())?;
+    let file = |name: &[u8]| fs.create(&root, name, &new(S_IFREG | 0o644));
+    let full = file(b"full")?;
+    fs.preallocate(&full, 0, 5 * AG_BLOCKS, None)?;
+    let f = file(b"holes")?;
+    fs.preallocate(&f, 0, 3 * AG_BLOCKS, None)?;
+    fs.sync()?;
+    for i in 0..2 * AG_BLOCKS / HOLES {
+        fs.punch(&f, i * HOLES, 1)?;
+    }
+    fs.punch(&f, 5 * AG_BLOCKS / 2, 1)?;
+    for i in [full, f, root] {
+        fs.iput(i);
+    }
+    fs.sync()
 }
 
 /// Operations that are in the log, in batches of their own, and a few that only a commit has.

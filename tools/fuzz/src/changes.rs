@@ -29,6 +29,11 @@ impl<'a> Changes<'a> {
         }
     }
 
+    /// The blocks of the device.
+    pub fn blocks(&self) -> u64 {
+        self.base.blocks
+    }
+
     /// The blocks that the image has content in.
     pub fn image_blocks(&self) -> impl Iterator<Item = &'a u64> {
         self.base.image.keys()

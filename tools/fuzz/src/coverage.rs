@@ -23,7 +23,7 @@ fuzz_target!(|recipe: &[u8]| {
     };
     let words = c.words.join("\n");
     let begin = Instant::now();
-    let r = exercise(c.image());
+    let r = exercise(c.blocks(), c.image());
     // Wall time, so more than the CPU time that is allowed.
     assert!(begin.elapsed() < 20 * LIMIT, "{words}\nit took too long");
     if let Err(text) = r {

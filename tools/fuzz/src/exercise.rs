@@ -7,7 +7,6 @@
 //!
 //! Tests: tools/fuzz/tests/corpus.rs.
 
-use crate::base::BLOCKS;
 use crate::read::{self, Seen};
 use crate::work;
 use kernel::prelude::{EDQUOT, EFBIG, ENAMETOOLONG, ENOSPC};
@@ -61,11 +60,11 @@ fn same(a: &Image, b: &Image) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(equal)
 }
 
-/// Does everything with an image. The error says what must not be.
-pub fn exercise(image: Image) -> Result<How, String> {
+/// Does everything with an image of so many blocks. The error says what must not be.
+pub fn exercise(blocks: u64, image: Image) -> Result<How, String> {
     os::set_clock(LATER);
     os::set_random(LATER);
-    let disk = MemDisk::from_image(BLOCKS, image);
+    let disk = MemDisk::from_image(blocks, image);
     let report = checked(&disk, true);
     let clean = report.as_ref().is_ok_and(Report::is_clean);
     without_recovery(&disk, &report)?;

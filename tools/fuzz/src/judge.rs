@@ -47,7 +47,10 @@ fn cpu() -> Duration {
 /// what must not be. Panics are errors.
 pub fn judge(bases: &[Base], recipe: &[u8]) -> Option<Result<How, String>> {
     let begin = cpu();
-    let run = || Some(exercise(changes(bases, recipe)?.image()));
+    let run = || {
+        let c = changes(bases, recipe)?;
+        Some(exercise(c.blocks(), c.image()))
+    };
     let r = panic::catch_unwind(AssertUnwindSafe(run));
     let r = r.unwrap_or_else(|_| {
         let what = PANIC.with(|p| p.borrow_mut().take());

@@ -5,8 +5,8 @@
 //! # Model
 //!
 //! A *recipe* is a string of bytes, which [`mutate`] reads as a few changes to one of the [`base`]
-//! images: to fields of a superblock, of nodes and of log batches, to the items of leaves, and to
-//! pointers. Then it makes all checksums right again, from the changed node up to both copies of the
+//! images: to fields of a superblock, of nodes and of log batches, to the items of leaves, to records
+//! of space, and to pointers. Then it makes all checksums right again, from the changed node up to both copies of the
 //! superblock, so the engine cannot refuse the image for them and has to judge what it says. Some
 //! recipes damage blocks afterwards, and leave those checksums wrong.
 //!
@@ -26,7 +26,8 @@
 //! | [`changes`] | the blocks that a recipe changes |
 //! | [`leaf`] | the items of a leaf, taken apart and put together |
 //! | [`mutate`] | recipes |
-//! | [`seal`] | right checksums for changed blocks |
+//! | [`space`] | what they do to the trees of space |
+//! | [`seal`] | right checksums and sums for changed blocks |
 //! | [`exercise`] | what is done with an image |
 //! | [`read`], [`work`] | reading all of a filesystem; changing it |
 //! | [`judge`] | one recipe from bytes to a verdict; smaller recipes that fail alike |
@@ -44,6 +45,7 @@ pub mod leaf;
 pub mod mutate;
 pub mod read;
 pub mod seal;
+pub mod space;
 pub mod structure;
 pub mod work;
 

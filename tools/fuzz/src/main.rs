@@ -4,7 +4,7 @@
 
 use anyhow::{bail, Context, Result};
 use clap::{Parser, Subcommand};
-use ordofs_fuzz::base::{self, Base, BLOCKS};
+use ordofs_fuzz::base::{self, Base};
 use ordofs_fuzz::judge::{changes, judge, kind, quiet, shrink};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -175,7 +175,7 @@ fn image(bases: &[Base], recipe: PathBuf, to: PathBuf) -> Result<()> {
         println!("{w}");
     }
     let f = File::create(&to).with_context(|| to.display().to_string())?;
-    f.set_len(BLOCKS * 4096)?;
+    f.set_len(c.blocks() * 4096)?;
     for (at, b) in c.image() {
         f.write_all_at(&b[..], at * 4096)?;
     }

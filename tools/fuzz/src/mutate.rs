@@ -10,11 +10,12 @@
 use crate::base::Base;
 use crate::changes::Changes;
 use crate::leaf;
-use crate::seal;
+use crate::seal::{self, Agree};
+use crate::space;
 use crate::structure::{self, Node, Structure};
 use crate::Bytes;
 use arbitrary::{Result, Unstructured};
-use ordofs_crash::engine::format::node::{ENTRY_LEN, NODE_HEADER, SLOT_LEN};
+use ordofs_crash::engine::format::node::{NODE_HEADER, SLOT_LEN};
 
 /// How many changes a recipe makes: mostly one, because of several the first one that is noticed hides
 /// the others.
@@ -23,11 +24,16 @@ const CHANGES: [usize; 8] = [1, 1, 1, 1, 2, 2, 3, 6];
 /// Reads a recipe, and changes `base` as it says.
 pub fn mutate<'a>(base: &'a Base, u: &mut Unstructured<'_>) -> Result<Changes<'a>> {
     let mut c = Changes::new(base);
-    let agree: bool = u.arbitrary()?;
+    let agree = Agree {
+        pointers: u.arbitrary()?,
+        sums: u.ratio(3, 4)?,
+        free: u.ratio(3, 4)?,
+    };
     for _ in 0..*u.choose(&CHANGES)? {
-        match u.int_in_range(0..=9)? {
+        match u.int_in_range(0..=11)? {
             0 => superblock(&mut c, u)?,
             1 | 2 => batch(&mut c, u)?,
+            3..=5 => space::change(&mut c, u)?,
             _ => node(&mut c, u)?,
         }
         if u.is_empty() {
@@ -42,7 +48,7 @@ pub fn mutate<'a>(base: &'a Base, u: &mut Unstructured<'_>) -> Result<Changes<'a
 }
 
 /// A number that may be interesting.
-fn number(s: &Structure, u: &mut Unstructured<'_>) -> Result<u64> {
+pub(crate) fn number(s: &Structure, u: &mut Unstructured<'_>) -> Result<u64> {
     let known = |u: &mut Unstructured<'_>| u.choose(&s.numbers).copied();
     Ok(match u.int_in_range(0..=7)? {
         0 => u64::from(u.arbitrary::<u8>()?),
@@ -57,7 +63,7 @@ fn number(s: &Structure, u: &mut Unstructured<'_>) -> Result<u64> {
 }
 
 /// Changes a field of 1, 2, 4 or 8 bytes in `b[from..to]`.
-fn field(
+pub(crate) fn field(
     s: &Structure,
     u: &mut Unstructured<'_>,
     b: &mut [u8],
@@ -181,7 +187,7 @@ fn records(mut b: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Changes a node.
-fn node(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
+pub(crate) fn node(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
     let s = c.structure();
     let n = u.choose(&s.nodes)?;
     let b = c.block_mut(n.block);
@@ -233,18 +239,26 @@ fn in_leaf(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Result<St
             leaf::put(b, &items);
             format!("value {i} is value {k} of node {}", from.block)
         }
-        _ => edit_items(s, u, b)?,
+        _ => {
+            let mut items = leaf::items(b);
+            let what = edit_items(s, u, &mut items)?;
+            leaf::put(b, &items);
+            what
+        }
     })
 }
 
-/// Removes, repeats, renames, cuts or exchanges items of a leaf.
-fn edit_items(s: &Structure, u: &mut Unstructured<'_>, b: &mut Bytes) -> Result<String> {
-    let mut items = leaf::items(b);
+/// Removes, repeats, renames, cuts or exchanges items.
+pub(crate) fn edit_items(
+    s: &Structure,
+    u: &mut Unstructured<'_>,
+    items: &mut leaf::Items,
+) -> Result<String> {
     if items.is_empty() {
         return Ok("nothing".to_owned());
     }
     let i = u.choose_index(items.len())?;
-    let what = match u.int_in_range(0..=5)? {
+    Ok(match u.int_in_range(0..=5)? {
         0 => {
             items.remove(i);
             format!("item {i} removed")
@@ -279,9 +293,7 @@ fn edit_items(s: &Structure, u: &mut Unstructured<'_>, b: &mut Bytes) -> Result<
             items[i].1 = std::mem::replace(&mut items[k].1, v);
             format!("values {i} and {k} exchanged")
         }
-    };
-    leaf::put(b, &items);
-    Ok(what)
+    })
 }
 
 fn in_interior(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Result<String> {
@@ -290,7 +302,7 @@ fn in_interior(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Resul
     let i = u.choose_index(count.max(1))?;
     let other = u.choose(&s.nodes)?;
     let b = c.block_mut(n.block);
-    let size = ENTRY_LEN;
+    let size = structure::entry_len(b);
     let at = NODE_HEADER + i * size;
     Ok(match u.int_in_range(0..=5)? {
         0 => field(s, u, b, 8, NODE_HEADER)?,

@@ -4,13 +4,15 @@
 //!
 //! A node's checksum is in its header and in the pointer to it, which changes the node that points,
 //! and so on up to the superblock. Pointers that a recipe has changed beyond recognition stay as they
-//! are.
+//! are. The sums of the AG tree go the same way, if the recipe says so.
 //!
 //! Tests: tools/fuzz/tests/corpus.rs.
 
 use crate::changes::Changes;
-use crate::structure::Node;
+use crate::structure::{self, Node};
 use crate::Bytes;
+use ordofs_crash::engine::format::node::{TreeKind, NODE_HEADER, NODE_PTR_LEN};
+use ordofs_crash::engine::format::sums::Sums;
 use ordofs_crash::engine::format::superblock;
 use ordofs_crash::engine::format::{le32, NodePtr};
 use ordofs_crash::engine::log::header;
@@ -30,6 +32,31 @@ const N_LEVEL: usize = 41;
 const B_LEN: usize = 40;
 const B_OWN: usize = 56;
 
+/// Where a superblock has the number of the copy, and that of free blocks.
+const COPY: usize = 200;
+const FREE: usize = 592;
+
+/// What is made to agree, beside the checksums.
+#[derive(Clone, Copy, Debug)]
+pub struct Agree {
+    /// Pointers with generation and level in the header of their node.
+    pub pointers: bool,
+    /// Sums with the content of the child.
+    pub sums: bool,
+    /// The number of free blocks in the superblock with the sums of the AG tree.
+    pub free: bool,
+}
+
+/// The sums of a node of the AG tree.
+fn sums(b: &Bytes) -> Sums {
+    let part = |i| match structure::level(b) {
+        0 => structure::value(b, i).map(|v| Sums::of_record(&b[v])),
+        _ => Sums::decode(&b[NODE_HEADER + i * structure::entry_len(b) + 8 + NODE_PTR_LEN..]),
+    };
+    let all = (0..structure::entries(b)).filter_map(part);
+    all.fold(Sums::default(), Sums::and)
+}
+
 fn put(b: &mut [u8], at: usize, v: &[u8]) {
     if let Some(to) = b.get_mut(at..at + v.len()) {
         to.copy_from_slice(v);
@@ -43,20 +70,28 @@ fn places(b: &Bytes, ptr: &NodePtr) -> Vec<usize> {
     (0..=b.len() - IDENTITY).filter(like).collect()
 }
 
-/// Seals a node, and the pointers to it where `from` has them. `agree`: the pointers take generation and level
-/// from the header, too.
-fn node(c: &mut Changes<'_>, node: &Node, agree: bool) {
+/// Seals a node, and the pointers to it where `from` has them.
+fn node(c: &mut Changes<'_>, node: &Node, agree: Agree) {
     let b = c.block_mut(node.block);
     let sum = crc32c(0, &b[8..]);
     put(b, SUM, &sum.to_le_bytes());
     let generation: [u8; 8] = std::array::from_fn(|i| b[N_GENERATION + i]);
     let level = b[N_LEVEL];
+    let total = (structure::kind(b) == TreeKind::Ag as u8).then(|| sums(b));
     let parent = c.block_mut(node.from);
     for at in places(parent, &node.ptr) {
         put(parent, at + P_SUM, &sum.to_le_bytes());
-        if agree {
+        if agree.pointers {
             put(parent, at + P_GENERATION, &generation);
             put(parent, at + P_LEVEL, &[level]);
+        }
+        let Some(total) = total else { continue };
+        if parent.starts_with(b"OrdoFS") {
+            if agree.free {
+                put(parent, FREE, &total.free.to_le_bytes());
+            }
+        } else if agree.sums {
+            put(parent, at + NODE_PTR_LEN, &total.to_bytes());
         }
     }
 }
@@ -79,7 +114,7 @@ fn batch(c: &mut Changes<'_>, blocks: &[u64]) {
 }
 
 /// Makes the checksums of everything changed right.
-pub fn all(c: &mut Changes<'_>, agree: bool) {
+pub fn all(c: &mut Changes<'_>, agree: Agree) {
     let s = c.structure();
     for n in s.nodes.iter().rev() {
         if c.changed(n.block) {
@@ -102,6 +137,3 @@ pub fn all(c: &mut Changes<'_>, agree: bool) {
         *c.block_mut(twin) = b;
     }
 }
-
-/// Where a superblock has the number of the copy.
-const COPY: usize = 200;

@@ -10,6 +10,7 @@
 use crate::Bytes;
 use ordofs_crash::engine::format::inode::HEADER as INODE_SECTIONS;
 use ordofs_crash::engine::format::node::{TreeKind, ENTRY_LEN, NODE_HEADER, NODE_MAGIC, SLOT_LEN};
+use ordofs_crash::engine::format::sums::SUMS_LEN;
 use ordofs_crash::engine::format::{le16, le32, le64, places, NodePtr, Superblock, NODE_PTR_LEN};
 use ordofs_crash::engine::log::header;
 use ordofs_engine::os::mem::Image;
@@ -17,8 +18,12 @@ use ordofs_engine::os::mem::Image;
 const KIND: usize = 40;
 const LEVEL: usize = 41;
 const COUNT: usize = 42;
+/// Where the sections of an AG record begin.
+pub const AG_SECTIONS: usize = 32;
+/// Form of a section that is an inline tree.
+pub const INLINE: u8 = 1;
 /// Form of a section that is a pointer.
-const POINTER: u8 = 2;
+pub const POINTER: u8 = 2;
 
 /// A node.
 #[derive(Clone, Debug)]
@@ -37,6 +42,10 @@ pub struct Structure {
     pub superblocks: [u64; 2],
     /// Its generation.
     pub generation: u64,
+    /// Blocks of the filesystem, and of each AG but the last.
+    pub blocks: u64,
+    /// See `blocks`.
+    pub ag_blocks: u64,
     /// All nodes, parents before their children.
     pub nodes: Vec<Node>,
     /// The blocks of each batch of the log, in the order of their numbers.
@@ -55,9 +64,20 @@ pub fn kind(b: &Bytes) -> u8 {
     b[KIND]
 }
 
+/// Bytes of an entry of an interior node. In the AG tree they end with the sums of the child.
+pub fn entry_len(b: &Bytes) -> usize {
+    match kind(b) == TreeKind::Ag as u8 {
+        true => ENTRY_LEN + SUMS_LEN,
+        false => ENTRY_LEN,
+    }
+}
+
 /// The number of entries in a node, as many as have room.
 pub fn entries(b: &Bytes) -> usize {
-    let size = if level(b) == 0 { SLOT_LEN } else { ENTRY_LEN };
+    let size = match level(b) {
+        0 => SLOT_LEN,
+        _ => entry_len(b),
+    };
     let room = (b.len() - NODE_HEADER) / size;
     usize::from(le16(b, COUNT).unwrap_or(0)).min(room)
 }
@@ -70,25 +90,46 @@ pub fn value(b: &Bytes, i: usize) -> Option<std::ops::Range<usize>> {
     (end <= b.len()).then_some(at..end)
 }
 
+/// Where the sections of a leaf's records begin, if they have any.
+fn sections_at(b: &Bytes) -> Option<usize> {
+    match kind(b) {
+        k if k == TreeKind::Inode as u8 => Some(INODE_SECTIONS),
+        k if k == TreeKind::Ag as u8 => Some(AG_SECTIONS),
+        _ => None,
+    }
+}
+
+/// The sections of the record in `v`, from byte `start` of it on: where each begins in the record,
+/// and the length of its content.
+pub fn sections(v: &[u8], start: usize) -> Vec<(usize, usize)> {
+    let mut found = Vec::new();
+    let mut at = start;
+    while let Some(len) = le16(v, at + 2).map(usize::from) {
+        if at + 4 + len > v.len() {
+            break;
+        }
+        found.push((at, len));
+        at += 4 + len;
+    }
+    found
+}
+
 /// Where the pointers in a node are.
 fn pointers(b: &Bytes) -> Vec<usize> {
     if level(b) > 0 {
         return (0..entries(b))
-            .map(|i| NODE_HEADER + i * ENTRY_LEN + 8)
+            .map(|i| NODE_HEADER + i * entry_len(b) + 8)
             .collect();
     }
     let mut found = Vec::new();
-    if kind(b) != TreeKind::Inode as u8 {
+    let Some(start) = sections_at(b) else {
         return found;
-    }
+    };
     for v in (0..entries(b)).filter_map(|i| value(b, i)) {
-        let mut at = v.start + INODE_SECTIONS;
-        while at + 4 <= v.end {
-            let len = usize::from(le16(b, at + 2).unwrap_or(0));
-            if b[at + 1] == POINTER && len == NODE_PTR_LEN && at + 4 + len <= v.end {
-                found.push(at + 4);
+        for (at, len) in sections(&b[v.clone()], start) {
+            if b[v.start + at + 1] == POINTER && len == NODE_PTR_LEN {
+                found.push(v.start + at + 4);
             }
-            at += 4 + len;
         }
     }
     found
@@ -101,6 +142,8 @@ impl Structure {
         let mut s = Self {
             superblocks: [copy(0), copy(1)],
             generation: sb.generation,
+            blocks: sb.blocks,
+            ag_blocks: sb.ag_blocks,
             nodes: Vec::new(),
             batches: Vec::new(),
             numbers: vec![
@@ -119,10 +162,9 @@ impl Structure {
                 u64::from(NODE_MAGIC),
             ],
         };
-        let roots = [sb.inode_root, sb.orphan_root];
-        let roots = roots.iter().chain(&sb.ag_roots).chain(&sb.spare_roots);
-        for ptr in roots.flatten() {
-            s.add(image, s.superblocks[0], *ptr);
+        let roots = [sb.inode_root, sb.orphan_root, sb.ag_root, sb.deferred_root];
+        for ptr in roots.into_iter().flatten() {
+            s.add(image, s.superblocks[0], ptr);
         }
         // Grows while it is walked.
         let mut next = 0;
@@ -149,6 +191,17 @@ impl Structure {
             from,
             ptr,
         });
+    }
+
+    /// The node that points to a node; `None` if that is the superblock.
+    pub fn parent(&self, n: &Node) -> Option<&Node> {
+        self.nodes.iter().find(|p| p.block == n.from)
+    }
+
+    /// Blocks of an AG.
+    pub fn ag_len(&self, ag: u64) -> u64 {
+        let start = ag.saturating_mul(self.ag_blocks);
+        self.blocks.saturating_sub(start).min(self.ag_blocks)
     }
 
     fn find_batches(&mut self, image: &Image, sb: &Superblock) {

@@ -2,11 +2,13 @@
 
 //! The corpus, a few thousand random recipes, and what the fuzzer must notice.
 
+use ordofs_crash::engine::format::node::TreeKind;
 use ordofs_crash::engine::mutant::{self, Mutant};
 use ordofs_fuzz::base;
 use ordofs_fuzz::exercise::{exercise, How};
 use ordofs_fuzz::judge::{changes, judge};
-use std::collections::HashMap;
+use ordofs_fuzz::{leaf, structure};
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 
 /// Random recipes of each run.
@@ -22,9 +24,43 @@ fn silent() {
 fn images_without_a_change_are_in_order() {
     silent();
     for b in base::all() {
-        let r = exercise(b.image.clone());
+        let r = exercise(b.blocks, b.image.clone());
         assert_eq!(r, Ok(How::InOrder), "{}", b.name);
     }
+}
+
+/// The images have nodes of all kinds of trees, interior ones of those that grow with the device, and
+/// groups of all forms.
+#[test]
+fn the_images_have_everything() {
+    silent();
+    let (mut nodes, mut forms) = (BTreeSet::new(), BTreeSet::new());
+    for b in base::all() {
+        for n in &b.structure.nodes {
+            let data = &b.image[&n.block];
+            let (kind, level) = (structure::kind(data), structure::level(data));
+            nodes.insert((kind, level));
+            if kind == TreeKind::Groups as u8 && level == 0 {
+                forms.extend(leaf::items(data).iter().map(|(_, v)| v[0]));
+            }
+            if kind == TreeKind::Ag as u8 && level == 0 {
+                // The form of the first record of an inline tree.
+                let inline = |(_, v): (u64, Vec<u8>)| (v.get(33) == Some(&1)).then(|| v[48]);
+                forms.extend(leaf::items(data).into_iter().filter_map(inline));
+            }
+        }
+    }
+    let of = |kind, levels: u8| (0..levels).map(move |l| (kind as u8, l));
+    let mut want = BTreeSet::new();
+    want.extend(of(TreeKind::Inode, 2));
+    want.extend(of(TreeKind::Extent, 2));
+    want.extend(of(TreeKind::Dir, 2));
+    want.extend(of(TreeKind::Xattr, 2));
+    want.extend(of(TreeKind::Ag, 2));
+    want.extend(of(TreeKind::Groups, 2));
+    want.extend(of(TreeKind::Deferred, 1));
+    assert!(want.is_subset(&nodes), "{nodes:?}");
+    assert_eq!(forms.into_iter().collect::<Vec<_>>(), [1, 2, 3]);
 }
 
 #[test]
