@@ -5,7 +5,7 @@
 //!
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/log_recovery.rs`.
 
-use super::places::meets_areas;
+use super::places::{areas, meets_areas, AREA_BLOCKS};
 use super::Superblock;
 
 /// The blocks where nodes and data may be.
@@ -42,6 +42,24 @@ impl From<&Superblock> for Room {
 }
 
 impl Room {
+    /// The ranges where neither nodes nor data can be: see [`Superblock::fixed_areas`]. None if only
+    /// the size of the device is known.
+    pub fn fixed_areas(&self) -> impl Iterator<Item = (u64, u64)> {
+        let known = self.ag_blocks != 0;
+        let log = (self.log_start, self.log_end.saturating_sub(self.log_start));
+        // The prelude has another `chain`.
+        let all = Iterator::chain(
+            areas(self.blocks).map(|start| (start, AREA_BLOCKS)),
+            core::iter::once(log),
+        );
+        all.filter(move |_| known)
+    }
+
+    /// The first block of allocation group `ag`.
+    pub fn ag_start(&self, ag: u64) -> u64 {
+        ag.saturating_mul(self.ag_blocks)
+    }
+
     /// Why nodes or data cannot be in the blocks `[start, start + len)`; `None` if they can.
     pub fn refuses(&self, start: u64, len: u64) -> Option<&'static str> {
         let Some(end) = start.checked_add(len).filter(|e| *e <= self.blocks) else {

@@ -10,7 +10,7 @@ use std::fmt;
 /// The use of a block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Claim {
-    /// The start of the device: superblocks.
+    /// An area of superblocks.
     Reserved,
     /// The log area.
     Log,
@@ -25,7 +25,7 @@ pub enum Claim {
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Reserved => f.write_str("the reserved start"),
+            Self::Reserved => f.write_str("an area of superblocks"),
             Self::Log => f.write_str("the log"),
             Self::Node(id) => write!(f, "{} tree of {}", id.kind.name(), id.owner),
             Self::Deferred => f.write_str("the deferred tree"),

@@ -379,7 +379,7 @@ impl<'a> Checker<'a> {
 
     /// Claims the blocks of a node that a walk has visited.
     fn node(&mut self, n: NodeInfo, owner: Claim) {
-        // Address 0 is a leaf that is inline in an inode record.
+        // Address 0 is a leaf that is inline in the record of an inode or of an AG.
         if n.addr == 0 {
             return;
         }

@@ -75,6 +75,9 @@ impl Ag {
     /// Marks blocks as used without checking that they are free (mkfs: the reserved areas).
     pub fn reserve_fixed(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
+            if ag.groups.get(&g).is_none() {
+                ag.load_new_group(node_store, g)?;
+            }
             ag.take(node_store, g, at, n, Owner::Running)
         })
     }

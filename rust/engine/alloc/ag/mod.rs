@@ -418,19 +418,51 @@ impl Ag {
         let Some(key) = self.tree.find_le(node_store, g, &mut v)? else {
             return Ok(None);
         };
-        let rec = GroupRecord::parse(self.len, key, v.as_slice()).map_err(|what| {
+        let bad = |key: u64, what| {
             corrupt_fmt(format_args!(
                 "allocation group {}: record of group {key}: {what}",
                 self.number
             ))
-        })?;
+        };
+        let rec = GroupRecord::parse(self.len, key, &v).map_err(|what| bad(key, what))?;
         let end = key.saturating_add(rec.groups().into());
-        if g >= end {
-            return Ok(None);
+        let mut full = None;
+        if g < end {
+            bits.clear(0, GROUP_BLOCKS as u32);
+            rec.load(cap, bits);
+            full = matches!(rec, GroupRecord::Full { .. }).then_some(key..end);
         }
-        bits.clear(0, GROUP_BLOCKS as u32);
-        rec.load(cap, bits);
-        Ok(matches!(rec, GroupRecord::Full { .. }).then_some(key..end))
+        // Full groups before it may not go on behind it.
+        let Some(before) = key.checked_sub(1) else {
+            return Ok(full);
+        };
+        let Some(first) = self.tree.find_le(node_store, before, &mut v)? else {
+            return Ok(full);
+        };
+        let rec = GroupRecord::parse(self.len, first, &v).map_err(|what| bad(first, what))?;
+        match key < first.saturating_add(rec.groups().into()) {
+            true => Err(bad(key, "it is in the record before, too")),
+            false => Ok(full),
+        }
+    }
+
+    /// The blocks of superblocks and log in group `g` must be among the used blocks. EUCLEAN.
+    fn check_fixed(&self, node_store: &NodeStore, g: u64, used: &Bits) -> Result {
+        let room = node_store.space();
+        let first = room.ag_start(self.number).saturating_add(g * GROUP_BLOCKS);
+        let end = first.saturating_add(self.group_len(g).into());
+        for (start, len) in room.fixed_areas() {
+            let from = start.clamp(first, end);
+            let to = start.saturating_add(len).clamp(first, end);
+            let (at, n) = ((from - first) as u32, (to - from) as u32);
+            if used.count_range(at, n) != n {
+                return Err(corrupt_fmt(format_args!(
+                    "allocation group {}: group {g} says that blocks of superblocks or of the log are free",
+                    self.number
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Group `g`, read from the tree if it is not in memory. If it is damaged, the AG becomes bad, and
@@ -457,6 +489,7 @@ impl Ag {
     /// known from that. EUCLEAN if it contradicts what was known before.
     fn read_group(&mut self, node_store: &NodeStore, g: u64, used: &mut Bits) -> Result {
         let full = self.disk_bits(node_store, g, used)?;
+        self.check_fixed(node_store, g, used)?;
         // A group that is not known was never changed, so what the tree says of it is true.
         for other in full.into_iter().flatten().filter(|other| *other != g) {
             let info = self.info_mut(other).filter(|i| i.free.is_none());
@@ -464,6 +497,12 @@ impl Ag {
                 (info.free, info.longest, info.class) = (Some(0), 0, run_class(0));
             }
         }
+        self.note_group(g, used)
+    }
+
+    /// Notes what is known of group `g` from its used blocks. EUCLEAN if it contradicts what was
+    /// known before.
+    fn note_group(&mut self, g: u64, used: &Bits) -> Result {
         let cap = self.group_len(g);
         let free = cap - used.count_range(0, cap);
         let run = used.find_clear(0, cap, cap).map_or(0, |f| f.1);
@@ -504,6 +543,18 @@ impl Ag {
     fn load_group(&mut self, node_store: &NodeStore, g: u64) -> Result {
         let mut used = Bits::zeroed()?;
         self.read_group(node_store, g, &mut used)?;
+        self.add_group(g, used)
+    }
+
+    /// As [`Self::load_group`], in a new filesystem: the fixed areas are not in use yet.
+    fn load_new_group(&mut self, node_store: &NodeStore, g: u64) -> Result {
+        let mut used = Bits::zeroed()?;
+        self.disk_bits(node_store, g, &mut used)?;
+        self.note_group(g, &used)?;
+        self.add_group(g, used)
+    }
+
+    fn add_group(&mut self, g: u64, used: Bits) -> Result {
         self.groups.insert(
             g,
             Group {
