@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Small trees, stored inside an inode record.
+//! Small trees, stored inside the record of an inode or of an AG.
 //!
 //! | offset | size | field |
 //! |---|---|---|

@@ -73,7 +73,6 @@ pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
 pub use commit::{NodeSink, Snapshot};
 pub use node::{Link, Node};
 pub use reads::Reads;
-#[allow(unused_imports)] // Until the allocator searches.
 pub use search::Unread;
 pub use store::NodeStore;
 #[allow(unused_imports)] // Only the tools walk trees.

@@ -565,7 +565,17 @@ fn check_leaf(p: &Page, nr: usize) -> core::result::Result<(), &'static str> {
         }
         end = off;
     }
-    Ok(())
+    match is_zero(p, slots_end, end) {
+        true => Ok(()),
+        false => Err("the space between slots and values is in use"),
+    }
+}
+
+/// Whether the bytes `[from, to)` are zero.
+fn is_zero(p: &Page, from: usize, to: usize) -> bool {
+    // Without a branch for each byte.
+    let some = p.get(from..to).map(|z| z.iter().fold(0, |all, b| all | b));
+    some.is_none_or(|all| all == 0)
 }
 
 /// Checks the layout of an interior node with `nr` children, and its pointers.
@@ -597,7 +607,10 @@ fn check_interior(
             return Err("child is newer than its parent");
         }
     }
-    Ok(())
+    match is_zero(p, NODE_HEADER + nr * stride, BLOCK_SIZE) {
+        true => Ok(()),
+        false => Err("the space behind the entries is in use"),
+    }
 }
 
 /// The sums of a node of a tree with sums, from its image.

@@ -18,7 +18,7 @@
 //! A free run ends at the border of its group. The class of the longest run may be too high, never
 //! too low: to lower it, the allocator would have to read all groups of the AG.
 //!
-//! An AG without a tree of groups is free as a whole.
+//! An AG without a tree of groups is free as a whole, so the class of its longest run is known.
 //!
 //! Tests: `tools/engine/tests/space_records.rs`.
 
@@ -139,26 +139,29 @@ impl<'a> AgRecord<'a> {
     /// What cannot be true of the fields, and of fields and sections together.
     fn contradiction(&self, ag_len: u64, v: &[u8]) -> Option<&'static str> {
         let free = u64::from(self.free);
+        let most = run_class(free.min(GROUP_BLOCKS));
         let zero = |from, to| {
             v.get(from..to)
                 .is_some_and(|z: &[u8]| z.iter().all(|b| *b == 0))
         };
         Some(if free > ag_len {
             "more free blocks than blocks"
-        } else if self.longest > run_class(free.min(GROUP_BLOCKS))
-            || (self.longest == 0) != (free == 0)
-        {
+        } else if self.longest > most || (self.longest == 0) != (free == 0) {
             "impossible longest free run"
         } else if self.flags & !(NO_ALLOCATION | NEVER_USED | NOT_TRUSTED) != 0 {
             "unknown flags"
         } else if self.groups.is_empty() != (free == ag_len) {
             "the number of free blocks does not fit the tree of the groups"
+        } else if self.groups.is_empty() && self.longest != most {
+            "the longest free run does not fit the number of free blocks"
         } else if self.flags & NEVER_USED != 0 && free != ag_len {
             "blocks are in use, but it was never used"
         } else if !zero(6, 8) || !zero(O_SLOTS, 12) {
             "pairs of groups are not supported"
         } else if self.generation == 0 {
             "no commit wrote it"
+        } else if matches!(self.groups, RootForm::Ptr(p) if p.generation > self.generation) {
+            "the tree of the groups is newer than the record"
         } else if !zero(12, 16) || !zero(24, HEADER) {
             "reserved bytes are not zero"
         } else {

@@ -95,6 +95,8 @@ const CRC32C: u8 = 1;
 
 pub(super) const NOT_OURS: &str = "there is no OrdoFS superblock";
 
+const UNFINISHED: &str = "an unfinished layout of version 2, which is not read any more";
+
 const O_VERSION: usize = 8;
 const O_SHIFT: usize = 12;
 const O_COMPAT: usize = 16;
@@ -339,6 +341,10 @@ impl Superblock {
         }
         if le32(b, O_SHIFT) != Some(BLOCK_SHIFT) {
             return Err(refuse(EINVAL, "unsupported block size"));
+        }
+        // Before there was an AG tree, the number of AGs followed from the size alone.
+        if b.get(O_AG_LOG2) == Some(&0) {
+            return Err(refuse(EINVAL, UNFINISHED));
         }
         let sums = b.get(O_DATA_CSUM..END_0);
         if sums != Some(&[CRC32C, CRC32C, 1]) {

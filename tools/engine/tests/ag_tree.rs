@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! A tree with sums: searches by them against a model, through commits, failed commits and reloads;
-//! how much a search reads; sums that are wrong.
+//! how much a search reads; sums that are wrong; and lies in which everything is right but the
+//! content.
 
 mod trees;
 
@@ -285,6 +286,145 @@ fn wrong_sums_are_damage() {
         let tree = Tree::from_ptr(AGS, NodePtr { crc, ..root });
         assert_eq!(tree.contains(&store(&w.disk, 64), 0).unwrap_err(), EUCLEAN);
     }
+}
+
+/// The nodes of a tree, by their addresses: the pointer, and the node and the entry that it is in.
+struct Nodes(BTreeMap<u64, (NodePtr, Option<(u64, usize)>)>);
+
+impl Nodes {
+    fn of(w: &World) -> Self {
+        let root = w.durable.0.unwrap();
+        let mut all = BTreeMap::from([(root.addr, (root, None))]);
+        let mut next = vec![root];
+        while let Some(ptr) = next.pop() {
+            let b = node(w, ptr.addr);
+            let n = usize::from(u16::from_le_bytes([b[42], b[43]]));
+            for i in (0..n).filter(|_| ptr.level > 0) {
+                let kid = NodePtr::decode(&b[64 + 56 * i + 8..][..32]).unwrap();
+                all.insert(kid.addr, (kid, Some((ptr.addr, i))));
+                next.push(kid);
+            }
+        }
+        Self(all)
+    }
+
+    /// Writes node `addr` with the content `b`, and lets all above it agree: checksums, and also sums if
+    /// `sums`. Returns the pointer to the root.
+    fn forge(&self, w: &World, addr: u64, mut b: Block, sums: bool) -> NodePtr {
+        let (mut ptr, mut parent) = self.0[&addr];
+        loop {
+            let total = total(&b);
+            ptr.crc = rewrite(w, ptr.addr, &mut b);
+            let Some((above, i)) = parent else { return ptr };
+            b = node(w, above);
+            let at = 64 + 56 * i;
+            b[at + 8..at + 40].copy_from_slice(&ptr.to_bytes());
+            if sums {
+                b[at + 40..at + 56].copy_from_slice(&total.to_bytes());
+            }
+            (ptr, parent) = self.0[&above];
+        }
+    }
+}
+
+/// The sums of a node, by its bytes, as far as they make sense.
+fn total(b: &[u8; 4096]) -> Sums {
+    let u16_at = |at: usize| usize::from(u16::from_le_bytes([b[at], b[at + 1]]));
+    let n = u16_at(42).min(330);
+    let part = |i: usize| match b[41] {
+        0 => {
+            let slot = 64 + 12 * i;
+            let at = u16_at(slot + 8);
+            b.get(at..at + u16_at(slot + 10)).map(Sums::of_record)
+        }
+        _ => b.get(64 + 56 * i + 40..).and_then(Sums::decode),
+    };
+    (0..n).filter_map(part).fold(Sums::default(), Sums::and)
+}
+
+/// In a tree of three levels, wrong sums in the root of a child with right ones.
+#[test]
+fn a_lie_above_right_sums_is_found() {
+    let w = of_ags(20_000);
+    let root = w.durable.0.unwrap();
+    assert_eq!(root.level, 2);
+    let nodes = Nodes::of(&w);
+    for at in [40, 46, 47, 48, 55] {
+        let mut b = node(&w, root.addr);
+        // The second child of the root.
+        b[64 + 56 + at] ^= 4;
+        let first = u64::from_le_bytes(b[64 + 56..][..8].try_into().unwrap());
+        let lie = nodes.forge(&w, root.addr, b, true);
+        let tree = Tree::from_ptr(AGS, lie);
+        let st = store(&w.disk, 64);
+        assert_eq!(tree.contains(&st, first).unwrap_err(), EUCLEAN);
+        assert!(tree.contains(&st, first - 1).unwrap());
+        let good = nodes.0[&root.addr].0;
+        let mut b = node(&w, root.addr);
+        b[64 + 56 + at] ^= 4;
+        assert_eq!(rewrite(&w, root.addr, &mut b), good.crc);
+    }
+}
+
+/// A lie of which checksums and sums are right up to the root: a node of any level, leaves and records
+/// included. Nothing panics, and a search believes the records.
+#[test]
+fn consistent_lies_never_panic() {
+    let w = of_ags(20_000);
+    let nodes = Nodes::of(&w);
+    let addresses: Vec<u64> = nodes.0.keys().copied().collect();
+    let mut rng = Rng::with_seed(10);
+    let (mut accepted, mut levels) = (0, [0; 3]);
+    for round in 0..4_000 {
+        // Leaves are most; one of three times it is another.
+        let addr = loop {
+            let addr = addresses[rng.usize(..addresses.len())];
+            if round % 3 > 0 || nodes.0[&addr].0.level > 0 {
+                break addr;
+            }
+        };
+        levels[usize::from(nodes.0[&addr].0.level)] += 1;
+        let good = node(&w, addr);
+        let disk = w.disk.fork();
+        let mut lie = node(&w, addr);
+        for _ in 0..=rng.u32(..2) {
+            let at = match rng.u32(..4) {
+                0 => 40 + rng.usize(..8),
+                // Slots or entries, values.
+                1 => 64 + rng.usize(..4000),
+                2 => 64 + rng.usize(..300),
+                _ => 4096 - 32 * (1 + rng.usize(..80)) + rng.usize(..12),
+            };
+            lie[at] = rng.u8(..);
+        }
+        let root = nodes.forge(&w, addr, lie, rng.u32(..4) > 0);
+        let mut tree = Tree::from_ptr(AGS, root);
+        let st = store(&w.disk, 256);
+        let mut v = ValueBuf::new();
+        let free = rng.u64(..1 << 20);
+        let mut unread = 0;
+        let found = tree.first_where(
+            &st,
+            rng.u64(..20_000),
+            |s| s.free > free,
+            &mut |_| unread += 1,
+            &mut v,
+        );
+        if matches!(found, Ok(Some(_))) {
+            accepted += 1;
+            assert!(Sums::of_record(&v).free > free);
+        }
+        let _ = tree.sums(&st);
+        let key = rng.u64(..20_000);
+        let _ = tree.insert(&st, key, &random_record(&mut rng));
+        let _ = tree.remove(&st, rng.u64(..20_000));
+        let _ = tree.sums(&st);
+        drop((tree, st));
+        nodes.forge(&w, addr, good, true);
+        assert!(round % 500 > 0 || disk.image() == w.disk.image());
+    }
+    assert!(accepted > 400, "{accepted}");
+    assert!(levels.iter().all(|n| *n > 10), "{levels:?}");
 }
 
 /// A leaf that cannot be read costs a search the AGs in it, and nothing else.

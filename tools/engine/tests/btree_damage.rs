@@ -111,6 +111,57 @@ fn damaged_leaves_do_no_harm() {
     assert!(accepted > 0);
 }
 
+/// Space that is not in use is zero: in a leaf between slots and values, in an interior node behind
+/// the entries.
+#[test]
+fn unused_space_must_be_zero() {
+    let mut w = World::new(256);
+    for k in 0..60u64 {
+        w.insert(k, &value(k, 200));
+    }
+    w.commit();
+    let root = w.durable.0.unwrap();
+    assert_eq!(root.level, 1);
+    let (_, nodes) = content(&w.tree, &w.st);
+    let leaf = *nodes.iter().find(|n| **n != root.addr).unwrap();
+    let read = |addr| {
+        let mut b = Block::zeroed().unwrap();
+        w.disk.device().read(addr, &mut b).unwrap();
+        b
+    };
+    let (inner, b) = (read(root.addr), read(leaf));
+    let entries = usize::from(u16::from_le_bytes([inner[42], inner[43]]));
+    let items = usize::from(u16::from_le_bytes([b[42], b[43]]));
+    let last = 64 + 12 * (items - 1);
+    let values = usize::from(u16::from_le_bytes([b[last + 8], b[last + 9]]));
+    assert!(last + 12 + 2 < values);
+    // The leaf by itself, because the root does not have its new checksum.
+    let of_leaf = NodePtr {
+        addr: leaf,
+        addr2: 0,
+        generation: u64::from_le_bytes(b[24..32].try_into().unwrap()),
+        crc: 0,
+        level: 0,
+    };
+    let end = 64 + 40 * entries;
+    for (ptr, from, to) in [(of_leaf, last + 12, values), (root, end, 4096)] {
+        for at in [from, (from + to) / 2, to - 1] {
+            let disk = w.disk.fork();
+            let mut b = read(ptr.addr);
+            assert_eq!(b[at], 0);
+            for byte in [0, 0x40] {
+                b[at] = byte;
+                let crc = crc32c(0, &b[8..]);
+                b[4..8].copy_from_slice(&crc.to_le_bytes());
+                disk.device().write(&[(ptr.addr, &b)]).unwrap();
+                let tree = Tree::from_ptr(ID, NodePtr { crc, ..ptr });
+                let r = tree.contains(&store(&disk, 64), 0);
+                assert_eq!(r.is_ok(), byte == 0, "level {}, byte {at}", ptr.level);
+            }
+        }
+    }
+}
+
 /// A second copy is used when the first is bad.
 #[test]
 fn a_second_copy_stands_in_for_a_damaged_node() {

@@ -302,6 +302,23 @@ fn format_1_is_refused_by_name() {
     assert!(refused.reason.contains("version 1"), "{}", refused.reason);
 }
 
+/// Neither is one of an earlier layout of this version, which had no AG tree.
+#[test]
+fn an_unfinished_layout_is_refused_by_name() {
+    let disk = MemDisk::new(BLOCKS);
+    let mut b = block(&sample(5));
+    b[520] = 0;
+    // The roots of its AGs.
+    b[2048..2052].fill(7);
+    reseal(&mut b);
+    disk.device().write(&[(slot(5, 0, BLOCKS), &b)]).unwrap();
+    let before = disk.image();
+    let refused = Superblock::read(&disk.device()).err().unwrap();
+    assert_eq!(refused.error, EINVAL);
+    assert!(refused.reason.contains("unfinished"), "{}", refused.reason);
+    assert!(disk.image() == before);
+}
+
 #[test]
 fn fixed_areas_lie_apart_at_every_size() {
     let sizes = (12..49).flat_map(|n| [(1u64 << n) - 1, 1 << n, (1 << n) + 300, 3 << n >> 1]);

@@ -89,6 +89,9 @@ fn an_impossible_ag_record_is_refused() {
         AgRecord::parse(AG, &v).err().map(|f| f.to_string())
     };
     assert_eq!(refused(&|_| ()), None);
+    // The tree may be as new as the record.
+    let same = |v: &mut Vec<u8>| v[16..24].copy_from_slice(&9u64.to_le_bytes());
+    assert_eq!(refused(&same), None);
     let changes: &[(&dyn Fn(&mut Vec<u8>), &str)] = &[
         (&|v| v.truncate(31), "cut off"),
         (&|v| v.clear(), "cut off"),
@@ -109,6 +112,10 @@ fn an_impossible_ag_record_is_refused() {
         (&|v| v[33] = 3, "form"),
         (&|v| v[34] = 31, "section 1"),
         (&|v| v[36..44].fill(0), "root pointer"),
+        (
+            &|v| v[16..24].copy_from_slice(&8u64.to_le_bytes()),
+            "newer than the record",
+        ),
         (&|v| v.truncate(32), "does not fit"),
         (&|v| v.truncate(33), "cut off"),
         (&|v| v.extend([0x90, 0, 0, 0]), "twice"),
@@ -124,6 +131,15 @@ fn an_impossible_ag_record_is_refused() {
         ..AgRecord::unused(AG, 1)
     };
     assert!(AgRecord::parse(AG, &ag_bytes(&all_free)).is_err());
+    // The longest run of a free AG follows from its length.
+    for len in [1, 100, 8191, 8192, 8193, AG] {
+        let good = AgRecord::unused(len, 1);
+        for longest in 0..=15 {
+            let rec = AgRecord { longest, ..good };
+            let accepted = AgRecord::parse(len, &ag_bytes(&rec)).is_ok();
+            assert_eq!(accepted, longest == good.longest, "{len} {longest}");
+        }
+    }
 }
 
 #[test]
@@ -431,18 +447,36 @@ fn every_flipped_bit_shows() {
         v
     };
     let good = AgRecord::parse(AG, &ag).unwrap();
+    let mut accepted = Vec::new();
     for bit in 0..8 * ag.len() {
         let v = flipped(&ag, bit);
-        assert!(AgRecord::parse(AG, &v).ok() != Some(good), "bit {bit}");
+        let read = AgRecord::parse(AG, &v).ok();
+        assert!(read != Some(good), "bit {bit}");
+        accepted.extend(read.map(|_| bit));
     }
-    for g in &groups {
+    // What can also be true: numbers of free blocks, classes up to that of a group, flags, generations,
+    // the items of the tree, and sections that are kept. All else is refused.
+    let can = |bit: &usize| match bit / 8 {
+        0..=4 => true,
+        5 => [1, 4].contains(&(1 << (bit % 8))),
+        16..=23 => true,
+        // The items of the inline tree, and what a section has that is kept.
+        36..=40 => true,
+        41.. => true,
+        _ => false,
+    };
+    let wrong: Vec<&usize> = accepted.iter().filter(|b| !can(b)).collect();
+    assert_eq!(wrong, [&0; 0]);
+    // Of full groups the number can be another one, and of runs the start. All else changes the number of
+    // free blocks.
+    let can: [fn(usize) -> bool; 3] = [|at| at == 1, |at| at >= 16 && at % 4 < 2, |_| false];
+    for (g, can) in groups.iter().zip(can) {
         let good = GroupRecord::parse(AG, 4, g).unwrap();
         for bit in 0..8 * g.len() {
             let v = flipped(g, bit);
-            assert!(
-                GroupRecord::parse(AG, 4, &v).ok() != Some(good),
-                "bit {bit}"
-            );
+            let read = GroupRecord::parse(AG, 4, &v).ok();
+            assert!(read != Some(good), "bit {bit}");
+            assert!(read.is_none() || can(bit / 8), "bit {bit}: {read:?}");
         }
     }
 }

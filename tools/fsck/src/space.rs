@@ -161,7 +161,7 @@ impl Checker<'_> {
         };
         self.generation(&place, rec.generation);
         if rec.flags & !NEVER_USED != 0 {
-            self.note_flags(&place, rec.flags);
+            self.flags(&place, rec.flags);
         }
         let id = TreeId::new(TreeKind::Groups, index);
         let tree = match rec.groups {
@@ -199,13 +199,20 @@ impl Checker<'_> {
         free
     }
 
-    fn note_flags(&mut self, place: &str, flags: u8) {
+    /// Space that the filesystem counts and cannot use is a problem.
+    fn flags(&mut self, place: &str, flags: u8) {
         for (flag, what) in [
-            (NO_ALLOCATION, "nothing is allocated in it"),
-            (NOT_TRUSTED, "it is marked as not to be trusted"),
+            (
+                NO_ALLOCATION,
+                "it is marked: nothing is to be allocated in it",
+            ),
+            (
+                NOT_TRUSTED,
+                "it is marked: its groups are not to be trusted",
+            ),
         ] {
             if flags & flag != 0 {
-                self.report.notes.push(format!("{place}: {what}"));
+                self.problem(place, what);
             }
         }
     }

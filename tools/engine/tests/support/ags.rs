@@ -85,7 +85,7 @@ pub fn rewrite(disk: &MemDisk, f: impl Fn(u64) -> Option<Ag>) {
                 longest: run_class(ag.longest),
                 flags: 0,
                 groups: root,
-                ..AgRecord::unused(len, 1)
+                ..AgRecord::unused(len, sb.generation)
             };
             let mut v = kernel::prelude::KVec::new();
             rec.encode(&mut v)?;
