@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocation groups that are nearly full: their first groups of blocks are in use, so a search reads
-//! many before it finds one with a free block.
+//! Allocation groups that are nearly full, so that a search reads many groups of blocks before it finds a
+//! free one; damaged ones, and what is counted as free then; and many at once.
 //!
 //! The devices are empty ones of which the AG records are changed. Most of the blocks have no owner, so
 //! fsck has nothing to say of them.
@@ -15,21 +15,23 @@ mod common;
 mod counting;
 
 use ags::{rewrite, Ag};
-use common::hooked::Ask;
+use common::hooked::{hooked, Ask};
 use common::{format_on, mount, regular, write};
-use counting::{device, sparse};
-use kernel::prelude::Result;
+use counting::{device, peak_of, sparse};
+use kernel::prelude::{Result, EIO};
 use ordofs_engine::engine::alloc::ag::Owner;
 use ordofs_engine::engine::alloc::{Space, AG_TREE};
-use ordofs_engine::engine::btree::NodeStore;
+use ordofs_engine::engine::btree::{NodeStore, WalkItem};
+use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::group::{encode, full_record, Form};
 use ordofs_engine::engine::format::{bits::Bits, Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::volume::mount::tree_of;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::Shared;
+use ordofs_engine::os::{Device, Shared};
+use std::collections::BTreeMap;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 const GIB: u64 = 1 << 18;
 const GROUPS: u64 = 32;
@@ -50,7 +52,6 @@ struct Opened {
 }
 
 fn open(disk: &MemDisk) -> Opened {
-    let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
     let reads = Arc::<AtomicU64>::default();
     let seen = reads.clone();
     let dev = sparse(disk, move |ask| {
@@ -58,6 +59,34 @@ fn open(disk: &MemDisk) -> Opened {
             seen.fetch_add(1, Ordering::Relaxed);
         }
     });
+    Opened {
+        reads,
+        ..open_on(disk, dev)
+    }
+}
+
+/// `disk`, of which the blocks in `bad` cannot be read, each so often.
+fn failing(disk: &MemDisk, bad: &Arc<Mutex<BTreeMap<u64, u32>>>) -> Opened {
+    let bad = bad.clone();
+    let dev = hooked(disk, move |ask| {
+        let mut bad = bad.lock().unwrap();
+        match ask {
+            Ask::Read(block) => match bad.get_mut(&block).filter(|n| **n > 0) {
+                Some(n) => {
+                    *n -= 1;
+                    Err(EIO)
+                }
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        }
+    });
+    open_on(disk, dev)
+}
+
+fn open_on(disk: &MemDisk, dev: Device) -> Opened {
+    let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+    let reads = Arc::default();
     let store = NodeStore::new(Shared::new(dev).unwrap(), sb.node_id, 4096).unwrap();
     let tree = tree_of(AG_TREE, sb.ag_root);
     let ag_blocks = NonZeroU64::new(sb.ag_blocks).unwrap();
@@ -71,6 +100,20 @@ fn open(disk: &MemDisk) -> Opened {
 }
 
 impl Opened {
+    /// The number of free blocks.
+    fn free(&self) -> u64 {
+        let (free, freed, pool) = self.space.counts();
+        free + freed + pool
+    }
+
+    /// Allocates a block in AG `ag` or behind it. Returns its AG.
+    fn take_in(&self, ag: u64) -> u64 {
+        self.space.reserve_forced(1);
+        let goal = Some(ag * GIB);
+        let run = self.space.alloc(&self.store, 1, goal, Owner::Busy);
+        run.unwrap().start / GIB
+    }
+
     /// Allocates up to `want` blocks. Returns the first, and how many there are.
     fn take(&self, want: u64) -> Result<(u64, u64)> {
         self.space.reserve_forced(want);
@@ -176,4 +219,137 @@ fn a_commit_finds_the_last_blocks() {
     }
     fs.iput(root);
     fs.unmount().unwrap();
+}
+
+/// The nodes of the AG tree at `level`: the address, the first AG under it, and the free blocks there.
+fn ag_nodes(disk: &MemDisk, level: u8) -> Vec<(u64, u64, u64)> {
+    let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
+    let mut found: Vec<(u64, u64, u64)> = Vec::new();
+    let mut fresh = false;
+    tree_of(AG_TREE, sb.ag_root)
+        .walk(&store, &mut |item| {
+            match item {
+                WalkItem::Node(n) if n.level == level => {
+                    found.push((n.addr, 0, 0));
+                    fresh = true;
+                }
+                WalkItem::Item(ag, v) => {
+                    let last = found.last_mut().unwrap();
+                    if core::mem::take(&mut fresh) {
+                        last.1 = ag;
+                    }
+                    let len = sb.ag_len(ag as u32);
+                    last.2 += u64::from(AgRecord::decode(ag, len, v)?.free);
+                }
+                _ => {}
+            }
+            Ok(())
+        })
+        .unwrap();
+    found
+}
+
+fn empty(gib: u64) -> MemDisk {
+    let disk = device(|| MemDisk::new(gib * GIB));
+    format_on(sparse(&disk, |_| ()));
+    disk
+}
+
+/// A node of the AG tree that cannot be read once costs nothing; one that never can be read costs what is
+/// free under it, once, also if its parent cannot be read later.
+#[test]
+fn what_cannot_be_read_is_lost_once() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = empty(9000);
+    let leaves = ag_nodes(&disk, 0);
+    let parents = ag_nodes(&disk, 1);
+    let (parent, first, under_parent) = parents[1];
+    let (leaf, ag, under_leaf) = *leaves.iter().find(|l| l.1 > first).unwrap();
+    // The root has no free blocks of its own, so these are not all.
+    assert!(ag_nodes(&disk, 2).len() == 1 && under_leaf < under_parent);
+    let bad = Arc::default();
+    let o = failing(&disk, &bad);
+    bad.lock().unwrap().insert(leaf, 1);
+    let free = o.free();
+    assert_eq!(o.take_in(ag), ag);
+    assert_eq!(o.free(), free - 1);
+    let bad = Arc::default();
+    let o = failing(&disk, &bad);
+    bad.lock().unwrap().insert(leaf, u32::MAX);
+    let free = o.free();
+    for i in 0..3 {
+        assert_ne!(o.take_in(ag + i), ag + i);
+    }
+    assert_eq!(o.free(), free - 3 - under_leaf);
+    o.store.shrink(u64::MAX);
+    bad.lock().unwrap().insert(parent, u32::MAX);
+    for i in 0..3 {
+        assert_ne!(o.take_in(first + i), first + i);
+        assert_ne!(o.take_in(ag + 3 + i), ag + 3 + i);
+    }
+    assert_eq!(o.free(), free - 9 - under_parent);
+}
+
+/// Blocks that a replay claims in an AG that is damaged were lost with it.
+#[test]
+fn a_claim_in_a_damaged_allocation_group_is_not_counted_twice() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let mut bits = Bits::zeroed().unwrap();
+    bits.set(0, GROUP_BLOCKS as u32);
+    (0..40).for_each(|i| bits.clear(2 * i, 1));
+    let mut record = kernel::prelude::KVec::new();
+    encode(&bits, GROUP_BLOCKS as u32, &mut record).unwrap();
+    let disk = made(16, || Ag {
+        free: 40 * GROUPS,
+        longest: 1,
+        groups: (0..GROUPS).map(|g| (g, record.to_vec())).collect(),
+    });
+    let image = disk.image();
+    let of_groups = |owner: u64| {
+        let leaf = move |d: &[u8]| {
+            d.starts_with(b"ORDN") && d[40] == 7 && d[41] == 0 && d[32..40] == owner.to_le_bytes()
+        };
+        let found = image.iter().filter(move |(_, d)| leaf(&d[..]));
+        found.map(|(b, _)| *b).collect::<Vec<u64>>()
+    };
+    let leaves = of_groups(3);
+    assert!(leaves.len() > 1, "{leaves:?}");
+    let bad: Arc<Mutex<BTreeMap<u64, u32>>> = Arc::default();
+    let o = failing(&disk, &bad);
+    assert_eq!(o.take_in(3), 3);
+    let free = o.free();
+    bad.lock()
+        .unwrap()
+        .extend(leaves.iter().map(|b| (*b, u32::MAX)));
+    o.store.shrink(u64::MAX);
+    // The first group is in memory, and the last one is not.
+    assert!(o
+        .space
+        .claim(&o.store, 3 * GIB + 31 * GROUP_BLOCKS, 1)
+        .is_err());
+    let lost = 40 * GROUPS - 1;
+    assert_eq!(o.free(), free - lost);
+    o.space.claim(&o.store, 3 * GIB, 20).unwrap();
+    assert_eq!(o.free(), free - lost);
+}
+
+/// AGs that nothing uses leave memory.
+#[test]
+fn idle_allocation_groups_leave_memory() {
+    let ags = 4000;
+    let disk = empty(ags);
+    let o = open(&disk);
+    let memory = peak_of(|| {
+        for i in 0..ags {
+            o.space.reserve_forced(1);
+            let goal = Some(i * GIB + 5 * GROUP_BLOCKS);
+            let run = o.space.alloc(&o.store, 1, goal, Owner::Busy).unwrap();
+            assert_eq!(run.start / GIB, i);
+            o.space.release_busy(&o.store, run.start, 1).unwrap();
+        }
+    });
+    println!("{} AGs, {} KiB", o.space.ags_in_memory(), memory >> 10);
+    assert!(o.space.ags_in_memory() <= 257);
+    assert!(memory < 8 << 20, "{memory} bytes");
 }

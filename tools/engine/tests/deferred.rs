@@ -214,28 +214,97 @@ fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
     assert!(entries(&crashed).len() as u64 <= KEEP);
 }
 
-/// A filesystem that is idle makes no more commits, however many entries were left.
+/// A filesystem that is idle makes no more commits, however many entries the last one has left.
 #[test]
 fn an_idle_sync_ends() {
-    for n in 0..120 {
-        let disk = make(1 << 16);
-        let fs = mount(&disk);
-        let root = fs.iget(fs.root_ino()).unwrap();
-        for i in 0..n {
-            let f = fs
-                .create(&root, format!("{i}").as_bytes(), &regular())
-                .unwrap();
-            write(&disk.device(), &fs, &f, 0, &[i]).unwrap();
-            fs.iput(f);
-        }
-        fs.sync().unwrap();
-        for _ in 0..8 {
+    let disk = make(1 << 21);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    let groups = 240;
+    fs.preallocate(&f, 0, groups * GROUP_BLOCKS, None).unwrap();
+    // So many free runs that each group has a bitmap.
+    for g in 0..groups {
+        (0..66).for_each(|i| fs.punch(&f, g * GROUP_BLOCKS + 2 * i, 1).unwrap());
+    }
+    fs.sync().unwrap();
+    // Commits that write more and more nodes.
+    for n in (20..groups).step_by(2) {
+        (0..n).for_each(|g| fs.punch(&f, g * GROUP_BLOCKS + 1000 + 2 * n, 1).unwrap());
+        for _ in 0..4 {
             fs.sync().unwrap();
         }
         let generation = fs.durable_generation();
         fs.sync().unwrap();
-        assert_eq!(fs.durable_generation(), generation, "{n} files");
-        fs.iput(root);
-        fs.unmount().unwrap();
+        assert_eq!(fs.durable_generation(), generation, "{n} groups");
+    }
+    fs.iput(f);
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
+}
+
+/// Entries and nodes of the deferred tree that cannot be the tree's are left alone.
+#[test]
+fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 16);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&dev, &fs, &f, 0, &[1, 2, 3]).unwrap();
+    fs.sync().unwrap();
+    let data = fs.map_read(&f, 0, 3).unwrap().phys;
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    let sb = Superblock::read(&dev).unwrap_or_else(|r| panic!("{}", r.reason));
+    let twin = 16384 + 200;
+    let free = 60_000;
+    let forged = [200, sb.log_start + 5, twin, free];
+    // Each by itself, as an entry and as a node that cannot be read.
+    for (i, addr) in forged.into_iter().chain([data]).enumerate() {
+        for node in [false, true] {
+            // That it is in use proves nothing; and no pointer leads to the first superblocks.
+            if (addr == data && !node) || (addr < 256 && node) {
+                continue;
+            }
+            let disk = disk.fork();
+            match node {
+                false => defer(&disk, &[addr]),
+                true => {
+                    let mut sb =
+                        Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
+                    let mut root = sb.deferred_root.unwrap_or(sb.ag_root.unwrap());
+                    root.addr = addr;
+                    sb.deferred_root = Some(root);
+                    sb.write(&disk.device()).unwrap();
+                }
+            }
+            let before = disk.image().get(&addr).map(|d| d.to_vec());
+            let dev = disk.device();
+            let fs = mount(&disk);
+            let root = fs.iget(fs.root_ino()).unwrap();
+            let f = fs
+                .iget(fs.lookup(&root, b"f").unwrap().unwrap().ino)
+                .unwrap();
+            for n in 0..8 {
+                write(&dev, &fs, &f, 10 + n, &[n]).unwrap();
+                fs.sync().unwrap();
+                let is_log = addr == forged[1];
+                let now = disk.image().get(&addr).map(|d| d.to_vec());
+                let node_there = now.as_ref().is_some_and(|d| d.starts_with(b"ORDN"));
+                assert!(!node_there, "{i} {node}: a node at {addr}");
+                assert!(
+                    is_log || addr == free || now == before,
+                    "{i} {node}: {addr} has changed"
+                );
+            }
+            assert_eq!(read(&dev, &fs, &f, 0), Ok(Some(1)));
+            fs.iput(f);
+            fs.iput(root);
+            fs.unmount().unwrap();
+        }
     }
 }

@@ -163,3 +163,57 @@ fn every_other_file_removed_makes_room_for_a_large_one() {
     fs.unmount().unwrap();
     fsck(&disk);
 }
+
+/// Many threads at once on a disk with little space: nothing but ENOSPC happens, and the counts are right
+/// afterwards.
+#[test]
+fn many_threads_share_the_last_blocks() {
+    for blocks in [4096, 20_000] {
+        let disk = make(blocks);
+        let fs = mount(&disk);
+        let file = create(&fs, b"big").unwrap();
+        fs.preallocate(&file, 0, fs.statfs().bavail - 600, None)
+            .unwrap();
+        fs.sync().unwrap();
+        std::thread::scope(|scope| {
+            for t in 0..64u64 {
+                let (fs, disk) = (&fs, &disk);
+                scope.spawn(move || {
+                    let dev = disk.device();
+                    let mut rng = fastrand::Rng::with_seed(t);
+                    let may_fail = |r: Result| match r {
+                        Ok(()) => {}
+                        Err(e) => assert_eq!(e, ENOSPC, "thread {t}"),
+                    };
+                    for i in 0..30 {
+                        let name = format!("{t}-{i}");
+                        let f = match create(fs, name.as_bytes()) {
+                            Ok(f) => f,
+                            Err(e) => {
+                                assert_eq!(e, ENOSPC);
+                                continue;
+                            }
+                        };
+                        let n = rng.u64(1..24);
+                        match rng.u64(..3) {
+                            0 => may_fail(fs.preallocate(&f, 0, n, None)),
+                            _ => may_fail((0..n).try_for_each(|b| write(&dev, fs, &f, b, &[t]))),
+                        }
+                        match rng.u64(..8) {
+                            0 => fs.sync().unwrap(),
+                            1 => fs.sync_inode(&f).unwrap(),
+                            _ => {}
+                        }
+                        match rng.bool() {
+                            true => remove(fs, name.as_bytes(), f),
+                            false => fs.iput(f),
+                        }
+                    }
+                });
+            }
+        });
+        fs.iput(file);
+        at_rest(&disk, &fs);
+        fs.unmount().unwrap();
+    }
+}

@@ -54,7 +54,6 @@ pub fn device<R>(f: impl FnOnce() -> R) -> R {
 
 /// The most bytes that were in use while `f` ran, more than before. Tests that ask for it must not
 /// run beside each other.
-#[allow(dead_code)]
 pub fn peak_of(f: impl FnOnce()) -> i64 {
     let before = LIVE.load(Ordering::Relaxed);
     PEAK.store(before, Ordering::Relaxed);
