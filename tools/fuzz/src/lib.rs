@@ -26,6 +26,7 @@
 //! | [`changes`] | the blocks that a recipe changes |
 //! | [`leaf`] | the items of a leaf, taken apart and put together |
 //! | [`mutate`] | recipes |
+//! | [`edit`] | changes of bytes and of items |
 //! | [`space`] | what they do to the trees of space |
 //! | [`seal`] | right checksums and sums for changed blocks |
 //! | [`exercise`] | what is done with an image |
@@ -39,6 +40,7 @@
 
 pub mod base;
 pub mod changes;
+pub mod edit;
 pub mod exercise;
 pub mod judge;
 pub mod leaf;

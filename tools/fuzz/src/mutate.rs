@@ -9,10 +9,11 @@
 
 use crate::base::Base;
 use crate::changes::Changes;
+use crate::edit::{edit_items, field};
 use crate::leaf;
 use crate::seal::{self, Agree};
 use crate::space;
-use crate::structure::{self, Node, Structure};
+use crate::structure::{self, Node};
 use crate::Bytes;
 use arbitrary::{Result, Unstructured};
 use ordofs_crash::engine::format::node::{NODE_HEADER, SLOT_LEN};
@@ -33,7 +34,7 @@ pub fn mutate<'a>(base: &'a Base, u: &mut Unstructured<'_>) -> Result<Changes<'a
         match u.int_in_range(0..=11)? {
             0 => superblock(&mut c, u)?,
             1 | 2 => batch(&mut c, u)?,
-            3..=5 => space::change(&mut c, u)?,
+            3..=5 if space::change(&mut c, u)? => {}
             _ => node(&mut c, u)?,
         }
         if u.is_empty() {
@@ -45,51 +46,6 @@ pub fn mutate<'a>(base: &'a Base, u: &mut Unstructured<'_>) -> Result<Changes<'a
         damage(&mut c, u)?;
     }
     Ok(c)
-}
-
-/// A number that may be interesting.
-pub(crate) fn number(s: &Structure, u: &mut Unstructured<'_>) -> Result<u64> {
-    let known = |u: &mut Unstructured<'_>| u.choose(&s.numbers).copied();
-    Ok(match u.int_in_range(0..=7)? {
-        0 => u64::from(u.arbitrary::<u8>()?),
-        1 => 1 << u.int_in_range(0..=63)?,
-        2 => (1 << u.int_in_range(0..=63)?) - 1,
-        3 => !u64::from(u.arbitrary::<u8>()?),
-        4 => known(u)?,
-        5 => known(u)?.wrapping_add_signed(u.int_in_range(-3..=3)?),
-        6 => u.arbitrary()?,
-        _ => u64::from(u.arbitrary::<u16>()?),
-    })
-}
-
-/// Changes a field of 1, 2, 4 or 8 bytes in `b[from..to]`.
-pub(crate) fn field(
-    s: &Structure,
-    u: &mut Unstructured<'_>,
-    b: &mut [u8],
-    from: usize,
-    to: usize,
-) -> Result<String> {
-    let to = to.min(b.len());
-    let width = 1usize << u.int_in_range(0..=3)?;
-    if from + width > to {
-        return Ok("nothing".to_owned());
-    }
-    let mut at = u.int_in_range(from..=to - width)?;
-    // Three of four fields are aligned to the beginning of their record.
-    if u.ratio(3, 4)? {
-        at -= (at - from) % width;
-    }
-    let mut bytes = [0; 8];
-    bytes[..width].copy_from_slice(&b[at..at + width]);
-    let old = u64::from_le_bytes(bytes);
-    let new = match u.int_in_range(0..=3)? {
-        0 => old.wrapping_add_signed(u.int_in_range(-16..=16)?),
-        1 => old ^ (1 << u.int_in_range(0..=8 * width - 1)?),
-        _ => number(s, u)?,
-    };
-    b[at..at + width].copy_from_slice(&new.to_le_bytes()[..width]);
-    Ok(format!("bytes {at}+{width}: {old:#x} to {new:#x}"))
 }
 
 /// Changes a superblock: both copies will say the same.
@@ -187,7 +143,7 @@ fn records(mut b: &[u8]) -> Vec<Vec<u8>> {
 }
 
 /// Changes a node.
-pub(crate) fn node(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
+fn node(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
     let s = c.structure();
     let n = u.choose(&s.nodes)?;
     let b = c.block_mut(n.block);
@@ -244,54 +200,6 @@ fn in_leaf(c: &mut Changes<'_>, n: &Node, u: &mut Unstructured<'_>) -> Result<St
             let what = edit_items(s, u, &mut items)?;
             leaf::put(b, &items);
             what
-        }
-    })
-}
-
-/// Removes, repeats, renames, cuts or exchanges items.
-pub(crate) fn edit_items(
-    s: &Structure,
-    u: &mut Unstructured<'_>,
-    items: &mut leaf::Items,
-) -> Result<String> {
-    if items.is_empty() {
-        return Ok("nothing".to_owned());
-    }
-    let i = u.choose_index(items.len())?;
-    Ok(match u.int_in_range(0..=5)? {
-        0 => {
-            items.remove(i);
-            format!("item {i} removed")
-        }
-        1 => {
-            let key = number(s, u)?;
-            let item = (key, items[i].1.clone());
-            items.push(item);
-            items.sort_unstable_by_key(|(k, _)| *k);
-            items.dedup_by_key(|(k, _)| *k);
-            format!("item {i} again, with key {key:#x}")
-        }
-        2 => {
-            let by = u.int_in_range(-2..=2)?;
-            items[i].0 = items[i].0.wrapping_add_signed(by);
-            format!("key of item {i} {by:+}")
-        }
-        3 => {
-            let len = u.int_in_range(0..=items[i].1.len())?;
-            items[i].1.truncate(len);
-            format!("value {i} cut to {len}")
-        }
-        4 => {
-            let more = u.int_in_range(1..=64)?;
-            let len = (items[i].1.len() + more).min(1280);
-            items[i].1.resize(len, 0);
-            format!("value {i} extended to {len}")
-        }
-        _ => {
-            let k = u.choose_index(items.len())?;
-            let v = items[i].1.clone();
-            items[i].1 = std::mem::replace(&mut items[k].1, v);
-            format!("values {i} and {k} exchanged")
         }
     })
 }

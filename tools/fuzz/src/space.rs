@@ -9,8 +9,8 @@
 //! Tests: tools/fuzz/tests/corpus.rs.
 
 use crate::changes::Changes;
+use crate::edit::{edit_items, field, number};
 use crate::leaf::{self, Items};
-use crate::mutate::{edit_items, field, node, number};
 use crate::structure::{self, Node, Structure, AG_SECTIONS, INLINE, POINTER};
 use crate::Bytes;
 use arbitrary::{Result, Unstructured};
@@ -29,8 +29,8 @@ const HEAD: usize = 16;
 /// The kinds of the trees of space.
 const KINDS: [TreeKind; 3] = [TreeKind::Ag, TreeKind::Groups, TreeKind::Deferred];
 
-/// Changes a leaf of the trees of space.
-pub fn change(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
+/// Changes a leaf of the trees of space. False if there is none of the kind that was chosen.
+pub fn change(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<bool> {
     let s = c.structure();
     let want = *u.choose(&KINDS)? as u8;
     let of_kind = |n: &&Node| {
@@ -39,12 +39,12 @@ pub fn change(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
     };
     let all: Vec<&Node> = s.nodes.iter().filter(of_kind).collect();
     if all.is_empty() {
-        return node(c, u);
+        return Ok(false);
     }
     let n = *u.choose(&all)?;
     let mut items = leaf::items(c.block(n.block));
     if items.is_empty() {
-        return node(c, u);
+        return Ok(false);
     }
     let i = u.choose_index(items.len())?;
     let what = match want {
@@ -55,7 +55,7 @@ pub fn change(c: &mut Changes<'_>, u: &mut Unstructured<'_>) -> Result<()> {
     leaf::put(c.block_mut(n.block), &items);
     c.words
         .push(format!("leaf {} of kind {want}, item {i}: {what}", n.block));
-    Ok(())
+    Ok(true)
 }
 
 /// Changes the record of an AG.
