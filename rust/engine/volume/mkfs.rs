@@ -23,6 +23,10 @@ use kernel::prelude::*;
 /// Inode number of the root directory.
 pub const ROOT_INO: u64 = 2;
 
+/// The most blocks of a filesystem that can be made: 1 PiB. The AG tree is in memory until the first
+/// commit, at about 50 MB for this size.
+const MOST_BLOCKS: u64 = 1 << 38;
+
 /// What the caller of [`format()`] may choose.
 pub struct FormatOptions {
     /// UUID.
@@ -58,6 +62,10 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     }
     if total > crate::engine::format::MAX_BLOCKS {
         return Err(MountError::new(EFBIG, "too large"));
+    }
+    if total > MOST_BLOCKS {
+        let reason = "too large: mkfs makes filesystems of up to 1 PiB so far";
+        return Err(MountError::new(EFBIG, reason));
     }
     if dev.readonly() {
         return Err(MountError::new(EROFS, "the device is read-only"));

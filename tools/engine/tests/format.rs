@@ -2,10 +2,11 @@
 
 //! Superblocks: what is written is read, what is damaged is refused with a reason, the newest wins.
 
-use kernel::prelude::{EINVAL, EUCLEAN};
+use kernel::prelude::{EFBIG, EINVAL, EUCLEAN};
 use ordofs_engine::engine::format::places::{areas, log_place, slot, AREA_BLOCKS};
 use ordofs_engine::engine::format::superblock::{ag_geometry, seal, SPARE_ROOTS};
 use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_BLOCKS, MIN_BLOCKS};
+use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Time};
 
@@ -317,6 +318,22 @@ fn an_unfinished_layout_is_refused_by_name() {
     assert_eq!(refused.error, EINVAL);
     assert!(refused.reason.contains("unfinished"), "{}", refused.reason);
     assert!(disk.image() == before);
+}
+
+/// What mkfs cannot make yet it refuses, and writes nothing.
+#[test]
+fn more_than_a_pebibyte_is_not_made() {
+    let disk = MemDisk::new((1 << 38) + 1);
+    let options = FormatOptions {
+        uuid: [7; 16],
+        label: [0; 64],
+        blocks: 0,
+        root_owner: (0, 0),
+    };
+    let refused = format(disk.device(), &options).err().unwrap();
+    assert_eq!(refused.error, EFBIG);
+    assert!(refused.reason.contains("1 PiB"), "{}", refused.reason);
+    assert!(disk.image().is_empty());
 }
 
 #[test]
