@@ -183,8 +183,9 @@ impl Fs {
         Ok(true)
     }
 
-    /// As [`Fs::sync`], but blocks that more commits could free may be left.
-    pub(crate) fn commit_all(&self) -> Result {
+    /// As [`Fs::sync`], but blocks that more commits could free may be left, and if nothing is dirty,
+    /// nothing is written.
+    pub fn commit_all(&self) -> Result {
         self.commit_upto(self.running_generation(), IfIdle::Nothing)
     }
 

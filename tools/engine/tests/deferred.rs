@@ -214,6 +214,31 @@ fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
     assert!(entries(&crashed).len() as u64 <= KEEP);
 }
 
+/// What a sync does on a frozen filesystem: with nothing dirty it writes nothing, whatever the deferred
+/// tree has.
+#[test]
+fn a_commit_of_what_is_dirty_frees_no_entries_alone() {
+    let gib = 1_000;
+    let disk = full(gib, 0);
+    let addrs: Vec<u64> = (0..gib).map(|ag| ag * GIB + 10 * GROUP_BLOCKS).collect();
+    defer(&disk, &addrs);
+    let fs = mount_on(sparse(&disk, |_| ()));
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&disk.device(), &fs, &f, 0, &[1]).unwrap();
+    fs.sync().unwrap();
+    let left = entries(&disk).len() as u64;
+    assert!(left > 2 * KEEP, "too fast to see anything: {left}");
+    let generation = fs.durable_generation();
+    fs.commit_all().unwrap();
+    assert_eq!(fs.durable_generation(), generation);
+    fs.sync().unwrap();
+    assert!(fs.durable_generation() > generation);
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().unwrap();
+}
+
 /// A filesystem that is idle makes no more commits, however many entries the last one has left.
 #[test]
 fn an_idle_sync_ends() {
