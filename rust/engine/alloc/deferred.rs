@@ -23,7 +23,8 @@
 //!
 //! After a mount the tree comes from the disk. It belongs to the newest generation, so its entries are
 //! as good as in a running mount, but for damage. So the first commit checks each address, as far as
-//! it can be checked: it is where nodes may be, in use, and there once. Any other stays as it is.
+//! it can be checked: it is where nodes may be, in use, and there once. Any other stays as it is. An
+//! entry in a bad AG cannot be checked, and stays an entry ([`Deferred::held`]).
 //!
 //! Locks: none; the state belongs to the commit.
 //!
@@ -60,6 +61,9 @@ pub struct Deferred {
     pub entries: KVVec<u64>,
     /// The addresses of its nodes.
     pub nodes: KVVec<u64>,
+    /// More entries: blocks in bad AGs, of which it is not known whether they are in use. They stay in
+    /// the tree, for a mount that can read these AGs.
+    pub held: KVVec<u64>,
 }
 
 impl Deferred {
@@ -69,6 +73,7 @@ impl Deferred {
             known: false,
             entries: KVVec::new(),
             nodes: KVVec::new(),
+            held: KVVec::new(),
         }
     }
 

@@ -6,9 +6,10 @@
 //! The blocks for the nodes of these trees are taken before the nodes are written, because taking
 //! them changes records. Most come from the last commit's deferred tree, and change none. If they
 //! are not enough, the commit takes more, some of them in reserve, and puts the records that this
-//! changed into the trees once more. So the records are put there twice at most, unless the free
-//! space is so scattered that the reserve does not do. It ends in any case, because a record that is
-//! put there again replaces itself.
+//! changed into the trees once more. If they are more than enough, it frees some, once, and puts the
+//! records that this changed into the trees. So the records are put there three times at most, unless
+//! the free space is so scattered that the reserve does not do. It ends in any case, because a record
+//! that is put there again replaces itself.
 //!
 //! Locks: the commit mutex is held; those of [`crate::engine::alloc`], one at a time.
 //!
@@ -28,6 +29,9 @@ use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::CommitState;
 use crate::os::Block;
 use kernel::prelude::*;
+
+/// How often the deferred tree is read, if reads fail.
+const WALKS: usize = 3;
 
 /// Gives nodes the addresses that were taken for them.
 struct Given<'a, 'b, 'c> {
@@ -66,8 +70,10 @@ impl Fs {
         let Deferred {
             entries: mut spare,
             nodes: mut dead,
+            held,
             ..
         } = self.take_deferred(c)?;
+        append(&mut dead, &held)?;
         let need = self.settle(c, sink, &mut spare, &mut dead)?;
         if mutant::is(Mutant::DeferredForgotten) {
             dead.clear();
@@ -80,10 +86,7 @@ impl Fs {
         let shape = shape((dead.len() + rest.len()) as u64).ok_or_else(short)?;
         let parts = rest.split_at_checked(shape.nodes as usize);
         let (for_deferred, unused) = parts.ok_or_else(short)?;
-        dead.reserve(unused.len(), GFP_KERNEL)?;
-        for addr in unused {
-            dead.push(*addr, GFP_KERNEL)?;
-        }
+        append(&mut dead, unused)?;
         sort(&mut dead);
         let mut given = Given {
             sink,
@@ -100,14 +103,17 @@ impl Fs {
             left == 0,
             format_args!("{left} blocks for nodes of the space trees are left"),
         )?;
-        let mut nodes = KVVec::new();
-        for addr in for_deferred {
-            nodes.push(*addr, GFP_KERNEL)?;
+        let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
+        append(&mut nodes, for_deferred)?;
+        // Both are in ascending order.
+        for addr in dead.iter().filter(|a| held.binary_search(a).is_err()) {
+            entries.push(*addr, GFP_KERNEL)?;
         }
         c.deferred = Deferred {
             known: true,
-            entries: dead,
+            entries,
             nodes,
+            held,
         };
         Ok(())
     }
@@ -191,56 +197,78 @@ impl Fs {
             Some(root) => Tree::from_ptr(DEFERRED_TREE, root),
             None => Tree::empty(DEFERRED_TREE),
         };
-        let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
-        tree.walk_tolerant(&self.node_store, &mut |item| {
-            match item {
-                WalkItem::Node(n) => {
-                    nodes.push(n.addr, GFP_KERNEL)?;
-                    if n.addr2 != 0 {
-                        nodes.push(n.addr2, GFP_KERNEL)?;
+        let mut attempt = 1;
+        let (entries, mut nodes) = loop {
+            let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
+            let (mut bad, mut again) = (0u64, false);
+            tree.walk_tolerant(&self.node_store, &mut |item| {
+                match item {
+                    WalkItem::Node(n) => {
+                        nodes.push(n.addr, GFP_KERNEL)?;
+                        if n.addr2 != 0 {
+                            nodes.push(n.addr2, GFP_KERNEL)?;
+                        }
+                    }
+                    WalkItem::Item(addr, v) if v == ENTRY => entries.push(addr, GFP_KERNEL)?,
+                    WalkItem::Item(addr, _) => self.leave(addr, "the entry has another value"),
+                    WalkItem::Bad(bad) if bad.error == ENOMEM => return Err(ENOMEM),
+                    WalkItem::Bad(node) => {
+                        bad += 1;
+                        again |= node.error != EUCLEAN;
                     }
                 }
-                WalkItem::Item(addr, v) if v == ENTRY => entries.push(addr, GFP_KERNEL)?,
-                WalkItem::Item(addr, _) => self.leave(addr, "the entry has another value"),
-                WalkItem::Bad(bad) if bad.error == ENOMEM => return Err(ENOMEM),
-                // Nothing proves that the block that the pointer names is one of the tree's.
-                WalkItem::Bad(_) => pr_err!(
-                    "{}: a node of the deferred tree cannot be read: it and the blocks that it has stay in use until the filesystem is repaired\n",
-                    self.device_name()
-                ),
+                Ok(())
+            })?;
+            if again && attempt < WALKS {
+                attempt += 1;
+                continue;
             }
-            Ok(())
-        })?;
+            if bad > 0 {
+                // Nothing proves that the blocks that the pointers name are the tree's.
+                pr_err!(
+                    "{}: {} nodes of the deferred tree cannot be read: they and the blocks that they have stay in use until the filesystem is repaired\n",
+                    self.device_name(),
+                    bad
+                );
+            }
+            break (entries, nodes);
+        };
         sort(&mut nodes);
         let room = Room::from(&*c.sb);
-        let nodes = self.reusable(&room, &nodes, &[])?;
-        let entries = self.reusable(&room, &entries, &nodes)?;
+        let mut held = KVVec::new();
+        let usable = self.reusable(&room, &nodes, &[], &mut held)?;
+        let entries = self.reusable(&room, &entries, &nodes, &mut held)?;
+        sort(&mut held);
         Ok(Deferred {
             known: true,
             entries,
-            nodes,
+            nodes: usable,
+            held,
         })
     }
 
     /// Those of the addresses `list`, which are in ascending order, that can be the deferred tree's
-    /// and are not in `other`, which is in ascending order too.
-    fn reusable(&self, room: &Room, list: &[u64], other: &[u64]) -> Result<KVVec<u64>> {
+    /// and are not in `other`, which is in ascending order too. Adds those to `held` of which that
+    /// cannot be said, because the AG is bad.
+    fn reusable(
+        &self,
+        room: &Room,
+        list: &[u64],
+        other: &[u64],
+        held: &mut KVVec<u64>,
+    ) -> Result<KVVec<u64>> {
         let mut good = KVVec::with_capacity(list.len(), GFP_KERNEL)?;
         let mut last = None;
         for addr in list.iter().copied() {
             let twice = last.replace(addr) == Some(addr) || other.binary_search(&addr).is_ok();
-            let why = match room.refuses(addr, 1) {
-                Some(what) => Some(what),
-                None if twice => Some("it is there twice"),
-                None => match self.space.is_used(&self.node_store, addr, 1)? {
-                    Some(true) => None,
-                    Some(false) => Some("it is free"),
-                    None => Some("its allocation group is damaged"),
-                },
-            };
-            match why {
-                None => good.push(addr, GFP_KERNEL)?,
+            match room.refuses(addr, 1) {
                 Some(what) => self.leave(addr, what),
+                None if twice => self.leave(addr, "it is there twice"),
+                None => match self.space.is_used(&self.node_store, addr, 1)? {
+                    Some(true) => good.push(addr, GFP_KERNEL)?,
+                    Some(false) => self.leave(addr, "it is free"),
+                    None => held.push(addr, GFP_KERNEL)?,
+                },
             }
         }
         Ok(good)
@@ -249,6 +277,14 @@ impl Fs {
     /// The deferred tree on disk names a block that cannot be its own: nothing is done with it.
     fn leave(&self, addr: u64, why: &str) {
         let _ = corrupt("deferred block", addr, why);
-        self.space.leak(1);
     }
+}
+
+/// Adds the addresses `more` to `list`.
+fn append(list: &mut KVVec<u64>, more: &[u64]) -> Result {
+    list.reserve(more.len(), GFP_KERNEL)?;
+    for addr in more {
+        list.push(*addr, GFP_KERNEL)?;
+    }
+    Ok(())
 }

@@ -10,8 +10,10 @@ mod common;
 #[path = "support/counting.rs"]
 mod counting;
 
+use common::hooked::{hooked, Ask};
 use common::*;
 use counting::{device, peak_of, sparse};
+use kernel::prelude::EIO;
 use ordofs_engine::engine::alloc::deferred::{missing, shape, sort, DEFERRED_TREE, ENTRY, KEEP};
 use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
 use ordofs_engine::engine::format::group::full_record;
@@ -20,6 +22,7 @@ use ordofs_engine::engine::format::GROUP_BLOCKS;
 use ordofs_engine::engine::volume::mount::tree_of;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Each block is a node or an entry, and the tree can be made with so many leaves.
 #[test]
@@ -332,4 +335,36 @@ fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
             fs.unmount().unwrap();
         }
     }
+}
+
+/// A read of the root that fails twice, and not a third time, loses nothing.
+#[test]
+fn a_deferred_tree_that_can_be_read_later_is_not_lost() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = make(1 << 16);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    write(&dev, &fs, &f, 0, &[1, 2, 3]).unwrap();
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    let sb = Superblock::read(&dev).unwrap_or_else(|r| panic!("{}", r.reason));
+    let addr = sb.deferred_root.unwrap().addr;
+    let left = AtomicU32::new(2);
+    let one_less = |n: u32| n.checked_sub(1);
+    let dev = hooked(&disk, move |ask| match ask {
+        Ask::Read(b) if b == addr => left
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, one_less)
+            .map_or(Ok(()), |_| Err(EIO)),
+        _ => Ok(()),
+    });
+    let fs = mount_on(dev);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"g", &regular()).unwrap();
+    fs.iput(f);
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
 }
