@@ -145,12 +145,13 @@ impl Space {
     }
 
     /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
-    /// Parts of the tree that cannot be read are passed over.
+    /// Parts of the tree that cannot be read are passed over, and are not read again.
     fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
         self.tree.read().first_where(
             node_store,
             from,
             |sums| sums.longest >= class,
+            &|first, last| self.all_lost(first, last),
             // Without memory, a later search notes it.
             &mut |u| {
                 let _ = self.note_unread(&u);

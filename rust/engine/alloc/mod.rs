@@ -250,6 +250,13 @@ impl Space {
         (free.max(0) as u64, freed, pool)
     }
 
+    /// How many blocks users can have: those that are free, and those that commits will free, of which
+    /// the pool comes first if it is in use.
+    pub fn available(&self) -> u64 {
+        let free = self.unreserved.load(Ordering::Relaxed);
+        free.saturating_add_unsigned(self.freed()).max(0) as u64
+    }
+
     /// The blocks that the records of groups will need when `free` blocks are used that lie in groups
     /// without a used block: two or three bitmaps share a node, and there are the nodes above. Groups
     /// that become full share their records, and need less.
@@ -281,25 +288,29 @@ impl Space {
         self.ag_blocks
     }
 
-    /// `n` blocks stay used because of damage.
-    pub fn leak(&self, n: u64) {
-        self.leaked.fetch_add(n, Ordering::Relaxed);
-    }
-
     /// The number of blocks that were freed where the account of space is damaged, and stay used.
     pub fn leaked(&self) -> u64 {
         self.leaked.load(Ordering::Relaxed)
     }
 
+    /// How far operations that make room may draw the pool. The last quarter is for commits: for the
+    /// nodes of the allocation trees, and for errors of the forecast.
+    fn drawable(&self) -> i64 {
+        self.pool - self.pool / 4
+    }
+
+    /// Whether an operation that makes room can reserve `n` blocks with a full pool and what is free
+    /// and freed.
+    pub fn can_ever_reserve(&self, n: u64) -> bool {
+        n <= self.available().saturating_add(self.drawable() as u64)
+    }
+
     /// Reserves `n` blocks. ENOSPC.
     pub fn reserve(&self, n: u64, prio: Priority) -> Result {
         let n = i64::try_from(n).map_err(|_| ENOSPC)?;
-        // The last quarter of the pool is for commits: for the nodes of the allocation trees, and
-        // for errors of the forecast.
-        let floor = if prio == Priority::Reclaim {
-            self.pool / 4 - self.pool
-        } else {
-            0
+        let floor = match prio {
+            Priority::Reclaim => -self.drawable(),
+            Priority::Normal => 0,
         };
         let mut cur = self.unreserved.load(Ordering::Relaxed);
         loop {
@@ -416,12 +427,13 @@ impl Space {
         let mut touched = 0;
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
-            let (freed, nodes) = self.with_ag(node_store, i, |ag| {
-                let freed = ag.free(node_store, off, n, by)?;
-                Ok((freed, ag.take_touched()))
-            })?;
-            touched += nodes;
+            let mut freed = 0;
+            let r = self.with_ag(node_store, i, |ag| {
+                ag.free(node_store, off, n, by, &mut freed)?;
+                Ok(ag.take_touched())
+            });
             self.freed.fetch_add(freed as i64, Ordering::Relaxed);
+            touched += r?;
         }
         Ok(touched)
     }

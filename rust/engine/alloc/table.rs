@@ -28,7 +28,7 @@ use crate::engine::format::corrupt;
 use crate::engine::invariant::{broken, Invariant};
 use crate::engine::lock_class;
 use crate::os::atomic::Ordering;
-use crate::os::{Mutex, NoFs, Shared};
+use crate::os::{Map, Mutex, NoFs, Shared};
 use core::ops::RangeInclusive;
 use kernel::prelude::*;
 
@@ -38,6 +38,12 @@ const KEPT_IDS: u64 = 1 << 32;
 const LEAVES: usize = 8;
 /// How often the record of an AG is read, if a read fails and a later one does not.
 const READS: usize = 3;
+
+/// The first AG of the range of `lost` that has AG `i`.
+fn lost_with(lost: &Map<u64, Lost>, i: u64) -> Option<u64> {
+    let (first, range) = lost.last_le(i)?;
+    (range.last >= i).then_some(first)
+}
 
 impl Space {
     /// AG `i` in memory; it enters if it is not there.
@@ -70,6 +76,9 @@ impl Space {
         let shared = self.enter(i)?;
         let mut ag = shared.lock();
         self.swap_deltas(&mut ag);
+        if ag.has_no_record() && !self.is_lost(i) {
+            ag.read_again();
+        }
         if ag.state() == State::Unread {
             self.load(node_store, i, &mut ag)?;
         }
@@ -128,10 +137,13 @@ impl Space {
         if change != 0 {
             self.free.fetch_add(change, Ordering::Relaxed);
         }
-        // The free blocks of an AG that turned out to be bad are no longer free.
+        // The free blocks of an AG that turned out to be bad are no longer free, unless they are lost
+        // already, with what the tree says of the AG.
         let lost = ag.take_lost();
         if lost != 0 {
-            self.reserve_forced(lost);
+            let again = self.found_in_lost(ag.number(), ag.take_condemned());
+            self.free.fetch_add(again as i64, Ordering::Relaxed);
+            self.reserve_forced(lost.saturating_sub(again));
         }
         let leaked = ag.take_leaked();
         if leaked != 0 {
@@ -155,25 +167,31 @@ impl Space {
         for _ in 0..READS {
             let found = self.tree.read().get(node_store, i, &mut v);
             match found {
-                Ok(true) => match ag.fill(&v) {
-                    Err(e) if e == EUCLEAN => {
-                        // The sums of the tree have what the record says, whatever is wrong with it.
-                        self.lose(i..=i, Sums::of_record(&v).free)?;
-                        ag.condemn();
-                        return Ok(());
+                Ok(true) => {
+                    self.give_back(i);
+                    match ag.fill(&v) {
+                        Err(e) if e == EUCLEAN => {
+                            // The sums of the tree have what the record says, whatever is wrong with it.
+                            self.lose(i..=i, Sums::of_record(&v).free)?;
+                            ag.condemn();
+                            return Ok(());
+                        }
+                        r => return r,
                     }
-                    r => return r,
-                },
+                }
                 Ok(false) => {
                     // So the sums of the tree have nothing of it.
                     let _ = corrupt("allocation group", i, "it has no record");
+                    self.lose(i..=i, 0)?;
                     ag.condemn();
                     return Ok(());
                 }
                 Err(e) if e == ENOMEM => return Err(e),
                 Err(_) => {}
             }
-            self.lose_under(node_store, i)?;
+            if !self.is_lost(i) {
+                self.lose_under(node_store, i)?;
+            }
             if self.is_lost(i) {
                 ag.condemn();
                 return Ok(());
@@ -188,26 +206,77 @@ impl Space {
 
     /// Whether the record of AG `i` could not be read.
     fn is_lost(&self, i: u64) -> bool {
+        self.all_lost(i, i)
+    }
+
+    /// Whether the records of AGs `first` to `last` could not be read.
+    pub(super) fn all_lost(&self, first: u64, last: u64) -> bool {
         let lost = self.lost.lock();
-        lost.last_le(i).is_some_and(|(_, l)| l.last >= i)
+        lost.last_le(first).is_some_and(|(_, l)| l.last >= last)
+    }
+
+    /// The record of AG `i` can be read. If it is in a range that is lost, so can the node that the
+    /// range is under, and all that is free there counts again. AGs in the range that were not read
+    /// for that reason are read when they are used again ([`Space::with_ag`]).
+    fn give_back(&self, i: u64) {
+        let mut lost = self.lost.lock();
+        let Some(at) = lost_with(&lost, i) else {
+            return;
+        };
+        let free = lost.remove(&at).map_or(0, |l| l.free);
+        self.free.fetch_add(free as i64, Ordering::Relaxed);
+        self.unreserve(free);
+    }
+
+    /// `free` blocks are lost with AG `i`. Returns how many of them are lost already, with a range
+    /// that the AG is in. That range has so many less from now on.
+    fn found_in_lost(&self, i: u64, free: u64) -> u64 {
+        let mut lost = self.lost.lock();
+        let Some(at) = lost_with(&lost, i) else {
+            return 0;
+        };
+        let Some(range) = lost.get_mut(&at) else {
+            return 0;
+        };
+        let both = free.min(range.free);
+        range.free -= both;
+        both
     }
 
     /// `free` blocks in the AGs `ags` cannot be used because of damage, with those that are lost
     /// there already. ENOMEM: nothing has changed.
     fn lose(&self, ags: RangeInclusive<u64>, free: u64) -> Result {
-        let (first, last) = (*ags.start(), *ags.end());
+        let (mut first, mut last) = (*ags.start(), *ags.end());
         let mut lost = self.lost.lock();
-        if lost.last_le(first).is_some_and(|(_, l)| l.last >= first) {
-            return Ok(());
+        // Lost in these AGs, and in others: nodes have other borders than before.
+        let (mut inside, mut beside) = (0u64, 0u64);
+        if let Some((at, l)) = lost.last_le(first).filter(|(_, l)| l.last >= first) {
+            if l.last >= last {
+                return Ok(());
+            }
+            match at == first {
+                true => inside = l.free,
+                false => (first, beside) = (at, l.free),
+            }
+        }
+        let mut from = *ags.start() + 1;
+        while let Some((at, l)) = lost.first_ge(from).filter(|(at, _)| *at <= *ags.end()) {
+            match l.last <= *ags.end() {
+                true => inside = inside.saturating_add(l.free),
+                false => (last, beside) = (l.last, beside.saturating_add(l.free)),
+            }
+            from = at + 1;
         }
         // In this order, because this may fail.
-        lost.insert(first, Lost { last, free })?;
-        let mut before = 0u64;
-        while let Some((at, inner)) = lost.first_ge(first + 1).filter(|(at, _)| *at <= last) {
-            before = before.saturating_add(inner.free);
+        let all = free.max(inside).saturating_add(beside);
+        lost.insert(first, Lost { last, free: all })?;
+        while let Some(at) = lost.first_ge(first + 1).map(|(at, _)| at) {
+            if at > last {
+                break;
+            }
             lost.remove(&at);
         }
-        let more = free.saturating_sub(before);
+        let more = free.saturating_sub(inside);
         self.free.fetch_sub(more as i64, Ordering::Relaxed);
         self.reserve_forced(more);
         Ok(())
@@ -224,7 +293,14 @@ impl Space {
         };
         // The search looks into the first node that may have the AG; all behind that fits.
         let tree = self.tree.read();
-        let r = tree.first_where(node_store, i, |_| true, &mut note, &mut ValueBuf::new());
+        let r = tree.first_where(
+            node_store,
+            i,
+            |_| true,
+            &|_, _| false,
+            &mut note,
+            &mut ValueBuf::new(),
+        );
         drop(tree);
         failed?;
         match r {
@@ -248,21 +324,25 @@ impl Space {
             if at >= self.ag_count() {
                 return Ok(());
             }
-            let mut last = None;
+            let mut last = at;
             let r = self.tree.read().scan_le(node_store, at, |i, _| {
-                last = Some(i);
+                last = last.max(i);
                 Ok(true)
             });
-            let last = match r {
-                Ok(()) => last.filter(|last| *last >= at),
+            match r {
+                Ok(()) => {}
                 Err(e) if e == ENOMEM => return Err(e),
                 Err(_) => {
                     self.lose_under(node_store, at)?;
                     let lost = self.lost.lock();
-                    lost.last_le(at).map(|(_, l)| l.last)
+                    match lost.last_le(at).filter(|(_, l)| l.last >= at) {
+                        Some((_, l)) => last = l.last,
+                        // That could be read now.
+                        None => continue,
+                    }
                 }
-            };
-            let next = last.map_or(u64::MAX, |last| last.max(at).saturating_add(1));
+            }
+            let next = last.saturating_add(1);
             self.looked_at.fetch_max(next, Ordering::Relaxed);
         }
         Ok(())

@@ -26,11 +26,15 @@ pub struct Unread {
     pub error: Error,
 }
 
+/// How often a child is read, if reads of it fail.
+const READS: usize = 2;
+
 /// A search in progress.
 struct Search<'a, W> {
     node_store: &'a NodeStore,
     from: u64,
     want: W,
+    skip: &'a dyn Fn(u64, u64) -> bool,
     unread: &'a mut dyn FnMut(Unread),
 }
 
@@ -53,25 +57,39 @@ impl<W: Fn(&Sums) -> bool> Search<'_, W> {
             if sums.is_some_and(|s| !(self.want)(&s)) {
                 continue;
             }
-            match node.open_child(self.node_store, i, range) {
+            let keys = range.child(node, i);
+            if node.kid(i).is_none() && (self.skip)(keys.lo, keys.hi) {
+                continue;
+            }
+            match self.open(node, i, range) {
                 Ok((kid, r)) => {
                     if let Some(found) = self.under(&kid, r)? {
                         return Ok(Some(found));
                     }
                 }
                 Err(e) if e == ENOMEM => return Err(e),
-                Err(error) => {
-                    let range = range.child(node, i);
-                    (self.unread)(Unread {
-                        first_key: range.lo,
-                        last_key: range.hi,
-                        sums: sums.unwrap_or_default(),
-                        error,
-                    });
-                }
+                Err(error) => (self.unread)(Unread {
+                    first_key: keys.lo,
+                    last_key: keys.hi,
+                    sums: sums.unwrap_or_default(),
+                    error,
+                }),
             }
         }
         Ok(None)
+    }
+
+    /// Child `i` of `node`, which is read again if that fails: what a search skips is not used
+    /// afterwards, so a read that fails once must not do that.
+    fn open(&self, node: &Node, i: usize, range: KeyRange) -> Result<(Shared<Node>, KeyRange)> {
+        let mut r = node.open_child(self.node_store, i, range);
+        for _ in 1..READS {
+            if r.is_ok() {
+                break;
+            }
+            r = node.open_child(self.node_store, i, range);
+        }
+        r
     }
 }
 
@@ -92,13 +110,15 @@ fn sums_of(node: &Node) -> Sums {
 impl Tree {
     /// In a tree with sums: the first record with a key of at least `from` that `want` accepts by
     /// its own sums: its key, and its value in `out`. `want` must accept the sums of several records
-    /// if it accepts those of one of them. Parts that cannot be read are passed to `unread` and
-    /// skipped. EUCLEAN or EIO if the root cannot be read, ENOMEM.
+    /// if it accepts those of one of them. Nothing is read of parts, from a key to another, that
+    /// `skip` accepts. Other parts that cannot be read are passed to `unread` and skipped. EUCLEAN or
+    /// EIO if the root cannot be read, ENOMEM.
     pub fn first_where(
         &self,
         node_store: &NodeStore,
         from: u64,
         want: impl Fn(&Sums) -> bool,
+        skip: &dyn Fn(u64, u64) -> bool,
         unread: &mut dyn FnMut(Unread),
         out: &mut ValueBuf,
     ) -> Result<Option<u64>> {
@@ -110,6 +130,7 @@ impl Tree {
             node_store,
             from,
             want,
+            skip,
             unread,
         };
         let Some((leaf, i)) = search.under(&root, KeyRange::ALL)? else {

@@ -45,6 +45,11 @@ fn sums_of(items: &BTreeMap<u64, Vec<u8>>) -> Sums {
     all.fold(Sums::default(), Sums::and)
 }
 
+/// Skips nothing.
+fn none(_: u64, _: u64) -> bool {
+    false
+}
+
 /// Searches from `from` for so much, in the tree and in the model.
 fn search(w: &World, from: u64, least: Sums) {
     let fits =
@@ -52,7 +57,7 @@ fn search(w: &World, from: u64, least: Sums) {
     let mut v = ValueBuf::new();
     let found = w
         .tree
-        .first_where(&w.st, from, fits, &mut |_| panic!("unread"), &mut v)
+        .first_where(&w.st, from, fits, &none, &mut |_| panic!("unread"), &mut v)
         .unwrap();
     let mut model = w.model.range(from..);
     let want = model.find(|(_, v)| fits(&Sums::of_record(v)));
@@ -169,7 +174,7 @@ fn found_by(w: &World, from: u64, want: impl Fn(&Sums) -> bool) -> (Option<u64>,
     let st = store(&w.disk, 4096);
     let tree = Tree::from_ptr(AGS, w.durable.0.unwrap());
     let mut v = ValueBuf::new();
-    let found = tree.first_where(&st, from, want, &mut |_| panic!("unread"), &mut v);
+    let found = tree.first_where(&st, from, want, &none, &mut |_| panic!("unread"), &mut v);
     (found.unwrap(), st.cached())
 }
 
@@ -269,7 +274,7 @@ fn wrong_sums_are_damage() {
         let mut v = ValueBuf::new();
         let mut first = |from| {
             let mut note = |u| unread.push(u);
-            tree.first_where(&st, from, |s| s.free > 0, &mut note, &mut v)
+            tree.first_where(&st, from, |s| s.free > 0, &none, &mut note, &mut v)
         };
         assert_eq!(first(0).unwrap(), Some(0));
         assert_eq!(first(95).unwrap(), Some(182));
@@ -407,6 +412,7 @@ fn consistent_lies_never_panic() {
             &st,
             rng.u64(..20_000),
             |s| s.free > free,
+            &none,
             &mut |_| unread += 1,
             &mut v,
         );
@@ -437,13 +443,13 @@ fn an_unreadable_leaf_is_skipped() {
     let tree = Tree::from_ptr(AGS, root);
     let st = store(&w.disk, 64);
     let (mut lost, mut v) = (Vec::new(), ValueBuf::new());
-    let found = tree.first_where(&st, 3, |s| s.free > 9, &mut |u| lost.push(u), &mut v);
+    let found = tree.first_where(&st, 3, |s| s.free > 9, &none, &mut |u| lost.push(u), &mut v);
     assert_eq!(found.unwrap(), Some(91));
     assert_eq!((lost[0].first_key, lost[0].last_key), (0, 90));
     assert_eq!(lost[0].sums.free, 91 * AG_BLOCKS);
     w.disk.corrupt(root.addr, 1000, 1);
     let st = store(&w.disk, 64);
-    let found = tree.first_where(&st, 3, |_| true, &mut |_| panic!(), &mut v);
+    let found = tree.first_where(&st, 3, |_| true, &none, &mut |_| panic!(), &mut v);
     assert_eq!(found.unwrap_err(), EUCLEAN);
     assert!(tree.sums(&st).is_err());
 }
@@ -466,7 +472,14 @@ fn nonsense_never_panics() {
         let st = store(&w.disk, 64);
         let mut v = ValueBuf::new();
         let free = rng.u64(..1 << 20);
-        let _ = tree.first_where(&st, rng.u64(..400), |s| s.free > free, &mut |_| (), &mut v);
+        let _ = tree.first_where(
+            &st,
+            rng.u64(..400),
+            |s| s.free > free,
+            &none,
+            &mut |_| (),
+            &mut v,
+        );
         let _ = tree.sums(&st);
         let _ = tree.insert(&st, rng.u64(..400), &random_record(&mut rng));
         let _ = tree.remove(&st, rng.u64(..400));

@@ -8,14 +8,17 @@ mod common;
 #[allow(dead_code)]
 mod forge;
 
+use common::hooked::{hooked, Ask};
 use common::log::read_only;
 use common::{make, mount, read, regular, write};
 use forge::leaf;
-use kernel::error::code::{ENOSPC, EUCLEAN};
+use kernel::error::code::{EIO, ENOSPC, EUCLEAN};
 use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 const INODE: u8 = 1;
 const EXTENT: u8 = 3;
@@ -273,6 +276,93 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
         fs.iput(root);
         fs.unmount().unwrap();
     }
+}
+
+/// A file over the first leaf of the AG tree and a part of the last one, and the address of the last.
+fn over_two_leaves() -> (MemDisk, u64) {
+    let (ags, ag) = (160u64, 1u64 << 18);
+    let disk = MemDisk::new(ags * ag);
+    common::format_on(disk.device());
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let big = fs.create(&root, b"big", &regular()).unwrap();
+    fs.preallocate(&big, 0, 120 * ag, None).unwrap();
+    fs.iput(big);
+    fs.iput(root);
+    fs.unmount().unwrap();
+    let image = disk.image();
+    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
+        let items = leaf(&image[b], AGS);
+        items.first().map_or(0, |i| i.key)
+    });
+    (disk, last.expect("leaves"))
+}
+
+/// Changes something, so that the next commit looks into the AG tree.
+fn touch(fs: &Shared<Fs>) {
+    let big = lookup(fs, b"big").expect("big");
+    fs.set_attrs(&big, &AttrChange::default()).unwrap();
+    fs.iput(big);
+    fs.sync().unwrap();
+}
+
+/// The last leaf can be read, but not the first time.
+#[test]
+fn a_read_of_the_ag_tree_that_fails_once_costs_nothing() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let (disk, last) = over_two_leaves();
+    let failed = AtomicBool::new(false);
+    let dev = hooked(&disk, move |ask| match ask {
+        Ask::Read(b) if b == last && !failed.swap(true, Ordering::SeqCst) => Err(EIO),
+        _ => Ok(()),
+    });
+    let fs = common::mount_on(dev);
+    let before = fs.statfs().bavail;
+    touch(&fs);
+    let after = fs.statfs().bavail;
+    assert!(after + 32 > before, "{before} before, {after} after");
+    common::at_rest(&disk, &fs);
+    fs.unmount().unwrap();
+}
+
+/// What is free under a leaf that cannot be read counts again when it can be read.
+#[test]
+fn a_leaf_of_the_ag_tree_that_can_be_read_later_is_not_lost() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let (disk, last) = over_two_leaves();
+    let bad = Arc::new(AtomicBool::new(true));
+    let dev = {
+        let bad = bad.clone();
+        hooked(&disk, move |ask| match ask {
+            Ask::Read(b) if b == last && bad.load(Ordering::SeqCst) => Err(EIO),
+            _ => Ok(()),
+        })
+    };
+    let fs = common::mount_on(dev);
+    let before = fs.statfs().bavail;
+    touch(&fs);
+    let lost = before - fs.statfs().bavail;
+    assert!(lost > 30 << 18, "{lost} blocks are lost");
+    // A block in one of these AGs is freed, and stays in use.
+    let big = lookup(&fs, b"big").expect("big");
+    fs.punch(&big, (120 << 18) - 10, 10).unwrap();
+    fs.sync().unwrap();
+    assert_eq!(fs.leaked_blocks(), 10);
+    bad.store(false, Ordering::SeqCst);
+    fs.set_size(&big, (110 << 18) * 4096).unwrap();
+    fs.sync().unwrap();
+    let after = fs.statfs().bavail;
+    assert!(after > before + (9 << 18), "{before} before, {after} after");
+    assert_eq!(fs.leaked_blocks(), 10);
+    // In the AG that was bad, too.
+    fs.set_size(&big, 0).unwrap();
+    fs.iput(big);
+    fs.sync().unwrap();
+    assert_eq!(fs.leaked_blocks(), 10);
+    let now = fs.statfs();
+    let again = mount(&disk.fork()).statfs();
+    assert_eq!((now.bfree, now.bavail), (again.bfree, again.bavail));
+    fs.unmount().unwrap();
 }
 
 /// A superblock with a wrong number of free blocks and the right checksum, as a bug might have left it.

@@ -173,16 +173,16 @@ impl Ag {
     }
 
     /// Frees blocks in the running or the committing transaction. They stay used until that
-    /// transaction is durable (R7). Returns how many become free then: not those of bad groups.
-    /// EUCLEAN if a block is free already.
+    /// transaction is durable (R7). Adds to `freed` how many become free then, also if an error ends
+    /// it in the middle: not those of bad groups. EUCLEAN if a block is free already.
     pub fn free(
         &mut self,
         node_store: &NodeStore,
         block: u64,
         len: u64,
         by: FreedBy,
-    ) -> Result<u64> {
-        let mut freed = 0;
+        freed: &mut u64,
+    ) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             if !ag.is_good(node_store, g)? {
                 ag.leaked += u64::from(n);
@@ -203,9 +203,8 @@ impl Ag {
             d.clear.set(at, n);
             group.stale |= by == FreedBy::Commit;
             ag.touch(fresh);
-            freed += u64::from(n);
+            *freed += u64::from(n);
             Ok(())
-        })?;
-        Ok(freed)
+        })
     }
 }

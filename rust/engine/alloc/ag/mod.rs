@@ -229,6 +229,8 @@ pub struct Ag {
     change: i64,
     lost: u64,
     leaked: u64,
+    /// The part of `lost` that was free when the AG became bad.
+    condemned: u64,
     /// How many transactions have been frozen here; see [`super::Space::freeze`].
     pub(super) frozen: u64,
 }
@@ -265,6 +267,7 @@ impl Ag {
             change: 0,
             lost: 0,
             leaked: 0,
+            condemned: 0,
             frozen,
         }
     }
@@ -333,10 +336,26 @@ impl Ag {
         self.bad_free = core::mem::take(&mut self.left);
         self.change -= self.bad_free as i64;
         self.lost += self.bad_free;
+        self.condemned += self.bad_free;
         pr_err!(
             "allocation group {}: damaged: nothing is allocated or freed there any more\n",
             self.number
         );
+    }
+
+    /// Whether the AG is bad because its record could not be read.
+    pub fn has_no_record(&self) -> bool {
+        self.state == State::Bad && self.info.is_empty()
+    }
+
+    /// The record of an AG that has none can be read now, perhaps: it is to be read again.
+    pub fn read_again(&mut self) {
+        self.state = State::Unread;
+    }
+
+    /// Its number.
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// The number of blocks of group `g`.
@@ -418,31 +437,44 @@ impl Ag {
         let Some(key) = self.tree.find_le(node_store, g, &mut v)? else {
             return Ok(None);
         };
-        let bad = |key: u64, what| {
-            corrupt_fmt(format_args!(
-                "allocation group {}: record of group {key}: {what}",
-                self.number
-            ))
-        };
-        let rec = GroupRecord::parse(self.len, key, &v).map_err(|what| bad(key, what))?;
+        let rec = self.parse(key, &v)?;
         let end = key.saturating_add(rec.groups().into());
-        let mut full = None;
-        if g < end {
-            bits.clear(0, GROUP_BLOCKS as u32);
-            rec.load(cap, bits);
-            full = matches!(rec, GroupRecord::Full { .. }).then_some(key..end);
+        if g >= end {
+            return Ok(None);
         }
-        // Full groups before it may not go on behind it.
+        bits.clear(0, GROUP_BLOCKS as u32);
+        rec.load(cap, bits);
+        Ok(matches!(rec, GroupRecord::Full { .. }).then_some(key..end))
+    }
+
+    /// The record of groups with key `key` and the value `v`. EUCLEAN.
+    fn parse<'v>(&self, key: u64, v: &'v [u8]) -> Result<GroupRecord<'v>> {
+        GroupRecord::parse(self.len, key, v).map_err(|what| self.bad_record(key, what))
+    }
+
+    fn bad_record(&self, key: u64, what: &str) -> Error {
+        corrupt_fmt(format_args!(
+            "allocation group {}: record of group {key}: {what}",
+            self.number
+        ))
+    }
+
+    /// Full groups before the record of group `g`, or the last one before it, do not go on behind it.
+    /// EUCLEAN.
+    fn check_before(&self, node_store: &NodeStore, g: u64) -> Result {
+        let mut v = ValueBuf::new();
+        let Some(key) = self.tree.find_le(node_store, g, &mut v)? else {
+            return Ok(());
+        };
         let Some(before) = key.checked_sub(1) else {
-            return Ok(full);
+            return Ok(());
         };
         let Some(first) = self.tree.find_le(node_store, before, &mut v)? else {
-            return Ok(full);
+            return Ok(());
         };
-        let rec = GroupRecord::parse(self.len, first, &v).map_err(|what| bad(first, what))?;
-        match key < first.saturating_add(rec.groups().into()) {
-            true => Err(bad(key, "it is in the record before, too")),
-            false => Ok(full),
+        match key < first.saturating_add(self.parse(first, &v)?.groups().into()) {
+            true => Err(self.bad_record(key, "it is in the record before, too")),
+            false => Ok(()),
         }
     }
 
@@ -489,6 +521,7 @@ impl Ag {
     /// known from that. EUCLEAN if it contradicts what was known before.
     fn read_group(&mut self, node_store: &NodeStore, g: u64, used: &mut Bits) -> Result {
         let full = self.disk_bits(node_store, g, used)?;
+        self.check_before(node_store, g)?;
         self.check_fixed(node_store, g, used)?;
         // A group that is not known was never changed, so what the tree says of it is true.
         for other in full.into_iter().flatten().filter(|other| *other != g) {
@@ -619,6 +652,11 @@ impl Ag {
     /// How many free blocks became unusable since the last call.
     pub fn take_lost(&mut self) -> u64 {
         core::mem::take(&mut self.lost)
+    }
+
+    /// The part of what [`Ag::take_lost`] returns that was free when the AG became bad.
+    pub fn take_condemned(&mut self) -> u64 {
+        core::mem::take(&mut self.condemned)
     }
 
     /// How many blocks were freed since the last call and stay used, because the AG is bad.

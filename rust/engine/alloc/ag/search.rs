@@ -7,7 +7,7 @@
 //! Tests: `tools/engine/tests/appends.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/engine/tests/bulk.rs`, `tools/engine/tests/cost.rs`.
 
-use super::{Ag, Kept, Owner, Wish};
+use super::{Ag, Kept, Owner, State, Wish};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::ag::run_class;
@@ -126,7 +126,11 @@ impl Ag {
             return Ok(None);
         };
         let len = found.len.min(want);
-        self.take(node_store, found.group, found.at, len, w.owner)?;
+        match self.take(node_store, found.group, found.at, len, w.owner) {
+            // The group had left memory, and could not be read again.
+            Err(_) if self.state != State::Good => return Ok(None),
+            r => r?,
+        }
         let first = found.group * GROUP_BLOCKS + u64::from(found.at);
         let next = first + u64::from(len);
         let kept = match (found.len - len).min(w.keep) {
