@@ -60,7 +60,12 @@ impl Fs {
     fn begin_removal(&self) -> Result<(Txn<'_>, Budget)> {
         let mut last = ENOSPC;
         for (records, groups, nodes) in BATCHES {
-            match self.begin(nodes + GROUP_NODES * groups, Priority::Reclaim) {
+            let all = nodes + GROUP_NODES * groups;
+            // No commit would help.
+            if groups > 1 && !self.space.can_ever_reserve(all) {
+                continue;
+            }
+            match self.begin(all, Priority::Reclaim) {
                 Ok(txn) => return Ok((txn, Budget { records, groups })),
                 Err(e) if e == ENOSPC => last = e,
                 Err(e) => return Err(e),

@@ -14,12 +14,13 @@ impl Fs {
     /// commit count as free, because an operation that needs them commits.
     pub fn statfs(&self) -> StatFs {
         let (free, freed, pool) = self.space.counts();
+        let available = self.space.available();
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         StatFs {
             blocks: self.geometry.total,
             bfree: free + freed + pool,
             // Groups that are used need records, so the blocks for these are not available.
-            bavail: (free + freed).saturating_sub(self.space.bitmaps_to_come(free + freed)),
+            bavail: available.saturating_sub(self.space.bitmaps_to_come(available)),
             files: used.saturating_add(free),
             ffree: free,
         }
@@ -31,8 +32,8 @@ impl Fs {
         self.delalloc_meta.load(Ordering::Relaxed).max(0) as u64
     }
 
-    /// Blocks that were freed since the mount where the account of space is damaged. They stay in use
-    /// until the filesystem is repaired.
+    /// Blocks that were freed since the mount where the account of space is damaged, by operations or
+    /// out of the deferred tree. They stay in use until the filesystem is repaired.
     pub fn leaked_blocks(&self) -> u64 {
         self.space.leaked()
     }

@@ -54,13 +54,24 @@ use kernel::prelude::*;
 /// How often a reservation is tried, with a commit in between.
 const TRIES: usize = 3;
 /// How many more commits free blocks of the deferred tree before a reservation is refused. Each frees
-/// a part of what it finds, and an idle one leaves none behind, so this is not reached.
+/// all blocks, or if they are scattered over many AGs, a part of them: those in about 500 AGs, or if
+/// that is less, about a sixth.
 const DRAINS: usize = 128;
 /// Nodes (of 4 KiB) reserved for the next commit at which an operation commits before it begins.
 /// This bounds memory, since changed nodes cannot be reclaimed. A touched group has 3 KiB of
 /// bitmaps in memory and one node reserved for it, so it counts here.
 const HARD_LIMIT: i64 = 16384;
 const _: () = assert!(commit::SOFT_LIMIT < HARD_LIMIT);
+
+/// How many more commits an operation may still make for a reservation.
+pub(crate) struct Drains(usize);
+
+impl Drains {
+    /// For a new operation.
+    pub const fn new() -> Self {
+        Self(DRAINS)
+    }
+}
 
 /// An operation's part in the running transaction.
 pub struct Txn<'a> {
@@ -176,7 +187,7 @@ impl Fs {
             self.space.reserve_forced(blocks);
             return Ok(self.entered(blocks, nofs));
         }
-        if self.with_commits(|| self.enter(blocks, prio))? {
+        if self.with_commits(&mut Drains::new(), || self.enter(blocks, prio))? {
             return Ok(self.entered(blocks, nofs));
         }
         // Operations that make room must not fail for lack of it.
@@ -263,11 +274,17 @@ impl Fs {
     /// Reserves `n` blocks; commits if that can free some. ENOSPC. Must not be called inside a
     /// transaction.
     pub fn reserve(&self, n: u64) -> Result {
+        self.reserve_within(n, &mut Drains::new())
+    }
+
+    /// [`Fs::reserve`], for a caller that tries several times.
+    pub(crate) fn reserve_within(&self, n: u64, drains: &mut Drains) -> Result {
         if self.replaying.load(Ordering::Acquire) {
             self.space.reserve_forced(n);
             return Ok(());
         }
-        match self.with_commits(|| Ok(self.space.reserve(n, Priority::Normal).is_ok()))? {
+        let reserve = || Ok(self.space.reserve(n, Priority::Normal).is_ok());
+        match self.with_commits(drains, reserve)? {
             true => Ok(()),
             false => Err(ENOSPC),
         }
@@ -276,17 +293,13 @@ impl Fs {
     /// Are `n` blocks free, or will they be after a commit? Reserves nothing. Must not be called
     /// inside a transaction.
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
-        self.with_commits(|| {
-            let (free, freed, _) = self.space.counts();
-            Ok(n <= free + freed)
-        })
+        self.with_commits(&mut Drains::new(), || Ok(n <= self.space.available()))
     }
 
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
     /// commit can free space. Returns what the last call returned.
-    fn with_commits(&self, f: impl Fn() -> Result<bool>) -> Result<bool> {
+    fn with_commits(&self, drains: &mut Drains, f: impl Fn() -> Result<bool>) -> Result<bool> {
         let mut tries = 0;
-        let mut drains = 0;
         while !f()? {
             // A commit under way gives back what was reserved for it and it did not need; `commit_all`
             // waits for it.
@@ -296,8 +309,8 @@ impl Fs {
             if tries < TRIES && (committing || for_commit || freed) {
                 tries += 1;
                 self.commit_all()?;
-            } else if drains < DRAINS && self.commit_deferred()? {
-                drains += 1;
+            } else if drains.0 > 0 && self.commit_deferred()? {
+                drains.0 -= 1;
             } else {
                 return Ok(false);
             }

@@ -37,6 +37,7 @@ use crate::engine::inode::ordered::NewWrite;
 use crate::engine::inode::starting::{Ordered, Started, Starting};
 use crate::engine::inode::Inode;
 use crate::engine::ops::extents::{groups_of, Budget, Old};
+use crate::engine::txn::Drains;
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{trace, NoFs, Shared, Window};
@@ -201,8 +202,9 @@ impl Fs {
             return Ok(want);
         }
         let mut n = want;
+        let mut drains = Drains::new();
         loop {
-            match self.reserve(n + meta_for(n)) {
+            match self.reserve_within(n + meta_for(n), &mut drains) {
                 Ok(()) => return Ok(n),
                 Err(e) if n == 1 => return Err(e),
                 Err(_) => n = (n / 8).max(1),
