@@ -20,17 +20,25 @@
 //! | 9 write | ino, first file block, first disk block u64, crc32c of each block |
 //! | 10 xattr | ino u64, namespace u32, bytes of the value u32 (2^32 - 1: removed), name, value |
 //! | 11 grow | ino, bytes u64 |
+//! | 12 bytes | ino, offset in bytes, size behind it u64, data |
+//! | 13 share | source ino, first file block, ino, first file block, blocks, size behind it u64 |
+//! | 14 shift | ino, first file block, blocks u64, direction u32 (0 collapse, 1 insert) |
+//! | 15 swap | ino, first file block, ino, first file block, blocks u64 |
+//!
+//! Kinds 12 to 15 are reserved: this code never writes them, and replay refuses a log that has one,
+//! because without it the records behind it would mean something else. A kind that is not in the
+//! table makes the batch damaged.
 //!
 //! Decoding checks lengths and value ranges within the record, that its zero bytes are zero, and that
 //! nothing is left behind the body, so no input makes it panic. Whether a record fits the filesystem
 //! is checked by replay (`engine/volume/replay.rs`). No locks.
 //!
-//! Tests: tools/engine/tests/log_recovery.rs (forged and damaged records), log_format.rs (what is no
+//! Tests: tools/engine/tests/records.rs (bytes), log_recovery.rs (forged and damaged records), log_format.rs (what is no
 //! record), tools/engine/tests/impossible.rs (records that contradict the filesystem),
 //! tools/engine/tests/crash.rs.
 
-use crate::engine::format::{le16, le32, le64};
-use crate::engine::types::Attrs;
+use crate::engine::format::{le16, le32, le64, MAX_INO};
+use crate::engine::types::{Attrs, MAX_FILE_BLOCKS};
 use crate::os::Time;
 use kernel::prelude::*;
 
@@ -41,6 +49,8 @@ const _: () = assert!(HEADER == 8 + 8 + 16);
 /// The largest generation that a record may name. No filesystem gets as far, and arithmetic on
 /// smaller ones cannot overflow.
 const MAX_GENERATION: u64 = 1 << 63;
+/// The most bytes of data in a [`Record::Bytes`].
+pub const MAX_BYTES: usize = 3500;
 /// Stands in place of the length of an attribute's value in a record that removes the attribute.
 const REMOVED: u32 = u32::MAX;
 
@@ -96,6 +106,33 @@ pub enum Record<'a> {
         phys: u64,
         csums: &'a [u8],
     },
+    /// Bytes written at `offset`. The size is `size` afterwards.
+    Bytes {
+        ino: u64,
+        offset: u64,
+        size: u64,
+        data: &'a [u8],
+    },
+    /// File blocks mapped to those of another place. The size is `size` afterwards.
+    Share {
+        from: FilePlace,
+        to: FilePlace,
+        len: u64,
+        size: u64,
+    },
+    /// File blocks `[start, start + len)` inserted or removed; all behind them move.
+    Shift {
+        ino: u64,
+        start: u64,
+        len: u64,
+        insert: bool,
+    },
+    /// The mappings of two ranges of `len` file blocks exchanged.
+    Swap {
+        one: FilePlace,
+        other: FilePlace,
+        len: u64,
+    },
     /// An extended attribute set, or removed if `value` is `None`.
     Xattr {
         ino: u64,
@@ -103,6 +140,33 @@ pub enum Record<'a> {
         name: &'a [u8],
         value: Option<&'a [u8]>,
     },
+}
+
+/// A file block of an inode, where a range of the record begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilePlace {
+    /// The inode number.
+    pub ino: u64,
+    /// The first file block.
+    pub start: u64,
+}
+
+impl FilePlace {
+    /// Whether `len` blocks from here on are blocks that a file can have.
+    fn is_range(&self, len: u64) -> bool {
+        is_file_range(self.ino, self.start, len)
+    }
+
+    /// Whether `len` blocks from here on meet as many from another place on.
+    fn meets(&self, other: &Self, len: u64) -> bool {
+        self.ino == other.ino && self.start.abs_diff(other.start) < len
+    }
+}
+
+/// Whether `[start, start + len)` are file blocks that a file with this number can have.
+fn is_file_range(ino: u64, start: u64, len: u64) -> bool {
+    let end = start.checked_add(len);
+    (1..MAX_INO).contains(&ino) && len > 0 && end.is_some_and(|end| end <= MAX_FILE_BLOCKS)
 }
 
 /// A record with the fields that all kinds have.
@@ -181,7 +245,22 @@ impl Record<'_> {
             Record::Write { .. } => 9,
             Record::Xattr { .. } => 10,
             Record::Grow { .. } => 11,
+            Record::Bytes { .. } => 12,
+            Record::Share { .. } => 13,
+            Record::Shift { .. } => 14,
+            Record::Swap { .. } => 15,
         }
+    }
+
+    /// The name of a kind that this code cannot replay.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        Some(match self {
+            Record::Bytes { .. } => "bytes",
+            Record::Share { .. } => "share",
+            Record::Shift { .. } => "shift",
+            Record::Swap { .. } => "swap",
+            _ => return None,
+        })
     }
 
     fn put(&self, w: &mut Writer<'_>, generation: u64, time: Time) -> Result {
@@ -250,6 +329,41 @@ impl Record<'_> {
                 name,
                 value,
             } => put_xattr(w, ino, index, name, value),
+            _ => self.put_reserved(w),
+        }
+    }
+
+    /// The body of a record of a reserved kind.
+    fn put_reserved(&self, w: &mut Writer<'_>) -> Result {
+        match *self {
+            Record::Bytes {
+                ino,
+                offset,
+                size,
+                data,
+            } => {
+                w.u64s(&[ino, offset, size])?;
+                w.bytes(data)
+            }
+            Record::Share {
+                from,
+                to,
+                len,
+                size,
+            } => w.u64s(&[from.ino, from.start, to.ino, to.start, len, size]),
+            Record::Shift {
+                ino,
+                start,
+                len,
+                insert,
+            } => {
+                w.u64s(&[ino, start, len])?;
+                w.u32s(&[u32::from(insert)])
+            }
+            Record::Swap { one, other, len } => {
+                w.u64s(&[one.ino, one.start, other.ino, other.start, len])
+            }
+            _ => Err(EINVAL),
         }
     }
 }
@@ -294,6 +408,19 @@ impl<'a> Reader<'a> {
         self.at += 2 + n;
         Some(s)
     }
+    fn flag(&mut self) -> Option<bool> {
+        match self.u32()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+    fn place(&mut self) -> Option<FilePlace> {
+        Some(FilePlace {
+            ino: self.u64()?,
+            start: self.u64()?,
+        })
+    }
     fn time(&mut self) -> Option<Time> {
         let sec = self.u64()? as i64;
         let nsec = self.u32()?;
@@ -319,11 +446,7 @@ impl<'a> Reader<'a> {
                 new_dir: self.u64()?,
                 ino: self.u64()?,
                 target: self.u64()?,
-                exchange: match self.u32()? {
-                    0 => false,
-                    1 => true,
-                    _ => return None,
-                },
+                exchange: self.flag()?,
                 old_name: self.text()?,
                 new_name: self.text()?,
             },
@@ -349,6 +472,10 @@ impl<'a> Reader<'a> {
                 ino: self.u64()?,
                 bytes: self.u64()?,
             },
+            12 => self.inline_bytes()?,
+            13 => self.share()?,
+            14 => self.shift()?,
+            15 => self.swap()?,
             _ => return None,
         })
     }
@@ -404,6 +531,55 @@ impl<'a> Reader<'a> {
             phys,
             csums,
         })
+    }
+
+    fn inline_bytes(&mut self) -> Option<Record<'a>> {
+        let (ino, offset, size) = (self.u64()?, self.u64()?, self.u64()?);
+        let data = self.b.get(self.at..)?;
+        self.at = self.b.len();
+        let end = offset.checked_add(data.len() as u64)?;
+        let possible = (1..MAX_INO).contains(&ino)
+            && (1..=MAX_BYTES).contains(&data.len())
+            && end <= size
+            && size <= i64::MAX as u64;
+        possible.then_some(Record::Bytes {
+            ino,
+            offset,
+            size,
+            data,
+        })
+    }
+
+    fn share(&mut self) -> Option<Record<'a>> {
+        let (from, to) = (self.place()?, self.place()?);
+        let (len, size) = (self.u64()?, self.u64()?);
+        let possible = from.is_range(len)
+            && to.is_range(len)
+            && !from.meets(&to, len)
+            && size <= i64::MAX as u64;
+        possible.then_some(Record::Share {
+            from,
+            to,
+            len,
+            size,
+        })
+    }
+
+    fn shift(&mut self) -> Option<Record<'a>> {
+        let (ino, start, len) = (self.u64()?, self.u64()?, self.u64()?);
+        let insert = self.flag()?;
+        is_file_range(ino, start, len).then_some(Record::Shift {
+            ino,
+            start,
+            len,
+            insert,
+        })
+    }
+
+    fn swap(&mut self) -> Option<Record<'a>> {
+        let (one, other, len) = (self.place()?, self.place()?, self.u64()?);
+        let possible = one.is_range(len) && other.is_range(len) && !one.meets(&other, len);
+        possible.then_some(Record::Swap { one, other, len })
     }
 
     fn xattr(&mut self) -> Option<Record<'a>> {

@@ -118,6 +118,8 @@ fn mount_error(error: Error) -> MountError {
         error,
         reason: if error == ENOMEM {
             "out of memory"
+        } else if error == EOPNOTSUPP {
+            "the log has records that this version cannot replay; mount with a later one"
         } else {
             "damaged metadata; see the kernel log, run fsck.ordofs"
         },

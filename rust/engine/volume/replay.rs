@@ -57,6 +57,18 @@ fn refuse(ino: u64, what: &str) -> Error {
     corrupt("log, record of inode", ino, what)
 }
 
+/// EOPNOTSUPP for a record of a kind that this code cannot replay.
+fn supported(r: &Record<'_>) -> Result {
+    let Some(kind) = r.unsupported() else {
+        return Ok(());
+    };
+    pr_err!(
+        "the log has a record of kind {}, which this version cannot replay\n",
+        kind
+    );
+    Err(EOPNOTSUPP)
+}
+
 /// The data blocks that a batch names.
 enum Data {
     /// All have the checksums that it names.
@@ -238,7 +250,7 @@ impl Fs {
             let mut top = 0;
             Self::each(&payload, durable, |r| {
                 top = top.max(r.generation);
-                Ok(())
+                supported(&r.record)
             })?;
             // No transaction is later than the one that runs beside a commit.
             if top > h.batch.generation.saturating_add(2) {
@@ -397,6 +409,10 @@ impl Fs {
                 }
             }
             Record::Xattr { ino, .. } => self.kind_of(ino).map(|_| ()),
+            Record::Bytes { .. }
+            | Record::Share { .. }
+            | Record::Shift { .. }
+            | Record::Swap { .. } => supported(r),
         }
     }
 
@@ -537,6 +553,10 @@ impl Fs {
             } => self.with(ino, |i| {
                 self.set_xattr(i, index, name, value, XattrSet::Any)
             }),
+            Record::Bytes { .. }
+            | Record::Share { .. }
+            | Record::Shift { .. }
+            | Record::Swap { .. } => supported(r),
         }
     }
 
