@@ -82,6 +82,9 @@ pub struct Fs {
     pub(crate) running: AtomicU64,
     /// The newest generation that is on stable storage.
     pub(crate) durable: AtomicU64,
+    /// The current epoch, which new extent records get. Only a snapshot would raise it, and this
+    /// code takes none.
+    pub(crate) epoch: u32,
     /// The next inode number to give out.
     pub(crate) next_ino: AtomicU64,
     /// The number of inodes in use.
@@ -156,6 +159,7 @@ impl Fs {
             forbidden: p.forbidden,
             marked_clean: AtomicBool::new(p.commit.sb.is_clean()),
             mend: AtomicBool::new(false),
+            epoch: p.commit.sb.epoch,
             log: Log::new(&p.commit.sb)?,
             replaying: AtomicBool::new(false),
             opts: Mutex::new(&lock_class::OPTIONS, p.opts)?,

@@ -153,8 +153,21 @@ impl Space {
         self.node_goal.load(Ordering::Relaxed)
     }
 
+    /// Where the search for data without a goal starts.
+    pub fn data_goal(&self) -> u64 {
+        self.ag_start(self.rotor.load(Ordering::Relaxed))
+    }
+
+    /// At mount: the searches go on where those of the last commit ended.
+    pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
+        self.set_node_goal(node_goal);
+        self.rotor
+            .store(data_goal / self.ag_blocks, Ordering::Relaxed);
+    }
+
     /// A commit has put its last node before block `goal`.
     pub fn set_node_goal(&self, goal: u64) {
+        let goal = if goal < self.total { goal } else { 0 };
         self.node_goal.store(goal, Ordering::Relaxed);
     }
 

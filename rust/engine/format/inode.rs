@@ -77,6 +77,14 @@ pub const fn inline_tree_max(other: usize) -> usize {
 pub const STATE_TRUNCATE: u32 = 1;
 /// The greatest change counter: the VFS has 63 bits for it.
 pub const MAX_CHANGE: u64 = i64::MAX as u64;
+/// The `FS_XFLAG_*` flags that have no `FS_*_FL` flag: REALTIME, PREALLOC, RTINHERIT, NOSYMLINKS,
+/// EXTSIZE, EXTSZINHERIT, NODEFRAG, FILESTREAM, COWEXTSIZE.
+pub const XFLAGS: u32 = 0x1_7d03;
+/// The `FS_*_FL` flags of encrypted files, of files with verity, and of directories with
+/// case-insensitive names.
+const FL_ENCRYPT: u32 = 0x800;
+const FL_VERITY: u32 = 0x10_0000;
+const FL_CASEFOLD: u32 = 0x4000_0000;
 /// The greatest extent size hint: the blocks of the largest allocation group.
 pub const MAX_EXTENT_HINT: u32 = 1 << 18;
 
@@ -167,6 +175,8 @@ pub(crate) fn impossible(a: &Attrs) -> Option<&'static str> {
         "impossible device number"
     } else if a.change > MAX_CHANGE {
         "impossible change counter"
+    } else if a.xflags & !XFLAGS != 0 {
+        "unknown FS_XFLAG flags"
     } else if a.extent_hint > MAX_EXTENT_HINT {
         "impossible extent size hint"
     } else if [a.atime, a.mtime, a.ctime, a.btime]
@@ -311,10 +321,12 @@ impl<'a> InodeRecord<'a> {
     pub fn unsupported(&self) -> Option<&'static str> {
         Some(if !self.data.is_empty() {
             "file data in the inode record is not supported"
-        } else if !self.crypt.is_empty() {
+        } else if !self.crypt.is_empty() || self.attrs.flags & FL_ENCRYPT != 0 {
             "encryption is not supported"
-        } else if !self.verity.is_empty() {
+        } else if !self.verity.is_empty() || self.attrs.flags & FL_VERITY != 0 {
             "verity is not supported"
+        } else if self.attrs.flags & FL_CASEFOLD != 0 {
+            "case-insensitive names are not supported"
         } else {
             return None;
         })

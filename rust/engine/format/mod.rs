@@ -8,8 +8,9 @@
 //! lengths are in blocks unless a name or a comment says bytes; ranges are half-open. The functions
 //! here take no locks.
 //!
-//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/space_records.rs`, `tools/engine/tests/superblocks.rs`,
-//! `tools/engine/tests/impossible.rs`, `tools/engine/tests/damage.rs`.
+//! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/records.rs`,
+//! `tools/engine/tests/space_records.rs`, `tools/engine/tests/inode_records.rs`,
+//! `tools/engine/tests/superblocks.rs`, `tools/engine/tests/impossible.rs`, `tools/engine/tests/damage.rs`.
 
 pub mod ag;
 pub mod bits;
@@ -59,6 +60,9 @@ const _: () = assert!(MAX_BLOCKS <= (i64::MAX as u64) >> BLOCK_SHIFT);
 
 /// The greatest generation. No filesystem ever reaches it.
 pub const MAX_GENERATION: u64 = 1 << 62;
+
+/// The greatest epoch: the keys of the dead tree have 26 bits for one. The first is 1.
+pub const MAX_EPOCH: u32 = (1 << 26) - 1;
 
 /// The limit of inode numbers, exclusive.
 pub const MAX_INO: u64 = 1 << 62;

@@ -25,7 +25,7 @@
 //! | 152 | 12 | time of creation: seconds i64, nanoseconds u32 |
 //! | 164 | 12 | time of the last mount that wrote |
 //! | 176 | 12 | time of this commit |
-//! | 188 | 4 | state: 1 = unmounted cleanly |
+//! | 188 | 4 | state: 1 = unmounted cleanly, 2 = a repair is wanted |
 //! | 192 | 8 | generation, from 1 |
 //! | 200 | 4 | copy: 0 = primary, 1 = twin, from 2 on backups |
 //! | 204 | 4 | number of mounts that wrote |
@@ -38,14 +38,24 @@
 //! | 536 | 8 | blocks of the log |
 //! | 544 | 8 | log position: where replay starts, in log blocks ever written |
 //! | 552 | 8 | log sequence number: of the batch at that position |
+//! | 560 | 8 | first block of a second log of the same length; 0 = there is none (reserved) |
 //! | 568 | 8 | next inode number |
 //! | 576 | 8 | inode number of the root directory |
 //! | 584 | 8 | number of inodes |
 //! | 592 | 8 | number of free blocks |
-//! | 1024 | 480 | 15 NodePtr: inode tree, orphan tree, AG tree, deferred tree, 11 reserved |
+//! | 600 | 8 | number of free slots in pairs of groups (reserved) |
+//! | 608 | 8 | number of blocks in the dead tree (reserved) |
+//! | 616 | 4 | current epoch, from 1 |
+//! | 624 | 8 | block where the search for blocks of nodes starts |
+//! | 632 | 8 | block where the search for blocks of data starts |
+//! | 640 | 4 | encoding u16 and flags u16 of case-insensitive names (reserved) |
+//! | 1024 | 480 | 15 NodePtr: inode, orphan, AG and deferred tree; snapshot, dead and quota tree (reserved); 8 without a use |
 //!
 //! All else is zero: checked in the first three sectors, ignored in the others. A NodePtr of zeros
 //! is an empty tree. All numbers are checked for possibility, also under right checksums.
+//!
+//! What is reserved is decoded and checked as well, and makes a mount refuse the filesystem by the
+//! name of the feature ([`Superblock::unsupported`]).
 //!
 //! Tests: `tools/engine/tests/format.rs`, `tools/engine/tests/superblocks.rs`,
 //! `tools/fsck/tests/forged_superblocks.rs`.
@@ -53,7 +63,7 @@
 use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS, LOG_MIN_BLOCKS, MAX_BLOCKS,
-    MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
+    MAX_EPOCH, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
 };
 use crate::os::{crc32c, Time};
 use kernel::prelude::*;
@@ -68,12 +78,26 @@ pub const KNOWN_COMPAT: u64 = 0;
 pub const KNOWN_RO_COMPAT: u64 = 0;
 /// The incompat feature bits that this code knows.
 pub const KNOWN_INCOMPAT: u64 = 0;
+/// The incompat feature bits that are taken, by the number of the bit: this code knows none.
+const INCOMPAT_NAMES: [&str; 9] = [
+    "compression",
+    "encryption",
+    "casefold",
+    "data checksum",
+    "node checksum",
+    "shared nodes",
+    "filesets",
+    "data in the log",
+    "second log",
+];
 /// State flag: the filesystem was unmounted cleanly, so the log has nothing to replay.
 pub const STATE_CLEAN: u32 = 1;
+/// State flag: damage was found, and a repair is wanted. Commits keep it.
+pub const STATE_REPAIR: u32 = 2;
 /// Bytes of the label.
 pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
-pub const SPARE_ROOTS: usize = 11;
+pub const SPARE_ROOTS: usize = 8;
 /// log2 of the fewest and of the most blocks of an AG.
 pub const MIN_AG_LOG2: u8 = 15;
 /// See [`MIN_AG_LOG2`].
@@ -81,7 +105,7 @@ pub const MAX_AG_LOG2: u8 = 18;
 /// Filesystems with fewer blocks (16 GiB) get the small AGs.
 const SMALL_AGS: u64 = 1 << 22;
 /// Tree roots in use.
-const USED_ROOTS: usize = 4;
+const USED_ROOTS: usize = 7;
 /// Bytes of a sector, which a device writes whole or not at all.
 pub const SECTOR: usize = 512;
 /// Sectors of a superblock.
@@ -92,6 +116,8 @@ pub const SECTOR_FIELDS: usize = SECTOR - 8;
 const ROOTS: usize = SECTOR_FIELDS / NODE_PTR_LEN;
 /// crc32c as the checksum of data or of nodes.
 const CRC32C: u8 = 1;
+/// The other checksums that have a number, from 2 on.
+const CHECKSUMS: [&str; 3] = ["xxh3-64", "BLAKE3", "SHA-256"];
 
 pub(super) const NOT_OURS: &str = "there is no OrdoFS superblock";
 
@@ -115,30 +141,40 @@ const O_GENERATION: usize = 192;
 const O_COPY: usize = 200;
 const O_MOUNTS: usize = 204;
 const O_DATA_CSUM: usize = 208;
-const END_0: usize = O_DATA_CSUM + 3;
+const O_NODE_CSUM: usize = 209;
+const O_COPIES: usize = 210;
+const END_0: usize = O_COPIES + 1;
 const O_BLOCKS: usize = SECTOR;
 const O_AG_LOG2: usize = 520;
 const O_LOG_START: usize = 528;
 const O_LOG_LEN: usize = 536;
 const O_LOG_POS: usize = 544;
 const O_LOG_SEQ: usize = 552;
+const O_LOG2_START: usize = 560;
 const O_NEXT_INO: usize = 568;
 const O_ROOT_INO: usize = 576;
 const O_INODES: usize = 584;
 const O_FREE: usize = 592;
-const END_1: usize = 600;
+const O_SLOTS: usize = 600;
+const O_DEAD: usize = 608;
+const O_EPOCH: usize = 616;
+const O_NODE_GOAL: usize = 624;
+const O_DATA_GOAL: usize = 632;
+const O_CASEFOLD: usize = 640;
+const END_1: usize = O_CASEFOLD + 4;
 const O_ROOTS: usize = 2 * SECTOR;
 /// What must be zero in the first three sectors.
 const ZEROS: [core::ops::Range<usize>; 5] = [
     END_0..SECTOR_FIELDS,
     O_AG_LOG2 + 1..O_LOG_START,
-    O_LOG_SEQ + 8..O_NEXT_INO,
+    O_EPOCH + 4..O_NODE_GOAL,
     END_1..SECTOR + SECTOR_FIELDS,
     O_ROOTS + ROOTS * NODE_PTR_LEN..2 * SECTOR + SECTOR_FIELDS,
 ];
 const _: () = assert!(O_LABEL + LABEL_LEN == O_HASH_KEY && O_COMMITTED + 12 == O_STATE);
 const _: () = assert!(USED_ROOTS + SPARE_ROOTS == ROOTS);
 const _: () = assert!(O_BLOCKS + 8 == O_AG_LOG2);
+const _: () = assert!(O_LOG_SEQ + 8 == O_LOG2_START && O_LOG2_START + 8 == O_NEXT_INO);
 const _: () = assert!(MAX_BLOCKS >> MAX_AG_LOG2 < u32::MAX as u64);
 
 /// The offset of root `i`.
@@ -197,6 +233,8 @@ pub struct Superblock {
     pub log_pos: u64,
     /// The sequence number of the batch at that position.
     pub log_seq: u64,
+    /// First block of a second log; 0 if there is none.
+    pub log2_start: u64,
     /// The next inode number to give out.
     pub next_ino: u64,
     /// The root directory.
@@ -205,6 +243,18 @@ pub struct Superblock {
     pub inodes: u64,
     /// Number of free blocks.
     pub free: u64,
+    /// Number of free slots in pairs of groups.
+    pub free_slots: u64,
+    /// Number of blocks in the dead tree.
+    pub dead_blocks: u64,
+    /// The current epoch.
+    pub epoch: u32,
+    /// The block where the search for blocks of nodes starts.
+    pub node_goal: u64,
+    /// The block where the search for blocks of data starts.
+    pub data_goal: u64,
+    /// Encoding (low half) and flags of case-insensitive names; 0 if there are none.
+    pub casefold: u32,
     /// The time at which mkfs made the filesystem.
     pub created: Time,
     /// The time of the last mount that wrote.
@@ -221,6 +271,12 @@ pub struct Superblock {
     pub ag_root: Option<NodePtr>,
     /// Root of the deferred tree.
     pub deferred_root: Option<NodePtr>,
+    /// Root of the snapshot tree.
+    pub snapshot_root: Option<NodePtr>,
+    /// Root of the dead tree.
+    pub dead_root: Option<NodePtr>,
+    /// Root of the quota tree.
+    pub quota_root: Option<NodePtr>,
     /// Reserved roots.
     pub spare_roots: [Option<NodePtr>; SPARE_ROOTS],
 }
@@ -311,6 +367,37 @@ pub(super) fn blocks_of(b: &[u8; BLOCK_SIZE]) -> Option<u64> {
     sector_generation(b, 1).and_then(|_| le64(b, O_BLOCKS))
 }
 
+/// Reports unknown incompat features, by the names of those that are taken.
+#[cold]
+fn name_features(unknown: u64) {
+    pr_err!(
+        "superblock has unknown incompatible features {:#x}\n",
+        unknown
+    );
+    for (bit, name) in INCOMPAT_NAMES.iter().enumerate() {
+        if unknown & 1 << bit != 0 {
+            pr_err!("this version does not support {}\n", name);
+        }
+    }
+}
+
+/// Refuses all checksums but crc32c, by name.
+fn check_algorithm(b: &[u8], at: usize, of: &str) -> Result<(), Refusal> {
+    let number = b.get(at).copied().unwrap_or(0);
+    if number == CRC32C {
+        return Ok(());
+    }
+    let other = usize::from(number).checked_sub(2);
+    let name = other.and_then(|i| CHECKSUMS.get(i));
+    pr_err!(
+        "the checksum of {} is number {} ({})\n",
+        of,
+        number,
+        name.unwrap_or(&"unknown")
+    );
+    Err(refuse(EINVAL, "unsupported checksum: see the log"))
+}
+
 impl Superblock {
     /// Decodes a whole copy and checks all that does not need the device.
     pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, Refusal> {
@@ -333,10 +420,7 @@ impl Superblock {
         }
         let unknown = le64(b, O_INCOMPAT).unwrap_or(u64::MAX) & !KNOWN_INCOMPAT;
         if unknown != 0 {
-            pr_err!(
-                "superblock has unknown incompatible features {:#x}\n",
-                unknown
-            );
+            name_features(unknown);
             return Err(refuse(EINVAL, "unknown incompatible features: see the log"));
         }
         if le32(b, O_SHIFT) != Some(BLOCK_SHIFT) {
@@ -346,10 +430,10 @@ impl Superblock {
         if b.get(O_AG_LOG2) == Some(&0) {
             return Err(refuse(EINVAL, UNFINISHED));
         }
-        let sums = b.get(O_DATA_CSUM..END_0);
-        if sums != Some(&[CRC32C, CRC32C, 1]) {
-            let reason = "unsupported checksum or number of copies of nodes";
-            return Err(refuse(EINVAL, reason));
+        check_algorithm(b, O_DATA_CSUM, "data")?;
+        check_algorithm(b, O_NODE_CSUM, "nodes")?;
+        if b.get(O_COPIES) != Some(&1) {
+            return Err(refuse(EINVAL, "unsupported number of copies of nodes"));
         }
         let zeros = |r: &core::ops::Range<usize>| {
             b.get(r.clone()).is_some_and(|z| z.iter().all(|x| *x == 0))
@@ -408,10 +492,17 @@ impl Superblock {
             log_len: le64(b, O_LOG_LEN)?,
             log_pos: le64(b, O_LOG_POS)?,
             log_seq: le64(b, O_LOG_SEQ)?,
+            log2_start: le64(b, O_LOG2_START)?,
             next_ino: le64(b, O_NEXT_INO)?,
             root_ino: le64(b, O_ROOT_INO)?,
             inodes: le64(b, O_INODES)?,
             free: le64(b, O_FREE)?,
+            free_slots: le64(b, O_SLOTS)?,
+            dead_blocks: le64(b, O_DEAD)?,
+            epoch: le32(b, O_EPOCH)?,
+            node_goal: le64(b, O_NODE_GOAL)?,
+            data_goal: le64(b, O_DATA_GOAL)?,
+            casefold: le32(b, O_CASEFOLD)?,
             created: time(b, O_CREATED)?,
             mounted: time(b, O_MOUNTED)?,
             mounts: le32(b, O_MOUNTS)?,
@@ -420,6 +511,9 @@ impl Superblock {
             orphan_root: root(root_at(1))?,
             ag_root: root(root_at(2))?,
             deferred_root: root(root_at(3))?,
+            snapshot_root: root(root_at(4))?,
+            dead_root: root(root_at(5))?,
+            quota_root: root(root_at(6))?,
             spare_roots,
         };
         Some(KBox::new(sb, GFP_KERNEL).map_err(Error::from))
@@ -444,20 +538,30 @@ impl Superblock {
             } else if self.ag_count == 0 {
                 "impossible number of allocation groups"
             } else if !(LOG_MIN_BLOCKS..=LOG_MAX_BLOCKS).contains(&self.log_len)
-                || self.log_start.checked_add(self.log_len).is_none_or(|end| {
-                    end > self.blocks || meets_areas(self.blocks, self.log_start, end)
-                })
+                || !self.is_place(self.log_start, self.log_len)
             {
                 "impossible place of the log"
+            } else if self.log2_start != 0 && !self.is_place(self.log2_start, self.log_len) {
+                "impossible place of the second log"
             } else if self.free > self.blocks {
                 "more free blocks than blocks"
+            } else if self.free_slots > self.blocks.saturating_sub(self.free) / 2 {
+                "impossible number of free slots"
+            } else if self.dead_blocks > self.blocks.saturating_sub(self.free)
+                || (self.dead_blocks == 0) != self.dead_root.is_none()
+            {
+                "impossible number of blocks in the dead tree"
+            } else if self.epoch == 0 || self.epoch > MAX_EPOCH {
+                "impossible epoch"
+            } else if self.node_goal >= self.blocks || self.data_goal >= self.blocks {
+                "impossible start of a search"
             } else if self.next_ino > MAX_INO {
                 "impossible next inode number"
             } else if self.root_ino == 0 || self.root_ino >= self.next_ino {
                 "impossible inode number of the root directory"
             } else if self.inodes == 0 || self.inodes >= self.next_ino {
                 "impossible number of inodes"
-            } else if self.state & !STATE_CLEAN != 0 {
+            } else if self.state & !(STATE_CLEAN | STATE_REPAIR) != 0 {
                 "unknown state flags"
             } else if !label_is_good(&self.label) {
                 "malformed label"
@@ -465,15 +569,9 @@ impl Superblock {
                 "no inode tree"
             } else if self.ag_root.is_none() {
                 "no AG tree"
-            } else if [
-                self.inode_root,
-                self.orphan_root,
-                self.ag_root,
-                self.deferred_root,
-            ]
-            .iter()
-            .any(bad_root)
-            {
+            } else if self.dead_root.is_some() && self.snapshot_root.is_none() {
+                "a dead tree without a snapshot"
+            } else if self.roots().into_iter().any(bad_root) {
                 "impossible root of a tree"
             } else if self.spare_roots.iter().any(|r| r.is_some()) {
                 "a reserved root is in use"
@@ -481,6 +579,46 @@ impl Superblock {
                 return None;
             },
         )
+    }
+
+    /// Whether `[start, start + len)` lies in the filesystem and outside of the areas of
+    /// superblocks.
+    fn is_place(&self, start: u64, len: u64) -> bool {
+        start
+            .checked_add(len)
+            .is_some_and(|end| end <= self.blocks && !meets_areas(self.blocks, start, end))
+    }
+
+    /// The roots in use, in the order in which they are on disk.
+    fn roots(&self) -> [&Option<NodePtr>; USED_ROOTS] {
+        [
+            &self.inode_root,
+            &self.orphan_root,
+            &self.ag_root,
+            &self.deferred_root,
+            &self.snapshot_root,
+            &self.dead_root,
+            &self.quota_root,
+        ]
+    }
+
+    /// Why this code cannot mount the filesystem although the superblock is right; `None` if it can.
+    /// The format has these features, and they need no feature bit: what says that they are in use
+    /// says it here.
+    pub fn unsupported(&self) -> Option<&'static str> {
+        Some(if self.snapshot_root.is_some() {
+            "it has snapshots, which this version does not support"
+        } else if self.quota_root.is_some() {
+            "it has quotas, which this version does not support"
+        } else if self.free_slots != 0 {
+            "it has pairs of groups, which this version does not support"
+        } else if self.log2_start != 0 {
+            "it has a second log, which this version does not support"
+        } else if self.casefold != 0 {
+            "it has case-insensitive names, which this version does not support"
+        } else {
+            return None;
+        })
     }
 
     /// Encodes a copy of the superblock: 0 is the primary one, 1 the twin, and backups follow.
@@ -493,6 +631,8 @@ impl Superblock {
             (O_STATE, self.state),
             (O_COPY, copy),
             (O_MOUNTS, self.mounts),
+            (O_EPOCH, self.epoch),
+            (O_CASEFOLD, self.casefold),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
@@ -510,10 +650,15 @@ impl Superblock {
             (O_LOG_LEN, self.log_len),
             (O_LOG_POS, self.log_pos),
             (O_LOG_SEQ, self.log_seq),
+            (O_LOG2_START, self.log2_start),
             (O_NEXT_INO, self.next_ino),
             (O_ROOT_INO, self.root_ino),
             (O_INODES, self.inodes),
             (O_FREE, self.free),
+            (O_SLOTS, self.free_slots),
+            (O_DEAD, self.dead_blocks),
+            (O_NODE_GOAL, self.node_goal),
+            (O_DATA_GOAL, self.data_goal),
         ] {
             let _ = put(b, off, &v.to_le_bytes());
         }
@@ -524,13 +669,8 @@ impl Superblock {
         put_time(b, O_CREATED, self.created);
         put_time(b, O_MOUNTED, self.mounted);
         put_time(b, O_COMMITTED, self.committed);
-        let roots = [
-            &self.inode_root,
-            &self.orphan_root,
-            &self.ag_root,
-            &self.deferred_root,
-        ];
-        for (i, r) in Iterator::chain(roots.into_iter(), &self.spare_roots).enumerate() {
+        let roots = self.roots().into_iter();
+        for (i, r) in Iterator::chain(roots, &self.spare_roots).enumerate() {
             put_root(b, root_at(i), r);
         }
         seal(b, self.generation);

@@ -12,7 +12,7 @@
 
 use crate::engine::alloc::ag::FreedBy;
 use crate::engine::btree::ValueBuf;
-use crate::engine::format::extent::{Extent, MAX_BLOCKS, MAX_CSUM_BLOCKS};
+use crate::engine::format::extent::Extent;
 use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::fs::Fs;
 use crate::engine::inode::maps::Maps;
@@ -165,7 +165,7 @@ impl Fs {
     }
 
     /// Adds a mapping where there is a hole, joined with the record on its left if the two are one
-    /// run. `csums` has 4 bytes for each block, or is empty.
+    /// run of one epoch. `csums` has 4 bytes for each block, or is empty.
     pub(crate) fn add_extent(
         &self,
         txn: &mut Txn<'_>,
@@ -178,12 +178,13 @@ impl Fs {
             Some(b) => maps.extent_at(&self.node_store, b, &mut v)?,
             None => None,
         };
-        let max = if e.csums { MAX_CSUM_BLOCKS } else { MAX_BLOCKS };
+        let max = e.max_blocks();
         if let Some(l) = left {
             let fits = l.end() == e.start
                 && l.phys + l.len == e.phys
                 && l.unwritten == e.unwritten
                 && l.csums == e.csums
+                && l.epoch == e.epoch
                 && l.len + e.len <= max.min(self.space.to_border(l.phys));
             if fits {
                 let mut all = KVec::new();
@@ -191,7 +192,6 @@ impl Fs {
                 all.extend_from_slice(csums, GFP_KERNEL)?;
                 let joined = Extent {
                     len: l.len + e.len,
-                    generation: txn.generation(),
                     ..l
                 };
                 self.put_record(txn, maps, &joined, &all)?;
@@ -214,15 +214,7 @@ impl Fs {
             } else {
                 &[]
             };
-            self.put_record(
-                txn,
-                maps,
-                &Extent {
-                    generation: txn.generation(),
-                    ..part
-                },
-                bytes,
-            )?;
+            self.put_record(txn, maps, &part, bytes)?;
             maps.blocks = maps.blocks.saturating_add(part.len);
             from = part.end();
         }

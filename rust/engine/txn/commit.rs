@@ -401,11 +401,12 @@ impl Fs {
 
     /// Commits a frozen transaction: the snapshots of step 1, and steps 2 to 5. The caller holds
     /// the commit mutex, and shuts the filesystem down after an error.
-    fn commit_frozen(&self, c: &mut CommitState, f: Frozen) -> Result {
+    fn commit_frozen(&self, c: &mut CommitState, mut f: Frozen) -> Result {
         self.last_commit.store(uptime(), Ordering::Relaxed);
         trace::commit_start(self.dev(), f.generation, f.due.len() as u64);
         self.check_generation(c, f.generation)?;
-        let snaps = self.snapshots(f.due)?;
+        let due = core::mem::replace(&mut f.due, KVVec::new());
+        let snaps = self.snapshots(due)?;
         let mut sink = Sink {
             fs: self,
             generation: f.generation,
@@ -433,17 +434,7 @@ impl Fs {
         drop(sink);
 
         self.space.check_free(&self.node_store, c.sb.free)?;
-        c.sb.generation = f.generation;
-        c.next = f.generation.saturating_add(1);
-        c.sb.next_ino = f.next_ino;
-        c.sb.inodes = f.inodes;
-        (c.sb.log_pos, c.sb.log_seq) = f.log;
-        c.sb.committed = now();
-        c.sb.state = if f.mark { STATE_CLEAN } else { 0 };
-        if core::mem::take(&mut c.count_mount) {
-            c.sb.mounts = c.sb.mounts.saturating_add(1);
-            c.sb.mounted = c.sb.committed;
-        }
+        self.fill_superblock(c, &f);
         // R8: data and nodes are on stable storage before the superblock refers to them.
         self.node_store.device().flush()?;
         self.check_device()?;
@@ -478,6 +469,27 @@ impl Fs {
         trace::commit_durable(self.dev(), f.generation, allocated);
         self.log.committed(f.log.0);
         self.thaw(c, f.generation, snaps)
+    }
+
+    /// Puts what a transaction has changed, beside the roots of trees, into the superblock.
+    fn fill_superblock(&self, c: &mut CommitState, f: &Frozen) {
+        c.next = f.generation.saturating_add(1);
+        let count_mount = core::mem::take(&mut c.count_mount);
+        let sb = &mut *c.sb;
+        sb.generation = f.generation;
+        sb.next_ino = f.next_ino;
+        sb.inodes = f.inodes;
+        (sb.log_pos, sb.log_seq) = f.log;
+        sb.committed = now();
+        (sb.node_goal, sb.data_goal) = (self.space.node_goal(), self.space.data_goal());
+        sb.state &= !STATE_CLEAN;
+        if f.mark {
+            sb.state |= STATE_CLEAN;
+        }
+        if count_mount {
+            sb.mounts = sb.mounts.saturating_add(1);
+            sb.mounted = sb.committed;
+        }
     }
 
     /// The generation of a commit is the one that was to come, and its superblock goes to the other slot.

@@ -240,7 +240,8 @@ impl Fs {
     /// Records the extents under one extent map: the mapping with its checksums as the extent tree
     /// has it; one extent map may be several records. If the map is in flight, this is the
     /// completed mapping under it: the map in flight took that one's place on the list of modified
-    /// maps (R2). Returns false if there are too many, or no memory.
+    /// maps (R2), and has the newest generation of what it took the place of. A part of that may be
+    /// older: then the record says what the tree has anyway. Returns false if there are too many, or no memory.
     fn collect_extents(
         &self,
         inode: &Inode,
@@ -248,7 +249,10 @@ impl Fs {
         r: &Range<ExtentMap>,
         out: &mut Collected,
     ) -> Result<bool> {
-        let in_flight = r.value.in_flight != 0;
+        // Nothing under a map in flight needs a record, if all of it is durable.
+        if r.value.in_flight != 0 && r.value.generation <= out.durable {
+            return Ok(true);
+        }
         let mut from = r.start;
         while from < r.end() {
             let found = m.extent_at_or_after(&self.node_store, from, &mut out.value);
@@ -261,14 +265,10 @@ impl Fs {
             }
             let part = e.slice(r.start, r.end());
             from = part.end();
-            if e.unwritten || (in_flight && e.generation <= out.durable) {
+            if e.unwritten {
                 continue;
             }
-            let generation = if in_flight {
-                e.generation
-            } else {
-                r.value.generation
-            };
+            let generation = r.value.generation;
             let w = Record::Write {
                 ino: inode.ino(),
                 start: part.start,

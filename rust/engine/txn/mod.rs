@@ -94,6 +94,11 @@ impl<'a> Txn<'a> {
         self.generation
     }
 
+    /// The epoch of the extent records that this operation makes.
+    pub fn epoch(&self) -> u32 {
+        self.fs.epoch
+    }
+
     /// The time of this operation. Inodes and log records get the same one, so replay restores the
     /// same times.
     pub fn time(&self) -> Time {

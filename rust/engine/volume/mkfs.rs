@@ -116,10 +116,17 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         log_pos: 0,
         // Random, so that no batch of an earlier filesystem with the same UUID continues this log.
         log_seq: (crate::os::random_u64() >> 8).max(1),
+        log2_start: 0,
         next_ino: ROOT_INO + 1,
         root_ino: ROOT_INO,
         inodes: 0,
         free: total,
+        free_slots: 0,
+        dead_blocks: 0,
+        epoch: 1,
+        node_goal: 0,
+        data_goal: 0,
+        casefold: 0,
         created: now(),
         mounted: Time::default(),
         mounts: 0,
@@ -128,6 +135,9 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         orphan_root: None,
         ag_root: None,
         deferred_root: None,
+        snapshot_root: None,
+        dead_root: None,
+        quota_root: None,
         spare_roots: [None; SPARE_ROOTS],
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::btree::NodeStore;
 use crate::engine::btree::{Tree, TreeId, TreeKind, ValueBuf};
 use crate::engine::format::find::Found;
 use crate::engine::format::slots::{Doubt, State};
+use crate::engine::format::superblock::STATE_REPAIR;
 use crate::engine::format::{corrupt, NodePtr, Superblock};
 use crate::engine::fs::{Fs, Geometry, Parts};
 use crate::engine::log::replayed::Replayed;
@@ -141,6 +142,12 @@ impl Fs {
     pub fn mount(dev: Device, opts: MountOptions) -> Result<Shared<Self>, MountError> {
         let found = find_superblock(&dev)?;
         report_copies(&dev, &found);
+        if let Some(what) = found.sb.unsupported() {
+            return Err(MountError::new(EINVAL, what));
+        }
+        if found.sb.state & STATE_REPAIR != 0 {
+            pr_warn!("{}: damage was found; run fsck.ordofs\n", dev.name());
+        }
         let forbidden = forbidden(&found).filter(|_| !rescued(&found, &opts));
         if let (false, Some(why)) = (opts.read_only, forbidden) {
             return Err(why);
@@ -328,6 +335,9 @@ impl Fs {
             },
             node_store,
         };
+        parts
+            .space
+            .start_searches(parts.commit.sb.node_goal, parts.commit.sb.data_goal);
         let fs = Self::assemble(parts)?;
         if !opts.read_only {
             fs.space.read(&fs.node_store)?;

@@ -719,7 +719,7 @@ impl Fs {
                 len: to - from,
                 unwritten: !written,
                 csums: written,
-                generation: txn.generation(),
+                epoch: txn.epoch(),
             };
             let a = 4 * (from - start) as usize;
             let part = if written {

@@ -5,7 +5,7 @@
 use kernel::prelude::{EFBIG, EINVAL, EUCLEAN};
 use ordofs_engine::engine::format::places::{areas, log_place, slot, AREA_BLOCKS};
 use ordofs_engine::engine::format::superblock::{ag_geometry, seal, SPARE_ROOTS};
-use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_BLOCKS, MIN_BLOCKS};
+use ordofs_engine::engine::format::{NodePtr, Superblock, MAX_BLOCKS, MAX_EPOCH, MIN_BLOCKS};
 use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Block, Time};
@@ -44,10 +44,17 @@ fn sample(generation: u64) -> Superblock {
         log_len: log_place(BLOCKS).1,
         log_pos: 0,
         log_seq: 0,
+        log2_start: 0,
         next_ino: 10,
         root_ino: 2,
         inodes: 4,
         free: 100,
+        free_slots: 6,
+        dead_blocks: 0,
+        epoch: 0x0304_0506 & MAX_EPOCH,
+        node_goal: 9_001,
+        data_goal: 9_002,
+        casefold: 0x0002_000c,
         created: Time {
             sec: -5,
             nsec: 999_999_999,
@@ -59,6 +66,9 @@ fn sample(generation: u64) -> Superblock {
         ag_root: ptr(9_100),
         deferred_root: ptr(9_200),
         orphan_root: ptr(9_300),
+        snapshot_root: None,
+        dead_root: None,
+        quota_root: None,
         spare_roots: [None; SPARE_ROOTS],
     }
 }
@@ -131,7 +141,24 @@ fn impossible_fields_are_refused() {
         &|s| s.root_ino = 10,
         &|s| s.inodes = 0,
         &|s| s.inodes = u64::MAX,
-        &|s| s.state = 2,
+        &|s| s.state = 4,
+        &|s| s.free_slots = BLOCKS / 2,
+        &|s| s.dead_blocks = 1,
+        &|s| (s.dead_root, s.dead_blocks) = (ptr(9_000), 1),
+        &|s| (s.snapshot_root, s.dead_root) = (ptr(9_000), ptr(9_000)),
+        &|s| {
+            (s.snapshot_root, s.dead_root) = (ptr(9_000), ptr(9_000));
+            s.dead_blocks = BLOCKS - 99;
+        },
+        &|s| s.snapshot_root = ptr(BLOCKS),
+        &|s| s.quota_root = ptr(BLOCKS),
+        &|s| s.epoch = 0,
+        &|s| s.epoch = 1 << 26,
+        &|s| s.node_goal = BLOCKS,
+        &|s| s.data_goal = u64::MAX,
+        &|s| s.log2_start = 255,
+        &|s| s.log2_start = BLOCKS - 10,
+        &|s| s.log2_start = u64::MAX,
         &|s| s.label[0] = 0xff,
         &|s| s.label[63] = b'x',
         &|s| s.created.nsec = 1_000_000_000,
@@ -161,8 +188,9 @@ fn impossible_fields_are_refused() {
         (300, "reserved"),
         (520, "size of the allocation groups"),
         (521, "reserved"),
-        (600, "reserved"),
-        (560, "reserved"),
+        (620, "reserved"),
+        (644, "reserved"),
+        (560, "second log"),
         (1000, "reserved"),
     ] {
         let mut b = block(&sample(5));
@@ -227,8 +255,30 @@ fn the_bytes_of_a_superblock() {
     assert_eq!((u64_at(512), u64_at(568), u64_at(576)), (BLOCKS, 10, 2));
     assert_eq!((u64_at(584), u64_at(592)), (4, 100));
     assert_eq!((b[520], &b[521..528]), (15, &[0; 7][..]));
+    assert_eq!((u64_at(560), u64_at(600), u64_at(608)), (0, 6, 0));
+    assert_eq!((u32_at(616), u32_at(620)), (0x0304_0506, 0));
+    assert_eq!((u64_at(624), u64_at(632)), (9_001, 9_002));
+    assert_eq!((b[640], b[642], u32_at(644)), (12, 2, 0));
     assert_eq!((u64_at(1024), u64_at(1056)), (10_000, 9_300));
     assert_eq!((u64_at(1088), u64_at(1120)), (9_100, 9_200));
+    let mut more = sample(5);
+    (more.snapshot_root, more.dead_root) = (ptr(9_400), ptr(9_500));
+    (more.quota_root, more.dead_blocks) = (ptr(9_600), 8);
+    more.log2_start = 20_000;
+    let more = block(&more);
+    for (at, want) in [
+        (1152, 9_400),
+        (1184, 9_500),
+        (1216, 9_600),
+        (608, 8),
+        (560, 20_000),
+    ] {
+        assert_eq!(
+            u64::from_le_bytes(more[at..at + 8].try_into().unwrap()),
+            want
+        );
+    }
+    assert_eq!(more[1248..1528], [0; 280]);
     // Beside the ends of the sectors, the rest is zero.
     assert!(b[1152..1528].iter().all(|x| *x == 0));
     for k in 3..8 {

@@ -8,7 +8,7 @@
 use crate::{Checker, Claim, Edge, Seen};
 use kernel::prelude::Result;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
-use ordofs_engine::engine::format::extent::Extent;
+use ordofs_engine::engine::format::extent::{Extent, MAX_CSUM_BLOCKS};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::le32;
 use ordofs_engine::engine::ops::dir::{bucket, check_name, decode, FIRST_COOKIE, SYMLINK_PIECE};
@@ -17,7 +17,7 @@ use ordofs_engine::os::{crc32c, Block};
 use std::collections::BTreeMap;
 
 /// How many blocks of data are read at once: those of the largest extent with checksums.
-const DATA_RUN: usize = 256;
+const DATA_RUN: usize = MAX_CSUM_BLOCKS as usize;
 
 /// The tree with this root.
 fn open(id: TreeId, root: &RootForm<'_>) -> Result<Tree> {
@@ -148,11 +148,18 @@ impl Checker<'_> {
     /// Checks an extent record, claims its blocks, and adds it to `sum`.
     fn check_extent(&mut self, ino: u64, key: u64, value: &[u8], sum: &mut Extents) {
         let place = format!("inode {ino}, extent at file block {key}");
-        let Ok(e) = Extent::decode(key, value, self.sb.blocks) else {
-            return self.problem(place, "malformed record");
+        let e = match Extent::parse(key, value, self.sb.blocks) {
+            Ok(e) => e,
+            Err(what) => return self.problem(place, format_args!("malformed record: {what}")),
         };
         self.report.stats.extents += 1;
-        self.generation(&place, e.generation);
+        if e.epoch > self.sb.epoch {
+            let now = self.sb.epoch;
+            self.problem(
+                &place,
+                format_args!("its epoch is {}, the current one {now}", e.epoch),
+            );
+        }
         if e.start < sum.end {
             self.problem(
                 &place,

@@ -54,7 +54,8 @@ pub struct ExtentMap {
     pub modified: bool,
     /// In the log, or in the records of the next batch. Only with `modified`.
     pub logged: bool,
-    /// The generation of the transaction in which the write completed.
+    /// The generation of the transaction in which the write completed. While it is in flight, that
+    /// of the newest completed write under it, which has no map any more; at least 0.
     pub generation: u64,
 }
 
@@ -157,6 +158,7 @@ impl ExtentMaps {
     /// dropped modified maps, so the caller must keep fsyncs from relying on the log.
     pub(in crate::engine) fn insert_in_flight(&mut self, proof: &OrderedExtent) -> Result {
         self.unsaved.cover(proof.start(), proof.len())?;
+        let under = self.newest(proof.start(), proof.end());
         self.maps.remove_range(proof.start(), proof.len(), |_| ())?;
         let value = ExtentMap {
             phys: proof.phys(),
@@ -164,7 +166,7 @@ impl ExtentMaps {
             in_place: proof.in_place(),
             modified: false,
             logged: false,
-            generation: 0,
+            generation: under,
         };
         self.maps.insert(Range {
             start: proof.start(),
@@ -173,15 +175,29 @@ impl ExtentMaps {
         })
     }
 
+    /// The newest generation of the maps that have a block of `[from, to)`.
+    fn newest(&self, from: u64, to: u64) -> u64 {
+        let (mut at, mut newest) = (from, 0);
+        while let Some(r) = self.maps.at_or_after(at).filter(|r| r.start < to) {
+            newest = newest.max(r.value.generation);
+            at = r.end();
+        }
+        newest
+    }
+
     /// The I/O of `o` completed in transaction `generation`: makes its maps modified. Parts that a
-    /// later write has replaced keep that write's state.
+    /// later write has replaced keep that write's state, and note what is under them now.
     pub fn completed(&mut self, o: &OrderedExtent, generation: u64) {
-        self.each_of(o, |em| {
-            em.in_flight = 0;
-            em.in_place = false;
-            em.modified = true;
-            em.logged = false;
-            em.generation = generation;
+        self.each_in(o, |em| {
+            if em.in_flight == o.id() {
+                em.in_flight = 0;
+                em.in_place = false;
+                em.modified = true;
+                em.logged = false;
+                em.generation = generation;
+            } else if em.in_flight != 0 {
+                em.generation = em.generation.max(generation);
+            }
         });
         self.join(o.start());
         self.join(o.end());
@@ -233,14 +249,12 @@ impl ExtentMaps {
         Ok(())
     }
 
-    /// Calls `f` for the maps of `o`, without those that a later write has replaced.
-    fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut ExtentMap)) {
+    /// Calls `f` for the maps that have a block of `o`.
+    fn each_in(&mut self, o: &OrderedExtent, f: impl Fn(&mut ExtentMap)) {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
-            if r.value.in_flight == o.id() {
-                if let Some(em) = self.maps.get_mut(r.start) {
-                    f(em);
-                }
+            if let Some(em) = self.maps.get_mut(r.start) {
+                f(em);
             }
             from = r.end();
         }

@@ -650,7 +650,7 @@ impl Fs {
             len: o.len(),
             unwritten: false,
             csums: true,
-            generation: txn.generation(),
+            epoch: txn.epoch(),
         };
         // The old mapping is gone, so an error from here on must not be treated as a failed write,
         // which keeps the old content.
