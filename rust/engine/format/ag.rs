@@ -13,12 +13,13 @@
 //! | 12 | 4 | zero |
 //! | 16 | 8 | generation of the commit that wrote the record |
 //! | 24 | 8 | zero |
-//! | 32 | .. | sections ([`super::section`]): 1 = tree of the groups |
+//! | 32 | .. | sections ([`super::section`]): 1 = tree of the groups, 2 = tree of the shared blocks (reserved) |
 //!
 //! A free run ends at the border of its group. The class of the longest run may be too high, never
 //! too low: to lower it, the allocator would have to read all groups of the AG.
 //!
-//! An AG without a tree of groups is free as a whole, so the class of its longest run is known.
+//! An AG without a tree of groups is free as a whole: the class of its longest run is known, and it
+//! has no tree of shared blocks.
 //!
 //! Tests: `tools/engine/tests/space_records.rs`.
 
@@ -33,7 +34,7 @@ pub use super::sums::{run_class, Sums};
 
 /// Bytes before the sections.
 const HEADER: usize = 32;
-/// The sections that may be trees: groups, and shared extents (which this code does not know).
+/// The sections that are trees: groups, and shared blocks.
 const TREES: usize = 2;
 const MAX_OTHER: usize = MAX_VALUE - HEADER - TREES * (SECTION_HEAD + NODE_PTR_LEN);
 const LIMITS: Limits = Limits {
@@ -44,6 +45,8 @@ const _: () = assert!(HEADER + TREES * (SECTION_HEAD + INLINE_TREE_MAX) <= MAX_V
 
 /// The section with the tree of the groups.
 const SECTION_GROUPS: u8 = 1;
+/// The section with the tree of the shared blocks.
+const SECTION_SHARED: u8 = 2;
 
 /// Flag: nothing is to be allocated in the AG.
 pub const NO_ALLOCATION: u8 = 1;
@@ -77,6 +80,8 @@ pub struct AgRecord<'a> {
     pub generation: u64,
     /// The tree of the groups.
     pub groups: RootForm<'a>,
+    /// The tree of the shared blocks.
+    pub shared: RootForm<'a>,
     /// The sections that a reader may ignore, from the head of the first one on.
     pub ignorable: &'a [u8],
 }
@@ -90,6 +95,7 @@ impl<'a> AgRecord<'a> {
             flags: NEVER_USED,
             generation,
             groups: RootForm::Empty,
+            shared: RootForm::Empty,
             ignorable: &[],
         }
     }
@@ -105,10 +111,11 @@ impl<'a> AgRecord<'a> {
     /// it cannot be true.
     pub fn parse(ag_len: u64, v: &'a [u8]) -> core::result::Result<Self, Fault> {
         let mut rec = Self::fields(v).ok_or("the record is cut off")?;
-        let groups = &mut rec.groups;
+        let (groups, shared) = (&mut rec.groups, &mut rec.shared);
         rec.ignorable = each_section(v, HEADER, &LIMITS, |kind, form, body| {
             match kind {
                 SECTION_GROUPS => *groups = root(form, body)?,
+                SECTION_SHARED => *shared = root(form, body)?,
                 // Any other that may be ignored.
                 0x80.. => {}
                 _ => return Err("it is unknown, and must not be ignored"),
@@ -132,6 +139,7 @@ impl<'a> AgRecord<'a> {
             flags: *v.get(5)?,
             generation: le64(v, 16)?,
             groups: RootForm::Empty,
+            shared: RootForm::Empty,
             ignorable: &[],
         })
     }
@@ -154,6 +162,8 @@ impl<'a> AgRecord<'a> {
             "the number of free blocks does not fit the tree of the groups"
         } else if self.groups.is_empty() && self.longest != most {
             "the longest free run does not fit the number of free blocks"
+        } else if self.groups.is_empty() && !self.shared.is_empty() {
+            "free blocks are shared"
         } else if self.flags & NEVER_USED != 0 && free != ag_len {
             "blocks are in use, but it was never used"
         } else if !zero(6, 8) || !zero(O_SLOTS, 12) {
@@ -187,6 +197,7 @@ impl<'a> AgRecord<'a> {
         put(&mut head, 16, &self.generation.to_le_bytes());
         out.extend_from_slice(&head, GFP_KERNEL)?;
         put_root(out, SECTION_GROUPS, &self.groups)?;
+        put_root(out, SECTION_SHARED, &self.shared)?;
         out.extend_from_slice(self.ignorable, GFP_KERNEL)?;
         Ok(())
     }

@@ -14,15 +14,19 @@
 
 pub mod ag;
 pub mod bits;
+pub mod dead;
 pub mod extent;
 pub mod find;
 pub mod group;
 pub mod inode;
 pub mod node;
 pub mod places;
+pub mod quota;
 pub mod room;
 pub mod section;
+pub mod shared;
 pub mod slots;
+pub mod snapshot;
 pub mod sums;
 pub mod superblock;
 

@@ -92,6 +92,15 @@ pub enum TreeKind {
     Ag = 6,
     /// Group records of an allocation group, by group in the AG. Owner: the number of the AG.
     Groups = 7,
+    /// Snapshots by the epoch that they closed. Owner 0.
+    Snapshots = 8,
+    /// Blocks that only snapshots have, by the epochs of their death and of the oldest snapshot that
+    /// has them. Owner 0.
+    Dead = 9,
+    /// Blocks with several references, by block in the AG. Owner: the number of the AG.
+    Shared = 10,
+    /// Quotas by kind and id of the owner. Owner 0.
+    Quota = 11,
     /// Blocks to be freed by the next commit, by address. Owner 0.
     Deferred = 12,
 }
@@ -107,6 +116,10 @@ impl TreeKind {
             5 => Self::Xattr,
             6 => Self::Ag,
             7 => Self::Groups,
+            8 => Self::Snapshots,
+            9 => Self::Dead,
+            10 => Self::Shared,
+            11 => Self::Quota,
             12 => Self::Deferred,
             _ => return None,
         })
@@ -143,6 +156,10 @@ impl TreeKind {
             Self::Xattr => "xattr",
             Self::Ag => "AG",
             Self::Groups => "group",
+            Self::Snapshots => "snapshot",
+            Self::Dead => "dead",
+            Self::Shared => "shared",
+            Self::Quota => "quota",
             Self::Deferred => "deferred",
         }
     }

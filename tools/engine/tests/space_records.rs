@@ -42,6 +42,7 @@ fn full_ag() -> AgRecord<'static> {
             crc: 0xdead_beef,
             level: 1,
         }),
+        shared: RootForm::Inline(b"more"),
         ignorable: &[0x88, 3, 2, 0, 0xaa, 0xbb, 0x90, 7, 1, 0, 0xcc],
     }
 }
@@ -51,6 +52,7 @@ fn every_field_of_an_ag_record_has_its_place() {
     let golden = hex("
         04030200 0b 05 0000 00000000 00000000 1011121314151617 0000000000000000
         01022000 3412000000000100 7856000000000100 0900000000000000 efbeadde 01000000
+        02010400 6d6f7265
         88030200 aabb 90070100 cc");
     assert_eq!(ag_bytes(&full_ag()), golden);
     assert_eq!(AgRecord::parse(AG, &golden).unwrap(), full_ag());
@@ -107,7 +109,9 @@ fn an_impossible_ag_record_is_refused() {
         (&|v| v[12] = 1, "reserved"),
         (&|v| v[31] = 1, "reserved"),
         (&|v| v[16..24].fill(0), "no commit"),
-        (&|v| v[32] = 2, "unknown"),
+        (&|v| v[32] = 2, "twice"),
+        (&|v| v[32 + 36] = 3, "unknown"),
+        (&|v| drop(v.drain(32..68)), "does not fit"),
         (&|v| v[32] = 7, "unknown"),
         (&|v| v[33] = 3, "form"),
         (&|v| v[34] = 31, "section 1"),
@@ -434,6 +438,8 @@ fn an_impossible_group_record_is_refused() {
 fn every_flipped_bit_shows() {
     let ag = ag_bytes(&AgRecord {
         groups: RootForm::Inline(b"items"),
+        // With a section behind it, another length of the first one may be right.
+        shared: RootForm::Empty,
         ..full_ag()
     });
     let groups = [

@@ -8,6 +8,7 @@
 //! | [`inode`] | inode records, extents, targets of symbolic links, data |
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
 //! | [`overlay`] | nothing itself: a device that keeps writes in memory, to try out a recovery |
+//! | [`reserved`] | trees that this version does not write: snapshots, dead blocks, quotas |
 //! | [`xattr`] | extended attributes |
 //! | [`space`] | AGs and their groups against the owners of all blocks |
 //!
@@ -21,6 +22,7 @@ mod claims;
 mod inode;
 mod names;
 mod overlay;
+mod reserved;
 mod space;
 mod xattr;
 
@@ -228,6 +230,7 @@ impl<'a> Checker<'a> {
         }
         self.check_inodes();
         self.check_orphans();
+        self.check_reserved();
         self.check_names();
         self.check_space();
     }

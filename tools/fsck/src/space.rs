@@ -25,6 +25,7 @@ use ordofs_engine::engine::format::ag::{
 };
 use ordofs_engine::engine::format::bits::Bits;
 use ordofs_engine::engine::format::group::{group_len, GroupRecord, Order};
+use ordofs_engine::engine::format::shared::{self, SharedRecord};
 use ordofs_engine::engine::format::GROUP_BLOCKS;
 use ordofs_engine::engine::volume::mount::tree_of;
 
@@ -52,6 +53,12 @@ impl Used {
             Some(last) if last.1 == start => last.1 = end,
             _ => self.0.push((start, end)),
         }
+    }
+
+    /// Whether all blocks of a range are in use.
+    fn has(&self, start: u64, end: u64) -> bool {
+        let i = self.0.partition_point(|(_, e)| *e <= start);
+        self.0.get(i).is_some_and(|(s, e)| *s <= start && end <= *e)
     }
 }
 
@@ -175,6 +182,9 @@ impl Checker<'_> {
         };
         let before = self.report.count;
         self.walk(&tree, |c, g, value| c.check_group(&mut ag, g, value, used));
+        if !rec.shared.is_empty() {
+            self.check_shared(&ag, &rec.shared, used);
+        }
         // What cannot be read says nothing about the numbers.
         ag.whole &= self.report.count == before;
         let free = ag.len - ag.used;
@@ -197,6 +207,37 @@ impl Checker<'_> {
             );
         }
         free
+    }
+
+    /// Walks the tree of the shared blocks of an AG.
+    fn check_shared(&mut self, ag: &AgWalk, root: &RootForm<'_>, used: &Used) {
+        let place = format!("allocation group {}", ag.index);
+        let what = "it has shared blocks, which this version does not support";
+        self.problem(&place, what);
+        let id = TreeId::new(TreeKind::Shared, ag.index);
+        let tree = match root {
+            RootForm::Empty => return,
+            RootForm::Ptr(p) => Ok(Tree::from_ptr(id, *p)),
+            RootForm::Inline(items) => Tree::from_inline(id, items),
+        };
+        let Ok(tree) = tree else {
+            return self.problem(place, "malformed tree of its shared blocks");
+        };
+        let mut order = shared::Order::default();
+        self.walk(&tree, |c, key, value| {
+            let place = format!("{place}, shared blocks from {key} on");
+            let rec = SharedRecord::parse(ag.len, key, value)
+                .and_then(|rec| order.check(key, rec).map(|()| rec));
+            match rec {
+                Err(what) => c.problem(place, what),
+                Ok(rec) => {
+                    let start = ag.start + key;
+                    if !used.has(start, start + u64::from(rec.blocks)) {
+                        c.problem(place, "some are free");
+                    }
+                }
+            }
+        });
     }
 
     /// Space that the filesystem counts and cannot use is a problem.

@@ -4,9 +4,16 @@
 
 mod make;
 
+use kernel::prelude::KVec;
 use make::*;
 use ordofs_engine::engine::format::ag::{run_class, NEVER_USED, NOT_TRUSTED, NO_ALLOCATION};
+use ordofs_engine::engine::format::dead::{self, DeadKey};
 use ordofs_engine::engine::format::group::full_record;
+use ordofs_engine::engine::format::quota::{Account, QuotaKey, QuotaRecord};
+use ordofs_engine::engine::format::snapshot::{SnapshotRecord, ABANDONED, BOOKMARK};
+use ordofs_engine::engine::format::superblock::STATE_REPAIR;
+use ordofs_engine::engine::format::NodePtr;
+use ordofs_engine::os::Time;
 use std::time::{Duration, Instant};
 
 #[test]
@@ -225,4 +232,226 @@ fn a_damaged_leaf_of_the_ag_tree() {
     let all = complaints(&disk);
     assert!(all[0].contains("AG tree of 0, node at block"), "{all:#?}");
     assert!(all[1].contains("..1024: have no record"), "{all:#?}");
+}
+
+const SNAPSHOT: SnapshotRecord<'static> = SnapshotRecord {
+    generation: 1,
+    time: Time { sec: 1, nsec: 2 },
+    flags: 0,
+    used: 10,
+    inodes: 1,
+    next_ino: 3,
+    void: 0,
+    back_to: 0,
+    inode_root: Some(NodePtr {
+        addr: 30_000,
+        addr2: 0,
+        generation: 1,
+        crc: 0,
+        level: 0,
+    }),
+    orphan_root: None,
+    quota_root: None,
+    cursor: 0,
+    name: b"first",
+};
+
+fn snapshot(rec: &SnapshotRecord<'_>) -> Vec<u8> {
+    let mut v = KVec::new();
+    rec.encode(&mut v).unwrap();
+    v.to_vec()
+}
+
+fn dead_record(death: u32, oldest: u32, runs: &[(u64, u32)]) -> (u64, Vec<u8>) {
+    let mut v = KVec::new();
+    dead::encode(runs, &mut v).unwrap();
+    let key = DeadKey {
+        death,
+        oldest,
+        sequence: 0,
+    };
+    (key.to_u64(), v.to_vec())
+}
+
+/// Two snapshots, a bookmark and what a rollback abandoned, blocks that only snapshots have, and
+/// quotas, in epoch 9.
+fn with_snapshots() -> Make {
+    let mut make = of_all_forms();
+    make.sb = |sb| sb.epoch = 9;
+    let second = SnapshotRecord {
+        name: b"second",
+        void: 6,
+        ..SNAPSHOT
+    };
+    let mark = SnapshotRecord {
+        name: b"mark",
+        flags: BOOKMARK,
+        inode_root: None,
+        ..SNAPSHOT
+    };
+    let abandoned = SnapshotRecord {
+        name: b"abandoned",
+        flags: ABANDONED,
+        back_to: 4,
+        cursor: 7,
+        ..SNAPSHOT
+    };
+    let runs = [(40_000, 7), (66_000 + 3 * 8192, 9)];
+    make.dead.extend(runs);
+    make.later = [
+        vec![
+            (2, snapshot(&SNAPSHOT)),
+            (4, snapshot(&second)),
+            (5, snapshot(&mark)),
+            (6, snapshot(&abandoned)),
+        ],
+        vec![dead_record(3, 2, &runs[..1]), dead_record(9, 4, &runs[1..])],
+        vec![
+            (
+                QuotaKey::Owner { kind: 0, id: 5 }.to_u64(),
+                QuotaRecord::Owner {
+                    blocks: Account::default(),
+                    inodes: Account::default(),
+                }
+                .to_bytes()
+                .to_vec(),
+            ),
+            (
+                QuotaKey::Settings { kind: 0 }.to_u64(),
+                QuotaRecord::Settings {
+                    flags: 1,
+                    block_grace: 1,
+                    inode_grace: 1,
+                }
+                .to_bytes()
+                .to_vec(),
+            ),
+        ],
+    ];
+    make
+}
+
+const NOT_YET: &str = "superblock: it has snapshots, which this version does not support";
+
+/// Right records lead to one complaint: that the engine cannot mount them.
+#[test]
+fn trees_of_later_versions() {
+    expect(&with_snapshots(), &[NOT_YET]);
+    let mut make = of_all_forms();
+    make.sb = |sb| sb.state |= STATE_REPAIR;
+    expect(&make, &[]);
+    let mut make = of_all_forms();
+    make.later[2] = with_snapshots().later[2].clone();
+    expect(&make, &["superblock: it has quotas, which this version"]);
+}
+
+#[test]
+fn records_of_later_versions_that_cannot_be() {
+    let with = |change: &dyn Fn(&mut Make), want: &str| {
+        let mut make = with_snapshots();
+        change(&mut make);
+        let all = complaints(&make.on_disk());
+        assert!(all[0].contains(NOT_YET), "{all:#?}");
+        assert!(all[1].contains(want), "{want:?} is not in {all:#?}");
+    };
+    with(
+        &|m| m.later[0][0].1[20] = 3,
+        "snapshot of epoch 2: unknown flags",
+    );
+    with(
+        &|m| m.later[0][1].1[0] = 3,
+        "epoch 4: generation 3 is newer",
+    );
+    with(
+        &|m| m.later[0][1].1[48] = 10,
+        "epoch 4: an epoch that is not before",
+    );
+    with(
+        &|m| m.later[0][2].0 = 9,
+        "epoch 9: an epoch that is not before",
+    );
+    with(
+        &|m| m.later[0][3].1[52] = 3,
+        "epoch 6: there is no snapshot of epoch 3",
+    );
+    with(
+        &|m| {
+            let name = m.later[0][0].1.split_off(168);
+            m.later[0][3].1.truncate(168);
+            m.later[0][0].1.extend(&name);
+            m.later[0][3].1.extend(name);
+        },
+        "epoch 6: its name exists twice",
+    );
+    with(&|m| m.later[1][0].1[4] = 2, "impossible number of runs");
+    with(
+        &|m| m.later[1][1].0 = dead_record(10, 4, &[(1, 1)]).0,
+        "an epoch to come",
+    );
+    with(
+        &|m| m.later[1][1].0 = dead_record(9, 5, &[(1, 1)]).0,
+        "no snapshot has its blocks",
+    );
+    with(
+        &|m| {
+            let run = [(33_000, 1)];
+            m.later[1].push(dead_record(8, 4, &run));
+            m.dead.extend(run);
+        },
+        "block 33000: used by the deferred tree and by the dead tree",
+    );
+    with(
+        &|m| m.later[2][1].1[64] = 2,
+        "quota 0x300000000: unknown flags",
+    );
+    // The blocks of a death that a rollback made void are alive again.
+    let mut make = with_snapshots();
+    let run = [(33_000, 1)];
+    make.later[1].push(dead_record(6, 4, &run));
+    make.dead.extend(run);
+    expect(&make, &[NOT_YET]);
+    let mut make = with_snapshots();
+    make.sb = |sb| (sb.epoch, sb.dead_blocks) = (9, 17);
+    expect(
+        &make,
+        &[NOT_YET, "counts 17 blocks in the dead tree, there are 16"],
+    );
+}
+
+/// An inline tree of shared blocks: first block, blocks, extra references.
+fn shared_image(items: &[(u64, u32, u32)]) -> Vec<u8> {
+    let mut v = (items.len() as u16).to_le_bytes().to_vec();
+    for (key, blocks, extra) in items {
+        v.extend(key.to_le_bytes());
+        v.extend(8u16.to_le_bytes());
+        v.extend(blocks.to_le_bytes());
+        v.extend(extra.to_le_bytes());
+    }
+    v
+}
+
+#[test]
+fn shared_blocks() {
+    let with = |items: &[(u64, u32, u32)], want: &[&str]| {
+        let mut make = of_all_forms();
+        // AG 2 begins with two full groups.
+        let image = shared_image(items);
+        let mut section = vec![2, 1];
+        section.extend((image.len() as u16).to_le_bytes());
+        section.extend(image);
+        make.section = Some((2, section));
+        let all = complaints(&make.on_disk());
+        assert_eq!(all.len(), 1 + want.len(), "{all:#?}");
+        assert!(all[0].contains("allocation group 2: it has shared blocks, which"));
+        for (line, words) in all[1..].iter().zip(want) {
+            assert!(line.contains(words), "{words:?} is not in {all:#?}");
+        }
+    };
+    with(&[(100, 4, 1), (104, 1, 2), (106, 16_278, 1)], &[]);
+    with(&[(100, 4, 1), (103, 1, 2)], &["from 103 on: it overlaps"]);
+    with(&[(100, 4, 1), (104, 1, 1)], &["from 104 on: neighbours"]);
+    with(&[(100, 0, 1)], &["impossible number of blocks"]);
+    with(&[(32_767, 2, 1)], &["impossible number of blocks"]);
+    with(&[(100, 1, 0)], &["no extra reference"]);
+    with(&[(16_000, 385, 1)], &["from 16000 on: some are free"]);
 }

@@ -11,10 +11,15 @@ use kernel::prelude::EIO;
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::ag::AgRecord;
+use ordofs_engine::engine::format::dead::DeadRecord;
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::group::GroupRecord;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
 use ordofs_engine::engine::format::places;
+use ordofs_engine::engine::format::quota::{Account, QuotaKey, QuotaRecord};
+use ordofs_engine::engine::format::shared::SharedRecord;
+use ordofs_engine::engine::format::snapshot::SnapshotRecord;
+use ordofs_engine::engine::format::superblock::STATE_REPAIR;
 use ordofs_engine::engine::format::{NodePtr, Superblock};
 use ordofs_engine::engine::ops::{dir, xattr};
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE, ORPHAN_TREE};
@@ -64,6 +69,7 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         "node_id": format!("{:016x}", sb.node_id),
         "generation": sb.generation,
         "clean": sb.is_clean(),
+        "repair_wanted": sb.state & STATE_REPAIR != 0,
         "mounts": sb.mounts,
         "backups": sb.backed_up,
         "features": {
@@ -73,11 +79,17 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         },
         "blocks": sb.blocks,
         "free": sb.free,
+        "free_slots": sb.free_slots,
+        "dead_blocks": sb.dead_blocks,
+        "epoch": sb.epoch,
+        "searches": { "nodes": sb.node_goal, "data": sb.data_goal },
+        "casefold": { "encoding": sb.casefold & 0xffff, "flags": sb.casefold >> 16 },
         "inodes": sb.inodes,
         "root_inode": sb.root_ino,
         "next_inode": sb.next_ino,
         "log": {
             "start": sb.log_start, "blocks": sb.log_len, "position": sb.log_pos, "sequence": sb.log_seq,
+            "second": sb.log2_start,
         },
         "created": time(sb.created),
         "mounted": time(sb.mounted),
@@ -86,6 +98,9 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
         "orphan_tree": ptr(&sb.orphan_root),
         "ag_tree": ptr(&sb.ag_root),
         "deferred_tree": ptr(&sb.deferred_root),
+        "snapshot_tree": ptr(&sb.snapshot_root),
+        "dead_tree": ptr(&sb.dead_root),
+        "quota_tree": ptr(&sb.quota_root),
         "ag_blocks": sb.ag_blocks,
         "ags": sb.ag_count,
     }))
@@ -180,10 +195,30 @@ pub fn tree(dev: Device, which: &str) -> Result<Doc> {
             tree_of(DEFERRED_TREE, sb.deferred_root),
             |block, _| json!({"block": block}),
         ),
+        "snapshot" => {
+            let sb = sb.clone();
+            let id = TreeId::new(TreeKind::Snapshots, 0);
+            walk(&st, tree_of(id, sb.snapshot_root), move |epoch, v| {
+                snapshot(epoch, v, &sb)
+            })
+        }
+        "dead" => {
+            let sb = sb.clone();
+            let id = TreeId::new(TreeKind::Dead, 0);
+            walk(&st, tree_of(id, sb.dead_root), move |key, v| {
+                dead(key, v, &sb)
+            })
+        }
+        "quota" => {
+            let id = TreeId::new(TreeKind::Quota, 0);
+            walk(&st, tree_of(id, sb.quota_root), quota)
+        }
         n => {
-            let ag: u32 = n
-                .parse()
-                .map_err(|_| anyhow!("'{n}' is not inode, orphan, ag, deferred or a number"))?;
+            let ag: u32 = n.parse().map_err(|_| {
+                anyhow!(
+                    "'{n}' is not inode, orphan, ag, deferred, snapshot, dead, quota or a number"
+                )
+            })?;
             if ag >= sb.ag_count {
                 bail!(
                     "there are {} allocation groups, numbered from 0",
@@ -194,6 +229,54 @@ pub fn tree(dev: Device, which: &str) -> Result<Doc> {
         }
     };
     Ok(Doc::Fields(fields))
+}
+
+/// The record of a snapshot.
+fn snapshot(epoch: u64, v: &[u8], sb: &Superblock) -> Value {
+    match SnapshotRecord::parse(epoch, v, sb) {
+        Err(what) => json!({"epoch": epoch, "damaged": what}),
+        Ok(r) => json!({
+            "epoch": epoch, "name": name(r.name), "generation": r.generation, "time": time(r.time),
+            "flags": r.flags, "used": r.used, "inodes": r.inodes, "next_inode": r.next_ino,
+            "void": r.void, "back_to": r.back_to, "cursor": r.cursor,
+            "inode_tree": ptr(&r.inode_root), "orphan_tree": ptr(&r.orphan_root),
+            "quota_tree": ptr(&r.quota_root),
+        }),
+    }
+}
+
+/// A record of the dead tree.
+fn dead(key: u64, v: &[u8], sb: &Superblock) -> Value {
+    match DeadRecord::parse(key, v, sb) {
+        Err(what) => json!({"key": format!("{key:#x}"), "damaged": what}),
+        Ok(r) => json!({
+            "death": r.key.death, "oldest": r.key.oldest, "sequence": r.key.sequence,
+            "blocks": r.blocks, "runs": r.runs().collect::<Vec<_>>(),
+        }),
+    }
+}
+
+/// A record of the quota tree.
+fn quota(key: u64, v: &[u8]) -> Value {
+    let account = |a: Account| json!({"used": a.used, "hard": a.hard, "soft": a.soft, "grace_end": a.grace_end});
+    let owner = match QuotaKey::parse(key) {
+        Some(QuotaKey::Owner { kind, id }) => json!({"kind": kind, "id": id}),
+        Some(QuotaKey::Settings { kind }) => json!({"kind": kind}),
+        None => json!({"key": format!("{key:#x}")}),
+    };
+    match QuotaRecord::parse(key, v) {
+        Err(what) => json!({"of": owner, "damaged": what}),
+        Ok(QuotaRecord::Owner { blocks, inodes }) => {
+            json!({"of": owner, "blocks": account(blocks), "inodes": account(inodes)})
+        }
+        Ok(QuotaRecord::Settings {
+            flags,
+            block_grace,
+            inode_grace,
+        }) => json!({
+            "of": owner, "flags": flags, "block_grace": block_grace, "inode_grace": inode_grace,
+        }),
+    }
 }
 
 const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);
@@ -213,12 +296,17 @@ fn ag_record(ag: u64, len: u64, v: &[u8]) -> Value {
         Ok(r) => json!({
             "ag": ag, "blocks": len, "free": r.free, "longest_run_below": 1u64 << r.longest.min(63),
             "flags": r.flags, "generation": r.generation, "ignorable_sections": hex(r.ignorable),
-            "groups": match r.groups {
-                RootForm::Empty => "none".into(),
-                RootForm::Inline(_) => "inline".into(),
-                RootForm::Ptr(p) => ptr(&Some(p)),
-            },
+            "groups": form(&r.groups), "shared": form(&r.shared),
         }),
+    }
+}
+
+/// Where a tree of an AG is.
+fn form(root: &RootForm<'_>) -> Value {
+    match root {
+        RootForm::Empty => "none".into(),
+        RootForm::Inline(_) => "inline".into(),
+        RootForm::Ptr(p) => ptr(&Some(*p)),
     }
 }
 
@@ -240,7 +328,20 @@ fn groups(st: &Rc<NodeStore>, sb: &Superblock, ag: u32) -> Result<Vec<(&'static 
         ("record", ag_record(ag.into(), len, &v).into()),
     ];
     fields.extend(walk(st, tree, move |g, v| group_record(len, g, v)));
+    if !rec.shared.is_empty() {
+        let (tree, form) = open_root(ag.into(), TreeKind::Shared, &rec.shared)?;
+        let records = walk(st, tree, move |key, v| shared_record(len, key, v));
+        fields.push(("shared", formed(form, records)));
+    }
     Ok(fields)
+}
+
+/// The record of shared blocks.
+fn shared_record(ag_len: u64, key: u64, v: &[u8]) -> Value {
+    match SharedRecord::parse(ag_len, key, v) {
+        Err(what) => json!({"block": key, "damaged": what}),
+        Ok(r) => json!({"block": key, "blocks": r.blocks, "extra": r.extra}),
+    }
 }
 
 /// The record of a group, or of full neighbours.
@@ -363,11 +464,11 @@ fn formed(form: &'static str, mut fields: Vec<(&'static str, Doc)>) -> Doc {
 }
 
 fn extent(key: u64, v: &[u8], limit: u64) -> Value {
-    match Extent::decode(key, v, limit) {
-        Err(_) => json!({"file_block": key, "damaged": true}),
+    match Extent::parse(key, v, limit) {
+        Err(what) => json!({"file_block": key, "damaged": what}),
         Ok(e) => json!({
             "file_block": key, "block": e.phys, "blocks": e.len, "unwritten": e.unwritten,
-            "checksums": e.csums, "generation": e.generation,
+            "checksums": e.csums, "epoch": e.epoch,
         }),
     }
 }

@@ -82,7 +82,7 @@ enum Dump {
     Tree {
         /// Device or image file
         device: PathBuf,
-        /// inode, orphan, ag, deferred, or the number of an allocation group
+        /// inode, orphan, ag, deferred, snapshot, dead, quota, or the number of an allocation group
         tree: String,
     },
     /// An inode with its extents, entries and attributes

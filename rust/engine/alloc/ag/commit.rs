@@ -179,6 +179,7 @@ impl Ag {
             flags: self.flags,
             generation,
             groups,
+            shared: RootForm::Empty,
             ignorable: &self.ignorable,
         };
         rec.encode(out)

@@ -296,6 +296,10 @@ impl Ag {
     /// is not read then.
     pub fn fill(&mut self, record: &[u8]) -> Result {
         let rec = AgRecord::decode(self.number, self.len, record)?;
+        if !rec.shared.is_empty() {
+            let what = "it has shared blocks, which this version does not support";
+            return Err(corrupt("allocation group", self.number, what));
+        }
         let tree = Self::tree_of(self.number, &rec.groups)?;
         let groups = self.len.div_ceil(GROUP_BLOCKS);
         let mut info = KVec::with_capacity(groups as usize, GFP_KERNEL)?;

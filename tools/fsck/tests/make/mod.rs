@@ -50,6 +50,12 @@ pub struct Make {
     pub nodes: u64,
     /// Entries of the deferred tree.
     pub deferred: Vec<u64>,
+    /// Records of the snapshot, the dead and the quota tree.
+    pub later: [Items; 3],
+    /// The runs of blocks that the dead tree has.
+    pub dead: Vec<(u64, u32)>,
+    /// A section that the record of an AG has at its end.
+    pub section: Option<(usize, Vec<u8>)>,
     /// Changes the group records of an AG, ...
     pub groups: fn(u64, &mut Items),
     /// ... the record of an AG before it is encoded, ...
@@ -66,6 +72,9 @@ impl Make {
             blocks,
             nodes: 1000,
             deferred: Vec::new(),
+            later: [const { Items::new() }; 3],
+            dead: Vec::new(),
+            section: None,
             groups: |_, _| (),
             ag: |_, _| (),
             ags: |_| (),
@@ -94,10 +103,17 @@ impl Make {
             log_len,
             log_pos: 0,
             log_seq: 1,
+            log2_start: 0,
             next_ino: 3,
             root_ino: 2,
             inodes: 1,
             free: 0,
+            free_slots: 0,
+            dead_blocks: 0,
+            epoch: 1,
+            node_goal: 0,
+            data_goal: 0,
+            casefold: 0,
             created: Time::default(),
             mounted: Time::default(),
             mounts: 0,
@@ -106,6 +122,9 @@ impl Make {
             orphan_root: None,
             ag_root: None,
             deferred_root: None,
+            snapshot_root: None,
+            dead_root: None,
+            quota_root: None,
             spare_roots: [None; SPARE_ROOTS],
         }
     }
@@ -143,10 +162,16 @@ impl Make {
         sb.inode_root = write(TreeId::new(TreeKind::Inode, 0), &root, &mut sink);
         let deferred: Items = self.deferred.iter().map(|a| (*a, vec![1])).collect();
         sb.deferred_root = write(TreeId::new(TreeKind::Deferred, 0), &deferred, &mut sink);
+        let [snapshots, dead, quota] = &self.later;
+        sb.snapshot_root = write(TreeId::new(TreeKind::Snapshots, 0), snapshots, &mut sink);
+        sb.dead_root = write(TreeId::new(TreeKind::Dead, 0), dead, &mut sink);
+        sb.quota_root = write(TreeId::new(TreeKind::Quota, 0), quota, &mut sink);
+        sb.dead_blocks = self.dead.iter().map(|(_, n)| u64::from(*n)).sum();
         let mut used: Vec<(u64, u64)> = areas(self.blocks).map(|a| (a, AREA_BLOCKS)).collect();
         used.push((sb.log_start, sb.log_len));
         used.push((self.nodes, nodes));
         used.extend(self.deferred.iter().map(|a| (*a, 1)));
+        used.extend(self.dead.iter().map(|(a, n)| (*a, u64::from(*n))));
         let mut by_ag = vec![Vec::new(); sb.ag_count as usize];
         for (start, len) in used {
             let mut at = start;
@@ -162,6 +187,9 @@ impl Make {
             let (v, free) = self.ag_record(i as u64, len, used, &write, &mut sink);
             sb.free += free;
             ags.push((i as u64, v));
+        }
+        if let Some((ag, section)) = &self.section {
+            ags[*ag].1.extend(section);
         }
         (self.ags)(&mut ags);
         sb.ag_root = write(TreeId::new(TreeKind::Ag, 0), &ags, &mut sink);
