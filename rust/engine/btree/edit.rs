@@ -25,6 +25,15 @@ use kernel::prelude::*;
 /// entries.
 const MIN_USED: usize = LEAF_SPACE / 3;
 
+/// What [`remove_path`] takes out of the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Gone {
+    /// The item with the key.
+    Item,
+    /// The leaf for the key, which is not the root.
+    Leaf,
+}
+
 /// The parts of a tree that an edit needs besides the root.
 struct Edit<'a> {
     node_store: &'a NodeStore,
@@ -232,6 +241,38 @@ impl Tree {
         if !self.contains(node_store, key)? {
             return Ok(false);
         }
+        self.take_out(node_store, key, Gone::Item)?;
+        Ok(true)
+    }
+
+    /// Removes all items of the leaf that begins with the item `key`, without a copy of it. First
+    /// `item` gets each item. Returns false, and changes nothing, if no leaf begins with `key`, if it
+    /// is the root, or once `item` has returned false. On an error the content is unchanged: EUCLEAN,
+    /// EIO, ENOMEM, or that of `item`.
+    pub fn remove_leaf(
+        &mut self,
+        node_store: &NodeStore,
+        key: u64,
+        mut item: impl FnMut(u64, &[u8]) -> Result<bool>,
+    ) -> Result<bool> {
+        if self.height() < 2 {
+            return Ok(false);
+        }
+        let Some(leaf) = self.leaf_from(node_store, key)? else {
+            return Ok(false);
+        };
+        for i in 0..leaf.len() {
+            if !item(leaf.key(i), leaf.value(i))? {
+                return Ok(false);
+            }
+        }
+        drop(leaf);
+        self.take_out(node_store, key, Gone::Leaf)?;
+        Ok(true)
+    }
+
+    /// The rest of a removal, when it is known that there is something to remove.
+    fn take_out(&mut self, node_store: &NodeStore, key: u64, gone: Gone) -> Result {
         let id = self.id;
         let mut edit = Edit {
             node_store,
@@ -242,7 +283,7 @@ impl Tree {
         edit.dead
             .reserve(4 * (usize::from(MAX_LEVEL) + 1), GFP_KERNEL)?;
         let root = edit.root(&mut self.root, &id)?;
-        remove_path(root, key, KeyRange::ALL, &mut edit)?;
+        remove_path(root, key, gone, KeyRange::ALL, &mut edit)?;
         // The root may have become empty, or have only one child left.
         while let Some(Link::Mem(n)) = &mut self.root {
             let next = match Shared::get_mut(n) {
@@ -255,7 +296,7 @@ impl Tree {
                 edit.retire(old);
             }
         }
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -352,8 +393,14 @@ fn split_leaf(
     Ok((right_key, right))
 }
 
-/// Removes an existing item from under a changeable node.
-fn remove_path(node: &mut Node, key: u64, range: KeyRange, edit: &mut Edit<'_>) -> Result {
+/// Removes an existing item, or its leaf, from under a changeable node.
+fn remove_path(
+    node: &mut Node,
+    key: u64,
+    gone: Gone,
+    range: KeyRange,
+    edit: &mut Edit<'_>,
+) -> Result {
     if node.level() == 0 {
         let i = node.lower_bound(key);
         if i < node.len() && node.key(i) == key {
@@ -362,8 +409,13 @@ fn remove_path(node: &mut Node, key: u64, range: KeyRange, edit: &mut Edit<'_>) 
         return Ok(());
     }
     let i = node.child_for(key);
+    if gone == Gone::Leaf && node.level() == 1 {
+        let link = node.remove_link(i)?;
+        edit.retire(link);
+        return Ok(());
+    }
     let (kid, kid_range) = edit.child(node, i, range)?;
-    remove_path(kid, key, kid_range, edit)?;
+    remove_path(kid, key, gone, kid_range, edit)?;
     if kid.is_empty() {
         // It has become empty: its link goes, too.
         let link = node.remove_link(i)?;

@@ -163,6 +163,16 @@ impl Tree {
         Ok(())
     }
 
+    /// The leaf whose first item has the key `key`.
+    pub(super) fn leaf_from(
+        &self,
+        node_store: &NodeStore,
+        key: u64,
+    ) -> Result<Option<Shared<Node>>> {
+        let found = self.leaf(node_store, key, Side::AtLeast)?;
+        Ok(found.and_then(|(leaf, i)| (i == 0 && leaf.key(0) == key).then_some(leaf)))
+    }
+
     /// The leaf and the slot of the item that [`Self::find_le`] or [`Self::find_ge`] finds.
     fn leaf(
         &self,

@@ -47,7 +47,8 @@
 //!
 //! A change of an item copies at most its path; a removal may also copy one neighbour per level; a
 //! split adds a node per level. So one insertion makes at most [`Tree::INSERT_COST`] nodes dirty,
-//! and one removal at most [`Tree::REMOVE_COST`], in a tree of the greatest depth.
+//! and one removal at most [`Tree::REMOVE_COST`], in a tree of the greatest depth. A leaf of which all
+//! items go is neither copied nor merged: [`Tree::remove_leaf`] takes it out of its parent.
 //!
 //! Prior art of snapshots as clones of the root: O. Rodeh, "B-trees, Shadowing, and Clones", on
 //! which btrfs is built.

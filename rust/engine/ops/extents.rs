@@ -32,8 +32,8 @@ pub enum Old {
 /// How much one transaction may remove.
 #[derive(Clone, Copy)]
 pub struct Budget {
-    /// Extent records.
-    pub records: usize,
+    /// Steps: each removes a leaf of the extent tree, or a single record.
+    pub steps: usize,
     /// Groups in which blocks are freed. Each needs nodes for its record in the commit
     /// ([`GROUP_NODES`](crate::engine::alloc::ag::GROUP_NODES)), and a single extent can cover all
     /// groups of an AG.
@@ -43,7 +43,7 @@ pub struct Budget {
 impl Budget {
     /// No limit, for a caller that knows that there is little to remove.
     pub const ALL: Self = Self {
-        records: usize::MAX,
+        steps: usize::MAX,
         groups: u64::MAX,
     };
 }
@@ -56,6 +56,30 @@ pub(crate) fn groups_of(phys: u64, len: u64) -> u64 {
     }
 }
 
+/// Counts groups. One in which neighbouring records lie counts once.
+struct Groups {
+    left: u64,
+    last: Option<u64>,
+}
+
+impl Groups {
+    /// The groups that `[phys, phys + len)` adds.
+    fn more(&self, phys: u64, len: u64) -> u64 {
+        let again = self.last.is_some_and(|g| g == phys / GROUP_BLOCKS);
+        groups_of(phys, len).saturating_sub(again.into())
+    }
+
+    /// Takes the groups of the blocks; false if there are too few.
+    fn take(&mut self, phys: u64, len: u64) -> bool {
+        let Some(left) = self.left.checked_sub(self.more(phys, len)) else {
+            return false;
+        };
+        self.left = left;
+        self.last = Some(phys.saturating_add(len.saturating_sub(1)) / GROUP_BLOCKS);
+        true
+    }
+}
+
 impl Fs {
     /// Inserts or replaces an extent record.
     fn put_record(&self, txn: &mut Txn<'_>, maps: &mut Maps, e: &Extent, csums: &[u8]) -> Result {
@@ -64,8 +88,8 @@ impl Fs {
         txn.charged(&mut maps.tree, |t| t.insert(&self.node_store, e.start, &v))
     }
 
-    /// Removes the mappings in `[start, end)` as far as `budget` allows; the last record may be cut
-    /// at the border of a group. Returns the first block that is left, or `end` if nothing is. On
+    /// Removes the mappings in `[start, end)` as far as `budget` allows, a leaf of the tree at a time
+    /// where all of it goes; the last record may be cut at the border of a group. Returns the first block that is left, or `end` if nothing is. On
     /// an error nothing of the record at hand has changed, or the filesystem has shut down.
     pub(crate) fn remove_extents(
         &self,
@@ -78,9 +102,12 @@ impl Fs {
     ) -> Result<u64> {
         let mut v = ValueBuf::new();
         let mut at = start;
-        let mut groups = budget.groups;
-        for _ in 0..budget.records {
-            if groups == 0 {
+        let mut groups = Groups {
+            left: budget.groups,
+            last: None,
+        };
+        for _ in 0..budget.steps {
+            if groups.left == 0 {
                 return Ok(at);
             }
             let Some(e) = maps
@@ -89,11 +116,17 @@ impl Fs {
             else {
                 return Ok(end);
             };
+            if e.start >= start {
+                if let Some(to) = self.remove_leaf(txn, maps, e.start, end, &mut groups, old)? {
+                    at = to;
+                    continue;
+                }
+            }
             let mut cut = e.slice(start, end);
             // As far as the groups of the budget reach.
-            let reach = groups.saturating_mul(GROUP_BLOCKS) - cut.phys % GROUP_BLOCKS;
+            let reach = groups.left.saturating_mul(GROUP_BLOCKS) - cut.phys % GROUP_BLOCKS;
             cut = cut.slice(cut.start, cut.start.saturating_add(reach));
-            groups -= groups_of(cut.phys, cut.len);
+            groups.take(cut.phys, cut.len);
             let end = cut.end();
             let (left, right) = (e.slice(e.start, start), e.slice(end, e.end()));
             if right.len > 0 && right.start >= end {
@@ -131,6 +164,47 @@ impl Fs {
             at = cut.end();
         }
         Ok(at)
+    }
+
+    /// Removes all records of the leaf that begins with the record of file block `first`, if they end
+    /// at or before `end` and their blocks lie in so many groups. Returns the end of the last one;
+    /// `None` if nothing has changed.
+    fn remove_leaf(
+        &self,
+        txn: &mut Txn<'_>,
+        maps: &mut Maps,
+        first: u64,
+        end: u64,
+        groups: &mut Groups,
+        old: Old,
+    ) -> Result<Option<u64>> {
+        let mut gone: KVec<Extent> = KVec::new();
+        let mut at = first;
+        let mut left = Groups { ..*groups };
+        let removed = txn.charged(&mut maps.tree, |t| {
+            t.remove_leaf(&self.node_store, first, |key, v| {
+                let e = Extent::decode(key, v, self.node_store.space())?;
+                if key < at || e.end() > end || !left.take(e.phys, e.len) {
+                    return Ok(false);
+                }
+                at = e.end();
+                gone.push(e, GFP_KERNEL)?;
+                Ok(true)
+            })
+        })?;
+        if !removed {
+            return Ok(None);
+        }
+        *groups = left;
+        // For the group of its old place.
+        txn.charge(1);
+        for e in gone {
+            maps.blocks = maps.blocks.saturating_sub(e.len);
+            if old == Old::Free || !e.unwritten {
+                self.free_extent(txn, e.phys, e.len)?;
+            }
+        }
+        Ok(Some(at))
     }
 
     /// An upper bound of the groups in which the blocks mapped in `[start, end)` lie: a group that

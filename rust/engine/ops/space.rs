@@ -32,11 +32,11 @@ use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// What one transaction may remove: extent records, groups in which that frees blocks, and the
-/// nodes of the extent tree that it may dirty. A transaction reserves the nodes, and those of the
+/// What one transaction may remove: leaves of the extent tree or single records, groups in which that
+/// frees blocks, and the nodes of the extent tree that it may dirty. A transaction reserves the nodes, and those of the
 /// records of the groups, each of which may lie in another AG. The smaller sets are for disks so full that the pool cannot hold the first
 /// one: making room must always work.
-const BATCHES: [(usize, u64, u64); 3] = [(128, 64, 96), (8, 8, 24), (1, 1, 8)];
+const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 96), (8, 8, 24), (1, 1, 8)];
 
 /// How far [`Fs::resize`] goes, and whether it appends a log record.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,14 +59,14 @@ impl Fs {
     /// even the smallest reservation is possible.
     fn begin_removal(&self) -> Result<(Txn<'_>, Budget)> {
         let mut last = ENOSPC;
-        for (records, groups, nodes) in BATCHES {
+        for (steps, groups, nodes) in BATCHES {
             let all = nodes + GROUP_NODES * groups;
             // No commit would help.
             if groups > 1 && !self.space.can_ever_reserve(all) {
                 continue;
             }
             match self.begin(all, Priority::Reclaim) {
-                Ok(txn) => return Ok((txn, Budget { records, groups })),
+                Ok(txn) => return Ok((txn, Budget { steps, groups })),
                 Err(e) if e == ENOSPC => last = e,
                 Err(e) => return Err(e),
             }

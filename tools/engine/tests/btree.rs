@@ -18,6 +18,8 @@ use trees::*;
 enum Op {
     Insert(u64, usize),
     Remove(u64),
+    /// The leaf that begins with the first item from here on.
+    RemoveLeaf(u64, u64),
     Look(u64),
     Commit,
     /// A snapshot, then these changes, then its write-out.
@@ -35,6 +37,12 @@ fn apply(w: &mut World, op: &Op) {
     match op {
         Op::Insert(k, len) => w.insert(*k, &value(*k, *len)),
         Op::Remove(k) => w.remove(*k),
+        Op::RemoveLeaf(k, stop) => {
+            // A leaf seldom begins there, so each item behind it is tried until one does.
+            let stop = Some(*stop);
+            let keys: Vec<u64> = w.model.range(*k..).map(|(k, _)| *k).take(90).collect();
+            let _ = keys.into_iter().any(|k| w.remove_leaf(k, stop));
+        }
         Op::Look(k) => w.look(*k),
         Op::Commit => w.commit(),
         Op::CommitDuring(ops) => {
@@ -120,6 +128,7 @@ fn simple_op() -> impl Strategy<Value = Op> {
     prop_oneof![
         6 => (key(), len()).prop_map(|(k, l)| Op::Insert(k, l)),
         4 => key().prop_map(Op::Remove),
+        1 => (key(), key()).prop_map(|(k, stop)| Op::RemoveLeaf(k, stop)),
         2 => key().prop_map(Op::Look),
     ]
 }

@@ -137,6 +137,33 @@ impl World {
         assert_eq!(had, self.model.remove(&key).is_some());
     }
 
+    /// Removes the leaf that begins with the first item from `key` on, unless `stop` is one of its
+    /// items. Returns whether it did.
+    pub fn remove_leaf(&mut self, key: u64, stop: Option<u64>) -> bool {
+        let Some((first, _)) = self.model.range(key..).next() else {
+            assert!(!self
+                .tree
+                .remove_leaf(&self.st, key, |_, _| Ok(true))
+                .unwrap());
+            return false;
+        };
+        let first = *first;
+        let (before, mut gone) = (self.tree.dirty_nodes(), Vec::new());
+        let removed = self.tree.remove_leaf(&self.st, first, |k, v| {
+            gone.push((k, v.to_vec()));
+            Ok(stop != Some(k))
+        });
+        let removed = removed.unwrap();
+        assert!(self.tree.dirty_nodes() <= before + Tree::REMOVE_COST);
+        assert!(!removed || gone.iter().all(|(k, _)| stop != Some(*k)));
+        let want = self.model.range(first..).take(gone.len());
+        assert!(want.eq(gone.iter().map(|(k, v)| (k, v))));
+        if removed {
+            assert!(gone.iter().all(|(k, _)| self.model.remove(k).is_some()));
+        }
+        removed
+    }
+
     pub fn look(&self, key: u64) {
         let mut v = ValueBuf::new();
         let found = self.tree.get(&self.st, key, &mut v).unwrap();
