@@ -28,7 +28,7 @@
 
 use super::node::{LEAF_SPACE, MAX_VALUE, SLOT_LEN};
 use super::superblock::MAX_AG_LOG2;
-use super::{corrupt, le32, le64, Room, MAX_EPOCH};
+use super::{corrupt, le32, le64, Room};
 use kernel::prelude::*;
 
 /// The most blocks in a record with checksums: 512 KiB of data.
@@ -117,7 +117,7 @@ impl Extent {
         if bytes != HEADER + sums {
             return Some("wrong length of the record");
         }
-        if !(1..=MAX_EPOCH).contains(&self.epoch) {
+        if !(1..=room.epoch()).contains(&self.epoch) {
             return Some("impossible epoch");
         }
         let end = self.start.checked_add(self.len);

@@ -39,7 +39,7 @@ use super::node::MAX_VALUE;
 use super::section::{
     bytes, each_section, put_bytes, put_root, root, Fault, Limits, MAY_IGNORE, SECTION_HEAD,
 };
-use super::{corrupt_fmt, le32, le64, put, MAX_BLOCKS, MAX_INO, NODE_PTR_LEN};
+use super::{corrupt_fmt, le32, le64, put, MAX_INO, NODE_PTR_LEN};
 use crate::engine::types::*;
 use kernel::prelude::*;
 
@@ -296,7 +296,7 @@ impl<'a> InodeRecord<'a> {
             "impossible truncation under way"
         } else if !truncated && self.cut != 0 {
             "blocks to be freed, and no truncation under way"
-        } else if self.blocks > MAX_BLOCKS {
+        } else if self.blocks > MAX_FILE_BLOCKS {
             "impossible number of blocks"
         } else if !file && (self.blocks != 0 || !self.extents.is_empty() || !self.data.is_empty()) {
             "it has blocks or data and is not a regular file"

@@ -23,7 +23,6 @@
 //! Tests: `tools/engine/tests/records.rs`.
 
 use super::{le32, le64, put, MAX_INO};
-use crate::engine::types::MAX_FILE_BLOCKS;
 
 /// Bytes of a record.
 pub const LEN: usize = 80;
@@ -31,6 +30,8 @@ pub const LEN: usize = 80;
 const OWNER_LEN: usize = 64;
 /// Kinds of owners.
 const KINDS: u32 = 3;
+/// The most blocks in use or as a limit: files may share blocks.
+const MAX_BLOCKS: u64 = 1 << 62;
 /// Settings flag: limits are enforced.
 pub const ENFORCED: u32 = 1;
 
@@ -155,7 +156,7 @@ impl QuotaRecord {
         let beyond = |a: &Account, most| a.used.max(a.hard).max(a.soft) > most;
         match self {
             Self::Owner { blocks, inodes } => {
-                if beyond(blocks, MAX_FILE_BLOCKS) || beyond(inodes, MAX_INO) {
+                if beyond(blocks, MAX_BLOCKS) || beyond(inodes, MAX_INO) {
                     return Some("impossible number of blocks or inodes");
                 }
                 let ends = blocks.grace_end.max(inodes.grace_end);

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The part of the device where nodes and data may be: outside of the fixed areas of superblocks and
-//! log, within one allocation group. Pointers and extents that lead elsewhere are refused.
+//! log, within one allocation group; and the epochs that records may have. Pointers and extents that lead elsewhere are refused.
 //!
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/log_recovery.rs`.
 
 use super::places::{areas, meets_areas, AREA_BLOCKS};
-use super::Superblock;
+use super::{Superblock, MAX_EPOCH};
 
 /// The blocks where nodes and data may be.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +16,7 @@ pub struct Room {
     log_end: u64,
     /// 0 if nothing is known but the size of the device.
     ag_blocks: u64,
+    epoch: u32,
 }
 
 impl From<u64> for Room {
@@ -26,6 +27,7 @@ impl From<u64> for Room {
             log_start: 0,
             log_end: 0,
             ag_blocks: 0,
+            epoch: MAX_EPOCH,
         }
     }
 }
@@ -37,11 +39,17 @@ impl From<&Superblock> for Room {
             log_start: sb.log_start,
             log_end: sb.log_start.saturating_add(sb.log_len),
             ag_blocks: sb.ag_blocks,
+            epoch: sb.epoch,
         }
     }
 }
 
 impl Room {
+    /// The current epoch, or the greatest one if nothing is known about it.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// The ranges where neither nodes nor data can be: see [`Superblock::fixed_areas`]. None if only
     /// the size of the device is known.
     pub fn fixed_areas(&self) -> impl Iterator<Item = (u64, u64)> {

@@ -11,7 +11,7 @@
 //! | 24 | 8 | blocks in use then |
 //! | 32 | 8 | inodes |
 //! | 40 | 8 | next inode number |
-//! | 48 | 4 | void: deaths in the epochs after the key up to this one are none; 0 = there are none |
+//! | 48 | 4 | void: deaths in the epochs after the key up to this one are none; 0 = there are none, and with flags 2 and 4 |
 //! | 52 | 4 | with flag 4: the epoch of the snapshot that a rollback went back to; else 0 |
 //! | 56 | 96 | NodePtr: roots of the inode, orphan and quota tree |
 //! | 152 | 8 | with flag 1 or 4: where the work goes on; else 0 |
@@ -158,7 +158,9 @@ impl<'a> SnapshotRecord<'a> {
             "impossible number of blocks"
         } else if self.next_ino > MAX_INO || self.inodes == 0 || self.inodes >= self.next_ino {
             "impossible number of inodes"
-        } else if void != 0 && !(epochs.contains(&void) && void > key) {
+        } else if void != 0
+            && (!epochs.contains(&void) || void <= key || self.flags & (BOOKMARK | ABANDONED) != 0)
+        {
             "impossible end of the void deaths"
         } else if (self.flags == ABANDONED) != (back_to != 0) || back_to >= key {
             "impossible snapshot that a rollback went back to"

@@ -90,6 +90,8 @@ const INCOMPAT_NAMES: [&str; 9] = [
     "data in the log",
     "second log",
 ];
+/// The ro_compat bit that will say that AGs may have shared blocks. This code does not know it.
+pub const RO_COMPAT_SHARED: u64 = 1 << 2;
 /// State flag: the filesystem was unmounted cleanly, so the log has nothing to replay.
 pub const STATE_CLEAN: u32 = 1;
 /// State flag: damage was found, and a repair is wanted. Commits keep it.
@@ -427,7 +429,8 @@ impl Superblock {
             return Err(refuse(EINVAL, "unsupported block size"));
         }
         // Before there was an AG tree, the number of AGs followed from the size alone.
-        if b.get(O_AG_LOG2) == Some(&0) {
+        // Before extent records had an epoch, the superblock had none.
+        if b.get(O_AG_LOG2) == Some(&0) || le32(b, O_EPOCH) == Some(0) {
             return Err(refuse(EINVAL, UNFINISHED));
         }
         check_algorithm(b, O_DATA_CSUM, "data")?;
@@ -541,13 +544,16 @@ impl Superblock {
                 || !self.is_place(self.log_start, self.log_len)
             {
                 "impossible place of the log"
-            } else if self.log2_start != 0 && !self.is_place(self.log2_start, self.log_len) {
+            } else if self.log2_start != 0
+                && (!self.is_place(self.log2_start, self.log_len)
+                    || self.log2_start.abs_diff(self.log_start) < self.log_len)
+            {
                 "impossible place of the second log"
             } else if self.free > self.blocks {
                 "more free blocks than blocks"
             } else if self.free_slots > self.blocks.saturating_sub(self.free) / 2 {
                 "impossible number of free slots"
-            } else if self.dead_blocks > self.blocks.saturating_sub(self.free)
+            } else if self.dead_blocks > 1 << 62
                 || (self.dead_blocks == 0) != self.dead_root.is_none()
             {
                 "impossible number of blocks in the dead tree"

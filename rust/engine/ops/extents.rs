@@ -196,8 +196,8 @@ impl Fs {
             return Ok(None);
         }
         *groups = left;
-        // For the group of its old place.
-        txn.charge(1);
+        // For the group of its old place, which may be the first of its AG.
+        txn.charge(2);
         for e in gone {
             maps.blocks = maps.blocks.saturating_sub(e.len);
             if old == Old::Free || !e.unwritten {

@@ -119,8 +119,6 @@ fn mount_error(error: Error) -> MountError {
         error,
         reason: if error == ENOMEM {
             "out of memory"
-        } else if error == EOPNOTSUPP {
-            "the log has records that this version cannot replay; mount with a later one"
         } else {
             "damaged metadata; see the kernel log, run fsck.ordofs"
         },
@@ -222,7 +220,14 @@ impl Fs {
             self.replaying.store(false, Ordering::Release);
             r
         };
-        let r = r.map_err(mount_error)?;
+        let r = r.map_err(|error| match error {
+            EOPNOTSUPP => MountError {
+                error,
+                reason:
+                    "the log has records that this version cannot replay; mount with a later one",
+            },
+            _ => mount_error(error),
+        })?;
         self.report_replay(&r);
         let read_only = self.options().read_only;
         if let (Some(why), false) = (r.forbids(), read_only) {

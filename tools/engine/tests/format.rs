@@ -148,7 +148,7 @@ fn impossible_fields_are_refused() {
         &|s| (s.snapshot_root, s.dead_root) = (ptr(9_000), ptr(9_000)),
         &|s| {
             (s.snapshot_root, s.dead_root) = (ptr(9_000), ptr(9_000));
-            s.dead_blocks = BLOCKS - 99;
+            s.dead_blocks = (1 << 62) + 1;
         },
         &|s| s.snapshot_root = ptr(BLOCKS),
         &|s| s.quota_root = ptr(BLOCKS),
@@ -157,6 +157,8 @@ fn impossible_fields_are_refused() {
         &|s| s.node_goal = BLOCKS,
         &|s| s.data_goal = u64::MAX,
         &|s| s.log2_start = 255,
+        &|s| s.log2_start = s.log_start,
+        &|s| s.log2_start = s.log_start + s.log_len - 1,
         &|s| s.log2_start = BLOCKS - 10,
         &|s| s.log2_start = u64::MAX,
         &|s| s.label[0] = 0xff,

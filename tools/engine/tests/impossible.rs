@@ -428,7 +428,7 @@ fn impossible_numbers_are_refused() {
         })
     };
     // Blocks; generation; size.
-    for (offset, value) in [(32, sb.blocks + 1), (128, sb.generation + 9), (24, 1 << 63)] {
+    for (offset, value) in [(32, (1 << 51) + 1), (128, sb.generation + 9), (24, 1 << 63)] {
         let d = inode(offset, value);
         let fs = Fs::mount(d.device(), read_only(true)).unwrap();
         let e = fs.iget(ino).err();

@@ -292,7 +292,7 @@ fn impossible_fields_are_refused() {
         ("impossible truncation", |r| r.cut = MAX_FILE_BLOCKS),
         ("impossible truncation", |r| r.cut = 0),
         ("no truncation under way", |r| r.state = 0),
-        ("impossible number of blocks", |r| r.blocks = (1 << 49) + 1),
+        ("impossible number of blocks", |r| r.blocks = (1 << 51) + 1),
         ("blocks and no extents", |r| r.extents = RootForm::Empty),
         ("impossible parent", |r| r.parent = 2),
         ("no commit wrote it", |r| r.generation = 0),

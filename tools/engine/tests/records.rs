@@ -213,6 +213,7 @@ fn the_bytes_of_a_snapshot() {
         },
         SnapshotRecord {
             flags: BOOKMARK,
+            void: 0,
             inode_root: None,
             quota_root: None,
             ..snapshot()
@@ -244,13 +245,27 @@ fn an_impossible_snapshot_is_refused() {
         (&|v| v[48..52].copy_from_slice(&[7, 0, 0, 0]), "void"),
         (&|v| v[51] = 4, "void"),
         (&|v| v[52] = 1, "rollback"),
-        (&|v| v[20] = 4, "rollback"),
-        (&|v| (v[20], v[52]) = (4, 7), "rollback"),
+        (&|v| v[20] = 4, "void"),
+        (
+            &|v| {
+                v[48..52].fill(0);
+                (v[20], v[52]) = (4, 7);
+            },
+            "rollback",
+        ),
         (&|v| v[56..88].fill(0), "without an inode tree"),
-        (&|v| v[20] = 2, "bookmark with one"),
+        (&|v| v[20] = 2, "void"),
         (
             &|v| {
                 v[20] = 2;
+                v[48..52].fill(0);
+            },
+            "bookmark with one",
+        ),
+        (
+            &|v| {
+                v[20] = 2;
+                v[48..52].fill(0);
                 v[56..88].fill(0);
             },
             "bookmark with a tree",
@@ -420,9 +435,9 @@ fn quota_records() {
     assert_eq!(QuotaRecord::parse(owner.to_u64(), &golden), Ok(rec));
     let parse = |v: &[u8]| QuotaRecord::parse(owner.to_u64(), v).err();
     let changes: &[(&dyn Fn(&mut Vec<u8>), &str)] = &[
-        (&|v| v[6] = 9, "number of blocks"),
+        (&|v| v[7] = 0x41, "number of blocks"),
         (&|v| v[15] = 0x7f, "number of blocks"),
-        (&|v| v[23] = 1, "number of blocks"),
+        (&|v| v[23] = 0x41, "number of blocks"),
         (&|v| v[55] = 0x80, "grace"),
         (&|v| v[64] = 1, "reserved"),
         (&|v| v[79] = 1, "reserved"),
@@ -671,6 +686,25 @@ fn a_log_that_has_more_is_refused_by_name() {
         let fs = Fs::mount(d.device(), read_only(false)).expect("norecovery");
         assert!(names(&fs).is_empty());
     }
+}
+
+/// A record from an epoch to come belongs to no snapshot: no filesystem has one.
+#[test]
+fn an_epoch_to_come_is_refused() {
+    let disk = make(1 << 14);
+    let sb = superblock(&disk);
+    let e = Extent {
+        phys: 10_000,
+        epoch: sb.epoch,
+        ..WRITTEN
+    };
+    let later = Extent {
+        epoch: sb.epoch + 1,
+        ..e
+    };
+    let parse = |e| Extent::parse(0x100, &extent_bytes(e, &[1; 8]), &*sb);
+    assert_eq!(parse(&e), Ok(e));
+    assert_eq!(parse(&later), Err("impossible epoch"));
 }
 
 /// What a mount keeps: the epoch of new records, the places of the searches, the wish for a repair.

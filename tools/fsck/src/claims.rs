@@ -16,8 +16,6 @@ pub enum Claim {
     Log,
     /// A node of a tree.
     Node(TreeId),
-    /// A block that only snapshots have.
-    Dead,
     /// Data of an inode.
     Data(u64),
     /// An old node of a tree of space, which the next commit frees.
@@ -30,7 +28,6 @@ impl fmt::Display for Claim {
             Self::Reserved => f.write_str("an area of superblocks"),
             Self::Log => f.write_str("the log"),
             Self::Node(id) => write!(f, "{} tree of {}", id.kind.name(), id.owner),
-            Self::Dead => f.write_str("the dead tree"),
             Self::Deferred => f.write_str("the deferred tree"),
             Self::Data(ino) => write!(f, "data of inode {ino}"),
         }

@@ -66,9 +66,6 @@ impl Checker<'_> {
         }
         self.generation(&place, rec.generation);
         let a = &rec.attrs;
-        if rec.blocks > self.sb.blocks {
-            self.problem(&place, "has more blocks than the filesystem");
-        }
         if a.home_ag >= self.sb.ag_count {
             self.problem(
                 &place,

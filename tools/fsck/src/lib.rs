@@ -35,7 +35,9 @@ use ordofs_engine::engine::btree::{NodeInfo, Tree, WalkItem};
 use ordofs_engine::engine::format::find::Found;
 use ordofs_engine::engine::format::places::{backups, SLOTS};
 use ordofs_engine::engine::format::slots::{Doubt, State};
-use ordofs_engine::engine::format::superblock::{sector_generation, SECTOR, SECTORS};
+use ordofs_engine::engine::format::superblock::{
+    sector_generation, RO_COMPAT_SHARED, SECTOR, SECTORS,
+};
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::{find_superblock, tree_of, INODE_TREE, ORPHAN_TREE};
 use ordofs_engine::engine::MountError;
@@ -188,6 +190,8 @@ struct Checker<'a> {
     orphans: BTreeSet<u64>,
     /// Buffers for data, kept for the next extent.
     data: Vec<Block>,
+    /// Whether a block has one owner, and one that this version knows: not with snapshots.
+    owners: bool,
 }
 
 /// Checks the filesystem on `dev`. An error means that there is no filesystem to check, or no
@@ -210,6 +214,7 @@ pub fn check(dev: Device, options: Options) -> Result<Report, MountError> {
         edges: Vec::new(),
         orphans: BTreeSet::new(),
         data: Vec::new(),
+        owners: found.sb.unsupported().is_none() && found.sb.ro_compat & RO_COMPAT_SHARED == 0,
     };
     c.superblocks(&found);
     c.backups();
@@ -332,7 +337,8 @@ impl<'a> Checker<'a> {
                 format_args!("blocks {start}+{len} are beyond the end"),
             );
         }
-        if let Some((at, other)) = self.claims.add(start, len, owner) {
+        let clash = self.claims.add(start, len, owner);
+        if let Some((at, other)) = clash.filter(|_| self.owners) {
             self.problem(
                 format_args!("block {at}"),
                 format_args!("used by {owner} and by {other}"),

@@ -26,6 +26,7 @@ use ordofs_engine::engine::format::ag::{
 use ordofs_engine::engine::format::bits::Bits;
 use ordofs_engine::engine::format::group::{group_len, GroupRecord, Order};
 use ordofs_engine::engine::format::shared::{self, SharedRecord};
+use ordofs_engine::engine::format::superblock::RO_COMPAT_SHARED;
 use ordofs_engine::engine::format::GROUP_BLOCKS;
 use ordofs_engine::engine::volume::mount::tree_of;
 
@@ -182,11 +183,11 @@ impl Checker<'_> {
         };
         let before = self.report.count;
         self.walk(&tree, |c, g, value| c.check_group(&mut ag, g, value, used));
+        // What cannot be read says nothing about the numbers.
+        ag.whole &= self.report.count == before;
         if !rec.shared.is_empty() {
             self.check_shared(&ag, &rec.shared, used);
         }
-        // What cannot be read says nothing about the numbers.
-        ag.whole &= self.report.count == before;
         let free = ag.len - ag.used;
         if !ag.whole {
             return rec.free.into();
@@ -212,8 +213,9 @@ impl Checker<'_> {
     /// Walks the tree of the shared blocks of an AG.
     fn check_shared(&mut self, ag: &AgWalk, root: &RootForm<'_>, used: &Used) {
         let place = format!("allocation group {}", ag.index);
-        let what = "it has shared blocks, which this version does not support";
-        self.problem(&place, what);
+        if self.sb.ro_compat & RO_COMPAT_SHARED == 0 {
+            self.problem(&place, "it has shared blocks, and the superblock has none");
+        }
         let id = TreeId::new(TreeKind::Shared, ag.index);
         let tree = match root {
             RootForm::Empty => return,
@@ -293,6 +295,9 @@ impl Checker<'_> {
 
     /// Compares the marks with the owners. Nothing is claimed after this.
     fn compare(&mut self, used: &Used) {
+        if !self.owners {
+            return;
+        }
         let claims = std::mem::take(&mut self.claims);
         let marked = || used.0.iter().copied();
         let owned = || claims.runs().map(|(start, len, _)| (start, start + len));
