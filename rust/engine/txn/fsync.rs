@@ -126,7 +126,7 @@ impl Fs {
     }
 
     /// Were records dropped that are not durable by a commit yet?
-    fn log_broken(&self) -> bool {
+    pub(crate) fn log_broken(&self) -> bool {
         let broken = self.log.state.lock().broken;
         broken > self.durable_generation()
     }

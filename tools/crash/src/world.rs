@@ -206,8 +206,9 @@ impl World {
             Op::Commit(reach) => {
                 let beside = ops[at + 1..].iter().take(2);
                 let n = beside.take_while(|o| o.beside_commit()).count();
-                // With a full log an fsync would wait for the commit.
-                let n = if self.start == Start::Full { 0 } else { n };
+                // With a log that is full, or has lost records, an fsync would wait for the commit.
+                let waits = self.start == Start::Full || self.fs.log_broken();
+                let n = if waits { 0 } else { n };
                 return Ok(1 + self.commit(reach, &ops[at + 1..at + 1 + n])?);
             }
             Op::Create(p) => self.create(p, S_IFREG | 0o644, None)?,
