@@ -294,7 +294,7 @@ impl Space {
     }
 
     /// How far operations that make room may draw the pool. The last quarter is for commits: for the
-    /// nodes of the allocation trees, and for errors of the forecast.
+    /// nodes of the space trees, and for errors of the forecast.
     fn drawable(&self) -> i64 {
         self.pool - self.pool / 4
     }

@@ -5,9 +5,10 @@
 //! # Model
 //!
 //! An AG enters the table when it is first used, and stays at least for as long as it has blocks in
-//! flight or changes that are not durable. Of the others, which are *idle*, [`MAX_IDLE`](super::idle) stay. An AG
-//! that enters is not read yet; the first task that locks it reads its record. An AG with a record
-//! that cannot be read stays in the table, so that it is reported once.
+//! flight or changes that are not durable. Of the others, which are *idle*,
+//! [`MAX_IDLE`](super::idle) stay. An AG that enters is not read yet; the first task that locks it
+//! reads its record. An AG with a record that cannot be read stays in the table, so that it is
+//! reported once.
 //!
 //! An AG leaves the table only while no task has a reference to it, and references are made under the
 //! table's lock. So there are never two of one AG.

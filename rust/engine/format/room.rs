@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! The part of the device where nodes and data may be: outside of the fixed areas of superblocks and
-//! log, within one allocation group; and the epochs that records may have. Pointers and extents that lead elsewhere are refused.
+//! log, within one allocation group; and the epochs that records may have. Pointers and extents that
+//! lead elsewhere are refused.
 //!
 //! Tests: `tools/engine/tests/impossible.rs`, `tools/engine/tests/log_recovery.rs`.
 

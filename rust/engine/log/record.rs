@@ -33,9 +33,9 @@
 //! nothing is left behind the body, so no input makes it panic. Whether a record fits the filesystem
 //! is checked by replay (`engine/volume/replay.rs`). No locks.
 //!
-//! Tests: tools/engine/tests/records.rs (bytes), log_recovery.rs (forged and damaged records), log_format.rs (what is no
-//! record), tools/engine/tests/impossible.rs (records that contradict the filesystem),
-//! tools/engine/tests/crash.rs.
+//! Tests: tools/engine/tests/records.rs (bytes), log_recovery.rs (forged and damaged records),
+//! log_format.rs (what is no record), impossible.rs (records that contradict the filesystem),
+//! crash.rs.
 
 use crate::engine::format::{le16, le32, le64, MAX_INO};
 use crate::engine::types::{Attrs, MAX_FILE_BLOCKS};

@@ -89,8 +89,9 @@ impl Fs {
     }
 
     /// Removes the mappings in `[start, end)` as far as `budget` allows, a leaf of the tree at a time
-    /// where all of it goes; the last record may be cut at the border of a group. Returns the first block that is left, or `end` if nothing is. On
-    /// an error nothing of the record at hand has changed, or the filesystem has shut down.
+    /// where all of it goes; the last record may be cut at the border of a group. Returns the first
+    /// block that is left, or `end` if nothing is. On an error nothing of the record or leaf at hand
+    /// has changed, or the filesystem has shut down.
     pub(crate) fn remove_extents(
         &self,
         txn: &mut Txn<'_>,

@@ -32,10 +32,10 @@ use crate::engine::types::*;
 use crate::os::{NoFs, Shared};
 use kernel::prelude::*;
 
-/// What one transaction may remove: leaves of the extent tree or single records, groups in which that
-/// frees blocks, and the nodes of the extent tree that it may dirty. A transaction reserves the nodes, and those of the
-/// records of the groups, each of which may lie in another AG. The smaller sets are for disks so full that the pool cannot hold the first
-/// one: making room must always work.
+/// What one transaction may remove: leaves of the extent tree or single records, groups in which
+/// that frees blocks, and the nodes of the extent tree that it may dirty. A transaction reserves the
+/// nodes, and those of the records of the groups, each of which may lie in another AG. The smaller
+/// sets are for disks so full that the pool cannot hold the first one: making room must always work.
 const BATCHES: [(usize, u64, u64); 3] = [(64, 64, 160), (8, 8, 32), (1, 1, 8)];
 
 /// How far [`Fs::resize`] goes, and whether it appends a log record.

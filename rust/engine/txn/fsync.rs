@@ -241,7 +241,8 @@ impl Fs {
     /// has it; one extent map may be several records. If the map is in flight, this is the
     /// completed mapping under it: the map in flight took that one's place on the list of modified
     /// maps (R2), and has the newest generation of what it took the place of. A part of that may be
-    /// older: then the record says what the tree has anyway. Returns false if there are too many, or no memory.
+    /// older: then the record says what the tree has anyway. Returns false if there are too many, or
+    /// no memory.
     fn collect_extents(
         &self,
         inode: &Inode,

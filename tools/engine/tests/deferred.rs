@@ -272,10 +272,8 @@ fn an_idle_sync_ends() {
     fs.unmount().unwrap();
 }
 
-/// Entries and nodes of the deferred tree that cannot be the tree's are left alone.
-#[test]
-fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
-    kernel::print::set_level(kernel::print::SILENT);
+/// A filesystem with a file of three blocks, its superblock, and the first of the blocks.
+fn with_a_file() -> (MemDisk, Superblock, u64) {
     let disk = make(1 << 16);
     let dev = disk.device();
     let fs = mount(&disk);
@@ -288,6 +286,14 @@ fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
     fs.iput(root);
     fs.unmount().unwrap();
     let sb = Superblock::read(&dev).unwrap_or_else(|r| panic!("{}", r.reason));
+    (disk, sb, data)
+}
+
+/// Entries and nodes of the deferred tree that cannot be the tree's are left alone.
+#[test]
+fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let (disk, sb, data) = with_a_file();
     let twin = 16384 + 200;
     let free = 60_000;
     let forged = [200, sb.log_start + 5, twin, free];
@@ -341,16 +347,7 @@ fn forged_addresses_of_the_deferred_tree_are_not_written_to() {
 #[test]
 fn a_deferred_tree_that_can_be_read_later_is_not_lost() {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(1 << 16);
-    let dev = disk.device();
-    let fs = mount(&disk);
-    let root = fs.iget(fs.root_ino()).unwrap();
-    let f = fs.create(&root, b"f", &regular()).unwrap();
-    write(&dev, &fs, &f, 0, &[1, 2, 3]).unwrap();
-    fs.iput(f);
-    fs.iput(root);
-    fs.unmount().unwrap();
-    let sb = Superblock::read(&dev).unwrap_or_else(|r| panic!("{}", r.reason));
+    let (disk, sb, _) = with_a_file();
     let addr = sb.deferred_root.unwrap().addr;
     let left = AtomicU32::new(2);
     let one_less = |n: u32| n.checked_sub(1);

@@ -6,88 +6,20 @@
 #![allow(clippy::unwrap_used)]
 
 mod common;
+#[path = "support/counting.rs"]
+mod counting;
 
 use common::*;
-use kernel::prelude::{Result, ENOSPC};
+use counting::{device, peak_of};
+use kernel::prelude::ENOSPC;
 use ordofs_engine::engine::alloc::Priority;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Device, Shared};
-use std::alloc::{GlobalAlloc, Layout, System};
+use ordofs_engine::os::{Device, Shared};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, Ordering};
-
-/// Counts the bytes in use, but for those of the devices.
-struct Counting;
-
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-
-std::thread_local! {
-    static IN_DEVICE: Cell<bool> = const { Cell::new(false) };
-}
-
-// SAFETY: every call is passed on to the system's allocator as it came.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, l: Layout) -> *mut u8 {
-        if !IN_DEVICE.get() {
-            let size = l.size() as i64;
-            let now = LIVE.fetch_add(size, Ordering::Relaxed) + size;
-            PEAK.fetch_max(now, Ordering::Relaxed);
-        }
-        // SAFETY: the caller fulfils the contract of the system's allocator, which is the same.
-        unsafe { System.alloc(l) }
-    }
-
-    unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
-        if !IN_DEVICE.get() {
-            LIVE.fetch_sub(l.size() as i64, Ordering::Relaxed);
-        }
-        // SAFETY: `p` came from the system's allocator, with this layout.
-        unsafe { System.dealloc(p, l) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Runs `f`, whose memory is the device's.
-fn device<R>(f: impl FnOnce() -> R) -> R {
-    let outer = IN_DEVICE.replace(true);
-    let r = f();
-    IN_DEVICE.set(outer);
-    r
-}
-
-/// A sparse device whose content does not count as memory in use.
-struct Sparse(MemDisk);
-
-impl Backend for Sparse {
-    fn blocks(&self) -> u64 {
-        self.0.blocks()
-    }
-    fn readonly(&self) -> bool {
-        false
-    }
-    fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
-        device(|| self.0.read(block, buf))
-    }
-    fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
-        device(|| self.0.write(block, data))
-    }
-    fn flush(&self) -> Result {
-        self.0.flush()
-    }
-    fn write_fua(&self, block: u64, data: &[u8; 4096]) -> Result {
-        device(|| self.0.write_fua(block, data))
-    }
-    fn discard(&self, start: u64, len: u64) -> Result {
-        device(|| self.0.discard(start, len))
-    }
-}
 
 fn sparse(disk: &MemDisk) -> Device {
-    Device::new(Sparse(disk.clone()))
+    counting::sparse(disk, |_| ())
 }
 
 const GIB: u64 = 1 << 18;
@@ -161,14 +93,6 @@ fn empty(fs: &Fs, disk: &MemDisk, when: &str) {
     assert_eq!(again.statfs().bavail, s.bavail, "{when}");
 }
 
-/// Bytes that `f` had in use at most, above those in use before it.
-fn peak(f: impl FnOnce()) -> i64 {
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
-    f();
-    PEAK.load(Ordering::Relaxed) - before
-}
-
 /// A device's worth of bitmaps that are in memory at most: those of a transaction that is being committed
 /// and of the next one, 16,384 groups each, at 3 KiB, and the nodes of their trees.
 const MEMORY: i64 = 112 << 20;
@@ -182,7 +106,7 @@ fn deleted_on_the_full_disk(gib: u64) {
     clean(&disk, "when it is full");
     let before = device(|| disk.fork());
 
-    let m = peak(|| {
+    let m = peak_of(|| {
         let (root, file) = open(&fs);
         fs.unlink(&root, b"big", &file).expect("unlink");
         fs.iput(root);
@@ -202,7 +126,7 @@ fn deleted_on_the_full_disk(gib: u64) {
     let crashed = device(|| before.fork());
     fs.abort("the power is cut");
     drop((file, root, fs, before));
-    let m = peak(|| {
+    let m = peak_of(|| {
         let fs = mount_on(sparse(&crashed));
         empty(&fs, &crashed, "after the crash");
         fs.unmount().unwrap();
@@ -268,7 +192,7 @@ fn a_truncation_in_the_log_is_replayed_in_bounded_memory() {
     });
     fs.abort("the power is cut");
     drop((root, file, fs, disk));
-    let m = peak(|| {
+    let m = peak_of(|| {
         let fs = mount_on(sparse(&crashed));
         assert!(fs.replayed().records > 0);
         let (root, file) = open(&fs);

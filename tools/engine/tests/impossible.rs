@@ -191,6 +191,14 @@ fn a_damaged_bitmap_costs_its_allocation_group() {
     assert!(whole.bfree > fs.statfs().bfree);
 }
 
+/// The leaf of the AG tree with the last records.
+fn last_leaf(disk: &MemDisk) -> u64 {
+    let image = disk.image();
+    let first_key = |b: &u64| leaf(&image[b], AGS).first().map_or(0, |i| i.key);
+    let last = nodes(disk, AGS).into_iter().max_by_key(first_key);
+    last.expect("leaves")
+}
+
 /// Half of the allocation groups have records in a leaf that cannot be read.
 #[test]
 fn a_damaged_leaf_of_the_ag_tree_costs_its_groups() {
@@ -210,12 +218,8 @@ fn a_damaged_leaf_of_the_ag_tree_costs_its_groups() {
     fs.iput(big);
     fs.iput(root);
     fs.unmount().unwrap();
+    let last = last_leaf(&disk);
     let image = disk.image();
-    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
-        let items = leaf(&image[b], AGS);
-        items.first().map_or(0, |i| i.key)
-    });
-    let last = last.expect("leaves");
     let items = leaf(&image[&last], AGS);
     let first = items.first().expect("records").key;
     let gone = items.len() as u64;
@@ -252,12 +256,8 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
     let (ags, ag) = (160u64, 1u64 << 18);
     let disk = MemDisk::new(ags * ag);
     common::format_on(disk.device());
+    let last = last_leaf(&disk);
     let image = disk.image();
-    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
-        let items = leaf(&image[b], AGS);
-        items.first().map_or(0, |i| i.key)
-    });
-    let last = last.expect("leaves");
     let gone = leaf(&image[&last], AGS).len() as u64;
     disk.corrupt(last, 100, 1);
     for round in 0..2 {
@@ -290,12 +290,8 @@ fn over_two_leaves() -> (MemDisk, u64) {
     fs.iput(big);
     fs.iput(root);
     fs.unmount().unwrap();
-    let image = disk.image();
-    let last = nodes(&disk, AGS).into_iter().max_by_key(|b| {
-        let items = leaf(&image[b], AGS);
-        items.first().map_or(0, |i| i.key)
-    });
-    (disk, last.expect("leaves"))
+    let last = last_leaf(&disk);
+    (disk, last)
 }
 
 /// Changes something, so that the next commit looks into the AG tree.

@@ -8,23 +8,23 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/ags.rs"]
+mod ags;
 mod common;
 #[path = "support/counting.rs"]
 mod counting;
 
+use ags::{rewrite, Ag};
 use common::hooked::Ask;
 use common::*;
 use counting::{device, peak_of, sparse};
 use kernel::prelude::*;
-use ordofs_engine::engine::btree::{NodeSink, NodeStore, Tree, TreeId, TreeKind, WalkItem};
-use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
 use ordofs_engine::engine::format::bits::Bits;
 use ordofs_engine::engine::format::group::{encode, full_record, Form};
 use ordofs_engine::engine::format::{Superblock, GROUP_BLOCKS};
-use ordofs_engine::engine::volume::mount::tree_of;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Block, Device, Shared};
+use ordofs_engine::os::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -74,79 +74,33 @@ fn empty(blocks: u64) -> MemDisk {
     disk
 }
 
-/// Writes nodes to consecutive blocks.
-struct Sink<'a> {
-    disk: &'a MemDisk,
-    sb: &'a Superblock,
-    next: u64,
-}
-
-impl NodeSink for Sink<'_> {
-    fn node_id(&self) -> u64 {
-        self.sb.node_id
-    }
-    fn generation(&self) -> u64 {
-        self.sb.generation
-    }
-    fn alloc(&mut self) -> Result<u64> {
-        self.next += 1;
-        Ok(self.next - 1)
-    }
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        device(|| self.disk.device().write(&[(addr, &image)]))
-    }
-}
-
-/// The record of an AG of which all blocks are in use.
-fn full_ag(ag: u32, sb: &Superblock, store: &NodeStore) -> KVec<u8> {
-    let len = sb.ag_len(ag);
-    let groups = len.div_ceil(GROUP_BLOCKS) as u32;
-    let mut tree = Tree::empty(TreeId::new(TreeKind::Groups, ag.into()));
-    tree.insert(store, 0, &full_record(groups)).unwrap();
-    let items = tree.inline_image(320).unwrap().unwrap();
-    let rec = AgRecord {
+/// An AG of which all blocks are in use.
+fn full_ag(len: u64) -> Ag {
+    Ag {
         free: 0,
         longest: 0,
-        flags: 0,
-        groups: RootForm::Inline(&items),
-        ..AgRecord::unused(len, 1)
-    };
-    let mut v = KVec::new();
-    rec.encode(&mut v).unwrap();
-    v
+        groups: vec![(0, full_record(len.div_ceil(GROUP_BLOCKS) as u32).to_vec())],
+    }
 }
 
 /// Free blocks of each group of [`scattered_ag`], none of which touch.
 const SCATTERED: u64 = 100;
 
-/// The record of an AG in which every group has a bitmap with a few single free blocks, so that its tree
-/// of groups has nodes, which are written.
-fn scattered_ag(ag: u32, sb: &Superblock, store: &NodeStore, sink: &mut Sink<'_>) -> KVec<u8> {
-    let len = sb.ag_len(ag);
-    let mut tree = Tree::empty(TreeId::new(TreeKind::Groups, ag.into()));
+/// An AG in which every group has a bitmap with a few single free blocks, so that its tree of groups has
+/// nodes.
+fn scattered_ag(len: u64) -> Ag {
+    let mut used = Bits::zeroed().unwrap();
+    used.set(0, GROUP_BLOCKS as u32);
+    (0..SCATTERED as u32).for_each(|i| used.clear(80 * i + 7, 1));
     let mut v = KVec::new();
+    let form = encode(&used, GROUP_BLOCKS as u32, &mut v).unwrap();
+    assert_eq!(form, Form::Own);
     let groups = len / GROUP_BLOCKS;
-    for g in 0..groups {
-        let mut used = Bits::zeroed().unwrap();
-        used.set(0, GROUP_BLOCKS as u32);
-        (0..SCATTERED as u32).for_each(|i| used.clear(80 * i + 7, 1));
-        assert_eq!(
-            encode(&used, GROUP_BLOCKS as u32, &mut v).unwrap(),
-            Form::Own
-        );
-        tree.insert(store, g, &v).unwrap();
-    }
-    let root = tree.snapshot().unwrap().write_out(sink).unwrap().unwrap();
-    assert_eq!(root.level, 1);
-    let rec = AgRecord {
-        free: (groups * SCATTERED) as u32,
+    Ag {
+        free: groups * SCATTERED,
         longest: 1,
-        flags: 0,
-        groups: RootForm::Ptr(root),
-        ..AgRecord::unused(len, root.generation)
-    };
-    rec.encode(&mut v).unwrap();
-    v
+        groups: (0..groups).map(|g| (g, v.to_vec())).collect(),
+    }
 }
 
 /// What [`fill_up`] leaves free.
@@ -162,44 +116,16 @@ enum But {
 
 /// Takes all space but some.
 fn fill_up(disk: &MemDisk, but: But) {
-    let mut sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
-    let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
-    let id = TreeId::new(TreeKind::Ag, 0);
-    let old = tree_of(id, sb.ag_root);
-    let image = disk.image();
-    let nodes = image.iter().filter(|(_, d)| d.starts_with(b"ORDN"));
-    let next = nodes.map(|(b, _)| *b).max().unwrap() + 1;
-    let mut sink = Sink {
-        disk,
-        sb: &sb,
-        next,
-    };
-    let mut new = Tree::empty(id);
-    let mut free = 0;
+    let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
     let last = u64::from(sb.ag_count) - 1;
-    old.walk(&store, &mut |item| {
-        let WalkItem::Item(ag, v) = item else {
-            return Ok(());
-        };
-        let v = match but {
-            But::Ag(but) if ag == but => {
-                let mut same = KVec::new();
-                same.extend_from_slice(v, GFP_KERNEL)?;
-                same
-            }
-            But::Scattered if ag > 0 && ag < last => {
-                scattered_ag(ag as u32, &sb, &store, &mut sink)
-            }
-            _ => full_ag(ag as u32, &sb, &store),
-        };
-        free += u64::from(AgRecord::decode(ag, sb.ag_len(ag as u32), &v)?.free);
-        new.insert(&store, ag, &v)
-    })
-    .unwrap();
-    let root = new.snapshot().unwrap().write_out(&mut sink).unwrap();
-    // What the deferred tree has would be free after the first commit.
-    (sb.ag_root, sb.deferred_root, sb.free) = (root, None, free);
-    sb.write(&disk.device()).unwrap();
+    rewrite(disk, |ag| {
+        let len = sb.ag_len(ag as u32);
+        match but {
+            But::Ag(but) if ag == but => None,
+            But::Scattered if ag > 0 && ag < last => Some(scattered_ag(len)),
+            _ => Some(full_ag(len)),
+        }
+    });
 }
 
 /// Mounts and unmounts, and says what that took.
