@@ -85,6 +85,55 @@ fn overlapping_direct_writes_finish_in_any_order() {
     });
 }
 
+/// A write that has completed is hidden by one that began after the fsync did: the fsync has it all the
+/// same (R2), though the extent map of the later write took the place of its map.
+#[test]
+fn an_fsync_has_what_a_later_write_in_flight_hides() {
+    within(60, || {
+        let disk = make(16384);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"f", &regular()).unwrap();
+        write(&disk.device(), &fs, &f, 0, &(0..16).collect::<Vec<_>>()).unwrap();
+        fs.sync().unwrap();
+        let durable = fs.durable_generation();
+        flush(&disk.device(), &fs, &f, 2, &[100, 101], true).unwrap();
+        let start = |block: u64, seed: u64| {
+            let crc = crc32c(0, &data(seed)[..]);
+            fs.start_write(&f, block, &[crc], true).unwrap()
+        };
+        // The fsync waits for this one.
+        let waited_for = start(10, 200);
+        let later = std::thread::scope(|s| {
+            let fsync = s.spawn(|| fs.sync_inode(&f));
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!fsync.is_finished());
+            let later = start(2, 300);
+            let to = [(waited_for.phys, &data(200))];
+            disk.device().write(&to).unwrap();
+            fs.finish_write(waited_for.ordered, 0, Ok(())).unwrap();
+            fsync.join().unwrap().unwrap();
+            later
+        });
+        // By the log: a commit would have the tree, whatever the maps say.
+        assert_eq!(fs.durable_generation(), durable);
+        let crashed = disk.fork();
+        let after = mount(&crashed);
+        let root2 = after.iget(after.root_ino()).unwrap();
+        let ino = after.lookup(&root2, b"f").unwrap().unwrap().ino;
+        let f2 = after.iget(ino).unwrap();
+        for (block, seed) in [(2, 100), (3, 101), (10, 200), (11, 11)] {
+            let found = read(&crashed.device(), &after, &f2, block).unwrap();
+            assert_eq!(found, Some(seed), "block {block}");
+        }
+        disk.device().write(&[(later.phys, &data(300))]).unwrap();
+        fs.finish_write(later.ordered, 0, Ok(())).unwrap();
+        fs.iput(f);
+        at_rest(&disk, &fs);
+        fs.iput(root);
+    });
+}
+
 /// Writeback of a page over blocks that a direct write is filling.
 #[test]
 fn writeback_and_a_direct_write_in_place_both_finish() {

@@ -55,7 +55,7 @@ pub struct ExtentMap {
     /// In the log, or in the records of the next batch. Only with `modified`.
     pub logged: bool,
     /// The generation of the transaction in which the write completed. While it is in flight, that
-    /// of the newest completed write under it, which has no map any more; at least 0.
+    /// of the newest completed write under it, which has no map any more, or 0.
     pub generation: u64,
 }
 
@@ -185,19 +185,15 @@ impl ExtentMaps {
         newest
     }
 
-    /// The I/O of `o` completed in transaction `generation`: makes its maps modified. Parts that a
-    /// later write has replaced keep that write's state, and note what is under them now.
+    /// The I/O of `o` completed in transaction `generation`: makes its maps modified. What is no
+    /// longer in flight for `o`, because it was cut off, keeps its state.
     pub fn completed(&mut self, o: &OrderedExtent, generation: u64) {
-        self.each_in(o, |em| {
-            if em.in_flight == o.id() {
-                em.in_flight = 0;
-                em.in_place = false;
-                em.modified = true;
-                em.logged = false;
-                em.generation = generation;
-            } else if em.in_flight != 0 {
-                em.generation = em.generation.max(generation);
-            }
+        self.each_of(o, |em| {
+            em.in_flight = 0;
+            em.in_place = false;
+            em.modified = true;
+            em.logged = false;
+            em.generation = generation;
         });
         self.join(o.start());
         self.join(o.end());
@@ -249,12 +245,14 @@ impl ExtentMaps {
         Ok(())
     }
 
-    /// Calls `f` for the maps that have a block of `o`.
-    fn each_in(&mut self, o: &OrderedExtent, f: impl Fn(&mut ExtentMap)) {
+    /// Calls `f` for the maps of `o`, without those that something else has replaced.
+    fn each_of(&mut self, o: &OrderedExtent, f: impl Fn(&mut ExtentMap)) {
         let mut from = o.start();
         while let Some(r) = self.maps.at_or_after(from).filter(|r| r.start < o.end()) {
-            if let Some(em) = self.maps.get_mut(r.start) {
-                f(em);
+            if r.value.in_flight == o.id() {
+                if let Some(em) = self.maps.get_mut(r.start) {
+                    f(em);
+                }
             }
             from = r.end();
         }
