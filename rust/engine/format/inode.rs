@@ -85,6 +85,19 @@ pub const XFLAGS: u32 = 0x1_7d03;
 const FL_ENCRYPT: u32 = 0x800;
 const FL_VERITY: u32 = 0x10_0000;
 const FL_CASEFOLD: u32 = 0x4000_0000;
+/// Why this code cannot use an inode with such `FS_*_FL` flags.
+pub fn unsupported_flags(flags: u32) -> Option<&'static str> {
+    Some(if flags & FL_ENCRYPT != 0 {
+        "encryption is not supported"
+    } else if flags & FL_VERITY != 0 {
+        "verity is not supported"
+    } else if flags & FL_CASEFOLD != 0 {
+        "case-insensitive names are not supported"
+    } else {
+        return None;
+    })
+}
+
 /// The greatest extent size hint: the blocks of the largest allocation group.
 pub const MAX_EXTENT_HINT: u32 = 1 << 18;
 
@@ -321,14 +334,12 @@ impl<'a> InodeRecord<'a> {
     pub fn unsupported(&self) -> Option<&'static str> {
         Some(if !self.data.is_empty() {
             "file data in the inode record is not supported"
-        } else if !self.crypt.is_empty() || self.attrs.flags & FL_ENCRYPT != 0 {
+        } else if !self.crypt.is_empty() {
             "encryption is not supported"
-        } else if !self.verity.is_empty() || self.attrs.flags & FL_VERITY != 0 {
+        } else if !self.verity.is_empty() {
             "verity is not supported"
-        } else if self.attrs.flags & FL_CASEFOLD != 0 {
-            "case-insensitive names are not supported"
         } else {
-            return None;
+            return unsupported_flags(self.attrs.flags);
         })
     }
 

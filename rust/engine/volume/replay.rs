@@ -32,7 +32,7 @@
 //! impossible.rs, crash.rs; tools/crash/tests/recovery.rs; tests/vm/t/067-damage.sh, 072-recovery.sh.
 
 use crate::engine::format::extent::Extent;
-use crate::engine::format::inode::impossible;
+use crate::engine::format::inode::{impossible, unsupported_flags};
 use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -55,6 +55,11 @@ use kernel::prelude::*;
 /// The error for a record that no operation can have logged (EUCLEAN).
 fn refuse(ino: u64, what: &str) -> Error {
     corrupt("log, record of inode", ino, what)
+}
+
+/// What no inode of this code has among the attributes of a record.
+fn unusable(a: &Attrs) -> Option<&'static str> {
+    impossible(a).or_else(|| unsupported_flags(a.flags))
 }
 
 /// EOPNOTSUPP for a record of a kind that this code cannot replay.
@@ -431,7 +436,7 @@ impl Fs {
                 return Err(refuse(ino, "creates an inode that exists"));
             }
         }
-        if let Some(what) = impossible(attrs) {
+        if let Some(what) = unusable(attrs) {
             return Err(refuse(ino, what));
         }
         if (kind == S_IFLNK) == target.is_empty() || (kind == S_IFDIR && dir == 0) {
@@ -452,7 +457,7 @@ impl Fs {
             handle_generation: 1,
             ..*a
         };
-        if let Some(what) = impossible(&whole) {
+        if let Some(what) = unusable(&whole) {
             return Err(refuse(ino, what));
         }
         // A truncation has a record of its own, which unmaps what is behind the new size.

@@ -99,12 +99,13 @@ fn a_missing_check_is_noticed() {
     assert!(noticed.is_some(), "not in {LIMIT} recipes");
 }
 
+/// The same recipes in each run, so that a failure belongs to a change: `make fuzz` looks for others.
 /// Recipes of all kinds must come out, or the fuzzer tests nothing.
 #[test]
 fn random_recipes() {
     silent();
     let bases = base::all();
-    let mut r = fastrand::Rng::new();
+    let mut r = fastrand::Rng::with_seed(2);
     let mut outcomes: HashMap<How, u64> = HashMap::new();
     for _ in 0..RANDOM {
         let mut recipe = vec![0; r.usize(8..96)];
