@@ -18,12 +18,12 @@ use crate::engine::btree::Tree;
 use crate::engine::format::superblock::LABEL_LEN;
 use crate::engine::inode::maps::extent_map::Counts;
 use crate::engine::inode::table::InodeTable;
-use crate::engine::inode::Inode;
 use crate::engine::lock_class;
 use crate::engine::log::replayed::Replayed;
 use crate::engine::log::Log;
 use crate::engine::state::barrier::Barrier;
 use crate::engine::state::commit::CommitState;
+use crate::engine::state::dirty::DirtyLists;
 use crate::engine::state::owed::Owed;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -76,8 +76,8 @@ pub struct Fs {
     pub(crate) owed: Owed,
     /// For lockdep: held while an ordered extent is being completed.
     pub(crate) ordered_map: LockMap,
-    /// Inodes that the running transaction has changed.
-    pub(crate) dirty: Mutex<KVVec<Shared<Inode>>>,
+    /// The list of inodes that the running transaction has changed.
+    pub(crate) dirty: DirtyLists,
     /// The generation that operations run in. The one before is durable or being committed.
     pub(crate) running: AtomicU64,
     /// The newest generation that is on stable storage.
@@ -171,7 +171,7 @@ impl Fs {
             barrier,
             owed: Owed::new()?,
             ordered_map: LockMap::new(&lock_class::ORDERED_WAIT)?,
-            dirty: Mutex::new(&lock_class::DIRTY, KVVec::new())?,
+            dirty: DirtyLists::new()?,
             running: AtomicU64::new(p.generation + 1),
             durable: AtomicU64::new(p.generation),
             next_ino: AtomicU64::new(p.next_ino),

@@ -19,6 +19,7 @@
 //! Tests: `tools/engine/tests/attrs.rs`, `tools/engine/tests/threads.rs`,
 //! `tools/models/tests/rules/r1.rs` to `tools/models/tests/rules/r5.rs`, `tests/vm/t/053-attrs.sh`.
 
+pub(crate) mod listed;
 pub mod maps;
 pub mod ordered;
 pub(crate) mod snapshot;
@@ -31,9 +32,10 @@ use crate::engine::format::inode::{
 };
 use crate::engine::lock_class;
 use crate::engine::types::{AttrChange, Attrs, Time, Times, S_IFMT};
-use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::os::atomic::{AtomicU64, Ordering};
 use crate::os::{Mutex, RwLock, WaitQueue};
 use kernel::prelude::*;
+use listed::Listed;
 use maps::Maps;
 use ordered::{Collecting, OrderedSet};
 use snapshot::{InodeSnap, TreeSnap};
@@ -139,8 +141,6 @@ pub struct Inode {
     kind: u32,
     /// The snapshot, from when it is taken until the commit fetches it.
     pub(crate) snap: Mutex<Option<KBox<InodeSnap>>>,
-    /// The running commit has yet to take its snapshot ([`crate::engine::txn::commit`]).
-    pub(crate) due: AtomicBool,
     /// Held shared by tasks that write dirty pages back, while they start the writes.
     submitting: RwLock<()>,
     /// R1: see [`starting`].
@@ -156,10 +156,8 @@ pub struct Inode {
     pub(crate) seq: AtomicU64,
     /// The number of direct writes in flight; reads look for them only if there are any.
     pub(crate) direct: AtomicU64,
-    /// The inode has changed in the running transaction, and is on its list.
-    pub(crate) dirty: AtomicBool,
-    /// The running commit has the inode on its list.
-    pub(crate) committing: AtomicBool,
+    /// The lists of dirty inodes that the inode is on.
+    pub(crate) listed: Listed,
     /// Generation of the transaction that last changed the inode.
     pub(crate) changed: AtomicU64,
     /// The sections of the record that this code does not know and must keep.
@@ -188,7 +186,6 @@ impl Inode {
             ino,
             kind: meta.attrs.mode & S_IFMT,
             snap: Mutex::new(&lock_class::SNAP, None)?,
-            due: AtomicBool::new(false),
             submitting: RwLock::new(&lock_class::SUBMITTING, ())?,
             ordered_sem: RwLock::new(&lock_class::ORDERED_SEM, ())?,
             maps: RwLock::new(&lock_class::MAPS, Maps::new(extents, blocks))?,
@@ -199,8 +196,7 @@ impl Inode {
             ordered_wait: WaitQueue::new()?,
             seq: AtomicU64::new(1),
             direct: AtomicU64::new(0),
-            dirty: AtomicBool::new(false),
-            committing: AtomicBool::new(false),
+            listed: Listed::new(),
             changed: AtomicU64::new(0),
             ignorable: KVec::new(),
         })
@@ -358,7 +354,7 @@ impl Inode {
     /// Whether the inode has changed since the last commit or is being committed, and so must stay
     /// in the table.
     pub fn is_dirty(&self) -> bool {
-        self.dirty.load(Ordering::Acquire) || self.committing.load(Ordering::Acquire)
+        self.listed.is_dirty()
     }
 
     /// R5: raises the sequence number after a change of the maps. The argument proves that they are

@@ -3,11 +3,12 @@
 //! Commits: from the running transaction to a superblock on stable storage.
 //!
 //! 1. Freeze, under the commit mutex and for a moment under the exclusive side of the barrier: take
-//!    the list of dirty inodes, mark each of them as due for a snapshot, mark the running
-//!    allocation deltas in the same way, and let the next transaction begin. The commit waits there
-//!    for no lock that may be held across a read from the device, such as an inode's `maps` or the
-//!    lock of an AG ([`crate::engine::state::barrier`]). So the barrier makes no operation wait for
-//!    I/O of a commit, with one exception: the last resort of a full disk
+//!    the list of dirty inodes and let the next transaction begin. Nothing is done for each inode
+//!    or AG: that their snapshots and their deltas are *due* follows from numbers that go up
+//!    ([`crate::engine::inode::listed`], [`Space::freeze`](crate::engine::alloc::Space::freeze)).
+//!    The commit waits there for no lock that may be held across a read from the device, such as an
+//!    inode's `maps` or the lock of an AG ([`crate::engine::state::barrier`]). So the barrier makes
+//!    no operation wait for I/O of a commit, with one exception: the last resort of a full disk
 //!    ([`Fs::commit_and_enter`]).
 //!
 //!    Then, with the barrier open again, take the snapshots. An operation of the next transaction
@@ -260,7 +261,7 @@ impl Fs {
             // No transaction runs, and one that is to begin waits for the mutex.
             self.set_read_only(true);
         }
-        if done || (self.dirty.lock().is_empty() && if_idle == IfIdle::Nothing) {
+        if done || (self.dirty.is_empty() && if_idle == IfIdle::Nothing) {
             return Ok(true);
         }
         let _nofs = NoFs::enter();
@@ -271,8 +272,9 @@ impl Fs {
         r
     }
 
-    /// Decides what belongs to the commit. Runs under the exclusive side of the barrier, so it
-    /// takes no lock that may be held across a read: of an inode only `ordered`, and of an AG none.
+    /// Decides what belongs to the commit. Runs under the exclusive side of the barrier, so it does
+    /// nothing for each dirty inode or AG, and takes no lock that may be held across a read: of an
+    /// inode only `ordered`, for the debts of renames, and of an AG none.
     /// Returns `None` if a rename owes data that is in flight, which the caller must wait for
     /// first.
     fn freeze(&self, if_idle: IfIdle) -> Result<Option<Frozen>> {
@@ -284,13 +286,7 @@ impl Fs {
         if !self.marked_clean.load(Ordering::Acquire) && self.owed.in_flight() {
             return Ok(None);
         }
-        let due = core::mem::replace(&mut *self.dirty.lock(), KVVec::new());
-        for inode in due.iter() {
-            // Keeps the inode in the inode table until its record is in the inode tree.
-            inode.committing.store(true, Ordering::Release);
-            inode.dirty.store(false, Ordering::Release);
-            inode.due.store(true, Ordering::Release);
-        }
+        let due = self.dirty.freeze();
         self.space.freeze();
         let reserved = self.commit_reserved.swap(0, Ordering::Relaxed);
         let next_ino = self.next_ino.load(Ordering::Relaxed);
@@ -320,13 +316,14 @@ impl Fs {
     /// fetches it. Called by the commit, and by operations before they change the inode, with none
     /// of its locks held.
     pub(crate) fn take_due(&self, inode: &Inode) -> Result {
-        if !inode.due.load(Ordering::Acquire) {
+        let running = self.dirty.number();
+        if !inode.listed.is_due(running) {
             return Ok(());
         }
         let mut snap = inode.snap.lock();
-        if inode.due.load(Ordering::Acquire) {
+        if inode.listed.is_due(running) {
             *snap = Some(inode.take_snapshot()?);
-            inode.due.store(false, Ordering::Release);
+            inode.listed.set_taken();
         }
         Ok(())
     }
@@ -526,7 +523,7 @@ impl Fs {
             }
             inode.dir.write().demote(&self.node_store)?;
             inode.xattr.write().demote(&self.node_store)?;
-            inode.committing.store(false, Ordering::Release);
+            inode.listed.set_done();
             let ino = inode.ino();
             drop(inode);
             self.evict(self.itable.reap(ino));
@@ -630,7 +627,7 @@ impl Fs {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
         let age = uptime().saturating_sub(self.last_commit.load(Ordering::Relaxed));
-        if (woken || age >= secs) && !self.dirty.lock().is_empty() {
+        if (woken || age >= secs) && !self.dirty.is_empty() {
             return self.commit_all();
         }
         Ok(())

@@ -129,16 +129,9 @@ impl<'a> Txn<'a> {
     /// locks held. If a commit under way still needs the inode's snapshot, takes that first.
     pub fn dirty(&mut self, inode: &Shared<Inode>) -> Result {
         self.fs.take_due(inode)?;
-        if !inode.dirty.load(Ordering::Acquire) {
-            let mut list = self.fs.dirty.lock();
-            // The flag is set under the lock of the list, after the inode is on it: a task that
-            // sees the flag may rely on the list.
-            if !inode.dirty.load(Ordering::Acquire) {
-                list.push(inode.clone(), GFP_KERNEL)?;
-                inode.dirty.store(true, Ordering::Release);
-                // The leaf with the inode's record, and its share of the nodes above.
-                self.charge(2);
-            }
+        if self.fs.dirty.add(inode)? {
+            // The leaf with the inode's record, and its share of the nodes above.
+            self.charge(2);
         }
         inode.changed.store(self.generation, Ordering::Release);
         Ok(())

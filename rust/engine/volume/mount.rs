@@ -460,7 +460,7 @@ impl Fs {
                 self.device_name(),
                 users
             );
-        } else if idle && self.dirty.lock().is_empty() {
+        } else if idle && self.dirty.is_empty() {
             self.space.check_reserved(self.reserved_for_commit())?;
         }
         r

@@ -9,9 +9,11 @@ use common::*;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::map::steps;
 use ordofs_engine::os::record::{Op, Recorder};
-use ordofs_engine::os::Shared;
+use ordofs_engine::os::{on_exclusive, Shared};
+use rustix::time::{clock_gettime, ClockId};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 use std::vec::Vec;
 
 struct Counting;
@@ -152,5 +154,68 @@ fn stat_costs_the_same_whatever_is_dirty() {
     fs.release_delalloc(&f, 0, u64::MAX);
     assert_eq!(f.blocks(), n / 2);
     fs.iput(f);
+    fs.iput(root);
+}
+
+std::thread_local! {
+    /// CPU time of this thread when it began to close the barrier.
+    static BEGIN: Cell<Option<Duration>> = const { Cell::new(None) };
+    /// For how long it has had it closed since this was zero.
+    static CLOSED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+fn cpu() -> Duration {
+    let t = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+/// A commit does nothing for each dirty inode while the barrier is closed. That cannot be counted in look-ups
+/// or memory, so the CPU time is measured: what the scheduler adds to it, it does not add to all attempts.
+#[test]
+fn the_barrier_is_closed_for_many_inodes_as_long_as_for_one() {
+    // As many as one transaction may have.
+    const INODES: u64 = 8000;
+    const ATTEMPTS: u32 = 10;
+    let disk = make(1 << 18);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let new = |i: u64| {
+        fs.create(&root, i.to_string().as_bytes(), &regular())
+            .expect("room")
+    };
+    let all: Vec<_> = (0..INODES).map(new).collect();
+    fs.sync().unwrap();
+    on_exclusive(Some(|taken| match taken {
+        true => BEGIN.set(Some(cpu())),
+        false => {
+            if let Some(begin) = BEGIN.take() {
+                CLOSED.set(CLOSED.get() + (cpu() - begin));
+            }
+        }
+    }));
+    let closed = |n: usize| {
+        let of = |mode| {
+            let change = AttrChange {
+                mode: Some(0o600 | mode % 8),
+                ..AttrChange::default()
+            };
+            for inode in all.iter().take(n) {
+                fs.set_attrs(inode, &change).unwrap();
+            }
+            let generation = fs.running_generation();
+            CLOSED.set(Duration::ZERO);
+            fs.commit_all().unwrap();
+            // Nothing but this has committed.
+            assert_eq!(fs.running_generation(), generation + 1);
+            CLOSED.get()
+        };
+        (0..ATTEMPTS).map(of).min().unwrap()
+    };
+    let (few, many) = (closed(1), closed(INODES as usize));
+    on_exclusive(None);
+    println!("closed for {few:?}, with {INODES} inodes for {many:?}");
+    // The list is longer than the caches are large, and one entry of it may be looked at.
+    assert!(many < 2 * few + Duration::from_micros(8), "{few:?} {many:?}");
+    all.into_iter().for_each(|f| fs.iput(f));
     fs.iput(root);
 }

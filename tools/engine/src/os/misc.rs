@@ -99,6 +99,16 @@ impl Drop for NoFs {
     fn drop(&mut self) {}
 }
 
+std::thread_local! {
+    static HELD: std::cell::Cell<Option<fn(bool)>> = const { std::cell::Cell::new(None) };
+}
+
+/// From now on calls `f` in this thread: with `true` before a [`LockMap`] is taken exclusively, with
+/// `false` after one has been released.
+pub fn on_exclusive(f: Option<fn(bool)>) {
+    HELD.set(f);
+}
+
 /// In the kernel: lockdep's view of a wait that is no lock's.
 pub struct LockMap(());
 
@@ -109,13 +119,21 @@ impl LockMap {
     }
 
     /// This task waits for it, shared or exclusively, and then holds it.
-    pub fn acquire(&self, _exclusive: bool) {}
+    pub fn acquire(&self, exclusive: bool) {
+        if let Some(f) = HELD.get().filter(|_| exclusive) {
+            f(true);
+        }
+    }
 
     /// As [`LockMap::acquire`], without waiting.
     pub fn acquired(&self, _exclusive: bool) {}
 
     /// This task no longer holds it.
-    pub fn release(&self) {}
+    pub fn release(&self) {
+        if let Some(f) = HELD.get() {
+            f(false);
+        }
+    }
 
     /// This task may wait for the tasks that hold it.
     pub fn might_wait(&self) {}
