@@ -30,9 +30,9 @@
 //!
 //! # Kept blocks
 //!
-//! Behind the last block of a file that is appended to, a few blocks are *kept*: other files get
-//! them only if there are no others. That is a hint in memory. Kept blocks count as free
-//! everywhere, so nothing depends on the hint ([`Kept`]).
+//! Behind the last block of a file that is appended to, blocks are *kept*: other files get them only
+//! if there are no others. That is a hint in memory. Kept blocks count as free everywhere, so
+//! nothing depends on the hint ([`Kept`]).
 //!
 //! Block numbers are relative to the start of the AG, bits to the start of a group, and ranges are
 //! half-open.
@@ -73,7 +73,7 @@ const FIRST_TOUCH: u64 = 4;
 pub const GROUP_NODES: u64 = FIRST_TOUCH;
 /// The class of a run is not known.
 const UNKNOWN: u8 = u8::MAX;
-/// A few free blocks, kept for the next append to a file.
+/// Free blocks that are kept for the next appends to a file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kept {
     /// First block: of the device where the file has it, of the AG where the AG has it.
@@ -201,10 +201,9 @@ pub struct Ag {
     idle: [u64; IDLE_GROUPS],
     /// The place in `idle` for the next one.
     next_idle: usize,
-    /// The blocks kept for files, at most `KEPT` entries.
+    /// The blocks kept for files, at most `KEPT` entries, those that were kept first in front.
     kept: KVec<Kept>,
-    /// The place in `kept` for the next one, and its id.
-    next_kept: usize,
+    /// The id of the last ones.
     next_id: u64,
     /// Scratch: the bitmap of a group, with the blocks kept in it. Allocated with the first kept
     /// blocks.
@@ -253,7 +252,6 @@ impl Ag {
             idle: [NO_GROUP; IDLE_GROUPS],
             next_idle: 0,
             kept: KVec::new(),
-            next_kept: 0,
             next_id: first_id,
             scratch: None,
             left: 0,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Finding free blocks: a search for a run near a goal, with a few blocks kept behind it for the
-//! next append. Everything is under the AG's mutex. Block numbers are relative to the AG, bits to a
+//! Finding free blocks: a search for a run near a goal, with blocks kept behind it for the next
+//! appends. Everything is under the AG's mutex. Block numbers are relative to the AG, bits to a
 //! group.
 //!
 //! Tests: `tools/engine/tests/appends.rs`, `tools/engine/tests/full_disk.rs`,
@@ -21,6 +21,12 @@ const TRIES: usize = 8;
 /// For how many files of an AG blocks are kept. The file that asked first gives way to the next
 /// one.
 const KEPT: usize = 64;
+/// For one file an AG keeps at most this part of its free blocks, or [`MIN_KEPT`],
+const FOR_ONE: u64 = 32;
+/// and for all files together at most this part.
+const FOR_ALL: u64 = 2;
+/// The blocks that are kept for a file whatever is free, 64 KiB.
+const MIN_KEPT: u64 = 16;
 
 /// A free run: its group, its first bit in the group, its length.
 struct Free {
@@ -49,10 +55,18 @@ impl Ag {
         self.kept.retain(|k| k.id != kept.id);
     }
 
-    /// Keeps blocks for a file, unless memory is missing.
+    /// Keeps blocks for a file, unless memory is missing. Those that were kept first give way.
     fn keep(&mut self, start: u64, len: u32) -> Option<Kept> {
         if self.scratch.is_none() {
             self.scratch = Some(Bits::zeroed().ok()?);
+        }
+        let mut all = u64::from(len);
+        self.kept.iter().for_each(|k| all += u64::from(k.len));
+        while self.kept.len() >= KEPT || all > self.left / FOR_ALL {
+            let Ok(oldest) = self.kept.remove(0) else {
+                break;
+            };
+            all -= u64::from(oldest.len);
         }
         self.next_id += 1;
         let new = Kept {
@@ -60,12 +74,7 @@ impl Ag {
             len,
             id: self.next_id,
         };
-        if self.kept.len() < KEPT {
-            self.kept.push(new, GFP_KERNEL).ok()?;
-        } else {
-            *self.kept.get_mut(self.next_kept)? = new;
-            self.next_kept = (self.next_kept + 1) % KEPT;
-        }
+        self.kept.push(new, GFP_KERNEL).ok()?;
         Some(new)
     }
 
@@ -122,7 +131,8 @@ impl Ag {
     ) -> Result<Option<(u64, u32, Option<Kept>)>> {
         let want = w.want.clamp(1, GROUP_BLOCKS as u32);
         let start = w.goal.filter(|g| *g < self.len).unwrap_or(self.cursor);
-        let Some(found) = self.best_run(node_store, start, want, w.keep)? else {
+        let keep = u64::from(w.keep).min((self.left / FOR_ONE).max(MIN_KEPT)) as u32;
+        let Some(found) = self.best_run(node_store, start, want, keep)? else {
             return Ok(None);
         };
         let len = found.len.min(want);
@@ -133,7 +143,7 @@ impl Ag {
         }
         let first = found.group * GROUP_BLOCKS + u64::from(found.at);
         let next = first + u64::from(len);
-        let kept = match (found.len - len).min(w.keep) {
+        let kept = match (found.len - len).min(keep) {
             0 => None,
             n => self.keep(next, n),
         };
@@ -144,8 +154,8 @@ impl Ag {
         Ok(Some((first, len, kept)))
     }
 
-    /// The first free run of `want` blocks from `start` on, and of up to `keep` more; else the
-    /// longest one in the groups that are searched.
+    /// The free run at `start` if it has `want` blocks; else the first one behind it with `keep`
+    /// blocks more than that; else the longest one in the groups that are searched.
     fn best_run(
         &mut self,
         node_store: &NodeStore,
@@ -187,7 +197,9 @@ impl Ag {
                     if best.as_ref().is_none_or(|b| b.len < len) {
                         best = Some(Free { group: c, at, len });
                     }
-                    if len >= want {
+                    // The file goes on where it is; elsewhere it gets room to grow, if there is any.
+                    let goes_on = attempt == 1 && c == start / GROUP_BLOCKS && at == from;
+                    if (goes_on && len >= want) || len >= both {
                         break;
                     }
                 }

@@ -31,6 +31,7 @@ use crate::engine::alloc::ag::{Owner, GROUP_NODES};
 use crate::engine::alloc::{meta_for, Priority};
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
+use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::fs::Fs;
 use crate::engine::inode::maps::{Maps, Writable};
 use crate::engine::inode::ordered::NewWrite;
@@ -47,6 +48,11 @@ mod verify;
 
 /// The most blocks that one buffered mapping covers (8 MiB).
 const MAX_DELALLOC: u64 = 2048;
+
+/// The blocks to be kept behind a file that is appended to: as many as it has, but at least 64 KiB
+/// and at most 32 MiB. An AG may keep less.
+const MIN_KEPT: u64 = 16;
+const MAX_KEPT: u64 = GROUP_BLOCKS;
 
 /// The most groups in which the blocks that one write replaces may lie, because its completion
 /// frees them in one transaction.
@@ -457,7 +463,7 @@ impl Fs {
         // At the end of the file and behind other data: the file may grow further.
         let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
         let keep = if appends {
-            start.clamp(16, 64) as u32
+            start.clamp(MIN_KEPT, MAX_KEPT) as u32
         } else {
             0
         };
