@@ -122,6 +122,9 @@ impl Fs {
             let mut m = inode.maps.write();
             m.extent_maps
                 .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
+            if let Some(kept) = m.kept.take() {
+                self.space.release_kept(kept);
+            }
             let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
             inode.bump(&mut m);
             m.extent_maps.recount(&self.em_count);

@@ -10,7 +10,7 @@
 //!
 //! - The code under the exclusive side takes no lock that is held across a read from the device:
 //!   neither an inode's `maps`, `dir` or `xattr` nor the lock of an allocation group. Nor does it
-//!   do anything for each of them: it takes constant time ([`crate::engine::txn::commit`]).
+//!   do anything for each of them: it takes a short and bounded time ([`crate::engine::txn::commit`]).
 //! - The commit gives up closing when it takes long *because of a read*. An operation inside may be
 //!   reading a node, or waiting for a lock; the holder of that lock may be reading one, inside the
 //!   barrier or outside. It is enough to know that some node is being read ([`Reads`]): without a

@@ -34,12 +34,19 @@ fn files(fs: &Fs, n: usize) -> (Shared<Inode>, Vec<Shared<Inode>>) {
     (root, all)
 }
 
-/// A block and an fsync at a time: two files of 32 MiB, and 16 files of 4 MiB, which are short, so that
-/// little is kept for them.
+/// A block and an fsync at a time, in AGs of 128 MiB and of 1 GiB. Many files share what an AG keeps.
 #[test]
 fn files_appended_in_turns_lie_in_few_pieces() {
-    for (n, blocks, most) in [(2, 8192, 16), (4, 4096, 14), (16, 1024, 10)] {
-        let disk = make(65536);
+    let cases = [
+        (65536, 2, 8192, 16),
+        (65536, 4, 4096, 14),
+        (65536, 16, 1024, 10),
+        (65536, 64, 512, 10),
+        (1 << 22, 2, 16384, 12),
+        (1 << 22, 32, 2048, 10),
+    ];
+    for (size, n, blocks, most) in cases {
+        let disk = make(size);
         let dev = disk.device();
         let fs = mount(&disk);
         let (root, all) = files(&fs, n);
@@ -49,16 +56,40 @@ fn files_appended_in_turns_lie_in_few_pieces() {
                 fs.sync_inode(f).unwrap();
             }
         }
-        for f in &all {
-            let runs = runs(&fs, f, blocks);
-            println!("{n} files: {runs} runs");
-            assert!(runs <= most, "{runs} runs of a file of {blocks} blocks");
-        }
+        let pieces = all.iter().map(|f| runs(&fs, f, blocks));
+        let worst = pieces.max().unwrap();
+        println!("{n} files of {blocks} blocks on {size}: at most {worst} runs");
+        assert!(worst <= most, "{n} files of {blocks} blocks: {worst} runs");
         all.into_iter().for_each(|f| fs.iput(f));
         fs.iput(root);
         at_rest(&disk, &fs);
         fs.unmount().unwrap();
     }
+}
+
+/// A large write takes what is kept for others, if it would lie in pieces otherwise.
+#[test]
+fn kept_blocks_cut_no_large_write() {
+    let disk = make(16384);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let (root, all) = files(&fs, 40);
+    for b in 0..64 {
+        for f in &all {
+            write(&dev, &fs, f, b, &[b]).unwrap();
+        }
+    }
+    let big = fs.create(&root, b"big", &regular()).unwrap();
+    let seeds: Vec<u64> = (0..4096).collect();
+    write(&dev, &fs, &big, 0, &seeds).unwrap();
+    // A write has at most 2048 blocks.
+    let runs = runs(&fs, &big, 4096);
+    assert!(runs <= 2, "{runs}");
+    all.into_iter().for_each(|f| fs.iput(f));
+    fs.iput(big);
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
 }
 
 /// What is kept behind a file is for the file itself: it stays in one piece, however many writes made it.

@@ -30,9 +30,9 @@
 //!
 //! # Kept blocks
 //!
-//! Behind the last block of a file that is appended to, blocks are *kept*: other files get them only
-//! if there are no others. That is a hint in memory. Kept blocks count as free everywhere, so
-//! nothing depends on the hint ([`Kept`]).
+//! Behind the last block of a file that is appended to, blocks are *kept*: another file gets them
+//! only if it would get less than it needs, or nothing, without them. That is a hint in memory. Kept
+//! blocks count as free everywhere, so nothing depends on the hint ([`Kept`]).
 //!
 //! Block numbers are relative to the start of the AG, bits to the start of a group, and ranges are
 //! half-open.
@@ -50,6 +50,8 @@
 mod change;
 mod commit;
 mod search;
+
+pub use search::MIN_KEPT;
 
 use super::bits::Bits;
 use crate::engine::btree::NodeStore;

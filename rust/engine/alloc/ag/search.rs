@@ -15,18 +15,13 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::invariant::{broken, Invariant};
 use kernel::prelude::*;
 
-/// How many groups with free blocks to search for a long run before taking a shorter one. Groups that
-/// turn out to be full when they are read do not count: an AG has few groups, and each is read once.
+/// In how many groups with free runs to search for a long run before taking a shorter one.
 const TRIES: usize = 8;
 /// For how many files of an AG blocks are kept. The file that asked first gives way to the next
 /// one.
 const KEPT: usize = 64;
-/// For one file an AG keeps at most this part of its free blocks, or [`MIN_KEPT`],
-const FOR_ONE: u64 = 32;
-/// and for all files together at most this part.
-const FOR_ALL: u64 = 2;
-/// The blocks that are kept for a file whatever is free, 64 KiB.
-const MIN_KEPT: u64 = 16;
+/// The smallest number of blocks to keep for a file, 64 KiB.
+pub const MIN_KEPT: u64 = 16;
 
 /// A free run: its group, its first bit in the group, its length.
 struct Free {
@@ -55,18 +50,23 @@ impl Ag {
         self.kept.retain(|k| k.id != kept.id);
     }
 
-    /// Keeps blocks for a file, unless memory is missing. Those that were kept first give way.
+    /// The most blocks to keep for a file. Of all free blocks half is kept, or 1/32 for each file if
+    /// that is less; as many files as share them get equal parts in the end, since each of them asks
+    /// again with each append.
+    fn most_kept(&self) -> u64 {
+        let mut all = 0;
+        self.kept.iter().for_each(|k| all += u64::from(k.len));
+        let rest = (self.left / 2).saturating_sub(all);
+        (self.left / 32).min(rest / 4).max(MIN_KEPT)
+    }
+
+    /// Keeps blocks for a file, unless memory is missing.
     fn keep(&mut self, start: u64, len: u32) -> Option<Kept> {
         if self.scratch.is_none() {
             self.scratch = Some(Bits::zeroed().ok()?);
         }
-        let mut all = u64::from(len);
-        self.kept.iter().for_each(|k| all += u64::from(k.len));
-        while self.kept.len() >= KEPT || all > self.left / FOR_ALL {
-            let Ok(oldest) = self.kept.remove(0) else {
-                break;
-            };
-            all -= u64::from(oldest.len);
+        if self.kept.len() >= KEPT {
+            self.kept.remove(0).ok()?;
         }
         self.next_id += 1;
         let new = Kept {
@@ -76,6 +76,13 @@ impl Ag {
         };
         self.kept.push(new, GFP_KERNEL).ok()?;
         Some(new)
+    }
+
+    /// Gives up blocks that are kept for some file, if there are more of them than `len` in one
+    /// place. Returns whether there were.
+    fn give_up_kept(&mut self, len: u32) -> bool {
+        let oldest = self.kept.iter().position(|k| k.len > len);
+        oldest.is_some_and(|i| self.kept.remove(i).is_ok())
     }
 
     /// The bitmap of group `g`, which is in memory, with the kept blocks set as well, and whether
@@ -113,26 +120,18 @@ impl Ag {
         if !self.allocates() {
             return Ok(None);
         }
-        let found = self.search(node_store, w)?;
-        if found.is_some() || self.kept.is_empty() {
-            return Ok(found);
-        }
-        // Only kept blocks are left.
-        self.kept.clear();
-        self.search(node_store, w)
-    }
-
-    /// Looks for a run, takes it, and keeps blocks behind it; as [`Ag::alloc`], but leaves kept
-    /// blocks alone.
-    fn search(
-        &mut self,
-        node_store: &NodeStore,
-        w: Wish,
-    ) -> Result<Option<(u64, u32, Option<Kept>)>> {
         let want = w.want.clamp(1, GROUP_BLOCKS as u32);
-        let start = w.goal.filter(|g| *g < self.len).unwrap_or(self.cursor);
-        let keep = u64::from(w.keep).min((self.left / FOR_ONE).max(MIN_KEPT)) as u32;
-        let Some(found) = self.best_run(node_store, start, want, keep)? else {
+        let keep = u64::from(w.keep).min(self.most_kept()) as u32;
+        let goal = w.goal.filter(|g| *g < self.len);
+        let found = loop {
+            let found = self.best_run(node_store, goal, want, keep)?;
+            let len = found.as_ref().map_or(0, |f| f.len);
+            // Better that a file finds less room to grow than that this one gets less than it needs.
+            if len >= want || !self.give_up_kept(len) {
+                break found;
+            }
+        };
+        let Some(found) = found else {
             return Ok(None);
         };
         let len = found.len.min(want);
@@ -154,52 +153,58 @@ impl Ag {
         Ok(Some((first, len, kept)))
     }
 
-    /// The free run at `start` if it has `want` blocks; else the first one behind it with `keep`
-    /// blocks more than that; else the longest one in the groups that are searched.
+    /// The free run at `goal` if it has `want` blocks; else the first one behind it, or behind the
+    /// cursor, with `keep` blocks more than that; else the longest one in the groups that are
+    /// searched. Leaves kept blocks alone.
     fn best_run(
         &mut self,
         node_store: &NodeStore,
-        start: u64,
+        goal: Option<u64>,
         want: u32,
         keep: u32,
     ) -> Result<Option<Free>> {
+        let start = goal.unwrap_or(self.cursor);
         let both = want.saturating_add(keep).min(GROUP_BLOCKS as u32);
         let mut need = want;
         let mut best: Option<Free> = None;
         let mut g = start / GROUP_BLOCKS;
-        let mut attempt = 0;
         // Only for the first group.
-        let mut offset = (start % GROUP_BLOCKS) as u32;
-        while attempt < TRIES {
+        let mut offset = Some((start % GROUP_BLOCKS) as u32);
+        let mut left = TRIES;
+        let mut groups = self.info.len() + 1;
+        while left > 0 && groups > 0 {
+            groups -= 1;
             // If no group has that many free blocks, one is enough.
             let Some(c) = self.candidate(g, need).or_else(|| self.candidate(g, 1)) else {
                 break;
             };
-            let from = match c == start / GROUP_BLOCKS {
-                true => offset,
-                false => 0,
-            };
-            offset = 0;
-            if !self.is_good(node_store, c)? {
-                return Ok(None);
-            }
             g = c + 1;
-            let (free, longest) = self
-                .info(c)
-                .map_or((0, 0), |i| (i.free.unwrap_or(0), i.longest));
-            if free == 0 {
-                continue;
-            }
-            attempt += 1;
-            if best.as_ref().is_none_or(|b| b.len < longest) {
-                let look = both.min(longest).max(1);
-                if let Some((at, len)) = self.run_in_group(c, from, want, look)? {
-                    if best.as_ref().is_none_or(|b| b.len < len) {
+            let from = offset.take().filter(|_| c == start / GROUP_BLOCKS);
+            let have = best.as_ref().map_or(0, |b| b.len);
+            // What is known without reading it.
+            let longest = |ag: &Self| ag.info(c).map_or(0, |i| i.free.map_or(0, |_| i.longest));
+            let known = self.info(c).is_some_and(|i| i.free.is_some());
+            if !known || longest(self) > have {
+                match self.is_good(node_store, c) {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(None),
+                    // What has been found is good enough, and this was only for more.
+                    Err(_) if have >= want && self.state == State::Good => break,
+                    Err(e) => return Err(e),
+                }
+                let look = both.min(longest(self));
+                let found = match look > have {
+                    true => self.run_in_group(c, from.unwrap_or(0), want, look)?,
+                    false => None,
+                };
+                if let Some((at, len)) = found {
+                    left -= 1;
+                    if len > have {
                         best = Some(Free { group: c, at, len });
                     }
-                    // The file goes on where it is; elsewhere it gets room to grow, if there is any.
-                    let goes_on = attempt == 1 && c == start / GROUP_BLOCKS && at == from;
-                    if (goes_on && len >= want) || len >= both {
+                    // A file goes on where it is; elsewhere it gets room to grow, if there is any.
+                    let goes_on = goal.is_some() && from == Some(at) && len >= want;
+                    if goes_on || len >= both {
                         break;
                     }
                 }
@@ -225,18 +230,17 @@ impl Ag {
         let (used, kept) = self.with_kept(g)?;
         // A run at the goal is good enough, even with nothing left to keep behind it.
         let run = used.next_set(from, cap).saturating_sub(from);
-        let mut found = (run >= want)
-            .then_some((from, run.min(look)))
-            .or_else(|| used.find_clear(from, cap, look));
-        if found.is_none_or(|(_, l)| l < want.min(look)) {
-            if from > 0 {
-                found = used.find_clear(0, cap, look);
-            }
-            let len = found.map_or(0, |f| f.1);
-            if len < look && !kept {
-                if let Some(info) = self.info_mut(g) {
-                    info.longest = len;
-                }
+        if run >= want {
+            return Ok(Some((from, run.min(look))));
+        }
+        let mut found = used.find_clear(from, cap, look);
+        if from > 0 && found.is_none_or(|(_, l)| l < look) {
+            found = used.find_clear(0, cap, look);
+        }
+        let len = found.map_or(0, |f| f.1);
+        if len < look && !kept {
+            if let Some(info) = self.info_mut(g) {
+                info.longest = len;
             }
         }
         Ok(found)

@@ -27,7 +27,7 @@
 //! full_writes.rs; tools/models/tests/rules/r1.rs, r2.rs, r4.rs, r5.rs, reads.rs;
 //! tests/vm/t/041-r1.sh to 045-r5.sh, 049-lost-writes.sh, 060-data-paths.sh, 065-race.sh.
 
-use crate::engine::alloc::ag::{Owner, GROUP_NODES};
+use crate::engine::alloc::ag::{Owner, GROUP_NODES, MIN_KEPT};
 use crate::engine::alloc::{meta_for, Priority};
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
@@ -48,11 +48,6 @@ mod verify;
 
 /// The most blocks that one buffered mapping covers (8 MiB).
 const MAX_DELALLOC: u64 = 2048;
-
-/// The blocks to be kept behind a file that is appended to: as many as it has, but at least 64 KiB
-/// and at most 32 MiB. An AG may keep less.
-const MIN_KEPT: u64 = 16;
-const MAX_KEPT: u64 = GROUP_BLOCKS;
 
 /// The most groups in which the blocks that one write replaces may lie, because its completion
 /// frees them in one transaction.
@@ -463,7 +458,8 @@ impl Fs {
         // At the end of the file and behind other data: the file may grow further.
         let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
         let keep = if appends {
-            start.clamp(MIN_KEPT, MAX_KEPT) as u32
+            // As many as it has, as far as the AG keeps so many.
+            m.blocks.clamp(MIN_KEPT, GROUP_BLOCKS) as u32
         } else {
             0
         };
