@@ -2,9 +2,9 @@
 
 //! Allocation: the choice of an AG. [`Ag::alloc`] finds the blocks in it.
 //!
-//! First comes the AG of the goal, or the one where the last search without a goal ended. If that has
-//! nothing, the AG tree says which one may have a run of the length wanted, and after a few attempts,
-//! which one has a free block at all.
+//! First comes the AG of the goal, or the one where the last search without a goal ended. If that
+//! has only short runs ([`PIECE`]), the AG tree says which one may have a longer one. After a few
+//! attempts a short run in the first AG will do, and then any free block.
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -12,7 +12,7 @@
 //! `tools/engine/tests/sizes.rs`,
 //! `tools/engine/tests/appends.rs`.
 
-use super::ag::{Ag, Kept, Owner, Wish};
+use super::ag::{Ag, Kept, Owner, Wish, PIECE};
 use super::{Run, Space};
 use crate::engine::btree::{NodeStore, ValueBuf};
 use crate::engine::format::ag::run_class;
@@ -20,7 +20,7 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
 use kernel::prelude::*;
 
-/// How many AGs are tried that may have a long run, before one with a shorter run is taken.
+/// How many AGs are tried that may have a long run, before a shorter one is taken.
 const TRIES: u64 = 4;
 
 impl Space {
@@ -64,22 +64,38 @@ impl Space {
             owner,
             kept: mine.filter(|m| m.start / self.ag_blocks == first),
             keep,
+            least: (want.min(PIECE.into()) as u32)
+                .saturating_add(keep)
+                .clamp(1, PIECE),
         };
-        if let Some(run) = self.take_in(node_store, first, wish, kept)? {
+        let near = self.take_in(node_store, first, wish, kept)?;
+        if let Some(run) = near {
             return Ok(run);
         }
-        let wish = Wish {
+        let elsewhere = Wish {
             goal: None,
             kept: None,
             ..wish
         };
-        let long = run_class(wish.want.into());
         let mut run = None;
-        if long > 1 {
-            run = self.take_elsewhere(node_store, first, wish, kept, long, TRIES)?;
+        if wish.least > 1 {
+            let long = run_class(wish.least.into());
+            run = self.take_elsewhere(node_store, first, elsewhere, kept, long, TRIES)?;
+            if run.is_none() {
+                let any = Wish {
+                    least: 1,
+                    kept: None,
+                    ..wish
+                };
+                run = self.take_in(node_store, first, any, kept)?;
+            }
         }
         if run.is_none() {
-            run = self.take_elsewhere(node_store, first, wish, kept, 1, u64::MAX)?;
+            let any = Wish {
+                least: 1,
+                ..elsewhere
+            };
+            run = self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)?;
         }
         let run = run.ok_or(ENOSPC)?;
         if goal.is_none() && owner != Owner::Committing {

@@ -218,7 +218,10 @@ fn the_barrier_is_closed_for_many_inodes_as_long_as_for_one() {
     on_exclusive(None);
     println!("closed for {few:?}, with {INODES} inodes for {many:?}");
     assert!(few > Duration::ZERO, "the clock is too coarse");
-    assert!(many < 2 * few + Duration::from_micros(8), "{few:?} {many:?}");
+    assert!(
+        many < 2 * few + Duration::from_micros(8),
+        "{few:?} {many:?}"
+    );
     all.into_iter().for_each(|f| fs.iput(f));
     fs.iput(root);
 }

@@ -51,7 +51,7 @@ mod change;
 mod commit;
 mod search;
 
-pub use search::MIN_KEPT;
+pub use search::{MIN_KEPT, PIECE};
 
 use super::bits::Bits;
 use crate::engine::btree::NodeStore;
@@ -99,6 +99,8 @@ pub struct Wish {
     pub kept: Option<Kept>,
     /// How many blocks to keep for the file behind the run.
     pub keep: u32,
+    /// A run that does not begin at the goal must have so many blocks, those to be kept included.
+    pub least: u32,
 }
 
 /// The blocks that a transaction allocates and frees in a group.

@@ -17,11 +17,16 @@ use kernel::prelude::*;
 
 /// In how many groups with free runs to search for a long run before taking a shorter one.
 const TRIES: usize = 8;
+/// A write that finds only shorter runs in an AG looks in others, and then takes what is kept for
+/// other files. 256 KiB.
+pub const PIECE: u32 = 64;
 /// For how many files of an AG blocks are kept. The file that asked first gives way to the next
 /// one.
 const KEPT: usize = 64;
 /// The smallest number of blocks to keep for a file, 64 KiB.
 pub const MIN_KEPT: u64 = 16;
+/// The number of blocks that an AG keeps for a file if it asks for them, however little is free.
+const FOR_SURE: u64 = PIECE as u64;
 
 /// A free run: its group, its first bit in the group, its length.
 struct Free {
@@ -51,13 +56,13 @@ impl Ag {
     }
 
     /// The most blocks to keep for a file. Of all free blocks half is kept, or 1/32 for each file if
-    /// that is less; as many files as share them get equal parts in the end, since each of them asks
-    /// again with each append.
+    /// that is less; the files that share them get equal parts in the end, since each of them asks
+    /// again with each append. But no part is smaller than [`FOR_SURE`].
     fn most_kept(&self) -> u64 {
         let mut all = 0;
         self.kept.iter().for_each(|k| all += u64::from(k.len));
         let rest = (self.left / 2).saturating_sub(all);
-        (self.left / 32).min(rest / 4).max(MIN_KEPT)
+        (self.left / 32).min(rest / 4).max(FOR_SURE)
     }
 
     /// Keeps blocks for a file, unless memory is missing.
@@ -108,7 +113,7 @@ impl Ag {
 
     /// Allocates a run of up to `want` blocks near `goal`; a shorter one if there is no run of that
     /// length within reach. Returns its first block, its length and the blocks kept behind it, or
-    /// `None` if the AG is full.
+    /// `None` if the AG has no run of the least length.
     pub fn alloc(
         &mut self,
         node_store: &NodeStore,
@@ -126,8 +131,17 @@ impl Ag {
         let found = loop {
             let found = self.best_run(node_store, goal, want, keep)?;
             let len = found.as_ref().map_or(0, |f| f.len);
-            // Better that a file finds less room to grow than that this one gets less than it needs.
-            if len >= want || !self.give_up_kept(len) {
+            let first = found
+                .as_ref()
+                .map(|f| f.group * GROUP_BLOCKS + u64::from(f.at));
+            let goes_on = len >= want && first == goal;
+            if w.least > 1 && !goes_on && len < w.least {
+                return Ok(None);
+            }
+            // In the last attempt, better that a file finds less room to grow than that this one
+            // comes in small pieces.
+            let small = !goes_on && w.least <= 1 && len < want.min(PIECE);
+            if !small || !self.give_up_kept(len) {
                 break found;
             }
         };
