@@ -17,6 +17,7 @@
 #include <linux/fs.h>
 #include <linux/huge_mm.h>
 #include <linux/iomap.h>
+#include <linux/ioprio.h>
 #include <linux/jump_label.h>
 #include <linux/mm.h>
 #include <linux/pagemap.h>
@@ -33,6 +34,8 @@ static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_META = REQ_META;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_SYNC = REQ_SYNC;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_FUA = REQ_FUA;
 static const blk_opf_t RUST_CONST_HELPER_ORDOFS_REQ_PREFLUSH = REQ_PREFLUSH;
+static const u16 RUST_CONST_HELPER_ORDOFS_IOPRIO_IDLE =
+	IOPRIO_CLASS_IDLE << IOPRIO_CLASS_SHIFT;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_NOFS = GFP_NOFS;
 static const gfp_t RUST_CONST_HELPER_ORDOFS_GFP_FS = __GFP_FS;
 static const fmode_t RUST_CONST_HELPER_ORDOFS_FMODE_CAN_ODIRECT = FMODE_CAN_ODIRECT;

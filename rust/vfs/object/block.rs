@@ -248,11 +248,32 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
     /// Reads blocks that lie one behind the other, from `first` on. After an error, what the buffers
     /// hold is not said.
     pub fn read_run(&self, first: u64, bufs: &mut [Buffer<BYTES>]) -> Result {
-        let mut sector = self.sector(first, bufs.len() as u64)?;
         let op = bindings::ORDOFS_OP_READ | bindings::ORDOFS_REQ_META;
+        // The block layer takes the priority of the task.
+        self.read_with(first, bufs, op, 0)
+    }
+
+    /// Reads blocks as [`Self::read_run`] does, with the lowest priority: others go before, whatever
+    /// the priority of the task. No task that holds a lock may wait for it.
+    pub fn read_background(&self, first: u64, bufs: &mut [Buffer<BYTES>]) -> Result {
+        let op = bindings::ORDOFS_OP_READ;
+        self.read_with(first, bufs, op, bindings::ORDOFS_IOPRIO_IDLE)
+    }
+
+    /// [`Self::read_run`] with these flags and this priority.
+    fn read_with(
+        &self,
+        first: u64,
+        bufs: &mut [Buffer<BYTES>],
+        op: bindings::blk_opf_t,
+        priority: u16,
+    ) -> Result {
+        let mut sector = self.sector(first, bufs.len() as u64)?;
         for run in bufs.chunks_mut(MAX_VECS) {
             let bio = self.alloc(run.len(), op, sector);
             sector += run.len() as u64 * Self::SECTORS;
+            // SAFETY: The bio is ours and not submitted.
+            unsafe { (*bio).bi_ioprio = priority };
             for buf in run {
                 // SAFETY: The buffer is one page of the direct map, and the bio, which is ours, has
                 // room for all of the run. The I/O ends before the call below returns, and meanwhile

@@ -109,6 +109,11 @@ impl Device {
         self.0.read_run(first, bufs)
     }
 
+    /// [`Self::read_run`] with the lowest priority.
+    pub fn read_background(&self, first: u64, bufs: &mut [Block]) -> Result {
+        self.read_run(first, bufs)
+    }
+
     /// Writes blocks and waits for all of them.
     pub fn write(&self, reqs: &[(u64, &Block)]) -> Result {
         let mut result = Ok(());
