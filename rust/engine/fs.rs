@@ -25,6 +25,7 @@ use crate::engine::state::barrier::Barrier;
 use crate::engine::state::commit::CommitState;
 use crate::engine::state::dirty::DirtyLists;
 use crate::engine::state::owed::Owed;
+use crate::engine::state::scrub::ScrubState;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use crate::os::{LockMap, Mutex, RwLock, Shared, WaitQueue};
@@ -114,6 +115,8 @@ pub struct Fs {
     pub(crate) mend: AtomicBool,
     /// The fsync log.
     pub(crate) log: Log,
+    /// What the scrub has found, and the request to end it.
+    pub(crate) scrub: ScrubState,
     /// The log is being replayed: all changes are one transaction.
     pub(crate) replaying: AtomicBool,
     /// The filesystem is shut down. Never cleared.
@@ -182,6 +185,7 @@ impl Fs {
             last_commit: AtomicU64::new(crate::os::uptime()),
             wake: WaitQueue::new()?,
             woken: AtomicBool::new(false),
+            scrub: ScrubState::new()?,
             shutdown: AtomicBool::new(false),
         };
         Shared::new(fs)

@@ -103,3 +103,6 @@ pub(crate) static REPLAY_TIME: LockClass = LockClass::new(c"ordofs_replay_time")
 
 /// The report of the replay at mount.
 pub(crate) static REPLAYED: LockClass = LockClass::new(c"ordofs_replayed");
+
+/// The report of the scrub.
+pub(crate) static SCRUB: LockClass = LockClass::new(c"ordofs_scrub");

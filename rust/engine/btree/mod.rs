@@ -55,7 +55,7 @@
 //!
 //! Tests: `tools/engine/tests/btree.rs` (with the model in `tools/engine/tests/trees/mod.rs`),
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/ag_tree.rs`,
-//! `tools/engine/tests/bulk.rs`.
+//! `tools/engine/tests/bulk.rs`, `tools/engine/tests/scrub.rs`.
 
 mod bulk;
 mod checkpoint;
@@ -66,6 +66,7 @@ mod inline;
 mod node;
 mod page;
 mod reads;
+pub(crate) mod scrub;
 mod search;
 mod store;
 mod walk;
@@ -107,7 +108,7 @@ pub struct Tree {
 /// The keys that may occur under a link, both ends inclusive. A descent narrows it from level to
 /// level and checks every node that it reads against it, so that no descent reaches a node twice,
 /// whatever is on the device.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct KeyRange {
     lo: u64,
     hi: u64,

@@ -47,6 +47,7 @@ use crate::engine::lock_class;
 use crate::engine::mutant::{self, Mutant};
 use crate::os::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::os::{trace, Block, Device, Map, Mutex, NoFs, Shared, WaitQueue, Window};
+use core::fmt;
 use core::ops::{Deref, DerefMut};
 use kernel::prelude::*;
 
@@ -184,6 +185,48 @@ impl<G: DerefMut<Target = Shard>> Drop for Locked<'_, G> {
             self.total
                 .fetch_add(now.wrapping_sub(before), Ordering::Relaxed);
         }
+    }
+}
+
+/// How urgent a read is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Urgency {
+    /// An operation waits for it.
+    Waited,
+    /// No operation waits for it, or for a task that does.
+    Background,
+}
+
+/// Why a copy of a node cannot be used.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// EUCLEAN for damage; else the error of the device, or ENOMEM.
+    pub error: Error,
+    /// The damage in words.
+    what: &'static str,
+}
+
+impl Fault {
+    pub(super) const fn damage(what: &'static str) -> Self {
+        Self {
+            error: EUCLEAN,
+            what,
+        }
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self {
+            error,
+            what: "cannot be read",
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.what)
     }
 }
 
@@ -399,22 +442,47 @@ impl NodeStore {
 
     /// Reads the node; from its second copy if the first one fails.
     fn read_copies(&self, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
-        match self.read_at(ptr.addr, ptr, id) {
-            Err(e) if ptr.addr2 == 0 => Err(e),
-            Err(_) => self.read_at(ptr.addr2, ptr, id),
-            good => good,
+        let report = |fault| self.report(ptr, id, fault);
+        match self.read_at(ptr.addr, ptr, id, Urgency::Waited) {
+            Ok(node) => Ok(node),
+            Err(first) if ptr.addr2 == 0 => Err(report(first)),
+            Err(first) => {
+                let _reported = report(first);
+                let second = self.read_at(ptr.addr2, ptr, id, Urgency::Waited);
+                second.map_err(report)
+            }
+        }
+    }
+
+    /// Reports what is wrong with a copy, unless the error comes from the device or from a lack of
+    /// memory; returns the error.
+    fn report(&self, ptr: &NodePtr, id: &TreeId, fault: Fault) -> Error {
+        match fault.error == EUCLEAN {
+            true => self.complain(ptr, id, fault.what),
+            false => fault.error,
         }
     }
 
     /// Reads and checks the copy of a node at block `addr`.
-    fn read_at(&self, addr: u64, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
+    pub(super) fn read_at(
+        &self,
+        addr: u64,
+        ptr: &NodePtr,
+        id: &TreeId,
+        urgency: Urgency,
+    ) -> Result<Node, Fault> {
         if let Some(what) = self.space.refuses(addr, 1) {
-            return Err(self.complain(ptr, id, what));
+            return Err(Fault::damage(what));
         }
         let mut image = Block::zeroed()?;
-        self.dev.read(addr, &mut image)?;
-        let bad = |what| self.complain(ptr, id, what);
-        let (h, crc) = NodeHeader::decode(&image).map_err(bad)?;
+        match urgency {
+            Urgency::Waited => self.dev.read(addr, &mut image)?,
+            Urgency::Background => {
+                let run = core::slice::from_mut(&mut image);
+                self.dev.read_background(addr, run)?;
+            }
+        }
+        let (h, crc) = NodeHeader::decode(&image).map_err(Fault::damage)?;
         let wrong = if h.node_id != self.node_id {
             Some("node of another filesystem")
         } else if h.addr != ptr.addr {
@@ -430,10 +498,10 @@ impl NodeStore {
         } else {
             None
         };
-        if let Some(what) = wrong {
-            return Err(bad(what));
+        match wrong {
+            Some(what) => Err(Fault::damage(what)),
+            None => Node::parse(image, &h, ptr, self.blocks).map_err(Fault::damage),
         }
-        Node::parse(image, &h, ptr, self.blocks).map_err(bad)
     }
 
     /// Puts a written node without children in memory into the cache. The device must have the same

@@ -194,6 +194,14 @@ impl InodeTable {
         }
     }
 
+    /// The lowest number of at least `from` of an inode in the table.
+    pub fn first_from(&self, from: u64) -> Option<u64> {
+        let firsts = self.shards.iter();
+        firsts
+            .filter_map(|shard| shard.lock().map.first_ge(from).map(|(ino, _)| ino))
+            .min()
+    }
+
     /// Empties the table at unmount. Returns the number of inodes that still had users.
     pub fn clear(&self) -> usize {
         let mut users = 0;

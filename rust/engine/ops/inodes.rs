@@ -45,7 +45,8 @@ impl Fs {
                 return Err(ESTALE);
             }
             let rec = InodeRecord::decode(ino, v.as_slice())?;
-            if let Some(what) = self.impossible(ino, &rec) {
+            let unusable = self.impossible(ino, &rec).or(rec.unsupported());
+            if let Some(what) = unusable {
                 return Err(corrupt("inode", ino, what));
             }
             let inode = Shared::new(Inode::from_record(ino, &rec)?)?;
@@ -55,8 +56,8 @@ impl Fs {
         }
     }
 
-    /// The reason why a record cannot be true in this filesystem, or cannot be used by this code.
-    fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
+    /// The reason why a record cannot be true in this filesystem.
+    pub(super) fn impossible(&self, ino: u64, rec: &InodeRecord<'_>) -> Option<&'static str> {
         Some(if ino >= self.next_ino.load(Ordering::Relaxed) {
             "its number was never allocated"
         } else if rec.generation > self.running_generation() {
@@ -64,7 +65,7 @@ impl Fs {
         } else if u64::from(rec.attrs.home_ag) >= self.geometry.ag_count() {
             "its home is an allocation group that does not exist"
         } else {
-            return rec.unsupported();
+            return None;
         })
     }
 

@@ -12,6 +12,7 @@
 //! | `extents` | changes of the extent tree, for the two above |
 //! | `inodes` | references to inodes |
 //! | `reclaim` | what the shrinker frees |
+//! | [`scrub`] | reading and checking all that is in use |
 //! | `statfs` | counts of blocks and inodes |
 //!
 //! An operation goes through the same steps in the same order: wait for what must be waited for;
@@ -31,6 +32,7 @@ pub(crate) mod extents;
 mod inodes;
 pub mod namei;
 mod reclaim;
+pub mod scrub;
 pub mod space;
 mod statfs;
 pub mod xattr;
