@@ -12,7 +12,7 @@ use kernel::{
 
 use crate::bindings;
 use crate::vfs::object::super_block::SuperBlock;
-use crate::vfs::traits::super_block::{SuperOperations, SyncUntil, FSLABEL_MAX};
+use crate::vfs::traits::super_block::{Ioctl, SuperOperations, SyncUntil, FSLABEL_MAX};
 
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
@@ -73,7 +73,11 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
             // SAFETY: No requirements: the copy checks the address.
             to_result(unsafe { bindings::ordofs_put_user_u32(generation, arg) })
         }
-        _ => Err(ENOTTY),
+        _ => {
+            // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
+            let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
+            T::ioctl(sb, &Ioctl { cmd, arg })
+        }
     };
     match result {
         Ok(()) => 0,

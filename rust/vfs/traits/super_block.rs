@@ -7,7 +7,10 @@ use core::fmt;
 
 use kernel::error::VTABLE_DEFAULT_ERROR;
 use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice};
 
+use crate::bindings;
+use crate::vfs::object::super_block::SuperBlock;
 use crate::vfs::object::sysfs::{File, Group};
 use crate::vfs::object::types::Types;
 
@@ -35,6 +38,45 @@ pub(crate) enum SyncUntil {
     Started,
     /// When everything is durable.
     Durable,
+}
+
+/// A call of ioctl(2) with a command of the filesystem's own.
+pub(crate) struct Ioctl {
+    /// The command.
+    pub(in crate::vfs) cmd: c_uint,
+    /// The argument.
+    pub(in crate::vfs) arg: c_ulong,
+}
+
+impl Ioctl {
+    /// The command.
+    pub(crate) fn cmd(&self) -> c_uint {
+        self.cmd
+    }
+
+    /// EPERM if the current task may not administer the system (CAP_SYS_ADMIN).
+    pub(crate) fn needs_admin(&self) -> Result {
+        // SAFETY: Looks at the credentials of the current task, in process context.
+        match unsafe { bindings::ordofs_capable_sys_admin() } {
+            true => Ok(()),
+            false => Err(EPERM),
+        }
+    }
+
+    /// Fills `to` with what the argument points to. EFAULT.
+    pub(crate) fn read(&self, to: &mut [u8]) -> Result {
+        self.user(to.len()).reader().read_slice(to)
+    }
+
+    /// Writes `from` to where the argument points. EFAULT.
+    pub(crate) fn write(&self, from: &[u8]) -> Result {
+        self.user(from.len()).writer().write_slice(from)
+    }
+
+    /// The memory of the user that the argument points to.
+    fn user(&self, len: usize) -> UserSlice {
+        UserSlice::new(UserPtr::from_addr(self.arg), len)
+    }
 }
 
 /// The whole filesystem. A method with a default is a slot of the kernel's table that is NULL where it is left
@@ -96,7 +138,13 @@ pub(crate) trait SuperOperations: Types {
         Err(ENOTTY)
     }
 
-    /// The shrinker will not be called any more.
+    /// An ioctl of the filesystem's own, on an open file or directory.
+    fn ioctl(_sb: &SuperBlock<Self>, _call: &Ioctl) -> Result {
+        Err(ENOTTY)
+    }
+
+    /// The superblock is about to be shut down: no file is open any more, and the shrinker will not be
+    /// called.
     fn stop_caching(&self) {}
     /// The directory in sysfs is gone; the filesystem is about to be unmounted.
     fn hidden(&self) {}
