@@ -16,6 +16,7 @@ mod namei;
 pub(crate) mod os;
 mod params;
 mod probe;
+mod scrub;
 mod stats;
 mod super_;
 mod xattr;
@@ -46,11 +47,15 @@ pub(crate) struct OrdoFs {
     /// Commits every few seconds, or when the engine asks for it; there is none on a read-only
     /// mount.
     committer: Mutex<Option<KThread>>,
+    /// The thread of the scrub that runs, or of the last one.
+    scrubber: Mutex<Option<KThread>>,
     /// Commits hold this; while it is true there are none.
     frozen: Shared<Mutex<bool>>,
     /// What a crash left is still to be cleaned up: mounted read-only so far.
     uncleaned: AtomicBool,
     norecovery: bool,
+    /// Data is handed out although it does not match its checksum. The mount is read-only.
+    rescue_data: bool,
     /// The generation that the mount began with.
     first_generation: u64,
     /// Access control lists are in force.

@@ -9,6 +9,7 @@
 //! | `acl`, `noacl` | obey POSIX access control lists (default: yes) |
 //! | `norecovery` | change nothing on the device, whatever is left of a crash; read-only mounts only |
 //! | `rescue=log` | if the log is damaged before its end, go on without what comes after the damage |
+//! | `rescue=data` | reads return data that does not match its checksum; read-only mounts only |
 //! | `rescue=older` | go on from an older superblock if the newest may be lost, and its commit with it |
 //!
 //! Tests: tests/vm/t/021-mount.sh, 032-interface.sh.
@@ -31,6 +32,7 @@ pub(crate) struct Params {
     pub(super) norecovery: bool,
     pub(super) rescue_log: bool,
     pub(super) rescue_older: bool,
+    pub(super) rescue_data: bool,
     pub(super) acl: bool,
 }
 
@@ -43,6 +45,7 @@ impl Params {
             norecovery,
             rescue_log: o.rescue_log,
             rescue_older: o.rescue_older,
+            rescue_data: false,
             acl,
         }
     }
@@ -67,6 +70,12 @@ impl Params {
             return Err(MountError {
                 error: EINVAL,
                 reason: "norecovery is for read-only mounts: add ro",
+            });
+        }
+        if self.rescue_data && !access.is_read_only() {
+            return Err(MountError {
+                error: EINVAL,
+                reason: "rescue=data is for read-only mounts: add ro",
             });
         }
         if self.norecovery && self.rescue_log {
@@ -109,7 +118,11 @@ impl Params {
                     self.rescue_older = true;
                     Param::Accepted
                 }
-                _ => Param::Invalid("needs what to give up: log or older"),
+                Some(b"data") => {
+                    self.rescue_data = true;
+                    Param::Accepted
+                }
+                _ => Param::Invalid("needs what to give up: log, older or data"),
             },
             _ => Param::Unknown,
         }
@@ -135,6 +148,9 @@ impl Params {
         }
         if self.rescue_older {
             out.write_str(",rescue=older")?;
+        }
+        if self.rescue_data {
+            out.write_str(",rescue=data")?;
         }
         Ok(())
     }

@@ -4,12 +4,13 @@
 //!
 //! Nothing here takes a lock that is held across I/O: the files can be read while the filesystem hangs.
 //!
-//! Tests: tests/vm/t/035-observing.sh, 032-interface.sh.
+//! Tests: tests/vm/t/035-observing.sh, 032-interface.sh, 068-scrub.sh.
 
 use core::fmt;
 
 use super::OrdoFs;
 use crate::{
+    engine::state::scrub::{Phase, ScrubStatus},
     fs::os::atomic::Ordering,
     vfs::object::sysfs::{File, Group},
 };
@@ -53,6 +54,39 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
     File::value(c"shutdown", |fs, out| {
         write!(out, "{}", u32::from(fs.engine().is_shutdown()))
     }),
+    File::value(c"scrub_state", |fs, out| {
+        out.write_str(phase_name(status(fs).phase))
+    }),
+    File::value(c"scrub_total", |fs, out| {
+        write!(out, "{}", status(fs).total_blocks)
+    }),
+    File::value(c"scrub_nodes", |fs, out| {
+        write!(out, "{}", status(fs).nodes)
+    }),
+    File::value(c"scrub_data", |fs, out| {
+        write!(out, "{}", status(fs).data_blocks)
+    }),
+    File::value(c"scrub_inodes", |fs, out| {
+        write!(out, "{}", status(fs).inodes)
+    }),
+    File::value(c"scrub_bad_copies", |fs, out| {
+        write!(out, "{}", status(fs).bad_copies)
+    }),
+    File::value(c"scrub_healed", |fs, out| {
+        write!(out, "{}", status(fs).healed)
+    }),
+    File::value(c"scrub_lost_nodes", |fs, out| {
+        write!(out, "{}", status(fs).lost_nodes)
+    }),
+    File::value(c"scrub_bad_records", |fs, out| {
+        write!(out, "{}", status(fs).bad_records)
+    }),
+    File::value(c"scrub_bad_data", |fs, out| {
+        write!(out, "{}", status(fs).bad_blocks)
+    }),
+    File::value(c"scrub_bad_inodes", |fs, out| {
+        write!(out, "{}", status(fs).bad_inodes)
+    }),
     #[cfg(ordofs_planted)]
     File::command(c"planted", |_, name| {
         crate::vfs::testing::planted::plant(name)
@@ -67,6 +101,21 @@ pub(super) const GROUPS: &[Group<OrdoFs>] = &[
         files: super::errortag_files::FILES,
     },
 ];
+
+/// The numbers of the scrub.
+fn status(fs: &OrdoFs) -> ScrubStatus {
+    fs.engine().scrub_status()
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Never => "never",
+        Phase::Running => "running",
+        Phase::Finished => "finished",
+        Phase::Cancelled => "cancelled",
+        Phase::Failed => "failed",
+    }
+}
 
 fn uuid(fs: &OrdoFs, out: &mut dyn fmt::Write) -> fmt::Result {
     for (i, byte) in fs.engine().uuid().iter().enumerate() {

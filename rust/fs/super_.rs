@@ -13,7 +13,7 @@
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
 
-use super::{stats, OrdoFs, Params};
+use super::{scrub, stats, OrdoFs, Params};
 use crate::{
     engine,
     fs::os::{
@@ -25,12 +25,13 @@ use crate::{
         os::kthread,
         os::workqueue::IoQueues,
         traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
-        traits::super_block::{StatFs, SuperOperations, SyncUntil, FSLABEL_MAX},
+        traits::super_block::{Ioctl, StatFs, SuperOperations, SyncUntil, FSLABEL_MAX},
         OpenDevice, SuperBlock,
     },
 };
 
 static COMMITTER: LockClass = LockClass::new(c"ordofs_committer");
+static SCRUBBER: LockClass = LockClass::new(c"ordofs_scrubber");
 static FROZEN: LockClass = LockClass::new(c"ordofs_frozen");
 
 /// How long the commit thread sleeps at most, in milliseconds.
@@ -80,7 +81,10 @@ impl OrdoFs {
     /// The options in force.
     fn params(&self) -> Params {
         let acl = self.acl.load(Ordering::Relaxed);
-        Params::from_options(&self.engine.options(), self.norecovery, acl)
+        Params {
+            rescue_data: self.rescue_data,
+            ..Params::from_options(&self.engine.options(), self.norecovery, acl)
+        }
     }
 
     /// Does what mounting read-only left undone.
@@ -136,6 +140,7 @@ impl MountOperations for OrdoFs {
         let dev = Device::new(dev, tags.clone());
         let io = IoQueues::new(c"ordered-read", c"ordered-write")?;
         let committer = Mutex::new(&COMMITTER, None)?;
+        let scrubber = Mutex::new(&SCRUBBER, None)?;
         let frozen = Shared::new(Mutex::new(&FROZEN, false)?)?;
         let _nofs = NoFs::enter();
         let engine: Shared<engine::Fs> = engine::Fs::mount(dev, params.options(access))?;
@@ -145,9 +150,11 @@ impl MountOperations for OrdoFs {
             io,
             tags,
             committer,
+            scrubber,
             frozen,
             uncleaned: AtomicBool::new(access.is_read_only()),
             norecovery: params.norecovery,
+            rescue_data: params.rescue_data,
             first_generation,
             acl: AtomicBool::new(params.acl),
         })
@@ -286,7 +293,13 @@ impl SuperOperations for OrdoFs {
         self.engine.shrink_scan(n)
     }
 
+    fn ioctl(sb: &SuperBlock<Self>, call: &Ioctl) -> Result {
+        scrub::ioctl(sb, call)
+    }
+
     fn stop_caching(&self) {
+        // ENOTCONN: none runs.
+        let _ = self.stop_scrubber();
         self.engine.stop_caching();
     }
 

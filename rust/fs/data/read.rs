@@ -9,14 +9,15 @@
 //! many blocks as an extent record has. What is not good is judged by itself. If it is mapped elsewhere by now
 //! (an overwrite finished meanwhile, and the old block may have another owner already), it is mapped
 //! and read again. A bad block is read once more, too, before it is called bad: while it was being
-//! read it may have been given up and been taken into use again for the same file block.
+//! read it may have been given up and been taken into use again for the same file block. With
+//! `rescue=data` a bad block is handed out as it is.
 //!
 //! # Locking
 //!
 //! Runs in the queue for reads, or with a folio locked. May wait for direct writes to end, which is
 //! why those end in another queue.
 //!
-//! Tests: tests/vm/t/061-bad-block.sh, 066-dead-blocks.sh.
+//! Tests: tests/vm/t/061-bad-block.sh, 066-dead-blocks.sh, 068-scrub.sh.
 
 use kernel::prelude::*;
 
@@ -80,7 +81,11 @@ pub(super) fn check_block(
                         want
                     );
                 }
-                return Err(EIO);
+                // Its pages cannot become dirty, so no new checksum is ever made of it.
+                return match inode.fs().rescue_data {
+                    true => Ok(()),
+                    false => Err(EIO),
+                };
             }
         }
     }
