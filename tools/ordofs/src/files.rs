@@ -2,12 +2,13 @@
 
 //! Files by path, read through a read-only mount in user space: ls, stat, cat.
 //!
-//! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/033-tools-on-mounted.sh`.
+//! Tests: `tools/ordofs/tests/lost_output.rs`, `tools/ordofs/tests/keep_going.rs`, `tests/vm/t/033-tools-on-mounted.sh`.
 
 use crate::dump::attrs;
 use crate::error::at;
 use crate::show::{name, xattr_name};
 use anyhow::{bail, Result};
+use ordofs_cli::complain;
 use ordofs_engine::engine::{
     bytes_to_blocks, Fs, Inode, MapKind, Verdict, BLOCK_SIZE, S_IFDIR, S_IFLNK, S_IFREG,
 };
@@ -114,8 +115,45 @@ pub fn print_list(list: &Value) -> Result<()> {
     Ok(out.flush()?)
 }
 
+/// What [`cat`] does at a block that cannot be read or is damaged.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// It fails.
+    Fail,
+    /// It writes zeros, names the block on standard error, and fails at the end.
+    KeepGoing,
+}
+
+/// The blocks that could not be read. Neighbours with the same reason are one message.
+#[derive(Default)]
+struct Lost {
+    blocks: u64,
+    /// First and last block, and the reason.
+    run: Option<(u64, u64, String)>,
+}
+
+impl Lost {
+    fn add(&mut self, block: u64, len: u64, why: String) {
+        self.blocks += len;
+        let end = block + len - 1;
+        match &mut self.run {
+            Some((_, last, w)) if *last + 1 == block && *w == why => *last = end,
+            _ => {
+                self.print();
+                self.run = Some((block, end, why));
+            }
+        }
+    }
+
+    fn print(&mut self) {
+        if let Some((first, last, why)) = self.run.take() {
+            complain!("ordofs: file blocks {first} to {last} are zeros in the output: {why}");
+        }
+    }
+}
+
 /// Writes a file's content to standard output.
-pub fn cat(fs: &Fs, path: &str) -> Result<()> {
+pub fn cat(fs: &Fs, path: &str, damage: Damage) -> Result<()> {
     let inode = resolve(fs, path)?;
     if inode.kind() != S_IFREG {
         bail!("{path} is not a regular file");
@@ -124,26 +162,49 @@ pub fn cat(fs: &Fs, path: &str) -> Result<()> {
     let size = inode.attrs().size;
     let end = bytes_to_blocks(size);
     let mut buf = Block::zeroed().map_err(|e| at("memory", e))?;
+    let mut lost = Lost::default();
     let mut block = 0;
     while block < end {
-        let m = fs
-            .map_read(&inode, block, end - block)
-            .map_err(|e| at(path, e))?;
-        for i in 0..m.len {
+        let (len, kind, phys) = match fs.map_read(&inode, block, end - block) {
+            Ok(m) => (m.len, m.kind, m.phys),
+            Err(e) if damage == Damage::Fail => return Err(at(path, e)),
+            Err(e) => {
+                // As far as it is the same node, which is not read again for each block.
+                let last = fs.lost_records(&inode, block).ok().flatten();
+                let len = last.map_or(1, |last| last.min(end - 1) - block + 1);
+                lost.add(
+                    block,
+                    len,
+                    format!("its extent record: {}", at("damaged", e)),
+                );
+                (len, MapKind::Hole, 0)
+            }
+        };
+        for i in 0..len {
             let file_block = block + i;
-            if m.kind == MapKind::Written {
-                read(fs, &inode, file_block, m.phys + i, &mut buf)
-                    .map_err(|e| e.context(path.to_owned()))?;
-            } else {
-                buf.fill(0);
+            buf.fill(0);
+            if kind == MapKind::Written {
+                match read(fs, &inode, file_block, phys + i, &mut buf) {
+                    Ok(()) => {}
+                    Err(e) if damage == Damage::Fail => return Err(e.context(path.to_owned())),
+                    Err(e) => {
+                        buf.fill(0);
+                        lost.add(file_block, 1, e.root_cause().to_string());
+                    }
+                }
             }
             let n = (size - file_block * BLOCK_SIZE as u64).min(BLOCK_SIZE as u64) as usize;
             out.write_all(&buf[..n])?;
         }
-        block += m.len;
+        block += len;
     }
     // Bytes after the last newline are still buffered, and an error at exit would be ignored.
-    Ok(out.flush()?)
+    out.flush()?;
+    lost.print();
+    match lost.blocks {
+        0 => Ok(()),
+        n => bail!("{path}: {n} blocks cannot be read"),
+    }
 }
 
 fn read(fs: &Fs, inode: &Inode, block: u64, phys: u64, buf: &mut Block) -> Result<()> {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `ordofs`: shows the content of an OrdoFS on a device or in an image file, without mounting it
-//! and without writing.
+//! and without writing; and starts, watches and cancels the scrub of a mounted one.
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | [`dump`] | superblock, trees and inodes, as they are on disk |
 //! | [`files`] | files by path: ls, stat, cat |
 //! | [`error`] | errors with their place, for messages |
+//! | [`scrub`] | the scrub of a mounted filesystem |
 //! | [`show`] | structured values, printed while they are made, as text or JSON |
 //!
 //! Tests: `tools/ordofs/tests/lost_output.rs`, `tests/vm/t/033-tools-on-mounted.sh`, `tests/vm/t/071-scale.sh`.
@@ -17,6 +18,7 @@
 mod dump;
 mod error;
 mod files;
+mod scrub;
 mod show;
 
 use anyhow::{anyhow, Context, Result};
@@ -30,7 +32,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 #[derive(Parser)]
-#[command(version, about = "Look into an OrdoFS without mounting it")]
+#[command(
+    version,
+    about = "Look into an OrdoFS without mounting it, or scrub a mounted one"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,7 +63,14 @@ enum Command {
         device: PathBuf,
         /// Path in it
         path: String,
+        /// Write zeros for blocks that cannot be read or are damaged, and list them on standard
+        /// error; then the status is 1
+        #[arg(long)]
+        keep_going: bool,
     },
+    /// Check everything that is in use on a mounted filesystem
+    #[command(subcommand)]
+    Scrub(scrub::Scrub),
     /// Show the attributes of a file
     Stat {
         /// Device or image file
@@ -96,7 +108,7 @@ enum Dump {
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(e) if is_broken_pipe(&e) => ExitCode::SUCCESS,
         Err(e) => {
             complain!("ordofs: {e:#}");
@@ -146,7 +158,7 @@ fn mount(path: &Path) -> Result<Shared<Fs>> {
         .map_err(|e| anyhow!("{}: {} ({:?})", path.display(), e.reason, e.error))
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     let doc = match &cli.command {
         Command::Dump(Dump::Superblock { device, slot }) => {
             dump::superblock(&open(device)?, *slot)?.into()
@@ -157,11 +169,25 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Ls { device, path } => {
             let list = files::list(&*mount(device)?, path)?;
             if !cli.json {
-                return files::print_list(&list);
+                files::print_list(&list)?;
+                return Ok(ExitCode::SUCCESS);
             }
             list.into()
         }
-        Command::Cat { device, path } => return files::cat(&*mount(device)?, path),
+        Command::Cat {
+            device,
+            path,
+            keep_going,
+        } => {
+            let damage = match keep_going {
+                true => files::Damage::KeepGoing,
+                false => files::Damage::Fail,
+            };
+            files::cat(&*mount(device)?, path, damage)?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Scrub(command) => return scrub::run(command, cli.json),
     };
-    show::print(&doc, cli.json)
+    show::print(&doc, cli.json)?;
+    Ok(ExitCode::SUCCESS)
 }
