@@ -73,6 +73,9 @@ help:
 	@echo '  make test LANE=1    29 min  make test, and the core of that'
 	@echo
 	@echo 'Benchmarks and xfstests'
+	@echo '  make bench          40 min  requests, CPU time and time beside ext4, xfs and btrfs'
+	@echo '      ONLY="append-* mount" ROUNDS=3 SCALE=1 INSTRUCTIONS=0'
+	@echo '      COMPARE=old.json        what is worse than in an older run'
 	@echo '  make test TESTS="070*"  2 min  an fsync against ext4, xfs and btrfs'
 	@echo '  make xfstests XFSTESTS=/path TESTS="generic/344 -g quick"'
 	@echo '                       hours  upstream'\''s tests, from a tree that you built'
@@ -112,6 +115,9 @@ fuzz:
 .PHONY: powercut debug-kernel
 debug-kernel:
 	@$(SH)/kernel-debug
+.PHONY: bench
+bench: module tools
+	@$(SH)/bench
 powercut: module tools
 	@$(SH)/powercut $(or $(ROUNDS),20)
 
