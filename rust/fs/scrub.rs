@@ -29,8 +29,8 @@ use crate::{
     vfs::{os::kthread, traits::super_block::Ioctl, SuperBlock},
 };
 
-/// `_IOW('O', 0x80, u64[8])`: starts a scrub.
-const ORDOFS_IOC_SCRUB_START: c_uint = 0x4040_4f80;
+/// `_IOWR('O', 0x80, u64[8])`: starts a scrub, and returns its number.
+const ORDOFS_IOC_SCRUB_START: c_uint = 0xc040_4f80;
 /// `_IO('O', 0x81)`: cancels it, and waits until it has ended.
 const ORDOFS_IOC_SCRUB_CANCEL: c_uint = 0x0000_4f81;
 /// `_IOWR('O', 0x82, u64[32])`: its state and its numbers.
@@ -107,7 +107,8 @@ fn start(sb: &SuperBlock<OrdoFs>, call: &Ioctl) -> Result {
         0 => From::Start,
         _ => From::Cancelled,
     };
-    sb.fs().start_scrubber(sb, from, rate)
+    let run = sb.fs().start_scrubber(sb, from, rate)?;
+    write(call, &[VERSION, flags, rate, run, 0, 0, 0, 0])
 }
 
 fn cancel(sb: &SuperBlock<OrdoFs>, _call: &Ioctl) -> Result {
@@ -185,10 +186,13 @@ fn damage(sb: &SuperBlock<OrdoFs>, call: &Ioctl) -> Result {
 }
 
 impl OrdoFs {
-    /// Starts a scrub, and the thread that runs it. EBUSY if one runs.
-    fn start_scrubber(&self, sb: &SuperBlock<Self>, from: From, rate: u64) -> Result {
+    /// Starts a scrub, and the thread that runs it. Returns the number of the scrub. EBUSY if one
+    /// runs.
+    fn start_scrubber(&self, sb: &SuperBlock<Self>, from: From, rate: u64) -> Result<u64> {
         let mut scrubber = self.scrubber.lock();
         let scrub = self.engine.scrub_start(from, rate)?;
+        // No other one begins while the lock is held.
+        let run = self.engine.scrub_status().run;
         // The thread of the last one has nothing left to do.
         drop(scrubber.take());
         let engine = self.engine.clone();
@@ -213,7 +217,7 @@ impl OrdoFs {
                 return Err(e);
             }
         }
-        Ok(())
+        Ok(run)
     }
 
     /// Stops the thread of the scrub and waits for it. ENOTCONN if no scrub runs.

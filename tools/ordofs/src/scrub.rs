@@ -69,7 +69,7 @@ fn bytes(text: &str) -> Result<u64, String> {
 }
 
 /// `_IOW('O', 0x80, u64[8])`.
-const START: u64 = 0x4040_4f80;
+const START: u64 = 0xc040_4f80;
 /// `_IO('O', 0x81)`.
 const CANCEL: u64 = 0x0000_4f81;
 /// `_IOWR('O', 0x82, u64[32])`.
@@ -346,11 +346,10 @@ fn report(path: &Path, dir: &File, with_paths: bool, as_json: bool) -> Result<Ex
     })
 }
 
-fn wait(path: &Path, dir: &File) -> Result<()> {
-    let mut run = None;
+fn wait(path: &Path, dir: &File, run: u64) -> Result<()> {
     loop {
         let status = Status::of(dir).map_err(|e| explain(path, e))?;
-        if *run.get_or_insert(status.0[22]) != status.0[22] {
+        if status.0[22] != run {
             bail!("{}: another scrub has begun", path.display());
         }
         if !status.runs() {
@@ -380,7 +379,7 @@ pub fn run(command: &Scrub, as_json: bool) -> Result<ExitCode> {
             if !waits {
                 return Ok(ExitCode::SUCCESS);
             }
-            wait(mountpoint, &dir)?;
+            wait(mountpoint, &dir, words[3])?;
             report(mountpoint, &dir, true, as_json)
         }
         Scrub::Status {

@@ -169,6 +169,9 @@ impl Fs {
         let mut look = || -> Result<Look> {
             // After a shutdown reads fail, and prove nothing.
             self.readable()?;
+            if self.scrub.is_cancelled() {
+                return Err(EINTR);
+            }
             match kind {
                 TreeKind::Extent => inode.maps.read().tree.look(key),
                 TreeKind::Dir => inode.dir.read().look(key),
@@ -227,10 +230,12 @@ impl Fs {
         let last = match self.step_in(s, inode, TreeKind::Extent)? {
             Reached::Moving => return Ok(0),
             Reached::Empty => {
+                s.doubts = 0;
                 s.cursor = next;
                 return Ok(0);
             }
             Reached::Lost(last) => {
+                s.doubts = 0;
                 s.cursor = s.cursor.behind(last, next);
                 return Ok(0);
             }
@@ -239,7 +244,7 @@ impl Fs {
         let mut after = self.gather(s, inode, last)?;
         let alone = s.blocks.len() == 1;
         if !alone {
-            let n = self.read_gathered(s);
+            let n = self.read_gathered(s)?;
             if let Some(unread) = s.blocks.get(n) {
                 after = s.before(unread);
                 s.blocks.truncate(n);
@@ -306,11 +311,12 @@ impl Fs {
                 (at.key, at.done) = (start, 0);
             }
             if s.file_end.is_some_and(|end| start >= end) {
-                if core::mem::replace(&mut s.is_beyond, true) {
+                if s.is_beyond {
                     at = next;
                     break;
                 }
                 s.file_end = Some(self.end_of_records(inode)?);
+                s.is_beyond = true;
                 continue;
             }
             let e = match Extent::decode(start, v, self.node_store.space()) {
@@ -358,8 +364,8 @@ impl Fs {
     }
 
     /// Reads the blocks that [`Fs::gather`] has noted. Returns how many could be read before the
-    /// first that could not: the next ones are read one by one.
-    fn read_gathered(&self, s: &mut Scrub) -> usize {
+    /// first that could not: the next ones are read one by one. EINTR if the scrub is cancelled.
+    fn read_gathered(&self, s: &mut Scrub) -> Result<usize> {
         let mut n = 0;
         let next_to = |a: &At, b: &At| a.phys.checked_add(1) == Some(b.phys);
         for run in s.blocks.chunk_by(next_to) {
@@ -368,6 +374,10 @@ impl Fs {
                 break;
             };
             let dev = self.node_store.device();
+            // Beside a load that keeps the device busy, each of them may take long.
+            if self.scrub.is_cancelled() {
+                return Err(EINTR);
+            }
             if dev.read_background(first.phys, bufs).is_err() {
                 // A device may take very long for a block that it cannot read.
                 s.careful = run.len() as u64;
@@ -375,7 +385,7 @@ impl Fs {
             }
             n = end;
         }
-        n
+        Ok(n)
     }
 
     /// The checksum of a block as it is on the device; `None` if it cannot be read. ENOMEM, or EIO

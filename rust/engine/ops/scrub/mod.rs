@@ -57,6 +57,8 @@ use kernel::prelude::*;
 
 /// The most data blocks that a step reads (256 KiB).
 const DATA_STEP: usize = 64;
+// A step has a bit for each.
+const _: () = assert!(DATA_STEP <= u64::BITS as usize);
 /// The most inodes that a step passes that need no read.
 const TURNS: usize = 64;
 /// The shortest pause, in milliseconds. Shorter ones are saved up.

@@ -72,6 +72,7 @@ impl Scrub {
         self.cursor = Cursor::at(Stage::Extents, ino);
         self.bad_inode = false;
         self.file_end = None;
+        self.doubts = 0;
     }
 }
 
@@ -106,7 +107,10 @@ impl Fs {
         let reached = walk.step(
             &self.node_store,
             key,
-            &mut || self.committed_root(tree),
+            &mut || match self.scrub.is_cancelled() {
+                true => Err(EINTR),
+                false => self.committed_root(tree),
+            },
             &mut |u| self.note_node(u),
         )?;
         Ok(match reached {
