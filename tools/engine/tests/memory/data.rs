@@ -6,6 +6,7 @@
 use super::action::{steps, whole, Action};
 use super::bed::{content, with, write, write_out, Bed};
 use kernel::prelude::*;
+use ordofs_engine::engine::ops::scrub;
 use ordofs_engine::engine::*;
 
 /// The I/O of a write fails.
@@ -105,10 +106,18 @@ pub const DATA: &[Action] = &[
             let m = b.fs.map_report(&b.file, at, 8)?;
             assert_eq!(m.kind, kind, "block {at}");
         }
+        assert_eq!(b.fs.lost_records(&b.file, 0)?, None);
         Ok(())
     })
     .after(|b| {
         b.fs.map_write(&b.file, 20, 3).expect("map_write");
+    }),
+    whole("scrub", |b| {
+        let mut s = b.fs.scrub_start(scrub::From::Start, 0)?;
+        let all = (0..100).try_for_each(|_| b.fs.scrub_step(&mut s).map(drop));
+        let cancelled = b.fs.scrub_cancel();
+        b.fs.scrub_abandoned();
+        all.and(cancelled)
     }),
     // A look at a counter.
     whole("blocks", |b| {
