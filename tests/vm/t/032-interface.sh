@@ -33,7 +33,7 @@ for wrong in commit commit=x commit=301 commit=-1; do
 	refused "needs a number of seconds from 1 to 300" mount -o "remount,$wrong" "$TEST_MNT"
 done
 for wrong in rescue rescue=1 rescue=logs; do
-	refused "needs what to give up: log" mount -o "remount,$wrong" "$TEST_MNT"
+	refused "needs what to give up: log, older or data" mount -o "remount,$wrong" "$TEST_MNT"
 done
 for wrong in discard=1 nodiscard=1 acl=1 noacl=0 norecovery=1; do
 	refused "takes no value" mount -o "remount,$wrong" "$TEST_MNT"
@@ -42,7 +42,9 @@ done
 
 # The files of sysfs: readable, not writable, one line.
 dir=/sys/fs/ordofs/$(basename "$TEST_DEV")
-names="cached_nodes commits extent_maps generation label log_batches log_blocks log_used shutdown uuid"
+names="cached_nodes commits extent_maps generation label log_batches log_blocks log_used"
+names+=" scrub_bad_copies scrub_bad_data scrub_bad_inodes scrub_bad_records scrub_data scrub_healed"
+names+=" scrub_inodes scrub_lost_nodes scrub_nodes scrub_state scrub_total shutdown uuid"
 [ "$(cd "$dir" && echo *)" = "$names" ]
 for f in "$dir"/*; do
 	[ "$(stat -c %a "$f")" = 444 ]
