@@ -199,7 +199,7 @@ fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
         let now = entries(&crashed).len();
         println!("{now} entries, {} KiB", memory >> 10);
         assert!(now < left, "{now} entries after {left}");
-        assert!(memory < 24 << 20, "{memory} bytes");
+        assert!(memory < 8 << 20, "{memory} bytes");
         left = now;
     }
     assert!(left > 1000, "too fast to see anything: {left}");

@@ -26,7 +26,7 @@ use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Device;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 const GIB: u64 = 1 << 18;
@@ -42,12 +42,6 @@ const SIZES: [u64; 8] = [
 ];
 /// An AG with space on a full device.
 const MIDDLE: fn(u64) -> u64 = |ags| ags * 3 / 4;
-
-/// Memory is counted for all threads together, so one test runs at a time.
-fn alone() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// Processor time of this thread: other work on the machine does not count.
 fn processor_time() -> Duration {
@@ -145,7 +139,6 @@ fn mount_costs_little(disk: &MemDisk, what: &str) {
 
 #[test]
 fn a_mount_costs_little_at_every_size() {
-    let _alone = alone();
     for blocks in SIZES {
         let disk = empty(blocks);
         mount_costs_little(&disk, &format!("{blocks} blocks, empty"));
@@ -169,7 +162,6 @@ fn a_mount_costs_little_at_every_size() {
 /// The first file of an empty device, and of one that is full but for one AG.
 #[test]
 fn the_only_space_is_found_with_few_reads() {
-    let _alone = alone();
     for blocks in SIZES {
         let disk = empty(blocks);
         let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
@@ -212,7 +204,6 @@ fn scatters(sb: &Superblock) -> bool {
 /// nodes: the AG tree says so, and no group is read in vain.
 #[test]
 fn a_search_in_vain_passes_many_groups_by() {
-    let _alone = alone();
     let disk = empty(100 * GIB + 77);
     fill_up(&disk, But::Scattered);
     let (dev, reads) = counted(&disk);
@@ -237,7 +228,6 @@ fn a_search_in_vain_passes_many_groups_by() {
 
 #[test]
 fn a_hundred_tebibytes_are_made_within_two_seconds() {
-    let _alone = alone();
     let before = processor_time();
     let mut disk = None;
     let memory = peak_of(|| disk = Some(empty(100 << 10 << 18)));

@@ -8,15 +8,14 @@ use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Backend, Block, Device};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::sync::atomic::{AtomicI64, Ordering};
 
-/// Counts the bytes in use, but for those of the devices.
+/// Counts the bytes that each thread has in use, but for those of the devices. The engine starts no
+/// threads here, so what a test measures does not depend on the tests that run beside it.
 struct Counting;
 
-static LIVE: AtomicI64 = AtomicI64::new(0);
-static PEAK: AtomicI64 = AtomicI64::new(0);
-
 std::thread_local! {
+    static LIVE: Cell<i64> = const { Cell::new(0) };
+    static PEAK: Cell<i64> = const { Cell::new(0) };
     static IN_DEVICE: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -24,9 +23,9 @@ std::thread_local! {
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, l: Layout) -> *mut u8 {
         if !IN_DEVICE.get() {
-            let size = l.size() as i64;
-            let now = LIVE.fetch_add(size, Ordering::Relaxed) + size;
-            PEAK.fetch_max(now, Ordering::Relaxed);
+            let now = LIVE.get() + l.size() as i64;
+            LIVE.set(now);
+            PEAK.set(PEAK.get().max(now));
         }
         // SAFETY: the caller fulfils the contract of the system's allocator, which is the same.
         unsafe { System.alloc(l) }
@@ -34,7 +33,7 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
         if !IN_DEVICE.get() {
-            LIVE.fetch_sub(l.size() as i64, Ordering::Relaxed);
+            LIVE.set(LIVE.get() - l.size() as i64);
         }
         // SAFETY: `p` came from the system's allocator, with this layout.
         unsafe { System.dealloc(p, l) }
@@ -52,13 +51,12 @@ pub fn device<R>(f: impl FnOnce() -> R) -> R {
     r
 }
 
-/// The most bytes that were in use while `f` ran, more than before. Tests that ask for it must not
-/// run beside each other.
+/// The most bytes that this thread had in use while `f` ran, more than before.
 pub fn peak_of(f: impl FnOnce()) -> i64 {
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = LIVE.get();
+    PEAK.set(before);
     f();
-    PEAK.load(Ordering::Relaxed) - before
+    PEAK.get() - before
 }
 
 /// A sparse device whose content does not count as memory in use.
