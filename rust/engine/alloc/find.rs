@@ -3,8 +3,8 @@
 //! Allocation: the choice of an AG. [`Ag::alloc`] finds the blocks in it.
 //!
 //! First comes the AG of the goal, or the one where the last search without a goal ended. If that
-//! has only short runs ([`PIECE`]), the AG tree says which one may have a longer one. After a few
-//! attempts a short run in the first AG will do, and then any free block.
+//! has only short runs ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer
+//! one. After a few attempts a short run in the first AG will do, and then any free block.
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -12,7 +12,7 @@
 //! `tools/engine/tests/sizes.rs`,
 //! `tools/engine/tests/appends.rs`.
 
-use super::ag::{Ag, Kept, Owner, Wish, PIECE};
+use super::ag::{Ag, Kept, Owner, Wish};
 use super::{Run, Space};
 use crate::engine::btree::{NodeStore, ValueBuf};
 use crate::engine::format::ag::run_class;
@@ -22,6 +22,8 @@ use kernel::prelude::*;
 
 /// How many AGs are tried that may have a long run, before a shorter one is taken.
 const TRIES: u64 = 4;
+/// No search for a long run was in vain ([`Space::take_long`]).
+pub(super) const NOT_IN_VAIN: u32 = u32::MAX;
 
 impl Space {
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
@@ -55,54 +57,86 @@ impl Space {
             Some(g) => g / self.ag_blocks,
             None => self.rotor.load(Ordering::Relaxed).min(self.ag_count() - 1),
         };
-        if let Some(m) = mine.filter(|m| m.start / self.ag_blocks != first) {
+        let here = mine.filter(|m| m.start / self.ag_blocks == first);
+        if let (Some(m), None) = (mine, here) {
             self.release_kept(m);
         }
         let wish = Wish {
             want: want.clamp(1, GROUP_BLOCKS) as u32,
             goal: goal.map(|g| g % self.ag_blocks),
             owner,
-            kept: mine.filter(|m| m.start / self.ag_blocks == first),
+            kept: here,
             keep,
-            least: (want.min(PIECE.into()) as u32)
-                .saturating_add(keep)
-                .clamp(1, PIECE),
+            last: false,
         };
-        let near = self.take_in(node_store, first, wish, kept)?;
-        if let Some(run) = near {
-            return Ok(run);
+        let found = self.find(node_store, first, wish, kept);
+        let Some(run) = found.inspect_err(|_| *kept = here)? else {
+            return Err(ENOSPC);
+        };
+        if goal.is_none() && owner != Owner::Committing {
+            self.rotor
+                .store(run.start / self.ag_blocks, Ordering::Relaxed);
+        }
+        Ok(run)
+    }
+
+    /// The steps of a search that starts in AG `first`.
+    fn find(
+        &self,
+        node_store: &NodeStore,
+        first: u64,
+        wish: Wish,
+        kept: &mut Option<Kept>,
+    ) -> Result<Option<Run>> {
+        let one_will_do = wish.least() == 1;
+        let last = Wish { last: true, ..wish };
+        let near = if one_will_do { last } else { wish };
+        let near = self.take_in(node_store, first, near, kept)?;
+        if near.is_some() {
+            return Ok(near);
         }
         let elsewhere = Wish {
             goal: None,
             kept: None,
             ..wish
         };
-        let mut run = None;
-        if wish.least > 1 {
-            let long = run_class(wish.least.into());
-            run = self.take_elsewhere(node_store, first, elsewhere, kept, long, TRIES)?;
-            if run.is_none() {
-                let any = Wish {
-                    least: 1,
-                    kept: None,
-                    ..wish
-                };
-                run = self.take_in(node_store, first, any, kept)?;
+        if !one_will_do {
+            let long = self.take_long(node_store, first, elsewhere, kept);
+            if long.is_some() {
+                return Ok(long);
+            }
+            let near = self.take_in(node_store, first, last, kept)?;
+            if near.is_some() {
+                return Ok(near);
             }
         }
-        if run.is_none() {
-            let any = Wish {
-                least: 1,
-                ..elsewhere
-            };
-            run = self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)?;
+        let any = Wish {
+            last: true,
+            ..elsewhere
+        };
+        self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)
+    }
+
+    /// A long run in an AG behind AG `first`, if one is found after a few attempts. If none was
+    /// found, there is no such search again before a commit has freed blocks: otherwise each write
+    /// would read bitmaps of several AGs. The search may fail without any harm, because shorter runs
+    /// will do.
+    fn take_long(
+        &self,
+        node_store: &NodeStore,
+        first: u64,
+        wish: Wish,
+        kept: &mut Option<Kept>,
+    ) -> Option<Run> {
+        let class = run_class(wish.least().into());
+        if self.in_vain.load(Ordering::Relaxed) <= class.into() {
+            return None;
         }
-        let run = run.ok_or(ENOSPC)?;
-        if goal.is_none() && owner != Owner::Committing {
-            self.rotor
-                .store(run.start / self.ag_blocks, Ordering::Relaxed);
+        let found = self.take_elsewhere(node_store, first, wish, kept, class, TRIES);
+        if let Ok(None) = found {
+            self.in_vain.store(class.into(), Ordering::Relaxed);
         }
-        Ok(run)
+        found.ok().flatten()
     }
 
     /// Allocates in AG `i`; nothing if it has no free block.

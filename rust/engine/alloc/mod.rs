@@ -135,6 +135,9 @@ pub struct Space {
     pool: i64,
     /// The AG in which the next search without a goal starts.
     rotor: AtomicU64,
+    /// The class of the runs that a search did not find since the last commit, or
+    /// [`find::NOT_IN_VAIN`]. A hint.
+    in_vain: AtomicU32,
     /// Where the next commit starts to look for blocks for its nodes.
     node_goal: AtomicU64,
     /// The first AG of which the leaf in the AG tree was not looked into; see
@@ -178,6 +181,7 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool,
             rotor: AtomicU64::new(0),
+            in_vain: AtomicU32::new(find::NOT_IN_VAIN),
             node_goal: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),

@@ -10,6 +10,7 @@
 //! Tests: `tools/engine/tests/crash.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/models/tests/rules/r7.rs`.
 
+use super::find::NOT_IN_VAIN;
 use super::{Space, AG_TREE};
 use crate::engine::btree::{Dead, NodeSink, NodeStore, Tree};
 use crate::engine::format::ag::AgRecord;
@@ -144,6 +145,7 @@ impl Space {
         self.unreserve(n);
         self.freed.fetch_sub(n as i64, Ordering::Relaxed);
         self.deferred.store(deferred, Ordering::Relaxed);
+        self.in_vain.store(NOT_IN_VAIN, Ordering::Relaxed);
         self.trim();
         Ok(())
     }

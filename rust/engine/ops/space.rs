@@ -328,9 +328,16 @@ impl Fs {
             return Ok((0, goal.unwrap_or(0)));
         }
         // A hole has no extent map, so none has to be dropped.
+        let goal = match goal {
+            None => self.goal(&m, at)?,
+            some => some,
+        };
+        let (node_store, want) = (&self.node_store, v.len.min(want));
+        // Preallocation behind the end uses what is kept there.
+        let mut kept = m.kept.take_if(|k| Some(k.start) == goal);
         let run = self
             .space
-            .alloc(&self.node_store, v.len.min(want), goal, Owner::Running)?;
+            .append(node_store, want, goal, Owner::Running, &mut kept, 0)?;
         txn.charge(run.touched);
         let (phys, n) = (run.start, run.len);
         let e = Extent {

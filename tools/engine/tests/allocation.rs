@@ -26,6 +26,7 @@ use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::group::{encode, full_record, Form};
 use ordofs_engine::engine::format::{bits::Bits, Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::volume::mount::tree_of;
+use ordofs_engine::os::map::steps;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Device, Shared};
 use std::collections::BTreeMap;
@@ -136,25 +137,41 @@ fn full_before(full: u64, together: u64) -> Ag {
     ag
 }
 
-/// All blocks of an AG are used but for `free` single ones in group `g`.
-fn few_free(g: u64, free: u32) -> Ag {
-    let mut bits = Bits::zeroed().unwrap();
-    bits.set(0, GROUP_BLOCKS as u32);
-    (0..free).for_each(|i| bits.clear(77 + 2 * i, 1));
-    let mut record = kernel::prelude::KVec::new();
-    assert_eq!(
-        encode(&bits, GROUP_BLOCKS as u32, &mut record).unwrap(),
-        Form::Own
-    );
-    let mut groups = vec![(0, full_record(g as u32).to_vec()), (g, record.to_vec())];
-    if g + 1 < GROUPS {
-        groups.push((g + 1, full_record((GROUPS - g - 1) as u32).to_vec()));
+/// All blocks of an AG are used but for runs in some groups: the group, and for each run the first bit and
+/// the length.
+fn with_runs(runs: &BTreeMap<u64, Vec<(u32, u32)>>) -> Ag {
+    let mut groups = Vec::new();
+    let mut next = 0;
+    for (&g, list) in runs {
+        let mut bits = Bits::zeroed().unwrap();
+        bits.set(0, GROUP_BLOCKS as u32);
+        list.iter().for_each(|(at, len)| bits.clear(*at, *len));
+        let mut record = kernel::prelude::KVec::new();
+        assert_eq!(
+            encode(&bits, GROUP_BLOCKS as u32, &mut record).unwrap(),
+            Form::Own
+        );
+        if g > next {
+            groups.push((next, full_record((g - next) as u32).to_vec()));
+        }
+        groups.push((g, record.to_vec()));
+        next = g + 1;
     }
+    if next < GROUPS {
+        groups.push((next, full_record((GROUPS - next) as u32).to_vec()));
+    }
+    let lens = || runs.values().flatten().map(|(_, len)| u64::from(*len));
     Ag {
-        free: free.into(),
-        longest: 1,
+        free: lens().sum(),
+        longest: lens().max().unwrap(),
         groups,
     }
+}
+
+/// All blocks of an AG are used but for `free` single ones in group `g`.
+fn few_free(g: u64, free: u32) -> Ag {
+    let list = (0..free).map(|i| (77 + 2 * i, 1)).collect();
+    with_runs(&BTreeMap::from([(g, list)]))
 }
 
 /// Space in a group that no search has come to yet is found, whatever is before it: single blocks, long
@@ -201,6 +218,60 @@ fn the_last_block_of_each_allocation_group_is_found() {
         assert!(reads <= 12, "{reads} reads for block {n}");
     }
     assert!(o.take(1).is_err());
+}
+
+/// When no AG has a long run any more, writes do not look for one again and again before a commit has
+/// freed blocks.
+#[test]
+fn long_runs_are_not_looked_for_in_vain_twice() {
+    let ags = 40;
+    let short: Vec<(u32, u32)> = (0..128).map(|i| (64 * i, 32)).collect();
+    let mut runs: BTreeMap<u64, _> = (0..8).map(|g| (g, short.clone())).collect();
+    runs.insert(8, vec![(4096, 64)]);
+    let o = open(&made(ags, || with_runs(&runs)));
+    for n in 0..ags {
+        assert_eq!(o.take(64).unwrap().1, 64, "take {n}");
+    }
+    let cost = || {
+        let before = steps();
+        assert_eq!(o.take(64).unwrap().1, 32);
+        steps() - before
+    };
+    let first = cost();
+    let later: Vec<u64> = (0..10).map(|_| cost()).collect();
+    println!("look-ups: {first}, {later:?}");
+    assert!(later.iter().all(|n| 3 * n < first), "{first}, {later:?}");
+    // After a commit it may be worth while again.
+    o.space.finish_commit(&o.store, 0).unwrap();
+    let again = cost();
+    assert!(2 * again > first, "{again} after {first}");
+}
+
+/// A run where the last search ended is not good enough for a file that will grow: that holds at its goal
+/// only.
+#[test]
+fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
+    let mut runs = BTreeMap::from([(0, vec![(0, 8), (4096, 1000)])]);
+    // Each of them seems better than the one before.
+    runs.extend((1..9).map(|g| (g, vec![(100, 8 + g as u32)])));
+    let disk = device(|| MemDisk::new(16 * GIB));
+    format_on(sparse(&disk, |_| ()));
+    rewrite(&disk, |ag| {
+        Some(if ag == 0 {
+            few_free(3, 1)
+        } else {
+            with_runs(&runs)
+        })
+    });
+    let o = open(&disk);
+    o.space.reserve_forced(4);
+    let mut kept = None;
+    let (goal, owner) = (Some(5), Owner::Busy);
+    let run = o.space.append(&o.store, 4, goal, owner, &mut kept, 60);
+    let run = run.unwrap();
+    assert_eq!((run.start, run.len), (GIB + 4096, 4));
+    let kept = kept.map(|k| (k.start, k.len));
+    assert_eq!(kept, Some((GIB + 4100, 60)));
 }
 
 /// A commit on a disk with no more space than that.

@@ -67,6 +67,56 @@ fn files_appended_in_turns_lie_in_few_pieces() {
     }
 }
 
+/// Writes into a file leave alone what is kept behind its end.
+#[test]
+fn overwrites_give_up_no_kept_blocks() {
+    let disk = make(65536);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let (root, all) = files(&fs, 2);
+    let blocks = 2048;
+    for b in 0..blocks {
+        for f in &all {
+            write(&dev, &fs, f, b, &[b]).unwrap();
+            write(&dev, &fs, f, 0, &[b]).unwrap();
+        }
+    }
+    for f in &all {
+        let n = runs(&fs, f, blocks);
+        println!("{n} runs");
+        assert!(n <= 16, "{n} runs");
+    }
+    all.into_iter().for_each(|f| fs.iput(f));
+    fs.iput(root);
+    fs.unmount().unwrap();
+}
+
+/// A file that was appended to, and then gets space preallocated behind its end, goes on in what was kept
+/// for it.
+#[test]
+fn preallocation_behind_the_end_uses_kept_blocks() {
+    let disk = make(65536);
+    let dev = disk.device();
+    let fs = mount(&disk);
+    let (root, all) = files(&fs, 2);
+    for b in 0..50 {
+        for f in &all {
+            write(&dev, &fs, f, b, &[b]).unwrap();
+        }
+    }
+    let f = &all[0];
+    let end = |at| {
+        let m = fs.map_read(f, at, 1).unwrap();
+        (m.kind, m.phys)
+    };
+    let (_, last) = end(49);
+    fs.preallocate(f, 50, 8, None).unwrap();
+    assert_eq!(end(50), (MapKind::Unwritten, last + 1));
+    all.into_iter().for_each(|f| fs.iput(f));
+    fs.iput(root);
+    fs.unmount().unwrap();
+}
+
 /// A large write takes what is kept for others, if it would lie in small pieces otherwise.
 #[test]
 fn kept_blocks_do_not_cut_a_write_to_pieces() {

@@ -99,8 +99,18 @@ pub struct Wish {
     pub kept: Option<Kept>,
     /// How many blocks to keep for the file behind the run.
     pub keep: u32,
-    /// A run that does not begin at the goal must have so many blocks, those to be kept included.
-    pub least: u32,
+    /// Any run will do, and one that would come in small pieces takes what is kept for other files.
+    /// Otherwise a run that does not begin at the goal must have [`Wish::least`] blocks.
+    pub last: bool,
+}
+
+impl Wish {
+    /// How many blocks a run must have, those to be kept included, that is not at the goal and is
+    /// not the last resort: a [`PIECE`], or what is wished for if that is less.
+    pub fn least(&self) -> u32 {
+        let piece = self.want.min(PIECE).saturating_add(self.keep);
+        piece.clamp(1, PIECE)
+    }
 }
 
 /// The blocks that a transaction allocates and frees in a group.

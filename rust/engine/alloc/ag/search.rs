@@ -113,7 +113,7 @@ impl Ag {
 
     /// Allocates a run of up to `want` blocks near `goal`; a shorter one if there is no run of that
     /// length within reach. Returns its first block, its length and the blocks kept behind it, or
-    /// `None` if the AG has no run of the least length.
+    /// `None` if the AG has no run that will do.
     pub fn alloc(
         &mut self,
         node_store: &NodeStore,
@@ -135,13 +135,12 @@ impl Ag {
                 .as_ref()
                 .map(|f| f.group * GROUP_BLOCKS + u64::from(f.at));
             let goes_on = len >= want && first == goal;
-            if w.least > 1 && !goes_on && len < w.least {
+            if !w.last && !goes_on && len < w.least() {
                 return Ok(None);
             }
-            // In the last attempt, better that a file finds less room to grow than that this one
-            // comes in small pieces.
-            let small = !goes_on && w.least <= 1 && len < want.min(PIECE);
-            if !small || !self.give_up_kept(len) {
+            // Better that a file finds less room to grow than that this one comes in small pieces.
+            let small = !goes_on && len < want.min(PIECE);
+            if !(w.last && small && self.give_up_kept(len)) {
                 break found;
             }
         };
@@ -202,13 +201,13 @@ impl Ag {
                 match self.is_good(node_store, c) {
                     Ok(true) => {}
                     Ok(false) => return Ok(None),
-                    // What has been found is good enough, and this was only for more.
-                    Err(_) if have >= want && self.state == State::Good => break,
+                    // What has been found may do, and this was only for more.
+                    Err(_) if have > 0 && self.state == State::Good => break,
                     Err(e) => return Err(e),
                 }
                 let look = both.min(longest(self));
                 let found = match look > have {
-                    true => self.run_in_group(c, from.unwrap_or(0), want, look)?,
+                    true => self.run_in_group(c, from.unwrap_or(0), goal.and(from), want, look)?,
                     false => None,
                 };
                 if let Some((at, len)) = found {
@@ -232,20 +231,23 @@ impl Ag {
     }
 
     /// A free run of up to `look` blocks in group `g`, which is in memory: its first bit, and its
-    /// length.
+    /// length. The search starts at bit `from`; a run of `want` blocks at bit `goal` is good enough.
     fn run_in_group(
         &mut self,
         g: u64,
         from: u32,
+        goal: Option<u32>,
         want: u32,
         look: u32,
     ) -> Result<Option<(u32, u32)>> {
         let cap = self.group_len(g);
         let (used, kept) = self.with_kept(g)?;
-        // A run at the goal is good enough, even with nothing left to keep behind it.
-        let run = used.next_set(from, cap).saturating_sub(from);
-        if run >= want {
-            return Ok(Some((from, run.min(look))));
+        // Even with nothing left to keep behind it.
+        if let Some(goal) = goal {
+            let run = used.next_set(goal, cap).saturating_sub(goal);
+            if run >= want {
+                return Ok(Some((goal, run.min(look))));
+            }
         }
         let mut found = used.find_clear(from, cap, look);
         if from > 0 && found.is_none_or(|(_, l)| l < look) {

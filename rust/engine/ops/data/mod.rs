@@ -463,10 +463,14 @@ impl Fs {
         } else {
             0
         };
-        let (node_store, kept) = (&self.node_store, &mut m.kept);
+        // Other writes leave alone what is kept behind the end.
+        let kept = match appends {
+            true => &mut m.kept,
+            false => &mut None,
+        };
         let run = self
             .space
-            .append(node_store, want, goal, Owner::Busy, kept, keep)?;
+            .append(&self.node_store, want, goal, Owner::Busy, kept, keep)?;
         Ok(Place {
             phys: run.start,
             len: run.len,
@@ -550,7 +554,7 @@ impl Fs {
     }
 
     /// The preferred disk block for a write: behind the block before it in the file.
-    fn goal(&self, m: &Maps, start: u64) -> Result<Option<u64>> {
+    pub(in crate::engine::ops) fn goal(&self, m: &Maps, start: u64) -> Result<Option<u64>> {
         let Some(before) = start.checked_sub(1) else {
             return Ok(None);
         };
