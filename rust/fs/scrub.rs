@@ -146,6 +146,7 @@ fn status(sb: &SuperBlock<OrdoFs>, call: &Ioctl) -> Result {
         s.started.sec as u64,
         s.ended.sec as u64,
         s.run,
+        s.left_out,
     ];
     for (to, from) in out.iter_mut().zip(words) {
         *to = from;

@@ -69,6 +69,9 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
     File::value(c"scrub_inodes", |fs, out| {
         write!(out, "{}", status(fs).inodes)
     }),
+    File::value(c"scrub_left_out", |fs, out| {
+        write!(out, "{}", status(fs).left_out)
+    }),
     File::value(c"scrub_bad_copies", |fs, out| {
         write!(out, "{}", status(fs).bad_copies)
     }),

@@ -147,6 +147,9 @@ pub struct ScrubStatus {
     pub bad_blocks: u64,
     /// Inodes with damage in their data or their trees.
     pub bad_inodes: u64,
+    /// Inodes that were left out: this code cannot use them, or their records could be read at one
+    /// time and not at another.
+    pub left_out: u64,
     /// Blocks of data that did not match because they had been written anew meanwhile.
     pub moved_blocks: u64,
     /// Bad copies of nodes that were written anew from the other copy. Nodes have one copy so far,

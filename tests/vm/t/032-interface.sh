@@ -44,7 +44,7 @@ done
 dir=/sys/fs/ordofs/$(basename "$TEST_DEV")
 names="cached_nodes commits extent_maps generation label log_batches log_blocks log_used"
 names+=" scrub_bad_copies scrub_bad_data scrub_bad_inodes scrub_bad_records scrub_data scrub_healed"
-names+=" scrub_inodes scrub_lost_nodes scrub_nodes scrub_state scrub_total shutdown uuid"
+names+=" scrub_inodes scrub_left_out scrub_lost_nodes scrub_nodes scrub_state scrub_total shutdown uuid"
 [ "$(cd "$dir" && echo *)" = "$names" ]
 for f in "$dir"/*; do
 	[ "$(stat -c %a "$f")" = 444 ]

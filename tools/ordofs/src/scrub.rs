@@ -162,6 +162,7 @@ impl Status {
             ("bad_records", n(13)),
             ("bad_data_blocks", n(14)),
             ("damaged_inodes", n(15)),
+            ("inodes_left_out", n(23)),
             ("not_in_the_list", n(19)),
             ("started", json!(self.0[20])),
             ("ended", json!(self.0[21])),

@@ -39,7 +39,8 @@ use crate::engine::types::{bytes_to_blocks, Verdict, S_IFDIR};
 use crate::os::{crc32c, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// How often a block that does not match is read, if transactions are frozen meanwhile.
+/// How often a block that does not match is read, if transactions are frozen meanwhile; and an inode
+/// whose record can be read past the cache and not through it.
 const LOOKS: usize = 8;
 
 /// What a block that does not match its checksum is.
@@ -126,29 +127,46 @@ impl Fs {
             return Err(ENOMEM);
         }
         self.readable()?;
-        if e != ESTALE && s.doubtful != ino {
-            // The leaf with the record could be read before, past the cache. If it cannot be read
-            // any more, the leaf is the damage, not this record.
+        // The leaf with the record could be read before, past the cache. If it cannot be read any
+        // more, the leaf is the damage, not this record. A device may fail now and then.
+        let looks = match s.doubtful {
+            (of, looks) if of == ino => looks,
+            _ => 0,
+        };
+        let enough = match e {
+            ESTALE => 0,
+            EUCLEAN => 1,
+            _ => LOOKS,
+        };
+        if looks < enough {
             s.outer.forget();
             match self.go_to(&mut s.outer, INODE_TREE, ino)? {
                 Place::Again => return Ok(None),
                 Place::Leaf(_) => {
-                    s.doubtful = ino;
+                    s.doubtful = (ino, looks + 1);
                     return Ok(None);
                 }
                 Place::Nothing(_) => {}
             }
-        } else if e != ESTALE {
+        } else if e == EUCLEAN {
             match self.unsupported(&s.outer, ino) {
-                Some(what) => self.say(format_args!("inode {ino} is left out: {what}")),
+                Some(what) => self.leave_out(ino, what),
                 None => {
                     self.note_record(TreeKind::Inode, 0, ino);
                     s.bad_inode = true;
                 }
             }
+        } else if e != ESTALE {
+            self.leave_out(ino, "its record can be read at one time and not at another");
         }
         s.cursor = Scrub::after_inode(ino);
         Ok(None)
+    }
+
+    /// Reports an inode that is not read, although nothing is known to be damaged.
+    fn leave_out(&self, ino: u64, why: &str) {
+        self.say(format_args!("inode {ino} is left out: {why}"));
+        self.scrub.report.lock().status.left_out += 1;
     }
 
     /// Why this code cannot use an inode with a true record in this leaf.

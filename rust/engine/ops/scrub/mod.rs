@@ -123,8 +123,8 @@ pub struct Scrub {
     careful: u64,
     /// How often the record of the block at the cursor could not be looked up for a second time.
     doubts: usize,
-    /// The inode that could not be used although its leaf can be read.
-    doubtful: u64,
+    /// The inode that could not be used although its leaf can be read, and how often that was so.
+    doubtful: (u64, usize),
     /// The next inode number when the scrub began: it does not run after new inodes.
     next_ino: u64,
 }
@@ -183,7 +183,7 @@ impl Fs {
             is_beyond: false,
             careful: 0,
             doubts: 0,
-            doubtful: 0,
+            doubtful: (0, 0),
             next_ino,
         })
     }
