@@ -25,6 +25,7 @@ use crate::engine::state::barrier::Barrier;
 use crate::engine::state::commit::CommitState;
 use crate::engine::state::dirty::DirtyLists;
 use crate::engine::state::owed::Owed;
+use crate::engine::state::reap::Reaper;
 use crate::engine::state::scrub::ScrubState;
 use crate::engine::types::*;
 use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -115,6 +116,8 @@ pub struct Fs {
     pub(crate) mend: AtomicBool,
     /// The fsync log.
     pub(crate) log: Log,
+    /// The inodes that are deleted in the background.
+    pub(crate) reaper: Reaper,
     /// What the scrub has found, and the request to end it.
     pub(crate) scrub: ScrubState,
     /// The log is being replayed: all changes are one transaction.
@@ -185,6 +188,7 @@ impl Fs {
             last_commit: AtomicU64::new(crate::os::uptime()),
             wake: WaitQueue::new()?,
             woken: AtomicBool::new(false),
+            reaper: Reaper::new()?,
             scrub: ScrubState::new()?,
             shutdown: AtomicBool::new(false),
         };

@@ -17,6 +17,10 @@
 
 use crate::os::LockClass;
 
+/// Held by the task that frees a part of what a deleted inode had. Its holder begins transactions and
+/// may commit.
+pub(crate) static REAPER: LockClass = LockClass::new(c"ordofs_reaper");
+
 /// Of an inode: held shared by tasks that turn dirty pages into writes in flight. Taken outside of
 /// folio locks.
 pub(crate) static SUBMITTING: LockClass = LockClass::new(c"ordofs_submitting");
@@ -103,6 +107,9 @@ pub(crate) static REPLAY_TIME: LockClass = LockClass::new(c"ordofs_replay_time")
 
 /// The report of the replay at mount.
 pub(crate) static REPLAYED: LockClass = LockClass::new(c"ordofs_replayed");
+
+/// The queue of inodes that are deleted in the background.
+pub(crate) static REAP_QUEUE: LockClass = LockClass::new(c"ordofs_reap_queue");
 
 /// The report of the scrub.
 pub(crate) static SCRUB: LockClass = LockClass::new(c"ordofs_scrub");

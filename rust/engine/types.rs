@@ -321,6 +321,8 @@ pub struct MountOptions {
     pub rescue_log: bool,
     /// Go on from an older superblock if the newest one may be lost, with its commit.
     pub rescue_older: bool,
+    /// A thread will delete large inodes in the background ([`crate::engine::Fs::reap_step`]).
+    pub reaper: bool,
     /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
     /// user space has no shrinker.
     pub cache_nodes: u64,
@@ -335,6 +337,7 @@ impl Default for MountOptions {
             recovery: true,
             rescue_log: false,
             rescue_older: false,
+            reaper: false,
             cache_nodes: 16384,
         }
     }

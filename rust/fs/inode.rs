@@ -127,7 +127,7 @@ impl OrdoFs {
             return;
         }
         let ino = data.engine.ino();
-        if let Err(e) = self.engine.delete_inode(data.engine) {
+        if let Err(e) = self.engine.delete_later(data.engine) {
             // It stays on the list of orphans, from which the next mount deletes it. After a
             // shutdown that is so for all, and nothing to talk about.
             if self.engine.is_shutdown() {

@@ -47,6 +47,8 @@ pub(crate) struct OrdoFs {
     /// Commits every few seconds, or when the engine asks for it; there is none on a read-only
     /// mount.
     committer: Mutex<Option<KThread>>,
+    /// Deletes large inodes in the background; there is none on a read-only mount.
+    reaper: Mutex<Option<KThread>>,
     /// The thread of the scrub that runs, or of the last one.
     scrubber: Mutex<Option<KThread>>,
     /// Commits hold this; while it is true there are none.

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Mounting, syncing and the commit thread.
+//! Mounting, syncing, the commit thread and the thread that deletes in the background.
 //!
 //! # Locking
 //!
-//! `committer` is taken under `s_umount` held exclusively (mount, remount, umount). The commit thread
+//! `committer` and `reaper` are taken under `s_umount` held exclusively (mount, remount, umount). The commit thread
 //! holds `frozen` around a commit, outside all locks of the engine; freezing takes it under
 //! `s_umount`.
 //!
@@ -18,7 +18,7 @@ use crate::{
     engine,
     fs::os::{
         atomic::{AtomicBool, Ordering},
-        Device, LockClass, Mutex, NoFs, Shared, Tags,
+        cond_resched, Device, LockClass, Mutex, NoFs, Shared, Tags,
     },
     vfs::{
         object::sysfs::{File, Group},
@@ -31,6 +31,7 @@ use crate::{
 };
 
 static COMMITTER: LockClass = LockClass::new(c"ordofs_committer");
+static REAPER: LockClass = LockClass::new(c"ordofs_reap_thread");
 static SCRUBBER: LockClass = LockClass::new(c"ordofs_scrubber");
 static FROZEN: LockClass = LockClass::new(c"ordofs_frozen");
 
@@ -78,6 +79,34 @@ impl OrdoFs {
         Ok(())
     }
 
+    /// Starts the thread that deletes in the background, if there is none.
+    fn start_reaper(&self, sb: &SuperBlock<Self>) -> Result {
+        let mut reaper = self.reaper.lock();
+        if reaper.is_some() {
+            return Ok(());
+        }
+        let engine = self.engine.clone();
+        *reaper = Some(kthread::spawn(c"ordofs-reap", sb.id(), move || {
+            kthread::set_freezable();
+            while !kthread::should_stop() {
+                engine.reap_wait(TICK);
+                kthread::try_to_freeze();
+                while !kthread::should_stop() && engine.reap_step() {
+                    kthread::try_to_freeze();
+                    cond_resched();
+                }
+            }
+        })?);
+        self.engine.serve_reaper(true);
+        Ok(())
+    }
+
+    /// Starts the threads of a mount that may write.
+    fn start_threads(&self, sb: &SuperBlock<Self>) -> Result {
+        self.start_committer(sb)?;
+        self.start_reaper(sb)
+    }
+
     /// The options in force.
     fn params(&self) -> Params {
         let acl = self.acl.load(Ordering::Relaxed);
@@ -101,10 +130,24 @@ impl OrdoFs {
         Ok(())
     }
 
-    /// Stops the commit thread and waits for it.
-    fn stop_committer(&self) {
-        let thread = self.committer.lock().take();
-        drop(thread);
+    /// Stops the threads of a mount that may write, and waits for them.
+    fn stop_threads(&self) {
+        for thread in [&self.reaper, &self.committer] {
+            let thread = thread.lock().take();
+            drop(thread);
+        }
+    }
+
+    /// Finishes what is being deleted, makes everything durable and forbids to write. After an error
+    /// the mount stays writable.
+    fn go_read_only(&self) -> Result {
+        self.engine.serve_reaper(false);
+        self.engine.reap_all();
+        let synced = self.sync(SyncUntil::Durable);
+        let _nofs = NoFs::enter();
+        let done = synced.and_then(|()| self.engine.go_read_only());
+        self.engine.serve_reaper(done.is_err());
+        done
     }
 }
 
@@ -140,6 +183,7 @@ impl MountOperations for OrdoFs {
         let dev = Device::new(dev, tags.clone());
         let io = IoQueues::new(c"ordered-read", c"ordered-write")?;
         let committer = Mutex::new(&COMMITTER, None)?;
+        let reaper = Mutex::new(&REAPER, None)?;
         let scrubber = Mutex::new(&SCRUBBER, None)?;
         let frozen = Shared::new(Mutex::new(&FROZEN, false)?)?;
         let _nofs = NoFs::enter();
@@ -150,6 +194,7 @@ impl MountOperations for OrdoFs {
             io,
             tags,
             committer,
+            reaper,
             scrubber,
             frozen,
             uncleaned: AtomicBool::new(access.is_read_only()),
@@ -164,7 +209,7 @@ impl MountOperations for OrdoFs {
         if access.is_read_only() {
             return Ok(());
         }
-        self.start_committer(sb)
+        self.start_threads(sb)
     }
 
     fn reconfigure(
@@ -179,16 +224,12 @@ impl MountOperations for OrdoFs {
             return Err(why.into());
         }
         if read_only && !sb.read_only() {
-            // A mount that stays writable because this fails keeps its commit thread.
-            fs.sync(SyncUntil::Durable)?;
-            {
-                let _nofs = NoFs::enter();
-                fs.engine.go_read_only()?;
-            }
-            fs.stop_committer();
+            // A mount that stays writable because this fails keeps its threads.
+            fs.go_read_only()?;
+            fs.stop_threads();
         } else if !read_only && sb.read_only() {
             fs.engine.set_read_only(false);
-            if let Err(e) = fs.clean_up().and_then(|()| fs.start_committer(sb)) {
+            if let Err(e) = fs.clean_up().and_then(|()| fs.start_threads(sb)) {
                 fs.engine.set_read_only(true);
                 return Err(e.into());
             }
@@ -267,17 +308,21 @@ impl SuperOperations for OrdoFs {
 
     fn freeze(&self) -> Result {
         let _nofs = NoFs::enter();
-        // After a commit that is under way; from then on the commit thread only sleeps.
+        // After a commit and a step of a deletion that are under way; from then on the threads only
+        // sleep.
+        self.engine.pause_reaper(true);
         *self.frozen.lock() = true;
         let synced = self.engine.sync();
         if synced.is_err() {
             *self.frozen.lock() = false;
+            self.engine.pause_reaper(false);
         }
         synced
     }
 
     fn unfreeze(&self) -> Result {
         *self.frozen.lock() = false;
+        self.engine.pause_reaper(false);
         Ok(())
     }
 
@@ -309,7 +354,7 @@ impl SuperOperations for OrdoFs {
     }
 
     fn unmount(&self) {
-        self.stop_committer();
+        self.stop_threads();
         let _nofs = NoFs::enter();
         match self.engine.unmount() {
             // After a shutdown there is no last commit; the shutdown was reported.

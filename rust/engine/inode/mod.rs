@@ -54,6 +54,8 @@ pub struct Meta {
     pub parent: u64,
     /// The inode is deleted: the next commit removes its record.
     pub deleted: bool,
+    /// The inode is being deleted in the background: it cannot be looked up any more.
+    pub doomed: bool,
     /// The change time that was last copied from here to the VFS inode, or from there to here. If
     /// the VFS inode has another one, the VFS has changed it by itself since then.
     pub shown: Time,
@@ -74,6 +76,7 @@ impl Meta {
             cut,
             parent,
             deleted: false,
+            doomed: false,
             shown: attrs.ctime,
             shown_change: attrs.change,
             vfs_change: attrs.change,

@@ -32,8 +32,12 @@ impl Fs {
         loop {
             let ticket = match self.itable.get(ino)? {
                 Lookup::Here(i) => {
-                    // It was deleted, and stays only until that is committed.
-                    if i.meta.lock().deleted {
+                    // It was deleted, and stays only until that is committed, or it will be.
+                    let gone = {
+                        let meta = i.meta.lock();
+                        meta.deleted || meta.doomed
+                    };
+                    if gone {
                         self.iput(i);
                         return Err(ESTALE);
                     }

@@ -11,6 +11,7 @@
 //! | [`space`] | truncate, punch, preallocate, zero |
 //! | `extents` | changes of the extent tree, for the two above |
 //! | `inodes` | references to inodes |
+//! | [`reap`] | deletion in the background |
 //! | `reclaim` | what the shrinker frees |
 //! | [`scrub`] | reading and checking all that is in use |
 //! | `statfs` | counts of blocks and inodes |
@@ -31,6 +32,7 @@ pub mod dir;
 pub(crate) mod extents;
 mod inodes;
 pub mod namei;
+pub mod reap;
 mod reclaim;
 pub mod scrub;
 pub mod space;

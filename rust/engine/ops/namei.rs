@@ -593,16 +593,21 @@ impl Fs {
     /// transactions.
     pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
         self.resize(inode, 0, Resize::Silent)?;
-        loop {
-            let mut txn = self.begin(NODES, Priority::Reclaim)?;
-            txn.dirty(inode)?;
-            let done = self.clear_items(&mut txn, inode)?;
-            if done {
-                inode.meta.lock().deleted = true;
-                self.inodes.fetch_sub(1, Ordering::Relaxed);
-                return Ok(());
-            }
+        while !self.free_items(inode)? {}
+        Ok(())
+    }
+
+    /// One transaction of the deletion of an inode that has no data: removes entries and attributes.
+    /// Returns whether that was all; the inode is marked as deleted then.
+    pub(super) fn free_items(&self, inode: &Shared<Inode>) -> Result<bool> {
+        let mut txn = self.begin(NODES, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let done = self.clear_items(&mut txn, inode)?;
+        if done {
+            inode.meta.lock().deleted = true;
+            self.inodes.fetch_sub(1, Ordering::Relaxed);
         }
+        Ok(done)
     }
 
     /// Removes a few items of the inode's `dir` and `xattr` trees. True when none are left.

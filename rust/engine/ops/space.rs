@@ -173,21 +173,27 @@ impl Fs {
     /// cut in the inode record, and comes through here as well before it maps anything behind it.
     pub(crate) fn finish_truncation(&self, inode: &Shared<Inode>, end: u64) -> Result {
         while inode.left_behind(end).is_some() && !mutant::is(Mutant::LeftBehind) {
-            let (mut txn, batch) = self.begin_removal()?;
-            txn.dirty(inode)?;
-            let mut m = inode.maps.write();
-            // Another task may have been faster, and its write may be in flight there by now.
-            let Some(from) = inode.left_behind(end) else {
-                break;
-            };
-            m.extent_maps
-                .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
-            let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
-            inode.bump(&mut m);
-            m.extent_maps.recount(&self.em_count);
-            if r? >= MAX_FILE_BLOCKS {
-                inode.meta.lock().end_cut();
-            }
+            self.truncation_step(inode, end)?;
+        }
+        Ok(())
+    }
+
+    /// One transaction of [`Fs::finish_truncation`].
+    pub(super) fn truncation_step(&self, inode: &Shared<Inode>, end: u64) -> Result {
+        let (mut txn, batch) = self.begin_removal()?;
+        txn.dirty(inode)?;
+        let mut m = inode.maps.write();
+        // Another task may have been faster, and its write may be in flight there by now.
+        let Some(from) = inode.left_behind(end) else {
+            return Ok(());
+        };
+        m.extent_maps
+            .invalidate(from, MAX_FILE_BLOCKS.saturating_sub(from))?;
+        let r = self.remove_extents(&mut txn, &mut m, from, MAX_FILE_BLOCKS, batch, Old::Free);
+        inode.bump(&mut m);
+        m.extent_maps.recount(&self.em_count);
+        if r? >= MAX_FILE_BLOCKS {
+            inode.meta.lock().end_cut();
         }
         Ok(())
     }

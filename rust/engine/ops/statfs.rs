@@ -14,11 +14,13 @@ impl Fs {
     /// commit count as free, because an operation that needs them commits.
     pub fn statfs(&self) -> StatFs {
         let (free, freed, pool) = self.space.counts();
-        let available = self.space.available();
+        // Of files that are being deleted: an operation that needs them waits.
+        let doomed = self.reaper.blocks();
+        let available = self.space.available().saturating_add(doomed);
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         StatFs {
             blocks: self.geometry.total,
-            bfree: free + freed + pool,
+            bfree: (free + freed + pool).saturating_add(doomed),
             // Groups that are used need records, so the blocks for these are not available.
             bavail: available.saturating_sub(self.space.bitmaps_to_come(available)),
             files: used.saturating_add(free),

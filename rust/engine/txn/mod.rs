@@ -185,7 +185,7 @@ impl Fs {
             self.space.reserve_forced(blocks);
             return Ok(self.entered(blocks, nofs));
         }
-        if self.with_commits(&mut Drains::new(), || self.enter(blocks, prio))? {
+        if self.with_commits(&mut Drains::new(), prio, || self.enter(blocks, prio))? {
             return Ok(self.entered(blocks, nofs));
         }
         // Operations that make room must not fail for lack of it.
@@ -282,21 +282,29 @@ impl Fs {
             return Ok(());
         }
         let reserve = || Ok(self.space.reserve(n, Priority::Normal).is_ok());
-        match self.with_commits(drains, reserve)? {
+        match self.with_commits(drains, Priority::Normal, reserve)? {
             true => Ok(()),
             false => Err(ENOSPC),
         }
     }
 
-    /// Are `n` blocks free, or will they be after a commit? Reserves nothing. Must not be called
-    /// inside a transaction.
+    /// Are `n` blocks free, or will they be after commits and deletions that are under way? Reserves
+    /// nothing. Must not be called inside a transaction.
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
-        self.with_commits(&mut Drains::new(), || Ok(n <= self.space.available()))
+        let room = || Ok(n <= self.space.available());
+        self.with_commits(&mut Drains::new(), Priority::Normal, room)
     }
 
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
-    /// commit can free space. Returns what the last call returned.
-    fn with_commits(&self, drains: &mut Drains, f: impl Fn() -> Result<bool>) -> Result<bool> {
+    /// commit can free space. An operation that is to be refused otherwise waits for deletions in the
+    /// background as well; those that make room do not, for the deletion is one of them. Returns what
+    /// the last call returned.
+    fn with_commits(
+        &self,
+        drains: &mut Drains,
+        prio: Priority,
+        f: impl Fn() -> Result<bool>,
+    ) -> Result<bool> {
         let mut tries = 0;
         while !f()? {
             // A commit under way gives back what was reserved for it and it did not need; `commit_all`
@@ -309,6 +317,8 @@ impl Fs {
                 self.commit_all()?;
             } else if drains.0 > 0 && self.commit_deferred()? {
                 drains.0 -= 1;
+            } else if prio == Priority::Normal && self.reaper.wait_for_step() {
+                tries = 0;
             } else {
                 return Ok(false);
             }

@@ -178,6 +178,7 @@ impl Fs {
             fs.mend_superblocks().map_err(|e| {
                 MountError::new(e, "a superblock cannot be written; mount with -o ro")
             })?;
+            fs.serve_reaper(opts.reaper);
             fs.clean_orphans().map_err(mount_error)?;
         }
         fs.node_store.set_max(cache_limit(&opts, fs.geometry.total));
@@ -387,7 +388,8 @@ impl Fs {
     }
 
     /// Frees inodes that have no name, and finishes truncations that a crash interrupted. Takes
-    /// several transactions; must not be called inside one.
+    /// several transactions; must not be called inside one. Large inodes are queued if a thread serves
+    /// the queue.
     ///
     /// One that is damaged stays, and the others go on: its blocks stay in use, which is no reason
     /// to refuse the mount.
@@ -429,7 +431,7 @@ impl Fs {
             e => e,
         })?;
         if inode.attrs().nlink == 0 {
-            return self.delete_inode(inode);
+            return self.delete_later(inode);
         }
         let r = self.finish_truncation(&inode, MAX_FILE_BLOCKS);
         self.iput(inode);
@@ -451,6 +453,8 @@ impl Fs {
     /// caller has evicted all inodes. Returns an error if something could not be made durable, or if
     /// reservations are left over, which is a bug and loses nothing.
     pub fn unmount(&self) -> Result {
+        self.serve_reaper(false);
+        self.reap_all();
         let r = self.mark_clean(Backups::Daily);
         let idle = r.is_ok() && !self.is_shutdown() && self.held_for_dirty_data() == 0;
         let users = self.itable.clear();

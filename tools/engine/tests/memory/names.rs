@@ -7,6 +7,7 @@ use super::bed::{long, new, with, Bed};
 use kernel::prelude::*;
 use ordofs_engine::engine::ops::namei::Rename;
 use ordofs_engine::engine::ops::xattr;
+use ordofs_engine::engine::state::reap::MIN_BLOCKS;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::Shared;
 
@@ -115,6 +116,24 @@ pub const NAMES: &[Action] = &[
     steps("unlink of a file with data and xattrs", |b| {
         remove(b, &b.root, b"file")
     }),
+    Action {
+        before: |b| {
+            b.fs.preallocate(&b.file, 1000, MIN_BLOCKS, None)
+                .expect("preallocate");
+            b.fs.sync().expect("sync");
+            b.fs.serve_reaper(true);
+        },
+        ..steps("unlink of a large file, in the background", |b| {
+            let i = b.fs.iget(b.file.ino())?;
+            if let Err(e) = b.fs.unlink(&b.root, b"file", &i) {
+                b.fs.iput(i);
+                return Err(e);
+            }
+            b.fs.delete_later(i)?;
+            b.fs.reap_all();
+            Ok(())
+        })
+    },
     whole("unlink of an open file", |b| {
         b.fs.unlink(&b.root, b"file", &b.file)
     }),
