@@ -116,24 +116,22 @@ pub const NAMES: &[Action] = &[
     steps("unlink of a file with data and xattrs", |b| {
         remove(b, &b.root, b"file")
     }),
-    Action {
-        before: |b| {
-            b.fs.preallocate(&b.file, 1000, MIN_BLOCKS, None)
-                .expect("preallocate");
-            b.fs.sync().expect("sync");
-            b.fs.serve_reaper(true);
-        },
-        ..steps("unlink of a large file, in the background", |b| {
-            let i = b.fs.iget(b.file.ino())?;
-            if let Err(e) = b.fs.unlink(&b.root, b"file", &i) {
-                b.fs.iput(i);
-                return Err(e);
-            }
-            b.fs.delete_later(i)?;
-            b.fs.reap_all();
-            Ok(())
-        })
-    },
+    steps("unlink of a large file, in the background", |b| {
+        let i = b.fs.iget(b.file.ino())?;
+        if let Err(e) = b.fs.unlink(&b.root, b"file", &i) {
+            b.fs.iput(i);
+            return Err(e);
+        }
+        b.fs.delete_later(i)?;
+        b.fs.reap_all();
+        Ok(())
+    })
+    .after(|b| {
+        b.fs.preallocate(&b.file, 1000, MIN_BLOCKS, None)
+            .expect("preallocate");
+        b.fs.sync().expect("sync");
+        b.fs.serve_reaper(true);
+    }),
     whole("unlink of an open file", |b| {
         b.fs.unlink(&b.root, b"file", &b.file)
     }),
