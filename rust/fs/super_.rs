@@ -229,7 +229,11 @@ impl MountOperations for OrdoFs {
             fs.stop_threads();
         } else if !read_only && sb.read_only() {
             fs.engine.set_read_only(false);
-            if let Err(e) = fs.clean_up().and_then(|()| fs.start_threads(sb)) {
+            // The threads first: large files that a crash left are deleted in the background.
+            if let Err(e) = fs.start_threads(sb).and_then(|()| fs.clean_up()) {
+                fs.engine.serve_reaper(false);
+                fs.engine.reap_all();
+                fs.stop_threads();
                 fs.engine.set_read_only(true);
                 return Err(e.into());
             }

@@ -54,7 +54,7 @@ pub struct Meta {
     pub parent: u64,
     /// The inode is deleted: the next commit removes its record.
     pub deleted: bool,
-    /// The inode is being deleted in the background: it cannot be looked up any more.
+    /// The inode is being deleted: it cannot be looked up any more, and is not recorded in the log.
     pub doomed: bool,
     /// The change time that was last copied from here to the VFS inode, or from there to here. If
     /// the VFS inode has another one, the VFS has changed it by itself since then.

@@ -592,6 +592,7 @@ impl Fs {
     /// Frees everything that an inode without names has, and marks it as deleted. Takes several
     /// transactions.
     pub(crate) fn free_inode(&self, inode: &Shared<Inode>) -> Result {
+        inode.meta.lock().doomed = true;
         self.resize(inode, 0, Resize::Silent)?;
         while !self.free_items(inode)? {}
         Ok(())

@@ -26,7 +26,7 @@
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::ops::space::Resize;
-use crate::engine::state::reap::MIN_BLOCKS;
+use crate::engine::state::reap::{Outcome, MIN_BLOCKS};
 use crate::engine::types::{MAX_FILE_BLOCKS, S_IFREG};
 use crate::os::{cond_resched, NoFs, Shared};
 use kernel::prelude::*;
@@ -41,6 +41,10 @@ impl Fs {
         }
         // Before it can be found there: no handle opens it any more.
         inode.meta.lock().doomed = true;
+        let kept = inode.maps.write().kept.take();
+        if let Some(kept) = kept {
+            self.space.release_kept(kept);
+        }
         match self.reaper.add(inode, blocks) {
             Some(inode) => self.delete_inode(inode),
             None => Ok(()),
@@ -59,16 +63,20 @@ impl Fs {
         self.reaper.pause(on);
     }
 
-    /// The thread sleeps until there is something for it to do, at most `ms` milliseconds.
+    /// The thread sleeps until there is something for it to do, at most `ms` milliseconds. If there
+    /// was nothing for so long, what failed is tried again.
     pub fn reap_wait(&self, ms: u64) {
         let reaper = &self.reaper;
         let work = || !reaper.is_empty() && !reaper.is_paused();
-        reaper.work.wait_freezable(ms, work);
+        if !reaper.work.wait_freezable(ms, work) && !reaper.is_paused() {
+            reaper.retry(Inode::blocks);
+        }
     }
 
     /// Frees something of an inode that is queued. Returns false if none is, or if the filesystem is
-    /// frozen. An error is printed, and the inode stays on the list of orphans, from which the next
-    /// mount deletes it. Must not be called inside a transaction.
+    /// frozen. After an error the inode rests; if it cannot be deleted at all, that is printed, and it
+    /// stays on the list of orphans, from which the next mount deletes it. Must not be called inside a
+    /// transaction.
     pub fn reap_step(&self) -> bool {
         let _nofs = NoFs::enter();
         let one_at_a_time = self.reaper.stepper.lock();
@@ -77,34 +85,39 @@ impl Fs {
             return false;
         };
         let before = inode.blocks();
-        let done = match self.reap_some(&inode) {
-            Ok(done) => done,
-            Err(e) => {
-                // After a shutdown that is so for all, and nothing to talk about.
-                if !self.is_shutdown() {
-                    pr_warn!(
-                        "{}: inode {}: could not be deleted: {:?}\n",
-                        self.device_name(),
-                        inode.ino(),
-                        e
-                    );
-                }
-                true
-            }
+        let (outcome, error) = match self.reap_some(&inode) {
+            Ok(false) => (Outcome::More, None),
+            Ok(true) => (Outcome::Done, None),
+            Err(e) if e == EUCLEAN || self.is_shutdown() => (Outcome::Done, Some(e)),
+            Err(e) => (Outcome::Failed, Some(e)),
         };
-        let after = (!done).then(|| inode.blocks());
-        self.reaper.step_done(inode.ino(), before, after);
+        let (ino, after) = (inode.ino(), inode.blocks());
+        let left = self.reaper.step_done(ino, before, after, outcome);
         drop(one_at_a_time);
-        if done {
+        if left {
+            // After a shutdown that is so for all, and nothing to talk about.
+            if let Some(e) = error.filter(|_| !self.is_shutdown()) {
+                pr_warn!(
+                    "{}: inode {ino}: could not be deleted: {e:?}\n",
+                    self.device_name()
+                );
+            }
             self.iput(inode);
         }
         true
     }
 
-    /// Frees all that is queued. Must not be called inside a transaction.
+    /// Frees all that is queued. What fails is tried again a few times. Must not be called inside a
+    /// transaction.
     pub fn reap_all(&self) {
-        while self.reap_step() {
-            cond_resched();
+        loop {
+            while self.reap_step() {
+                cond_resched();
+            }
+            self.reaper.retry(Inode::blocks);
+            if self.reaper.is_empty() || self.reaper.is_paused() {
+                return;
+            }
         }
     }
 

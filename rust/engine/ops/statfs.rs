@@ -20,7 +20,10 @@ impl Fs {
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         StatFs {
             blocks: self.geometry.total,
-            bfree: (free + freed + pool).saturating_add(doomed),
+            // While a step frees them, some are counted twice.
+            bfree: (free + freed + pool)
+                .saturating_add(doomed)
+                .min(self.geometry.total),
             // Groups that are used need records, so the blocks for these are not available.
             bavail: available.saturating_sub(self.space.bitmaps_to_come(available)),
             files: used.saturating_add(free),

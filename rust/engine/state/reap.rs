@@ -6,8 +6,8 @@
 //! # Model
 //!
 //! An inode enters the queue when its last user is gone, with a reference of its own, if it has many
-//! blocks and a thread *serves* the queue. It leaves it when everything that it had is free, or after
-//! an error. The queue is bounded ([`MOST`]); behind that the evicting task deletes by itself, so it
+//! blocks and a thread *serves* the queue. It leaves it when everything that it had is free. After an
+//! error it *rests* for a while; what rests does not count as available. The queue is bounded ([`MOST`]); behind that the evicting task deletes by itself, so it
 //! is slowed down to what the device can do.
 //!
 //! The queue is in memory only. An inode without names is in the orphan tree as well, so after a
@@ -31,15 +31,38 @@ pub const MOST: usize = 1024;
 /// An inode with fewer blocks than this is not queued, 4 MiB.
 pub const MIN_BLOCKS: u64 = 1024;
 
+/// How often the deletion of an inode may fail before it is left to the next mount.
+const MAX_FAILURES: u32 = 20;
+
+/// An inode in the queue.
+struct Entry {
+    inode: Shared<Inode>,
+    /// How often a step has failed.
+    failures: u32,
+    /// It is not tried again before [`Reaper::retry`].
+    rests: bool,
+}
+
+/// What a step has done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something is left.
+    More,
+    /// The inode leaves the queue.
+    Done,
+    /// An error that may be gone later.
+    Failed,
+}
+
 /// The inodes to be deleted.
 pub struct Reaper {
     /// By number.
-    queue: Mutex<Map<u64, Shared<Inode>>>,
-    /// How many there are.
+    queue: Mutex<Map<u64, Entry>>,
+    /// How many of them do not rest.
     len: AtomicU64,
-    /// The blocks that the inodes in the queue still have.
+    /// The blocks that those still have.
     blocks: AtomicU64,
-    /// A thread takes inodes out of the queue.
+    /// A thread takes inodes out of the queue. Changed under `queue`.
     serving: AtomicBool,
     /// The filesystem is frozen: nothing is freed.
     paused: AtomicBool,
@@ -71,12 +94,8 @@ impl Reaper {
 
     /// From now on inodes are queued, or they are not.
     pub fn serve(&self, on: bool) {
+        let _queue = self.queue.lock();
         self.serving.store(on, Ordering::Release);
-    }
-
-    /// Whether inodes are queued.
-    pub fn serves(&self) -> bool {
-        self.serving.load(Ordering::Acquire)
     }
 
     /// From now on no step begins, or steps go on.
@@ -99,15 +118,18 @@ impl Reaper {
 
     /// Queues an inode that has `blocks` blocks. Returns it if it is not queued.
     pub fn add(&self, inode: Shared<Inode>, blocks: u64) -> Option<Shared<Inode>> {
-        if !self.serves() {
-            return Some(inode);
-        }
+        let entry = Entry {
+            inode: inode.clone(),
+            failures: 0,
+            rests: false,
+        };
         let mut queue = self.queue.lock();
-        if queue.len() >= MOST || queue.insert(inode.ino(), inode.clone()).is_err() {
+        let room = self.serving.load(Ordering::Acquire) && queue.len() < MOST;
+        if !room || queue.insert(inode.ino(), entry).is_err() {
             return Some(inode);
         }
         self.blocks.fetch_add(blocks, Ordering::Relaxed);
-        self.len.store(queue.len() as u64, Ordering::Release);
+        self.len.fetch_add(1, Ordering::Release);
         drop(queue);
         self.work.wake_all();
         None
@@ -115,50 +137,100 @@ impl Reaper {
 
     /// The inode to go on with.
     pub fn first(&self) -> Option<Shared<Inode>> {
-        self.queue.lock().first().map(|(_, inode)| inode.clone())
+        let queue = self.queue.lock();
+        let mut from = 0;
+        while let Some((ino, entry)) = queue.first_ge(from) {
+            if !entry.rests {
+                return Some(entry.inode.clone());
+            }
+            from = ino.checked_add(1)?;
+        }
+        None
     }
 
-    /// A step has been done: the inode `ino` had `before` blocks, and has `after`; `None` if it leaves
-    /// the queue.
-    pub fn step_done(&self, ino: u64, before: u64, after: Option<u64>) {
-        let less = before.saturating_sub(after.unwrap_or(0));
-        self.blocks.fetch_sub(less, Ordering::Relaxed);
-        let gone = match after {
-            Some(_) => None,
-            None => {
-                let mut queue = self.queue.lock();
-                let gone = queue.remove(&ino);
-                self.len.store(queue.len() as u64, Ordering::Release);
-                gone
-            }
+    /// A step has been done: the inode `ino` had `before` blocks, and has `after`. Returns whether the
+    /// inode has left the queue, which it does after too many failures as well.
+    pub fn step_done(&self, ino: u64, before: u64, after: u64, outcome: Outcome) -> bool {
+        let mut queue = self.queue.lock();
+        let (mut leaves, mut rests) = (outcome == Outcome::Done, false);
+        if let Some(entry) = queue.get_mut(&ino).filter(|_| outcome == Outcome::Failed) {
+            entry.failures += 1;
+            rests = entry.failures < MAX_FAILURES;
+            entry.rests = rests;
+            leaves = !rests;
+        }
+        let gone = match leaves {
+            true => queue.remove(&ino),
+            false => None,
         };
+        let left = match leaves || rests {
+            true => 0,
+            false => after,
+        };
+        let less = before.saturating_sub(left);
+        self.blocks.fetch_sub(less, Ordering::Relaxed);
+        if leaves || rests {
+            self.len.fetch_sub(1, Ordering::Release);
+        }
+        drop(queue);
         // The last reference may free the inode.
         drop(gone);
         self.steps.fetch_add(1, Ordering::Release);
         self.progress.wake_all();
+        leaves
     }
 
-    /// Whether nothing is queued. Takes no lock.
+    /// What failed is tried again. `blocks` returns how many an inode has; it may take locks of the
+    /// inode, so it is called with none held.
+    pub fn retry(&self, blocks: impl Fn(&Inode) -> u64) {
+        let mut from = 0;
+        loop {
+            let next = {
+                let queue = self.queue.lock();
+                let next = queue.first_ge(from);
+                next.map(|(ino, e)| (ino, e.inode.clone(), e.rests))
+            };
+            let Some((ino, inode, rests)) = next else {
+                return;
+            };
+            if rests {
+                let n = blocks(&inode);
+                let mut queue = self.queue.lock();
+                if let Some(entry) = queue.get_mut(&ino).filter(|e| e.rests) {
+                    entry.rests = false;
+                    self.blocks.fetch_add(n, Ordering::Relaxed);
+                    self.len.fetch_add(1, Ordering::Release);
+                }
+            }
+            match ino.checked_add(1) {
+                Some(next) => from = next,
+                None => return,
+            }
+        }
+    }
+
+    /// Whether nothing is queued that does not rest. Takes no lock.
     pub fn is_empty(&self) -> bool {
         self.len.load(Ordering::Acquire) == 0
     }
 
-    /// The blocks that the inodes in the queue still have.
+    /// The blocks that the inodes in the queue still have, but for those that rest.
     pub fn blocks(&self) -> u64 {
         self.blocks.load(Ordering::Relaxed)
     }
 
-    /// Waits until a step has been done. Returns false if none will be: nothing is queued, or the
-    /// filesystem is frozen.
-    pub fn wait_for_step(&self) -> bool {
-        let before = self.steps.load(Ordering::Acquire);
-        if self.is_empty() || self.is_paused() {
-            return false;
+    /// How many steps have been done.
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Acquire)
+    }
+
+    /// Waits until more than `seen` steps have been done. Returns false if none will be: nothing is
+    /// queued, or the filesystem is frozen.
+    pub fn wait_for_step(&self, seen: u64) -> bool {
+        let idle = || self.is_empty() || self.is_paused();
+        if self.steps() == seen && !idle() {
+            self.progress.wait_until(|| self.steps() != seen || idle());
         }
-        self.progress.wait_until(|| {
-            let done = self.steps.load(Ordering::Acquire) != before;
-            done || self.is_empty() || self.is_paused()
-        });
-        self.steps.load(Ordering::Acquire) != before
+        self.steps() != seen
     }
 }

@@ -208,6 +208,11 @@ impl Fs {
         // under `maps`, which is held here. Every other change of attributes has a record of its
         // own, and `meta` orders that record with this one.
         let meta = inode.meta.lock();
+        // A deletion cuts the file without a record, and replay takes no smaller size out of
+        // attributes. The record of the last name that went is all that the log needs.
+        if meta.doomed {
+            return Ok(());
+        }
         let generation = inode.changed.load(Ordering::Acquire);
         let attrs = Record::Attrs {
             ino: inode.ino(),

@@ -63,6 +63,19 @@ const DRAINS: usize = 128;
 const HARD_LIMIT: i64 = 16384;
 const _: () = assert!(commit::SOFT_LIMIT < HARD_LIMIT);
 
+/// What an operation waits for that finds too little space.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// Commits that free some. For operations that make room, of which deletions are some, and for
+    /// writeback, because a deletion may wait for memory.
+    ForCommits,
+    /// Deletions in the background, too.
+    ForDeletions,
+}
+
+/// Blocks that deletions free besides those of data: nodes. A guess.
+const NODES_TO_COME: u64 = 256;
+
 /// How many more commits an operation may still make for a reservation.
 pub(crate) struct Drains(usize);
 
@@ -185,7 +198,12 @@ impl Fs {
             self.space.reserve_forced(blocks);
             return Ok(self.entered(blocks, nofs));
         }
-        if self.with_commits(&mut Drains::new(), prio, || self.enter(blocks, prio))? {
+        let wait = match prio {
+            Priority::Normal => Wait::ForDeletions,
+            Priority::Reclaim => Wait::ForCommits,
+        };
+        let enter = || self.enter(blocks, prio);
+        if self.with_commits(&mut Drains::new(), wait, blocks, enter)? {
             return Ok(self.entered(blocks, nofs));
         }
         // Operations that make room must not fail for lack of it.
@@ -272,17 +290,17 @@ impl Fs {
     /// Reserves `n` blocks; commits if that can free some. ENOSPC. Must not be called inside a
     /// transaction.
     pub fn reserve(&self, n: u64) -> Result {
-        self.reserve_within(n, &mut Drains::new())
+        self.reserve_within(n, &mut Drains::new(), Wait::ForDeletions)
     }
 
-    /// [`Fs::reserve`], for a caller that tries several times.
-    pub(crate) fn reserve_within(&self, n: u64, drains: &mut Drains) -> Result {
+    /// [`Fs::reserve`], for a caller that tries several times, or does not wait for deletions.
+    pub(crate) fn reserve_within(&self, n: u64, drains: &mut Drains, wait: Wait) -> Result {
         if self.replaying.load(Ordering::Acquire) {
             self.space.reserve_forced(n);
             return Ok(());
         }
         let reserve = || Ok(self.space.reserve(n, Priority::Normal).is_ok());
-        match self.with_commits(drains, Priority::Normal, reserve)? {
+        match self.with_commits(drains, wait, n, reserve)? {
             true => Ok(()),
             false => Err(ENOSPC),
         }
@@ -292,21 +310,25 @@ impl Fs {
     /// nothing. Must not be called inside a transaction.
     pub(crate) fn room_for(&self, n: u64) -> Result<bool> {
         let room = || Ok(n <= self.space.available());
-        self.with_commits(&mut Drains::new(), Priority::Normal, room)
+        self.with_commits(&mut Drains::new(), Wait::ForDeletions, n, room)
     }
 
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
-    /// commit can free space. An operation that is to be refused otherwise waits for deletions in the
-    /// background as well; those that make room do not, for the deletion is one of them. Returns what
-    /// the last call returned.
+    /// commit can free space, and then after waiting for deletions in the background, if `wait` says
+    /// so and `n` blocks may become free by them. Returns what the last call returned.
     fn with_commits(
         &self,
         drains: &mut Drains,
-        prio: Priority,
+        wait: Wait,
+        n: u64,
         f: impl Fn() -> Result<bool>,
     ) -> Result<bool> {
-        let mut tries = 0;
-        while !f()? {
+        let (mut tries, mut waits) = (0, 0);
+        loop {
+            let seen = self.reaper.steps();
+            if f()? {
+                return Ok(true);
+            }
             // A commit under way gives back what was reserved for it and it did not need; `commit_all`
             // waits for it.
             let committing = self.durable_generation() + 1 < self.running_generation();
@@ -317,12 +339,33 @@ impl Fs {
                 self.commit_all()?;
             } else if drains.0 > 0 && self.commit_deferred()? {
                 drains.0 -= 1;
-            } else if prio == Priority::Normal && self.reaper.wait_for_step() {
-                tries = 0;
+            } else if wait == Wait::ForDeletions
+                && waits < TRIES
+                && self.wait_for_deletions(n, seen)
+            {
+                (tries, waits) = (0, waits + 1);
             } else {
                 return Ok(false);
             }
         }
-        Ok(true)
+    }
+
+    /// Waits until deletions in the background have freed so much that `n` blocks are available
+    /// after a commit. `seen` is the number of steps before the caller looked for them. Returns false
+    /// if nothing has been freed since, or if there is too little to be freed.
+    fn wait_for_deletions(&self, n: u64, mut seen: u64) -> bool {
+        let mut freed = false;
+        loop {
+            let reserved = self.commit_reserved.load(Ordering::Relaxed).max(0) as u64;
+            let room = self.space.available().saturating_add(reserved);
+            if freed && room >= n {
+                return true;
+            }
+            let to_come = self.reaper.blocks().saturating_add(NODES_TO_COME);
+            if room.saturating_add(to_come) < n || !self.reaper.wait_for_step(seen) {
+                return freed;
+            }
+            (freed, seen) = (true, self.reaper.steps());
+        }
     }
 }

@@ -38,7 +38,7 @@ use crate::engine::inode::ordered::NewWrite;
 use crate::engine::inode::starting::{Ordered, Started, Starting};
 use crate::engine::inode::Inode;
 use crate::engine::ops::extents::{groups_of, Budget, Old};
-use crate::engine::txn::Drains;
+use crate::engine::txn::{Drains, Wait};
 use crate::engine::types::*;
 use crate::os::atomic::Ordering;
 use crate::os::{trace, NoFs, Shared, Window};
@@ -205,7 +205,7 @@ impl Fs {
         let mut n = want;
         let mut drains = Drains::new();
         loop {
-            match self.reserve_within(n + meta_for(n), &mut drains) {
+            match self.reserve_within(n + meta_for(n), &mut drains, Wait::ForDeletions) {
                 Ok(()) => return Ok(n),
                 Err(e) if n == 1 => return Err(e),
                 Err(_) => n = (n / 8).max(1),
@@ -318,7 +318,11 @@ impl Fs {
             // commit.
             let extra = self.uncovered(inode, start, n, direct);
             if extra > 0 {
-                let r = self.reserve(extra);
+                let wait = match direct {
+                    true => Wait::ForDeletions,
+                    false => Wait::ForCommits,
+                };
+                let r = self.reserve_within(extra, &mut Drains::new(), wait);
                 if direct {
                     r?;
                 } else if r.is_err() {
