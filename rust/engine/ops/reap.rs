@@ -21,7 +21,7 @@
 //! inside a transaction. A task that waits for a step may hold what it may hold while it waits for a
 //! commit.
 //!
-//! Tests: `tools/engine/tests/reap.rs`, `tests/vm/t/069-background-deletion.sh`.
+//! Tests: `tools/engine/tests/reap.rs`, `tests/vm/t/059-background-deletion.sh`.
 
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;

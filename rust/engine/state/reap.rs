@@ -18,7 +18,7 @@
 //! `stepper` is held by the task that frees something, across a transaction and the commit that it
 //! may wait for, so it comes before all locks that these need. `queue` is innermost.
 //!
-//! Tests: `tools/engine/tests/reap.rs`, `tests/vm/t/069-background-deletion.sh`.
+//! Tests: `tools/engine/tests/reap.rs`, `tests/vm/t/059-background-deletion.sh`.
 
 use crate::engine::inode::Inode;
 use crate::engine::lock_class;
