@@ -4,7 +4,8 @@
 //!
 //! First comes the AG of the goal, or the one where the last search without a goal ended. If that
 //! has only short runs ([`PIECE`]), the AG tree says which one may have a longer one. After a few
-//! attempts a short run in the first AG will do, and then any free block.
+//! attempts a short run in the first AG will do, and then any free block. If there is none but those
+//! that are being discarded, the search waits for these ([`super::trim`]).
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -68,41 +69,53 @@ impl Space {
                 .saturating_add(keep)
                 .clamp(1, PIECE),
         };
-        let near = self.take_in(node_store, first, wish, kept)?;
-        if let Some(run) = near {
-            return Ok(run);
-        }
-        let elsewhere = Wish {
-            goal: None,
-            kept: None,
-            ..wish
-        };
-        let mut run = None;
-        if wish.least > 1 {
-            let long = run_class(wish.least.into());
-            run = self.take_elsewhere(node_store, first, elsewhere, kept, long, TRIES)?;
-            if run.is_none() {
-                let any = Wish {
-                    least: 1,
-                    kept: None,
-                    ..wish
-                };
-                run = self.take_in(node_store, first, any, kept)?;
-            }
-        }
-        if run.is_none() {
-            let any = Wish {
-                least: 1,
-                ..elsewhere
-            };
-            run = self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)?;
-        }
+        let run = self.beside_trim(|| self.search(node_store, first, wish, kept))?;
         let run = run.ok_or(ENOSPC)?;
         if goal.is_none() && owner != Owner::Committing {
             self.rotor
                 .store(run.start / self.ag_blocks, Ordering::Relaxed);
         }
         Ok(run)
+    }
+
+    /// Searches AG `first`, then others, for what `wish` says.
+    fn search(
+        &self,
+        node_store: &NodeStore,
+        first: u64,
+        wish: Wish,
+        kept: &mut Option<Kept>,
+    ) -> Result<Option<Run>> {
+        let near = self.take_in(node_store, first, wish, kept)?;
+        if near.is_some() {
+            return Ok(near);
+        }
+        let elsewhere = Wish {
+            goal: None,
+            kept: None,
+            ..wish
+        };
+        if wish.least > 1 {
+            let long = run_class(wish.least.into());
+            let run = self.take_elsewhere(node_store, first, elsewhere, kept, long, TRIES)?;
+            if run.is_some() {
+                return Ok(run);
+            }
+            let any = Wish {
+                least: 1,
+                kept: None,
+                ..wish
+            };
+            let run = self.take_in(node_store, first, any, kept)?;
+            if run.is_some() {
+                return Ok(run);
+            }
+        }
+        let any = Wish {
+            least: 1,
+            ..elsewhere
+        };
+        self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)
     }
 
     /// Allocates in AG `i`; nothing if it has no free block.
@@ -162,7 +175,12 @@ impl Space {
 
     /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
     /// Parts of the tree that cannot be read are passed over, and are not read again.
-    fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
+    pub(super) fn next_with(
+        &self,
+        node_store: &NodeStore,
+        from: u64,
+        class: u8,
+    ) -> Result<Option<u64>> {
         self.tree.read().first_where(
             node_store,
             from,

@@ -13,6 +13,7 @@
 //! | `inodes` | references to inodes |
 //! | `reclaim` | what the shrinker frees |
 //! | [`scrub`] | reading and checking all that is in use |
+//! | [`trim`] | discarding free space |
 //! | `statfs` | counts of blocks and inodes |
 //!
 //! An operation goes through the same steps in the same order: wait for what must be waited for;
@@ -35,4 +36,5 @@ mod reclaim;
 pub mod scrub;
 pub mod space;
 mod statfs;
+pub mod trim;
 pub mod xattr;
