@@ -8,12 +8,9 @@ set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$TESTS_DIR/lib.sh"
 
-queue=/sys/block/$(basename "$TEST_DEV")/queue
-most=$(cat "$queue/discard_max_bytes")
-[ "$most" -gt 0 ] || fail "the device cannot discard"
+[ "$(cat "/sys/block/$(basename "$TEST_DEV")/queue/discard_max_bytes")" -gt 0 ] || fail "the device cannot discard"
 cleanup() {
 	fsfreeze -u "$TEST_MNT" 2>/dev/null || :
-	echo "$most" >"$queue/discard_max_bytes"
 	umount "$TEST_MNT" 2>/dev/null || :
 }
 trap cleanup EXIT
@@ -64,9 +61,6 @@ before=$(discarded)
 fails fstrim "$TEST_MNT"
 [ "$(discarded)" = "$before" ]
 mount -o remount,rw "$TEST_MNT"
-echo 0 >"$queue/discard_max_bytes"
-fails fstrim "$TEST_MNT"
-echo "$most" >"$queue/discard_max_bytes"
 
 # A trim waits while the filesystem is frozen, and goes on after that.
 fsfreeze -f "$TEST_MNT"
