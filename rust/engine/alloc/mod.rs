@@ -63,10 +63,11 @@ mod idle;
 mod records;
 mod table;
 mod trim;
+mod trimmer;
 
 pub use crate::engine::format::bits;
 pub use records::unused_ags;
-pub use trim::Trim;
+pub use trimmer::Trim;
 
 use crate::engine::btree::{NodeStore, Tree, TreeId, TreeKind};
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
@@ -78,7 +79,7 @@ use ag::FreedBy;
 use core::num::NonZeroU64;
 use idle::Table;
 use kernel::prelude::*;
-use trim::Trimmer;
+use trimmer::Trimmer;
 
 /// The identity of the AG tree.
 pub const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);

@@ -10,9 +10,9 @@
 //!
 //! Withheld blocks count as free, so an operation may have reserved them. A search that finds no
 //! other free block waits until they are given back, and is repeated. The trim withholds nothing
-//! as long as such a task is *starving*, so this search waits for one piece at most. Whether
-//! anything was withheld during a search is told by a number that is odd while something is: it
-//! goes up before and after, and the search compares it.
+//! as long as such a task is *starving*, so this search waits for one piece at most. A number
+//! that is odd while something is withheld goes up before and after; a search compares it with what
+//! it was when it began.
 //!
 //! A trim reads the records that a search would read. AGs without a run that is long enough are
 //! passed over by the sums of the AG tree, and so are parts of that tree that cannot be read.
@@ -27,59 +27,18 @@
 //! Tests: `tools/engine/tests/trim.rs`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.
 
 use super::ag::Span;
+use super::trimmer::Trim;
 use super::Space;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::ag::run_class;
 use crate::engine::format::GROUP_BLOCKS;
-use crate::engine::lock_class;
-use crate::os::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::os::{Mutex, WaitQueue};
+use crate::os::atomic::Ordering;
 use kernel::prelude::*;
 
 /// The part of a filesystem that a piece may have.
 const PART: u64 = 64;
-/// The least that a piece may have, unless the device wants more: 512 KiB.
+/// The least that a piece may have, unless the unit of the device is larger: 512 KiB.
 const LEAST_PIECE: u64 = 128;
-
-/// What is left of a trim. In blocks.
-pub struct Trim {
-    /// The first block that may be discarded.
-    pub start: u64,
-    /// Where it goes on.
-    pub at: u64,
-    /// Its end.
-    pub end: u64,
-    /// The length of the shortest run that is discarded; at most a group.
-    pub least: u32,
-    /// The unit in which the device discards; at most a group.
-    pub unit: u32,
-    /// How many blocks have been discarded.
-    pub trimmed: u64,
-}
-
-/// The state of trims of a filesystem.
-pub(super) struct Trimmer {
-    /// Whose turn it is to withhold blocks.
-    turn: Mutex<()>,
-    /// Odd while blocks are withheld.
-    number: AtomicU64,
-    /// Tasks that wait for withheld blocks, or search again after that.
-    starving: AtomicU32,
-    /// The queue on which they wait for the trim, and the trim for them.
-    queue: WaitQueue,
-}
-
-impl Trimmer {
-    /// No trim runs. ENOMEM.
-    pub(super) fn new() -> Result<Self> {
-        Ok(Self {
-            turn: Mutex::new(&lock_class::TRIM, ())?,
-            number: AtomicU64::new(0),
-            starving: AtomicU32::new(0),
-            queue: WaitQueue::new()?,
-        })
-    }
-}
 
 /// Blocks of one AG may be withheld. They are given back when this is dropped.
 struct Withheld<'a> {

@@ -34,7 +34,7 @@ const FS_IOC_GETFSLABEL: c_uint = 0x8100_9431;
 /// `_IOW(0x94, 50, char[FSLABEL_MAX])`: changes the label.
 const FS_IOC_SETFSLABEL: c_uint = 0x4100_9432;
 
-/// `_IOWR('X', 121, struct fstrim_range)`: tells the device what is free.
+/// `_IOWR('X', 121, struct fstrim_range)`: discards what is free.
 const FITRIM: c_uint = 0xc018_5879;
 /// Bytes of a `struct fstrim_range`: three u64, the same for 32-bit programs.
 const FSTRIM_RANGE_LEN: usize = 24;

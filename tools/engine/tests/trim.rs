@@ -119,7 +119,7 @@ impl Backend for Forgetful {
     }
 }
 
-/// Tells other tasks to stop, also if this one fails.
+/// Stops other tasks when this one ends or fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
@@ -495,7 +495,7 @@ fn an_error_ends_it_and_gives_everything_back() {
     assert_eq!(n.load(Ordering::Relaxed), 8);
     fill(&dev, &fs);
     at_rest(&disk.0.disk, &fs);
-    // It goes on where it was, also if it was told to stop in the middle of a piece.
+    // It goes on where it was, also after a stop in the middle of a piece.
     disk.before_discard(|_, _| Ok(()));
     let root = fs.iget(fs.root_ino()).unwrap();
     for i in (1..39).step_by(2) {
