@@ -22,6 +22,7 @@
 #include <linux/random.h>
 #include <linux/rwsem.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/shrinker.h>
 #include <linux/siphash.h>
 #include <linux/slab.h>
@@ -188,6 +189,16 @@ void ordofs_kthread_set_freezable(void)
 void ordofs_kthread_try_to_freeze(void)
 {
 	try_to_freeze();
+}
+
+bool ordofs_freezing(void)
+{
+	return freezing(current);
+}
+
+bool ordofs_fatal_signal_pending(void)
+{
+	return fatal_signal_pending(current);
 }
 
 bool ordofs_shrink_is_global(struct shrink_control *sc)

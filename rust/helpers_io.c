@@ -282,6 +282,13 @@ bool ordofs_helper_bdev_can_discard(struct block_device *bdev)
 	return bdev_max_discard_sectors(bdev) > 0;
 }
 
+u64 ordofs_helper_bdev_discard_unit(struct block_device *bdev)
+{
+	if (!bdev_max_discard_sectors(bdev))
+		return 0;
+	return max_t(u64, bdev_discard_granularity(bdev), SECTOR_SIZE);
+}
+
 /* For kernels without jump labels: elsewhere Rust looks at the key in place. */
 bool ordofs_helper_key_enabled(struct static_key *key)
 {

@@ -57,6 +57,8 @@ struct task_struct *ordofs_kthread_create(int (*fn)(void *), void *data,
 bool ordofs_kthread_should_stop(void);
 void ordofs_kthread_set_freezable(void);
 void ordofs_kthread_try_to_freeze(void);
+bool ordofs_freezing(void);
+bool ordofs_fatal_signal_pending(void);
 void ordofs_fc_error(struct fs_context *fc, const char *msg, int len);
 void ordofs_fc_error_param(struct fs_context *fc, const char *key,
 			   const char *msg, int len);

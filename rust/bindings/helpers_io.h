@@ -91,5 +91,6 @@ u64 ordofs_helper_bdev_bytes(struct block_device *bdev);
 bool ordofs_helper_bdev_readonly(struct block_device *bdev);
 bool ordofs_helper_bdev_fua_flushes(struct block_device *bdev);
 bool ordofs_helper_bdev_can_discard(struct block_device *bdev);
+u64 ordofs_helper_bdev_discard_unit(struct block_device *bdev);
 
 #endif /* ORDOFS_HELPERS_IO_H */

@@ -21,6 +21,9 @@ use crate::os::LockClass;
 /// may commit.
 pub(crate) static REAPER: LockClass = LockClass::new(c"ordofs_reaper");
 
+/// Held while a piece of free space is discarded. Taken with none of the other locks held.
+pub(crate) static TRIM: LockClass = LockClass::new(c"ordofs_trim");
+
 /// Of an inode: held shared by tasks that turn dirty pages into writes in flight. Taken outside of
 /// folio locks.
 pub(crate) static SUBMITTING: LockClass = LockClass::new(c"ordofs_submitting");

@@ -70,6 +70,7 @@ mutants! {
     CleanStays ordofs_mutant_clean_stays "superblock: it says that the filesystem was unmounted cleanly, and fsync logs",
     DeferredForgotten ordofs_mutant_deferred_forgotten "space: a commit forgets the old addresses of the nodes of space trees",
     DeferredAtOnce ordofs_mutant_deferred_at_once "R7: a commit writes to the old addresses of the nodes of space trees that it replaces",
+    TrimFreed ordofs_mutant_trim_freed "R7: a trim discards blocks that a transaction has freed that is not durable",
     ScrubOneLook ordofs_mutant_scrub_one_look "scrub: what does not match counts as damaged without a second look",
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
     ForgedRecord ordofs_mutant_forged_record "log: replay does not ask whether a record fits the filesystem",

@@ -15,7 +15,7 @@ use kernel::prelude::*;
 
 use super::{scrub, stats, OrdoFs, Params};
 use crate::{
-    engine,
+    engine::{self, ops::trim::TrimRange},
     fs::os::{
         atomic::{AtomicBool, Ordering},
         cond_resched, Device, LockClass, Mutex, NoFs, Shared, Tags,
@@ -25,7 +25,9 @@ use crate::{
         os::kthread,
         os::workqueue::IoQueues,
         traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
-        traits::super_block::{Ioctl, StatFs, SuperOperations, SyncUntil, FSLABEL_MAX},
+        traits::super_block::{
+            FsTrimRange, Ioctl, StatFs, SuperOperations, SyncUntil, TrimCall, FSLABEL_MAX,
+        },
         OpenDevice, SuperBlock,
     },
 };
@@ -340,6 +342,22 @@ impl SuperOperations for OrdoFs {
 
     fn shrink_scan(&self, n: u64) -> u64 {
         self.engine.shrink_scan(n)
+    }
+
+    fn trim(&self, range: &mut FsTrimRange, call: &TrimCall) -> Result {
+        let mut bytes = TrimRange {
+            start: range.start,
+            len: range.len,
+            min_len: range.min_len,
+        };
+        let mut trim = self.engine.trim_begin(&mut bytes)?;
+        while call.part(|| {
+            let _nofs = NoFs::enter();
+            self.engine.trim_step(&mut trim, &mut || call.is_urgent())
+        })? {}
+        range.len = engine::block_to_bytes(trim.trimmed);
+        range.min_len = bytes.min_len;
+        Ok(())
     }
 
     fn ioctl(sb: &SuperBlock<Self>, call: &Ioctl) -> Result {

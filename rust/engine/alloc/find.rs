@@ -4,7 +4,8 @@
 //!
 //! First comes the AG of the goal, or the one where the last search without a goal ended. If that
 //! has only short runs ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer
-//! one. After a few attempts a short run in the first AG will do, and then any free block.
+//! one. After a few attempts a short run in the first AG will do, and then any free block. If there
+//! is none but those that are being discarded, the search waits for these ([`super::trim`]).
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -69,7 +70,7 @@ impl Space {
             keep,
             last: false,
         };
-        let found = self.find(node_store, first, wish, kept);
+        let found = self.beside_trim(|| self.find(node_store, first, wish, kept));
         let Some(run) = found.inspect_err(|_| *kept = here)? else {
             return Err(ENOSPC);
         };
@@ -196,7 +197,12 @@ impl Space {
 
     /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
     /// Parts of the tree that cannot be read are passed over, and are not read again.
-    fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
+    pub(super) fn next_with(
+        &self,
+        node_store: &NodeStore,
+        from: u64,
+        class: u8,
+    ) -> Result<Option<u64>> {
         self.tree.read().first_where(
             node_store,
             from,

@@ -33,6 +33,7 @@
 //! | [`ag`] | one AG |
 //! | [`find`] | allocation: which AG |
 //! | [`records`] | what commits do |
+//! | [`trim`] | discarding free space |
 //! | [`deferred`] | the old addresses of the nodes of the space trees |
 //!
 //! # Locks
@@ -46,6 +47,7 @@
 //!   an AG's mutex or without one, also across reads from the device, and so not under the closed
 //!   barrier either.
 //! - The ranges of AGs without a readable record have a mutex, innermost.
+//! - A trim has a mutex that is outside of all of these ([`trim`]).
 //!
 //! The counters are atomics.
 //!
@@ -60,9 +62,12 @@ mod find;
 mod idle;
 mod records;
 mod table;
+mod trim;
+mod trimmer;
 
 pub use crate::engine::format::bits;
 pub use records::unused_ags;
+pub use trimmer::Trim;
 
 use crate::engine::btree::{NodeStore, Tree, TreeId, TreeKind};
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
@@ -74,6 +79,7 @@ use ag::FreedBy;
 use core::num::NonZeroU64;
 use idle::Table;
 use kernel::prelude::*;
+use trimmer::Trimmer;
 
 /// The identity of the AG tree.
 pub const AG_TREE: TreeId = TreeId::new(TreeKind::Ag, 0);
@@ -153,6 +159,7 @@ pub struct Space {
     state: AtomicU32,
     /// The number of transactions frozen so far; see [`Space::freeze`].
     frozen: AtomicU64,
+    trimmer: Trimmer,
 }
 
 /// State: the free blocks have not been compared with the AG tree.
@@ -189,6 +196,7 @@ impl Space {
             off: AtomicI64::new(0),
             state: AtomicU32::new(UNREAD),
             frozen: AtomicU64::new(0),
+            trimmer: Trimmer::new()?,
         })
     }
 

@@ -14,6 +14,7 @@
 //! | [`reap`] | deletion in the background |
 //! | `reclaim` | what the shrinker frees |
 //! | [`scrub`] | reading and checking all that is in use |
+//! | [`trim`] | discarding free space |
 //! | `statfs` | counts of blocks and inodes |
 //!
 //! An operation goes through the same steps in the same order: wait for what must be waited for;
@@ -37,4 +38,5 @@ mod reclaim;
 pub mod scrub;
 pub mod space;
 mod statfs;
+pub mod trim;
 pub mod xattr;

@@ -396,6 +396,12 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
         self.lost.load(Ordering::Acquire)
     }
 
+    /// The unit in which the device discards, in bytes; 0 if it cannot.
+    pub fn discard_unit(&self) -> u64 {
+        // SAFETY: The device is valid.
+        unsafe { bindings::ordofs_helper_bdev_discard_unit(self.as_ptr()) }
+    }
+
     /// Discards `[start, start + len)`: the blocks are not needed any more. A device that cannot
     /// make use of that is no error.
     pub fn discard(&self, start: u64, len: u64) -> Result {

@@ -40,7 +40,8 @@ pub(crate) fn set_freezable() {
     unsafe { bindings::ordofs_kthread_set_freezable() };
 }
 
-/// A place where the current thread may be kept, see [`set_freezable`]. No lock may be held.
+/// A place where the current thread may be kept, see [`set_freezable`]. A task of a user may be kept
+/// here, too. No lock may be held.
 pub(crate) fn try_to_freeze() {
     // SAFETY: May sleep, which every caller in process context may.
     unsafe { bindings::ordofs_kthread_try_to_freeze() };

@@ -2,7 +2,7 @@
 
 //! ioctls of files and directories.
 //!
-//! Tests: tests/vm/t/021-mount.sh, 027-after-shutdown.sh, 028-compat.sh, 031-handles.sh.
+//! Tests: tests/vm/t/021-mount.sh, 069-trim.sh, 027-after-shutdown.sh, 028-compat.sh, 031-handles.sh.
 
 use kernel::{
     error::to_result,
@@ -12,7 +12,14 @@ use kernel::{
 
 use crate::bindings;
 use crate::vfs::object::super_block::SuperBlock;
-use crate::vfs::traits::super_block::{Ioctl, SuperOperations, SyncUntil, FSLABEL_MAX};
+use crate::vfs::traits::super_block::{
+    FsTrimRange,
+    Ioctl,
+    SuperOperations,
+    SyncUntil,
+    TrimCall,
+    FSLABEL_MAX, //
+};
 
 /// `_IOR('X', 125, __u32)`: stop the filesystem at once.
 const FS_IOC_SHUTDOWN: c_uint = 0x8004_587d;
@@ -26,6 +33,11 @@ const FS_IOC32_GETVERSION: c_uint = 0x8004_7601;
 const FS_IOC_GETFSLABEL: c_uint = 0x8100_9431;
 /// `_IOW(0x94, 50, char[FSLABEL_MAX])`: changes the label.
 const FS_IOC_SETFSLABEL: c_uint = 0x4100_9432;
+
+/// `_IOWR('X', 121, struct fstrim_range)`: discards what is free.
+const FITRIM: c_uint = 0xc018_5879;
+/// Bytes of a `struct fstrim_range`: three u64, the same for 32-bit programs.
+const FSTRIM_RANGE_LEN: usize = 24;
 
 /// `compat_ioctl`.
 type CompatIoctl = unsafe extern "C" fn(*mut bindings::file, c_uint, c_ulong) -> c_long;
@@ -66,6 +78,13 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
             let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
             // SAFETY: The VFS passes a file that is open for the whole call.
             unsafe { set_label(sb, file, arg) }
+        }
+        FITRIM => {
+            // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
+            let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
+            // SAFETY: The VFS passes a file that is open for the whole call, and calls with no lock
+            // held.
+            trim(sb, unsafe { &TrimCall::new(file) }, arg)
         }
         FS_IOC_GETVERSION | FS_IOC32_GETVERSION => {
             // SAFETY: The open file keeps its inode, whose generation does not change.
@@ -114,6 +133,32 @@ unsafe fn set_label<T: SuperOperations>(
     // SAFETY: The file is open, and write access was taken above.
     unsafe { bindings::mnt_drop_write_file(file) };
     result
+}
+
+/// Discards the free blocks of the range at the user's address, and writes there how many bytes these
+/// were.
+fn trim<T: SuperOperations>(sb: &SuperBlock<T>, call: &TrimCall, arg: c_ulong) -> Result {
+    // SAFETY: Looks at the credentials of the current task, in process context.
+    if !unsafe { bindings::ordofs_capable_sys_admin() } {
+        return Err(EPERM);
+    }
+    let mut bytes = [0; FSTRIM_RANGE_LEN];
+    user(arg, bytes.len()).reader().read_slice(&mut bytes)?;
+    let [start, len, min_len] = [0, 8, 16].map(|at| {
+        let word = bytes.get(at..).and_then(|b| b.first_chunk());
+        u64::from_ne_bytes(word.copied().unwrap_or([0; 8]))
+    });
+    let mut range = FsTrimRange {
+        start,
+        len,
+        min_len,
+    };
+    sb.fs().trim(&mut range, call)?;
+    let words = [range.start, range.len, range.min_len];
+    for (to, word) in bytes.chunks_exact_mut(8).zip(words) {
+        to.copy_from_slice(&word.to_ne_bytes());
+    }
+    user(arg, bytes.len()).writer().write_slice(&bytes)
 }
 
 fn shutdown<T: SuperOperations>(sb: &SuperBlock<T>, arg: c_ulong) -> Result {

@@ -5,7 +5,7 @@
 use core::ffi::CStr;
 use core::fmt;
 
-use kernel::error::VTABLE_DEFAULT_ERROR;
+use kernel::error::{to_result, VTABLE_DEFAULT_ERROR};
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice};
 
@@ -13,6 +13,7 @@ use crate::bindings;
 use crate::vfs::object::super_block::SuperBlock;
 use crate::vfs::object::sysfs::{File, Group};
 use crate::vfs::object::types::Types;
+use crate::vfs::os::kthread;
 
 /// What statfs(2) shows.
 pub(crate) struct StatFs {
@@ -79,6 +80,60 @@ impl Ioctl {
     }
 }
 
+/// `struct fstrim_range` of FITRIM, in bytes.
+#[derive(Clone, Copy)]
+pub(crate) struct FsTrimRange {
+    /// The first byte of the range; it stays as it is.
+    pub(crate) start: u64,
+    /// The length of the range, and after the call what was discarded.
+    pub(crate) len: u64,
+    /// The shortest free run to discard, and after the call what the device made of that.
+    pub(crate) min_len: u64,
+}
+
+/// A call of FITRIM: write access for one part of the work after the other. So neither freezing the
+/// filesystem nor a system that is about to sleep waits for all of it.
+///
+/// # Invariants
+///
+/// The file is open for as long as this exists, and the current task holds no lock and no write
+/// access but what [`TrimCall::part`] takes.
+pub(crate) struct TrimCall(*mut bindings::file);
+
+impl TrimCall {
+    /// # Safety
+    ///
+    /// See the type invariants.
+    pub(in crate::vfs) unsafe fn new(file: *mut bindings::file) -> Self {
+        // INVARIANT: By this function's contract.
+        Self(file)
+    }
+
+    /// Runs a part of the work while the mount is writable and the filesystem is not frozen. Before
+    /// that, waits until neither the filesystem nor the system is. EROFS; EINTR if the task is to be
+    /// killed.
+    pub(crate) fn part<R>(&self, work: impl FnOnce() -> Result<R>) -> Result<R> {
+        kthread::try_to_freeze();
+        // SAFETY: Looks at the current task only.
+        if unsafe { bindings::ordofs_fatal_signal_pending() } {
+            return Err(EINTR);
+        }
+        // SAFETY: By the type invariants the file is open.
+        to_result(unsafe { bindings::mnt_want_write_file(self.0) })?;
+        let result = work();
+        // SAFETY: The file is open, and write access was taken above.
+        unsafe { bindings::mnt_drop_write_file(self.0) };
+        result
+    }
+
+    /// Whether the part of the work is to end early: the task is to be killed, or the system is about to
+    /// sleep.
+    pub(crate) fn is_urgent(&self) -> bool {
+        // SAFETY: Looks at the current task only.
+        unsafe { bindings::ordofs_fatal_signal_pending() || bindings::ordofs_freezing() }
+    }
+}
+
 /// The whole filesystem. A method with a default is a slot of the kernel's table that is NULL where it is left
 /// out.
 #[vtable]
@@ -135,6 +190,11 @@ pub(crate) trait SuperOperations: Types {
     /// FS_IOC_SETFSLABEL: changes the label. Text after the first zero was dropped. The mount is
     /// writable.
     fn set_label(&self, _label: &[u8; FSLABEL_MAX]) -> Result {
+        Err(ENOTTY)
+    }
+
+    /// FITRIM: discards what is free in a range. The caller may administer the system.
+    fn trim(&self, _range: &mut FsTrimRange, _call: &TrimCall) -> Result {
         Err(ENOTTY)
     }
 

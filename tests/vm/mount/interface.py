@@ -61,8 +61,14 @@ fcntl.ioctl(fd, FS_IOC_FSSETXATTR, attributes)
 assert fcntl.ioctl(fd, FS_IOC_FSGETXATTR, b"\0" * 28) == attributes
 fails(errno.EOPNOTSUPP, fcntl.ioctl, fd, FS_IOC_FSSETXATTR, struct.pack("IIIII8x", 0, 4096, 0, 0, 0))
 fails(errno.EOPNOTSUPP, fcntl.ioctl, fd, FS_IOC_FSSETXATTR, struct.pack("IIIII8x", 0, 0, 0, 7, 0))
+# Free space is discarded, but for the beginning.
+start, trimmed, least = struct.unpack("QQQ", fcntl.ioctl(directory, FITRIM, struct.pack("QQQ", 1 << 20, 2**64 - 1, 0)))
+assert start == 1 << 20 and trimmed > 0 and trimmed % 4096 == 0 and least > 0, (start, trimmed, least)
+for start, length, least in (2**64 - 1, 2**64 - 1, 0), (0, 4095, 0), (0, 1 << 30, (32 << 20) + 1):
+    fails(errno.EINVAL, fcntl.ioctl, fd, FITRIM, struct.pack("QQQ", start, length, least))
+assert libc.ioctl(fd, ctypes.c_ulong(FITRIM), ctypes.c_void_p(8)) == -1
+assert ctypes.get_errno() == errno.EFAULT
 # Calls that are not supported.
-fails(errno.ENOTTY, fcntl.ioctl, fd, FITRIM, struct.pack("QQQ", 0, 1 << 40, 0))
 clone = os.open(os.path.join(other, "clone"), os.O_RDWR | os.O_CREAT)
 fails(errno.EOPNOTSUPP, fcntl.ioctl, clone, FICLONE, fd)
 fails(errno.EOPNOTSUPP, fallocate, fd, COLLAPSE, 0, 4096)
@@ -78,5 +84,6 @@ child = os.fork()
 if child == 0:
     os.setuid(1000)
     fails(errno.EPERM, fcntl.ioctl, fd, FS_IOC_SHUTDOWN, struct.pack("I", 2))
+    fails(errno.EPERM, fcntl.ioctl, fd, FITRIM, struct.pack("QQQ", 0, 1 << 30, 0))
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0

@@ -9,15 +9,20 @@
 //! within that time, at the latest moment that the subset allows (for what had been promised by
 //! then) and at the earliest (for what can have begun by then).
 //!
+//! A discard is like a write: until a flush covers it, it may have happened or not, or in part. What
+//! the blocks have after it is garbage. "Write" below means either.
+//!
 //! For few writes all subsets are tried. For more, the prefixes are tried, the sets with one write
 //! missing or one write alone, and random sets. Each write is torn in several ways, among complete
 //! ones.
 //!
 //! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants`.
 
-use crate::disk::{Blocks, Data, Image, Io, Tick, What, SECTOR, SIZE};
+use crate::disk::{gone, Blocks, Data, Image, Io, Tick, What, SECTOR, SIZE};
 use crate::oracle::Cut;
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// All sectors of a block.
@@ -66,7 +71,7 @@ impl Crashes {
     pub fn new(base: Image, ios: Vec<Io>) -> Self {
         let hashes = ios.iter().map(|io| match &io.what {
             What::Write { block, data, .. } => hash_of(*block, data),
-            What::Flush => 0,
+            What::Flush | What::Discard { .. } => 0,
         });
         let mut c = Self {
             hashes: hashes.collect(),
@@ -98,8 +103,10 @@ impl Crashes {
         let covered = flushes.map(|io| io.issued).max().unwrap_or(0);
         let (mut durable, mut open) = (Vec::new(), Vec::new());
         for (i, io) in self.ios.iter().enumerate() {
-            let What::Write { fua, .. } = io.what else {
-                continue;
+            let fua = match io.what {
+                What::Write { fua, .. } => fua,
+                What::Discard { .. } => false,
+                What::Flush => continue,
             };
             if io.done < covered || (fua && io.done <= end) {
                 durable.push(i);
@@ -110,15 +117,41 @@ impl Crashes {
         let mut blocks = Blocks::default();
         let mut hash = 0;
         for i in &durable {
-            if let What::Write { block, data, .. } = &self.ios[*i].what {
-                if let Some(old) = blocks.insert(*block, data.clone()) {
-                    hash ^= hash_of(*block, &old);
+            let mut put = |block, data: Data, new| {
+                if let Some(old) = blocks.insert(block, data) {
+                    hash ^= hash_of(block, &old);
                 }
-                hash ^= self.hashes[*i];
+                hash ^= new;
+            };
+            match &self.ios[*i].what {
+                What::Write { block, data, .. } => put(*block, data.clone(), self.hashes[*i]),
+                What::Discard { start, len } => {
+                    let range = *start..start + len;
+                    // What was never written has nothing to lose.
+                    let there = self.written(&durable, *i, range);
+                    for block in there {
+                        let data = gone(block);
+                        let new = hash_of(block, &data);
+                        put(block, data, new);
+                    }
+                }
+                What::Flush => {}
             }
         }
         self.images.push((self.base.with(blocks), hash));
         self.epochs.push(Epoch { end, durable, open });
+    }
+
+    /// The blocks of a range that the base has, or that those of the operations `list` have written that
+    /// came before operation `before`.
+    fn written(&self, list: &[usize], before: usize, range: Range<u64>) -> BTreeSet<u64> {
+        let in_base = range.clone().filter(|b| self.base.get(*b).is_some());
+        let earlier = list.iter().take_while(|i| **i < before);
+        let later = earlier.filter_map(|i| match self.ios[*i].what {
+            What::Write { block, .. } if range.contains(&block) => Some(block),
+            _ => None,
+        });
+        in_base.chain(later).collect()
     }
 
     /// The states to try, at most `max`, with those first that are most likely to show an error.
@@ -190,34 +223,57 @@ impl Crashes {
         let (image, mut hash) = self.images[s.epoch].clone();
         let mut over = Blocks::default();
         for (i, mask) in &s.kept {
-            let What::Write { block, data, .. } = &self.ios[*i].what else {
-                continue;
-            };
-            let old = over.get(block).or_else(|| image.get(*block)).cloned();
-            if let Some(old) = &old {
-                // The hash leaves out what the base has, but includes a block that was written back
-                // to its base content.
-                let was = over.contains_key(block) || self.changed(s.epoch, *block);
-                hash ^= if was { hash_of(*block, old) } else { 0 };
+            match &self.ios[*i].what {
+                What::Write { block, data, .. } => {
+                    let old = over.get(block).or_else(|| image.get(*block)).cloned();
+                    let data = match *mask {
+                        WHOLE => data.clone(),
+                        mask => torn(old.as_ref(), data, mask),
+                    };
+                    hash ^= self.put(s.epoch, &mut over, old, *block, data);
+                }
+                What::Discard { start, len } => {
+                    // The n-th bit is for the n-th eighth of the blocks.
+                    let range = *start..start + len;
+                    for block in range.filter(|b| mask >> ((b - start) * 8 / len) & 1 != 0) {
+                        let old = over.get(&block).or_else(|| image.get(block)).cloned();
+                        if old.is_some() {
+                            hash ^= self.put(s.epoch, &mut over, old, block, gone(block));
+                        }
+                    }
+                }
+                What::Flush => {}
             }
-            let (data, h) = if *mask == WHOLE {
-                (data.clone(), self.hashes[*i])
-            } else {
-                let torn = torn(old.as_ref(), data, *mask);
-                let h = hash_of(*block, &torn);
-                (torn, h)
-            };
-            hash ^= h;
-            over.insert(*block, data);
         }
         (image.with(over), hash)
     }
 
-    /// Was the block written by a durable write of the epoch?
+    /// Puts a block over the image of an epoch, where it was `old`. Returns the change of the hash,
+    /// which leaves out what the base has, but includes a block that was written back to its base
+    /// content.
+    fn put(
+        &self,
+        epoch: usize,
+        over: &mut Blocks,
+        old: Option<Data>,
+        block: u64,
+        data: Data,
+    ) -> u64 {
+        let was = over.contains_key(&block) || self.changed(epoch, block);
+        let before = old.filter(|_| was).map_or(0, |old| hash_of(block, &old));
+        let new = hash_of(block, &data);
+        over.insert(block, data);
+        before ^ new
+    }
+
+    /// Was the block written or discarded by a durable operation of the epoch?
     fn changed(&self, epoch: usize, block: u64) -> bool {
-        let wrote =
-            |i: &usize| matches!(self.ios[*i].what, What::Write { block: b, .. } if b == block);
-        self.epochs[epoch].durable.iter().any(wrote)
+        let changes = |i: &usize| match self.ios[*i].what {
+            What::Write { block: b, .. } => b == block,
+            What::Discard { start, len } => (start..start + len).contains(&block),
+            What::Flush => false,
+        };
+        self.epochs[epoch].durable.iter().any(changes)
     }
 
     /// Describes a state.
@@ -226,6 +282,7 @@ impl Crashes {
         let name = |i: &usize| match &self.ios[*i].what {
             What::Write { block, fua, .. } => format!("{i}:{block}{}", if *fua { "!" } else { "" }),
             What::Flush => format!("{i}:flush"),
+            What::Discard { start, len } => format!("{i}:discard {start}+{len}"),
         };
         let kept: Vec<String> = s
             .kept
@@ -254,7 +311,12 @@ impl Crashes {
 impl Io {
     /// Does something become durable when this operation is done?
     fn ends(&self) -> bool {
-        self.done != Tick::MAX && !matches!(self.what, What::Write { fua: false, .. })
+        let ends = match self.what {
+            What::Write { fua, .. } => fua,
+            What::Flush => true,
+            What::Discard { .. } => false,
+        };
+        ends && self.done != Tick::MAX
     }
 }
 

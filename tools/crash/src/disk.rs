@@ -15,7 +15,7 @@ use kernel::prelude::Result;
 use ordofs_engine::os::{Backend, Block, Device};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Bytes of a block.
 pub const SIZE: usize = 4096;
@@ -128,6 +128,20 @@ pub enum What {
     },
     /// A flush.
     Flush,
+    /// A discard. After it, what the blocks have is not said ([`gone`]).
+    Discard {
+        /// First block.
+        start: u64,
+        /// Number of blocks.
+        len: u64,
+    },
+}
+
+/// What a discarded block has: never what it had. Every second one is zero.
+pub fn gone(block: u64) -> Data {
+    static GARBAGE: OnceLock<[Data; 2]> = OnceLock::new();
+    let both = GARBAGE.get_or_init(|| [Arc::new([0; SIZE]), Arc::new([0xdb; SIZE])]);
+    both[(block % 2) as usize].clone()
 }
 
 /// Called for an operation that was issued and is not done; the argument says whether it is a flush.
@@ -214,8 +228,8 @@ impl Recorder {
         r.base.with(r.now.clone())
     }
 
-    /// Calls `hook` from now on for each operation, after it was issued and before it is done. The
-    /// hook may use the device; its own operations do not call it again.
+    /// Calls `hook` from now on for each write and flush, after it was issued and before it is done.
+    /// The hook may use the device; its own operations do not call it again.
     pub fn set_hook(&self, hook: Option<Hook>) {
         *lock(&self.0.hook) = hook;
     }
@@ -288,7 +302,29 @@ impl Backend for Recorder {
         all.into_iter().for_each(|i| self.done(i));
         Ok(())
     }
-    fn discard(&self, _start: u64, _len: u64) -> Result {
+    /// Discards of neighbours, one right after the other, are one: so there are not too many crash
+    /// states.
+    fn discard(&self, start: u64, len: u64) -> Result {
+        let mut r = lock(&self.0.record);
+        for block in start..start + len {
+            if r.now.contains_key(&block) || r.base.get(block).is_some() {
+                r.now.insert(block, gone(block));
+            }
+        }
+        let joins = r.ios.last_mut().and_then(|io| match &mut io.what {
+            What::Discard { start: at, len: n } if *at + *n == start => Some(n),
+            _ => None,
+        });
+        if let Some(n) = joins {
+            *n += len;
+        } else {
+            r.issue(What::Discard { start, len });
+        }
+        r.ticks += 1;
+        let t = r.ticks;
+        if let Some(io) = r.ios.last_mut() {
+            io.done = t;
+        }
         Ok(())
     }
 }

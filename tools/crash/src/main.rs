@@ -298,8 +298,8 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// Runs the mutants of the log, of truncation, attributes, inode records and superblocks, each until
-/// it is caught.
+/// Runs the mutants of the log, of truncation, attributes, inode records, superblocks and trims, each
+/// until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
@@ -314,6 +314,7 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "CutForgotten",
             "OneCopy",
             "CleanStays",
+            "TrimFreed",
         ]
         .iter()
         .any(|n| m.1.starts_with(n)),

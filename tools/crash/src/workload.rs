@@ -97,6 +97,8 @@ pub enum Op {
     Commit(usize),
     /// Memory is short: caches are dropped
     Reclaim,
+    /// fstrim(8): all free space is discarded
+    Trim,
 }
 
 impl fmt::Display for Op {
@@ -196,6 +198,7 @@ pub fn alphabet() -> Vec<Op> {
         Op::WriteInode("A/f"),
         Op::FsyncInside(1),
         Op::FsyncInside(2),
+        Op::Trim,
     ];
     on_file("A/f", &mut v);
     on_file("B/g", &mut v);
@@ -222,7 +225,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         r.u64(1..12000)
     };
     let (bpos, blen) = (r.u64(..8) * 4096, r.u64(1..5) * 4096);
-    match r.u8(..61) {
+    match r.u8(..63) {
         0 | 1 => Op::Create(f),
         2 => Op::Mkdir(DIRS[r.usize(2..4)]),
         3 => Op::Rmdir(DIRS[r.usize(2..4)]),
@@ -268,6 +271,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         55 => Op::SetAcl(DIRS[r.usize(..4)], r.u32(..0o1000)),
         56 | 57 => Op::WriteInode(f),
         58 => Op::FsyncInside(r.u32(1..5)),
+        61 | 62 => Op::Trim,
         _ => Op::Reclaim,
     }
 }

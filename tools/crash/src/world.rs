@@ -13,6 +13,7 @@
 use crate::base::Base;
 use crate::disk::Recorder;
 use crate::engine::mutant::{self, Mutant};
+use crate::engine::ops::trim::TrimRange;
 use crate::engine::ops::xattr::{XattrSet, ACL_ACCESS, USER};
 use crate::engine::*;
 use crate::oracle::{acl, Id, Oracle, When, ACL, NEVER};
@@ -244,6 +245,7 @@ impl World {
             }
             Op::FsyncInside(n) => mutant::fsync_at(n),
             Op::Reclaim => self.reclaim()?,
+            Op::Trim => self.trim()?,
             Op::SetXattr(p, name, len) => self.set_xattr(p, name, Some(len))?,
             Op::RemoveXattr(p, name) => self.set_xattr(p, name, None)?,
             _ => self.data(op)?,
@@ -414,6 +416,17 @@ impl World {
     fn store(&mut self, id: Id, pos: u64, len: u64) -> Result {
         let mut f = self.stamped(id, pos, len, self.oracle.now());
         self.with_file(id, |file, io| file.store(io, pos, len, &mut f))
+    }
+
+    fn trim(&mut self) -> Result {
+        let mut all = TrimRange {
+            start: 0,
+            len: u64::MAX,
+            min_len: 0,
+        };
+        let mut trim = self.fs.trim_begin(&mut all)?;
+        while self.fs.trim_step(&mut trim, &mut || false)? {}
+        Ok(())
     }
 
     fn reclaim(&mut self) -> Result {

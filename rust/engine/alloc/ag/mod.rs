@@ -32,7 +32,8 @@
 //!
 //! Behind the last block of a file that is appended to, blocks are *kept*: another file gets them
 //! only if it would get less than it needs, or nothing, without them. That is a hint in memory. Kept
-//! blocks count as free everywhere, so nothing depends on the hint ([`Kept`]).
+//! blocks count as free everywhere, so nothing depends on the hint ([`Kept`]). Blocks that are being
+//! discarded count as free as well, and a search passes over them meanwhile (`trim.rs`).
 //!
 //! Block numbers are relative to the start of the AG, bits to the start of a group, and ranges are
 //! half-open.
@@ -50,8 +51,10 @@
 mod change;
 mod commit;
 mod search;
+mod trim;
 
 pub use search::{MIN_KEPT, PIECE};
+pub use trim::Span;
 
 use super::bits::Bits;
 use crate::engine::btree::NodeStore;
@@ -219,9 +222,11 @@ pub struct Ag {
     kept: KVec<Kept>,
     /// The id of the last ones.
     next_id: u64,
-    /// Scratch: the bitmap of a group, with the blocks kept in it. Allocated with the first kept
-    /// blocks.
+    /// Scratch: the bitmap of a group, with the blocks kept or withheld in it. Allocated with the
+    /// first of these.
     scratch: Option<Bits>,
+    /// Free blocks, and others among them, that a search passes over because they are being discarded.
+    withheld: Option<Range<u64>>,
     /// The number of blocks that are not used; 0 if the AG is bad.
     left: u64,
     /// The free blocks of the record, with the commit's deltas that were put there.
@@ -268,6 +273,7 @@ impl Ag {
             kept: KVec::new(),
             next_id: first_id,
             scratch: None,
+            withheld: None,
             left: 0,
             on_disk: 0,
             busy: 0,
@@ -392,7 +398,7 @@ impl Ag {
     /// Whether the AG may leave memory: it has nothing that its record has not.
     pub fn is_idle(&self) -> bool {
         let mut idle = self.state != State::Bad && self.busy == 0 && !self.changed;
-        idle &= self.lost == 0 && self.change == 0;
+        idle &= self.lost == 0 && self.change == 0 && self.withheld.is_none();
         self.groups.for_each(|_, group| idle &= group.idle());
         idle
     }

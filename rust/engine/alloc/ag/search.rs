@@ -90,8 +90,8 @@ impl Ag {
         oldest.is_some_and(|i| self.kept.remove(i).is_ok())
     }
 
-    /// The bitmap of group `g`, which is in memory, with the kept blocks set as well, and whether
-    /// there are any.
+    /// The bitmap of group `g`, which is in memory, with the kept and the withheld blocks set as well,
+    /// and whether there are any.
     fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
         let group = self.groups.get(&g);
         let used = &group
@@ -107,6 +107,15 @@ impl Ag {
                 any = true;
             }
             scratch.set((k.start % GROUP_BLOCKS) as u32, k.len);
+        }
+        // Within one group.
+        let withheld = self.withheld.as_ref();
+        if let Some(w) = withheld.filter(|w| w.start / GROUP_BLOCKS == g) {
+            if !any {
+                scratch.copy(used);
+                any = true;
+            }
+            scratch.set((w.start % GROUP_BLOCKS) as u32, (w.end - w.start) as u32);
         }
         Ok((if any { scratch } else { used }, any))
     }

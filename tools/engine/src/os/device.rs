@@ -46,6 +46,10 @@ pub trait Backend: Send + Sync {
     }
     /// Discards a range: its content is no longer needed.
     fn discard(&self, start: u64, len: u64) -> Result;
+    /// The unit in which the device discards, in bytes; 0 if it cannot.
+    fn discard_unit(&self) -> u64 {
+        SIZE as u64
+    }
 }
 
 /// A block device.
@@ -155,6 +159,11 @@ impl Device {
     pub fn write_fua(&self, reqs: &[(u64, &Block)]) -> Result {
         let checked = reqs.iter().try_for_each(|(b, _)| self.check_write(*b, 1));
         self.note(checked.and_then(|()| self.0.write_fua_all(reqs)))
+    }
+
+    /// The unit in which the device discards, in bytes; 0 if it cannot.
+    pub fn discard_unit(&self) -> u64 {
+        self.0.discard_unit()
     }
 
     /// Discards a range.

@@ -7,6 +7,7 @@ use super::action::{steps, whole, Action};
 use super::bed::{content, with, write, write_out, Bed};
 use kernel::prelude::*;
 use ordofs_engine::engine::ops::scrub;
+use ordofs_engine::engine::ops::trim::TrimRange;
 use ordofs_engine::engine::*;
 
 /// The I/O of a write fails.
@@ -112,6 +113,18 @@ pub const DATA: &[Action] = &[
     .after(|b| {
         b.fs.map_write(&b.file, 20, 3).expect("map_write");
     }),
+    // Discards nothing that anything needs, however far it comes.
+    whole("trim", |b| {
+        let mut range = TrimRange {
+            start: 0,
+            len: u64::MAX,
+            min_len: 0,
+        };
+        let mut trim = b.fs.trim_begin(&mut range)?;
+        while b.fs.trim_step(&mut trim, &mut || false)? {}
+        Ok(())
+    })
+    .after(|b| b.fs.punch(&b.file, 200, 50).expect("punch")),
     whole("scrub", |b| {
         let mut s = b.fs.scrub_start(scrub::From::Start, 0)?;
         let all = (0..100).try_for_each(|_| b.fs.scrub_step(&mut s).map(drop));
