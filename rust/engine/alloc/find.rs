@@ -15,7 +15,7 @@
 
 use super::ag::{Ag, Kept, Owner, Wish};
 use super::{Run, Space};
-use crate::engine::btree::{NodeStore, ValueBuf};
+use crate::engine::btree::{NodeStore, Unread, ValueBuf};
 use crate::engine::format::ag::run_class;
 use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
@@ -70,7 +70,7 @@ impl Space {
             keep,
             last: false,
         };
-        let found = self.beside_trim(|| self.find(node_store, first, wish, kept));
+        let found = self.beside_trim(node_store, || self.find(node_store, first, wish, kept));
         let Some(run) = found.inspect_err(|_| *kept = here)? else {
             return Err(ENOSPC);
         };
@@ -197,21 +197,27 @@ impl Space {
 
     /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
     /// Parts of the tree that cannot be read are passed over, and are not read again.
-    pub(super) fn next_with(
+    fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
+        // Without memory, a later search notes it.
+        self.next_readable(node_store, from, class, &mut |u| {
+            let _ = self.note_unread(&u);
+        })
+    }
+
+    /// [`Space::next_with`], which passes the parts that cannot be read to `unread`.
+    pub(super) fn next_readable(
         &self,
         node_store: &NodeStore,
         from: u64,
         class: u8,
+        unread: &mut dyn FnMut(Unread),
     ) -> Result<Option<u64>> {
         self.tree.read().first_where(
             node_store,
             from,
             |sums| sums.longest >= class,
             &|first, last| self.all_lost(first, last),
-            // Without memory, a later search notes it.
-            &mut |u| {
-                let _ = self.note_unread(&u);
-            },
+            unread,
             &mut ValueBuf::new(),
         )
     }

@@ -5,16 +5,18 @@
 //! # Model
 //!
 //! A trim goes through its range in *pieces*. A piece lies in one group and has at most 1/64 of the
-//! filesystem, but no less than 512 KiB and no more than the group, 32 MiB. Its free runs are
-//! withheld from allocation ([`super::ag`]), discarded with no lock of an AG held, and given back.
+//! filesystem, but no less than 512 KiB and no more than the group, 32 MiB, and at most 64 runs. Its
+//! free runs are withheld from allocation ([`super::ag`]), discarded with no lock of an AG held, and given back.
 //!
 //! Withheld blocks count as free, so an operation may have reserved them. A search that finds no
 //! other free block waits until they are given back, and is repeated. The trim withholds nothing
-//! as long as such a task is *starving*, so this search waits for one piece at most. A number
+//! as long as such a task is *starving*, and gives a piece back after the discard under way, so this
+//! search waits for one discard, or for two if the next piece was begun at the same moment. A number
 //! that is odd while something is withheld goes up before and after; a search compares it with what
 //! it was when it began.
 //!
-//! A trim reads the records that a search would read. AGs without a run that is long enough are
+//! A trim reads the records that a search would read. Damage that it finds is treated as a search
+//! treats it; from an error of the device it concludes nothing, and goes on with the next AG. AGs without a run that is long enough are
 //! passed over by the sums of the AG tree, and so are parts of that tree that cannot be read.
 //!
 //! # Locks
@@ -82,7 +84,10 @@ impl Space {
             .queue
             .wait_until(|| self.trimmer.starving.load(Ordering::SeqCst) == 0);
         let class = run_class(trim.least.into());
-        let next = self.next_with(node_store, trim.at / self.ag_blocks, class)?;
+        // What cannot be read is passed over, and nothing is concluded from it: a search that needs
+        // the space reads it again.
+        let from = trim.at / self.ag_blocks;
+        let next = self.next_readable(node_store, from, class, &mut |_| ())?;
         let Some(i) = next.filter(|i| self.ag_start(*i) < trim.end) else {
             trim.at = trim.end;
             return Ok(false);
@@ -109,6 +114,9 @@ impl Space {
             node_store.device().discard(ag_start + at, len)?;
             trim.trimmed += len;
             trim.at = ag_start + at + len;
+            if self.trimmer.starving.load(Ordering::SeqCst) != 0 {
+                return Ok(true);
+            }
         }
         trim.at = ag_start + next;
         Ok(trim.at < trim.end)
@@ -123,6 +131,7 @@ impl Space {
     /// Calls `search` until it finds something, or finds nothing although no block is withheld.
     pub(super) fn beside_trim<R>(
         &self,
+        node_store: &NodeStore,
         mut search: impl FnMut() -> Result<Option<R>>,
     ) -> Result<Option<R>> {
         let t = &self.trimmer;
@@ -134,6 +143,8 @@ impl Space {
         if before % 2 == 0 && number() == before {
             return Ok(None);
         }
+        // A commit that waits for the operations inside the barrier lets others in meanwhile.
+        let _reading = node_store.reads().begin();
         t.starving.fetch_add(1, Ordering::SeqCst);
         let found = loop {
             t.queue.wait_until(|| number() % 2 == 0);

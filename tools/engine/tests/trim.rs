@@ -37,6 +37,10 @@ use std::vec::Vec;
 
 const GIB: u64 = 1 << 18;
 const GROUP: u64 = 8192;
+/// Reads that fail: none, all, those of nodes with records of groups.
+const NOTHING: u64 = 0;
+const ALL_BLOCKS: u64 = 1;
+const GROUPS: u64 = 2;
 const ALL: TrimRange = TrimRange {
     start: 0,
     len: u64::MAX,
@@ -54,6 +58,8 @@ type Hook = Arc<dyn Fn(u64, u64) -> Result + Send + Sync>;
 struct Inner {
     disk: MemDisk,
     unit: AtomicU64,
+    /// Which reads fail.
+    unreadable: AtomicU64,
     hook: Mutex<Option<Hook>>,
     /// First block, length.
     discards: Mutex<Vec<(u64, u64)>>,
@@ -68,6 +74,7 @@ impl Forgetful {
         Self(Arc::new(Inner {
             disk: disk.clone(),
             unit: AtomicU64::new(4096),
+            unreadable: AtomicU64::new(NOTHING),
             hook: Mutex::default(),
             discards: Mutex::default(),
         }))
@@ -95,7 +102,13 @@ impl Backend for Forgetful {
         false
     }
     fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
-        device(|| self.0.disk.read(block, buf))
+        device(|| self.0.disk.read(block, buf))?;
+        let is_group = buf.starts_with(b"ORDN") && buf[40] == TreeKind::Groups as u8;
+        match self.0.unreadable.load(Ordering::Relaxed) {
+            ALL_BLOCKS => Err(EIO),
+            GROUPS if is_group => Err(EIO),
+            _ => Ok(()),
+        }
     }
     fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
         device(|| self.0.disk.write(block, data))
@@ -821,6 +834,53 @@ fn a_damaged_ag_is_passed_over() {
         assert!(at + n <= bad.start || at >= bad.end, "{at}+{n}");
     }
     assert!(trim(&fs, ALL).unwrap() <= free - 4000);
+}
+
+/// A device that cannot be read for a moment: a trim concludes nothing from that, and no space is lost.
+#[test]
+fn an_outage_costs_no_space() {
+    let _alone = alone();
+    for which in [ALL_BLOCKS, GROUPS] {
+        let (disk, fs) = fresh(GIB);
+        mixed(&disk.device(), &fs, (0..6000).map(|i| 1 + i % 3));
+        fs.unmount().unwrap();
+        drop(fs);
+        let fs = mount_on(disk.device());
+        fs.shrink_scan(u64::MAX);
+        let before = fs.statfs().bavail;
+        disk.take();
+        disk.0.unreadable.store(which, Ordering::Relaxed);
+        let _ = trim(&fs, ALL);
+        disk.0.unreadable.store(NOTHING, Ordering::Relaxed);
+        let during: u64 = disk.take().iter().map(|r| r.1).sum();
+        assert!(during < before, "the outage was not noticed");
+        assert_eq!(fs.statfs().bavail, before);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"all", &regular()).unwrap();
+        fs.preallocate(&f, 0, before - 300, None).unwrap();
+        fs.iput(f);
+        fs.iput(root);
+        fs.unmount().unwrap();
+    }
+}
+
+/// A freeze waits for a piece, so that has few runs, however small they are.
+#[test]
+fn a_piece_has_few_runs() {
+    let _alone = alone();
+    let (disk, fs) = fresh(1 << 16);
+    mixed(&disk.device(), &fs, (0..3000).map(|_| 1));
+    fs.sync().unwrap();
+    disk.take();
+    let mut range = ALL;
+    let mut t = fs.trim_begin(&mut range).unwrap();
+    let (mut most, mut all) = (0, 0);
+    while fs.trim_step(&mut t, &mut || false).unwrap() {
+        let n = disk.take().len();
+        (most, all) = (most.max(n), all + n);
+    }
+    println!("{all} runs, at most {most} in a piece");
+    assert!(most <= 64 && all > 1000, "{most}, {all}");
 }
 
 #[test]

@@ -19,6 +19,9 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::engine::mutant::{self, Mutant};
 use kernel::prelude::*;
 
+/// The most runs of a piece: a freeze waits for their discards.
+const MOST_RUNS: usize = 64;
+
 /// What a trim looks for in an AG.
 pub struct Span {
     /// The first block that may be discarded.
@@ -38,8 +41,8 @@ pub struct Span {
 impl Ag {
     /// Looks for free runs in the next group of the span that may have some, and withholds those
     /// at the beginning. Adds them to `runs` as (block, length), and returns the first block that was
-    /// not looked at. ENOMEM: nothing is withheld. A group that cannot be read makes the AG bad, as
-    /// for a search, and a bad AG has no free runs.
+    /// not looked at. ENOMEM: nothing is withheld. A damaged group makes the AG bad, as for a search,
+    /// and a bad AG has no free runs. Nor has one of which a group cannot be read: it is passed over.
     pub fn withhold(
         &mut self,
         node_store: &NodeStore,
@@ -51,25 +54,31 @@ impl Ag {
         };
         let mut used = Bits::zeroed()?;
         match self.unavailable(node_store, g, &mut used) {
-            Err(_) if self.state != State::Good => return Ok(span.to),
+            Err(e) if e != ENOMEM => return Ok(span.to),
             r => r?,
         }
         let first = g * GROUP_BLOCKS;
         let bit = |block: u64| block.saturating_sub(first).min(GROUP_BLOCKS) as u32;
         let (from, to) = (bit(span.from), bit(span.to).min(self.group_len(g)));
         let mut limit = None;
-        let mut end = to;
+        // The end of what is withheld, and of what was looked at.
+        let (mut end, mut seen) = (to, to);
         let mut at = used.next_clear(bit(span.start), to);
         while at < to {
             let next = used.next_set(at, to);
             let begin = at.max(from);
             if next - at >= span.least && begin < next {
                 let limit = *limit.get_or_insert_with(|| span.limit(begin));
-                if begin >= limit {
+                if begin >= limit || runs.len() == MOST_RUNS {
+                    seen = end;
                     break;
                 }
                 end = next.min(limit);
                 runs.push((first + u64::from(begin), (end - begin).into()), GFP_KERNEL)?;
+                if end < next {
+                    seen = end;
+                    break;
+                }
             }
             at = used.next_clear(next, to);
         }
@@ -79,9 +88,8 @@ impl Ag {
         if self.scratch.is_none() {
             self.scratch = Some(Bits::zeroed()?);
         }
-        let end = first + u64::from(end);
-        self.withheld = Some(start..end);
-        Ok(end)
+        self.withheld = Some(start..first + u64::from(end));
+        Ok(first + u64::from(seen))
     }
 
     /// Blocks that were withheld may be allocated again.
@@ -105,7 +113,8 @@ impl Ag {
     }
 
     /// Sets `bits` to the blocks of group `g` that are not free; those past its end are among them.
-    /// The group does not enter memory for that. If it is damaged, the AG becomes bad: EUCLEAN.
+    /// The group does not enter memory for that. If it is damaged, the AG becomes bad: EUCLEAN. EIO,
+    /// ENOMEM.
     fn unavailable(&mut self, node_store: &NodeStore, g: u64, bits: &mut Bits) -> Result {
         if let Some(group) = self.groups.get(&g) {
             bits.copy(&group.used);
@@ -117,7 +126,7 @@ impl Ag {
             return Ok(());
         }
         let r = self.read_group(node_store, g, bits);
-        if r.is_err_and(|e| e != ENOMEM) {
+        if r == Err(EUCLEAN) {
             self.condemn();
         }
         r
@@ -126,7 +135,7 @@ impl Ag {
 
 impl Span {
     /// Up to which bit of its group to withhold, from the bit `begin` on. Groups begin at multiples
-    /// of all units.
+    /// of all units that are powers of two and not above 32 MiB, if the filesystem does.
     fn limit(&self, begin: u32) -> u32 {
         let end = begin.saturating_add(self.most);
         let whole = end - end % self.unit.max(1);
