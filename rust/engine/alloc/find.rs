@@ -23,8 +23,6 @@ use kernel::prelude::*;
 
 /// How many AGs are tried that may have a long run, before a shorter one is taken.
 const TRIES: u64 = 4;
-/// No search for a long run was in vain ([`Space::take_long`]).
-pub(super) const NOT_IN_VAIN: u32 = u32::MAX;
 
 impl Space {
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC

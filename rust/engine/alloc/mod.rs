@@ -142,7 +142,7 @@ pub struct Space {
     /// The AG in which the next search without a goal starts.
     rotor: AtomicU64,
     /// The class of the runs that a search did not find since the last commit, or
-    /// [`find::NOT_IN_VAIN`]. A hint.
+    /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
     /// Where the next commit starts to look for blocks for its nodes.
     node_goal: AtomicU64,
@@ -162,6 +162,8 @@ pub struct Space {
     trimmer: Trimmer,
 }
 
+/// No search for a long run was in vain ([`find`]).
+const NOT_IN_VAIN: u32 = u32::MAX;
 /// State: the free blocks have not been compared with the AG tree.
 const UNREAD: u32 = 0;
 /// State: they have been.
@@ -188,7 +190,7 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool,
             rotor: AtomicU64::new(0),
-            in_vain: AtomicU32::new(find::NOT_IN_VAIN),
+            in_vain: AtomicU32::new(NOT_IN_VAIN),
             node_goal: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),

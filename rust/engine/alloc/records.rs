@@ -10,8 +10,7 @@
 //! Tests: `tools/engine/tests/crash.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/models/tests/rules/r7.rs`.
 
-use super::find::NOT_IN_VAIN;
-use super::{Space, AG_TREE};
+use super::{Space, AG_TREE, NOT_IN_VAIN};
 use crate::engine::btree::{Dead, NodeSink, NodeStore, Tree};
 use crate::engine::format::ag::AgRecord;
 use crate::engine::format::NodePtr;

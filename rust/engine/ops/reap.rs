@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Deletion in the background: what a large file had is freed after its last user is gone, and nobody
-//! waits for that who does not need the space.
+//! Deletion in the background: what a large file had is freed after its last user is gone, and no
+//! task waits for that but those that need the space.
 //!
 //! # Model
 //!

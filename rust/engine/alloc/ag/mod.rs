@@ -53,7 +53,7 @@ mod commit;
 mod search;
 mod trim;
 
-pub use search::{MIN_KEPT, PIECE};
+pub use search::MIN_KEPT;
 pub use trim::Span;
 
 use super::bits::Bits;
@@ -67,6 +67,9 @@ use crate::os::Map;
 use core::ops::Range;
 use kernel::prelude::*;
 
+/// A write that finds only shorter runs in an AG looks in others, and then takes what is kept for
+/// other files. 256 KiB.
+pub const PIECE: u32 = 64;
 /// How many idle groups of an AG stay in memory.
 const IDLE_GROUPS: usize = 8;
 /// Not a group: an empty place among the idle ones.

@@ -7,7 +7,7 @@
 //! Tests: `tools/engine/tests/appends.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/engine/tests/bulk.rs`, `tools/engine/tests/cost.rs`.
 
-use super::{Ag, Kept, Owner, State, Wish};
+use super::{Ag, Kept, Owner, State, Wish, PIECE};
 use crate::engine::alloc::bits::Bits;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::ag::run_class;
@@ -17,9 +17,6 @@ use kernel::prelude::*;
 
 /// In how many groups with free runs to search for a long run before taking a shorter one.
 const TRIES: usize = 8;
-/// A write that finds only shorter runs in an AG looks in others, and then takes what is kept for
-/// other files. 256 KiB.
-pub const PIECE: u32 = 64;
 /// For how many files of an AG blocks are kept. The file that asked first gives way to the next
 /// one.
 const KEPT: usize = 64;
