@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Random damage to filesystems with everything in them, and what a repair makes of it.
+//!
+//! # Model
+//!
+//! Each seed damages a few blocks of an image. After the repair the checker must find nothing, a
+//! second repair must find nothing to do, and every inode that lies in undamaged blocks must be as it
+//! was: attributes, data, extended attributes, target, and its names in directories that are
+//! undamaged themselves. The undo file must bring the damaged image back byte for byte. A repair that
+//! is cut off after any number of writes leaves the old image, damaged as it was, or the new one.
+//!
+//! The inodes that the log of the image changes are left out, because a repair may lose the log.
+//!
+//! ORDOFS_REPAIR_SEEDS=FROM..TO replaces the few seeds of each run.
+
+use kernel::prelude::Result;
+use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::extent::Extent;
+use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
+use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::ops::dir::decode;
+use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
+use ordofs_engine::engine::{Attrs, Fs, MountOptions, S_IFDIR, S_IFMT, S_IFREG};
+use ordofs_engine::os::mem::{Image, MemDisk};
+use ordofs_engine::os::record::Recorder;
+use ordofs_engine::os::{crc32c, Block, Device, Shared};
+use ordofs_fsck::repair::{self, undo};
+use ordofs_fsck::{check, Options};
+use ordofs_fuzz::base;
+use ordofs_fuzz::judge::changes;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
+
+/// Seeds of each run, for each image.
+const SEEDS: u64 = 60;
+/// Random recipes of each run.
+const RECIPES: u64 = 1500;
+/// Seeds of which the repair is cut off at each write.
+const CUT: u64 = 3;
+
+/// What is known about an inode, and the blocks that this lies in.
+#[derive(Clone, PartialEq, Debug, Default)]
+struct Portrait {
+    attrs: Attrs,
+    parent: u64,
+    /// Mappings: file block, length, whether it is written, and the checksum of the data.
+    data: Vec<(u64, u64, u32)>,
+    xattrs: Vec<(u64, Vec<u8>)>,
+    entries: BTreeMap<Vec<u8>, u64>,
+    target: Vec<u8>,
+}
+
+/// A filesystem: its inodes, and for each the blocks that it depends on.
+struct Album {
+    inodes: BTreeMap<u64, Portrait>,
+    blocks: BTreeMap<u64, BTreeSet<u64>>,
+    /// The interior nodes of the inode tree.
+    shared: BTreeSet<u64>,
+}
+
+struct Reader {
+    st: NodeStore,
+    sb: Superblock,
+}
+
+impl Reader {
+    fn new(device: Device) -> Self {
+        let sb = Superblock::read(&device).unwrap_or_else(|e| panic!("{}", e.reason));
+        let st = NodeStore::new(Shared::new(device).unwrap(), sb.node_id, 256).unwrap();
+        Self { st, sb }
+    }
+
+    /// The items of a tree, and its nodes.
+    fn items(&self, id: TreeId, root: &RootForm<'_>) -> (Vec<(u64, Vec<u8>)>, BTreeSet<u64>) {
+        let tree = match root {
+            RootForm::Empty => Tree::empty(id),
+            RootForm::Inline(items) => Tree::from_inline(id, items).expect("an inline tree"),
+            RootForm::Ptr(p) => Tree::from_ptr(id, *p),
+        };
+        let (mut items, mut nodes) = (Vec::new(), BTreeSet::new());
+        let walked = tree.walk(&self.st, &mut |w| {
+            match w {
+                WalkItem::Item(key, value) => items.push((key, value.to_vec())),
+                WalkItem::Node(n) if n.addr != 0 => drop(nodes.insert(n.addr)),
+                _ => {}
+            }
+            Ok(())
+        });
+        walked.expect("a whole tree");
+        (items, nodes)
+    }
+
+    fn portrait(&self, ino: u64, value: &[u8], with_data: bool) -> (Portrait, BTreeSet<u64>) {
+        let rec = InodeRecord::decode(ino, value).expect("a record");
+        let kind = rec.attrs.mode & S_IFMT;
+        let mut p = Portrait {
+            attrs: rec.attrs,
+            parent: rec.parent,
+            ..Portrait::default()
+        };
+        let id = |kind| TreeId::new(kind, ino);
+        let (extents, mut blocks) = self.items(id(TreeKind::Extent), &rec.extents);
+        for (key, v) in extents {
+            let e = Extent::decode(key, &v, self.sb.blocks).expect("an extent");
+            let mut sum = 0;
+            if !e.unwritten && with_data {
+                for b in e.phys..e.phys + e.len {
+                    let mut data = Block::zeroed().unwrap();
+                    self.st.device().read(b, &mut data).expect("a block");
+                    sum = crc32c(sum, &data[..]);
+                    blocks.insert(b);
+                }
+            }
+            p.data.push((e.start, e.len, sum));
+        }
+        let (entries, nodes) = self.items(id(TreeKind::Dir), &rec.dir);
+        blocks.extend(nodes);
+        for (_, v) in entries {
+            if kind == S_IFDIR {
+                let e = decode(ino, &v).expect("an entry");
+                p.entries.insert(e.name.to_vec(), e.ino);
+            } else {
+                p.target.extend(v);
+            }
+        }
+        let (xattrs, nodes) = self.items(id(TreeKind::Xattr), &rec.xattr);
+        blocks.extend(nodes);
+        p.xattrs = xattrs;
+        if kind != S_IFREG {
+            p.attrs.size = 0;
+        }
+        (p, blocks)
+    }
+
+    fn album(&self) -> Album {
+        let mut album = Album {
+            inodes: BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            shared: BTreeSet::new(),
+        };
+        let mut leaf = 0;
+        let tree = tree_of(INODE_TREE, self.sb.inode_root);
+        let walked = tree.walk(&self.st, &mut |w| {
+            match w {
+                WalkItem::Node(n) if n.level > 0 => drop(album.shared.insert(n.addr)),
+                WalkItem::Node(n) => leaf = n.addr,
+                WalkItem::Item(ino, value) => {
+                    let (p, mut blocks) = self.portrait(ino, value, true);
+                    blocks.insert(leaf);
+                    album.inodes.insert(ino, p);
+                    album.blocks.insert(ino, blocks);
+                }
+                WalkItem::Bad(_) => {}
+            }
+            Ok(())
+        });
+        walked.expect("a whole tree");
+        album
+    }
+}
+
+/// An image and what is in it, with and without its log.
+struct Original {
+    name: &'static str,
+    blocks: u64,
+    image: Image,
+    album: Album,
+    /// The inodes that the log changes.
+    logged: BTreeSet<u64>,
+}
+
+fn originals() -> Vec<Original> {
+    let all = base::all().into_iter().map(|b| {
+        let disk = MemDisk::from_image(b.blocks, b.image.clone());
+        let album = Reader::new(disk.device()).album();
+        let fs = Fs::mount(disk.device(), MountOptions::default());
+        let fs = fs.unwrap_or_else(|e| panic!("{}", e.reason));
+        fs.unmount().expect("an unmount");
+        drop(fs);
+        let after = Reader::new(disk.device()).album();
+        let all: BTreeSet<u64> = album.inodes.keys().chain(after.inodes.keys()).copied().collect();
+        let logged = all.into_iter().filter(|i| album.inodes.get(i) != after.inodes.get(i));
+        Original {
+            name: b.name,
+            blocks: b.blocks,
+            image: b.image,
+            logged: logged.collect(),
+            album,
+        }
+    });
+    all.collect()
+}
+
+/// Damages some blocks. Returns which.
+fn damage(disk: &MemDisk, image: &Image, rng: &mut fastrand::Rng) -> BTreeSet<u64> {
+    let written: Vec<u64> = image.keys().copied().collect();
+    let mut bad = BTreeSet::new();
+    for _ in 0..rng.usize(1..6) {
+        let block = written[rng.usize(..written.len())];
+        // Superblocks have tests of their own.
+        if [16, 128, 2064, 2176, 16400, 16512].contains(&block) {
+            continue;
+        }
+        bad.insert(block);
+        match rng.u8(..4) {
+            0 => disk.corrupt(block, rng.usize(..4096), 1 << rng.u8(..8)),
+            1 => (0..4096).for_each(|i| disk.corrupt(block, i, rng.u8(..))),
+            2 => {
+                let old = disk.image()[&block].clone();
+                (0..4096).for_each(|i| disk.corrupt(block, i, old[i]));
+            }
+            _ => {
+                let from = rng.usize(..8) * 512;
+                (from..from + 512).for_each(|i| disk.corrupt(block, i, rng.u8(..)));
+            }
+        }
+    }
+    bad
+}
+
+fn same(a: &Image, b: &Image) -> bool {
+    let zero = [0; 4096];
+    let of = |i: &Image, k: &u64| i.get(k).map_or(zero, |b| **b);
+    a.keys().chain(b.keys()).all(|k| of(a, k) == of(b, k))
+}
+
+fn silent() {
+    kernel::print::set_level(kernel::print::SILENT);
+}
+
+fn undo_path(seed: u64, name: &str) -> PathBuf {
+    let name = name.replace(' ', "-");
+    let path = format!("/dev/shm/ordofs-undo.{}.{name}.{seed}", std::process::id());
+    PathBuf::from(path)
+}
+
+/// Repairs as fsck.ordofs does: the plan, and then a mount.
+fn mended(disk: &MemDisk, undo: Option<&PathBuf>) -> std::result::Result<Vec<String>, String> {
+    let plan = repair::plan(disk.device())?;
+    let file = undo.map(|path| {
+        let made = undo::Undo::create(path, disk.device().blocks(), plan.superblock());
+        made.expect("an undo file")
+    });
+    let saving = undo::Shared::new(undo::Saving::new(disk.device(), file));
+    repair::apply(&plan, &saving.device())?;
+    finish(saving.device()).map_err(|e| format!("the mount after it: {e:?}"))?;
+    Ok(plan.said)
+}
+
+fn finish(device: Device) -> Result {
+    let fs = Fs::mount(device, repair::rescue()).map_err(|e| {
+        eprintln!("{}", e.reason);
+        e.error
+    })?;
+    fs.unmount()
+}
+
+/// What is wrong with the outcome.
+fn judged(o: &Original, disk: &MemDisk, bad: &BTreeSet<u64>) -> std::result::Result<(), String> {
+    let report = check(disk.device(), Options::default()).map_err(|e| e.reason.to_owned())?;
+    if let Some(p) = report.problems.first() {
+        return Err(format!("after the repair: {p}"));
+    }
+    let now = Reader::new(disk.device()).album();
+    let intact = |ino: &u64| {
+        let blocks = &o.album.blocks[ino];
+        !o.logged.contains(ino) && blocks.is_disjoint(bad) && o.album.shared.is_disjoint(bad)
+    };
+    for (ino, was) in &o.album.inodes {
+        if !intact(ino) {
+            continue;
+        }
+        let Some(is) = now.inodes.get(ino) else {
+            return Err(format!("inode {ino} is gone"));
+        };
+        let (mut was, mut is) = (was.clone(), is.clone());
+        // Names: those whose inodes are intact stay. Others may have come, and links with them.
+        for (name, child) in std::mem::take(&mut was.entries) {
+            let there = is.entries.get(&name) == Some(&child);
+            if !there && o.album.inodes.contains_key(&child) && intact(&child) {
+                let name = String::from_utf8_lossy(&name).into_owned();
+                return Err(format!("inode {ino} has lost its entry {name:?}"));
+            }
+        }
+        is.entries.clear();
+        if was.parent != is.parent && intact(&was.parent) {
+            return Err(format!("inode {ino} has another parent"));
+        }
+        (was.parent, is.parent) = (0, 0);
+        (was.attrs.nlink, is.attrs.nlink) = (0, 0);
+        if was != is {
+            return Err(format!("inode {ino} is not as it was: {was:?} {is:?}"));
+        }
+    }
+    Ok(())
+}
+
+fn try_seed(o: &Original, seed: u64) -> std::result::Result<(), String> {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let disk = MemDisk::from_image(o.blocks, o.image.clone());
+    let bad = damage(&disk, &o.image, &mut rng);
+    let before = disk.image();
+    let undo = undo_path(seed, o.name);
+    let result = mended(&disk, Some(&undo))
+        .and_then(|said| judged(o, &disk, &bad).map_err(|e| format!("{e}\nsaid: {said:#?}")))
+        .and_then(|()| {
+            let again = repair::plan(disk.device())?;
+            match again.said.first() {
+                None => Ok(()),
+                Some(what) => Err(format!("a second repair says: {what}")),
+            }
+        })
+        .and_then(|()| undo::restore(&undo, &disk.device()).map(drop))
+        .and_then(|()| match same(&before, &disk.image()) {
+            true => Ok(()),
+            false => Err("the undo file restores something else".into()),
+        });
+    let _ = std::fs::remove_file(&undo);
+    result.map_err(|e| format!("{}, seed {seed}, blocks {bad:?}: {e}", o.name))
+}
+
+fn seeds() -> std::ops::Range<u64> {
+    let asked = std::env::var("ORDOFS_REPAIR_SEEDS").ok();
+    let asked = asked.as_deref().and_then(|s| s.split_once(".."));
+    asked.map_or(0..SEEDS, |(from, to)| {
+        from.parse().expect("a number")..to.parse().expect("a number")
+    })
+}
+
+#[test]
+fn random_damage_is_repaired() {
+    silent();
+    let (mut failed, mut tried) = (Vec::new(), 0);
+    for o in originals() {
+        for seed in seeds() {
+            tried += 1;
+            failed.extend(try_seed(&o, seed).err());
+        }
+    }
+    for f in failed.iter().take(5) {
+        eprintln!("{}", f.chars().take(3000).collect::<String>());
+    }
+    assert!(failed.is_empty(), "{} of {tried} failed", failed.len());
+}
+
+/// What the checker says, and about which generation.
+fn verdict(disk: &MemDisk) -> std::result::Result<(u64, Vec<String>), String> {
+    let report = check(disk.device(), Options::default()).map_err(|e| e.reason.to_owned())?;
+    let said = report.problems.iter().map(ToString::to_string);
+    Ok((report.generation, said.collect()))
+}
+
+/// A repair that is cut off leaves the old filesystem, as damaged as it was, or the new one.
+#[test]
+fn a_repair_that_is_cut_off_leaves_the_old_state_or_the_new_one() {
+    silent();
+    let (mut old, mut new) = (0, 0);
+    for o in originals() {
+        for seed in 0..CUT {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            damage(&disk, &o.image, &mut rng);
+            let before = verdict(&disk).expect("a superblock");
+            let plan = repair::plan(disk.device()).expect("a plan");
+            let recorder = Recorder::new(disk);
+            repair::apply(&plan, &recorder.device()).expect("no error");
+            for n in 0..=recorder.len() {
+                for (some, kept) in [(0, false), (1, true), (2, rng.bool())] {
+                    let keep = |_: usize| if some == 2 { rng.bool() } else { kept };
+                    let cut = recorder.crash_image(n, keep);
+                    let now = verdict(&cut).expect("a superblock");
+                    if now.0 == before.0 {
+                        assert_eq!(now, before, "{}, seed {seed}, {n} writes", o.name);
+                        old += 1;
+                    } else {
+                        assert_eq!(now.1, [""; 0], "{}, seed {seed}, {n} writes", o.name);
+                        new += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(old > 50 && new > 20, "{old} {new}");
+}
+
+/// Records, nodes and superblocks that say what cannot be true, under right checksums: they are put
+/// in order, or refused as what a later version may have written.
+#[test]
+fn forged_images_are_repaired() {
+    silent();
+    let bases = base::all();
+    let (from, to) = (seeds().start, seeds().end.max(RECIPES));
+    let (mut why, mut good, mut failed) = (HashMap::<String, u64>::new(), 0, Vec::new());
+    for seed in from..to {
+        let mut r = fastrand::Rng::with_seed(seed);
+        let mut recipe = vec![0; r.usize(8..96)];
+        r.fill(&mut recipe);
+        let Some(c) = changes(&bases, &recipe) else {
+            continue;
+        };
+        let words = c.words.clone();
+        if std::env::var("ORDOFS_VERBOSE").is_ok() { eprintln!("seed {seed} {words:?}"); }
+        let disk = MemDisk::from_image(c.blocks(), c.image());
+        let before = disk.image();
+        let said = match mended(&disk, None) {
+            Ok(said) => said,
+            Err(e) => {
+                assert!(same(&before, &disk.image()), "seed {seed}: written, and {e}");
+                let kind = e.split(|c: char| c.is_ascii_digit()).collect();
+                *why.entry(kind).or_default() += 1;
+                if e.contains("would leave") || e.contains("the mount after it") {
+                    failed.push(format!("seed {seed}: {e}\n{words:#?}"));
+                }
+                continue;
+            }
+        };
+        good += 1;
+        let fine = verdict(&disk).and_then(|(_, p)| match p.first() {
+            None => Ok(()),
+            Some(p) => Err(p.clone()),
+        });
+        let fine = fine.and_then(|()| {
+            let again = repair::plan(disk.device())?;
+            again.said.first().map_or(Ok(()), |s| Err(format!("again: {s}")))
+        });
+        if let Err(e) = fine {
+            failed.push(format!("seed {seed}: {e}\n{words:#?}\n{said:#?}"));
+        }
+    }
+    for f in failed.iter().take(6) {
+        eprintln!("{}", f.chars().take(2000).collect::<String>());
+    }
+    eprintln!("{good} repaired; refused: {why:#?}");
+    assert!(failed.is_empty(), "{} failed", failed.len());
+    assert!(good > (to - from) / 2, "{good} of {}", to - from);
+}
