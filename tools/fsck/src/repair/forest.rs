@@ -18,9 +18,11 @@
 //!
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
-use super::search;
+use super::search::{self, POSTPONED};
 use crate::{Claim, Claims};
-use ordofs_engine::engine::btree::{BadNode, NodeInfo, NodeStore, Tree, TreeId, WalkItem};
+use ordofs_engine::engine::btree::{
+    BadNode, NodeInfo, NodeStore, Tree, TreeId, TreeKind, WalkItem,
+};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{NodePtr, Superblock};
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,7 +88,9 @@ pub(super) struct Work<'a> {
     pub lost: bool,
     /// Blocks with two owners, and whether one of the owners is no data.
     pub contested: BTreeMap<u64, bool>,
-    /// The trees with lost nodes that the search is for.
+    /// What has been claimed for the present inode.
+    pub claimed: Vec<(u64, u64, Claim)>,
+    /// Nodes of trees that have lost some.
     pub search: search::Search,
 }
 
@@ -148,7 +152,17 @@ impl<'a> Work<'a> {
                     changed,
                 });
             }
-            tree = self.mend(place, tree.id(), &nodes, &bad)?;
+            let id = tree.id();
+            let interior = |b: &BadNode| b.ptr.is_none_or(|p| p.level > 0);
+            // What the orphan tree must have is known without it.
+            let of_use = id.kind != TreeKind::Orphan && bad.iter().any(interior);
+            if of_use && !self.searched(id) {
+                if id.kind != TreeKind::Inode {
+                    return Err(POSTPONED.into());
+                }
+                self.look()?;
+            }
+            tree = self.mend(place, id, &nodes, &bad)?;
         }
         Err(format!("{place}: its leaves cannot be read again"))
     }
@@ -244,6 +258,21 @@ impl<'a> Work<'a> {
             }
         }
         self.claims.add(start, len, owner);
+        self.claimed.push((start, len, owner));
+    }
+
+    /// Takes back what was claimed and noted since [`Self::claimed`] was empty and there were so many
+    /// sentences and names.
+    pub fn take_back(&mut self, said: usize, edges: usize) {
+        self.said.truncate(said);
+        self.edges.truncate(edges);
+        for (start, len, owner) in std::mem::take(&mut self.claimed) {
+            for (at, n, has) in self.claims.within(start, len) {
+                if has == owner {
+                    self.claims.remove(at, n);
+                }
+            }
+        }
     }
 
     /// The change of an inode, which begins with the record that it has.
@@ -270,7 +299,7 @@ impl<'a> Work<'a> {
         let p = self.change(ino)?;
         if p.dir.is_none() {
             let rec = InodeRecord::parse(&p.record).map_err(|e| format!("inode {ino}: {e}"))?;
-            let id = TreeId::new(ordofs_engine::engine::btree::TreeKind::Dir, ino);
+            let id = TreeId::new(TreeKind::Dir, ino);
             let tree = open(id, &rec.dir).ok_or_else(|| format!("inode {ino}: no directory"))?;
             p.dir = Some(tree);
         }

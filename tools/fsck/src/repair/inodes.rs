@@ -9,11 +9,12 @@
 
 use super::forest::{open, Edge, Known, Pending, Work};
 use super::record::{self, Mended};
+use super::search::POSTPONED;
 use crate::Claim;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem, MAX_VALUE};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
-use ordofs_engine::engine::format::{MAX_INO, Superblock};
+use ordofs_engine::engine::format::{Superblock, MAX_INO};
 use ordofs_engine::engine::ops::{dir, xattr};
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::engine::{
@@ -86,18 +87,51 @@ impl Work<'_> {
         let tree = tree_of(INODE_TREE, self.sb.inode_root);
         let all = self.scan("inode tree", tree, &mut |(): &mut (), _, _| {})?;
         let st = self.st;
+        // Those that have to wait for a search.
+        let mut later = Vec::new();
         let mut failed = None;
         let walked = all.tree.walk(st, &mut |w| {
-            if let WalkItem::Item(ino, value) = w {
-                if failed.is_none() {
-                    failed = self.inode(ino, value).err();
+            if let (WalkItem::Item(ino, value), None) = (w, &failed) {
+                let (said, edges) = (self.said.len(), self.edges.len());
+                self.claimed.clear();
+                match self.inode(ino, value) {
+                    Ok(()) => {}
+                    Err(why) if why == POSTPONED => {
+                        self.take_back(said, edges);
+                        later.push(ino);
+                    }
+                    Err(why) => failed = Some(why),
                 }
             }
             Ok(())
         });
         walked.map_err(|e| format!("inode tree: {e:?}"))?;
         self.itree = all.tree;
-        failed.map_or(Ok(()), Err)
+        failed.map_or(Ok(()), Err)?;
+        self.after_search(later)
+    }
+
+    /// Reads the inodes again that have trees with lost interior nodes. One inode may have several
+    /// such trees, so there are as many searches as that, for all inodes together.
+    fn after_search(&mut self, mut later: Vec<u64>) -> Result<(), String> {
+        while !later.is_empty() {
+            self.look()?;
+            for ino in std::mem::take(&mut later) {
+                let value = self.itree.get_with(self.st, ino, <[u8]>::to_vec);
+                let value = value.map_err(|e| format!("inode {ino}: {e:?}"))?;
+                let (said, edges) = (self.said.len(), self.edges.len());
+                self.claimed.clear();
+                match self.inode(ino, &value.unwrap_or_default()) {
+                    Err(why) if why == POSTPONED => {
+                        self.take_back(said, edges);
+                        later.push(ino);
+                    }
+                    r => r?,
+                }
+            }
+        }
+        self.inodes.sort_unstable_by_key(|k| k.ino);
+        Ok(())
     }
 
     /// An inode that goes.
@@ -189,7 +223,10 @@ impl Work<'_> {
             None => {
                 self.say(
                     &place,
-                    format_args!("its {} tree, in its record, is damaged: all of it is lost", kind.name()),
+                    format_args!(
+                        "its {} tree, in its record, is damaged: all of it is lost",
+                        kind.name()
+                    ),
                 );
                 self.lost = true;
                 (Tree::empty(id), true)
@@ -210,12 +247,7 @@ impl Work<'_> {
         Ok((all.found, changed.then_some(all.tree)))
     }
 
-    fn extents(
-        &mut self,
-        ino: u64,
-        rec: &InodeRecord<'_>,
-        p: &mut Pending,
-    ) -> Result<(), String> {
+    fn extents(&mut self, ino: u64, rec: &InodeRecord<'_>, p: &mut Pending) -> Result<(), String> {
         let sb = self.sb.clone();
         let truncated = rec.state & STATE_TRUNCATE != 0;
         let cut = if truncated { rec.cut } else { u64::MAX };
@@ -248,7 +280,10 @@ impl Work<'_> {
             let size = block_to_bytes(found.written_end);
             self.say(
                 format_args!("inode {ino}"),
-                format_args!("its size was {}, but data goes on to {size}", rec.attrs.size),
+                format_args!(
+                    "its size was {}, but data goes on to {size}",
+                    rec.attrs.size
+                ),
             );
             p.size = Some(size);
         }
@@ -263,7 +298,8 @@ impl Work<'_> {
         p: &mut Pending,
     ) -> Result<u64, String> {
         let key = self.sb.hash_key;
-        let mut item = |x: &mut Entries, cookie: u64, value: &[u8]| entry(x, key, ino, cookie, value);
+        let mut item =
+            |x: &mut Entries, cookie: u64, value: &[u8]| entry(x, key, ino, cookie, value);
         let (found, tree) = self.part(ino, TreeKind::Dir, &rec.dir, &mut item, |x| {
             std::mem::take(&mut x.bad)
         })?;
@@ -295,29 +331,23 @@ impl Work<'_> {
             t.next += 1;
             t.len += value.len() as u64;
         };
-        let (found, tree) =
-            self.part(ino, TreeKind::Dir, &rec.dir, &mut item, |_| Bad::new())?;
-        if found.odd || tree.is_some() || !(1..=SYMLINK_MAX as u64).contains(&found.len) {
-            for (kind, root) in [(TreeKind::Dir, &rec.dir), (TreeKind::Xattr, &rec.xattr)] {
-                if let Some(t) = open(TreeId::new(kind, ino), root) {
-                    self.retire_tree(&t);
-                }
-            }
+        let (found, tree) = self.part(ino, TreeKind::Dir, &rec.dir, &mut item, |_| Bad::new())?;
+        if found.odd || !(1..=SYMLINK_MAX as u64).contains(&found.len) {
+            let of = |kind, root| open(TreeId::new(kind, ino), root);
+            let dir = tree.or_else(|| of(TreeKind::Dir, &rec.dir));
+            let xattr = of(TreeKind::Xattr, &rec.xattr);
+            dir.iter().chain(&xattr).for_each(|t| self.retire_tree(t));
             self.lose(ino, "the target of the symbolic link is lost");
             return Ok(false);
         }
+        p.dir = tree;
         if found.len != rec.attrs.size {
             p.size = Some(found.len);
         }
         Ok(true)
     }
 
-    fn xattrs(
-        &mut self,
-        ino: u64,
-        rec: &InodeRecord<'_>,
-        p: &mut Pending,
-    ) -> Result<(), String> {
+    fn xattrs(&mut self, ino: u64, rec: &InodeRecord<'_>, p: &mut Pending) -> Result<(), String> {
         let (key, mode) = (self.sb.hash_key, rec.attrs.mode);
         let deleting = rec.attrs.nlink == 0;
         let mut item = |x: &mut Xattrs, at: u64, value: &[u8]| {
@@ -364,7 +394,9 @@ fn entry(x: &mut Entries, key: [u64; 2], dir: u64, cookie: u64, value: &[u8]) {
     };
     if dir::bucket(key, e.name) >> 8 != cookie >> 8 {
         let name = String::from_utf8_lossy(e.name);
-        return x.bad.push((cookie, format!("{name:?} does not belong at this hash")));
+        return x
+            .bad
+            .push((cookie, format!("{name:?} does not belong at this hash")));
     }
     if cookie >> 8 != x.bucket {
         x.names.clear();

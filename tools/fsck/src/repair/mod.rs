@@ -215,6 +215,7 @@ fn rebuild(
         orphans: BTreeSet::new(),
         lost: false,
         contested: BTreeMap::new(),
+        claimed: Vec::new(),
         search: search::Search::default(),
     };
     for (start, len) in sb.fixed_areas() {
