@@ -291,7 +291,9 @@ impl Run<'_> {
         let plan = match repair::plan(self.device()?) {
             Ok(plan) => plan,
             Err(why) => {
-                self.say(format_args!("cannot be repaired, nothing was written: {why}"));
+                self.say(format_args!(
+                    "cannot be repaired, nothing was written: {why}"
+                ));
                 return Ok(ERRORS_LEFT);
             }
         };
@@ -321,9 +323,15 @@ impl Run<'_> {
             return Err("the device cannot be written".into());
         }
         let done = undo::restore(file, &self.device()?)?;
-        self.say(format_args!("{} blocks have their old content again", done.blocks));
+        self.say(format_args!(
+            "{} blocks have their old content again",
+            done.blocks
+        ));
         if done.unread > 0 {
-            self.say(format_args!("{} blocks could not be read before the repair, and stay as they are", done.unread));
+            self.say(format_args!(
+                "{} blocks could not be read before the repair, and stay as they are",
+                done.unread
+            ));
         }
         if done.cut_off {
             self.say("the undo file ends where the repair was cut off");

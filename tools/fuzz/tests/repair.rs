@@ -18,6 +18,7 @@ use kernel::prelude::Result;
 use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
+use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::ops::dir::decode;
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
@@ -29,6 +30,7 @@ use ordofs_fsck::repair::{self, undo};
 use ordofs_fsck::{check, Options};
 use ordofs_fuzz::base;
 use ordofs_fuzz::judge::changes;
+use ordofs_fuzz::structure::Structure;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 
@@ -55,8 +57,6 @@ struct Portrait {
 struct Album {
     inodes: BTreeMap<u64, Portrait>,
     blocks: BTreeMap<u64, BTreeSet<u64>>,
-    /// The interior nodes of the inode tree.
-    shared: BTreeSet<u64>,
 }
 
 struct Reader {
@@ -71,7 +71,7 @@ impl Reader {
         Self { st, sb }
     }
 
-    /// The items of a tree, and its nodes.
+    /// The items of a tree, and its leaves.
     fn items(&self, id: TreeId, root: &RootForm<'_>) -> (Vec<(u64, Vec<u8>)>, BTreeSet<u64>) {
         let tree = match root {
             RootForm::Empty => Tree::empty(id),
@@ -82,7 +82,8 @@ impl Reader {
         let walked = tree.walk(&self.st, &mut |w| {
             match w {
                 WalkItem::Item(key, value) => items.push((key, value.to_vec())),
-                WalkItem::Node(n) if n.addr != 0 => drop(nodes.insert(n.addr)),
+                // Interior nodes are built anew.
+                WalkItem::Node(n) if n.addr != 0 && n.level == 0 => drop(nodes.insert(n.addr)),
                 _ => {}
             }
             Ok(())
@@ -137,13 +138,11 @@ impl Reader {
         let mut album = Album {
             inodes: BTreeMap::new(),
             blocks: BTreeMap::new(),
-            shared: BTreeSet::new(),
         };
         let mut leaf = 0;
         let tree = tree_of(INODE_TREE, self.sb.inode_root);
         let walked = tree.walk(&self.st, &mut |w| {
             match w {
-                WalkItem::Node(n) if n.level > 0 => drop(album.shared.insert(n.addr)),
                 WalkItem::Node(n) => leaf = n.addr,
                 WalkItem::Item(ino, value) => {
                     let (p, mut blocks) = self.portrait(ino, value, true);
@@ -165,6 +164,7 @@ struct Original {
     name: &'static str,
     blocks: u64,
     image: Image,
+    structure: Structure,
     album: Album,
     /// The inodes that the log changes.
     logged: BTreeSet<u64>,
@@ -179,12 +179,20 @@ fn originals() -> Vec<Original> {
         fs.unmount().expect("an unmount");
         drop(fs);
         let after = Reader::new(disk.device()).album();
-        let all: BTreeSet<u64> = album.inodes.keys().chain(after.inodes.keys()).copied().collect();
-        let logged = all.into_iter().filter(|i| album.inodes.get(i) != after.inodes.get(i));
+        let all: BTreeSet<u64> = album
+            .inodes
+            .keys()
+            .chain(after.inodes.keys())
+            .copied()
+            .collect();
+        let logged = all
+            .into_iter()
+            .filter(|i| album.inodes.get(i) != after.inodes.get(i));
         Original {
             name: b.name,
             blocks: b.blocks,
             image: b.image,
+            structure: b.structure,
             logged: logged.collect(),
             album,
         }
@@ -265,7 +273,7 @@ fn judged(o: &Original, disk: &MemDisk, bad: &BTreeSet<u64>) -> std::result::Res
     let now = Reader::new(disk.device()).album();
     let intact = |ino: &u64| {
         let blocks = &o.album.blocks[ino];
-        !o.logged.contains(ino) && blocks.is_disjoint(bad) && o.album.shared.is_disjoint(bad)
+        !o.logged.contains(ino) && blocks.is_disjoint(bad)
     };
     for (ino, was) in &o.album.inodes {
         if !intact(ino) {
@@ -400,13 +408,18 @@ fn forged_images_are_repaired() {
             continue;
         };
         let words = c.words.clone();
-        if std::env::var("ORDOFS_VERBOSE").is_ok() { eprintln!("seed {seed} {words:?}"); }
+        if std::env::var("ORDOFS_VERBOSE").is_ok() {
+            eprintln!("seed {seed} {words:?}");
+        }
         let disk = MemDisk::from_image(c.blocks(), c.image());
         let before = disk.image();
         let said = match mended(&disk, None) {
             Ok(said) => said,
             Err(e) => {
-                assert!(same(&before, &disk.image()), "seed {seed}: written, and {e}");
+                assert!(
+                    same(&before, &disk.image()),
+                    "seed {seed}: written, and {e}"
+                );
                 let kind = e.split(|c: char| c.is_ascii_digit()).collect();
                 *why.entry(kind).or_default() += 1;
                 if e.contains("would leave") || e.contains("the mount after it") {
@@ -422,7 +435,10 @@ fn forged_images_are_repaired() {
         });
         let fine = fine.and_then(|()| {
             let again = repair::plan(disk.device())?;
-            again.said.first().map_or(Ok(()), |s| Err(format!("again: {s}")))
+            again
+                .said
+                .first()
+                .map_or(Ok(()), |s| Err(format!("again: {s}")))
         });
         if let Err(e) = fine {
             failed.push(format!("seed {seed}: {e}\n{words:#?}\n{said:#?}"));
@@ -434,4 +450,144 @@ fn forged_images_are_repaired() {
     eprintln!("{good} repaired; refused: {why:#?}");
     assert!(failed.is_empty(), "{} failed", failed.len());
     assert!(good > (to - from) / 2, "{good} of {}", to - from);
+}
+
+/// Repairs a damaged image. What lies in the blocks `bad` may be lost. Returns what the repair said.
+fn rebuilt(o: &Original, disk: &MemDisk, bad: &BTreeSet<u64>, what: &str) -> Vec<String> {
+    let fail = |e: String| -> Vec<String> { panic!("{}, {what}: {e}", o.name) };
+    let said = mended(disk, None).unwrap_or_else(fail);
+    if let Err(e) = judged(o, disk, bad) {
+        fail(format!("{e}\n{said:#?}"));
+    }
+    let again = repair::plan(disk.device())
+        .map(|p| p.said)
+        .unwrap_or_else(fail);
+    assert_eq!(again, [""; 0], "{}, {what}", o.name);
+    said
+}
+
+fn garbage(disk: &MemDisk, block: u64, from: usize, to: usize) {
+    (from..to).for_each(|i| disk.corrupt(block, i, (i % 251) as u8 | 1));
+}
+
+/// Each node of each tree is destroyed once.
+#[test]
+fn each_node_is_rebuilt_or_its_items_are_lost() {
+    silent();
+    let mut seen = BTreeSet::new();
+    for o in originals() {
+        for n in &o.structure.nodes {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            garbage(&disk, n.block, 0, 4096);
+            let header = NodeHeader::decode(&o.image[&n.block]).expect("a node").0;
+            let (kind, level) = (header.id.kind, header.level);
+            let what = format!("{} node of level {level} at {}", kind.name(), n.block);
+            rebuilt(&o, &disk, &BTreeSet::from([n.block]), &what);
+            seen.insert((kind as u8, level));
+        }
+    }
+    // Inodes, orphans, extents, directories, attributes, AGs, groups, deferred blocks.
+    for (kind, level) in [
+        (1, 0),
+        (1, 1),
+        (2, 0),
+        (3, 0),
+        (3, 1),
+        (4, 0),
+        (4, 1),
+        (5, 0),
+        (5, 1),
+        (6, 0),
+        (6, 1),
+        (7, 0),
+        (12, 0),
+    ] {
+        assert!(seen.contains(&(kind, level)), "kind {kind}, level {level}");
+    }
+}
+
+/// Superblocks are put together from what is left, and nothing of the files is lost.
+#[test]
+fn superblocks_are_rebuilt() {
+    silent();
+    let all = |o: &Original| -> Vec<u64> {
+        let twins = ordofs_engine::engine::format::places::twin_base(o.blocks);
+        vec![16, 128, twins + 16, twins + 128]
+    };
+    let sector = |disk: &MemDisk, block, k: usize| garbage(disk, block, k * 512, k * 512 + 512);
+    for o in originals() {
+        let copies = all(&o);
+        let newest = {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            (Superblock::read(&disk.device())
+                .ok()
+                .expect("one")
+                .generation
+                & 1) as usize
+        };
+        let with = |what: &str, damage: &dyn Fn(&MemDisk)| {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            damage(&disk);
+            rebuilt(&o, &disk, &BTreeSet::new(), what)
+        };
+        for k in 3..8 {
+            with("an empty sector of all copies", &|d| {
+                copies.iter().for_each(|b| sector(d, *b, k))
+            });
+            let slot = [copies[newest], copies[newest + 2]];
+            let said = with("an empty sector of the newest", &|d| {
+                slot.iter().for_each(|b| sector(d, *b, k))
+            });
+            assert!(!said.iter().any(|s| s.contains("may be lost")), "{said:#?}");
+        }
+        let said = with("the roots of all copies", &|d| {
+            copies.iter().for_each(|b| sector(d, *b, 2))
+        });
+        assert!(
+            said.iter()
+                .any(|s| s.contains("root of the inode tree was lost")),
+            "{said:#?}"
+        );
+        with("all but one copy", &|d| {
+            copies.iter().skip(1).for_each(|b| garbage(d, *b, 0, 4096))
+        });
+        with("one sector left of each", &|d| {
+            for (i, b) in copies.iter().enumerate() {
+                (0..8).filter(|k| k % 4 != i).for_each(|k| sector(d, *b, k));
+            }
+        });
+        if o.name == "large" {
+            with("all copies", &|d| {
+                copies.iter().for_each(|b| garbage(d, *b, 0, 4096))
+            });
+            for k in 0..2 {
+                with("a sector of all copies", &|d| {
+                    copies.iter().for_each(|b| sector(d, *b, k))
+                });
+            }
+        }
+    }
+}
+
+/// What a later version may have written is refused, and nothing is written.
+#[test]
+fn features_are_refused() {
+    silent();
+    for o in originals() {
+        for bits in [(1u64 << 40, 0), (0, 1 << 40), (0, 0)] {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            let mut sb = Superblock::read(&disk.device()).ok().expect("one");
+            (sb.incompat, sb.ro_compat) = bits;
+            if bits == (0, 0) {
+                sb.quota_root = sb.inode_root;
+            }
+            sb.write(&disk.device()).expect("a write");
+            let n = o.structure.nodes.first().expect("a node");
+            garbage(&disk, n.block, 0, 4096);
+            let before = disk.image();
+            let why = mended(&disk, None).expect_err("a refusal");
+            assert!(why.contains("feature") || why.contains("quotas"), "{why}");
+            assert!(same(&before, &disk.image()));
+        }
+    }
 }

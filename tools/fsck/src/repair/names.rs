@@ -58,7 +58,10 @@ impl Work<'_> {
         if self.known(root).is_some() {
             return Ok(());
         }
-        self.say(format_args!("inode {root}"), "the root directory was lost: made anew");
+        self.say(
+            format_args!("inode {root}"),
+            "the root directory was lost: made anew",
+        );
         self.new_directory(root, 0o755)
     }
 
@@ -91,7 +94,8 @@ impl Work<'_> {
             ignorable: &[],
         };
         let mut v = KVec::new();
-        rec.encode(&mut v).map_err(|e| format!("inode {ino}: {e:?}"))?;
+        rec.encode(&mut v)
+            .map_err(|e| format!("inode {ino}: {e:?}"))?;
         let p = Pending {
             record: v.to_vec(),
             dir: Some(Tree::empty(TreeId::new(TreeKind::Dir, ino))),
@@ -171,7 +175,10 @@ impl Work<'_> {
                 if let Some(b) = value.get_mut(8) {
                     *b = kind;
                 }
-                let what = format!("{name:?} said type {}, inode {child} has type {kind}", e.kind);
+                let what = format!(
+                    "{name:?} said type {}, inode {child} has type {kind}",
+                    e.kind
+                );
                 (what, tree.insert(st, e.cookie, &value))
             } else {
                 let why = match kind {
@@ -263,7 +270,12 @@ impl Work<'_> {
         // Whether a directory was on an earlier path; the present path has the number of its start.
         let mut seen: BTreeMap<u64, u64> = BTreeMap::from([(root, 0)]);
         let mut circles = Vec::new();
-        let all: Vec<u64> = self.inodes.iter().filter(|k| k.is_dir()).map(|k| k.ino).collect();
+        let all: Vec<u64> = self
+            .inodes
+            .iter()
+            .filter(|k| k.is_dir())
+            .map(|k| k.ino)
+            .collect();
         let named: BTreeMap<u64, u64> = by_parent.iter().copied().collect();
         for start in all {
             let mut at = start;

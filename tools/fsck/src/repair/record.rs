@@ -81,9 +81,8 @@ fn guess(all: &[Section<'_>], parent: u64) -> Option<u32> {
 
 /// Judges the record of inode `ino`, and puts it in order.
 pub(super) fn mend(v: &[u8], sb: &Superblock) -> Mended {
-    let good = InodeRecord::parse(v).is_ok_and(|rec| {
-        rec.attrs.home_ag < sb.ag_count && rec.generation <= sb.generation
-    });
+    let good = InodeRecord::parse(v)
+        .is_ok_and(|rec| rec.attrs.home_ag < sb.ag_count && rec.generation <= sb.generation);
     if good {
         return Mended::Good;
     }
@@ -124,10 +123,7 @@ fn newer(v: &[u8], all: &[Section<'_>]) -> Option<&'static str> {
         "it has unknown state bits"
     } else if word(140) & !XFLAGS != 0 {
         "it has unknown FS_XFLAG flags"
-    } else if all
-        .iter()
-        .any(|(k, _, _)| matches!(k, 4 | 8..=0x7f))
-    {
+    } else if all.iter().any(|(k, _, _)| matches!(k, 4 | 8..=0x7f)) {
         "it has an unknown section that must not be ignored"
     } else {
         return None;

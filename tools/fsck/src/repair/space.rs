@@ -135,9 +135,9 @@ impl Work<'_> {
         let mut want = 8;
         let built = loop {
             while pool.len() < want {
-                let block = room.block(self).map_err(|_| {
-                    "there is no room for the records of free space".to_owned()
-                })?;
+                let block = room
+                    .block(self)
+                    .map_err(|_| "there is no room for the records of free space".to_owned())?;
                 self.claims.add(block, 1, Claim::Deferred);
                 pool.push(block);
             }
@@ -265,7 +265,9 @@ fn ag_record(
     groups.flush(work.st)?;
     rec.flags = 0;
     (rec.free, rec.longest) = (groups.free as u32, run_class(groups.longest.into()));
-    let image = groups.tree.inline_image(inline_groups_max(ignorable.len()))?;
+    let image = groups
+        .tree
+        .inline_image(inline_groups_max(ignorable.len()))?;
     rec.groups = match &image {
         Some(items) => RootForm::Inline(items),
         None => match groups.tree.snapshot()?.write_out(sink)? {

@@ -127,7 +127,8 @@ impl Work<'_> {
             ..rec
         };
         let mut v = KVec::new();
-        new.encode(&mut v).map_err(|e| format!("inode {ino}: {e:?}"))?;
+        new.encode(&mut v)
+            .map_err(|e| format!("inode {ino}: {e:?}"))?;
         InodeRecord::parse(&v).map_err(|e| format!("inode {ino}: its new record: {e}"))?;
         Ok(v.to_vec())
     }
