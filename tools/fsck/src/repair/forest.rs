@@ -27,6 +27,9 @@ use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{NodePtr, Superblock};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// How often a tree is put together at most.
+const TURNS: usize = 4;
+
 /// An inode, as far as names and links need it.
 pub(super) struct Known {
     pub ino: u64,
@@ -126,7 +129,10 @@ impl<'a> Work<'a> {
         mut tree: Tree,
         item: &mut dyn FnMut(&mut B, u64, &[u8]),
     ) -> Result<Scanned<B>, String> {
-        for changed in [false, true] {
+        // What is put together may still have leaves that do not fit each other; each turn leaves out
+        // those that do not.
+        for turn in 0..TURNS {
+            let changed = turn > 0;
             let (mut found, mut nodes, mut bad) = (B::default(), Vec::new(), Vec::new());
             let walked = tree.walk_tolerant(self.st, &mut |w| {
                 match w {
@@ -137,9 +143,7 @@ impl<'a> Work<'a> {
                 Ok(())
             });
             walked.map_err(|e| format!("{place}: cannot be walked: {e:?}"))?;
-            let newest = self.sb.generation;
-            let newer = nodes.iter().any(|n| n.generation > newest);
-            if bad.is_empty() && !newer {
+            if bad.is_empty() && !nodes.iter().any(|n| self.is_odd(n)) {
                 for n in nodes.iter().filter(|n| n.addr != 0) {
                     self.claim(n.addr, 1, Claim::Node(tree.id()));
                     if n.addr2 != 0 {
@@ -179,7 +183,11 @@ impl<'a> Work<'a> {
         let mut leaves: Vec<(u64, NodePtr)> = Vec::new();
         for n in nodes.iter().filter(|n| n.addr != 0) {
             if n.level == 0 && n.generation <= self.sb.generation {
-                leaves.push((n.first_key, n.ptr()));
+                let mut ptr = n.ptr();
+                if self.is_odd(n) {
+                    ptr.addr2 = 0;
+                }
+                leaves.push((n.first_key, ptr));
                 continue;
             }
             self.retire(n.addr, n.addr2);
@@ -214,11 +222,21 @@ impl<'a> Work<'a> {
         Tree::from_leaves(id, &leaves).map_err(|e| format!("{place}: {e:?}"))
     }
 
+    /// Whether a node that can be read cannot be part of a tree: it is newer than the superblock, or its
+    /// second copy is where no node can be.
+    fn is_odd(&self, n: &NodeInfo) -> bool {
+        let misplaced = n.addr2 != 0 && self.st.space().refuses(n.addr2, 1).is_some();
+        n.generation > self.sb.generation || misplaced
+    }
+
     /// A node that the new filesystem does not have.
     pub fn retire(&mut self, addr: u64, addr2: u64) {
         for a in [addr, addr2] {
-            if a != 0 {
-                self.claims.remove(a, 1);
+            if a != 0 && a < self.sb.blocks {
+                // Damage may have made it data of a file as well.
+                if matches!(self.claims.owner(a), Some(Claim::Node(_))) {
+                    self.claims.remove(a, 1);
+                }
                 self.old.add(a, 1, Claim::Deferred);
             }
         }
