@@ -41,7 +41,7 @@ const SEEDS: u64 = 60;
 /// Random recipes of each run.
 const RECIPES: u64 = 1500;
 /// Seeds of which the repair is cut off at each write.
-const CUT: u64 = 3;
+const CUT: u64 = 12;
 
 /// What is known about an inode, and the blocks that this lies in.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -173,6 +173,10 @@ struct Original {
     album: Album,
     /// The inodes that the log changes.
     logged: BTreeSet<u64>,
+    /// What they are after a mount.
+    after: BTreeMap<u64, Portrait>,
+    /// A block of data that only the log names.
+    named: u64,
 }
 
 fn originals() -> Vec<Original> {
@@ -199,10 +203,40 @@ fn originals() -> Vec<Original> {
             image: b.image,
             structure: b.structure,
             logged: logged.collect(),
+            named: named(&disk),
+            after: after.inodes.clone(),
             album,
         }
     });
     all.collect()
+}
+
+/// The first block of the newest file with data.
+fn named(disk: &MemDisk) -> u64 {
+    let r = Reader::new(disk.device());
+    let mut found = 256;
+    let tree = tree_of(INODE_TREE, r.sb.inode_root);
+    let walked = tree.walk(&r.st, &mut |w| {
+        if let WalkItem::Item(ino, value) = w {
+            let rec = InodeRecord::decode(ino, value).expect("a record");
+            let (items, _) = r.items(TreeId::new(TreeKind::Extent, ino), &rec.extents);
+            if let Some((key, v)) = items.first() {
+                found = Extent::decode(*key, v, r.sb.blocks)
+                    .expect("an extent")
+                    .phys;
+            }
+        }
+        Ok(())
+    });
+    walked.expect("a whole tree");
+    found
+}
+
+/// Lets the search for blocks of nodes begin at a block.
+fn search_from(disk: &MemDisk, block: u64) {
+    let mut sb = Superblock::read(&disk.device()).ok().expect("one");
+    sb.node_goal = block;
+    sb.write(&disk.device()).expect("a write");
 }
 
 /// Damages some blocks. Returns which.
@@ -373,6 +407,9 @@ fn a_repair_that_is_cut_off_leaves_the_old_state_or_the_new_one() {
         for seed in 0..CUT {
             let mut rng = fastrand::Rng::with_seed(seed);
             let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            // Near old nodes, which are the first blocks that must not be taken.
+            let near = o.structure.nodes[rng.usize(..o.structure.nodes.len())].block;
+            search_from(&disk, near.saturating_sub(rng.u64(..60)).max(256));
             damage(&disk, &o.image, &mut rng);
             let before = verdict(&disk).expect("a superblock");
             let plan = repair::plan(disk.device()).expect("a plan");
@@ -776,6 +813,8 @@ fn a_truncation_under_way_keeps_its_place() {
     let mut c = Changes::new(&bases[0]);
     forge(&mut c, o, ino, |b, off, _| {
         b[off + 52] = 1;
+        // So the record has to be written anew.
+        b[off + 4] += 1;
         b[off + 120..off + 128].copy_from_slice(&1234u64.to_le_bytes());
     });
     let disk = MemDisk::from_image(c.blocks(), c.image());
@@ -784,4 +823,51 @@ fn a_truncation_under_way_keeps_its_place() {
     assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
     let now = Reader::new(disk.device()).album();
     assert_eq!(now.inodes[&ino].truncation, (1, 1234));
+}
+
+/// If the trees of space are lost, the log is replayed all the same, and its data is not overwritten.
+#[test]
+fn the_log_is_replayed() {
+    silent();
+    let mut tried = 0;
+    for o in originals()
+        .iter()
+        .filter(|o| !o.structure.batches.is_empty())
+    {
+        let space = |kind| matches!(kind, 6 | 7 | 12);
+        let nodes = o.structure.nodes.iter().map(|n| n.block);
+        let kind = |b: &u64| NodeHeader::decode(&o.image[b]).expect("a node").0.id.kind as u8;
+        let nodes: Vec<u64> = nodes.filter(|b| space(kind(b))).collect();
+        for some in nodes.iter().map(|b| vec![*b]).chain([nodes.clone()]) {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            search_from(&disk, o.named);
+            some.iter().for_each(|b| garbage(&disk, *b, 0, 4096));
+            let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+            let replayed = said.iter().any(|s| s.contains("batches were replayed"));
+            assert!(replayed || o.name != "cut off", "{said:#?}");
+            let report = check(disk.device(), Options { data: true }).expect("a superblock");
+            assert_eq!(report.problems, []);
+            let now = Reader::new(disk.device()).album().inodes;
+            assert!(now.keys().eq(o.after.keys()));
+            for (ino, mut was) in o.after.clone() {
+                let mut is = now[&ino].clone();
+                // The times of what a mount does.
+                (was.attrs, is.attrs) = (no_times(&was.attrs), no_times(&is.attrs));
+                assert_eq!(is, was, "inode {ino}");
+            }
+            tried += 1;
+        }
+    }
+    assert!(tried >= 3, "{tried}");
+}
+
+fn no_times(a: &Attrs) -> Attrs {
+    Attrs {
+        atime: Default::default(),
+        mtime: Default::default(),
+        ctime: Default::default(),
+        btime: Default::default(),
+        change: 0,
+        ..*a
+    }
 }
