@@ -234,7 +234,7 @@ fn named(disk: &MemDisk) -> u64 {
 
 /// Lets the search for blocks of nodes begin at a block.
 fn search_from(disk: &MemDisk, block: u64) {
-    let mut sb = Superblock::read(&disk.device()).ok().expect("one");
+    let mut sb = Superblock::read(&disk.device()).expect("one");
     sb.node_goal = block;
     sb.write(&disk.device()).expect("a write");
 }
@@ -561,11 +561,7 @@ fn superblocks_are_rebuilt() {
         let copies = all(&o);
         let newest = {
             let disk = MemDisk::from_image(o.blocks, o.image.clone());
-            (Superblock::read(&disk.device())
-                .ok()
-                .expect("one")
-                .generation
-                & 1) as usize
+            (Superblock::read(&disk.device()).expect("one").generation & 1) as usize
         };
         let with = |what: &str, damage: &dyn Fn(&MemDisk)| {
             let disk = MemDisk::from_image(o.blocks, o.image.clone());
@@ -618,7 +614,7 @@ fn features_are_refused() {
     for o in originals() {
         for bits in [(1u64 << 40, 0), (0, 1 << 40), (0, 0)] {
             let disk = MemDisk::from_image(o.blocks, o.image.clone());
-            let mut sb = Superblock::read(&disk.device()).ok().expect("one");
+            let mut sb = Superblock::read(&disk.device()).expect("one");
             (sb.incompat, sb.ro_compat) = bits;
             if bits == (0, 0) {
                 sb.quota_root = sb.inode_root;
@@ -681,7 +677,7 @@ fn the_new_generation_is_above_all_sectors() {
         for ahead in [2, 4, 1000] {
             for torn in [1, 7] {
                 let disk = MemDisk::from_image(o.blocks, o.image.clone());
-                let sb = Superblock::read(&disk.device()).ok().expect("one");
+                let sb = Superblock::read(&disk.device()).expect("one");
                 let mut later = sb.clone();
                 later.generation += ahead;
                 let at = ordofs_engine::engine::format::places::slot(later.generation, 0, o.blocks);

@@ -38,7 +38,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    /// Who maps the contested blocks.
+    /// The mappings of the contested blocks.
     fn holders(&mut self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
         let mut holders: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
         let all: Vec<u64> = self.inodes.iter().map(|k| k.ino).collect();

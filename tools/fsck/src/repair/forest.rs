@@ -11,20 +11,21 @@
 //!
 //! A tree of which all nodes can be read stays as it is, on disk; an item that must go is taken out by
 //! the engine's own copy-on-write. A tree with a node that cannot be read is put together from the
-//! leaves that can ([`super::search`]).
+//! leaves that can (`super::search`).
 //!
 //! Memory: a record for each inode and each name, a run for each run of blocks with one owner, the
 //! changed nodes, and for each damaged tree a pointer to each of its leaves.
 //!
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
-use super::search::{self, POSTPONED};
+use super::found::{Search, POSTPONED};
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{
     BadNode, NodeInfo, NodeStore, Tree, TreeId, TreeKind, WalkItem,
 };
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{NodePtr, Superblock};
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How often a tree is put together at most.
@@ -94,7 +95,7 @@ pub(super) struct Work<'a> {
     /// What has been claimed for the present inode.
     pub claimed: Vec<(u64, u64, Claim)>,
     /// Nodes of trees that have lost some.
-    pub search: search::Search,
+    pub search: Search,
 }
 
 /// The tree with this root. `None` if it is inline and damaged.
@@ -115,7 +116,7 @@ pub(super) struct Scanned<B> {
     pub changed: bool,
 }
 
-impl<'a> Work<'a> {
+impl Work<'_> {
     /// Notes a sentence for the report.
     pub fn say(&mut self, place: impl std::fmt::Display, what: impl std::fmt::Display) {
         self.said.push(format!("{place}: {what}"));
@@ -295,21 +296,19 @@ impl<'a> Work<'a> {
 
     /// The change of an inode, which begins with the record that it has.
     pub fn change(&mut self, ino: u64) -> Result<&mut Pending, String> {
-        if !self.pending.contains_key(&ino) {
-            let record = self
-                .itree
-                .get_with(self.st, ino, <[u8]>::to_vec)
-                .map_err(|e| format!("inode {ino}: {e:?}"))?
-                .ok_or_else(|| format!("inode {ino}: it has no record"))?;
-            let pending = Pending {
-                record,
-                ..Pending::default()
-            };
-            self.pending.insert(ino, pending);
-        }
-        self.pending
-            .get_mut(&ino)
-            .ok_or_else(|| format!("inode {ino}: no change"))
+        let vacant = match self.pending.entry(ino) {
+            Entry::Occupied(there) => return Ok(there.into_mut()),
+            Entry::Vacant(vacant) => vacant,
+        };
+        let record = self
+            .itree
+            .get_with(self.st, ino, <[u8]>::to_vec)
+            .map_err(|e| format!("inode {ino}: {e:?}"))?
+            .ok_or_else(|| format!("inode {ino}: it has no record"))?;
+        Ok(vacant.insert(Pending {
+            record,
+            ..Pending::default()
+        }))
     }
 
     /// The directory tree of an inode, to be changed.

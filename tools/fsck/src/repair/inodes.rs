@@ -8,8 +8,8 @@
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::forest::{open, Edge, Known, Pending, Work};
+use super::found::POSTPONED;
 use super::record::{self, Mended};
-use super::search::POSTPONED;
 use crate::Claim;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem, MAX_VALUE};
 use ordofs_engine::engine::format::extent::Extent;

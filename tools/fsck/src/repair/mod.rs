@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`superblock`] | the superblock to begin with |
 //! | [`forest`] | trees that may be damaged; what is known during a repair |
-//! | [`search`] | leaves whose interior nodes are lost |
+//! | [`search`], [`found`] | leaves whose interior nodes are lost |
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
 //! | [`names`] | directories, link counts, orphans |
 //! | [`contested`] | blocks with two owners |
@@ -37,6 +37,7 @@
 
 mod contested;
 mod forest;
+mod found;
 mod inodes;
 mod names;
 mod record;
@@ -216,7 +217,7 @@ fn rebuild(
         lost: false,
         contested: BTreeMap::new(),
         claimed: Vec::new(),
-        search: search::Search::default(),
+        search: found::Search::default(),
     };
     for (start, len) in sb.fixed_areas() {
         work.claims.add(start, len, Claim::Reserved);

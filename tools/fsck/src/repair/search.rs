@@ -21,6 +21,7 @@
 //! Tests: below, `tools/fuzz/tests/repair.rs`.
 
 use super::forest::Work;
+use super::found::Node;
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{BadNode, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
@@ -30,30 +31,10 @@ use ordofs_engine::engine::format::node::{NodeHeader, NODE_HEADER};
 use ordofs_engine::engine::format::{le64, NodePtr, Superblock, GROUP_BLOCKS};
 use ordofs_engine::engine::volume::mount::tree_of;
 use ordofs_engine::os::{Block, Device};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// How many blocks are read at once.
 const RUN: usize = 256;
-/// An error: the inode has to wait for a search.
-pub(super) const POSTPONED: &str = "a search is needed first";
-
-/// A node that was found.
-#[derive(Clone, Debug)]
-pub(super) struct Node {
-    pub ptr: NodePtr,
-    first: u64,
-    last: u64,
-    /// Of an interior node: the nodes that it names.
-    children: Vec<NodePtr>,
-}
-
-/// What a search has found, by kind and owner of the tree.
-#[derive(Default)]
-pub(super) struct Search {
-    wanted: BTreeSet<(u8, u64)>,
-    found: BTreeMap<(u8, u64), Vec<Node>>,
-}
-
 /// Calls `f` for each node of a filesystem in the given runs: its header, its pointer, its content.
 pub(super) fn each_node(
     device: &Device,

@@ -156,7 +156,7 @@ impl Work<'_> {
 }
 
 /// The runs of used blocks, in ascending order, cut at the borders of AGs.
-fn runs<'a>(of: &'a Claims, ag_blocks: u64) -> impl Iterator<Item = (u64, u64)> + 'a {
+fn runs(of: &Claims, ag_blocks: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
     of.runs().flat_map(move |(start, len, _)| {
         let end = start + len;
         let first = start / ag_blocks;
