@@ -14,12 +14,16 @@
 //!
 //! ORDOFS_REPAIR_SEEDS=FROM..TO replaces the few seeds of each run.
 
-use kernel::prelude::Result;
+use kernel::prelude::{KVVec, Result};
 use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::log::ahead::Ahead;
+use ordofs_engine::engine::log::header::Batch;
+use ordofs_engine::engine::log::record::{FilePlace, Record};
+use ordofs_engine::engine::log::ring::{self, Area, Flush, Found};
 use ordofs_engine::engine::ops::dir::decode;
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::engine::{Attrs, Fs, MountOptions, S_IFDIR, S_IFMT, S_IFREG};
@@ -865,5 +869,54 @@ fn no_times(a: &Attrs) -> Attrs {
         btime: Default::default(),
         change: 0,
         ..*a
+    }
+}
+
+/// A record of a later version in the log is no damage, and is not thrown away.
+#[test]
+fn a_log_of_a_later_version_is_refused() {
+    silent();
+    let all = originals();
+    let o = all.iter().find(|o| o.name == "cut off").expect("an image");
+    let disk = MemDisk::from_image(o.blocks, o.image.clone());
+    let sb = Superblock::read(&disk.device()).expect("one");
+    let device = Shared::new(disk.device()).expect("memory");
+    let st = NodeStore::new(device, sb.node_id, 0).expect("memory");
+    let area = Area {
+        start: sb.log_start,
+        len: sb.log_len,
+    };
+    let (mut at, mut payload) = ((sb.log_pos, sb.log_seq), KVVec::new());
+    loop {
+        let mut ahead = Ahead::new(st.device()).expect("memory");
+        match ring::read(&st, area, &mut ahead, at, &mut payload).expect("memory") {
+            Found::Whole(h) => at = h.next(),
+            _ => break,
+        }
+    }
+    payload.clear();
+    let record = Record::Swap {
+        one: FilePlace { ino: 5, start: 0 },
+        other: FilePlace { ino: 6, start: 0 },
+        len: 1,
+    };
+    let appended = record.append(&mut payload, sb.generation + 1, Default::default());
+    appended.expect("memory");
+    let batch = Batch {
+        pos: at.0,
+        seq: at.1,
+        flushed: at.1 - 1,
+        generation: sb.generation,
+        data_durable: true,
+    };
+    ring::write(&st, area, batch, &payload, Flush::Now).expect("a write");
+    for damaged in [false, true] {
+        if damaged {
+            garbage(&disk, sb.ag_root.expect("a root").addr, 0, 4096);
+        }
+        let before = disk.image();
+        let why = mended(&disk, None).expect_err("a refusal");
+        assert!(why.contains("later"), "{why}");
+        assert!(same(&before, &disk.image()));
     }
 }

@@ -51,6 +51,7 @@ mod write;
 use crate::overlay::Blocks;
 use crate::{check, describe, Claim, Claims, Options, Overlay};
 use forest::Work;
+use kernel::prelude::EOPNOTSUPP;
 use ordofs_engine::engine::btree::{NodeStore, Tree};
 use ordofs_engine::engine::format::superblock::{STATE_CLEAN, STATE_REPAIR};
 use ordofs_engine::engine::format::Superblock;
@@ -59,7 +60,7 @@ use ordofs_engine::engine::log::record::{decode, Record};
 use ordofs_engine::engine::log::replayed::Replayed;
 use ordofs_engine::engine::log::ring::{self, Area, Found};
 use ordofs_engine::engine::volume::mount::{read_superblock, INODE_TREE};
-use ordofs_engine::engine::{Fs, MountOptions};
+use ordofs_engine::engine::{Fs, MountError, MountOptions};
 use ordofs_engine::os::{now, Block, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,9 @@ pub fn plan(device: Device) -> Result<Plan, String> {
                 log_used = true;
             }
             Ok(None) => {}
-            Err(why) => {
+            Err(e) if e.newer => return Err(e.why),
+            Err(e) => {
+                let why = e.why;
                 said.push(format!("log: it cannot be replayed, and is lost: {why}"));
                 lost_log = true;
             }
@@ -243,13 +246,35 @@ fn rebuild(
     })
 }
 
+/// Why the log was not replayed.
+struct NotReplayed {
+    why: String,
+    /// It has records of a later version, which are no damage.
+    newer: bool,
+}
+
+impl From<String> for NotReplayed {
+    fn from(why: String) -> Self {
+        Self { why, newer: false }
+    }
+}
+
+impl From<MountError> for NotReplayed {
+    fn from(e: MountError) -> Self {
+        Self {
+            why: describe(&e),
+            newer: e.error == EOPNOTSUPP,
+        }
+    }
+}
+
 /// Replays the log in memory. Returns what its commit wrote, and the blocks of the filesystem
 /// before it; nothing if there was nothing to commit.
 fn replay(
     view: &Overlay,
     sb: &Superblock,
     said: &mut Vec<String>,
-) -> Result<Option<(Blocks, Claims)>, String> {
+) -> Result<Option<(Blocks, Claims)>, NotReplayed> {
     let named = named_by_log(view, sb)?;
     let made = rebuild(view, sb, named, sb.generation, true)?;
     let base = Overlay::new(view.device());
@@ -258,7 +283,7 @@ fn replay(
         .write(&base.device())
         .map_err(|e| format!("{e:?}"))?;
     let trial = Overlay::of_one_commit(base.device());
-    let fs = Fs::mount(trial.device(), rescue()).map_err(|e| describe(&e))?;
+    let fs = Fs::mount(trial.device(), rescue())?;
     let log = fs.replayed();
     drop(fs);
     say_replayed(&log, said);
