@@ -191,7 +191,7 @@ impl Work<'_> {
                 leaves.push((n.first_key, ptr));
                 continue;
             }
-            self.retire(n.addr, n.addr2);
+            self.retire(id, n.addr, n.addr2);
             if n.level == 0 {
                 self.say(
                     place,
@@ -231,11 +231,11 @@ impl Work<'_> {
     }
 
     /// A node that the new filesystem does not have.
-    pub fn retire(&mut self, addr: u64, addr2: u64) {
+    pub fn retire(&mut self, id: TreeId, addr: u64, addr2: u64) {
         for a in [addr, addr2] {
             if a != 0 && a < self.sb.blocks {
-                // Damage may have made it data of a file as well.
-                if matches!(self.claims.owner(a), Some(Claim::Node(_))) {
+                // Damage may have given the block to a file or to another tree as well.
+                if self.claims.owner(a) == Some(Claim::Node(id)) {
                     self.claims.remove(a, 1);
                 }
                 self.old.add(a, 1, Claim::Deferred);
@@ -246,7 +246,7 @@ impl Work<'_> {
     /// Retires the nodes that changes of a tree have replaced.
     pub fn retire_dead(&mut self, tree: &mut Tree) {
         for addr in tree.take_dead().iter().filter_map(|d| d.addr()) {
-            self.retire(addr, 0);
+            self.retire(tree.id(), addr, 0);
         }
     }
 
@@ -263,7 +263,7 @@ impl Work<'_> {
         });
         self.lost |= walked.is_err();
         for (addr, addr2) in nodes {
-            self.retire(addr, addr2);
+            self.retire(tree.id(), addr, addr2);
         }
     }
 
