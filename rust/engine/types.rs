@@ -321,6 +321,9 @@ pub struct MountOptions {
     pub rescue_log: bool,
     /// Go on from an older superblock if the newest one may be lost, with its commit.
     pub rescue_older: bool,
+    /// Leave out records of the log that do not fit the state before them, and count them. Only
+    /// fsck.ordofs does so, after a repair that has lost inodes or names.
+    pub rescue_records: bool,
     /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
     /// user space has no shrinker.
     pub cache_nodes: u64,
@@ -335,6 +338,7 @@ impl Default for MountOptions {
             recovery: true,
             rescue_log: false,
             rescue_older: false,
+            rescue_records: false,
             cache_nodes: 16384,
         }
     }

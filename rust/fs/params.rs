@@ -59,6 +59,7 @@ impl Params {
             recovery: !self.norecovery,
             rescue_log: self.rescue_log,
             rescue_older: self.rescue_older,
+            rescue_records: false,
             // All: the shrinker takes what is wanted elsewhere.
             cache_nodes: u64::MAX,
         }

@@ -703,7 +703,7 @@ fn the_new_generation_is_above_all_sectors() {
     }
 }
 
-/// Of two inodes with one block, the one of an earlier commit keeps it; else that of the lower number.
+/// Of two inodes with one block, the one whose checksum is right keeps it; else that of the later commit.
 #[test]
 fn a_block_with_two_owners_is_left_to_one() {
     silent();
@@ -720,16 +720,25 @@ fn a_block_with_two_owners_is_left_to_one() {
         panic!("no files");
     };
     assert!(first < second);
-    for (older, loser) in [(None, second), (Some(second), first)] {
+    let sum_of = |block| crc32c(0, &o.image[&block][..]).to_le_bytes();
+    // Whether the second one has the checksum of the content; whose record is of the first commit.
+    for (same, older, loser) in [
+        (false, first, second),
+        (false, second, second),
+        (true, first, first),
+        (true, second, second),
+    ] {
         let mut c = Changes::new(&bases[0]);
         forge(&mut c, o, second, |leaf, off, len| {
             let at = (off..off + len - 8).find(|at| leaf[*at..at + 8] == b.to_le_bytes());
             let at = at.expect("its extent");
             leaf[at..at + 8].copy_from_slice(&a.to_le_bytes());
-            if older == Some(second) {
-                // The record is of the first commit.
-                leaf[off + 128..off + 136].copy_from_slice(&1u64.to_le_bytes());
-            }
+            // Both have the same content.
+            assert_eq!(leaf[at + 24..at + 28], sum_of(a));
+            leaf[at + 24] ^= u8::from(!same);
+        });
+        forge(&mut c, o, older, |leaf, off, _| {
+            leaf[off + 128..off + 136].copy_from_slice(&1u64.to_le_bytes());
         });
         let disk = MemDisk::from_image(c.blocks(), c.image());
         let report = verdict(&disk).expect("a superblock");
@@ -748,6 +757,105 @@ fn a_block_with_two_owners_is_left_to_one() {
                 ino == loser,
                 "inode {ino}"
             );
+        }
+    }
+}
+
+mod made {
+    use ordofs_crash::engine::volume::mkfs::{format, FormatOptions};
+    use ordofs_crash::engine::{Fs, Inode, MountOptions, NewInode, S_IFREG};
+    use ordofs_engine::os::mem::MemDisk;
+    use ordofs_engine::os::Shared;
+    use ordofs_fuzz::work;
+
+    /// A filesystem whose preallocated file has the blocks of old leaves of the inode tree, which have the
+    /// records of deleted files.
+    pub(super) fn with_old_leaves() -> MemDisk {
+        let disk = MemDisk::new(4096);
+        let options = FormatOptions {
+            uuid: *b"ordofs-fuzz.uuid",
+            label: [0; 64],
+            blocks: 0,
+            root_owner: (0, 0),
+        };
+        format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
+        let fs = Fs::mount(disk.device(), MountOptions::default());
+        let fs = fs.unwrap_or_else(|e| panic!("mount: {}", e.reason));
+        let root = fs.iget(fs.root_ino()).expect("the root");
+        let new = NewInode {
+            mode: S_IFREG | 0o644,
+            ..Default::default()
+        };
+        let mut files = Vec::new();
+        for i in 0..300 {
+            let f = fs.create(&root, format!("{i}").as_bytes(), &new);
+            files.push(f.expect("a file"));
+            if i % 3 == 0 {
+                work::write(&fs, &disk.device(), &files[i], 0, 2).expect("data");
+            }
+        }
+        fs.sync().expect("a commit");
+        for (i, f) in files.into_iter().enumerate() {
+            if i >= 120 {
+                let gone = fs.unlink(&root, format!("{i}").as_bytes(), &f);
+                gone.expect("no error");
+            }
+            fs.iput(f);
+        }
+        fs.iput(root);
+        fs.unmount().expect("an unmount");
+        drop(fs);
+        // This mount removes the records of the deleted files.
+        let fs = Fs::mount(disk.device(), MountOptions::default());
+        let fs = fs.unwrap_or_else(|e| panic!("mount: {}", e.reason));
+        let root = fs.iget(fs.root_ino()).expect("the root");
+        fs.sync().expect("a commit");
+        fs.sync().expect("a commit");
+        // It has the blocks that were freed.
+        let f = fs.iget(first_file(&fs, &root)).expect("a file");
+        let room = fs.statfs().bavail;
+        fs.preallocate(&f, 2, room, None).expect("room");
+        fs.iput(f);
+        fs.iput(root);
+        fs.unmount().expect("an unmount");
+        disk
+    }
+
+    fn first_file(fs: &Fs, root: &Shared<Inode>) -> u64 {
+        fs.lookup(root, b"0")
+            .expect("no error")
+            .expect("a file")
+            .ino
+    }
+}
+
+/// Deleted files do not come back, and take nothing from others.
+#[test]
+fn old_leaves_in_preallocated_blocks_are_left_out() {
+    silent();
+    let original = made::with_old_leaves();
+    let album = Reader::new(original.device()).album();
+    let sb = Superblock::read(&original.device()).expect("one");
+    let root = sb.inode_root.expect("a root");
+    assert!(root.level > 0);
+    assert_eq!(album.inodes.len(), 121);
+    let space = sb.ag_root.expect("a root");
+    for bad in [&[root.addr][..], &[root.addr, space.addr]] {
+        let disk = original.fork();
+        bad.iter().for_each(|b| garbage(&disk, *b, 0, 4096));
+        let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+        let now = Reader::new(disk.device()).album();
+        for (ino, was) in &album.inodes {
+            let is = now.inodes.get(ino);
+            let said = (bad.len(), &said);
+            if was.attrs.mode & S_IFMT == S_IFREG {
+                assert_eq!(is.map(|p| &p.data), Some(&was.data), "{ino}: {said:#?}");
+            }
+            assert!(is.is_some(), "inode {ino}: {said:#?}");
+        }
+        if bad.len() == 1 {
+            assert!(now.inodes.keys().eq(album.inodes.keys()), "{said:#?}");
         }
     }
 }
@@ -861,6 +969,94 @@ fn the_log_is_replayed() {
     assert!(tried >= 3, "{tried}");
 }
 
+/// A lost leaf of inodes or names does not take the log.
+#[test]
+fn a_lost_leaf_does_not_take_the_log() {
+    silent();
+    let mut tried = 0;
+    let all = originals();
+    let o = all.iter().find(|o| o.name == "cut off").expect("an image");
+    for n in &o.structure.nodes {
+        let header = NodeHeader::decode(&o.image[&n.block]).expect("a node").0;
+        if header.level > 0 || !matches!(header.id.kind, TreeKind::Inode | TreeKind::Dir) {
+            continue;
+        }
+        let disk = MemDisk::from_image(o.blocks, o.image.clone());
+        garbage(&disk, n.block, 0, 4096);
+        // The first number that the log gives is that of the new lost+found otherwise.
+        let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+        let replayed = said.iter().any(|s| s.contains("batches were replayed"));
+        assert!(replayed, "{said:#?}");
+        let now = Reader::new(disk.device()).album().inodes;
+        // Those that only the log has.
+        for (ino, was) in o
+            .after
+            .iter()
+            .filter(|(i, _)| !o.album.inodes.contains_key(*i))
+        {
+            let is = now.get(ino).map(|p| &p.data);
+            assert_eq!(is, Some(&was.data), "{ino}: {said:#?}");
+        }
+        tried += 1;
+    }
+    assert!(tried > 5, "{tried}");
+}
+
+/// An operation on an inode that is lost is left out of the log, and the others are not.
+#[test]
+fn a_record_that_does_not_fit_does_not_take_the_log() {
+    silent();
+    let all = originals();
+    let o = all.iter().find(|o| o.name == "cut off").expect("an image");
+    let disk = MemDisk::from_image(o.blocks, o.image.clone());
+    let record = Record::Grow {
+        ino: 1 << 40,
+        bytes: 1,
+    };
+    append(&disk, &record);
+    let sb = Superblock::read(&disk.device()).expect("one");
+    garbage(&disk, sb.ag_root.expect("a root").addr, 0, 4096);
+    let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+    let with = |what: &str| said.iter().any(|s| s.contains(what));
+    assert!(
+        with("batches were replayed") && with("1 operations"),
+        "{said:#?}"
+    );
+    let now = Reader::new(disk.device()).album().inodes;
+    assert!(now.keys().eq(o.after.keys()));
+}
+
+/// Appends a record to the log, in a batch of its own.
+fn append(disk: &MemDisk, record: &Record<'_>) {
+    let sb = Superblock::read(&disk.device()).expect("one");
+    let device = Shared::new(disk.device()).expect("memory");
+    let st = NodeStore::new(device, sb.node_id, 0).expect("memory");
+    let area = Area {
+        start: sb.log_start,
+        len: sb.log_len,
+    };
+    let (mut at, mut payload) = ((sb.log_pos, sb.log_seq), KVVec::new());
+    loop {
+        let mut ahead = Ahead::new(st.device()).expect("memory");
+        match ring::read(&st, area, &mut ahead, at, &mut payload).expect("memory") {
+            Found::Whole(h) => at = h.next(),
+            _ => break,
+        }
+    }
+    payload.clear();
+    let appended = record.append(&mut payload, sb.generation + 1, Default::default());
+    appended.expect("memory");
+    let batch = Batch {
+        pos: at.0,
+        seq: at.1,
+        flushed: at.1 - 1,
+        generation: sb.generation,
+        data_durable: true,
+    };
+    ring::write(&st, area, batch, &payload, Flush::Now).expect("a write");
+}
+
 fn no_times(a: &Attrs) -> Attrs {
     Attrs {
         atime: Default::default(),
@@ -880,36 +1076,12 @@ fn a_log_of_a_later_version_is_refused() {
     let o = all.iter().find(|o| o.name == "cut off").expect("an image");
     let disk = MemDisk::from_image(o.blocks, o.image.clone());
     let sb = Superblock::read(&disk.device()).expect("one");
-    let device = Shared::new(disk.device()).expect("memory");
-    let st = NodeStore::new(device, sb.node_id, 0).expect("memory");
-    let area = Area {
-        start: sb.log_start,
-        len: sb.log_len,
-    };
-    let (mut at, mut payload) = ((sb.log_pos, sb.log_seq), KVVec::new());
-    loop {
-        let mut ahead = Ahead::new(st.device()).expect("memory");
-        match ring::read(&st, area, &mut ahead, at, &mut payload).expect("memory") {
-            Found::Whole(h) => at = h.next(),
-            _ => break,
-        }
-    }
-    payload.clear();
     let record = Record::Swap {
         one: FilePlace { ino: 5, start: 0 },
         other: FilePlace { ino: 6, start: 0 },
         len: 1,
     };
-    let appended = record.append(&mut payload, sb.generation + 1, Default::default());
-    appended.expect("memory");
-    let batch = Batch {
-        pos: at.0,
-        seq: at.1,
-        flushed: at.1 - 1,
-        generation: sb.generation,
-        data_durable: true,
-    };
-    ring::write(&st, area, batch, &payload, Flush::Now).expect("a write");
+    append(&disk, &record);
     for damaged in [false, true] {
         if damaged {
             garbage(&disk, sb.ag_root.expect("a root").addr, 0, 4096);

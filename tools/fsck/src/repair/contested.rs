@@ -3,19 +3,34 @@
 //! Blocks with two owners.
 //!
 //! A block that is a node, or in a fixed area, is no data: a node proves what it is by its checksum.
-//! Of two inodes, the one whose record an earlier commit wrote keeps the block; where that does not
-//! decide, the one with the lower number does. The others lose it: there is a hole now.
+//! Of two inodes, one whose checksum is not that of the content loses it. If both may have it, one that
+//! was read from an intact tree keeps it before one whose nodes were searched for; then the one whose
+//! record a later commit wrote, because blocks go from deleted files to new ones; then the one with the
+//! lower number. The others lose it: there is a hole now.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::forest::{open, Work};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::InodeRecord;
+use ordofs_engine::os::{crc32c, Block};
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A mapping of a block: generation of the record, inode, file block. The least one keeps the block.
-type Holder = (u64, u64, u64);
+/// A mapping of a block. The least one keeps it.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Holder {
+    /// It has a checksum, which is not that of the content.
+    wrong: bool,
+    /// Its record or its extents were searched for.
+    doubtful: bool,
+    /// The commit that wrote its record.
+    generation: Reverse<u64>,
+    ino: u64,
+    /// The file block.
+    at: u64,
+}
 
 impl Work<'_> {
     /// Leaves each contested block to one owner.
@@ -28,8 +43,8 @@ impl Work<'_> {
         for (block, mut all) in holders {
             all.sort_unstable();
             let solid = self.contested.get(&block).copied().unwrap_or(false);
-            for (_, ino, at) in all.into_iter().skip(usize::from(!solid)) {
-                loses.entry(ino).or_default().insert(at);
+            for h in all.into_iter().skip(usize::from(!solid)) {
+                loses.entry(h.ino).or_default().insert(h.at);
             }
         }
         for (ino, blocks) in loses {
@@ -41,8 +56,10 @@ impl Work<'_> {
     /// The mappings of the contested blocks.
     fn holders(&mut self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
         let mut holders: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
+        let sums = self.contents()?;
         let all: Vec<u64> = self.inodes.iter().map(|k| k.ino).collect();
         for ino in all {
+            let doubtful = self.search.doubtful.contains(&ino);
             let (tree, generation) = self.extents_of(ino)?;
             let (sb, contested) = (&self.sb, &self.contested);
             let walked = tree.walk(self.st, &mut |w| {
@@ -53,7 +70,14 @@ impl Work<'_> {
                     return Ok(());
                 };
                 for (block, _) in contested.range(e.phys..e.phys + e.len) {
-                    let holder = (generation, ino, e.start + (block - e.phys));
+                    let sum = e.csum(value, block - e.phys)?;
+                    let holder = Holder {
+                        wrong: sum.is_some() && sums.get(block) != sum.as_ref(),
+                        doubtful,
+                        generation: Reverse(generation),
+                        ino,
+                        at: e.start + (block - e.phys),
+                    };
                     holders.entry(*block).or_default().push(holder);
                 }
                 Ok(())
@@ -61,6 +85,18 @@ impl Work<'_> {
             walked.map_err(|e| format!("inode {ino}: {e:?}"))?;
         }
         Ok(holders)
+    }
+
+    /// The checksums of the contested blocks that can be read.
+    fn contents(&self) -> Result<BTreeMap<u64, u32>, String> {
+        let mut b = Block::zeroed().map_err(|e| format!("{e:?}"))?;
+        let mut sums = BTreeMap::new();
+        for block in self.contested.keys() {
+            if self.st.device().read(*block, &mut b).is_ok() {
+                sums.insert(*block, crc32c(0, &b[..]));
+            }
+        }
+        Ok(sums)
     }
 
     /// The extents of an inode as they are by now, and the generation of its record.

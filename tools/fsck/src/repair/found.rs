@@ -25,4 +25,8 @@ pub(super) struct Node {
 pub(super) struct Search {
     pub wanted: BTreeSet<(u8, u64)>,
     pub found: BTreeMap<(u8, u64), Vec<Node>>,
+    /// Leaves of the inode tree that were found.
+    pub leaves: BTreeSet<u64>,
+    /// Inodes whose record or extents were found: where an intact one has a block, it keeps it.
+    pub doubtful: BTreeSet<u64>,
 }

@@ -90,8 +90,15 @@ impl Work<'_> {
         // Those that have to wait for a search.
         let mut later = Vec::new();
         let mut failed = None;
+        let mut leaf = 0;
         let walked = all.tree.walk(st, &mut |w| {
+            if let WalkItem::Node(n) = &w {
+                leaf = n.addr;
+            }
             if let (WalkItem::Item(ino, value), None) = (w, &failed) {
+                if self.search.leaves.contains(&leaf) {
+                    self.search.doubtful.insert(ino);
+                }
                 let (said, edges) = (self.said.len(), self.edges.len());
                 self.claimed.clear();
                 match self.inode(ino, value) {

@@ -26,7 +26,7 @@
 //! |---|---|
 //! | [`superblock`] | the superblock to begin with |
 //! | [`forest`] | trees that may be damaged; what is known during a repair |
-//! | [`search`], [`found`] | leaves whose interior nodes are lost |
+//! | [`search`], [`found`], [`stale`] | leaves whose interior nodes are lost |
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
 //! | [`names`] | directories, link counts, orphans |
 //! | [`contested`] | blocks with two owners |
@@ -44,6 +44,7 @@ mod record;
 mod room;
 mod search;
 mod space;
+mod stale;
 mod superblock;
 pub mod undo;
 mod write;
@@ -51,10 +52,10 @@ mod write;
 use crate::overlay::Blocks;
 use crate::{check, describe, Claim, Claims, Options, Overlay};
 use forest::Work;
-use kernel::prelude::EOPNOTSUPP;
+use kernel::prelude::{EIO, ENOMEM, ENOSPC, EOPNOTSUPP};
 use ordofs_engine::engine::btree::{NodeStore, Tree};
 use ordofs_engine::engine::format::superblock::{STATE_CLEAN, STATE_REPAIR};
-use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::format::{Superblock, MAX_INO};
 use ordofs_engine::engine::log::ahead::Ahead;
 use ordofs_engine::engine::log::record::{decode, Record};
 use ordofs_engine::engine::log::replayed::Replayed;
@@ -91,6 +92,7 @@ pub fn rescue() -> MountOptions {
     MountOptions {
         rescue_log: true,
         rescue_older: true,
+        rescue_records: true,
         ..MountOptions::default()
     }
 }
@@ -114,7 +116,7 @@ pub fn plan(device: Device) -> Result<Plan, String> {
                 log_used = true;
             }
             Ok(None) => {}
-            Err(e) if e.newer => return Err(e.why),
+            Err(e) if e.refuse => return Err(format!("log: it cannot be replayed: {}", e.why)),
             Err(e) => {
                 let why = e.why;
                 said.push(format!("log: it cannot be replayed, and is lost: {why}"));
@@ -249,13 +251,13 @@ fn rebuild(
 /// Why the log was not replayed.
 struct NotReplayed {
     why: String,
-    /// It has records of a later version, which are no damage.
-    newer: bool,
+    /// It is not the log that is damaged: records of a later version, or an error of this machine.
+    refuse: bool,
 }
 
 impl From<String> for NotReplayed {
     fn from(why: String) -> Self {
-        Self { why, newer: false }
+        Self { why, refuse: true }
     }
 }
 
@@ -263,7 +265,7 @@ impl From<MountError> for NotReplayed {
     fn from(e: MountError) -> Self {
         Self {
             why: describe(&e),
-            newer: e.error == EOPNOTSUPP,
+            refuse: [EOPNOTSUPP, ENOSPC, ENOMEM, EIO].contains(&e.error),
         }
     }
 }
@@ -275,8 +277,12 @@ fn replay(
     sb: &Superblock,
     said: &mut Vec<String>,
 ) -> Result<Option<(Blocks, Claims)>, NotReplayed> {
-    let named = named_by_log(view, sb)?;
-    let made = rebuild(view, sb, named, sb.generation, true)?;
+    let (named, next_ino) = named_by_log(view, sb)?;
+    let of_log: Vec<_> = named.runs().collect();
+    // What the repair makes, too, must not have a number that the log gives to another inode.
+    let mut first = sb.clone();
+    first.next_ino = first.next_ino.max(next_ino);
+    let made = rebuild(view, &first, named, sb.generation, true)?;
     let base = Overlay::new(view.device());
     made.blocks.iter().for_each(|(at, b)| base.put(*at, b));
     made.sb
@@ -295,7 +301,7 @@ fn replay(
         commit.entry(at).or_insert(b);
     }
     let mut old = made.old;
-    for (start, len, owner) in made.claims.runs() {
+    for (start, len, owner) in made.claims.runs().chain(of_log) {
         old.add(start, len, owner);
     }
     Ok(Some((commit, old)))
@@ -305,6 +311,12 @@ fn replay(
 pub fn say_replayed(log: &Replayed, said: &mut Vec<String>) {
     if log.batches > 0 {
         said.push(format!("log: {} batches were replayed", log.batches));
+    }
+    if log.skipped > 0 {
+        said.push(format!(
+            "log: {} operations are left out, because what they change is lost",
+            log.skipped
+        ));
     }
     if let Some(newer) = log.newer {
         said.push(format!(
@@ -323,8 +335,9 @@ pub fn say_replayed(log: &Replayed, said: &mut Vec<String>) {
     }
 }
 
-/// The blocks that records of the log map: they are free on disk, and their content counts.
-fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<Claims, String> {
+/// The blocks that records of the log map: they are free on disk, and their content counts; and the
+/// least number above those of the inodes that it makes.
+fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String> {
     let failed = |e| format!("log: {e:?}");
     let shared = Shared::new(view.device()).map_err(failed)?;
     let st = NodeStore::new(shared, sb.node_id, 0).map_err(failed)?;
@@ -334,6 +347,7 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<Claims, String> {
         len: sb.log_len,
     };
     let (mut at, mut named) = ((sb.log_pos, sb.log_seq), Claims::default());
+    let mut next_ino = 0;
     let mut payload = kernel::prelude::KVVec::new();
     while at.0 < sb.log_pos + sb.log_len {
         let found = ring::read(&st, area, &mut ahead, at, &mut payload).map_err(failed)?;
@@ -344,6 +358,10 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<Claims, String> {
             let (start, len) = match r.record {
                 Record::Write { phys, csums, .. } => (phys, csums.len() as u64 / 4),
                 Record::Preallocate { phys, len, .. } => (phys, len),
+                Record::Create { ino, .. } if ino < MAX_INO - 1 => {
+                    next_ino = next_ino.max(ino + 1);
+                    continue;
+                }
                 _ => continue,
             };
             if start.checked_add(len).is_some_and(|end| end <= sb.blocks) {
@@ -352,7 +370,7 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<Claims, String> {
         }
         at = header.next();
     }
-    Ok(named)
+    Ok((named, next_ino))
 }
 
 /// Carries a plan out.

@@ -3,12 +3,13 @@
 //! Free blocks for the new nodes, and the writes.
 //!
 //! A block is free if neither the new filesystem nor the old one has it. If nodes of the old one could
-//! not be read, their blocks and those below them are not known; then blocks that hold a node of this
-//! filesystem are left alone.
+//! not be read, the blocks below them are not known. Then what the records of space call used is left
+//! alone, and in AGs whose records cannot be read each block that holds a node of this filesystem.
 //!
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::forest::Work;
+use super::search::used;
 use crate::overlay::Blocks;
 use crate::{Claim, Claims};
 use kernel::prelude::{Result, ENOSPC};
@@ -20,6 +21,10 @@ use ordofs_engine::os::Block;
 pub(super) struct Room {
     next: u64,
     left: u64,
+    /// Blocks that the records call used, if some of their owners are not known.
+    used: Claims,
+    /// Blocks without records that can be read.
+    unknown: Claims,
 }
 
 /// The first block from `at` on that has no claim in `of`.
@@ -32,9 +37,18 @@ fn behind(of: &Claims, at: u64) -> u64 {
 
 impl Room {
     pub fn new(work: &Work<'_>) -> Self {
+        let (mut all, unknown) = match work.lost {
+            true => used(work),
+            false => Default::default(),
+        };
+        for (start, len, _) in unknown.runs() {
+            all.remove(start, len);
+        }
         Self {
             next: work.sb.node_goal,
             left: work.sb.blocks,
+            used: all,
+            unknown,
         }
     }
 
@@ -42,7 +56,7 @@ impl Room {
     pub fn block(&mut self, work: &Work<'_>) -> Result<u64> {
         while self.left > 0 {
             let at = self.next;
-            let free = [&work.claims, &work.old, &work.avoid]
+            let free = [&work.claims, &work.old, &work.avoid, &self.used]
                 .into_iter()
                 .fold(at, |at, claims| at.max(behind(claims, at)));
             let step = (free - at).max(1).min(self.left);
@@ -51,7 +65,10 @@ impl Room {
             if self.next >= work.sb.blocks {
                 self.next = 0;
             }
-            if free == at && at < work.sb.blocks && !(work.lost && holds_node(work, at)) {
+            if free == at
+                && at < work.sb.blocks
+                && !(self.unknown.owner(at).is_some() && holds_node(work, at))
+            {
                 return Ok(at);
             }
         }

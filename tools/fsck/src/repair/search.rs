@@ -112,19 +112,34 @@ impl Work<'_> {
         if wanted.is_empty() {
             return Ok(());
         }
-        let used = used(self);
-        let runs = unclaimed(&used, &self.claims);
+        let (used, _) = used(self);
+        let mut runs = unclaimed(&used, &self.claims);
+        if wanted.contains(&(TreeKind::Inode as u8, 0)) {
+            // Nothing has been claimed for inodes yet.
+            let mut rest = Claims::default();
+            for (start, end) in runs {
+                rest.add(start, end - start, Claim::Deferred);
+            }
+            runs = unclaimed(&rest, &self.intact_data());
+        }
         let (node_id, newest) = (self.sb.node_id, self.sb.generation);
+        let mut nodes = Vec::new();
+        each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
+            let key = (h.id.kind as u8, h.id.owner);
+            if h.node_id == node_id && h.generation <= newest && wanted.contains(&key) {
+                nodes.extend(node(h, ptr, b).map(|n| (h.id, n)));
+            }
+        })?;
+        let nodes = self.without_stale(nodes);
         let found = &mut self.search.found;
         for key in &wanted {
             found.insert(*key, Vec::new());
         }
-        each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
-            let key = (h.id.kind as u8, h.id.owner);
-            if h.node_id == node_id && h.generation <= newest && wanted.contains(&key) {
-                found.entry(key).or_default().extend(node(h, ptr, b));
-            }
-        })
+        for (id, n) in nodes {
+            let key = (id.kind as u8, id.owner);
+            found.entry(key).or_default().push(n);
+        }
+        Ok(())
     }
 
     /// The leaves of a lost part of a tree: their first keys, and pointers to them.
@@ -134,9 +149,22 @@ impl Work<'_> {
             return Vec::new();
         }
         let all = self.search.found.get(&(id.kind as u8, id.owner));
-        let nodes = all.cloned().unwrap_or_default();
+        let range = (bad.first_key, bad.last_key);
+        // What is under a node was there when it was written.
+        let older = |n: &&Node| bad.ptr.is_none_or(|p| n.ptr.generation <= p.generation);
+        let within = |n: &&Node| n.first <= range.1 && n.last >= range.0;
+        let nodes = all.map_or(&[][..], |all| &all[..]).iter();
+        let nodes = nodes.filter(|n| older(n) && within(n)).cloned().collect();
         let mut readable = |ptr: &NodePtr| self.span(id, ptr);
-        choose(nodes, (bad.first_key, bad.last_key), &mut readable)
+        let leaves = choose(nodes, range, &mut readable);
+        if id.kind == TreeKind::Inode {
+            self.search
+                .leaves
+                .extend(leaves.iter().map(|(_, p)| p.addr));
+        } else if id.kind == TreeKind::Extent {
+            self.search.doubtful.insert(id.owner);
+        }
+        leaves
     }
 
     /// The first and the last key of a node that can be read.
@@ -247,17 +275,18 @@ fn unclaimed(used: &Claims, claims: &Claims) -> Vec<(u64, u64)> {
     runs
 }
 
-/// The blocks that the records of space call used. AGs and groups with records that cannot be read
-/// count as used.
-fn used(work: &Work<'_>) -> Claims {
+/// The blocks that the records of space call used. AGs with records that cannot be read count as used;
+/// they are returned once more.
+pub(super) fn used(work: &Work<'_>) -> (Claims, Claims) {
     let sb = &work.sb;
-    let mut used = Claims::default();
+    let (mut used, mut unknown) = (Claims::default(), Claims::default());
     let mut next = 0;
-    let all = |used: &mut Claims, from: u64, to: u64| {
+    let mut all = |used: &mut Claims, from: u64, to: u64| {
         let start = from.saturating_mul(sb.ag_blocks).min(sb.blocks);
         let end = to.saturating_mul(sb.ag_blocks).min(sb.blocks);
         if start < end {
             used.add(start, end - start, Claim::Deferred);
+            unknown.add(start, end - start, Claim::Deferred);
         }
     };
     let tree = tree_of(TreeId::new(TreeKind::Ag, 0), sb.ag_root);
@@ -276,7 +305,7 @@ fn used(work: &Work<'_>) -> Claims {
         Ok(())
     });
     all(&mut used, next, sb.ag_count.into());
-    used
+    (used, unknown)
 }
 
 /// Adds the used blocks of an AG. `None` if a record cannot be read.
