@@ -14,6 +14,7 @@
 
 use clap::Parser;
 use ordofs_cli::{complain, say};
+use ordofs_engine::engine::format::superblock::STATE_REPAIR;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::log::replayed::Replayed;
 use ordofs_engine::engine::{Fs, MountOptions};
@@ -242,6 +243,10 @@ impl Run<'_> {
         for p in &report.mendable {
             self.say(format_args!("{p}; the next mount mends it"));
         }
+        if !after.is_clean() && (cli.repair || cli.yes) {
+            print(cli, &after);
+            return fails("the state after it is damaged".into());
+        }
         if cli.no || !after.is_clean() {
             self.say("the next mount has work to do; the state after it:");
             print(cli, &after);
@@ -253,6 +258,7 @@ impl Run<'_> {
         }
         let saving = self.saving()?;
         recover(saving.device(), MountOptions::default())?;
+        saving.finish()?;
         self.say("finished the work of the next mount: log, removals, truncations, superblocks");
         self.verdict()
     }
@@ -270,7 +276,22 @@ impl Run<'_> {
 
     /// Repairs the filesystem if it is damaged. Returns the exit status.
     fn repair(&self) -> Result<u8, String> {
-        match check(self.device()?, self.options) {
+        // Data that is damaged is no reason to build anything anew: there is nothing to build it from.
+        let structure = check(self.device()?, Options::default());
+        let good = structure.as_ref().is_ok_and(Report::is_clean);
+        if good && Superblock::read(&self.device()?).is_ok_and(|sb| sb.state & STATE_REPAIR != 0) {
+            self.say("damage was found on the mounted filesystem");
+            return self.rebuild();
+        }
+        if good && self.options.data {
+            let report = self.judge()?;
+            if !report.is_clean() {
+                print(self.cli, &report);
+                self.say("data that is damaged cannot be repaired");
+                return Ok(ERRORS_LEFT);
+            }
+        }
+        match structure {
             Ok(report) if report.is_clean() => self.finish(&report, &mut |why| {
                 self.say(format_args!("recovery fails: {why}"));
                 self.rebuild()
@@ -308,8 +329,11 @@ impl Run<'_> {
             return Err("the device cannot be written".into());
         }
         let saving = self.saving_for(plan.superblock())?;
-        repair::apply(&plan, &saving.device())?;
+        for line in repair::apply(&plan, &saving.device())? {
+            self.say(line);
+        }
         let log = recover(saving.device(), rescue())?;
+        saving.finish()?;
         let mut said = Vec::new();
         say_replayed(&log, &mut said);
         said.iter().for_each(|line| self.say(line));

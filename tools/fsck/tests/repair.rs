@@ -153,11 +153,52 @@ fn a_damaged_undo_file_is_refused() {
         assert_eq!(status, OPERATIONAL, "{text}");
         assert!(after == content(&image));
     }
+    // A record of a repair that came to its end.
+    let mut record = good.clone();
+    record[4096 + 16 + 100] ^= 1;
+    std::fs::write(&undo.0, &record).expect("write");
+    let (status, text) = fsck(&image, &["--undo-from", undo.arg()]);
+    assert_eq!(status, OPERATIONAL, "{text}");
+    assert!(after == content(&image));
     // The repair was cut off while it saved a block: what was saved before is all that was written.
     std::fs::write(&undo.0, &good[..good.len() - 100]).expect("write");
     let (status, text) = fsck(&image, &["--undo-from", undo.arg()]);
     assert_eq!(status, CORRECTED, "{text}");
     assert!(text.contains("cut off"), "{text}");
+}
+
+#[test]
+fn an_undo_file_is_of_no_use_after_a_mount() {
+    let image = Image::formatted("repair-undo-late", 32 << 20);
+    damage(&image, 6);
+    let undo = UndoPath::new(&image);
+    let how = ["--repair", "--undo", undo.arg()];
+    assert_eq!(fsck(&image, &how).0, CORRECTED);
+    let sb = Superblock::read(&image.disk().device()).unwrap_or_else(|e| panic!("{}", e.reason));
+    let later = Superblock {
+        generation: sb.generation + 1,
+        ..sb
+    };
+    later.write(&image.disk().device()).expect("write");
+    let after = content(&image);
+    let (status, text) = fsck(&image, &["--undo-from", undo.arg()]);
+    assert_eq!(status, OPERATIONAL, "{text}");
+    assert!(text.contains("mounted"), "{text}");
+    assert!(after == content(&image));
+}
+
+/// Damage that a mount has found is a reason for a repair, and forgotten after it.
+#[test]
+fn damage_that_a_mount_has_found_is_looked_for() {
+    let image = Image::formatted("repair-state", 32 << 20);
+    let mut sb =
+        Superblock::read(&image.disk().device()).unwrap_or_else(|e| panic!("{}", e.reason));
+    sb.state |= STATE_REPAIR;
+    sb.write(&image.disk().device()).expect("write");
+    assert_eq!(fsck(&image, &["--repair"]).0, CORRECTED);
+    let sb = Superblock::read(&image.disk().device()).unwrap_or_else(|e| panic!("{}", e.reason));
+    assert_eq!(sb.state & STATE_REPAIR, 0);
+    assert_eq!(fsck(&image, &["--repair"]).0, CLEAN);
 }
 
 /// Repairs a filesystem. Returns what was said.

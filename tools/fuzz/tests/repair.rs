@@ -14,7 +14,7 @@
 //!
 //! ORDOFS_REPAIR_SEEDS=FROM..TO replaces the few seeds of each run.
 
-use kernel::prelude::{KVVec, Result};
+use kernel::prelude::{KVVec, Result, EIO};
 use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
@@ -29,7 +29,7 @@ use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::engine::{Attrs, Fs, MountOptions, S_IFDIR, S_IFMT, S_IFREG};
 use ordofs_engine::os::mem::{Image, MemDisk};
 use ordofs_engine::os::record::Recorder;
-use ordofs_engine::os::{crc32c, Block, Device, Shared};
+use ordofs_engine::os::{crc32c, Backend, Block, Device, Shared};
 use ordofs_fsck::repair::{self, undo};
 use ordofs_fsck::{check, Options};
 use ordofs_fuzz::base;
@@ -39,6 +39,7 @@ use ordofs_fuzz::seal::{self, Agree};
 use ordofs_fuzz::structure::Structure;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Seeds of each run, for each image.
 const SEEDS: u64 = 60;
@@ -770,8 +771,8 @@ mod made {
 
     /// A filesystem whose preallocated file has the blocks of old leaves of the inode tree, which have the
     /// records of deleted files.
-    pub(super) fn with_old_leaves() -> MemDisk {
-        let disk = MemDisk::new(4096);
+    pub(super) fn with_old_leaves(blocks: u64) -> MemDisk {
+        let disk = MemDisk::new(blocks);
         let options = FormatOptions {
             uuid: *b"ordofs-fuzz.uuid",
             label: [0; 64],
@@ -813,7 +814,7 @@ mod made {
         fs.sync().expect("a commit");
         // It has the blocks that were freed.
         let f = fs.iget(first_file(&fs, &root)).expect("a file");
-        let room = fs.statfs().bavail;
+        let room = fs.statfs().bavail.min(4096);
         fs.preallocate(&f, 2, room, None).expect("room");
         fs.iput(f);
         fs.iput(root);
@@ -833,7 +834,7 @@ mod made {
 #[test]
 fn old_leaves_in_preallocated_blocks_are_left_out() {
     silent();
-    let original = made::with_old_leaves();
+    let original = made::with_old_leaves(4096);
     let album = Reader::new(original.device()).album();
     let sb = Superblock::read(&original.device()).expect("one");
     let root = sb.inode_root.expect("a root");
@@ -1055,6 +1056,181 @@ fn append(disk: &MemDisk, record: &Record<'_>) {
         data_durable: true,
     };
     ring::write(&st, area, batch, &payload, Flush::Now).expect("a write");
+}
+
+/// A device that fails.
+struct Flaky {
+    disk: Device,
+    blocks: Vec<u64>,
+    /// How many reads of these blocks fail.
+    reads: AtomicU64,
+    /// Whether writes of them fail.
+    writes: bool,
+}
+
+impl Flaky {
+    fn of(disk: &MemDisk, blocks: &[u64], reads: u64, writes: bool) -> Device {
+        Device::new(Self {
+            disk: disk.device(),
+            blocks: blocks.to_vec(),
+            reads: AtomicU64::new(reads),
+            writes,
+        })
+    }
+}
+
+impl Backend for Flaky {
+    fn blocks(&self) -> u64 {
+        self.disk.blocks()
+    }
+
+    fn readonly(&self) -> bool {
+        false
+    }
+
+    fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
+        let left = self.reads.load(Ordering::Relaxed);
+        if left > 0 && self.blocks.contains(&block) {
+            self.reads.store(left - 1, Ordering::Relaxed);
+            return Err(EIO);
+        }
+        let mut b = Block::zeroed()?;
+        self.disk.read(block, &mut b)?;
+        *buf = *b;
+        Ok(())
+    }
+
+    fn write(&self, block: u64, data: &[u8; 4096]) -> Result {
+        if self.writes && self.blocks.contains(&block) {
+            return Err(EIO);
+        }
+        let mut b = Block::zeroed()?;
+        b.copy_from_slice(data);
+        self.disk.write(&[(block, &b)])
+    }
+
+    fn flush(&self) -> Result {
+        self.disk.flush()
+    }
+
+    fn write_fua(&self, block: u64, data: &[u8; 4096]) -> Result {
+        self.write(block, data)
+    }
+
+    fn discard(&self, _start: u64, _len: u64) -> Result {
+        Ok(())
+    }
+}
+
+/// An error of the device that goes away loses nothing. Superblocks that cannot be read are put
+/// together from a backup, and a backup that cannot be written does not end the repair.
+#[test]
+fn errors_of_the_device_lose_no_more_than_they_must() {
+    silent();
+    let all = originals();
+    for o in &all {
+        for n in o.structure.nodes.iter().take(10) {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            let plan = repair::plan(Flaky::of(&disk, &[n.block], 1, false));
+            let said = plan.unwrap_or_else(|e| panic!("{e}")).said;
+            assert!(!said.iter().any(|s| s.contains("cannot be read")), "{said:#?}");
+        }
+    }
+    let o = all.iter().find(|o| o.name == "large").expect("an image");
+    let copies = copies(o.blocks);
+    let disk = MemDisk::from_image(o.blocks, o.image.clone());
+    let plan = repair::plan(Flaky::of(&disk, &copies, u64::MAX, false));
+    plan.unwrap_or_else(|e| panic!("{e}"));
+    let backup = ordofs_engine::engine::format::places::backups(o.blocks).next();
+    let backup = backup.expect("a backup") + 16;
+    garbage(&disk, backup, 0, 4096);
+    let plan = repair::plan(disk.device()).unwrap_or_else(|e| panic!("{e}"));
+    let done = repair::apply(&plan, &Flaky::of(&disk, &[backup], 0, true));
+    assert_eq!(done.expect("no error").len(), 1);
+}
+
+fn copies(blocks: u64) -> Vec<u64> {
+    let twins = ordofs_engine::engine::format::places::twin_base(blocks);
+    vec![16, 128, twins + 16, twins + 128]
+}
+
+/// The backups of a filesystem that another one has replaced.
+#[test]
+fn another_filesystem_is_not_overwritten() {
+    silent();
+    let all = originals();
+    let o = all.iter().find(|o| o.name == "large").expect("an image");
+    for (block, at, magic, what) in [
+        (0, 1080, &b"\x53\xef"[..], "ext2/3/4"),
+        (16, 65600 - 65536, b"_BHRfS_M", "btrfs"),
+        (16, 0, b"OrdoFS\0\x83", "another version"),
+    ] {
+        let disk = MemDisk::from_image(o.blocks, o.image.clone());
+        for b in copies(o.blocks) {
+            (0..4096).for_each(|i| disk.corrupt(b, i, o.image[&b][i]));
+        }
+        for (i, x) in magic.iter().enumerate() {
+            disk.corrupt(block, at + i, *x);
+        }
+        let before = disk.image();
+        let why = mended(&disk, None).expect_err("a refusal");
+        assert!(why.contains(what), "{why}");
+        assert!(same(&before, &disk.image()));
+    }
+}
+
+/// A leaf of a commit that was cut off is not taken for the root of a small tree.
+#[test]
+fn a_leaf_of_a_commit_that_was_cut_off_is_no_root() {
+    silent();
+    let disk = made::with_old_leaves((1 << 15) * 100 + 100);
+    let sb = Superblock::read(&disk.device()).expect("one");
+    let tree = tree_of(INODE_TREE, sb.inode_root);
+    let st = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 256).unwrap();
+    let mut leaf = None;
+    let walked = tree.walk(&st, &mut |w| {
+        if let WalkItem::Node(n) = w {
+            leaf = leaf.or((n.level == 0).then_some(n.addr));
+        }
+        Ok(())
+    });
+    walked.expect("a whole tree");
+    let mut b = Block::zeroed().expect("memory");
+    disk.device().read(leaf.expect("a leaf"), &mut b).expect("a read");
+    let mut h = NodeHeader::decode(&b).expect("a node").0;
+    (h.addr, h.generation) = (sb.blocks - 5000, sb.generation + 1);
+    h.seal(&mut b);
+    disk.device().write(&[(h.addr, &b)]).expect("a write");
+    for c in copies(sb.blocks) {
+        garbage(&disk, c, 0, 4096);
+    }
+    let why = mended(&disk, None).expect_err("a refusal");
+    assert!(why.contains("may have been cut off"), "{why}");
+}
+
+/// Where each free block has an old node, there is room for new ones.
+#[test]
+fn blocks_with_old_nodes_are_room() {
+    silent();
+    let all = originals();
+    let o = all.iter().find(|o| o.name == "clean").expect("an image");
+    let disk = MemDisk::from_image(o.blocks, o.image.clone());
+    let used = o.structure.nodes.iter().find(|n| {
+        let h = NodeHeader::decode(&o.image[&n.block]).expect("a node").0;
+        h.id.kind == TreeKind::Dir && h.level == 0
+    });
+    let used = used.expect("a leaf").block;
+    let mut h = NodeHeader::decode(&o.image[&used]).expect("a node").0;
+    h.generation = 1;
+    for at in (256..o.blocks).filter(|at| !o.image.contains_key(at)) {
+        let mut b = Block::zeroed().expect("memory");
+        b.copy_from_slice(&o.image[&used][..]);
+        h.addr = at;
+        h.seal(&mut b);
+        disk.device().write(&[(at, &b)]).expect("a write");
+    }
+    garbage(&disk, used, 0, 4096);
+    rebuilt(o, &disk, &BTreeSet::from([used]), "old nodes everywhere");
 }
 
 fn no_times(a: &Attrs) -> Attrs {

@@ -19,6 +19,7 @@
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::found::{Search, POSTPONED};
+use kernel::prelude::{EIO, ENOMEM};
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{
     BadNode, NodeInfo, NodeStore, Tree, TreeId, TreeKind, WalkItem,
@@ -94,6 +95,8 @@ pub(super) struct Work<'a> {
     pub contested: BTreeMap<u64, bool>,
     /// What has been claimed for the present inode.
     pub claimed: Vec<(u64, u64, Claim)>,
+    /// Nodes that the device could not read.
+    pub unread: Vec<u64>,
     /// Nodes of trees that have lost some.
     pub search: Search,
 }
@@ -139,6 +142,7 @@ impl Work<'_> {
                 match w {
                     WalkItem::Node(n) => nodes.push(n),
                     WalkItem::Item(key, value) => item(&mut found, key, value),
+                    WalkItem::Bad(b) if b.error == ENOMEM => return Err(ENOMEM),
                     WalkItem::Bad(b) => bad.push(b),
                 }
                 Ok(())
@@ -203,6 +207,9 @@ impl Work<'_> {
             }
         }
         for b in bad {
+            if b.error == EIO {
+                self.unread.extend(b.ptr.map(|p| p.addr));
+            }
             let found = self.found_for(id, b);
             let at = b.ptr.map_or(0, |p| p.addr);
             let (first, last) = (b.first_key, b.last_key);

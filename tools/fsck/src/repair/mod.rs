@@ -24,7 +24,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`superblock`] | the superblock to begin with |
+//! | [`superblock`], [`other`], [`roots`] | the superblock to begin with |
 //! | [`forest`] | trees that may be damaged; what is known during a repair |
 //! | [`search`], [`found`], [`stale`] | leaves whose interior nodes are lost |
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
@@ -40,8 +40,10 @@ mod forest;
 mod found;
 mod inodes;
 mod names;
+mod other;
 mod record;
 mod room;
+mod roots;
 mod search;
 mod space;
 mod stale;
@@ -67,6 +69,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// How many nodes are cached.
 const CACHED_NODES: usize = 4096;
+/// How often a plan is made at most, if blocks that could not be read can be read later.
+const READS: usize = 3;
 
 /// What a repair is going to write.
 pub struct Plan {
@@ -100,8 +104,23 @@ pub fn rescue() -> MountOptions {
 /// Finds out what has to be written to repair the filesystem on `device`. The error is a sentence:
 /// the filesystem cannot be repaired, and why.
 pub fn plan(device: Device) -> Result<Plan, String> {
+    let device = Overlay::new(device);
+    for _ in 0..READS {
+        let (plan, unread) = one_plan(device.device())?;
+        let mut b = Block::zeroed().map_err(|e| format!("{e:?}"))?;
+        // What can be read by now is not lost.
+        if !unread.iter().any(|at| device.device().read(*at, &mut b).is_ok()) {
+            return Ok(plan);
+        }
+    }
+    Err("the device cannot read some blocks at one time, and can at another".into())
+}
+
+/// A plan, and the nodes that the device could not read.
+fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
     let view = Overlay::new(device);
     let mut said = Vec::new();
+    let mut unread = Vec::new();
     let start = superblock::establish(&view, &mut said)?;
     let mut sb = start.sb;
     let mut avoid = Claims::default();
@@ -109,7 +128,8 @@ pub fn plan(device: Device) -> Result<Plan, String> {
     let mut lost_log = start.log_lost;
     if !sb.is_clean() && !lost_log {
         match replay(&view, &sb, &mut said) {
-            Ok(Some((commit, old))) => {
+            Ok(Some((commit, old, bad))) => {
+                unread = bad;
                 commit.iter().for_each(|(at, b)| view.put(*at, b));
                 sb = read(&view)?;
                 avoid = old;
@@ -161,7 +181,8 @@ pub fn plan(device: Device) -> Result<Plan, String> {
         }
     }
     judge(&view, &plan)?;
-    Ok(plan)
+    unread.extend(made.unread);
+    Ok((plan, unread))
 }
 
 /// The superblock of a view.
@@ -193,6 +214,8 @@ struct Made {
     claims: Claims,
     /// Blocks that the old filesystem has, and maybe the new one.
     old: Claims,
+    /// Nodes that the device could not read.
+    unread: Vec<u64>,
 }
 
 /// Puts all trees in order. With `hold`, what only the old filesystem has counts as used.
@@ -222,6 +245,7 @@ fn rebuild(
         lost: false,
         contested: BTreeMap::new(),
         claimed: Vec::new(),
+        unread: Vec::new(),
         search: found::Search::default(),
     };
     for (start, len) in sb.fixed_areas() {
@@ -245,6 +269,7 @@ fn rebuild(
         said: work.said,
         claims: work.claims,
         old: work.old,
+        unread: work.unread,
     })
 }
 
@@ -276,7 +301,7 @@ fn replay(
     view: &Overlay,
     sb: &Superblock,
     said: &mut Vec<String>,
-) -> Result<Option<(Blocks, Claims)>, NotReplayed> {
+) -> Result<Option<(Blocks, Claims, Vec<u64>)>, NotReplayed> {
     let (named, next_ino) = named_by_log(view, sb)?;
     let of_log: Vec<_> = named.runs().collect();
     // What the repair makes, too, must not have a number that the log gives to another inode.
@@ -304,7 +329,7 @@ fn replay(
     for (start, len, owner) in made.claims.runs().chain(of_log) {
         old.add(start, len, owner);
     }
-    Ok(Some((commit, old)))
+    Ok(Some((commit, old, made.unread)))
 }
 
 /// Says what of the log is lost.
@@ -373,8 +398,8 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
     Ok((named, next_ino))
 }
 
-/// Carries a plan out.
-pub fn apply(plan: &Plan, device: &Device) -> Result<(), String> {
+/// Carries a plan out. Returns what could not be written, and is of no importance.
+pub fn apply(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
     let failed = |e| format!("cannot write: {e:?}");
     let mut batch = Vec::new();
     for (at, b) in &plan.blocks {
@@ -391,15 +416,16 @@ pub fn apply(plan: &Plan, device: &Device) -> Result<(), String> {
 }
 
 /// Writes the superblock of the new generation, and the same of the next one into the other slot.
-fn write_superblocks(plan: &Plan, device: &Device) -> Result<(), String> {
+fn write_superblocks(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
     let failed = |e| format!("a superblock cannot be written: {e:?}");
     let mut sb = plan.sb.clone();
     sb.write(device).map_err(failed)?;
     sb.generation += 1;
     sb.write(device).map_err(failed)?;
-    match plan.backups {
-        true => sb.write_backups(device).map_err(failed),
-        false => Ok(()),
+    // The filesystem is as good without them.
+    match plan.backups.then(|| sb.write_backups(device)) {
+        Some(Err(e)) => Ok(vec![format!("a backup of the superblock cannot be written: {e:?}")]),
+        _ => Ok(Vec::new()),
     }
 }
 

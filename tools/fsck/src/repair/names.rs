@@ -19,6 +19,7 @@ use super::forest::{Edge, Known, Pending, Work};
 use kernel::prelude::KVec;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind};
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
+use ordofs_engine::engine::format::MAX_INO;
 use ordofs_engine::engine::ops::dir::{bucket, decode, ENTRY_HEADER};
 use ordofs_engine::engine::{mode_to_kind, Attrs, S_IFDIR, S_IFMT};
 use ordofs_engine::os::{now, random_u64};
@@ -227,7 +228,7 @@ impl Work<'_> {
             .filter(|k| k.ino != root && k.names == 0 && !k.is_orphan())
             .map(|k| (k.ino, k.parent, k.is_dir()))
             .collect();
-        let mut lost = Vec::new();
+        let mut lost = BTreeSet::new();
         let mut by_parent = Vec::new();
         for (ino, parent, is_dir) in nameless {
             let usable = |k: &mut Known| k.is_dir() && !k.is_orphan() && k.ino != ino;
@@ -237,21 +238,20 @@ impl Work<'_> {
                 }
                 by_parent.push((ino, parent));
             } else {
-                lost.push(ino);
+                lost.insert(ino);
             }
         }
-        let circles = self.circles(&by_parent);
+        let circles: BTreeSet<u64> = self.circles(&by_parent).into_iter().collect();
         for (ino, parent) in by_parent {
             if circles.contains(&ino) {
-                lost.push(ino);
+                lost.insert(ino);
             } else {
                 self.give_name(ino, parent)?;
             }
         }
         for ino in circles {
-            if !lost.contains(&ino) {
+            if lost.insert(ino) {
                 self.unname(ino)?;
-                lost.push(ino);
             }
         }
         if lost.is_empty() {
@@ -348,6 +348,9 @@ impl Work<'_> {
             match self.look_up(root, name.as_bytes())? {
                 None => {
                     let ino = self.sb.next_ino;
+                    if ino >= MAX_INO - 1 {
+                        return Err("no inode number is left for lost+found".into());
+                    }
                     self.sb.next_ino += 1;
                     self.new_directory(ino, 0o700)?;
                     self.add_name(root, name.as_bytes(), ino)?;

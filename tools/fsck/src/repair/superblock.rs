@@ -9,17 +9,21 @@
 //! (docs/FORMAT.md §3); the others are empty. The newest roots count. The other two sectors come from
 //! the same generation if they are left, else from the newest one that is, backups last. Counts are
 //! found out anew in any case. Where no slot has roots, the inode tree's is searched for on the device:
-//! the newest of its nodes is a root, because each commit that changes the tree writes a new one.
+//! the newest of its nodes is a root, because each commit that changes the tree writes a new one
+//! ([`roots`]).
 //!
 //! A field that cannot be true gets a value that can, if the repair finds it out anew. Other fields,
 //! reserved ones in use, features and other versions are refused, with the reason.
 //!
 //! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
 
+use super::other;
+use super::roots;
 use super::search::each_node;
 use crate::{describe, Claims, Overlay};
-use kernel::prelude::EUCLEAN;
+use kernel::prelude::{EIO, EUCLEAN};
 use ordofs_engine::engine::btree::TreeKind;
+use ordofs_engine::engine::format::node::NODE_HEADER;
 use ordofs_engine::engine::format::places::{areas, backups, slot, twin_base, SLOTS, TWIN_BASES};
 use ordofs_engine::engine::format::superblock::{
     label_is_good, seal, sector_generation, LABEL_LEN, SB_MAGIC, SECTOR, SECTORS,
@@ -204,10 +208,13 @@ fn put_together(
     let device = view.device();
     // A superblock that is whole and not supported must not be replaced.
     let nothing = why.reason.starts_with("there is no OrdoFS");
-    if why.error != EUCLEAN && !nothing {
+    if ![EUCLEAN, EIO].contains(&why.error) && !nothing {
         return Err(describe(why));
     }
     let (all, bad) = sectors(&device)?;
+    if !all.iter().any(|s| s.slot) {
+        other::refuse(&device)?;
+    }
     let best = |number: usize, of: Option<u64>| {
         let fits =
             |s: &&Sector| s.number == number && of.is_none_or(|g| s.generation == g && s.slot);
@@ -253,7 +260,7 @@ fn put_together(
         put(&mut b, O_STATE, &0u32.to_le_bytes());
     }
     let newest = all.iter().filter(|s| s.slot).map(|s| s.generation).max();
-    let root = find_roots(&device, &mut b, newest, said)?;
+    let root = find_roots(view, &mut b, newest, said)?;
     let generation = generation.max(root);
     put(&mut b, O_GENERATION, &generation.to_le_bytes());
     if log_lost {
@@ -333,34 +340,31 @@ fn mend(b: &mut [u8; BLOCK_SIZE], generation: u64) {
 /// Searches for the root of the inode tree if there is none, not newer than `newest`, and stands in for
 /// the AG tree, which is built anew. Returns the generation of the root of the inode tree.
 fn find_roots(
-    device: &Device,
+    view: &Overlay,
     b: &mut [u8; BLOCK_SIZE],
     newest: Option<u64>,
     said: &mut Vec<String>,
 ) -> Result<u64, String> {
-    let [inodes, _, ags, _] = O_ROOTS;
+    let (device, [inodes, _, ags, _]) = (&view.device(), O_ROOTS);
     let root = |b: &[u8; BLOCK_SIZE], at: usize| b.get(at..at + ROOT_LEN).and_then(NodePtr::decode);
     if root(b, inodes).is_none() {
         let (node_id, blocks) = (le64(b, O_NODE_ID), le64(b, O_BLOCKS).unwrap_or(0));
+        let root_ino = le64(b, O_ROOT_INO).unwrap_or(0);
         let mut fixed = Claims::default();
         for base in areas(blocks) {
             fixed.add(base, 256, crate::Claim::Reserved);
         }
-        let mut best: Option<NodePtr> = None;
+        let mut nodes = Vec::new();
         let all = [(256, blocks.min(device.blocks()))].into_iter();
-        each_node(device, all, &mut |h, ptr, _| {
+        each_node(device, all, &mut |h, ptr, b| {
             let ours = Some(h.node_id) == node_id && h.id.kind == TreeKind::Inode;
-            let key = |p: &NodePtr| (p.generation, p.level);
-            let newer = best.as_ref().is_none_or(|p| key(p) < key(&ptr));
             let not_newer = newest.is_none_or(|newest| h.generation <= newest);
-            let possible = fixed.owner(ptr.addr).is_none() && not_newer;
-            if ours && possible && newer {
-                best = Some(ptr);
+            let first = le64(&b[..], NODE_HEADER).is_some_and(|key| key <= root_ino);
+            if ours && first && fixed.owner(ptr.addr).is_none() && not_newer {
+                nodes.push(ptr);
             }
         })?;
-        let Some(found) = best else {
-            return Err("no node of the inode tree is left".into());
-        };
+        let found = roots::choose(view.device(), node_id.unwrap_or(0), nodes)?;
         said.push(format!(
             "superblock: the root of the inode tree was lost; the newest one on the device is at block {}, of generation {}",
             found.addr, found.generation

@@ -11,7 +11,7 @@
 //! | offset | size | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `ORDOUNDO` |
-//! | 8 | 4 | version: 1 |
+//! | 8 | 4 | version: 2 |
 //! | 12 | 4 | bytes of a block: 4096 |
 //! | 16 | 8 | blocks of the device |
 //! | 24 | 16 | UUID of the filesystem |
@@ -23,6 +23,11 @@
 //! there is nothing to restore; crc32c, u32, of address, flags and content; and the content. A record
 //! that is not whole can only be at the end: the repair was cut off before it wrote that block, or up
 //! to [`RUN`] blocks with it. All else is damage, and is refused.
+//!
+//! The last record of a repair that came to its end has address 2^64 - 1, flags 2, and as its content
+//! the number of records before it, u64, and the generation of the superblock that was left, u64. With
+//! it, all records must be whole, and the superblock on the device must not be newer. Without it, it is
+//! not known whether the filesystem has been mounted for writing since.
 //!
 //! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
 
@@ -37,10 +42,11 @@ use std::sync::{Mutex, PoisonError};
 
 const SIZE: usize = ordofs_engine::engine::BLOCK_SIZE;
 const MAGIC: &[u8; 8] = b"ORDOUNDO";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEAD: usize = 16;
 const RECORD: usize = HEAD + SIZE;
 const UNREAD: u32 = 1;
+const END: u32 = 2;
 /// The most blocks that are written after one sync of the file.
 pub const RUN: usize = 256;
 
@@ -83,6 +89,20 @@ impl Undo {
             file,
             saved: BTreeSet::new(),
         })
+    }
+
+    /// Notes that the repair has come to its end, with a superblock of this generation.
+    fn finish(&mut self, generation: u64) -> io::Result<()> {
+        let (mut head, mut content) = ([0; HEAD], [0; SIZE]);
+        head[..8].copy_from_slice(&u64::MAX.to_le_bytes());
+        head[8..12].copy_from_slice(&END.to_le_bytes());
+        content[..8].copy_from_slice(&(self.saved.len() as u64).to_le_bytes());
+        content[8..16].copy_from_slice(&generation.to_le_bytes());
+        let sum = sum(&head, &content);
+        head[12..].copy_from_slice(&sum.to_le_bytes());
+        self.file.write_all(&head)?;
+        self.file.write_all(&content)?;
+        self.file.sync_all()
     }
 
     /// Saves those of the blocks that have not been saved yet.
@@ -148,6 +168,17 @@ impl Shared {
     /// Shares it.
     pub fn new(saving: Saving) -> Self {
         Self(std::sync::Arc::new(saving))
+    }
+
+    /// Notes in the file, if there is one, that the repair has come to its end.
+    pub fn finish(&self) -> Result<(), String> {
+        let Some(undo) = &self.0.undo else {
+            return Ok(());
+        };
+        let sb = Superblock::read(&self.device()).map_err(|e| e.reason.to_owned())?;
+        let mut undo = undo.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = undo.finish(sb.generation);
+        done.map_err(|e| format!("the undo file cannot be written to its end: {e}"))
     }
 
     /// A device on it.
@@ -236,7 +267,7 @@ fn record(file: &mut impl Read, buf: &mut [u8]) -> io::Result<Option<(u64, u32)>
     }
     let whole = n == buf.len() && le32(buf, 12) == Some(sum(&buf[..HEAD], &buf[HEAD..]));
     match (whole, le64(buf, 0), le32(buf, 8)) {
-        (true, Some(block), Some(flags)) if flags & !UNREAD == 0 => Ok(Some((block, flags))),
+        (true, Some(block), Some(flags)) if flags <= END => Ok(Some((block, flags))),
         _ => Err(io::ErrorKind::UnexpectedEof.into()),
     }
 }
@@ -262,24 +293,51 @@ fn judge(file: &mut File, device: &Device) -> Result<(u64, bool), String> {
             return Err("the undo file is of another filesystem".into());
         }
     }
+    let end = end(file).map_err(failed)?;
+    if let (Some((_, generation)), Ok(sb)) = (end, Superblock::read(device)) {
+        if sb.generation > generation {
+            return Err("the filesystem has been mounted for writing since the repair".into());
+        }
+    }
+    file.seek(SeekFrom::Start(SIZE as u64)).map_err(failed)?;
+    let n = whole(file, device.blocks())?;
     let len = file.metadata().map_err(failed)?.len();
+    let rest = len.saturating_sub(SIZE as u64 + n * RECORD as u64);
+    match end {
+        Some((records, _)) if records == n => Ok((n, false)),
+        None if rest <= (RUN * RECORD) as u64 => Ok((n, true)),
+        _ => Err(format!("record {n} of the undo file is damaged")),
+    }
+}
+
+/// The number of whole records before the last one, or before one that is not whole.
+fn whole(file: &mut File, blocks: u64) -> Result<u64, String> {
     let mut reader = io::BufReader::with_capacity(1 << 20, &mut *file);
     let mut buf = vec![0; RECORD];
     let mut n = 0u64;
     loop {
         match record(&mut reader, &mut buf) {
-            Ok(None) => return Ok((n, false)),
-            Ok(Some((block, _))) if block < device.blocks() => n += 1,
+            Ok(None | Some((_, END))) => return Ok(n),
+            Ok(Some((block, _))) if block < blocks => n += 1,
             Ok(Some(_)) => return Err("the undo file has an impossible record".into()),
-            Err(e) if e.kind() != io::ErrorKind::UnexpectedEof => return Err(failed(e)),
-            Err(_) => break,
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(n),
+            Err(e) => return Err(format!("the undo file cannot be read: {e}")),
         }
     }
-    let rest = len.saturating_sub(SIZE as u64 + n * RECORD as u64);
-    match rest <= (RUN * RECORD) as u64 {
-        true => Ok((n, true)),
-        false => Err(format!("record {n} of the undo file is damaged")),
-    }
+}
+
+/// What the last record of a repair that came to its end says: the number of records before it, and the
+/// generation that was left.
+fn end(file: &mut File) -> io::Result<Option<(u64, u64)>> {
+    let len = file.metadata()?.len();
+    let Some(at) = len.checked_sub(RECORD as u64).filter(|at| *at >= SIZE as u64) else {
+        return Ok(None);
+    };
+    file.seek(SeekFrom::Start(at))?;
+    let mut buf = vec![0; RECORD];
+    let last = record(file, &mut buf).ok().flatten();
+    let words = le64(&buf, HEAD).zip(le64(&buf, HEAD + 8));
+    Ok(words.filter(|_| last == Some((u64::MAX, END))))
 }
 
 /// Writes back what the file has.
