@@ -323,6 +323,9 @@ pub struct MountOptions {
     pub rescue_older: bool,
     /// A thread will delete large inodes in the background ([`crate::engine::Fs::reap_step`]).
     pub reaper: bool,
+    /// Leave out records of the log that do not fit the state before them, and count them. Only
+    /// fsck.ordofs does so, after a repair that has lost inodes or names.
+    pub rescue_records: bool,
     /// The most nodes (of 4 KiB) in the node cache. In the kernel the shrinker limits the cache;
     /// user space has no shrinker.
     pub cache_nodes: u64,
@@ -338,6 +341,7 @@ impl Default for MountOptions {
             rescue_log: false,
             rescue_older: false,
             reaper: false,
+            rescue_records: false,
             cache_nodes: 16384,
         }
     }

@@ -60,6 +60,7 @@ impl Params {
             rescue_log: self.rescue_log,
             rescue_older: self.rescue_older,
             reaper: true,
+            rescue_records: false,
             // All: the shrinker takes what is wanted elsewhere.
             cache_nodes: u64::MAX,
         }

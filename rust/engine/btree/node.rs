@@ -199,6 +199,22 @@ impl Node {
         self.nr
     }
 
+    /// The key of the first entry; 0 if there is none.
+    pub(super) fn first_key(&self) -> u64 {
+        match self.nr {
+            0 => 0,
+            _ => self.key(0),
+        }
+    }
+
+    /// The key of the last entry; 0 if there is none.
+    pub(super) fn last_key(&self) -> u64 {
+        match self.nr.checked_sub(1) {
+            None => 0,
+            Some(last) => self.key(last),
+        }
+    }
+
     /// Whether an interior node has all the children that it can have.
     pub(super) fn is_full(&self) -> bool {
         self.nr >= self.id.kind.max_children()

@@ -25,6 +25,26 @@ pub struct NodeInfo {
     pub generation: u64,
     /// Number of entries.
     pub entries: usize,
+    /// Its checksum; 0 if it is not written.
+    pub crc: u32,
+    /// The key of its first entry.
+    pub first_key: u64,
+    /// The key of its last entry.
+    pub last_key: u64,
+}
+
+#[allow(dead_code)] // Only fsck repairs trees.
+impl NodeInfo {
+    /// The pointer to a node that is on disk.
+    pub fn ptr(&self) -> NodePtr {
+        NodePtr {
+            addr: self.addr,
+            addr2: self.addr2,
+            generation: self.generation,
+            crc: self.crc,
+            level: self.level,
+        }
+    }
 }
 
 /// A node that a walk could not read.
@@ -67,6 +87,9 @@ fn walk_node(
         level: p.level,
         generation: p.generation,
         entries: node.len(),
+        crc: p.crc,
+        first_key: node.first_key(),
+        last_key: node.last_key(),
     }))?;
     cond_resched();
     for i in 0..node.len() {

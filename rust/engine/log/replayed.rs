@@ -16,6 +16,10 @@ pub struct Replayed {
     pub batches: u64,
     /// Records that were carried out.
     pub records: u64,
+    /// Records that did not fit, and were left out ([`MountOptions::rescue_records`]).
+    ///
+    /// [`MountOptions::rescue_records`]: crate::engine::types::MountOptions::rescue_records
+    pub skipped: u64,
     /// The last batch was whole, but its data was not there: power failed before its flush.
     pub disbelieved: bool,
     /// Number of the batch behind the last one believed, if that batch was cut off or damaged.

@@ -319,15 +319,32 @@ impl Fs {
                 return Err(corrupt("log", p, "a batch changed while it was replayed"));
             }
             Self::each(&payload, durable, |r| {
-                done.records += 1;
                 *self.log.replay_time.lock() = Some(r.time);
-                self.check(&r.record)?;
-                self.apply(&r.record)
+                match self.check_and_apply(&r.record) {
+                    Ok(true) => done.records += 1,
+                    Ok(false) => done.skipped += 1,
+                    Err(e) => return Err(e),
+                }
+                Ok(())
             })?;
             p += blocks_of(payload.len());
             s += 1;
         }
         Ok(s)
+    }
+
+    /// Carries out a record. False if it does not fit, and may be left out.
+    fn check_and_apply(&self, r: &Record<'_>) -> Result<bool> {
+        let rescue = self.options().rescue_records;
+        match self.check(r) {
+            Err(e) if rescue && e == EUCLEAN => return Ok(false),
+            done => done?,
+        }
+        match self.apply(r) {
+            // The operation has found before it changed anything that it is impossible.
+            Err(EEXIST | ENOENT | ENOTEMPTY | EMLINK | ESTALE | ENODATA) if rescue => Ok(false),
+            done => done.map(|()| true),
+        }
     }
 
     /// Claims the disk blocks that a record maps.

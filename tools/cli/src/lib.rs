@@ -16,6 +16,8 @@
 //! Tests: `tools/mkfs/tests/options_and_lost_output.rs`, `tools/fsck/tests/exit_status.rs`,
 //! `tools/ordofs/tests/lost_output.rs`.
 
+pub mod magics;
+
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};
 use std::panic::{catch_unwind, AssertUnwindSafe};

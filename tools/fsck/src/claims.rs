@@ -72,6 +72,35 @@ impl Claims {
         self.0.insert(start, (len, owner));
     }
 
+    /// Takes the claims of a range back, whatever owner they have.
+    pub fn remove(&mut self, start: u64, len: u64) {
+        let end = start + len;
+        while let Some((s, l, owner)) = self.at_or_after(start).filter(|(s, _, _)| *s < end) {
+            self.0.remove(&s);
+            if s < start {
+                self.0.insert(s, (start - s, owner));
+            }
+            if s + l > end {
+                self.0.insert(end, (s + l - end, owner));
+            }
+        }
+    }
+
+    /// The claims that overlap with a range, cut to it: start, length, owner.
+    pub fn within(&self, start: u64, len: u64) -> Vec<(u64, u64, Claim)> {
+        let (mut at, end) = (start, start + len);
+        let mut found = Vec::new();
+        while at < end {
+            let Some((s, l, owner)) = self.at_or_after(at).filter(|(s, _, _)| *s < end) else {
+                break;
+            };
+            let (from, to) = (s.max(at), (s + l).min(end));
+            found.push((from, to - from, owner));
+            at = to;
+        }
+        found
+    }
+
     /// The first claim that ends after `block`: start, length, owner.
     pub fn at_or_after(&self, block: u64) -> Option<(u64, u64, Claim)> {
         let before = self
@@ -111,5 +140,23 @@ mod tests {
         assert_eq!(c.owner(24), Some(Claim::Data(1)));
         assert_eq!(c.owner(29), Some(Claim::Data(2)));
         assert_eq!(c.owner(30), None);
+    }
+
+    #[test]
+    fn what_is_taken_back_has_no_owner() {
+        let mut c = Claims::default();
+        c.add(10, 10, Claim::Data(1));
+        c.add(30, 10, Claim::Data(2));
+        assert_eq!(
+            c.within(15, 20),
+            [(15, 5, Claim::Data(1)), (30, 5, Claim::Data(2))]
+        );
+        c.remove(12, 20);
+        let left: Vec<_> = c.runs().collect();
+        assert_eq!(left, [(10, 2, Claim::Data(1)), (32, 8, Claim::Data(2))]);
+        c.remove(33, 1);
+        assert_eq!((c.owner(33), c.owner(34)), (None, Some(Claim::Data(2))));
+        assert_eq!(c.within(40, 5), []);
+        assert_eq!(c.within(36, 2), [(36, 2, Claim::Data(2))]);
     }
 }

@@ -8,6 +8,7 @@
 //! | [`inode`] | inode records, extents, targets of symbolic links, data |
 //! | [`names`] | directory entries, link counts, connectivity, orphans |
 //! | [`overlay`] | nothing itself: a device that keeps writes in memory, to try out a recovery |
+//! | [`repair`] | nothing itself: builds anew what is damaged |
 //! | [`reserved`] | trees that this version does not write: snapshots, dead blocks, quotas |
 //! | [`xattr`] | extended attributes |
 //! | [`space`] | AGs and their groups against the owners of all blocks |
@@ -22,6 +23,7 @@ mod claims;
 mod inode;
 mod names;
 mod overlay;
+pub mod repair;
 mod reserved;
 mod space;
 mod xattr;

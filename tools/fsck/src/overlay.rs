@@ -12,9 +12,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 const SIZE: usize = ordofs_engine::engine::BLOCK_SIZE;
 
+/// Blocks by their addresses.
+pub(crate) type Blocks = BTreeMap<u64, Box<[u8; SIZE]>>;
+
 struct Inner {
     base: Device,
-    written: Mutex<BTreeMap<u64, Box<[u8; SIZE]>>>,
+    written: Mutex<Blocks>,
+    /// What came after the first commit, if the overlay is to end there.
+    later: Mutex<Option<Blocks>>,
+    one_commit: bool,
 }
 
 /// The overlay. Clones share the writes.
@@ -24,8 +30,44 @@ pub struct Overlay(Arc<Inner>);
 impl Overlay {
     /// An overlay of `base`, which may be read-only.
     pub fn new(base: Device) -> Self {
-        let written = Mutex::new(BTreeMap::new());
-        Self(Arc::new(Inner { base, written }))
+        Self::with(base, false)
+    }
+
+    /// An overlay of `base` of which [`Self::into_commit`] returns what the first commit wrote.
+    pub(crate) fn of_one_commit(base: Device) -> Self {
+        Self::with(base, true)
+    }
+
+    fn with(base: Device, one_commit: bool) -> Self {
+        Self(Arc::new(Inner {
+            base,
+            written: Mutex::new(BTreeMap::new()),
+            later: Mutex::new(None),
+            one_commit,
+        }))
+    }
+
+    /// The blocks up to the first commit, its superblock included; `None` if there was none.
+    pub(crate) fn into_commit(self) -> Option<Blocks> {
+        self.later().take()?;
+        Some(std::mem::take(&mut *self.written()))
+    }
+
+    /// A copy of all blocks that have been written.
+    pub(crate) fn written_blocks(&self) -> Blocks {
+        self.written().clone()
+    }
+
+    /// Writes a block, as a device would.
+    pub(crate) fn put(&self, block: u64, data: &[u8; SIZE]) {
+        match self.later().as_mut() {
+            Some(later) => later.insert(block, Box::new(*data)),
+            None => self.written().insert(block, Box::new(*data)),
+        };
+    }
+
+    fn later(&self) -> MutexGuard<'_, Option<Blocks>> {
+        self.0.later.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A [`Device`] on the overlay.
@@ -38,7 +80,7 @@ impl Overlay {
         !self.written().is_empty()
     }
 
-    fn written(&self) -> MutexGuard<'_, BTreeMap<u64, Box<[u8; SIZE]>>> {
+    fn written(&self) -> MutexGuard<'_, Blocks> {
         self.0
             .written
             .lock()
@@ -56,6 +98,10 @@ impl Backend for Overlay {
     }
 
     fn read(&self, block: u64, buf: &mut [u8; SIZE]) -> Result {
+        if let Some(data) = self.later().as_ref().and_then(|later| later.get(&block)) {
+            *buf = **data;
+            return Ok(());
+        }
         if let Some(data) = self.written().get(&block) {
             *buf = **data;
             return Ok(());
@@ -67,7 +113,7 @@ impl Backend for Overlay {
     }
 
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
-        self.written().insert(block, Box::new(*data));
+        self.put(block, data);
         Ok(())
     }
 
@@ -77,6 +123,15 @@ impl Backend for Overlay {
 
     fn write_fua(&self, block: u64, data: &[u8; SIZE]) -> Result {
         self.write(block, data)
+    }
+
+    /// Only a commit writes like this: its superblock.
+    fn write_fua_all(&self, reqs: &[(u64, &Block)]) -> Result {
+        reqs.iter().for_each(|(block, data)| self.put(*block, data));
+        if self.0.one_commit {
+            self.later().get_or_insert_default();
+        }
+        Ok(())
     }
 
     fn discard(&self, _start: u64, _len: u64) -> Result {

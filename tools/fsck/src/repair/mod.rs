@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Repairing a filesystem: what is damaged is built anew from what is intact.
+//!
+//! # Model
+//!
+//! [`plan`] only reads. It returns the blocks that a repair writes ([`Plan`]), and [`apply`] writes
+//! them: first those that neither the old nor the new filesystem needs for anything else, then a
+//! flush, then the superblock of a new generation, in the slot of the older one, then once more in the
+//! other slot. So a crash at any point leaves the old filesystem or the new one. What the new one
+//! still has to do (orphans, truncations) a mount does afterwards.
+//!
+//! 1. A superblock: the newest whole one, or one put together ([`superblock`]).
+//! 2. If the log holds anything, it is replayed. A replay needs the trees of space, so the trees are
+//!    first put in order in memory, at the old generation, and blocks of the old state count as used
+//!    there. Then the engine mounts that and commits once, in memory.
+//! 3. The trees are read, put in order and written ([`forest`], [`inodes`], [`names`], [`contested`],
+//!    [`write`]), and the trees of space are built from the owners of all blocks ([`space`]).
+//! 4. The checker judges the outcome, still in memory. If it finds anything, nothing is written.
+//!
+//! Unknown features are no damage: they are refused by name, and nothing is written.
+//!
+//! Memory: see [`forest`]; and all blocks that are to be written.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`superblock`], [`other`], [`roots`] | the superblock to begin with |
+//! | [`forest`] | trees that may be damaged; what is known during a repair |
+//! | [`search`], [`found`], [`stale`] | leaves whose interior nodes are lost |
+//! | [`inodes`], [`record`] | inode records, and what they lead to |
+//! | [`names`] | directories, link counts, orphans |
+//! | [`contested`] | blocks with two owners |
+//! | [`write`], [`space`], [`room`] | the new trees, and blocks for them |
+//! | [`undo`] | the file with which a repair can be taken back |
+//!
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+
+mod contested;
+mod forest;
+mod found;
+mod inodes;
+mod names;
+mod other;
+mod record;
+mod room;
+mod roots;
+mod search;
+mod space;
+mod stale;
+mod superblock;
+pub mod undo;
+mod write;
+
+use crate::overlay::Blocks;
+use crate::{check, describe, Claim, Claims, Options, Overlay};
+use forest::Work;
+use kernel::prelude::{EIO, ENOMEM, ENOSPC, EOPNOTSUPP};
+use ordofs_engine::engine::btree::{NodeStore, Tree};
+use ordofs_engine::engine::format::superblock::{STATE_CLEAN, STATE_REPAIR};
+use ordofs_engine::engine::format::{Superblock, MAX_INO};
+use ordofs_engine::engine::log::ahead::Ahead;
+use ordofs_engine::engine::log::record::{decode, Record};
+use ordofs_engine::engine::log::replayed::Replayed;
+use ordofs_engine::engine::log::ring::{self, Area, Found};
+use ordofs_engine::engine::volume::mount::{read_superblock, INODE_TREE};
+use ordofs_engine::engine::{Fs, MountError, MountOptions};
+use ordofs_engine::os::{now, Block, Device, Shared};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// How many nodes are cached.
+const CACHED_NODES: usize = 4096;
+/// How often a plan is made at most, if blocks that could not be read can be read later.
+const READS: usize = 3;
+
+/// What a repair is going to write.
+pub struct Plan {
+    /// Sentences about what is lost and what is put in order.
+    pub said: Vec<String>,
+    /// Blocks to be written before the superblock.
+    blocks: Blocks,
+    /// The superblock of the new generation.
+    sb: Superblock,
+    /// Backups of the superblock are damaged, and written anew.
+    backups: bool,
+}
+
+impl Plan {
+    /// The superblock that the repair writes.
+    pub fn superblock(&self) -> &Superblock {
+        &self.sb
+    }
+}
+
+/// The options of a mount that goes on without what is lost.
+pub fn rescue() -> MountOptions {
+    MountOptions {
+        rescue_log: true,
+        rescue_older: true,
+        rescue_records: true,
+        ..MountOptions::default()
+    }
+}
+
+/// Finds out what has to be written to repair the filesystem on `device`. The error is a sentence:
+/// the filesystem cannot be repaired, and why.
+pub fn plan(device: Device) -> Result<Plan, String> {
+    let device = Overlay::new(device);
+    for _ in 0..READS {
+        let (plan, unread) = one_plan(device.device())?;
+        let mut b = Block::zeroed().map_err(|e| format!("{e:?}"))?;
+        // What can be read by now is not lost.
+        if !unread.iter().any(|at| device.device().read(*at, &mut b).is_ok()) {
+            return Ok(plan);
+        }
+    }
+    Err("the device cannot read some blocks at one time, and can at another".into())
+}
+
+/// A plan, and the nodes that the device could not read.
+fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
+    let view = Overlay::new(device);
+    let mut said = Vec::new();
+    let mut unread = Vec::new();
+    let start = superblock::establish(&view, &mut said)?;
+    let mut sb = start.sb;
+    let mut avoid = Claims::default();
+    let mut log_used = false;
+    let mut lost_log = start.log_lost;
+    if !sb.is_clean() && !lost_log {
+        match replay(&view, &sb, &mut said) {
+            Ok(Some((commit, old, bad))) => {
+                unread = bad;
+                commit.iter().for_each(|(at, b)| view.put(*at, b));
+                sb = read(&view)?;
+                avoid = old;
+                log_used = true;
+            }
+            Ok(None) => {}
+            Err(e) if e.refuse => return Err(format!("log: it cannot be replayed: {}", e.why)),
+            Err(e) => {
+                let why = e.why;
+                said.push(format!("log: it cannot be replayed, and is lost: {why}"));
+                lost_log = true;
+            }
+        }
+    }
+    let generation = start.next.max(sb.generation + 1);
+    let generation = generation + (1 ^ ((generation ^ start.generation) & 1));
+    let mut made = match rebuild(&view, &sb, avoid, generation, false) {
+        Ok(made) => made,
+        Err(why) if log_used => {
+            return Err(format!("with the log: {why}"));
+        }
+        Err(why) => return Err(why),
+    };
+    said.append(&mut made.said);
+    if lost_log {
+        made.sb.state |= STATE_CLEAN;
+    }
+    let mut plan = Plan {
+        said,
+        blocks: made.blocks,
+        sb: made.sb,
+        backups: false,
+    };
+    for block in superblock::bad_backups(&view, &plan.sb) {
+        plan.backups = true;
+        let what = "it is damaged, all backups are written anew";
+        plan.said
+            .push(format!("backup of the superblock (block {block}): {what}"));
+    }
+    if plan.backups {
+        plan.sb.backed_up = u64::try_from(now().sec).unwrap_or(0).max(1);
+    }
+    // What the replay has written, as far as it is still part of the filesystem.
+    if log_used {
+        for (at, b) in view.written_blocks() {
+            if matches!(made.claims.owner(at), Some(Claim::Node(_))) {
+                plan.blocks.entry(at).or_insert(b);
+            }
+        }
+    }
+    judge(&view, &plan)?;
+    unread.extend(made.unread);
+    Ok((plan, unread))
+}
+
+/// The superblock of a view.
+fn read(view: &Overlay) -> Result<Superblock, String> {
+    let sb = read_superblock(&view.device()).map_err(|e| describe(&e))?;
+    Ok((*sb).clone())
+}
+
+/// Checks what a plan makes, in memory.
+fn judge(view: &Overlay, plan: &Plan) -> Result<(), String> {
+    let outcome = Overlay::new(view.device());
+    plan.blocks.iter().for_each(|(at, b)| outcome.put(*at, b));
+    write_superblocks(plan, &outcome.device())?;
+    let report = check(outcome.device(), Options::default()).map_err(|e| describe(&e))?;
+    match report.problems.first() {
+        None => Ok(()),
+        Some(p) => Err(format!(
+            "a repair would leave {} problems, so nothing is written; the first one: {p}",
+            report.count
+        )),
+    }
+}
+
+/// What a rebuild has made.
+struct Made {
+    blocks: Blocks,
+    sb: Superblock,
+    said: Vec<String>,
+    claims: Claims,
+    /// Blocks that the old filesystem has, and maybe the new one.
+    old: Claims,
+    /// Nodes that the device could not read.
+    unread: Vec<u64>,
+}
+
+/// Puts all trees in order. With `hold`, what only the old filesystem has counts as used.
+fn rebuild(
+    view: &Overlay,
+    sb: &Superblock,
+    avoid: Claims,
+    generation: u64,
+    hold: bool,
+) -> Result<Made, String> {
+    let shared = Shared::new(view.device()).map_err(|e| format!("{e:?}"))?;
+    let st = NodeStore::new(shared, sb.node_id, CACHED_NODES)
+        .map_err(|e| format!("{e:?}"))?
+        .confine(sb);
+    let mut work = Work {
+        st: &st,
+        sb: sb.clone(),
+        claims: Claims::default(),
+        old: Claims::default(),
+        avoid,
+        said: Vec::new(),
+        inodes: Vec::new(),
+        edges: Vec::new(),
+        pending: BTreeMap::new(),
+        itree: Tree::empty(INODE_TREE),
+        orphans: BTreeSet::new(),
+        lost: false,
+        contested: BTreeMap::new(),
+        claimed: Vec::new(),
+        unread: Vec::new(),
+        search: found::Search::default(),
+    };
+    for (start, len) in sb.fixed_areas() {
+        work.claims.add(start, len, Claim::Reserved);
+    }
+    work.inodes()?;
+    work.read_orphans()?;
+    work.settle()?;
+    work.names()?;
+    let kept = work.read_space();
+    let mut blocks = Blocks::new();
+    let mut room = room::Room::new(&work);
+    work.write_inodes(&mut room, &mut blocks, generation)?;
+    work.write_space(&kept, &mut room, &mut blocks, generation, hold)?;
+    work.sb.generation = generation;
+    work.sb.state &= !(STATE_CLEAN | STATE_REPAIR);
+    work.sb.committed = now();
+    Ok(Made {
+        blocks,
+        sb: work.sb,
+        said: work.said,
+        claims: work.claims,
+        old: work.old,
+        unread: work.unread,
+    })
+}
+
+/// Why the log was not replayed.
+struct NotReplayed {
+    why: String,
+    /// It is not the log that is damaged: records of a later version, or an error of this machine.
+    refuse: bool,
+}
+
+impl From<String> for NotReplayed {
+    fn from(why: String) -> Self {
+        Self { why, refuse: true }
+    }
+}
+
+impl From<MountError> for NotReplayed {
+    fn from(e: MountError) -> Self {
+        Self {
+            why: describe(&e),
+            refuse: [EOPNOTSUPP, ENOSPC, ENOMEM, EIO].contains(&e.error),
+        }
+    }
+}
+
+/// Replays the log in memory. Returns what its commit wrote, and the blocks of the filesystem
+/// before it; nothing if there was nothing to commit.
+fn replay(
+    view: &Overlay,
+    sb: &Superblock,
+    said: &mut Vec<String>,
+) -> Result<Option<(Blocks, Claims, Vec<u64>)>, NotReplayed> {
+    let (named, next_ino) = named_by_log(view, sb)?;
+    let of_log: Vec<_> = named.runs().collect();
+    // What the repair makes, too, must not have a number that the log gives to another inode.
+    let mut first = sb.clone();
+    first.next_ino = first.next_ino.max(next_ino);
+    let made = rebuild(view, &first, named, sb.generation, true)?;
+    let base = Overlay::new(view.device());
+    made.blocks.iter().for_each(|(at, b)| base.put(*at, b));
+    made.sb
+        .write(&base.device())
+        .map_err(|e| format!("{e:?}"))?;
+    let trial = Overlay::of_one_commit(base.device());
+    let fs = Fs::mount(trial.device(), rescue())?;
+    let log = fs.replayed();
+    drop(fs);
+    say_replayed(&log, said);
+    let Some(mut commit) = trial.into_commit() else {
+        return Ok(None);
+    };
+    // The commit refers to nodes of the base.
+    for (at, b) in made.blocks {
+        commit.entry(at).or_insert(b);
+    }
+    let mut old = made.old;
+    for (start, len, owner) in made.claims.runs().chain(of_log) {
+        old.add(start, len, owner);
+    }
+    Ok(Some((commit, old, made.unread)))
+}
+
+/// Says what of the log is lost.
+pub fn say_replayed(log: &Replayed, said: &mut Vec<String>) {
+    if log.batches > 0 {
+        said.push(format!("log: {} batches were replayed", log.batches));
+    }
+    if log.skipped > 0 {
+        said.push(format!(
+            "log: {} operations are left out, because what they change is lost",
+            log.skipped
+        ));
+    }
+    if let Some(newer) = log.newer {
+        said.push(format!(
+            "log: superblock {newer} was durable and is missing: what came after it is lost"
+        ));
+    }
+    match (log.lost, log.damaged) {
+        (Some(lost), _) => said.push(format!(
+            "log: batches {}..={} are damaged, and what fsync acknowledged in them is lost",
+            lost.seq, lost.newest
+        )),
+        (None, Some(seq)) => said.push(format!(
+            "log: batch {seq} is cut off or damaged, and is left out"
+        )),
+        (None, None) => {}
+    }
+}
+
+/// The blocks that records of the log map: they are free on disk, and their content counts; and the
+/// least number above those of the inodes that it makes.
+fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String> {
+    let failed = |e| format!("log: {e:?}");
+    let shared = Shared::new(view.device()).map_err(failed)?;
+    let st = NodeStore::new(shared, sb.node_id, 0).map_err(failed)?;
+    let mut ahead = Ahead::new(st.device()).map_err(failed)?;
+    let area = Area {
+        start: sb.log_start,
+        len: sb.log_len,
+    };
+    let (mut at, mut named) = ((sb.log_pos, sb.log_seq), Claims::default());
+    let mut next_ino = 0;
+    let mut payload = kernel::prelude::KVVec::new();
+    while at.0 < sb.log_pos + sb.log_len {
+        let found = ring::read(&st, area, &mut ahead, at, &mut payload).map_err(failed)?;
+        let Found::Whole(header) = found else { break };
+        let mut rest = &payload[..];
+        while let Some((r, next)) = decode(rest) {
+            rest = next;
+            let (start, len) = match r.record {
+                Record::Write { phys, csums, .. } => (phys, csums.len() as u64 / 4),
+                Record::Preallocate { phys, len, .. } => (phys, len),
+                Record::Create { ino, .. } if ino < MAX_INO - 1 => {
+                    next_ino = next_ino.max(ino + 1);
+                    continue;
+                }
+                _ => continue,
+            };
+            if start.checked_add(len).is_some_and(|end| end <= sb.blocks) {
+                named.add(start, len, Claim::Log);
+            }
+        }
+        at = header.next();
+    }
+    Ok((named, next_ino))
+}
+
+/// Carries a plan out. Returns what could not be written, and is of no importance.
+pub fn apply(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
+    let failed = |e| format!("cannot write: {e:?}");
+    let mut batch = Vec::new();
+    for (at, b) in &plan.blocks {
+        let mut copy = Block::zeroed().map_err(failed)?;
+        copy.copy_from_slice(&b[..]);
+        batch.push((*at, copy));
+        if batch.len() == 256 {
+            write_batch(device, &mut batch).map_err(failed)?;
+        }
+    }
+    write_batch(device, &mut batch).map_err(failed)?;
+    device.flush().map_err(failed)?;
+    write_superblocks(plan, device)
+}
+
+/// Writes the superblock of the new generation, and the same of the next one into the other slot.
+fn write_superblocks(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
+    let failed = |e| format!("a superblock cannot be written: {e:?}");
+    let mut sb = plan.sb.clone();
+    sb.write(device).map_err(failed)?;
+    sb.generation += 1;
+    sb.write(device).map_err(failed)?;
+    // The filesystem is as good without them.
+    match plan.backups.then(|| sb.write_backups(device)) {
+        Some(Err(e)) => Ok(vec![format!("a backup of the superblock cannot be written: {e:?}")]),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn write_batch(device: &Device, batch: &mut Vec<(u64, Block)>) -> kernel::prelude::Result {
+    let reqs: Vec<(u64, &Block)> = batch.iter().map(|(at, b)| (*at, b)).collect();
+    device.write(&reqs)?;
+    batch.clear();
+    Ok(())
+}

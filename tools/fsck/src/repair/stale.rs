@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Nodes that a search finds where there is data now.
+//!
+//! # Model
+//!
+//! A block that was a node, then free, and then allocated to a file without being written, still has
+//! the node. The records of space call it used, so a search finds it, and what it says would come back:
+//! deleted files, with blocks that others have by now. So blocks that an extent maps are left out:
+//!
+//! - those of the inodes whose leaves have an intact parent, before the search;
+//! - those that a leaf maps that was found. It belongs to a state of the filesystem in which the block
+//!   was data, so an older node in that block is of no state since.
+//!
+//! Tests: `tools/fuzz/tests/repair.rs`.
+
+use super::forest::{open, Work};
+use super::found::Node;
+use crate::{Claim, Claims};
+use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::extent::Extent;
+use ordofs_engine::engine::format::inode::InodeRecord;
+use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
+use ordofs_engine::engine::{S_IFMT, S_IFREG};
+use std::cmp::Reverse;
+
+impl Work<'_> {
+    /// The data blocks of all inodes whose leaves can be read.
+    pub fn intact_data(&self) -> Claims {
+        let mut taken = Claims::default();
+        self.data_of(&tree_of(INODE_TREE, self.sb.inode_root), &mut taken);
+        taken
+    }
+
+    /// Adds the data blocks that a tree of inodes or of extents maps, as far as it can be read.
+    fn data_of(&self, tree: &Tree, taken: &mut Claims) {
+        // What cannot be read maps nothing that is known.
+        let _ = tree.walk_tolerant(self.st, &mut |w| {
+            let WalkItem::Item(key, value) = w else {
+                return Ok(());
+            };
+            if tree.id().kind == TreeKind::Extent {
+                if let Ok(e) = Extent::parse(key, value, &self.sb) {
+                    taken.add(e.phys, e.len, Claim::Data(tree.id().owner));
+                }
+                return Ok(());
+            }
+            let rec = InodeRecord::parse(value).ok();
+            let file = rec.filter(|rec| rec.attrs.mode & S_IFMT == S_IFREG);
+            let extents =
+                file.and_then(|rec| open(TreeId::new(TreeKind::Extent, key), &rec.extents));
+            if let Some(extents) = extents {
+                self.data_of(&extents, taken);
+            }
+            Ok(())
+        });
+    }
+
+    /// Leaves out the nodes in blocks that a newer leaf maps.
+    pub fn without_stale(&self, mut nodes: Vec<(TreeId, Node)>) -> Vec<(TreeId, Node)> {
+        nodes.sort_by_key(|(_, n)| Reverse(n.ptr.generation));
+        let (mut taken, mut kept) = (Claims::default(), Vec::new());
+        for same in nodes.chunk_by(|a, b| a.1.ptr.generation == b.1.ptr.generation) {
+            let before = kept.len();
+            let fresh = same
+                .iter()
+                .filter(|(_, n)| taken.owner(n.ptr.addr).is_none());
+            kept.extend(fresh.cloned());
+            for (id, n) in kept.get(before..).unwrap_or(&[]) {
+                if n.ptr.level == 0 && matches!(id.kind, TreeKind::Inode | TreeKind::Extent) {
+                    self.data_of(&Tree::from_ptr(*id, n.ptr), &mut taken);
+                }
+            }
+        }
+        kept
+    }
+}
