@@ -304,7 +304,7 @@ fn a_range_is_rounded_inwards() {
     let cut = |start: u64, end: u64| {
         let part = free.iter().filter_map(|(at, n)| {
             let (from, to) = ((*at).max(start), (at + n).min(end));
-            (from < to).then_some((from, to - from))
+            (from < to).then(|| (from, to - from))
         });
         joined(part.collect())
     };
