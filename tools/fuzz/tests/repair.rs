@@ -1133,7 +1133,10 @@ fn errors_of_the_device_lose_no_more_than_they_must() {
             let disk = MemDisk::from_image(o.blocks, o.image.clone());
             let plan = repair::plan(Flaky::of(&disk, &[n.block], 1, false));
             let said = plan.unwrap_or_else(|e| panic!("{e}")).said;
-            assert!(!said.iter().any(|s| s.contains("cannot be read")), "{said:#?}");
+            assert!(
+                !said.iter().any(|s| s.contains("cannot be read")),
+                "{said:#?}"
+            );
         }
     }
     let o = all.iter().find(|o| o.name == "large").expect("an image");
@@ -1196,7 +1199,9 @@ fn a_leaf_of_a_commit_that_was_cut_off_is_no_root() {
     });
     walked.expect("a whole tree");
     let mut b = Block::zeroed().expect("memory");
-    disk.device().read(leaf.expect("a leaf"), &mut b).expect("a read");
+    disk.device()
+        .read(leaf.expect("a leaf"), &mut b)
+        .expect("a read");
     let mut h = NodeHeader::decode(&b).expect("a node").0;
     (h.addr, h.generation) = (sb.blocks - 5000, sb.generation + 1);
     h.seal(&mut b);

@@ -19,8 +19,8 @@
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::found::{Search, POSTPONED};
-use kernel::prelude::{EIO, ENOMEM};
 use crate::{Claim, Claims};
+use kernel::prelude::{EIO, ENOMEM};
 use ordofs_engine::engine::btree::{
     BadNode, NodeInfo, NodeStore, Tree, TreeId, TreeKind, WalkItem,
 };

@@ -109,7 +109,10 @@ pub fn plan(device: Device) -> Result<Plan, String> {
         let (plan, unread) = one_plan(device.device())?;
         let mut b = Block::zeroed().map_err(|e| format!("{e:?}"))?;
         // What can be read by now is not lost.
-        if !unread.iter().any(|at| device.device().read(*at, &mut b).is_ok()) {
+        if !unread
+            .iter()
+            .any(|at| device.device().read(*at, &mut b).is_ok())
+        {
             return Ok(plan);
         }
     }
@@ -424,7 +427,9 @@ fn write_superblocks(plan: &Plan, device: &Device) -> Result<Vec<String>, String
     sb.write(device).map_err(failed)?;
     // The filesystem is as good without them.
     match plan.backups.then(|| sb.write_backups(device)) {
-        Some(Err(e)) => Ok(vec![format!("a backup of the superblock cannot be written: {e:?}")]),
+        Some(Err(e)) => Ok(vec![format!(
+            "a backup of the superblock cannot be written: {e:?}"
+        )]),
         _ => Ok(Vec::new()),
     }
 }

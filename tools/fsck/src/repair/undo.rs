@@ -330,7 +330,10 @@ fn whole(file: &mut File, blocks: u64) -> Result<u64, String> {
 /// generation that was left.
 fn end(file: &mut File) -> io::Result<Option<(u64, u64)>> {
     let len = file.metadata()?.len();
-    let Some(at) = len.checked_sub(RECORD as u64).filter(|at| *at >= SIZE as u64) else {
+    let Some(at) = len
+        .checked_sub(RECORD as u64)
+        .filter(|at| *at >= SIZE as u64)
+    else {
         return Ok(None);
     };
     file.seek(SeekFrom::Start(at))?;
