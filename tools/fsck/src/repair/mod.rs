@@ -15,7 +15,7 @@
 //!    first put in order in memory, at the old generation, and blocks of the old state count as used
 //!    there. Then the engine mounts that and commits once, in memory.
 //! 3. The trees are read, put in order and written ([`forest`], [`inodes`], [`names`], [`contested`],
-//!    [`write`]), and the trees of space are built from the owners of all blocks ([`space`]).
+//!    [`mod@write`]), and the trees of space are built from the owners of all blocks ([`space`]).
 //! 4. The checker judges the outcome, still in memory. If it finds anything, nothing is written.
 //!
 //! Unknown features are no damage: they are refused by name, and nothing is written.
@@ -30,7 +30,7 @@
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
 //! | [`names`] | directories, link counts, orphans |
 //! | [`contested`] | blocks with two owners |
-//! | [`write`], [`space`], [`room`] | the new trees, and blocks for them |
+//! | [`mod@write`], [`space`], [`room`] | the new trees, and blocks for them |
 //! | [`undo`] | the file with which a repair can be taken back |
 //!
 //! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
