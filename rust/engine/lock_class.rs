@@ -104,5 +104,8 @@ pub(crate) static REPLAY_TIME: LockClass = LockClass::new(c"ordofs_replay_time")
 /// The report of the replay at mount.
 pub(crate) static REPLAYED: LockClass = LockClass::new(c"ordofs_replayed");
 
+/// The bad copies of nodes that readers have found.
+pub(crate) static BAD_COPIES: LockClass = LockClass::new(c"ordofs_bad_copies");
+
 /// The report of the scrub.
 pub(crate) static SCRUB: LockClass = LockClass::new(c"ordofs_scrub");

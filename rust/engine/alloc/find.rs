@@ -67,6 +67,7 @@ impl Space {
             least: (want.min(PIECE.into()) as u32)
                 .saturating_add(keep)
                 .clamp(1, PIECE),
+            up_to: 0,
         };
         let near = self.take_in(node_store, first, wish, kept)?;
         if let Some(run) = near {
@@ -80,7 +81,7 @@ impl Space {
         let mut run = None;
         if wish.least > 1 {
             let long = run_class(wish.least.into());
-            run = self.take_elsewhere(node_store, first, elsewhere, kept, long, TRIES)?;
+            run = self.take_elsewhere(node_store, first, None, elsewhere, kept, long, TRIES)?;
             if run.is_none() {
                 let any = Wish {
                     least: 1,
@@ -95,7 +96,7 @@ impl Space {
                 least: 1,
                 ..elsewhere
             };
-            run = self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)?;
+            run = self.take_elsewhere(node_store, first, None, any, kept, 1, u64::MAX)?;
         }
         let run = run.ok_or(ENOSPC)?;
         if goal.is_none() && owner != Owner::Committing {
@@ -103,6 +104,37 @@ impl Space {
                 .store(run.start / self.ag_blocks, Ordering::Relaxed);
         }
         Ok(run)
+    }
+
+    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to` in one
+    /// run, so that nodes fill holes one after the other. Nothing if no AG but `apart` has free blocks.
+    /// EUCLEAN, EIO, ENOMEM.
+    pub fn alloc_nodes(
+        &self,
+        node_store: &NodeStore,
+        up_to: u64,
+        goal: u64,
+        apart: Option<u64>,
+    ) -> Result<Option<Run>> {
+        let goal = if goal < self.total { goal } else { 0 };
+        let first = goal / self.ag_blocks;
+        let wish = Wish {
+            want: 1,
+            goal: Some(goal % self.ag_blocks),
+            owner: Owner::Committing,
+            kept: None,
+            keep: 0,
+            least: 1,
+            up_to: up_to.min(GROUP_BLOCKS) as u32,
+        };
+        if apart != Some(first) {
+            let near = self.take_in(node_store, first, wish, &mut None)?;
+            if near.is_some() {
+                return Ok(near);
+            }
+        }
+        let elsewhere = Wish { goal: None, ..wish };
+        self.take_elsewhere(node_store, first, apart, elsewhere, &mut None, 1, u64::MAX)
     }
 
     /// Allocates in AG `i`; nothing if it has no free block.
@@ -131,11 +163,13 @@ impl Space {
     }
 
     /// Allocates in one of the first `tries` AGs behind AG `first`, wrapping around, that may have a
-    /// free run of class `class`.
+    /// free run of class `class`, but for AG `apart`.
+    #[allow(clippy::too_many_arguments)]
     fn take_elsewhere(
         &self,
         node_store: &NodeStore,
         first: u64,
+        apart: Option<u64>,
         wish: Wish,
         kept: &mut Option<Kept>,
         class: u8,
@@ -150,6 +184,10 @@ impl Space {
                 let Some(i) = self.next_with(node_store, at, class)?.filter(|i| *i < to) else {
                     break;
                 };
+                if Some(i) == apart {
+                    at = i + 1;
+                    continue;
+                }
                 if let Some(run) = self.take_in(node_store, i, wish, kept)? {
                     return Ok(Some(run));
                 }

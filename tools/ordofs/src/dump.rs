@@ -9,7 +9,7 @@ use crate::show::{name, time, uuid, xattr_name, Doc};
 use anyhow::{anyhow, bail, Result};
 use kernel::prelude::EIO;
 use ordofs_engine::engine::btree::NodeStore;
-use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
+use ordofs_engine::engine::btree::{NodeInfo, Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::dead::DeadRecord;
 use ordofs_engine::engine::format::extent::Extent;
@@ -77,6 +77,7 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
             "ro_compat": format!("{:#x}", sb.ro_compat),
             "incompat": format!("{:#x}", sb.incompat),
         },
+        "copies": sb.copies,
         "blocks": sb.blocks,
         "free": sb.free,
         "free_slots": sb.free_slots,
@@ -139,6 +140,19 @@ fn each(
     }))
 }
 
+/// What is wrong with the copies of a node of which one is good.
+fn bad_copies(st: &NodeStore, n: &NodeInfo, id: &TreeId) -> Vec<String> {
+    // A leaf in a record has no block of its own.
+    if n.addr == 0 {
+        return Vec::new();
+    }
+    let faults = st.faults(&n.ptr(), id).unwrap_or_default();
+    let named = faults.into_iter().zip([n.addr, n.addr2]);
+    named
+        .filter_map(|(fault, block)| fault.map(|f| format!("block {block}: {f}")))
+        .collect()
+}
+
 /// The nodes, the records and the damaged nodes of a tree, by one walk each.
 fn walk(
     st: &Rc<NodeStore>,
@@ -146,10 +160,11 @@ fn walk(
     item: impl Fn(u64, &[u8]) -> Value + 'static,
 ) -> Vec<(&'static str, Doc)> {
     let tree = Rc::new(tree);
-    let nodes = each(st, &tree, |w| match w {
+    let (store, id) = (st.clone(), tree.id());
+    let nodes = each(st, &tree, move |w| match w {
         WalkItem::Node(n) => Some(json!({
             "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
-            "entries": n.entries,
+            "entries": n.entries, "bad_copies": bad_copies(&store, &n, &id),
         })),
         _ => None,
     });

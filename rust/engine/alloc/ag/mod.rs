@@ -101,6 +101,8 @@ pub struct Wish {
     pub keep: u32,
     /// A run that does not begin at the goal must have so many blocks, those to be kept included.
     pub least: u32,
+    /// How many blocks to take if a run is longer than what was searched for.
+    pub up_to: u32,
 }
 
 /// The blocks that a transaction allocates and frees in a group.
