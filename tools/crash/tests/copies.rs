@@ -156,3 +156,25 @@ fn a_node_that_was_replaced_is_not_healed() {
     assert_eq!(overwritten(None, true), 0);
     assert!(overwritten(Some(Mutant::HealStale), true) > 0);
 }
+
+/// A commit that leaves out the second copies is noticed by fsck, and so by the simulator in each state.
+#[test]
+fn a_commit_that_writes_one_copy_is_noticed() {
+    for (mutant, bad) in [(None, false), (Some(Mutant::NodeOneCopy), true)] {
+        let disk = MemDisk::new(8192);
+        let o = FormatOptions {
+            uuid: [7; 16],
+            label: [0; 64],
+            blocks: 0,
+            root_owner: (0, 0),
+            copies: 2,
+        };
+        mutant::choose(mutant);
+        let made = format(disk.device(), &o);
+        mutant::choose(None);
+        made.unwrap_or_else(|e| panic!("{}", e.reason));
+        let report = ordofs_fsck::check(disk.device(), ordofs_fsck::Options { data: false });
+        let report = report.unwrap_or_else(|e| panic!("{}", e.reason));
+        assert_eq!(!report.is_clean(), bad, "{:?}", report.problems);
+    }
+}
