@@ -141,16 +141,17 @@ fn each(
 }
 
 /// What is wrong with the copies of a node of which one is good.
-fn bad_copies(st: &NodeStore, n: &NodeInfo, id: &TreeId) -> Vec<String> {
+fn bad_copies(st: &NodeStore, n: &NodeInfo, id: &TreeId) -> Option<String> {
     // A leaf in a record has no block of its own.
     if n.addr == 0 {
-        return Vec::new();
+        return None;
     }
-    let faults = st.faults(&n.ptr(), id).unwrap_or_default();
+    let faults = st.faults(&n.ptr(), id).ok()?;
     let named = faults.into_iter().zip([n.addr, n.addr2]);
-    named
-        .filter_map(|(fault, block)| fault.map(|f| format!("block {block}: {f}")))
-        .collect()
+    let bad: Vec<String> = named
+        .filter_map(|(fault, block)| fault.map(|f| format!("copy at block {block}: {f}")))
+        .collect();
+    (!bad.is_empty()).then(|| bad.join("; "))
 }
 
 /// The nodes, the records and the damaged nodes of a tree, by one walk each.
@@ -162,10 +163,17 @@ fn walk(
     let tree = Rc::new(tree);
     let (store, id) = (st.clone(), tree.id());
     let nodes = each(st, &tree, move |w| match w {
-        WalkItem::Node(n) => Some(json!({
-            "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
-            "entries": n.entries, "bad_copies": bad_copies(&store, &n, &id),
-        })),
+        WalkItem::Node(n) => {
+            let mut node = json!({
+                "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
+                "entries": n.entries,
+            });
+            // One line for each node, so no list.
+            if let Some(bad) = bad_copies(&store, &n, &id) {
+                node["bad"] = bad.into();
+            }
+            Some(node)
+        }
         _ => None,
     });
     let records = each(st, &tree, move |w| match w {
