@@ -50,7 +50,7 @@ pub(crate) struct Examined {
 
 impl Examined {
     /// Whether a copy is bad.
-    fn is_bad(&self) -> bool {
+    pub(crate) fn is_bad(&self) -> bool {
         self.faults.iter().any(Option::is_some)
     }
 }
@@ -113,6 +113,11 @@ impl Tree {
 }
 
 impl Node {
+    /// The pointer to the child for `key`, of a node that was read from the device.
+    pub(super) fn child_on_disk(&self, key: u64) -> Result<NodePtr> {
+        self.disk_link(self.child_for(key))
+    }
+
     /// The pointer to child `i`, which is not in memory.
     fn disk_link(&self, i: usize) -> Result<NodePtr> {
         match self.link(i)? {
@@ -137,12 +142,20 @@ impl NodeStore {
             let Some(addr) = addr else { continue };
             match self.read_at(addr, ptr, id, Urgency::Background) {
                 Ok(node) => drop(out.node.get_or_insert(node)),
-                // EAGAIN: the device is busy.
-                Err(f) if f.error == ENOMEM || f.error == EAGAIN => return Err(ENOMEM),
+                Err(f) if f.is_passing() => return Err(ENOMEM),
                 Err(f) => *fault = Some(f),
             }
         }
         Ok(out)
+    }
+}
+
+impl NodeStore {
+    /// Reads all copies of a node from the device, and says what is wrong with each. For the tools.
+    /// ENOMEM.
+    #[allow(dead_code)] // Only the tools ask.
+    pub fn faults(&self, ptr: &NodePtr, id: &TreeId) -> Result<[Option<Fault>; 2]> {
+        self.examine(ptr, id).map(|e| e.faults)
     }
 }
 

@@ -23,8 +23,23 @@ pub struct NodeInfo {
     pub level: u8,
     /// Generation of the commit that wrote it; 0 if it is not written.
     pub generation: u64,
+    /// The checksum in its header.
+    pub crc: u32,
     /// Number of entries.
     pub entries: usize,
+}
+
+impl NodeInfo {
+    /// The pointer to it.
+    pub fn ptr(&self) -> NodePtr {
+        NodePtr {
+            addr: self.addr,
+            addr2: self.addr2,
+            generation: self.generation,
+            crc: self.crc,
+            level: self.level,
+        }
+    }
 }
 
 /// A node that a walk could not read.
@@ -66,6 +81,7 @@ fn walk_node(
         addr2: p.addr2,
         level: p.level,
         generation: p.generation,
+        crc: p.crc,
         entries: node.len(),
     }))?;
     cond_resched();

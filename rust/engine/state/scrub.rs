@@ -152,8 +152,7 @@ pub struct ScrubStatus {
     pub left_out: u64,
     /// Blocks of data that did not match because they had been written anew meanwhile.
     pub moved_blocks: u64,
-    /// Bad copies of nodes that were written anew from the other copy. Nodes have one copy so far,
-    /// so this is 0.
+    /// Bad copies of nodes that were written anew from the other copy.
     pub healed: u64,
     /// Entries in the list of damage.
     pub listed: u64,

@@ -9,7 +9,8 @@
 //! and the inode tree; for each inode it reads the extent tree with the data, the directory, and the
 //! extended attributes. It does so in small steps ([`Fs::scrub_step`]). Between two steps it is a
 //! [`Cursor`] and the nodes of two paths, whatever the size of the filesystem, and holds neither a
-//! lock nor an inode. All copies of a node are read.
+//! lock nor an inode. All copies of a node are read, and a bad one is written anew from a good one
+//! ([`crate::engine::txn`], `heal`), unless the mount is read-only.
 //!
 //! What is in use when the scrub begins, and still is when it comes there, is read once; leaves of
 //! the inode tree also through the cache, and paths again after the tree has changed above them. What
@@ -33,7 +34,7 @@
 //! # Locks
 //!
 //! No lock is held across a read of the scrub, and it never enters the barrier. It takes the commit
-//! mutex, and the shared side of `maps`, `dir` and `xattr`, for looks at what is in memory. Reading
+//! mutex to write a bad copy of a node anew, and the shared side of `maps`, `dir` and `xattr`, for looks at what is in memory. Reading
 //! an inode's record, and the second look at data that does not match, may read a node through the
 //! cache, as every operation does. Reads of the scrub's own have the lowest priority, because nothing
 //! waits for them.
@@ -45,6 +46,7 @@ mod files;
 mod trees;
 
 use crate::engine::alloc::AG_TREE;
+use crate::engine::btree::heal::BadCopy;
 use crate::engine::btree::scrub::{Unsound, Walk};
 use crate::engine::btree::TreeKind;
 use crate::engine::format::BLOCK_SIZE;
@@ -320,7 +322,7 @@ impl Fs {
         Ok(read)
     }
 
-    /// Reports a node with a damaged copy.
+    /// Reports a node with a damaged copy, and writes that copy anew if the other one is good.
     fn note_node(&self, u: &Unsound) {
         let [first, second] = u.faults;
         let bad = |fault: bool, bit| if fault { bit } else { 0 };
@@ -350,6 +352,15 @@ impl Fs {
             start: u.first_key,
             end: u.last_key,
         });
+        drop(report);
+        if !u.lost {
+            let healed = self.heal_scrubbed(&BadCopy {
+                ptr: u.ptr,
+                id: u.id,
+                key: u.first_key,
+            });
+            self.scrub.report.lock().status.healed += healed;
+        }
     }
 
     /// Reports a record that cannot be true.
