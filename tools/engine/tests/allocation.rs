@@ -255,7 +255,7 @@ fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     // Each of them seems better than the one before.
     runs.extend((1..9).map(|g| (g, vec![(100, 8 + g as u32)])));
     let disk = device(|| MemDisk::new(16 * GIB));
-    format_on(sparse(&disk, |_| ()));
+    format_with(sparse(&disk, |_| ()), 1);
     rewrite(&disk, |ag| {
         Some(if ag == 0 {
             few_free(3, 1)
