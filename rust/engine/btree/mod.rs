@@ -67,6 +67,7 @@ pub(crate) mod heal;
 mod inline;
 mod node;
 mod page;
+pub(crate) mod reader;
 mod reads;
 pub(crate) mod scrub;
 mod search;

@@ -441,6 +441,18 @@ impl NodeStore {
         }
     }
 
+    /// The node at `ptr`, which must belong to tree `id`, if it is in the cache. Waits for no read.
+    pub(super) fn cached_node(&self, ptr: &NodePtr, id: &TreeId) -> Option<Shared<Node>> {
+        let room = self.room(ptr.addr).ok()?;
+        match self.lock(room).nodes.get_mut(&ptr.addr) {
+            Some(Entry::Ready(node, used)) if node.ptr() == *ptr && node.id() == *id => {
+                *used = true;
+                Some(node.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Reports a damaged node in the kernel's log; returns EUCLEAN.
     fn complain(&self, ptr: &NodePtr, id: &TreeId, what: &str) -> Error {
         corrupt_fmt(format_args!(

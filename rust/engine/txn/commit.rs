@@ -556,15 +556,9 @@ impl Fs {
             .wait_freezable(ms, || self.woken.load(Ordering::Acquire));
     }
 
-    /// One round of the commit thread, which heals what readers have found at its end: commits if an inode is dirty, and the thread was woken or
-    /// the commit interval has passed.
+    /// One round of the commit thread: commits if an inode is dirty, and the thread was woken or the
+    /// commit interval has passed.
     pub fn commit_tick(&self) -> Result {
-        let r = self.commit_if_old();
-        self.heal();
-        r
-    }
-
-    fn commit_if_old(&self) -> Result {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
         let age = uptime().saturating_sub(self.last_commit.load(Ordering::Relaxed));

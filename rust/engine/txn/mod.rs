@@ -59,6 +59,10 @@ use kernel::prelude::*;
 
 /// How often a reservation is tried, with a commit in between.
 const TRIES: usize = 3;
+/// How often an operation waits anew for deletions because other tasks have taken what became free. More
+/// often than tasks overtake each other on a disk that has room for all of them; after that it gets
+/// ENOSPC, so that it does not wait for ever.
+const WAITS: usize = 100;
 /// How many more commits free blocks of the deferred tree before a reservation is refused. Each frees
 /// all blocks, or if they are scattered over many AGs, a part of them: those in about 500 AGs, or if
 /// that is less, about a sixth.
@@ -79,7 +83,7 @@ pub(crate) enum Wait {
     ForDeletions,
 }
 
-/// Blocks that deletions free besides those of data: nodes. A guess.
+/// Blocks that deletions free besides those of data: the copies of nodes. A guess.
 const NODES_TO_COME: u64 = 256;
 
 /// How many more commits an operation may still make for a reservation.
@@ -357,7 +361,7 @@ impl Fs {
             } else if drains.0 > 0 && self.commit_deferred()? {
                 drains.0 -= 1;
             } else if wait == Wait::ForDeletions
-                && waits < TRIES
+                && waits < WAITS
                 && self.wait_for_deletions(n, seen)
             {
                 (tries, waits) = (0, waits + 1);

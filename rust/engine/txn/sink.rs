@@ -13,8 +13,8 @@
 //! The commit says how many nodes come ([`Sink::expect`]), counted exactly, so that nothing is left of
 //! the runs at its end.
 //!
-//! If no other AG has a free block, the second copy goes behind the second cursor, whatever AG that is
-//! in; the rest of the commit does not look again.
+//! If no other AG has a free block, or none can be got there because of an error, the second copy goes
+//! behind the second cursor, whatever AG that is in; the rest of the commit does not look again.
 //!
 //! Both copies of a node are written by one request, from one buffer.
 //!
@@ -146,10 +146,12 @@ impl<'a> Sink<'a> {
         let goal = self.second.next;
         if !self.together {
             let ag = first / self.fs.geometry.ag_blocks;
-            if let Some(run) = self.run(up_to, goal, Some(ag))? {
-                return Ok(run);
+            match self.run(up_to, goal, Some(ag)) {
+                Ok(Some(run)) => return Ok(run),
+                Err(e) if e == ENOMEM => return Err(e),
+                // No place elsewhere, or one that cannot be used: that is worth no shutdown.
+                Ok(None) | Err(_) => self.together = true,
             }
-            self.together = true;
         }
         self.run(up_to, goal, None)?.ok_or(ENOSPC)
     }

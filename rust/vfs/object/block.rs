@@ -304,7 +304,7 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
     /// (see [`BlockDevice::lost`]).
     pub fn write_spare(&self, block: u64, buf: &Buffer<BYTES>) -> Result {
         self.sector(block, 1)?;
-        let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META;
+        let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META | bindings::ORDOFS_REQ_SYNC;
         self.submit_to(&AtomicBool::new(false), &[(block, buf)], op)
     }
 

@@ -57,7 +57,7 @@ pub fn healed(image: &Image) -> Result<View, String> {
     let mut view = View::default();
     read_dir(&fs, fs.root_ino(), "", 0, &mut view)?;
     view.names.sort_unstable();
-    fs.heal();
+    fs.heal(&|| false);
     let scrub = fs.scrub_start(From::Start, 0);
     fs.scrub_run(scrub.map_err(|e| format!("scrub: {e:?}"))?, &mut || Go::On);
     let s = fs.scrub_status();

@@ -135,7 +135,7 @@ fn overwritten(mutant: Option<Mutant>, in_the_middle: bool) -> usize {
         false => replace(),
     }
     mutant::choose(mutant);
-    fs.heal();
+    fs.heal(&|| false);
     mutant::choose(None);
     HOOK.set(None);
     assert!(!data.borrow().is_empty(), "nothing was written");

@@ -28,6 +28,7 @@ use ordofs_engine::os::map::steps as map_steps;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Backend, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::vec::Vec;
@@ -39,7 +40,8 @@ struct Faults {
     unreadable: BTreeSet<u64>,
     /// Blocks that cannot be written.
     stuck: BTreeSet<u64>,
-    /// The writes to each block.
+    /// The reads and the writes of each block.
+    reads: BTreeMap<u64, u32>,
     writes: BTreeMap<u64, u32>,
     /// Blocks of which a read does not end, and how many such reads there were.
     held: BTreeSet<u64>,
@@ -58,6 +60,7 @@ impl Backend for Faulty {
         false
     }
     fn read(&self, block: u64, buf: &mut [u8; 4096]) -> Result {
+        *self.1.lock().unwrap().reads.entry(block).or_default() += 1;
         if self.1.lock().unwrap().held.contains(&block) {
             self.1.lock().unwrap().waiting += 1;
             while self.1.lock().unwrap().held.contains(&block) {
@@ -351,7 +354,7 @@ fn damage_of_one_copy_loses_nothing_and_is_healed() {
                 "{what}"
             );
             let reads = fs.node_store().bad_copies().reads();
-            fs.heal();
+            fs.heal(&|| false);
             let healed = fs.node_store().bad_copies().healed();
             assert_eq!(healed, u64::from(reads > 0), "{what}");
             assert!(second == 0 || reads == 0, "{what}");
@@ -406,7 +409,7 @@ fn damage_of_both_copies_loses_what_is_under_the_node() {
         let fs = mount_on(dev);
         let bad = unreadable(&fs, &disk.device(), &all);
         assert_eq!(bad, under, "{node:?}");
-        fs.heal();
+        fs.heal(&|| false);
         assert_eq!(fs.node_store().bad_copies().healed(), 0);
         let (s, damage) = scrub(&fs);
         assert_eq!(
@@ -458,7 +461,7 @@ fn a_read_only_mount_reads_the_good_copies_and_heals_nothing() {
         let fs = fs.unwrap_or_else(|e| panic!("{}", e.reason));
         assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
         assert!(fs.node_store().bad_copies().reads() > 10);
-        fs.heal();
+        fs.heal(&|| false);
         let (s, _) = scrub(&fs);
         assert!(s.bad_copies > 10 && s.healed == 0, "{s:?}");
         fs.unmount().unwrap();
@@ -468,10 +471,10 @@ fn a_read_only_mount_reads_the_good_copies_and_heals_nothing() {
     let fs = mount(&disk);
     assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
     let reads = fs.node_store().bad_copies().reads();
-    fs.heal();
+    fs.heal(&|| false);
     let first = fs.node_store().bad_copies().healed();
     assert!(first > 0 && first <= 16, "{first}");
-    (0..8).for_each(|_| fs.heal());
+    (0..8).for_each(|_| fs.heal(&|| false));
     let healed = fs.node_store().bad_copies().healed();
     assert_eq!(healed, reads.min(64));
     let (s, _) = scrub(&fs);
@@ -509,7 +512,7 @@ fn healing_needs_no_space() {
         .for_each(|n| disk.corrupt(copy(n), 99, 1));
     let fs = mount(&disk);
     assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
-    fs.heal();
+    fs.heal(&|| false);
     scrub(&fs);
     // And a commit that needs all that was damaged.
     let root = fs.iget(fs.root_ino()).unwrap();
@@ -545,7 +548,7 @@ fn a_copy_that_cannot_be_healed_is_not_tried_again_and_stops_no_commit() {
         fs.shrink_scan(u64::MAX);
         assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
         assert!(fs.node_store().bad_copies().reads() >= round);
-        fs.heal();
+        fs.heal(&|| false);
         assert_eq!(writes(), Some(1), "round {round}");
         let root = fs.iget(fs.root_ino()).unwrap();
         let name = format!("new {round}");
@@ -583,7 +586,7 @@ fn commits_do_not_wait_for_reads_of_healing() {
         .held
         .extend(nodes.iter().map(|n| n.addr));
     std::thread::scope(|s| {
-        s.spawn(|| fs.heal());
+        s.spawn(|| fs.heal(&|| false));
         while faults.lock().unwrap().waiting == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
@@ -601,7 +604,7 @@ fn commits_do_not_wait_for_reads_of_healing() {
     });
     // The one that it was at, although commits came between; no other one.
     assert_eq!(fs.node_store().bad_copies().healed(), 1);
-    fs.heal();
+    fs.heal(&|| false);
     assert_eq!(fs.node_store().bad_copies().healed(), 1);
     let (s, _) = scrub(&fs);
     assert_eq!((s.healed, s.lost_nodes), (nodes.len() as u64 - 1, 0));
@@ -642,7 +645,7 @@ fn a_note_of_a_node_that_was_replaced_is_dropped() {
     }
     fs.sync().unwrap();
     faults.lock().unwrap().writes.clear();
-    fs.heal();
+    fs.heal(&|| false);
     assert_eq!(fs.node_store().bad_copies().healed(), 0);
     assert_eq!(faults.lock().unwrap().writes.len(), 0);
     (0..at).for_each(|b| assert_eq!(read(&dev, &fs, &big, b), Ok(Some(b / 64 * 64))));
@@ -652,6 +655,105 @@ fn a_note_of_a_node_that_was_replaced_is_dropped() {
     at_rest(&disk, &fs);
     fs.unmount().unwrap();
     assert_eq!(copies(&sb), 2);
+}
+
+/// A node of a directory below the root, the first copy of which is damaged and was read, on a mount that
+/// has nothing else in its cache.
+fn noted() -> (MemDisk, Shared<Fs>, Arc<Mutex<Faults>>, OnDisk, Content) {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = settled(&furnished());
+    let all = fsck(&disk);
+    let census = Census::of(&disk);
+    let is_dir = |n: &OnDisk| n.id.kind == TreeKind::Dir && n.id.owner != 2 && n.level == 0;
+    let node = census.nodes.into_values().find(is_dir).unwrap();
+    disk.corrupt(node.addr, 50, 1);
+    let (dev, faults) = faulty(&disk);
+    let fs = mount_on(dev);
+    assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
+    assert_eq!(fs.node_store().bad_copies().reads(), 1);
+    fs.shrink_scan(u64::MAX);
+    *faults.lock().unwrap() = Faults::default();
+    (disk, fs, faults, node, all)
+}
+
+/// While a filesystem is frozen, neither the commit thread nor a scrub writes.
+#[test]
+fn nothing_is_healed_while_the_filesystem_is_frozen() {
+    let (_disk, fs, faults, node, _) = noted();
+    fs.sync().unwrap();
+    fs.pause_healing(true);
+    faults.lock().unwrap().writes.clear();
+    fs.heal(&|| false);
+    let (s, _) = scrub(&fs);
+    assert_eq!((s.bad_copies, s.healed), (1, 0));
+    assert_eq!(faults.lock().unwrap().writes, BTreeMap::new());
+    // Neither has forgotten it.
+    fs.pause_healing(false);
+    fs.heal(&|| false);
+    assert_eq!(fs.node_store().bad_copies().healed(), 1);
+    assert!(faults.lock().unwrap().writes.keys().eq([&node.addr]));
+    assert_eq!(scrub(&fs).0.bad_copies, 0);
+    fs.unmount().unwrap();
+}
+
+/// Healing reads the copies of its node once, and one copy of each node above, at most once.
+#[test]
+fn healing_reads_little_and_ends_when_it_is_told() {
+    let (disk, fs, faults, node, all) = noted();
+    // Before the first read, and then one read later each time.
+    let asked = AtomicU64::new(0);
+    for limit in 0..3u64 {
+        asked.store(0, Ordering::Relaxed);
+        let before = faults.lock().unwrap().reads.values().sum::<u32>();
+        let stop = || asked.fetch_add(1, Ordering::Relaxed) >= limit;
+        fs.heal(&stop);
+        let reads = faults.lock().unwrap().reads.values().sum::<u32>() - before;
+        assert!(u64::from(reads) <= limit, "{reads} reads, limit {limit}");
+        assert_eq!(fs.node_store().bad_copies().healed(), 0);
+        // It may have dropped the note.
+        assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
+        fs.shrink_scan(u64::MAX);
+    }
+    faults.lock().unwrap().reads.clear();
+    fs.heal(&|| false);
+    assert_eq!(fs.node_store().bad_copies().healed(), 1);
+    let reads = faults.lock().unwrap().reads.clone();
+    println!("{reads:?}");
+    assert_eq!(
+        [reads.get(&node.addr), reads.get(&node.addr2)],
+        [Some(&1); 2]
+    );
+    assert!(reads.values().all(|n| *n == 1), "{reads:?}");
+    fs.unmount().unwrap();
+}
+
+/// On a filesystem with a commit in each look, the copy is healed all the same, and nothing is read twice.
+#[test]
+fn healing_gets_on_beside_commits() {
+    let (disk, fs, faults, node, _) = noted();
+    faults.lock().unwrap().held.insert(node.addr2);
+    std::thread::scope(|s| {
+        s.spawn(|| fs.heal(&|| false));
+        while faults.lock().unwrap().waiting == 0 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let root = fs.iget(fs.root_ino()).unwrap();
+        for n in 0..3 {
+            let f = fs.create(&root, format!("new {n}").as_bytes(), &regular());
+            fs.iput(f.unwrap());
+            fs.sync().unwrap();
+        }
+        fs.iput(root);
+        faults.lock().unwrap().held.clear();
+    });
+    assert_eq!(fs.node_store().bad_copies().healed(), 1);
+    let reads = faults.lock().unwrap().reads.clone();
+    assert_eq!(
+        [reads.get(&node.addr), reads.get(&node.addr2)],
+        [Some(&1); 2]
+    );
+    fs.unmount().unwrap();
+    assert_eq!(problems(&disk), Vec::<String>::new());
 }
 
 /// A search for a place costs the same however many there were before it in a commit, also if free
