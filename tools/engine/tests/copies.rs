@@ -19,6 +19,7 @@ use census::{Census, OnDisk};
 use common::*;
 use kernel::prelude::{Result, EIO};
 use ordofs_engine::engine::btree::{NodeStore, Tree, TreeKind, WalkItem};
+use ordofs_engine::engine::format::group::full_record;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::ops::scrub::{From, Go};
 use ordofs_engine::engine::state::scrub::{Damage, ScrubStatus};
@@ -756,6 +757,37 @@ fn healing_gets_on_beside_commits() {
     assert_eq!(problems(&disk), Vec::<String>::new());
 }
 
+/// The records of space call the block of a bad copy free, so it may have another owner: it is left alone.
+#[test]
+fn a_block_that_is_not_in_use_by_its_record_is_left_alone() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let whole = settled(&furnished());
+    let sb = superblock(&whole);
+    let census = Census::of(&whole);
+    let mut nodes = census.nodes.values();
+    let node = nodes.find(|n| n.id.kind == TreeKind::Extent).unwrap();
+    whole.corrupt(node.addr2, 50, 1);
+    let (ag, block) = (node.addr2 / sb.ag_blocks, node.addr2 % sb.ag_blocks);
+    assert!(block < 3 * 8192 && sb.ag_len(ag as u32) == 4 * 8192);
+    for lies in [false, true] {
+        let disk = whole.fork();
+        if lies {
+            let record = || ags::Ag {
+                free: 3 * 8192,
+                longest: 3 * 8192,
+                groups: vec![(3, full_record(1).to_vec())],
+            };
+            ags::rewrite(&disk, |i| (i == ag).then(record));
+        }
+        let before = disk.image()[&node.addr2].clone();
+        let fs = mount(&disk);
+        let (s, _) = scrub(&fs);
+        assert_eq!((s.bad_copies, s.healed), (1, u64::from(!lies)));
+        assert_eq!(disk.image()[&node.addr2] == before, lies);
+        fs.abort("the power is cut");
+    }
+}
+
 /// A search for a place costs the same however many there were before it in a commit, also if free
 /// blocks are scattered, and if no other AG has one for the second copy.
 #[test]
@@ -764,7 +796,7 @@ fn a_commit_does_not_search_for_each_node() {
     const STEPS: u64 = 200_000;
     use ags::{rewrite, Ag};
     use ordofs_engine::engine::format::bits::Bits;
-    use ordofs_engine::engine::format::group::{encode, full_record};
+    use ordofs_engine::engine::format::group::encode;
     const GIB: u64 = 1 << 18;
     let ags = 400;
     let disk = counting::device(|| MemDisk::new(ags * GIB));
