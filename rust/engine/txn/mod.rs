@@ -59,10 +59,10 @@ use kernel::prelude::*;
 
 /// How often a reservation is tried, with a commit in between.
 const TRIES: usize = 3;
-/// How often an operation waits anew for deletions because other tasks have taken what became free. More
-/// often than tasks overtake each other on a disk that has room for all of them; after that it gets
-/// ENOSPC, so that it does not wait for ever.
-const WAITS: usize = 100;
+/// How often an operation tries again, or waits anew for deletions, because other tasks have taken what
+/// became free. More often than tasks overtake each other on a disk that has room for all of them; after
+/// that it gets ENOSPC, so that it does not wait for ever.
+const OVERTAKEN: usize = 100;
 /// How many more commits free blocks of the deferred tree before a reservation is refused. Each frees
 /// all blocks, or if they are scattered over many AGs, a part of them: those in about 500 AGs, or if
 /// that is less, about a sixth.
@@ -335,7 +335,7 @@ impl Fs {
     }
 
     /// Calls `f` until it returns true, with a commit before each further attempt, as long as a
-    /// commit can free space, and then after waiting for deletions in the background, if `wait` says
+    /// commit can free space or has freed enough, and then after waiting for deletions in the background, if `wait` says
     /// so and `n` blocks may become free by them. Returns what the last call returned.
     fn with_commits(
         &self,
@@ -344,7 +344,7 @@ impl Fs {
         n: u64,
         f: impl Fn() -> Result<bool>,
     ) -> Result<bool> {
-        let (mut tries, mut waits) = (0, 0);
+        let (mut tries, mut overtaken) = (0, 0);
         loop {
             let seen = self.reaper.steps();
             if f()? {
@@ -358,17 +358,26 @@ impl Fs {
             if tries < TRIES && (committing || for_commit || freed) {
                 tries += 1;
                 self.commit_all()?;
+            } else if overtaken < OVERTAKEN && self.room_after_commit() >= n {
+                overtaken += 1;
+                self.commit_all()?;
             } else if drains.0 > 0 && self.commit_deferred()? {
                 drains.0 -= 1;
             } else if wait == Wait::ForDeletions
-                && waits < WAITS
+                && overtaken < OVERTAKEN
                 && self.wait_for_deletions(n, seen)
             {
-                (tries, waits) = (0, waits + 1);
+                (tries, overtaken) = (0, overtaken + 1);
             } else {
                 return Ok(false);
             }
         }
+    }
+
+    /// How many blocks are available now, or after a commit, if no other task takes them.
+    fn room_after_commit(&self) -> u64 {
+        let deferred = self.space.deferred();
+        self.space.available().saturating_sub(deferred)
     }
 
     /// Waits until deletions in the background have freed so much that `n` blocks are available

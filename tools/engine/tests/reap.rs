@@ -397,7 +397,7 @@ fn many_tasks_remove_and_make_files_beside_the_thread() {
             .map(|t| {
                 let (fs, root) = (&fs, &root);
                 s.spawn(move || {
-                    for i in 0..30 {
+                    for i in 0..200 {
                         let name = format!("{t}-{i}");
                         let f = make_file(fs, root, &name, each);
                         remove(fs, root, &name, f);
