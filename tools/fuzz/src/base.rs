@@ -96,6 +96,7 @@ fn made(blocks: u64) -> MemDisk {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
     disk
