@@ -31,7 +31,7 @@ use ordofs_engine::os::mem::{Image, MemDisk};
 use ordofs_engine::os::record::Recorder;
 use ordofs_engine::os::{crc32c, Backend, Block, Device, Shared};
 use ordofs_fsck::repair::{self, undo};
-use ordofs_fsck::{check, Options};
+use ordofs_fsck::{check, Claim, Claims, Options};
 use ordofs_fuzz::base;
 use ordofs_fuzz::changes::Changes;
 use ordofs_fuzz::judge::changes;
@@ -764,13 +764,12 @@ fn a_block_with_two_owners_is_left_to_one() {
 
 mod made {
     use ordofs_crash::engine::volume::mkfs::{format, FormatOptions};
-    use ordofs_crash::engine::{Fs, Inode, MountOptions, NewInode, S_IFREG};
+    use ordofs_crash::engine::{Fs, MountOptions, NewInode, S_IFREG};
     use ordofs_engine::os::mem::MemDisk;
-    use ordofs_engine::os::Shared;
     use ordofs_fuzz::work;
 
-    /// A filesystem whose preallocated file has the blocks of old leaves of the inode tree, which have the
-    /// records of deleted files.
+    /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
+    /// the records of deleted files.
     pub(super) fn with_old_leaves(blocks: u64) -> MemDisk {
         let disk = MemDisk::new(blocks);
         let options = FormatOptions {
@@ -812,21 +811,16 @@ mod made {
         let root = fs.iget(fs.root_ino()).expect("the root");
         fs.sync().expect("a commit");
         fs.sync().expect("a commit");
-        // It has the blocks that were freed.
-        let f = fs.iget(first_file(&fs, &root)).expect("a file");
-        let room = fs.statfs().bavail.min(4096);
-        fs.preallocate(&f, 2, room, None).expect("room");
-        fs.iput(f);
+        // They get the lowest free blocks.
+        for i in 0..250 {
+            let f = fs.create(&root, format!("p{i}").as_bytes(), &new);
+            let f = f.expect("a file");
+            fs.preallocate(&f, 0, 1, None).expect("room");
+            fs.iput(f);
+        }
         fs.iput(root);
         fs.unmount().expect("an unmount");
         disk
-    }
-
-    fn first_file(fs: &Fs, root: &Shared<Inode>) -> u64 {
-        fs.lookup(root, b"0")
-            .expect("no error")
-            .expect("a file")
-            .ino
     }
 }
 
@@ -839,8 +833,20 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
     let sb = Superblock::read(&original.device()).expect("one");
     let root = sb.inode_root.expect("a root");
     assert!(root.level > 0);
-    assert_eq!(album.inodes.len(), 121);
+    assert_eq!(album.inodes.len(), 371);
+    let old = old_leaves(&original);
+    println!("{old} old leaves");
+    assert!(old > 0);
     let space = sb.ag_root.expect("a root");
+    // Older roots would tell which leaves were part of the tree; they have been overwritten.
+    for (at, b) in original.image() {
+        let inner = NodeHeader::decode(&b).is_ok_and(|(h, _)| {
+            h.id.kind == TreeKind::Inode && h.level > 0 && h.addr == at && at != root.addr
+        });
+        if inner {
+            garbage(&original, at, 0, 4096);
+        }
+    }
     for bad in [&[root.addr][..], &[root.addr, space.addr]] {
         let disk = original.fork();
         bad.iter().for_each(|b| garbage(&disk, *b, 0, 4096));
@@ -859,6 +865,35 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
             assert!(now.inodes.keys().eq(album.inodes.keys()), "{said:#?}");
         }
     }
+}
+
+/// How many old leaves with inodes that are not there any more lie in blocks that a file has.
+fn old_leaves(disk: &MemDisk) -> usize {
+    let r = Reader::new(disk.device());
+    let tree = tree_of(INODE_TREE, r.sb.inode_root);
+    let (mut inodes, mut data) = (BTreeSet::new(), Claims::default());
+    let walked = tree.walk(&r.st, &mut |w| {
+        if let WalkItem::Item(ino, value) = w {
+            inodes.insert(ino);
+            let rec = InodeRecord::decode(ino, value).expect("a record");
+            for (key, v) in r.items(TreeId::new(TreeKind::Extent, ino), &rec.extents).0 {
+                let e = Extent::decode(key, &v, r.sb.blocks).expect("an extent");
+                data.add(e.phys, e.len, Claim::Data(ino));
+            }
+        }
+        Ok(())
+    });
+    walked.expect("a whole tree");
+    let image = disk.image();
+    let old = image.iter().filter(|(at, b)| {
+        let leaf = NodeHeader::decode(b).ok().map(|(h, _)| h);
+        let leaf = leaf.filter(|h| h.id.kind == TreeKind::Inode && h.level == 0);
+        let first = || u64::from_le_bytes(*b[64..].first_chunk().expect("8 bytes"));
+        leaf.is_some_and(|h| h.addr == **at)
+            && data.owner(**at).is_some()
+            && !inodes.contains(&first())
+    });
+    old.count()
 }
 
 /// The disk block of the only extent of an inode.
@@ -974,9 +1009,14 @@ fn the_log_is_replayed() {
 #[test]
 fn a_lost_leaf_does_not_take_the_log() {
     silent();
-    let mut tried = 0;
+    let (mut tried, mut found) = (0, 0);
     let all = originals();
     let o = all.iter().find(|o| o.name == "cut off").expect("an image");
+    let only_logged: Vec<_> = o
+        .after
+        .iter()
+        .filter(|(i, _)| !o.album.inodes.contains_key(*i))
+        .collect();
     for n in &o.structure.nodes {
         let header = NodeHeader::decode(&o.image[&n.block]).expect("a node").0;
         if header.level > 0 || !matches!(header.id.kind, TreeKind::Inode | TreeKind::Dir) {
@@ -990,18 +1030,16 @@ fn a_lost_leaf_does_not_take_the_log() {
         let replayed = said.iter().any(|s| s.contains("batches were replayed"));
         assert!(replayed, "{said:#?}");
         let now = Reader::new(disk.device()).album().inodes;
-        // Those that only the log has.
-        for (ino, was) in o
-            .after
-            .iter()
-            .filter(|(i, _)| !o.album.inodes.contains_key(*i))
-        {
-            let is = now.get(ino).map(|p| &p.data);
+        for (ino, was) in &only_logged {
+            let is = now.get(*ino).map(|p| &p.data);
             assert_eq!(is, Some(&was.data), "{ino}: {said:#?}");
         }
+        found += usize::from(said.iter().any(|s| s.contains("had no name")));
+        assert!(said.len() > 1, "nothing is said of what is lost: {said:#?}");
         tried += 1;
     }
-    assert!(tried > 5, "{tried}");
+    println!("{found} of {tried} made lost+found");
+    assert!(tried > 5 && found > 0 && !only_logged.is_empty());
 }
 
 /// An operation on an inode that is lost is left out of the log, and the others are not.

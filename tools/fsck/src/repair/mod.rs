@@ -310,7 +310,7 @@ fn replay(
     // What the repair makes, too, must not have a number that the log gives to another inode.
     let mut first = sb.clone();
     first.next_ino = first.next_ino.max(next_ino);
-    let made = rebuild(view, &first, named, sb.generation, true)?;
+    let mut made = rebuild(view, &first, named, sb.generation, true)?;
     let base = Overlay::new(view.device());
     made.blocks.iter().for_each(|(at, b)| base.put(*at, b));
     made.sb
@@ -320,8 +320,13 @@ fn replay(
     let fs = Fs::mount(trial.device(), rescue())?;
     let log = fs.replayed();
     drop(fs);
+    let commit = trial.into_commit();
+    if commit.is_some() {
+        // The next rebuild finds this in order.
+        said.append(&mut made.said);
+    }
     say_replayed(&log, said);
-    let Some(mut commit) = trial.into_commit() else {
+    let Some(mut commit) = commit else {
         return Ok(None);
     };
     // The commit refers to nodes of the base.
