@@ -766,11 +766,10 @@ mod made {
     use ordofs_crash::engine::volume::mkfs::{format, FormatOptions};
     use ordofs_crash::engine::{Fs, MountOptions, NewInode, S_IFREG};
     use ordofs_engine::os::mem::MemDisk;
+    use ordofs_engine::os::Shared;
     use ordofs_fuzz::work;
 
-    /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
-    /// the records of deleted files.
-    pub(super) fn with_old_leaves(blocks: u64) -> MemDisk {
+    fn empty(blocks: u64) -> MemDisk {
         let disk = MemDisk::new(blocks);
         let options = FormatOptions {
             uuid: *b"ordofs-fuzz.uuid",
@@ -779,16 +778,56 @@ mod made {
             root_owner: (0, 0),
         };
         format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
+        disk
+    }
+
+    fn mounted(disk: &MemDisk) -> Shared<Fs> {
         let fs = Fs::mount(disk.device(), MountOptions::default());
-        let fs = fs.unwrap_or_else(|e| panic!("mount: {}", e.reason));
-        let root = fs.iget(fs.root_ino()).expect("the root");
-        let new = NewInode {
+        fs.unwrap_or_else(|e| panic!("mount: {}", e.reason))
+    }
+
+    fn new_file() -> NewInode<'static> {
+        NewInode {
             mode: S_IFREG | 0o644,
             ..Default::default()
-        };
+        }
+    }
+
+    /// A filesystem in which the names of 100 files fill a leaf of their own, and whose log makes the file
+    /// `new` with a block, which has the number next to that of the last commit.
+    pub(super) fn with_a_logged_file(blocks: u64) -> MemDisk {
+        let disk = empty(blocks);
+        let fs = mounted(&disk);
+        let root = fs.iget(fs.root_ino()).expect("the root");
+        for i in 0..100 {
+            let f = fs.create(&root, format!("file {i}").as_bytes(), &new_file());
+            fs.iput(f.expect("a file"));
+        }
+        fs.sync().expect("a commit");
+        let f = fs.create(&root, b"new", &new_file()).expect("a file");
+        work::write(&fs, &disk.device(), &f, 0, 1).expect("data");
+        fs.sync_inode(&f).expect("a batch");
+        let cut_off = disk.fork();
+        fs.iput(f);
+        fs.iput(root);
+        fs.unmount().expect("an unmount");
+        cut_off
+    }
+
+    /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
+    /// the records of deleted files.
+    pub(super) fn with_old_leaves(blocks: u64) -> MemDisk {
+        let disk = empty(blocks);
+        let fs = mounted(&disk);
+        let root = fs.iget(fs.root_ino()).expect("the root");
+        for i in 0..250 {
+            let f = fs.create(&root, format!("p{i}").as_bytes(), &new_file());
+            fs.iput(f.expect("a file"));
+        }
+        // Those that are deleted have the highest numbers: no leaf that is left has theirs between its own.
         let mut files = Vec::new();
         for i in 0..300 {
-            let f = fs.create(&root, format!("{i}").as_bytes(), &new);
+            let f = fs.create(&root, format!("{i}").as_bytes(), &new_file());
             files.push(f.expect("a file"));
             if i % 3 == 0 {
                 work::write(&fs, &disk.device(), &files[i], 0, 2).expect("data");
@@ -806,15 +845,15 @@ mod made {
         fs.unmount().expect("an unmount");
         drop(fs);
         // This mount removes the records of the deleted files.
-        let fs = Fs::mount(disk.device(), MountOptions::default());
-        let fs = fs.unwrap_or_else(|e| panic!("mount: {}", e.reason));
+        let fs = mounted(&disk);
         let root = fs.iget(fs.root_ino()).expect("the root");
         fs.sync().expect("a commit");
         fs.sync().expect("a commit");
         // They get the lowest free blocks.
         for i in 0..250 {
-            let f = fs.create(&root, format!("p{i}").as_bytes(), &new);
-            let f = f.expect("a file");
+            let found = fs.lookup(&root, format!("p{i}").as_bytes());
+            let ino = found.expect("no error").expect("a file").ino;
+            let f = fs.iget(ino).expect("a file");
             fs.preallocate(&f, 0, 1, None).expect("room");
             fs.iput(f);
         }
@@ -834,9 +873,7 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
     let root = sb.inode_root.expect("a root");
     assert!(root.level > 0);
     assert_eq!(album.inodes.len(), 371);
-    let old = old_leaves(&original);
-    println!("{old} old leaves");
-    assert!(old > 0);
+    assert!(old_leaves(&original) > 0);
     let space = sb.ag_root.expect("a root");
     // Older roots would tell which leaves were part of the tree; they have been overwritten.
     for (at, b) in original.image() {
@@ -1024,7 +1061,6 @@ fn a_lost_leaf_does_not_take_the_log() {
         }
         let disk = MemDisk::from_image(o.blocks, o.image.clone());
         garbage(&disk, n.block, 0, 4096);
-        // The first number that the log gives is that of the new lost+found otherwise.
         let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
         let replayed = said.iter().any(|s| s.contains("batches were replayed"));
@@ -1038,8 +1074,28 @@ fn a_lost_leaf_does_not_take_the_log() {
         assert!(said.len() > 1, "nothing is said of what is lost: {said:#?}");
         tried += 1;
     }
-    println!("{found} of {tried} made lost+found");
     assert!(tried > 5 && found > 0 && !only_logged.is_empty());
+}
+
+/// The new lost+found does not get the number of the first inode that the log makes.
+#[test]
+fn lost_and_found_has_a_number_that_the_log_does_not_use() {
+    silent();
+    let disk = made::with_a_logged_file(4096);
+    let sb = Superblock::read(&disk.device()).expect("one");
+    let names = disk.image().into_iter().find(|(at, b)| {
+        let node = NodeHeader::decode(b).is_ok_and(|(h, _)| h.addr == *at && h.level == 0);
+        node && NodeHeader::decode(b).expect("a node").0.id == TreeId::new(TreeKind::Dir, sb.root_ino)
+    });
+    garbage(&disk, names.expect("a leaf of names").0, 0, 4096);
+    let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+    let now = Reader::new(disk.device()).album().inodes;
+    let root = &now[&sb.root_ino];
+    assert_eq!(root.entries.get(&b"new"[..]), Some(&sb.next_ino), "{said:#?}");
+    assert_eq!(now[&sb.next_ino].data.len(), 1);
+    let found = root.entries[&b"lost+found"[..]];
+    assert_eq!(now[&found].entries.len(), 100, "{said:#?}");
 }
 
 /// An operation on an inode that is lost is left out of the log, and the others are not.
