@@ -815,18 +815,18 @@ mod made {
     }
 
     /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
-    /// the records of deleted files.
-    pub(super) fn with_old_leaves(blocks: u64) -> MemDisk {
+    /// the records of deleted files. There are `n` of the former, and as many others.
+    pub(super) fn with_old_leaves(blocks: u64, n: usize) -> MemDisk {
         let disk = empty(blocks);
         let fs = mounted(&disk);
         let root = fs.iget(fs.root_ino()).expect("the root");
-        for i in 0..250 {
+        for i in 0..n {
             let f = fs.create(&root, format!("p{i}").as_bytes(), &new_file());
             fs.iput(f.expect("a file"));
         }
         // Those that are deleted have the highest numbers: no leaf that is left has theirs between its own.
         let mut files = Vec::new();
-        for i in 0..300 {
+        for i in 0..n {
             let f = fs.create(&root, format!("{i}").as_bytes(), &new_file());
             files.push(f.expect("a file"));
             if i % 3 == 0 {
@@ -835,7 +835,7 @@ mod made {
         }
         fs.sync().expect("a commit");
         for (i, f) in files.into_iter().enumerate() {
-            if i >= 120 {
+            if i >= n / 2 {
                 let gone = fs.unlink(&root, format!("{i}").as_bytes(), &f);
                 gone.expect("no error");
             }
@@ -850,7 +850,7 @@ mod made {
         fs.sync().expect("a commit");
         fs.sync().expect("a commit");
         // They get the lowest free blocks.
-        for i in 0..250 {
+        for i in (0..n).rev() {
             let found = fs.lookup(&root, format!("p{i}").as_bytes());
             let ino = found.expect("no error").expect("a file").ino;
             let f = fs.iget(ino).expect("a file");
@@ -867,23 +867,15 @@ mod made {
 #[test]
 fn old_leaves_in_preallocated_blocks_are_left_out() {
     silent();
-    let original = made::with_old_leaves(4096);
+    let original = made::with_old_leaves(4096, 250);
     let album = Reader::new(original.device()).album();
     let sb = Superblock::read(&original.device()).expect("one");
     let root = sb.inode_root.expect("a root");
     assert!(root.level > 0);
-    assert_eq!(album.inodes.len(), 371);
+    assert_eq!(album.inodes.len(), 376);
     assert!(old_leaves(&original) > 0);
     let space = sb.ag_root.expect("a root");
-    // Older roots would tell which leaves were part of the tree; they have been overwritten.
-    for (at, b) in original.image() {
-        let inner = NodeHeader::decode(&b).is_ok_and(|(h, _)| {
-            h.id.kind == TreeKind::Inode && h.level > 0 && h.addr == at && at != root.addr
-        });
-        if inner {
-            garbage(&original, at, 0, 4096);
-        }
-    }
+    without_older_parents(&original);
     for bad in [&[root.addr][..], &[root.addr, space.addr]] {
         let disk = original.fork();
         bad.iter().for_each(|b| garbage(&disk, *b, 0, 4096));
@@ -900,6 +892,65 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
         }
         if bad.len() == 1 {
             assert!(now.inodes.keys().eq(album.inodes.keys()), "{said:#?}");
+        }
+    }
+}
+
+/// The same if only the last part of the leaves has no parent: what the others map is known.
+#[test]
+fn old_leaves_of_a_lost_part_are_left_out() {
+    silent();
+    let disk = made::with_old_leaves(1 << 15, 2500);
+    let album = Reader::new(disk.device()).album();
+    assert!(old_leaves(&disk) > 0);
+    let sb = Superblock::read(&disk.device()).expect("one");
+    assert_eq!(sb.inode_root.expect("a root").level, 2);
+    let r = Reader::new(disk.device());
+    assert_eq!(r.sb.inode_root.expect("a root").level, 2);
+    let mut parents = Vec::new();
+    let tree = tree_of(INODE_TREE, r.sb.inode_root);
+    let walked = tree.walk(&r.st, &mut |w| {
+        if let WalkItem::Node(n) = w {
+            parents.extend((n.level == 1).then_some(n.addr));
+        }
+        Ok(())
+    });
+    walked.expect("a whole tree");
+    let lost = *parents.last().expect("a parent of leaves");
+    without_older_parents(&disk);
+    garbage(&disk, lost, 0, 4096);
+    let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+    let now = Reader::new(disk.device()).album();
+    for (ino, is) in &now.inodes {
+        // A file without a name is in the new lost+found.
+        let found = is.attrs.mode & S_IFMT == S_IFDIR;
+        assert!(album.inodes.contains_key(ino) || found, "{ino}: {said:#?}");
+    }
+    for (ino, was) in &album.inodes {
+        let is = now.inodes.get(ino).map(|p| &p.data);
+        assert_eq!(is, Some(&was.data), "{ino}: {said:#?}");
+    }
+}
+
+/// Older parents would tell which leaves were part of the tree; they have been overwritten.
+fn without_older_parents(disk: &MemDisk) {
+    let r = Reader::new(disk.device());
+    let mut parents = BTreeSet::new();
+    let tree = tree_of(INODE_TREE, r.sb.inode_root);
+    let walked = tree.walk(&r.st, &mut |w| {
+        if let WalkItem::Node(n) = w {
+            parents.insert(n.addr);
+        }
+        Ok(())
+    });
+    walked.expect("a whole tree");
+    for (at, b) in disk.image() {
+        let inner = NodeHeader::decode(&b).is_ok_and(|(h, _)| {
+            h.id.kind == TreeKind::Inode && h.level > 0 && h.addr == at && !parents.contains(&at)
+        });
+        if inner {
+            garbage(disk, at, 0, 4096);
         }
     }
 }
@@ -1280,7 +1331,7 @@ fn another_filesystem_is_not_overwritten() {
 #[test]
 fn a_leaf_of_a_commit_that_was_cut_off_is_no_root() {
     silent();
-    let disk = made::with_old_leaves((1 << 15) * 100 + 100);
+    let disk = made::with_old_leaves((1 << 15) * 100 + 100, 250);
     let sb = Superblock::read(&disk.device()).expect("one");
     let tree = tree_of(INODE_TREE, sb.inode_root);
     let st = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 256).unwrap();
