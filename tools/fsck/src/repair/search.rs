@@ -113,15 +113,7 @@ impl Work<'_> {
             return Ok(());
         }
         let (used, _) = used(self);
-        let mut runs = unclaimed(&used, &self.claims);
-        if wanted.contains(&(TreeKind::Inode as u8, 0)) {
-            // Nothing has been claimed for inodes yet.
-            let mut rest = Claims::default();
-            for (start, end) in runs {
-                rest.add(start, end - start, Claim::Deferred);
-            }
-            runs = unclaimed(&rest, &self.intact_data());
-        }
+        let runs = unclaimed(&used, &self.claims);
         let (node_id, newest) = (self.sb.node_id, self.sb.generation);
         let mut nodes = Vec::new();
         each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {

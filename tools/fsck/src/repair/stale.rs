@@ -6,11 +6,10 @@
 //!
 //! A block that was a node, then free, and then allocated to a file without being written, still has
 //! the node. The records of space call it used, so a search finds it, and what it says would come back:
-//! deleted files, with blocks that others have by now. So blocks that an extent maps are left out:
-//!
-//! - those of the inodes whose leaves have an intact parent, before the search;
-//! - those that a leaf maps that was found. It belongs to a state of the filesystem in which the block
-//!   was data, so an older node in that block is of no state since.
+//! deleted files, with blocks that others have by now. So a node is left out if a leaf that is newer, and
+//! that the search has found, too, maps its block: that leaf belongs to a state of the filesystem in
+//! which the block was data, so the node is of no state since. While inodes are searched for, the
+//! search finds the intact leaves with the lost ones: nothing has been claimed for inodes yet.
 //!
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
@@ -20,18 +19,10 @@ use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::InodeRecord;
-use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::engine::{S_IFMT, S_IFREG};
 use std::cmp::Reverse;
 
 impl Work<'_> {
-    /// The data blocks of all inodes whose leaves can be read.
-    pub fn intact_data(&self) -> Claims {
-        let mut taken = Claims::default();
-        self.data_of(&tree_of(INODE_TREE, self.sb.inode_root), &mut taken);
-        taken
-    }
-
     /// Adds the data blocks that a tree of inodes or of extents maps, as far as it can be read.
     fn data_of(&self, tree: &Tree, taken: &mut Claims) {
         // What cannot be read maps nothing that is known.
