@@ -23,12 +23,10 @@ pub struct NodeInfo {
     pub level: u8,
     /// Generation of the commit that wrote it; 0 if it is not written.
     pub generation: u64,
-    /// The checksum in its header.
+    /// The checksum in its header; 0 if it is not written.
     pub crc: u32,
     /// Number of entries.
     pub entries: usize,
-    /// Its checksum; 0 if it is not written.
-    pub crc: u32,
     /// The key of its first entry.
     pub first_key: u64,
     /// The key of its last entry.
@@ -38,19 +36,6 @@ pub struct NodeInfo {
 #[allow(dead_code)] // Only fsck repairs trees.
 impl NodeInfo {
     /// The pointer to a node that is on disk.
-    pub fn ptr(&self) -> NodePtr {
-        NodePtr {
-            addr: self.addr,
-            addr2: self.addr2,
-            generation: self.generation,
-            crc: self.crc,
-            level: self.level,
-        }
-    }
-}
-
-impl NodeInfo {
-    /// The pointer to it.
     pub fn ptr(&self) -> NodePtr {
         NodePtr {
             addr: self.addr,
@@ -103,7 +88,6 @@ fn walk_node(
         generation: p.generation,
         crc: p.crc,
         entries: node.len(),
-        crc: p.crc,
         first_key: node.first_key(),
         last_key: node.last_key(),
     }))?;

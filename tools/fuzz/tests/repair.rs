@@ -19,7 +19,7 @@ use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::node::NodeHeader;
-use ordofs_engine::engine::format::Superblock;
+use ordofs_engine::engine::format::{NodePtr, Superblock};
 use ordofs_engine::engine::log::ahead::Ahead;
 use ordofs_engine::engine::log::header::Batch;
 use ordofs_engine::engine::log::record::{FilePlace, Record};
@@ -172,6 +172,8 @@ impl Reader {
 /// An image and what is in it, with and without its log.
 struct Original {
     name: &'static str,
+    /// How many copies its nodes have.
+    copies: u8,
     blocks: u64,
     image: Image,
     structure: Structure,
@@ -185,7 +187,8 @@ struct Original {
 }
 
 fn originals() -> Vec<Original> {
-    let all = base::all().into_iter().map(|b| {
+    let both = [1, 2].into_iter().flat_map(base::with_copies);
+    let all = both.map(|b| {
         let disk = MemDisk::from_image(b.blocks, b.image.clone());
         let album = Reader::new(disk.device()).album();
         let fs = Fs::mount(disk.device(), MountOptions::default());
@@ -204,6 +207,7 @@ fn originals() -> Vec<Original> {
             .filter(|i| album.inodes.get(i) != after.inodes.get(i));
         Original {
             name: b.name,
+            copies: Reader::new(disk.device()).sb.copies,
             blocks: b.blocks,
             image: b.image,
             structure: b.structure,
@@ -308,6 +312,17 @@ fn finish(device: Device) -> Result {
     fs.unmount()
 }
 
+/// The blocks of which there is no other copy.
+fn lost(o: &Original, bad: &BTreeSet<u64>) -> BTreeSet<u64> {
+    let mut lost = bad.clone();
+    for p in o.structure.nodes.iter().map(|n| n.ptr) {
+        if p.addr2 != 0 && !bad.contains(&p.addr2) {
+            lost.remove(&p.addr);
+        }
+    }
+    lost
+}
+
 /// What is wrong with the outcome.
 fn judged(o: &Original, disk: &MemDisk, bad: &BTreeSet<u64>) -> std::result::Result<(), String> {
     let report = check(disk.device(), Options::default()).map_err(|e| e.reason.to_owned())?;
@@ -315,6 +330,7 @@ fn judged(o: &Original, disk: &MemDisk, bad: &BTreeSet<u64>) -> std::result::Res
         return Err(format!("after the repair: {p}"));
     }
     let now = Reader::new(disk.device()).album();
+    let bad = &lost(o, bad);
     let intact = |ino: &u64| {
         let blocks = &o.album.blocks[ino];
         !o.logged.contains(ino) && blocks.is_disjoint(bad)
@@ -369,7 +385,7 @@ fn try_seed(o: &Original, seed: u64) -> std::result::Result<(), String> {
             false => Err("the undo file restores something else".into()),
         });
     let _ = std::fs::remove_file(&undo);
-    result.map_err(|e| format!("{}, seed {seed}, blocks {bad:?}: {e}", o.name))
+    result.map_err(|e| format!("{}, {} copies, seed {seed}, blocks {bad:?}: {e}", o.name, o.copies))
 }
 
 fn seeds() -> std::ops::Range<u64> {
@@ -424,7 +440,11 @@ fn a_repair_that_is_cut_off_leaves_the_old_state_or_the_new_one() {
                 for (some, kept) in [(0, false), (1, true), (2, rng.bool())] {
                     let keep = |_: usize| if some == 2 { rng.bool() } else { kept };
                     let cut = recorder.crash_image(n, keep);
-                    let now = verdict(&cut).expect("a superblock");
+                    let mut now = verdict(&cut).expect("a superblock");
+                    // Copies that were bad are written after the superblock.
+                    if now.0 != before.0 && n < recorder.len() {
+                        now.1.retain(|p| !p.contains("the other copy is good"));
+                    }
                     if now.0 == before.0 {
                         assert_eq!(now, before, "{}, seed {seed}, {n} writes", o.name);
                         old += 1;
@@ -444,14 +464,19 @@ fn a_repair_that_is_cut_off_leaves_the_old_state_or_the_new_one() {
 #[test]
 fn forged_images_are_repaired() {
     silent();
-    let bases = base::all();
+    for copies in [1, 2] {
+        forged(&base::with_copies(copies));
+    }
+}
+
+fn forged(bases: &[base::Base]) {
     let (from, to) = (seeds().start, seeds().end.max(RECIPES));
     let (mut why, mut good, mut failed) = (HashMap::<String, u64>::new(), 0, Vec::new());
     for seed in from..to {
         let mut r = fastrand::Rng::with_seed(seed);
         let mut recipe = vec![0; r.usize(8..96)];
         r.fill(&mut recipe);
-        let Some(c) = changes(&bases, &recipe) else {
+        let Some(c) = changes(bases, &recipe) else {
             continue;
         };
         let words = c.words.clone();
@@ -517,6 +542,12 @@ fn garbage(disk: &MemDisk, block: u64, from: usize, to: usize) {
     (from..to).for_each(|i| disk.corrupt(block, i, (i % 251) as u8 | 1));
 }
 
+/// Destroys all copies of a node.
+fn lose(disk: &MemDisk, p: &NodePtr) {
+    let copies = p.places();
+    copies.each().for_each(|at| garbage(disk, at, 0, 4096));
+}
+
 /// Each node of each tree is destroyed once.
 #[test]
 fn each_node_is_rebuilt_or_its_items_are_lost() {
@@ -524,12 +555,20 @@ fn each_node_is_rebuilt_or_its_items_are_lost() {
     let mut seen = BTreeSet::new();
     for o in originals() {
         for n in &o.structure.nodes {
-            let disk = MemDisk::from_image(o.blocks, o.image.clone());
-            garbage(&disk, n.block, 0, 4096);
             let header = NodeHeader::decode(&o.image[&n.block]).expect("a node").0;
             let (kind, level) = (header.id.kind, header.level);
-            let what = format!("{} node of level {level} at {}", kind.name(), n.block);
-            rebuilt(&o, &disk, &BTreeSet::from([n.block]), &what);
+            let (first, second) = (n.ptr.addr, n.ptr.addr2);
+            let each = [vec![first], vec![second], vec![first, second]];
+            for bad in each.into_iter().filter(|bad| !bad.contains(&0)) {
+                let disk = MemDisk::from_image(o.blocks, o.image.clone());
+                bad.iter().for_each(|at| garbage(&disk, *at, 0, 4096));
+                let what = format!("{} node of level {level} at {bad:?}", kind.name());
+                let said = rebuilt(&o, &disk, &bad.iter().copied().collect(), &what);
+                if second != 0 && bad.len() == 1 {
+                    let copies = |s: &String| s.contains("copies of nodes are bad");
+                    assert_eq!(said.iter().filter(|s| !copies(s)).count(), usize::from(o.name == "cut off"), "{what}: {said:#?}");
+                }
+            }
             seen.insert((kind as u8, level));
         }
     }
@@ -551,6 +590,38 @@ fn each_node_is_rebuilt_or_its_items_are_lost() {
     ] {
         assert!(seen.contains(&(kind, level)), "kind {kind}, level {level}");
     }
+}
+
+/// Leaves without a parent are found by their second copies, too.
+#[test]
+fn second_copies_alone_are_found() {
+    silent();
+    let mut found = 0;
+    for o in originals().iter().filter(|o| o.copies == 2) {
+        let header = |b: u64| NodeHeader::decode(&o.image[&b]).expect("a node").0;
+        for n in &o.structure.nodes {
+            let h = header(n.block);
+            let space = matches!(h.id.kind, TreeKind::Ag | TreeKind::Groups | TreeKind::Deferred);
+            if h.level == 0 || space || h.id.kind == TreeKind::Orphan {
+                continue;
+            }
+            let children = o.structure.nodes.iter().filter(|c| c.from == n.block);
+            let children: Vec<u64> = children
+                .filter(|c| header(c.block).id == h.id)
+                .map(|c| c.ptr.addr)
+                .collect();
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            for at in children.iter().chain(&[n.ptr.addr, n.ptr.addr2]) {
+                garbage(&disk, *at, 0, 4096);
+            }
+            let what = format!("children of {}", n.block);
+            let said = rebuilt(o, &disk, &BTreeSet::new(), &what);
+            let all = format!("{} leaves of it were found", children.len());
+            assert!(said.iter().any(|s| s.contains(&all)), "{what}: {said:#?}");
+            found += children.len();
+        }
+    }
+    assert!(found > 20, "{found}");
 }
 
 /// Superblocks are put together from what is left, and nothing of the files is lost.
@@ -769,13 +840,14 @@ mod made {
     use ordofs_engine::os::Shared;
     use ordofs_fuzz::work;
 
-    fn empty(blocks: u64) -> MemDisk {
+    fn empty(blocks: u64, copies: u8) -> MemDisk {
         let disk = MemDisk::new(blocks);
         let options = FormatOptions {
             uuid: *b"ordofs-fuzz.uuid",
             label: [0; 64],
             blocks: 0,
             root_owner: (0, 0),
+            copies,
         };
         format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
         disk
@@ -795,8 +867,8 @@ mod made {
 
     /// A filesystem in which the names of 100 files fill a leaf of their own, and whose log makes the file
     /// `new` with a block, which has the number next to that of the last commit.
-    pub(super) fn with_a_logged_file(blocks: u64) -> MemDisk {
-        let disk = empty(blocks);
+    pub(super) fn with_a_logged_file(blocks: u64, copies: u8) -> MemDisk {
+        let disk = empty(blocks, copies);
         let fs = mounted(&disk);
         let root = fs.iget(fs.root_ino()).expect("the root");
         for i in 0..100 {
@@ -816,8 +888,8 @@ mod made {
 
     /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
     /// the records of deleted files. There are `n` of the former, and as many others.
-    pub(super) fn with_old_leaves(blocks: u64, n: usize) -> MemDisk {
-        let disk = empty(blocks);
+    pub(super) fn with_old_leaves(blocks: u64, n: usize, copies: u8) -> MemDisk {
+        let disk = empty(blocks, copies);
         let fs = mounted(&disk);
         let root = fs.iget(fs.root_ino()).expect("the root");
         for i in 0..n {
@@ -867,7 +939,11 @@ mod made {
 #[test]
 fn old_leaves_in_preallocated_blocks_are_left_out() {
     silent();
-    let original = made::with_old_leaves(4096, 250);
+    [1, 2].into_iter().for_each(left_out);
+}
+
+fn left_out(copies: u8) {
+    let original = made::with_old_leaves(4096, 250, copies);
     let album = Reader::new(original.device()).album();
     let sb = Superblock::read(&original.device()).expect("one");
     let root = sb.inode_root.expect("a root");
@@ -876,9 +952,9 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
     assert!(old_leaves(&original) > 0);
     let space = sb.ag_root.expect("a root");
     without_older_parents(&original);
-    for bad in [&[root.addr][..], &[root.addr, space.addr]] {
+    for bad in [&[root][..], &[root, space]] {
         let disk = original.fork();
-        bad.iter().for_each(|b| garbage(&disk, *b, 0, 4096));
+        bad.iter().for_each(|p| lose(&disk, p));
         let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
         let now = Reader::new(disk.device()).album();
@@ -900,25 +976,27 @@ fn old_leaves_in_preallocated_blocks_are_left_out() {
 #[test]
 fn old_leaves_of_a_lost_part_are_left_out() {
     silent();
-    let disk = made::with_old_leaves(1 << 15, 2500);
+    [1, 2].into_iter().for_each(left_out_of_a_part);
+}
+
+fn left_out_of_a_part(copies: u8) {
+    let disk = made::with_old_leaves(1 << 15, 2500, copies);
     let album = Reader::new(disk.device()).album();
     assert!(old_leaves(&disk) > 0);
-    let sb = Superblock::read(&disk.device()).expect("one");
-    assert_eq!(sb.inode_root.expect("a root").level, 2);
     let r = Reader::new(disk.device());
     assert_eq!(r.sb.inode_root.expect("a root").level, 2);
     let mut parents = Vec::new();
     let tree = tree_of(INODE_TREE, r.sb.inode_root);
     let walked = tree.walk(&r.st, &mut |w| {
         if let WalkItem::Node(n) = w {
-            parents.extend((n.level == 1).then_some(n.addr));
+            parents.extend((n.level == 1).then_some(n.ptr()));
         }
         Ok(())
     });
     walked.expect("a whole tree");
     let lost = *parents.last().expect("a parent of leaves");
     without_older_parents(&disk);
-    garbage(&disk, lost, 0, 4096);
+    lose(&disk, &lost);
     let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
     let now = Reader::new(disk.device()).album();
@@ -1132,13 +1210,21 @@ fn a_lost_leaf_does_not_take_the_log() {
 #[test]
 fn lost_and_found_has_a_number_that_the_log_does_not_use() {
     silent();
-    let disk = made::with_a_logged_file(4096);
+    [1, 2].into_iter().for_each(numbers_of_the_log);
+}
+
+fn numbers_of_the_log(copies: u8) {
+    let disk = made::with_a_logged_file(4096, copies);
     let sb = Superblock::read(&disk.device()).expect("one");
-    let names = disk.image().into_iter().find(|(at, b)| {
-        let node = NodeHeader::decode(b).is_ok_and(|(h, _)| h.addr == *at && h.level == 0);
-        node && NodeHeader::decode(b).expect("a node").0.id == TreeId::new(TreeKind::Dir, sb.root_ino)
-    });
-    garbage(&disk, names.expect("a leaf of names").0, 0, 4096);
+    let names = TreeId::new(TreeKind::Dir, sb.root_ino);
+    let mut lost = 0;
+    for (at, b) in disk.image() {
+        if NodeHeader::decode(&b).is_ok_and(|(h, _)| h.id == names) {
+            garbage(&disk, at, 0, 4096);
+            lost += 1;
+        }
+    }
+    assert!(lost > 0);
     let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
     let now = Reader::new(disk.device()).album().inodes;
@@ -1331,7 +1417,7 @@ fn another_filesystem_is_not_overwritten() {
 #[test]
 fn a_leaf_of_a_commit_that_was_cut_off_is_no_root() {
     silent();
-    let disk = made::with_old_leaves((1 << 15) * 100 + 100, 250);
+    let disk = made::with_old_leaves((1 << 15) * 100 + 100, 250, 1);
     let sb = Superblock::read(&disk.device()).expect("one");
     let tree = tree_of(INODE_TREE, sb.inode_root);
     let st = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 256).unwrap();

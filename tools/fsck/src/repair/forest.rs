@@ -19,6 +19,7 @@
 //! Tests: `tools/fuzz/tests/repair.rs`.
 
 use super::found::{Search, POSTPONED};
+use super::search::node_at;
 use crate::{Claim, Claims};
 use kernel::prelude::{EIO, ENOMEM};
 use ordofs_engine::engine::btree::{
@@ -208,7 +209,7 @@ impl Work<'_> {
         }
         for b in bad {
             if b.error == EIO {
-                self.unread.extend(b.ptr.map(|p| p.addr));
+                self.unread.extend(b.ptr.iter().flat_map(|p| p.places().each()));
             }
             let found = self.found_for(id, b);
             let at = b.ptr.map_or(0, |p| p.addr);
@@ -231,10 +232,14 @@ impl Work<'_> {
     }
 
     /// Whether a node that can be read cannot be part of a tree: it is newer than the superblock, or its
-    /// second copy is where no node can be.
+    /// second copy is where no node can be, or where another node is.
     fn is_odd(&self, n: &NodeInfo) -> bool {
-        let misplaced = n.addr2 != 0 && self.st.space().refuses(n.addr2, 1).is_some();
-        n.generation > self.sb.generation || misplaced
+        n.generation > self.sb.generation || n.addr2 != 0 && self.is_misplaced(n)
+    }
+
+    fn is_misplaced(&self, n: &NodeInfo) -> bool {
+        let there = || node_at(self.st.device(), self.sb.node_id, n.addr2);
+        self.st.space().refuses(n.addr2, 1).is_some() || there().is_some_and(|h| h.addr != n.addr)
     }
 
     /// A node that the new filesystem does not have.
@@ -252,7 +257,7 @@ impl Work<'_> {
 
     /// Retires the nodes that changes of a tree have replaced.
     pub fn retire_dead(&mut self, tree: &mut Tree) {
-        for addr in tree.take_dead().iter().filter_map(|d| d.addr()) {
+        for addr in tree.take_dead().iter().flat_map(|d| d.addrs()) {
             self.retire(tree.id(), addr, 0);
         }
     }

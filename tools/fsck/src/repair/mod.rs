@@ -7,8 +7,9 @@
 //! [`plan`] only reads. It returns the blocks that a repair writes ([`Plan`]), and [`apply`] writes
 //! them: first those that neither the old nor the new filesystem needs for anything else, then a
 //! flush, then the superblock of a new generation, in the slot of the older one, then once more in the
-//! other slot. So a crash at any point leaves the old filesystem or the new one. What the new one
-//! still has to do (orphans, truncations) a mount does afterwards.
+//! other slot. So a crash at any point leaves the old filesystem or the new one. Copies of nodes that are
+//! bad, and belong to the new filesystem, are written in place, at the end. What the new one still has
+//! to do (orphans, truncations) a mount does afterwards.
 //!
 //! 1. A superblock: the newest whole one, or one put together ([`superblock`]).
 //! 2. If the log holds anything, it is replayed. A replay needs the trees of space, so the trees are
@@ -80,6 +81,8 @@ pub struct Plan {
     blocks: Blocks,
     /// The superblock of the new generation.
     sb: Superblock,
+    /// Copies of nodes that are bad, with the content of the good ones, to be written at the end.
+    copies: Blocks,
     /// Backups of the superblock are damaged, and written anew.
     backups: bool,
 }
@@ -164,6 +167,7 @@ fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
         said,
         blocks: made.blocks,
         sb: made.sb,
+        copies: Blocks::new(),
         backups: false,
     };
     for block in superblock::bad_backups(&view, &plan.sb) {
@@ -183,7 +187,7 @@ fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
             }
         }
     }
-    judge(&view, &plan)?;
+    judge(&view, &mut plan)?;
     unread.extend(made.unread);
     Ok((plan, unread))
 }
@@ -194,12 +198,26 @@ fn read(view: &Overlay) -> Result<Superblock, String> {
     Ok((*sb).clone())
 }
 
-/// Checks what a plan makes, in memory.
-fn judge(view: &Overlay, plan: &Plan) -> Result<(), String> {
+/// Checks what a plan makes, in memory. Adds the bad copies of nodes that are part of it.
+fn judge(view: &Overlay, plan: &mut Plan) -> Result<(), String> {
     let outcome = Overlay::new(view.device());
     plan.blocks.iter().for_each(|(at, b)| outcome.put(*at, b));
     write_superblocks(plan, &outcome.device())?;
-    let report = check(outcome.device(), Options::default()).map_err(|e| describe(&e))?;
+    let checked = || check(outcome.device(), Options::default()).map_err(|e| describe(&e));
+    let mut report = checked()?;
+    if !report.bad_copies.is_empty() {
+        let (n, failed) = (report.bad_copies.len(), |e| format!("{e:?}"));
+        for (bad, good) in &report.bad_copies {
+            let mut b = Block::zeroed().map_err(failed)?;
+            outcome.device().read(*good, &mut b).map_err(failed)?;
+            plan.copies.insert(*bad, Box::new(*b));
+        }
+        plan.copies.iter().for_each(|(at, b)| outcome.put(*at, b));
+        plan.said.push(format!(
+            "{n} copies of nodes are bad, and are written again from the other copies"
+        ));
+        report = checked()?;
+    }
     match report.problems.first() {
         None => Ok(()),
         Some(p) => Err(format!(
@@ -221,13 +239,31 @@ struct Made {
     unread: Vec<u64>,
 }
 
-/// Puts all trees in order. With `hold`, what only the old filesystem has counts as used.
+/// Puts all trees in order. With `hold`, what only the old filesystem has counts as used. If there is no
+/// room for two copies of each new node, they get one.
 fn rebuild(
     view: &Overlay,
     sb: &Superblock,
     avoid: Claims,
     generation: u64,
     hold: bool,
+) -> Result<Made, String> {
+    if sb.copies > 1 {
+        if let Ok(made) = rebuild_with(view, sb, avoid.clone(), generation, hold, sb.copies) {
+            return Ok(made);
+        }
+    }
+    rebuild_with(view, sb, avoid, generation, hold, 1)
+}
+
+/// The same with so many copies of each new node.
+fn rebuild_with(
+    view: &Overlay,
+    sb: &Superblock,
+    avoid: Claims,
+    generation: u64,
+    hold: bool,
+    copies: u8,
 ) -> Result<Made, String> {
     let shared = Shared::new(view.device()).map_err(|e| format!("{e:?}"))?;
     let st = NodeStore::new(shared, sb.node_id, CACHED_NODES)
@@ -260,7 +296,7 @@ fn rebuild(
     work.names()?;
     let kept = work.read_space();
     let mut blocks = Blocks::new();
-    let mut room = room::Room::new(&work);
+    let mut room = room::Room::new(&work, copies);
     work.write_inodes(&mut room, &mut blocks, generation)?;
     work.write_space(&kept, &mut room, &mut blocks, generation, hold)?;
     work.sb.generation = generation;
@@ -409,18 +445,27 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
 /// Carries a plan out. Returns what could not be written, and is of no importance.
 pub fn apply(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
     let failed = |e| format!("cannot write: {e:?}");
+    write_blocks(&plan.blocks, device).map_err(failed)?;
+    device.flush().map_err(failed)?;
+    let mut unwritten = write_superblocks(plan, device)?;
+    let copies = write_blocks(&plan.copies, device).and_then(|()| device.flush());
+    if let Err(e) = copies {
+        unwritten.push(format!("a second copy of a node cannot be written: {e:?}"));
+    }
+    Ok(unwritten)
+}
+
+fn write_blocks(blocks: &Blocks, device: &Device) -> kernel::prelude::Result {
     let mut batch = Vec::new();
-    for (at, b) in &plan.blocks {
-        let mut copy = Block::zeroed().map_err(failed)?;
+    for (at, b) in blocks {
+        let mut copy = Block::zeroed()?;
         copy.copy_from_slice(&b[..]);
         batch.push((*at, copy));
         if batch.len() == 256 {
-            write_batch(device, &mut batch).map_err(failed)?;
+            write_batch(device, &mut batch)?;
         }
     }
-    write_batch(device, &mut batch).map_err(failed)?;
-    device.flush().map_err(failed)?;
-    write_superblocks(plan, device)
+    write_batch(device, &mut batch)
 }
 
 /// Writes the superblock of the new generation, and the same of the next one into the other slot.

@@ -13,15 +13,31 @@ use super::search::used;
 use crate::overlay::Blocks;
 use crate::{Claim, Claims};
 use kernel::prelude::{Result, ENOSPC};
-use ordofs_engine::engine::btree::NodeSink;
+use ordofs_engine::engine::btree::{NodeSink, Places};
 use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::os::Block;
+use std::ops::Range;
 
-/// The search for free blocks: it goes once around the filesystem.
+/// The searches for free blocks, one for each copy of a node. They start half of the filesystem apart.
 pub(super) struct Room {
+    first: Cursor,
+    /// `None` if nodes have one copy.
+    second: Option<Cursor>,
+    /// Whether the second copy may be in the AG of the first: no other has a free block.
+    together: bool,
+    known: Known,
+}
+
+/// A search for free blocks: it goes once around the filesystem.
+#[derive(Clone, Copy)]
+struct Cursor {
     next: u64,
     left: u64,
-    /// Blocks that the records call used, if some of their owners are not known.
+}
+
+/// What is known about blocks whose owner is not.
+struct Known {
+    /// Blocks that the records called used, if some of their owners are not known.
     used: Claims,
     /// Blocks without records that can be read.
     unknown: Claims,
@@ -35,30 +51,22 @@ fn behind(of: &Claims, at: u64) -> u64 {
     }
 }
 
-impl Room {
-    pub fn new(work: &Work<'_>) -> Self {
-        let (mut all, unknown) = match work.lost {
-            true => used(work),
-            false => Default::default(),
-        };
-        for (start, len, _) in unknown.runs() {
-            all.remove(start, len);
-        }
+impl Cursor {
+    fn at(goal: u64, blocks: u64) -> Self {
         Self {
-            next: work.sb.node_goal,
-            left: work.sb.blocks,
-            used: all,
-            unknown,
+            next: if goal < blocks { goal } else { 0 },
+            left: blocks,
         }
     }
 
-    /// A free block, which belongs to nothing yet.
-    pub fn block(&mut self, work: &Work<'_>) -> Result<u64> {
+    /// A free block that is not in `except`.
+    fn block(&mut self, work: &Work<'_>, known: &Known, except: Range<u64>) -> Result<u64> {
         while self.left > 0 {
             let at = self.next;
-            let free = [&work.claims, &work.old, &work.avoid, &self.used]
+            let start = if except.contains(&at) { except.end } else { at };
+            let free = [&work.claims, &work.old, &work.avoid, &known.used]
                 .into_iter()
-                .fold(at, |at, claims| at.max(behind(claims, at)));
+                .fold(start, |at, claims| at.max(behind(claims, at)));
             let step = (free - at).max(1).min(self.left);
             self.left -= step;
             self.next = at + step;
@@ -67,12 +75,57 @@ impl Room {
             }
             if free == at
                 && at < work.sb.blocks
-                && !(self.unknown.owner(at).is_some() && holds_node(work, at))
+                && !(known.unknown.owner(at).is_some() && holds_node(work, at))
             {
                 return Ok(at);
             }
         }
         Err(ENOSPC)
+    }
+}
+
+impl Room {
+    /// For nodes with `copies` copies.
+    pub fn new(work: &Work<'_>, copies: u8) -> Self {
+        let (mut all, unknown) = match work.lost {
+            true => used(work),
+            false => Default::default(),
+        };
+        for (start, len, _) in unknown.runs() {
+            all.remove(start, len);
+        }
+        let (goal, blocks) = (work.sb.node_goal, work.sb.blocks);
+        Self {
+            first: Cursor::at(goal, blocks),
+            second: (copies > 1).then(|| Cursor::at((goal + blocks / 2) % blocks.max(1), blocks)),
+            together: false,
+            known: Known { used: all, unknown },
+        }
+    }
+
+    /// Free blocks for the copies of a node. They have an owner from now on.
+    pub fn places(&mut self, work: &mut Work<'_>) -> Result<Places> {
+        let mut places = Places::one(self.first.block(work, &self.known, 0..0)?);
+        work.claims.add(places.first, 1, Claim::Deferred);
+        let Some(second) = &mut self.second else {
+            return Ok(places);
+        };
+        let ag = work.sb.ag_blocks;
+        let start = places.first / ag * ag;
+        let whole = *second;
+        let mut found = Err(ENOSPC);
+        if !self.together {
+            found = second.block(work, &self.known, start..start + ag);
+        }
+        if found.is_err() {
+            if !self.together {
+                (self.together, *second) = (true, whole);
+            }
+            found = second.block(work, &self.known, 0..0);
+        }
+        places.second = found?;
+        work.claims.add(places.second, 1, Claim::Deferred);
+        Ok(places)
     }
 }
 
@@ -105,14 +158,14 @@ impl NodeSink for Out<'_, '_> {
         self.generation
     }
 
-    fn alloc(&mut self) -> Result<u64> {
-        let block = self.room.block(self.work)?;
-        self.work.claims.add(block, 1, Claim::Deferred);
-        Ok(block)
+    fn alloc(&mut self) -> Result<Places> {
+        self.room.places(self.work)
     }
 
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.blocks.insert(addr, Box::new(*image));
+    fn write(&mut self, places: Places, image: Block) -> Result {
+        for at in places.each() {
+            self.blocks.insert(at, Box::new(*image));
+        }
         Ok(())
     }
 }

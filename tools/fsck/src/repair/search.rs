@@ -35,7 +35,9 @@ use std::collections::BTreeMap;
 
 /// How many blocks are read at once.
 const RUN: usize = 256;
-/// Calls `f` for each node of a filesystem in the given runs: its header, its pointer, its content.
+/// Calls `f` for each copy of a node of a filesystem in the given runs: its header, its pointer, its
+/// content. The pointer to a first copy names no second one, that to a second copy names both; [`join`]
+/// puts them together.
 pub(super) fn each_node(
     device: &Device,
     runs: impl Iterator<Item = (u64, u64)>,
@@ -57,21 +59,65 @@ pub(super) fn each_node(
                 }
                 if let Ok((h, crc)) = NodeHeader::decode(b) {
                     let ptr = NodePtr {
-                        addr: block,
-                        addr2: 0,
+                        addr: h.addr,
+                        addr2: if h.addr == block { 0 } else { block },
                         generation: h.generation,
                         crc,
                         level: h.level,
                     };
-                    if h.addr == block {
-                        f(&h, ptr, b);
-                    }
+                    f(&h, ptr, b);
                 }
             }
             at += n as u64;
         }
     }
     Ok(())
+}
+
+/// Puts the copies of each node together. A second copy alone is left out if its first one has made way for
+/// another node: then it was freed, too.
+pub(super) fn join<T>(
+    device: &Device,
+    node_id: u64,
+    nodes: Vec<T>,
+    ptr: impl Fn(&mut T) -> &mut NodePtr,
+) -> Vec<T> {
+    let mut index = BTreeMap::new();
+    // Each node, and whether its first copy was found.
+    let mut joined: Vec<(T, bool)> = Vec::new();
+    for mut n in nodes {
+        let p = *ptr(&mut n);
+        let i = *index
+            .entry((p.addr, p.generation, p.crc))
+            .or_insert(joined.len());
+        match joined.get_mut(i) {
+            Some((node, first)) => {
+                let both = ptr(node);
+                both.addr2 = both.addr2.max(p.addr2);
+                *first |= p.addr2 == 0;
+            }
+            None => joined.push((n, p.addr2 == 0)),
+        }
+    }
+    joined.retain_mut(|(n, first)| {
+        let at = ptr(n).addr;
+        *first || node_at(device, node_id, at).is_none_or(|h| h.addr != at)
+    });
+    joined.into_iter().map(|(n, _)| n).collect()
+}
+
+/// The header of the node of a filesystem of which a copy is in a block.
+pub(super) fn node_at(device: &Device, node_id: u64, block: u64) -> Option<NodeHeader> {
+    let mut b = Block::zeroed().ok()?;
+    device.read(block, &mut b).ok()?;
+    let (h, _) = NodeHeader::decode(&b).ok()?;
+    (h.node_id == node_id).then_some(h)
+}
+
+/// Whether two pointers are to one node, if they do not know of the same copies.
+fn same_node(a: &NodePtr, b: &NodePtr) -> bool {
+    let first = |p: &NodePtr| NodePtr { addr2: 0, ..*p };
+    first(a) == first(b)
 }
 
 /// A node with what a search needs of it.
@@ -122,6 +168,12 @@ impl Work<'_> {
                 nodes.extend(node(h, ptr, b).map(|n| (h.id, n)));
             }
         })?;
+        let mut nodes = join(self.st.device(), node_id, nodes, |(_, n)| &mut n.ptr);
+        // Where the first copy was, there is something else.
+        nodes.retain(|(_, n)| {
+            let first = n.ptr.addr;
+            used.owner(first).is_some() && self.claims.owner(first).is_none()
+        });
         let nodes = self.without_stale(nodes);
         let found = &mut self.search.found;
         for key in &wanted {
@@ -212,7 +264,7 @@ fn choose(
             let Some(i) = by_address.get(&ptr.addr) else {
                 continue;
             };
-            if let Some(found) = nodes.get(*i).filter(|f| f.ptr == ptr) {
+            if let Some(found) = nodes.get(*i).filter(|f| same_node(&f.ptr, &ptr)) {
                 spans.push((found.first, found.last));
                 stack.extend(found.children.iter().copied());
             }

@@ -8,7 +8,8 @@
 //! the node. The records of space call it used, so a search finds it, and what it says would come back:
 //! deleted files, with blocks that others have by now. So a node is left out if a leaf that is newer, and
 //! that the search has found, too, maps its block: that leaf belongs to a state of the filesystem in
-//! which the block was data, so the node is of no state since. While inodes are searched for, the
+//! which the block was data, so the node is of no state since. (That one of its copies is there is enough: they are freed
+//! together.) While inodes are searched for, the
 //! search finds the intact leaves with the lost ones: nothing has been claimed for inodes yet.
 //!
 //! Tests: `tools/fuzz/tests/repair.rs`.
@@ -55,7 +56,7 @@ impl Work<'_> {
             let before = kept.len();
             let fresh = same
                 .iter()
-                .filter(|(_, n)| taken.owner(n.ptr.addr).is_none());
+                .filter(|(_, n)| n.ptr.places().each().all(|a| taken.owner(a).is_none()));
             kept.extend(fresh.cloned());
             for (id, n) in kept.get(before..).unwrap_or(&[]) {
                 if n.ptr.level == 0 && matches!(id.kind, TreeKind::Inode | TreeKind::Extent) {

@@ -19,7 +19,7 @@
 
 use super::other;
 use super::roots;
-use super::search::each_node;
+use super::search::{each_node, join};
 use crate::{describe, Claims, Overlay};
 use kernel::prelude::{EIO, EUCLEAN};
 use ordofs_engine::engine::btree::TreeKind;
@@ -360,10 +360,12 @@ fn find_roots(
             let ours = Some(h.node_id) == node_id && h.id.kind == TreeKind::Inode;
             let not_newer = newest.is_none_or(|newest| h.generation <= newest);
             let first = le64(&b[..], NODE_HEADER).is_some_and(|key| key <= root_ino);
-            if ours && first && fixed.owner(ptr.addr).is_none() && not_newer {
+            let free = ptr.places().each().all(|at| fixed.owner(at).is_none());
+            if ours && first && free && not_newer {
                 nodes.push(ptr);
             }
         })?;
+        let nodes = join(device, node_id.unwrap_or(0), nodes, |ptr| ptr);
         let found = roots::choose(view.device(), node_id.unwrap_or(0), nodes)?;
         said.push(format!(
             "superblock: the root of the inode tree was lost; the newest one on the device is at block {}, of generation {}",
