@@ -415,10 +415,10 @@ impl<'a> Checker<'a> {
             Ok(faults) => faults,
             Err(e) => return self.problem(owner, format_args!("no memory for a node: {e:?}")),
         };
-        for (fault, (which, block, other)) in faults.into_iter().zip([
-            ("first", n.addr, n.addr2),
-            ("second", n.addr2, n.addr),
-        ]) {
+        for (fault, (which, block, other)) in faults
+            .into_iter()
+            .zip([("first", n.addr, n.addr2), ("second", n.addr2, n.addr)])
+        {
             if let Some(fault) = fault {
                 self.report.bad_copies.push((block, other));
                 self.problem(

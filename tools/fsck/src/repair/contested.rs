@@ -8,7 +8,7 @@
 //! record a later commit wrote, because blocks go from deleted files to new ones; then the one with the
 //! lower number. The others lose it: there is a hole now.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{open, Work};
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};

@@ -16,7 +16,7 @@
 //! Memory: a record for each inode and each name, a run for each run of blocks with one owner, the
 //! changed nodes, and for each damaged tree a pointer to each of its leaves.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::found::{Search, POSTPONED};
 use super::search::node_at;
@@ -209,7 +209,8 @@ impl Work<'_> {
         }
         for b in bad {
             if b.error == EIO {
-                self.unread.extend(b.ptr.iter().flat_map(|p| p.places().each()));
+                self.unread
+                    .extend(b.ptr.iter().flat_map(|p| p.places().each()));
             }
             let found = self.found_for(id, b);
             let at = b.ptr.map_or(0, |p| p.addr);

@@ -34,7 +34,7 @@
 //! | [`mod@write`], [`space`], [`room`] | the new trees, and blocks for them |
 //! | [`undo`] | the file with which a repair can be taken back |
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
 mod contested;
 mod forest;

@@ -6,7 +6,7 @@
 //! not be read, the blocks below them are not known. Then what the records of space call used is left
 //! alone, and in AGs whose records cannot be read each block that holds a node of this filesystem.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
 use super::search::used;

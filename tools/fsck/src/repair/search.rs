@@ -18,7 +18,7 @@
 //! tree has been read, so then all used blocks are read. The trees of inodes are searched for together,
 //! after the inode tree has been read. Only nodes of trees with lost nodes are kept in memory.
 //!
-//! Tests: below, `tools/fuzz/tests/repair.rs`.
+//! Tests: below, `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
 use super::found::Node;

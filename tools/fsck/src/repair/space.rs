@@ -12,7 +12,7 @@
 //! AGs are built one after another, and a group that is full or free as a whole costs nothing, so the
 //! memory grows with the groups that are partly in use, and with the number of AGs.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
 use super::room::Room;
@@ -21,7 +21,7 @@ use crate::{Claim, Claims};
 use kernel::prelude::{KVec, Result as Done, ENOSPC};
 use ordofs_engine::engine::alloc::deferred::{shape, DEFERRED_TREE, ENTRY};
 use ordofs_engine::engine::alloc::AG_TREE;
-use ordofs_engine::engine::btree::{NodeSink, Places, NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::btree::{NodeSink, NodeStore, Places, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{
     inline_groups_max, run_class, AgRecord, RootForm, NEVER_USED,
 };

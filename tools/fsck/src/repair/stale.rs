@@ -12,7 +12,7 @@
 //! together.) While inodes are searched for, the
 //! search finds the intact leaves with the lost ones: nothing has been claimed for inodes yet.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{open, Work};
 use super::found::Node;

@@ -15,7 +15,7 @@
 //! A field that cannot be true gets a value that can, if the repair finds it out anew. Other fields,
 //! reserved ones in use, features and other versions are refused, with the reason.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
 use super::other;
 use super::roots;

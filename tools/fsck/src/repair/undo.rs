@@ -29,7 +29,7 @@
 //! it, all records must be whole, and the superblock on the device must not be newer. Without it, it is
 //! not known whether the filesystem has been mounted for writing since.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
 use kernel::prelude::{Result as Done, EIO};
 use ordofs_engine::engine::format::{le32, le64, Superblock};

@@ -5,7 +5,7 @@
 //! Trees of inodes come first, then the inode tree and the orphan tree, then the trees of space
 //! ([`super::space`]), because those say which blocks all others have taken.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{Pending, Work};
 use super::record::other_bytes;
