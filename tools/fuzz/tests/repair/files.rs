@@ -10,7 +10,7 @@ use ordofs_engine::engine::format::inode::InodeRecord;
 use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{crc32c, Backend};
+use ordofs_engine::os::crc32c;
 use ordofs_fsck::repair::{self};
 use ordofs_fuzz::base;
 use ordofs_fuzz::changes::Changes;

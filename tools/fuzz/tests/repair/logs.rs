@@ -14,7 +14,7 @@ use ordofs_engine::engine::log::header::Batch;
 use ordofs_engine::engine::log::record::{FilePlace, Record};
 use ordofs_engine::engine::log::ring::{self, Area, Flush, Found};
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Shared};
+use ordofs_engine::os::Shared;
 use ordofs_fsck::{check, Options};
 
 /// If the trees of space are lost, the log is replayed all the same, and its data is not overwritten.

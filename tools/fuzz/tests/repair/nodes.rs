@@ -13,7 +13,7 @@ use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::{tree_of, INODE_TREE};
 use ordofs_engine::engine::{S_IFDIR, S_IFMT, S_IFREG};
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Block, Shared};
+use ordofs_engine::os::{Block, Shared};
 use ordofs_fsck::{Claim, Claims};
 use std::collections::BTreeSet;
 

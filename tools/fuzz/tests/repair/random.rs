@@ -6,7 +6,6 @@ use crate::album::*;
 use crate::support::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::Recorder;
-use ordofs_engine::os::Backend;
 use ordofs_fsck::repair::{self, undo};
 use ordofs_fuzz::base;
 use ordofs_fuzz::judge::changes;

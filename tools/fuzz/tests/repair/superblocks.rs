@@ -6,7 +6,7 @@ use crate::album::*;
 use crate::support::*;
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Backend, Block};
+use ordofs_engine::os::Block;
 use ordofs_fsck::repair::{self};
 use std::collections::BTreeSet;
 
