@@ -11,7 +11,7 @@ use super::store::Urgency;
 use core::cell::Cell;
 use kernel::prelude::*;
 
-/// Who reads.
+/// The caller of a read.
 pub(crate) struct Reader<'a> {
     pub(super) urgency: Urgency,
     /// Asked before each read. If it says so, nothing more is read.

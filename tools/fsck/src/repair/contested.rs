@@ -54,13 +54,20 @@ impl Work<'_> {
     }
 
     /// The mappings of the contested blocks.
-    fn holders(&mut self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
+    fn holders(&self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
         let mut holders: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
         let sums = self.contents()?;
         let all: Vec<u64> = self.inodes.iter().map(|k| k.ino).collect();
         for ino in all {
             let doubtful = self.search.doubtful.contains(&ino);
-            let (tree, generation) = self.extents_of(ino)?;
+            let Some((changed, record)) = self.extents_of(ino)? else {
+                continue;
+            };
+            let rec = InodeRecord::parse(&record).map_err(|e| format!("inode {ino}: {e}"))?;
+            let generation = rec.generation;
+            let id = TreeId::new(TreeKind::Extent, ino);
+            let on_disk = open(id, &rec.extents).unwrap_or_else(|| Tree::empty(id));
+            let tree = changed.unwrap_or(&on_disk);
             let (sb, contested) = (&self.sb, &self.contested);
             let walked = tree.walk(self.st, &mut |w| {
                 let WalkItem::Item(key, value) = w else {
@@ -99,33 +106,16 @@ impl Work<'_> {
         Ok(sums)
     }
 
-    /// The extents of an inode as they are by now, and the generation of its record.
-    fn extents_of(&self, ino: u64) -> Result<(Tree, u64), String> {
-        let id = TreeId::new(TreeKind::Extent, ino);
-        let pending = self.pending.get(&ino);
-        let record = match pending {
-            Some(p) => Some(p.record.clone()),
-            None => self
-                .itree
-                .get_with(self.st, ino, <[u8]>::to_vec)
-                .map_err(|e| format!("inode {ino}: {e:?}"))?,
-        };
-        let Some(record) = record else {
-            return Ok((Tree::empty(id), 0));
-        };
-        let rec = InodeRecord::parse(&record).map_err(|e| format!("inode {ino}: {e}"))?;
-        if let Some(tree) = pending.and_then(|p| p.extents.as_ref()) {
-            // The walk needs a tree of its own.
-            let mut copy = Tree::empty(id);
-            let walked = tree.walk(self.st, &mut |w| match w {
-                WalkItem::Item(key, value) => copy.insert(self.st, key, value),
-                _ => Ok(()),
-            });
-            walked.map_err(|e| format!("inode {ino}: {e:?}"))?;
-            return Ok((copy, rec.generation));
+    /// The extents of an inode, if they have changed, and its record.
+    fn extents_of(&self, ino: u64) -> Result<Option<(Option<&Tree>, Vec<u8>)>, String> {
+        if let Some(p) = self.pending.get(&ino) {
+            return Ok(Some((p.extents.as_ref(), p.record.clone())));
         }
-        let tree = open(id, &rec.extents).unwrap_or_else(|| Tree::empty(id));
-        Ok((tree, rec.generation))
+        let record = self
+            .itree
+            .get_with(self.st, ino, <[u8]>::to_vec)
+            .map_err(|e| format!("inode {ino}: {e:?}"))?;
+        Ok(record.map(|r| (None, r)))
     }
 
     /// Takes file blocks from an inode.

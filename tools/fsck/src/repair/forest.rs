@@ -19,7 +19,7 @@
 //! Tests: `tools/fuzz/tests/repair`.
 
 use super::found::{Search, POSTPONED};
-use super::search::node_at;
+use super::peek::node_at;
 use crate::{Claim, Claims};
 use kernel::prelude::{EIO, ENOMEM};
 use ordofs_engine::engine::btree::{

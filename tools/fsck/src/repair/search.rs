@@ -22,6 +22,7 @@
 
 use super::forest::Work;
 use super::found::Node;
+use super::peek::node_at;
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{BadNode, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
@@ -104,14 +105,6 @@ pub(super) fn join<T>(
         *first || node_at(device, node_id, at).is_none_or(|h| h.addr != at)
     });
     joined.into_iter().map(|(n, _)| n).collect()
-}
-
-/// The header of the node of a filesystem of which a copy is in a block.
-pub(super) fn node_at(device: &Device, node_id: u64, block: u64) -> Option<NodeHeader> {
-    let mut b = Block::zeroed().ok()?;
-    device.read(block, &mut b).ok()?;
-    let (h, _) = NodeHeader::decode(&b).ok()?;
-    (h.node_id == node_id).then_some(h)
 }
 
 /// Whether two pointers are to one node, if they do not know of the same copies.
