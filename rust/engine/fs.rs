@@ -35,21 +35,12 @@ use kernel::prelude::*;
 
 /// The properties of a filesystem that never change while it is mounted.
 pub struct Geometry {
-    /// Blocks of the filesystem.
-    pub total: u64,
     /// Blocks of an AG.
     pub ag_blocks: NonZeroU64,
     /// Inode number of the root directory.
     pub root_ino: u64,
     /// UUID.
     pub uuid: [u8; 16],
-}
-
-impl Geometry {
-    /// The number of allocation groups.
-    pub(crate) fn ag_count(&self) -> u64 {
-        self.total.div_ceil(self.ag_blocks.get())
-    }
 }
 
 /// A mounted filesystem.
@@ -116,6 +107,8 @@ pub struct Fs {
     pub(crate) mend: AtomicBool,
     /// The fsync log.
     pub(crate) log: Log,
+    /// A resize is under way.
+    pub(crate) resizing: AtomicBool,
     /// The inodes that are deleted in the background.
     pub(crate) reaper: Reaper,
     /// What the scrub has found, and the request to end it.
@@ -190,6 +183,7 @@ impl Fs {
             last_commit: AtomicU64::new(crate::os::uptime()),
             wake: WaitQueue::new()?,
             woken: AtomicBool::new(false),
+            resizing: AtomicBool::new(false),
             reaper: Reaper::new()?,
             scrub: ScrubState::new()?,
             healing_paused: AtomicBool::new(false),

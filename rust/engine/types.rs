@@ -331,6 +331,13 @@ pub struct MountOptions {
     pub cache_nodes: u64,
 }
 
+impl MountOptions {
+    /// The most nodes in the node cache of a filesystem of `blocks` blocks: few for one of few.
+    pub fn cache_limit(&self, blocks: u64) -> usize {
+        usize::try_from(self.cache_nodes.min(blocks / 8)).unwrap_or(usize::MAX)
+    }
+}
+
 impl Default for MountOptions {
     fn default() -> Self {
         Self {

@@ -51,7 +51,7 @@ impl Space {
         keep: u32,
     ) -> Result<Run> {
         let mine = kept.take();
-        let goal = goal.filter(|g| *g < self.total);
+        let goal = goal.filter(|g| *g < self.total());
         let first = match goal {
             Some(g) => g / self.ag_blocks,
             None => self.rotor.load(Ordering::Relaxed).min(self.ag_count() - 1),
@@ -149,7 +149,7 @@ impl Space {
         goal: u64,
         apart: Option<u64>,
     ) -> Result<Option<Run>> {
-        let goal = if goal < self.total { goal } else { 0 };
+        let goal = if goal < self.total() { goal } else { 0 };
         let first = goal / self.ag_blocks;
         let wish = Wish {
             want: 1,

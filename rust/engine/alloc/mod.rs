@@ -32,6 +32,7 @@
 //! | [`table`] | the AGs in memory |
 //! | [`ag`] | one AG |
 //! | [`find`] | allocation: which AG |
+//! | [`grow`] | more blocks |
 //! | [`records`] | what commits do |
 //! | [`trim`] | discarding free space |
 //! | [`deferred`] | the old addresses of the nodes of the space trees |
@@ -59,6 +60,7 @@
 pub mod ag;
 pub mod deferred;
 mod find;
+mod grow;
 mod idle;
 mod records;
 mod table;
@@ -66,6 +68,7 @@ mod trim;
 mod trimmer;
 
 pub use crate::engine::format::bits;
+pub use grow::Grown;
 pub use records::unused_ags;
 pub use trimmer::Trim;
 
@@ -119,7 +122,10 @@ pub struct Space {
     /// The AGs of which the record cannot be read: ranges that do not overlap, by the first AG.
     lost: Mutex<Map<u64, Lost>>,
     ag_blocks: NonZeroU64,
-    total: u64,
+    /// The number of blocks. It grows when a commit with more blocks is durable (`grow.rs`).
+    total: AtomicU64,
+    /// What it was before it grew last.
+    total_before: AtomicU64,
     /// How many blocks a node takes.
     copies: u64,
     /// Free blocks, without those that cannot be allocated because of damage.
@@ -133,7 +139,7 @@ pub struct Space {
     /// Blocks that were freed where the account of space is damaged; they stay used.
     leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
-    pool: i64,
+    pool: AtomicI64,
     /// The AG in which the next search without a goal starts.
     rotor: AtomicU64,
     /// The class of the runs that a search did not find since the last commit, or
@@ -168,6 +174,11 @@ const READ: u32 = 1;
 /// State: the AG tree is damaged, and nothing will be written.
 const GIVEN_UP: u32 = 2;
 
+/// The blocks of the pool of a filesystem of `total` blocks.
+fn pool_of(total: u64, copies: u64) -> i64 {
+    ((total / 64).clamp(256, 8192) * copies) as i64
+}
+
 impl Space {
     /// The space of a filesystem of `total` blocks with the AG tree `tree`. Each AG has `ag_blocks`
     /// blocks, but the last one, which has the rest. `free` is the number of free blocks that the
@@ -180,20 +191,21 @@ impl Space {
         copies: u8,
     ) -> Result<Self> {
         let copies = u64::from(copies.max(1));
-        let pool = ((total / 64).clamp(256, 8192) * copies) as i64;
+        let pool = pool_of(total, copies);
         Ok(Self {
             table: Mutex::new(&lock_class::AG_TABLE, Table::new())?,
             tree: RwLock::new(&lock_class::AG_TREE, tree)?,
             lost: Mutex::new(&lock_class::AGS_LOST, Map::new())?,
             ag_blocks,
-            total,
+            total: AtomicU64::new(total),
+            total_before: AtomicU64::new(total),
             copies,
             free: AtomicI64::new(free as i64),
             unreserved: AtomicI64::new(free as i64 - pool),
             freed: AtomicI64::new(0),
             deferred: AtomicU64::new(0),
             leaked: AtomicU64::new(0),
-            pool,
+            pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
             node_goal: AtomicU64::new(0),
@@ -217,7 +229,7 @@ impl Space {
             return Ok(());
         }
         let free = self.tree.read().sums(node_store)?.free;
-        if free > self.total {
+        if free > self.total() {
             return Err(corrupt("AG tree", 0, "more free blocks than blocks"));
         }
         // Until now the number in the superblock was good enough to show.
@@ -258,9 +270,18 @@ impl Space {
         delalloc.div_ceil(32) * self.copies
     }
 
+    /// The number of blocks.
+    pub fn total(&self) -> u64 {
+        self.total.load(Ordering::Acquire)
+    }
+
+    fn pool(&self) -> i64 {
+        self.pool.load(Ordering::Relaxed)
+    }
+
     /// The number of AGs.
     pub fn ag_count(&self) -> u64 {
-        self.total.div_ceil(self.ag_blocks.get())
+        self.total().div_ceil(self.ag_blocks.get())
     }
 
     /// The first block of AG `i`.
@@ -271,14 +292,24 @@ impl Space {
     /// The number of blocks of AG `i`.
     pub fn ag_len(&self, i: u64) -> u64 {
         let before = self.ag_start(i);
-        self.total.saturating_sub(before).min(self.ag_blocks.get())
+        self.total()
+            .saturating_sub(before)
+            .min(self.ag_blocks.get())
+    }
+
+    /// The number of blocks that AG `i` had before the filesystem grew last.
+    pub fn ag_len_before(&self, i: u64) -> u64 {
+        let total = self.total_before.load(Ordering::Acquire);
+        total
+            .saturating_sub(self.ag_start(i))
+            .min(self.ag_blocks.get())
     }
 
     /// (free blocks for users, blocks that commits will free, blocks left of the pool)
     pub fn counts(&self) -> (u64, u64, u64) {
         let free = self.unreserved.load(Ordering::Relaxed);
         let freed = self.freed();
-        let pool = (self.pool + free.min(0)).max(0) as u64;
+        let pool = (self.pool() + free.min(0)).max(0) as u64;
         (free.max(0) as u64, freed, pool)
     }
 
@@ -328,7 +359,8 @@ impl Space {
     /// How far operations that make room may draw the pool. The last quarter is for commits: for the
     /// nodes of the space trees, and for errors of the forecast.
     fn drawable(&self) -> i64 {
-        self.pool - self.pool / 4
+        let pool = self.pool();
+        pool - pool / 4
     }
 
     /// Whether an operation that makes room can reserve `n` blocks with a full pool and what is free
@@ -391,7 +423,7 @@ impl Space {
         let i = block / self.ag_blocks;
         let off = block % self.ag_blocks;
         let end = block.checked_add(len).ok_or(EIO)?;
-        if end > self.total || off + len > self.ag_blocks.get() {
+        if end > self.total() || off + len > self.ag_blocks.get() {
             return Err(corrupt(
                 "allocation",
                 block,
@@ -472,7 +504,7 @@ impl Space {
 
     /// Marks blocks as used (mkfs).
     pub fn reserve_fixed(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
-        let len = len.min(self.total.saturating_sub(block));
+        let len = len.min(self.total().saturating_sub(block));
         for (at, n) in self.pieces(block, len) {
             let (i, off) = self.locate(at, n)?;
             self.with_ag(node_store, i, |ag| {
@@ -503,8 +535,8 @@ impl Space {
         let freed = self.freed.load(Ordering::Relaxed);
         check(
             Invariant::Reserved,
-            unreserved + self.pool + for_commit as i64 == free && freed == 0,
-            format_args!("{unreserved} unreserved, {} in the pool, {for_commit} reserved for the commit, {freed} freed, {free} free", self.pool),
+            unreserved + self.pool() + for_commit as i64 == free && freed == 0,
+            format_args!("{unreserved} unreserved, {} in the pool, {for_commit} reserved for the commit, {freed} freed, {free} free", self.pool()),
         )
     }
 }

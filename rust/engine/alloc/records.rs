@@ -165,7 +165,10 @@ impl Space {
     /// At mount: the searches go on where those of the last commit ended, and that for second copies
     /// half of the filesystem away.
     pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
-        self.set_node_goals(node_goal, (node_goal + self.total / 2) % self.total.max(1));
+        self.set_node_goals(
+            node_goal,
+            (node_goal + self.total() / 2) % self.total().max(1),
+        );
         self.rotor
             .store(data_goal / self.ag_blocks, Ordering::Relaxed);
     }
@@ -173,7 +176,7 @@ impl Space {
     /// A commit has put its last node before block `first`, and the second copy before `second`.
     pub fn set_node_goals(&self, first: u64, second: u64) {
         for (to, goal) in [(&self.node_goal, first), (&self.second_goal, second)] {
-            let goal = if goal < self.total { goal } else { 0 };
+            let goal = if goal < self.total() { goal } else { 0 };
             to.store(goal, Ordering::Relaxed);
         }
     }

@@ -48,7 +48,7 @@ fn lost_with(lost: &Map<u64, Lost>, i: u64) -> Option<u64> {
 
 impl Space {
     /// AG `i` in memory; it enters if it is not there.
-    fn enter(&self, i: u64) -> Result<Shared<Mutex<Ag>>> {
+    pub(super) fn enter(&self, i: u64) -> Result<Shared<Mutex<Ag>>> {
         if i >= self.ag_count() {
             return Err(broken(Invariant::Contents, format_args!("no AG {i}")));
         }
@@ -58,11 +58,15 @@ impl Space {
         }
         table.make_room();
         let frozen = self.frozen.load(Ordering::Acquire);
-        let first_id = self.kept_ids.fetch_add(KEPT_IDS, Ordering::Relaxed);
-        let ag = Ag::new(i, self.ag_len(i), frozen, first_id);
+        let ag = Ag::new(i, self.ag_len(i), frozen, self.first_id());
         let ag = Shared::new(Mutex::new(&lock_class::AG, ag)?)?;
         table.ags.insert(i, ag.clone())?;
         Ok(ag)
+    }
+
+    /// The id of the first kept blocks of an AG that enters.
+    pub(super) fn first_id(&self) -> u64 {
+        self.kept_ids.fetch_add(KEPT_IDS, Ordering::Relaxed)
     }
 
     /// Calls `f` with AG `i`, locked, read and frozen.
@@ -133,7 +137,7 @@ impl Space {
     }
 
     /// Updates the counters after a change of an AG.
-    fn count(&self, ag: &mut Ag) {
+    pub(super) fn count(&self, ag: &mut Ag) {
         let change = ag.take_change();
         if change != 0 {
             self.free.fetch_add(change, Ordering::Relaxed);

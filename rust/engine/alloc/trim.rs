@@ -125,7 +125,7 @@ impl Space {
     /// The most blocks of a piece.
     fn piece(&self, unit: u32) -> u32 {
         let least = LEAST_PIECE.max(u64::from(unit).saturating_mul(2));
-        (self.total / PART).max(least).min(GROUP_BLOCKS) as u32
+        (self.total() / PART).max(least).min(GROUP_BLOCKS) as u32
     }
 
     /// Calls `search` until it finds something, or finds nothing although no block is withheld.

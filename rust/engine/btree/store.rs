@@ -242,9 +242,11 @@ pub struct NodeStore {
     dev: Shared<Device>,
     node_id: u64,
     /// The number of blocks of the device.
-    blocks: u64,
-    /// The blocks where nodes and data may be.
+    blocks: AtomicU64,
+    /// The blocks where nodes and data may be, when the store was made.
     space: Space,
+    /// The number of blocks of the filesystem, or of the device if nothing else is known.
+    total: AtomicU64,
     /// The shards; their number is a power of two.
     rooms: KVVec<Room>,
     max_per_shard: AtomicUsize,
@@ -283,8 +285,9 @@ impl NodeStore {
         Ok(Self {
             dev,
             node_id,
-            blocks,
+            blocks: AtomicU64::new(blocks),
             space: blocks.into(),
+            total: AtomicU64::new(blocks),
             rooms,
             max_per_shard: AtomicUsize::new((max_nodes / shards).max(4)),
             cached: AtomicU64::new(0),
@@ -322,17 +325,28 @@ impl NodeStore {
     /// Limits nodes and data to the blocks where the filesystem of `sb` may have them.
     pub fn confine(mut self, sb: &Superblock) -> Self {
         self.space = sb.into();
+        self.total = AtomicU64::new(sb.blocks);
         self
     }
 
     /// The blocks where nodes and data may be.
     pub fn space(&self) -> Space {
-        self.space
+        self.space.grown(self.total.load(Ordering::Acquire))
+    }
+
+    /// The device has at least `blocks` blocks.
+    pub fn device_has(&self, blocks: u64) {
+        self.blocks.fetch_max(blocks, Ordering::AcqRel);
+    }
+
+    /// The filesystem has grown to `blocks` blocks.
+    pub fn grown(&self, blocks: u64) {
+        self.total.store(blocks, Ordering::Release);
     }
 
     /// The number of blocks of the device.
     pub fn blocks(&self) -> u64 {
-        self.blocks
+        self.blocks.load(Ordering::Acquire)
     }
 
     /// The number that every node of this filesystem carries.
@@ -528,7 +542,7 @@ impl NodeStore {
         id: &TreeId,
         urgency: Urgency,
     ) -> Result<Node, Fault> {
-        if let Some(what) = self.space.refuses(addr, 1) {
+        if let Some(what) = self.space().refuses(addr, 1) {
             return Err(Fault::damage(what));
         }
         let mut image = Block::zeroed()?;
@@ -557,7 +571,7 @@ impl NodeStore {
         };
         match wrong {
             Some(what) => Err(Fault::damage(what)),
-            None => Node::parse(image, &h, ptr, self.blocks).map_err(Fault::damage),
+            None => Node::parse(image, &h, ptr, self.blocks()).map_err(Fault::damage),
         }
     }
 

@@ -7,7 +7,7 @@
 //!
 //! Tests: `tools/engine/tests/superblocks.rs`, `tests/vm/t/067-damage.sh`.
 
-use super::places::{backups, slot, twin_base, COPIES, SLOTS, TWIN_BASES};
+use super::places::{backups, slot, twin_base, AREA_BLOCKS, COPIES, SLOTS, TWIN_BASES};
 use super::slots::{self, Copy, Doubt, Place, State, ALL_SLOTS};
 use super::superblock::{has_magic, refuse, Refusal, NOT_OURS, SB_MAGIC, SB_MAGIC_1};
 use super::{Superblock, MIN_BLOCKS};
@@ -86,6 +86,16 @@ fn nothing(copies: &[Copy; ALL_SLOTS]) -> Refusal {
     } else {
         refuse(EINVAL, NOT_OURS)
     }
+}
+
+/// Overwrites blocks of areas of superblocks with zeros.
+pub fn wipe(dev: &Device, first: u64, n: u64) -> Result {
+    let zero = Block::zeroed()?;
+    let mut reqs = KVec::with_capacity(n.min(AREA_BLOCKS) as usize, GFP_KERNEL)?;
+    for b in 0..n.min(AREA_BLOCKS) {
+        reqs.push((first + b, &zero), GFP_KERNEL)?;
+    }
+    dev.write(&reqs)
 }
 
 impl Superblock {

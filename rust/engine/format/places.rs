@@ -32,6 +32,9 @@ const SMALL: u64 = 1 << 15;
 /// The two bases of twins, of large and of small filesystems.
 pub const TWIN_BASES: [u64; 2] = [1 << 14, 1 << 11];
 
+/// Where backups are besides those at the end.
+const INNER: [u64; 3] = [1 << 22, 1 << 26, 1 << 30];
+
 const _: () = assert!(SLOTS[0] < SLOTS[1] && SLOTS[1] < AREA_BLOCKS);
 const _: () = assert!(AREA_BLOCKS + LOG_MIN_BLOCKS <= TWIN_BASES[1]);
 const _: () = assert!(TWIN_BASES[1] + AREA_BLOCKS <= MIN_BLOCKS);
@@ -69,7 +72,7 @@ pub fn log_place(blocks: u64) -> (u64, u64) {
 /// The first blocks of the areas of backups, at most [`MAX_BACKUPS`].
 pub fn backups(blocks: u64) -> impl Iterator<Item = u64> {
     let end = blocks.saturating_sub(AREA_BLOCKS);
-    let inner = [1 << 22, 1 << 26, 1 << 30].into_iter();
+    let inner = INNER.into_iter();
     // The last area is the one at the end, and areas do not overlap.
     inner
         .filter(move |at| at + AREA_BLOCKS <= end)
@@ -80,6 +83,40 @@ pub fn backups(blocks: u64) -> impl Iterator<Item = u64> {
 /// The first blocks of all areas of superblocks, of [`AREA_BLOCKS`] each. They do not overlap.
 pub fn areas(blocks: u64) -> impl Iterator<Item = u64> {
     [0, twin_base(blocks)].into_iter().chain(backups(blocks))
+}
+
+/// The greatest size up to `blocks` with which a filesystem can grow later. Behind the place of an inner
+/// area of backups there are sizes that have no room for it, but data where it would be.
+pub fn usable(blocks: u64) -> u64 {
+    for at in INNER {
+        if blocks > at + AREA_BLOCKS && blocks < at + 2 * AREA_BLOCKS {
+            return at + AREA_BLOCKS;
+        }
+    }
+    blocks
+}
+
+/// Whether a filesystem of `from` blocks that grows to `to` blocks keeps its twins where they are.
+pub fn same_twins(from: u64, to: u64) -> bool {
+    twin_base(from) == twin_base(to)
+}
+
+/// The parts of the areas of a filesystem of `to` blocks that are behind its end as long as it has
+/// `from` blocks, as first block and length.
+pub fn areas_behind(from: u64, to: u64) -> impl Iterator<Item = (u64, u64)> {
+    areas(to)
+        .map(move |at| (at.max(from), at + AREA_BLOCKS))
+        .filter(|(at, end)| at < end)
+        .map(|(at, end)| (at, end - at))
+}
+
+/// The part of the last area of a filesystem of `from` blocks that is in no area when it has `to`
+/// blocks, which are more by at least [`AREA_BLOCKS`]; both sizes are [`usable`].
+pub fn last_area_before(from: u64, to: u64) -> Option<(u64, u64)> {
+    let at = backups(from).last()?;
+    let next = backups(to).find(|next| *next >= at).unwrap_or(from);
+    let end = next.min(from);
+    (at < end).then_some((at, end - at))
 }
 
 /// Whether `[start, end)` has a block of an area of superblocks.

@@ -46,6 +46,11 @@ impl From<&Superblock> for Room {
 }
 
 impl Room {
+    /// The same for a filesystem that has grown to `blocks` blocks.
+    pub fn grown(self, blocks: u64) -> Self {
+        Self { blocks, ..self }
+    }
+
     /// The current epoch, or the greatest one if nothing is known about it.
     pub fn epoch(&self) -> u32 {
         self.epoch

@@ -728,6 +728,12 @@ impl Superblock {
         )
     }
 
+    /// From now on the filesystem has `blocks` blocks.
+    pub fn set_blocks(&mut self, blocks: u64) {
+        self.blocks = blocks;
+        self.ag_count = ag_count(blocks, self.ag_blocks);
+    }
+
     /// Whether the filesystem is large enough for backups.
     pub fn has_backups(&self) -> bool {
         backups(self.blocks).next().is_some()

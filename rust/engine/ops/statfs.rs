@@ -19,11 +19,11 @@ impl Fs {
         let available = self.space.available().saturating_add(doomed);
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
         StatFs {
-            blocks: self.geometry.total,
+            blocks: self.space.total(),
             // While a step frees them, some are counted twice.
             bfree: (free + freed + pool)
                 .saturating_add(doomed)
-                .min(self.geometry.total),
+                .min(self.space.total()),
             // Groups that are used need records, so the blocks for these are not available.
             bavail: available.saturating_sub(self.space.bitmaps_to_come(available)),
             files: used.saturating_add(free),

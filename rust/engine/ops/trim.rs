@@ -43,7 +43,7 @@ impl Fs {
         if unit == 0 || blocks(unit) > GROUP_BLOCKS {
             return Err(EOPNOTSUPP);
         }
-        let total = self.geometry.total;
+        let total = self.space.total();
         let block = BLOCK_SIZE as u64;
         if range.start / block >= total || range.len < block || blocks(range.min_len) > GROUP_BLOCKS
         {

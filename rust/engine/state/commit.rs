@@ -19,6 +19,8 @@ pub struct CommitState {
     pub sb: KBox<Superblock>,
     /// The generation of the next commit.
     pub next: u64,
+    /// The number of blocks that the filesystem has from the next commit on, if it grows.
+    pub grow: Option<u64>,
     /// The next commit counts this mount in the superblock.
     pub count_mount: bool,
 }

@@ -131,6 +131,6 @@ impl Fs {
 }
 
 /// The wall clock, in seconds since 1970; 0 before that.
-fn seconds() -> u64 {
+pub(super) fn seconds() -> u64 {
     u64::try_from(now().sec).unwrap_or(0)
 }

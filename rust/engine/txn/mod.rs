@@ -25,6 +25,7 @@
 //! |---|---|
 //! | [`commit`] | from the running transaction to a superblock |
 //! | `fsync` | the fast fsync: collecting records, writing batches |
+//! | [`grow`] | a mounted filesystem becomes larger |
 //! | `heal` | bad copies of nodes are written anew |
 //! | [`marks`] | the clean mark, the label and backups of the superblock |
 //! | `owed` | debts of renames |
@@ -34,6 +35,7 @@
 
 pub mod commit;
 mod fsync;
+pub mod grow;
 mod heal;
 pub mod marks;
 mod owed;

@@ -9,7 +9,8 @@
 //! Tests: tools/engine/tests/smoke.rs, format.rs, full_disk.rs (large devices);
 //! tools/mkfs/tests; tests/vm/t/034-mkfs-over-others.sh.
 
-use crate::engine::format::places::{areas, log_place, twin_base, AREA_BLOCKS, TWIN_BASES};
+use crate::engine::format::find::wipe;
+use crate::engine::format::places::{areas, log_place, twin_base, usable, AREA_BLOCKS, TWIN_BASES};
 use crate::engine::format::superblock::{ag_geometry, MAX_COPIES, SPARE_ROOTS};
 use crate::engine::format::{Superblock, MIN_BLOCKS};
 use crate::engine::fs::Fs;
@@ -17,7 +18,7 @@ use crate::engine::inode::Inode;
 use crate::engine::ops::namei::new_generation;
 use crate::engine::txn::marks::Backups;
 use crate::engine::types::*;
-use crate::os::{now, Block, Device, Shared};
+use crate::os::{now, Device, Shared};
 use kernel::prelude::*;
 
 /// Inode number of the root directory.
@@ -60,6 +61,7 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     } else {
         o.blocks
     };
+    let total = usable(total);
     if total > dev.blocks() {
         return Err(MountError::new(
             ENOSPC,
@@ -91,21 +93,11 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
         .into_iter()
         .filter(|at| *at != twin_base(total) && at + AREA_BLOCKS <= total);
     for base in Iterator::chain(areas(total), twins) {
-        wipe(&dev, base).map_err(failed)?;
+        wipe(&dev, base, AREA_BLOCKS).map_err(failed)?;
     }
     let sb = KBox::new(superblock(o, total), GFP_KERNEL).map_err(|e| failed(e.into()))?;
     let fs = Fs::from_superblock(dev, sb, MountOptions::default(), None).map_err(failed)?;
     populate(&fs, o).map_err(failed)
-}
-
-/// Overwrites an area of superblocks with zeroes.
-fn wipe(dev: &Device, base: u64) -> Result {
-    let zero = Block::zeroed()?;
-    let mut reqs = KVec::with_capacity(AREA_BLOCKS as usize, GFP_KERNEL)?;
-    for b in 0..AREA_BLOCKS {
-        reqs.push((base + b, &zero), GFP_KERNEL)?;
-    }
-    dev.write(&reqs)
 }
 
 /// The superblock of generation 0, which only exists in memory.

@@ -129,11 +129,6 @@ fn mount_error(error: Error) -> MountError {
 /// unmount.
 const MOUNTING: usize = 16384;
 
-/// The most nodes in the node cache of a mounted filesystem: few for one of few blocks.
-fn cache_limit(opts: &MountOptions, blocks: u64) -> usize {
-    usize::try_from(opts.cache_nodes.min(blocks / 8)).unwrap_or(usize::MAX)
-}
-
 impl Fs {
     /// Mounts the filesystem on `dev`. Writes nothing if `opts.read_only`. The error has a sentence
     /// for the user.
@@ -181,7 +176,7 @@ impl Fs {
             fs.serve_reaper(opts.reaper);
             fs.clean_orphans().map_err(mount_error)?;
         }
-        fs.node_store.set_max(cache_limit(&opts, fs.geometry.total));
+        fs.node_store.set_max(opts.cache_limit(fs.space.total()));
         Ok(fs)
     }
 
@@ -308,7 +303,7 @@ impl Fs {
         opts: MountOptions,
         forbidden: Option<MountError>,
     ) -> Result<Shared<Self>> {
-        let nodes = cache_limit(&opts, sb.blocks);
+        let nodes = opts.cache_limit(sb.blocks);
         let node_store =
             NodeStore::new(Shared::new(dev)?, sb.node_id, nodes.min(MOUNTING))?.confine(&sb);
         let ag_blocks = NonZeroU64::new(sb.ag_blocks).ok_or(EUCLEAN)?;
@@ -319,7 +314,6 @@ impl Fs {
         };
         let parts = Parts {
             geometry: Geometry {
-                total: sb.blocks,
                 ag_blocks,
                 root_ino: sb.root_ino,
                 uuid: sb.uuid,
@@ -336,6 +330,7 @@ impl Fs {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
                 deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
+                grow: None,
                 count_mount: false,
                 sb,
             },
@@ -442,7 +437,7 @@ impl Fs {
     /// small from now on.
     pub fn stop_caching(&self) {
         self.node_store
-            .set_max(cache_limit(&self.options(), self.geometry.total).min(MOUNTING));
+            .set_max(self.options().cache_limit(self.space.total()).min(MOUNTING));
         // In pieces, so that other tasks can run.
         while self.shrink_scan(8192) > 0 {
             cond_resched();

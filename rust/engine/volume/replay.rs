@@ -117,7 +117,7 @@ impl Fs {
                 return Ok(());
             };
             let end = phys.saturating_add(csums.len() as u64 / 4);
-            good &= end <= self.geometry.total;
+            good &= end <= self.space.total();
             for (at, c) in (phys..end).zip(csums.chunks_exact(4)) {
                 if !good || unread {
                     break;

@@ -195,6 +195,27 @@ fn the_only_space_is_found_with_few_reads() {
     }
 }
 
+/// A filesystem of 128 MiB becomes one of 100 TiB, with 819,200 AGs.
+#[test]
+fn growing_needs_little_memory() {
+    let disk = empty(GIB / 8);
+    let fs = mount_on(sparse(&disk, |_| ()));
+    disk.resize(100 << 10 << 18);
+    let mut steps = 0;
+    let memory = peak_of(|| {
+        let mut r = fs.resize_begin(0).unwrap();
+        while fs.resize_step(&mut r).unwrap() {
+            steps += 1;
+            // As the shrinker does it.
+            fs.shrink_scan(1 << 20);
+        }
+    });
+    println!("{steps} steps, {} KiB", memory >> 10);
+    assert!(memory < 32 << 20, "{memory} bytes");
+    assert!(steps < 40, "{steps} steps");
+    fs.unmount().unwrap();
+}
+
 /// Whether [`scattered_ag`] makes trees of two levels.
 fn scatters(sb: &Superblock) -> bool {
     sb.ag_blocks == GIB

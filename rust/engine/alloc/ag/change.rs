@@ -52,7 +52,7 @@ impl Ag {
     }
 
     /// Calls `f(ag, group, first bit, length)` for the parts of `[block, block + len)`.
-    fn parts(
+    pub(super) fn parts(
         &mut self,
         block: u64,
         len: u64,

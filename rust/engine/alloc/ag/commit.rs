@@ -116,7 +116,7 @@ impl Ag {
 
     /// Puts the record of group `g` with the used blocks `bits` into the tree, in the form that the
     /// content must have.
-    fn put_group(&mut self, node_store: &NodeStore, g: u64, bits: &Bits) -> Result {
+    pub(super) fn put_group(&mut self, node_store: &NodeStore, g: u64, bits: &Bits) -> Result {
         let mut value = KVec::new();
         let form = encode(bits, self.group_len(g), &mut value)?;
         let was = self.full_at(node_store, g)?;

@@ -50,6 +50,7 @@
 
 mod change;
 mod commit;
+mod grow;
 mod search;
 mod trim;
 

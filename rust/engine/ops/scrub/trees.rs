@@ -172,17 +172,18 @@ impl Fs {
         Ok(0)
     }
 
-    /// The number of blocks of an AG; 0 if there is no such AG.
-    fn ag_len(&self, ag: u64) -> u64 {
-        let ag_blocks = self.geometry.ag_blocks.get();
-        let before = ag.saturating_mul(ag_blocks);
-        self.geometry.total.saturating_sub(before).min(ag_blocks)
+    /// The numbers of blocks that an AG may have according to the records that the scrub has: the
+    /// filesystem may have grown since. 0 if there is no such AG.
+    fn ag_lens(&self, ag: u64) -> [u64; 2] {
+        [self.space.ag_len(ag), self.space.ag_len_before(ag)]
     }
 
     /// A look at the tree of groups that the record of an AG has; `None` if the record cannot be
     /// true. ENOMEM.
     fn groups_look(&self, ag: u64, record: &[u8]) -> Result<Option<Look>> {
-        let Ok(rec) = AgRecord::parse(self.ag_len(ag), record) else {
+        let [now, before] = self.ag_lens(ag);
+        let rec = AgRecord::parse(now, record).or_else(|_| AgRecord::parse(before, record));
+        let Ok(rec) = rec else {
             return Ok(None);
         };
         let items = match rec.groups {
@@ -201,7 +202,8 @@ impl Fs {
     fn check_groups(&self, leaf: &Walk, ag: u64, from: u64) {
         let mut from = Some(from);
         while let Some((group, v)) = from.and_then(|at| leaf.item(at)) {
-            if GroupRecord::parse(self.ag_len(ag), group, v).is_err() {
+            let bad = |len| GroupRecord::parse(len, group, v).is_err();
+            if self.ag_lens(ag).into_iter().all(bad) {
                 self.note_record(TreeKind::Groups, ag, group);
             }
             from = group.checked_add(1);

@@ -4,7 +4,7 @@
 
 use super::block::SIZE;
 use super::device::{Backend, Device};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kernel::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub type Image = BTreeMap<u64, Arc<[u8; SIZE]>>;
 
 struct Inner {
-    blocks: u64,
+    blocks: AtomicU64,
     readonly: AtomicBool,
     fail_writes: AtomicBool,
     image: Mutex<Image>,
@@ -32,7 +32,7 @@ impl MemDisk {
     /// A device of `blocks` blocks with the content `image`.
     pub fn from_image(blocks: u64, image: Image) -> Self {
         Self(Arc::new(Inner {
-            blocks,
+            blocks: AtomicU64::new(blocks),
             readonly: AtomicBool::new(false),
             fail_writes: AtomicBool::new(false),
             image: Mutex::new(image),
@@ -51,7 +51,12 @@ impl MemDisk {
 
     /// A separate device with a copy of the present content.
     pub fn fork(&self) -> Self {
-        Self::from_image(self.0.blocks, self.image())
+        Self::from_image(self.blocks(), self.image())
+    }
+
+    /// Gives the device another size. What is behind its end stays.
+    pub fn resize(&self, blocks: u64) {
+        self.0.blocks.store(blocks, Ordering::SeqCst);
     }
 
     /// Makes the device read-only, or writable again.
@@ -88,7 +93,7 @@ impl MemDisk {
 
 impl Backend for MemDisk {
     fn blocks(&self) -> u64 {
-        self.0.blocks
+        self.0.blocks.load(Ordering::SeqCst)
     }
 
     fn readonly(&self) -> bool {

@@ -9,7 +9,7 @@ use kernel::prelude::*;
 use ordofs_engine::engine::ops::xattr;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{crc32c, Block, Shared};
+use ordofs_engine::os::{crc32c, Backend, Block, Shared};
 use std::sync::OnceLock;
 
 /// What the operation finds.
@@ -174,6 +174,9 @@ fn made(fs: &Fs, dir: &Shared<Inode>, name: &[u8], new: &NewInode<'_>) -> Shared
     fs.create(dir, name, new).expect("create")
 }
 
+/// How much larger than the filesystem the device is, for a resize.
+const MORE: u64 = 700;
+
 /// A bit of everything.
 fn roomy() -> MemDisk {
     let disk = MemDisk::new(8192);
@@ -224,6 +227,7 @@ fn roomy() -> MemDisk {
         fs.iput(i);
     }
     fs.unmount().expect("unmount");
+    disk.resize(disk.blocks() + MORE);
     disk
 }
 
@@ -254,5 +258,6 @@ fn full() -> MemDisk {
         fs.iput(i);
     }
     fs.unmount().expect("unmount");
+    disk.resize(disk.blocks() + MORE);
     disk
 }

@@ -72,6 +72,14 @@ pub const DURABLE: &[Action] = &[
     })
     .after(work)
     .durable(),
+    whole("resize", |b| {
+        let mut r = b.fs.resize_begin(0)?;
+        assert_ne!(r.from, r.to);
+        while b.fs.resize_step(&mut r)? {}
+        Ok(())
+    })
+    .after(work)
+    .durable(),
     whole("sync with discard", |b| {
         b.fs.set_discard(true);
         b.fs.sync()
