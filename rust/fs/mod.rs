@@ -16,9 +16,11 @@ mod namei;
 pub(crate) mod os;
 mod params;
 mod probe;
+mod resize;
 mod scrub;
 mod stats;
 mod super_;
+mod words;
 mod xattr;
 
 mod data;

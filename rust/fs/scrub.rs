@@ -8,8 +8,7 @@
 //! too, and pauses while the filesystem or the system is frozen. It ends before the filesystem is
 //! unmounted. How far it came is not kept beyond that.
 //!
-//! The structures of the ioctls are u64 words in the byte order of the processor, so they are the
-//! same for 32-bit programs. The first word is [`VERSION`]. docs/MOUNT.md has a table of each.
+//! The structures of the ioctls are in `words.rs`; docs/MOUNT.md has a table of each.
 //!
 //! # Locking
 //!
@@ -20,6 +19,7 @@
 
 use kernel::prelude::*;
 
+use super::words::{has_words, read, write, VERSION};
 use super::OrdoFs;
 use crate::{
     engine::{
@@ -38,8 +38,6 @@ const ORDOFS_IOC_SCRUB_STATUS: c_uint = 0xc100_4f82;
 /// `_IOWR('O', 0x83, u64[392])`: entries of its list of damage.
 const ORDOFS_IOC_SCRUB_DAMAGE: c_uint = 0xcc40_4f83;
 
-/// The version of the structures.
-const VERSION: u64 = 1;
 /// Flag of [`ORDOFS_IOC_SCRUB_START`]: go on where the last scrub was cancelled.
 const RESUME: u64 = 1;
 
@@ -51,39 +49,9 @@ const ENTRY_WORDS: usize = 6;
 const ENTRIES: usize = 64;
 const DAMAGE_WORDS: usize = HEAD_WORDS + ENTRIES * ENTRY_WORDS;
 
-/// Whether a command has the size of a structure of so many words.
-macro_rules! has_words {
-    ($cmd:ident, $words:ident) => {
-        const _: () = assert!($cmd >> 16 & 0x3fff == 8 * $words as c_uint);
-    };
-}
 has_words!(ORDOFS_IOC_SCRUB_START, START_WORDS);
 has_words!(ORDOFS_IOC_SCRUB_STATUS, STATUS_WORDS);
 has_words!(ORDOFS_IOC_SCRUB_DAMAGE, DAMAGE_WORDS);
-
-/// Words of a structure that is read.
-fn read<const N: usize>(call: &Ioctl) -> Result<[u64; N]> {
-    let mut words = [0; N];
-    let mut bytes = KVec::from_elem(0u8, 8 * N, GFP_KERNEL)?;
-    call.read(&mut bytes)?;
-    for (word, bytes) in words.iter_mut().zip(bytes.chunks_exact(8)) {
-        *word = u64::from_ne_bytes(*bytes.first_chunk().ok_or(EINVAL)?);
-    }
-    // A newer program must not think that an old module has understood it.
-    match words.first() {
-        Some(&VERSION) => Ok(words),
-        _ => Err(EINVAL),
-    }
-}
-
-/// Writes a structure.
-fn write(call: &Ioctl, words: &[u64]) -> Result {
-    let mut bytes = KVec::with_capacity(8 * words.len(), GFP_KERNEL)?;
-    for word in words {
-        bytes.extend_from_slice(&word.to_ne_bytes(), GFP_KERNEL)?;
-    }
-    call.write(&bytes)
-}
 
 /// An ioctl that the VFS does not know.
 pub(super) fn ioctl(sb: &SuperBlock<OrdoFs>, call: &Ioctl) -> Result {

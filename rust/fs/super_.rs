@@ -13,7 +13,7 @@
 use core::{ffi::CStr, fmt};
 use kernel::prelude::*;
 
-use super::{scrub, stats, OrdoFs, Params};
+use super::{resize, scrub, stats, OrdoFs, Params};
 use crate::{
     engine::{self, ops::trim::TrimRange},
     fs::os::{
@@ -26,7 +26,7 @@ use crate::{
         os::workqueue::IoQueues,
         traits::mount::{Access, MountError, MountOperations, Param, PosixAcls},
         traits::super_block::{
-            FsTrimRange, Ioctl, StatFs, SuperOperations, SyncUntil, TrimCall, FSLABEL_MAX,
+            FsTrimRange, Ioctl, StatFs, SuperOperations, SyncUntil, WriteCall, FSLABEL_MAX,
         },
         OpenDevice, SuperBlock,
     },
@@ -354,7 +354,7 @@ impl SuperOperations for OrdoFs {
         self.engine.shrink_scan(n)
     }
 
-    fn trim(&self, range: &mut FsTrimRange, call: &TrimCall) -> Result {
+    fn trim(&self, range: &mut FsTrimRange, call: &WriteCall) -> Result {
         let mut bytes = TrimRange {
             start: range.start,
             len: range.len,
@@ -371,7 +371,10 @@ impl SuperOperations for OrdoFs {
     }
 
     fn ioctl(sb: &SuperBlock<Self>, call: &Ioctl) -> Result {
-        scrub::ioctl(sb, call)
+        match resize::is_meant(call) {
+            true => resize::ioctl(sb, call),
+            false => scrub::ioctl(sb, call),
+        }
     }
 
     fn stop_caching(&self) {

@@ -17,7 +17,7 @@ use crate::vfs::traits::super_block::{
     Ioctl,
     SuperOperations,
     SyncUntil,
-    TrimCall,
+    WriteCall,
     FSLABEL_MAX, //
 };
 
@@ -84,7 +84,7 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
             let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
             // SAFETY: The VFS passes a file that is open for the whole call, and calls with no lock
             // held.
-            trim(sb, unsafe { &TrimCall::new(file) }, arg)
+            trim(sb, unsafe { &WriteCall::new(file) }, arg)
         }
         FS_IOC_GETVERSION | FS_IOC32_GETVERSION => {
             // SAFETY: The open file keeps its inode, whose generation does not change.
@@ -95,7 +95,10 @@ pub(crate) unsafe extern "C" fn ioctl<T: SuperOperations>(
         _ => {
             // SAFETY: The open file keeps the superblock, which is one of `T`, mounted.
             let sb = unsafe { SuperBlock::<T>::from_raw((*inode).i_sb) };
-            T::ioctl(sb, &Ioctl { cmd, arg })
+            // SAFETY: The VFS passes a file that is open for the whole call, and calls with no lock
+            // held.
+            let writer = unsafe { WriteCall::new(file) };
+            T::ioctl(sb, &Ioctl { cmd, arg, writer })
         }
     };
     match result {
@@ -137,7 +140,7 @@ unsafe fn set_label<T: SuperOperations>(
 
 /// Discards the free blocks of the range at the user's address, and writes there how many bytes these
 /// were.
-fn trim<T: SuperOperations>(sb: &SuperBlock<T>, call: &TrimCall, arg: c_ulong) -> Result {
+fn trim<T: SuperOperations>(sb: &SuperBlock<T>, call: &WriteCall, arg: c_ulong) -> Result {
     // SAFETY: Looks at the credentials of the current task, in process context.
     if !unsafe { bindings::ordofs_capable_sys_admin() } {
         return Err(EPERM);

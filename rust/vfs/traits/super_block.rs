@@ -47,6 +47,8 @@ pub(crate) struct Ioctl {
     pub(in crate::vfs) cmd: c_uint,
     /// The argument.
     pub(in crate::vfs) arg: c_ulong,
+    /// Write access, for commands that need it.
+    pub(in crate::vfs) writer: WriteCall,
 }
 
 impl Ioctl {
@@ -62,6 +64,11 @@ impl Ioctl {
             true => Ok(()),
             false => Err(EPERM),
         }
+    }
+
+    /// Write access to the mount, which the call has not taken yet.
+    pub(crate) fn writer(&self) -> &WriteCall {
+        &self.writer
     }
 
     /// Fills `to` with what the argument points to. EFAULT.
@@ -91,16 +98,16 @@ pub(crate) struct FsTrimRange {
     pub(crate) min_len: u64,
 }
 
-/// A call of FITRIM: write access for one part of the work after the other. So neither freezing the
-/// filesystem nor a system that is about to sleep waits for all of it.
+/// An ioctl that writes, such as FITRIM: write access for one part of the work after the other. So
+/// neither freezing the filesystem nor a system that is about to sleep waits for all of it.
 ///
 /// # Invariants
 ///
 /// The file is open for as long as this exists, and the current task holds no lock and no write
-/// access but what [`TrimCall::part`] takes.
-pub(crate) struct TrimCall(*mut bindings::file);
+/// access but what [`WriteCall::part`] takes.
+pub(crate) struct WriteCall(*mut bindings::file);
 
-impl TrimCall {
+impl WriteCall {
     /// # Safety
     ///
     /// See the type invariants.
@@ -194,7 +201,7 @@ pub(crate) trait SuperOperations: Types {
     }
 
     /// FITRIM: discards what is free in a range. The caller may administer the system.
-    fn trim(&self, _range: &mut FsTrimRange, _call: &TrimCall) -> Result {
+    fn trim(&self, _range: &mut FsTrimRange, _call: &WriteCall) -> Result {
         Err(ENOTTY)
     }
 

@@ -17,6 +17,9 @@
 //! `tools/ordofs/tests/lost_output.rs`.
 
 pub mod magics;
+mod size;
+
+pub use size::size;
 
 use std::fmt::Arguments;
 use std::io::{self, ErrorKind, Write};

@@ -168,7 +168,8 @@ fn blocks(cli: &Cli, disk: &FileDisk) -> Result<u64> {
             show_size(max as u64)
         );
     }
-    Ok(blocks)
+    // From a few sizes it could not grow.
+    Ok(places::usable(blocks))
 }
 
 /// Prints what is made.

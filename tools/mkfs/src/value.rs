@@ -14,23 +14,7 @@ fn number<T: FromStr>(s: &str) -> Option<T> {
     s.parse().ok().filter(|_| all_digits)
 }
 
-/// A number of bytes with an optional K, M, G, T, P or E.
-pub fn size(s: &str) -> Result<u64, String> {
-    let digits = s.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let shift = match s[digits.len()..].to_ascii_lowercase().as_str() {
-        "" => 0,
-        "k" | "kib" => 10,
-        "m" | "mib" => 20,
-        "g" | "gib" => 30,
-        "t" | "tib" => 40,
-        "p" | "pib" => 50,
-        "e" | "eib" => 60,
-        u => return Err(format!("unknown unit '{u}': use K, M, G, T, P or E")),
-    };
-    let n: u64 = number(digits).ok_or_else(|| format!("'{s}' is not a size"))?;
-    n.checked_mul(1 << shift)
-        .ok_or_else(|| format!("'{s}' is too large"))
-}
+pub use ordofs_cli::size;
 
 /// 32 hexadecimal digits with hyphens, `random` or `nil`.
 pub fn uuid(s: &str) -> Result<[u8; 16], String> {

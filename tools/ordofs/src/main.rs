@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `ordofs`: shows the content of an OrdoFS on a device or in an image file, without mounting it
-//! and without writing; and starts, watches and cancels the scrub of a mounted one.
+//! and without writing; starts, watches and cancels the scrub of a mounted one, and makes it larger.
 //!
 //! | module | what is in it |
 //! |---|---|
 //! | [`dump`] | superblock, trees and inodes, as they are on disk |
 //! | [`files`] | files by path: ls, stat, cat |
 //! | [`error`] | errors with their place, for messages |
+//! | [`resize`] | a mounted filesystem becomes larger |
 //! | [`scrub`] | the scrub of a mounted filesystem |
 //! | [`show`] | structured values, printed while they are made, as text or JSON |
 //!
@@ -18,6 +19,7 @@
 mod dump;
 mod error;
 mod files;
+mod resize;
 mod scrub;
 mod show;
 
@@ -34,7 +36,7 @@ use std::process::ExitCode;
 #[derive(Parser)]
 #[command(
     version,
-    about = "Look into an OrdoFS without mounting it, or scrub a mounted one"
+    about = "Look into an OrdoFS without mounting it, or scrub or resize a mounted one"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -71,6 +73,8 @@ enum Command {
     /// Check everything that is in use on a mounted filesystem
     #[command(subcommand)]
     Scrub(scrub::Scrub),
+    /// Make a mounted filesystem larger, up to the size of its device
+    Resize(resize::Resize),
     /// Show the attributes of a file
     Stat {
         /// Device or image file
@@ -186,6 +190,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             files::cat(&*mount(device)?, path, damage)?;
             return Ok(ExitCode::SUCCESS);
         }
+        Command::Resize(command) => return resize::run(command, cli.json),
         Command::Scrub(command) => return scrub::run(command, cli.json),
     };
     show::print(&doc, cli.json)?;

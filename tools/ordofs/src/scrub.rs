@@ -88,7 +88,7 @@ const ENTRY: usize = 6;
 const DAMAGED: u8 = 3;
 
 /// Passes a structure of words to the module, and back.
-fn ioctl<const N: usize>(dir: &File, command: u64, words: &mut [u64; N]) -> io::Result<()> {
+pub fn ioctl<const N: usize>(dir: &File, command: u64, words: &mut [u64; N]) -> io::Result<()> {
     words[0] = VERSION;
     // SAFETY: The number of the command has the size of the array, which is valid for reads and
     // writes during the call.
@@ -312,7 +312,7 @@ fn paths_of(top: &Path, mut wanted: Vec<u64>) -> BTreeMap<u64, PathBuf> {
 }
 
 /// Opens a directory of a mounted OrdoFS.
-fn open(path: &Path) -> Result<File> {
+pub fn open(path: &Path) -> Result<File> {
     File::open(path).with_context(|| format!("cannot open {}", path.display()))
 }
 
