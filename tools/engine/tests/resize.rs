@@ -510,13 +510,15 @@ fn nothing_is_in_new_blocks_too_early() {
         std::thread::scope(|s| {
             let t = s.spawn(|| resize(&fs, 0));
             gate.wait();
-            for (at, part) in (0..).step_by(80).zip(seeds.chunks(80)) {
-                write(&dev, &fs, &f, at, part).unwrap();
-            }
-            fs.sync_inode(&f).unwrap();
+            let written = (0..)
+                .step_by(80)
+                .zip(seeds.chunks(80))
+                .try_for_each(|(at, part)| write(&dev, &fs, &f, at, part))
+                .and_then(|()| fs.sync_inode(&f));
             cut = Some(disk.fork());
             gate.shut(false);
             assert_eq!(t.join().unwrap(), Ok((from, to)));
+            written.unwrap();
         });
         let cut = cut.unwrap();
         clean(cut.device(), "in the middle");
