@@ -17,10 +17,10 @@ pub fn size(s: &str) -> Result<u64, String> {
         "e" | "eib" => 60,
         u => return Err(format!("unknown unit '{u}': use K, M, G, T, P or E")),
     };
-    let n: u64 = digits
-        .parse()
-        .ok()
-        .ok_or_else(|| format!("'{s}' is not a size"))?;
+    // `parse` alone would take a sign.
+    let all_digits = digits.bytes().all(|b| b.is_ascii_digit());
+    let n: Option<u64> = digits.parse().ok().filter(|_| all_digits);
+    let n = n.ok_or_else(|| format!("'{s}' is not a size"))?;
     n.checked_mul(1 << shift)
         .ok_or_else(|| format!("'{s}' is too large"))
 }
