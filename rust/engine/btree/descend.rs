@@ -10,7 +10,7 @@
 //! the root that the caller gives, as long as the blocks below it are not reused; if they are, a node
 //! does not match its pointer, and there is no answer. See `engine/txn/heal.rs`.
 //!
-//! Tests: `tools/engine/tests/copies.rs`, `tools/crash/tests/copies.rs`.
+//! Tests: `tools/engine/tests/copies`, `tools/crash/tests/copies.rs`.
 
 use super::reader::Reader;
 use super::scrub::Examined;

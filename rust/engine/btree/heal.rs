@@ -21,7 +21,7 @@
 //!
 //! Locks: the list has a mutex, innermost; nothing is allocated under it by readers.
 //!
-//! Tests: `tools/engine/tests/copies.rs`.
+//! Tests: `tools/engine/tests/copies`.
 
 use crate::engine::format::{NodePtr, TreeId};
 use crate::engine::lock_class;

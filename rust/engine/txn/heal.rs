@@ -39,7 +39,7 @@
 //! Locks: the commit mutex, for the write of the copies of one node at a time; under it a shard of the
 //! node cache. Before it, that of an AG.
 //!
-//! Tests: tools/engine/tests/copies.rs; tools/crash.
+//! Tests: tools/engine/tests/copies; tools/crash.
 
 use crate::engine::alloc::ag::Ag;
 use crate::engine::alloc::deferred::DEFERRED_TREE;
