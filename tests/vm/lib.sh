@@ -26,9 +26,8 @@ crash() { python3 "$TESTS_DIR/names/shutdown.py" "$TEST_MNT" 2; }
 # How many processes the kernel has killed because the VM had no memory left.
 oom_kills() { awk '$1 == "oom_kill" { print $2 }' /proc/vmstat; }
 
-# fsx_config FILE LENGTH MAX NAME=N...: a configuration of fsx with files of LENGTH bytes and operations of
-# up to MAX; each argument after these is a weight, or the
-# alignment of the sizes, as NAME=N.
+# fsx_config FILE LENGTH MAX NAME=N...: a configuration of fsx with files of LENGTH bytes and operations
+# of up to MAX bytes. The other arguments are weights, or `align`, the alignment of the sizes.
 fsx_config() {
 	local file=$1 length=$2 max=$3 align=1 line
 	shift 3
