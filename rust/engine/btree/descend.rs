@@ -72,7 +72,10 @@ impl NodeStore {
         id: &TreeId,
         reader: &Reader<'_>,
     ) -> Result<Option<Shared<Node>>> {
-        for addr in [ptr.addr, ptr.addr2].into_iter().filter(|a| *a != 0) {
+        if self.misplaced(ptr).is_some() {
+            return Ok(None);
+        }
+        for addr in ptr.places().each() {
             reader.begin()?;
             match self.read_at(addr, ptr, id, reader.urgency) {
                 Ok(node) => {

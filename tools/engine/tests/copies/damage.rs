@@ -5,10 +5,12 @@
 use crate::census::{Census, OnDisk};
 use crate::common::*;
 use crate::disk::*;
-use ordofs_engine::engine::btree::{NodeStore, Tree, TreeKind, WalkItem};
+use kernel::prelude::{Error, EIO, EUCLEAN};
+use ordofs_engine::engine::btree::{NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::format::NodePtr;
 use ordofs_engine::engine::state::scrub::Damage;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::Shared;
+use ordofs_engine::os::{Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
 use std::vec::Vec;
 
@@ -141,4 +143,64 @@ fn inodes_in(disk: &MemDisk, node: &OnDisk) -> Vec<u64> {
         })
         .unwrap();
     list
+}
+
+/// The error of the inode tree, read past the cache, if its root is `root`.
+fn error_of(disk: &MemDisk, dev: Device, root: NodePtr) -> Option<Error> {
+    let sb = superblock(disk);
+    let store = NodeStore::new(Shared::new(dev).unwrap(), sb.node_id, 64).unwrap();
+    let store = store.confine(&sb);
+    let id = TreeId::new(TreeKind::Inode, 0);
+    let walked = Tree::from_ptr(id, root).walk(&store, &mut |_| Ok(()));
+    walked.err()
+}
+
+/// A node counts as damaged only if both copies are: an error of the device may go away.
+#[test]
+fn an_error_of_the_device_is_not_taken_for_damage() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = settled(&furnished());
+    let root = superblock(&disk).inode_root.unwrap();
+    let (flip, unreadable) = (How::Flip, How::Unreadable);
+    for (first, second, error) in [
+        (Some(flip), Some(flip), Some(EUCLEAN)),
+        (Some(flip), Some(unreadable), Some(EIO)),
+        (Some(unreadable), Some(flip), Some(EIO)),
+        (Some(unreadable), None, None),
+        (None, Some(unreadable), None),
+    ] {
+        let disk = disk.fork();
+        let (dev, faults) = faulty(&disk);
+        for (how, at) in [(first, root.addr), (second, root.addr2)] {
+            how.into_iter()
+                .for_each(|how| harm(&disk, &faults, at, 0, how));
+        }
+        assert_eq!(error_of(&disk, dev, root), error);
+    }
+}
+
+/// A pointer with one address where no node can be is refused, although the other copy is good: the log
+/// and the superblocks are in use, so they would be healed, and later freed.
+#[test]
+fn a_copy_in_a_fixed_area_is_refused() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = settled(&furnished());
+    let sb = superblock(&disk);
+    let root = sb.inode_root.unwrap();
+    let refused = |root| error_of(&disk, disk.device(), root) == Some(EUCLEAN);
+    assert!(!refused(root));
+    for (start, len) in sb.fixed_areas() {
+        for at in [start.max(1), start + len - 1] {
+            assert!(refused(NodePtr { addr2: at, ..root }), "block {at}");
+            let (addr, addr2) = (at, root.addr);
+            assert!(
+                refused(NodePtr {
+                    addr,
+                    addr2,
+                    ..root
+                }),
+                "block {at}"
+            );
+        }
+    }
 }
