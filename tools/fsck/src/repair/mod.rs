@@ -27,7 +27,7 @@
 //! |---|---|
 //! | [`superblock`], [`other`], [`roots`] | the superblock to begin with |
 //! | [`forest`] | trees that may be damaged; what is known during a repair |
-//! | [`search`], [`found`], [`stale`], [`peek`] | leaves whose interior nodes are lost |
+//! | [`search`], [`found`], [`gather`], [`stale`], [`peek`] | leaves whose interior nodes are lost |
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
 //! | [`names`] | directories, link counts, orphans |
 //! | [`contested`] | blocks with two owners |
@@ -39,6 +39,7 @@
 mod contested;
 mod forest;
 mod found;
+mod gather;
 mod inodes;
 mod names;
 mod other;
