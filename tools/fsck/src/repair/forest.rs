@@ -130,12 +130,7 @@ pub(super) struct Scanned<B> {
 
 impl<'a> Work<'a> {
     /// Nothing is known yet, but what is given.
-    pub fn new(
-        st: &'a NodeStore,
-        sb: &Superblock,
-        avoid: Claims,
-        foreign: BTreeSet<u64>,
-    ) -> Self {
+    pub fn new(st: &'a NodeStore, sb: &Superblock, avoid: Claims, foreign: BTreeSet<u64>) -> Self {
         Self {
             st,
             sb: sb.clone(),

@@ -17,9 +17,9 @@
 //!
 //! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
+use super::gather::gather;
 use super::other;
 use super::roots;
-use super::gather::gather;
 use super::search::each_node;
 use crate::{describe, Claims, Overlay};
 use kernel::prelude::{EIO, EUCLEAN};
@@ -368,7 +368,9 @@ fn find_roots(
         })?;
         // Whether another place is a second copy or part of a file is not known yet.
         let nodes = gather(device, node_id.unwrap_or(0), copies);
-        let nodes = nodes.iter().map(|n| if n.first { n.ptr } else { n.pointer() });
+        let nodes = nodes
+            .iter()
+            .map(|n| if n.first { n.ptr } else { n.pointer() });
         let nodes = nodes.collect();
         let found = roots::choose(view.device(), node_id.unwrap_or(0), nodes)?;
         said.push(format!(

@@ -102,7 +102,11 @@ fn an_error_on_the_other_copy_is_tried_again() {
 
 /// Whether something is lost with a node.
 fn of_use(o: &Original, block: u64) -> bool {
-    let kind = NodeHeader::decode(&o.image[&block]).expect("a node").0.id.kind;
+    let kind = NodeHeader::decode(&o.image[&block])
+        .expect("a node")
+        .0
+        .id
+        .kind;
     use TreeKind::{Dir, Extent, Inode, Orphan, Xattr};
     matches!(kind, Dir | Extent | Inode | Orphan | Xattr)
 }

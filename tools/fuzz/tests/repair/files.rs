@@ -120,14 +120,20 @@ fn a_file_keeps_a_block_in_which_no_node_is() {
     let bases = base::with_copies(2);
     let o = &originals()[bases.len()];
     assert_eq!((o.name, o.copies), (bases[0].name, 2));
-    let file = o.album.inodes.iter().find(|(_, p)| {
-        p.data.len() == 1 && p.data[0].1 == 1 && p.data[0].2 != 0
-    });
+    let file = o
+        .album
+        .inodes
+        .iter()
+        .find(|(_, p)| p.data.len() == 1 && p.data[0].1 == 1 && p.data[0].2 != 0);
     let ino = *file.expect("a file").0;
     let was = extent_of(o, ino);
     let mut tried = 0;
     for n in &o.structure.nodes {
-        let kind = NodeHeader::decode(&o.image[&n.block]).expect("a node").0.id.kind;
+        let kind = NodeHeader::decode(&o.image[&n.block])
+            .expect("a node")
+            .0
+            .id
+            .kind;
         // The file's own leaf is written anew, and the trees of space are built anew.
         let own = o.album.blocks[&ino].contains(&n.block) || n.from == n.ptr.addr;
         if own || !matches!(kind, TreeKind::Extent | TreeKind::Dir | TreeKind::Xattr) {

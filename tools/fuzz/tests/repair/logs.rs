@@ -5,8 +5,6 @@
 use crate::album::*;
 use crate::files::{extent_of, forge};
 use crate::made;
-use ordofs_fuzz::base;
-use ordofs_fuzz::changes::Changes;
 use crate::support::*;
 use kernel::prelude::KVVec;
 use ordofs_engine::engine::btree::{NodeStore, TreeId, TreeKind};
@@ -19,6 +17,8 @@ use ordofs_engine::engine::log::ring::{self, Area, Flush, Found};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
 use ordofs_fsck::{check, Options};
+use ordofs_fuzz::base;
+use ordofs_fuzz::changes::Changes;
 
 /// If the trees of space are lost, the log is replayed all the same, and its data is not overwritten.
 #[test]
