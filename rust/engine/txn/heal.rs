@@ -32,9 +32,9 @@
 //! filesystem, may have to wait for one write of a block. The commit thread writes no copy twice in a
 //! mount; each scrub tries once. No task waits for the reads of copies and of the nodes above them. The
 //! records of space are read as an allocation reads them, with the mutex of the AG: a commit that needs
-//! that AG waits for such a read as for any other. If the device is slow the commit thread is late by one copy; then none is healed for a minute
-//! ([`REST`]), in which it commits as always. Before each read it asks whether its task has to end, or the
-//! system goes to sleep.
+//! that AG waits for such a read as for any other. If the device is slow the commit thread is late by
+//! one copy; then none is healed for a minute ([`REST`]), in which it commits as always. Before each
+//! read it asks whether its task has to end, or the system goes to sleep.
 //!
 //! While the filesystem is frozen nothing is written ([`Fs::pause_healing`]).
 //!
