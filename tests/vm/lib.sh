@@ -39,7 +39,9 @@ fsx_config() {
 		*) weights[${line%%=*}]=${line#*=} ;;
 		esac
 	done
-	printf 'flen = %s\n[opsize]\nmax = %s\nalign = %s\n[weights]\n' "$length" "$max" "$align" >"$file"
+	# fsx stops if the kernel refuses a posix_fallocate of 0 bytes.
+	printf 'flen = %s\n[opsize]\nmin = %s\nmax = %s\nalign = %s\n[weights]\n' \
+		"$length" "$align" "$max" "$align" >"$file"
 	for line in "${!weights[@]}"; do
 		echo "$line = ${weights[$line]}" >>"$file"
 	done
