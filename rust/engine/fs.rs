@@ -120,6 +120,8 @@ pub struct Fs {
     pub(crate) reaper: Reaper,
     /// What the scrub has found, and the request to end it.
     pub(crate) scrub: ScrubState,
+    /// The filesystem is frozen, so no copy of a node is healed. Changed under the commit mutex.
+    pub(crate) healing_paused: AtomicBool,
     /// The log is being replayed: all changes are one transaction.
     pub(crate) replaying: AtomicBool,
     /// The filesystem is shut down. Never cleared.
@@ -190,6 +192,7 @@ impl Fs {
             woken: AtomicBool::new(false),
             reaper: Reaper::new()?,
             scrub: ScrubState::new()?,
+            healing_paused: AtomicBool::new(false),
             shutdown: AtomicBool::new(false),
         };
         Shared::new(fs)

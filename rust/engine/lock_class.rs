@@ -114,5 +114,8 @@ pub(crate) static REPLAYED: LockClass = LockClass::new(c"ordofs_replayed");
 /// The queue of inodes that are deleted in the background.
 pub(crate) static REAP_QUEUE: LockClass = LockClass::new(c"ordofs_reap_queue");
 
+/// The bad copies of nodes that readers have found.
+pub(crate) static BAD_COPIES: LockClass = LockClass::new(c"ordofs_bad_copies");
+
 /// The report of the scrub.
 pub(crate) static SCRUB: LockClass = LockClass::new(c"ordofs_scrub");

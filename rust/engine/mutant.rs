@@ -73,19 +73,21 @@ mutants! {
     TrimFreed ordofs_mutant_trim_freed "R7: a trim discards blocks that a transaction has freed that is not durable",
     ScrubOneLook ordofs_mutant_scrub_one_look "scrub: what does not match counts as damaged without a second look",
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
+    NodeOneCopy ordofs_mutant_node_one_copy "copies: a commit writes only the first copy of each node",
+    HealStale ordofs_mutant_heal_stale "copies: a copy is healed although its node is not part of the tree any more",
     ForgedRecord ordofs_mutant_forged_record "log: replay does not ask whether a record fits the filesystem",
 }
 
 #[cfg(ordofs_mutants)]
 std::thread_local! {
-    static CHOSEN: core::cell::Cell<u32> = const { core::cell::Cell::new(0) };
+    static CHOSEN: core::cell::Cell<u64> = const { core::cell::Cell::new(0) };
 }
 
 /// Whether this thread's engine lacks the protection. The models of code outside of the engine call
 /// it, too.
 #[cfg(ordofs_mutants)]
 pub fn is(m: Mutant) -> bool {
-    CHOSEN.with(|c| c.get() & (1 << m as u32) != 0)
+    CHOSEN.with(|c| c.get() & (1 << m as u64) != 0)
 }
 
 /// Takes a protection away from all that this thread does from now on (`None`: the real engine).
@@ -97,7 +99,7 @@ pub fn choose(m: Option<Mutant>) {
 /// Takes several protections away from this thread.
 #[cfg(ordofs_mutants)]
 pub fn choose_all(all: &[Mutant]) {
-    CHOSEN.with(|c| c.set(all.iter().fold(0, |set, m| set | 1 << *m as u32)));
+    CHOSEN.with(|c| c.set(all.iter().fold(0, |set, m| set | 1 << *m as u64)));
 }
 
 #[cfg(ordofs_mutants)]

@@ -51,6 +51,15 @@ pub(super) const FILES: &[File<OrdoFs>] = &[
     File::value(c"cached_nodes", |fs, out| {
         write!(out, "{}", fs.engine().node_store().cached())
     }),
+    File::value(c"bad_copy_reads", |fs, out| {
+        write!(out, "{}", fs.engine().node_store().bad_copies().reads())
+    }),
+    File::value(c"healed_copies", |fs, out| {
+        write!(out, "{}", fs.engine().node_store().bad_copies().healed())
+    }),
+    File::value(c"unhealed_copies", |fs, out| {
+        write!(out, "{}", fs.engine().node_store().bad_copies().failed())
+    }),
     File::value(c"shutdown", |fs, out| {
         write!(out, "{}", u32::from(fs.engine().is_shutdown()))
     }),

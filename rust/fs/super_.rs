@@ -5,8 +5,8 @@
 //! # Locking
 //!
 //! `committer` and `reaper` are taken under `s_umount` held exclusively (mount, remount, umount). The commit thread
-//! holds `frozen` around a commit, outside all locks of the engine; freezing takes it under
-//! `s_umount`.
+//! holds `frozen` around a commit, not while it heals, outside all locks of the engine; freezing takes it
+//! under `s_umount`.
 //!
 //! Tests: tests/vm/t/021-mount.sh, 026-read-only.sh, 027-after-shutdown.sh, 030-hibernation.sh.
 
@@ -76,6 +76,9 @@ impl OrdoFs {
                 // An error has shut the filesystem down; it was reported there, and every later
                 // operation reports it again.
                 let _ = engine.commit_tick();
+                // Freezing and syncing do not wait for what follows.
+                drop(frozen);
+                engine.heal(&|| kthread::should_stop());
             }
         })?);
         Ok(())
@@ -138,6 +141,13 @@ impl OrdoFs {
             let thread = thread.lock().take();
             drop(thread);
         }
+    }
+
+    /// The filesystem is not frozen any more, or not after all.
+    fn thaw(&self) {
+        *self.frozen.lock() = false;
+        self.engine.pause_healing(false);
+        self.engine.pause_reaper(false);
     }
 
     /// Finishes what is being deleted, makes everything durable and forbids to write. After an error
@@ -318,17 +328,17 @@ impl SuperOperations for OrdoFs {
         // sleep.
         self.engine.pause_reaper(true);
         *self.frozen.lock() = true;
+        // A scrub heals without `frozen`.
+        self.engine.pause_healing(true);
         let synced = self.engine.sync();
         if synced.is_err() {
-            *self.frozen.lock() = false;
-            self.engine.pause_reaper(false);
+            self.thaw();
         }
         synced
     }
 
     fn unfreeze(&self) -> Result {
-        *self.frozen.lock() = false;
-        self.engine.pause_reaper(false);
+        self.thaw();
         Ok(())
     }
 

@@ -21,6 +21,12 @@
 //! The number of nodes of the deferred tree depends on that of its entries, and the other way round,
 //! because a block that no node needs becomes an entry. [`shape`] solves that.
 //!
+//! A node takes as many blocks as it has copies. The blocks come in pairs from different AGs, and
+//! [`pair`] puts them together so that the copies of a node are in different AGs again: of the blocks in
+//! ascending order the lower ones are for first copies, the upper ones for second copies. No AG has
+//! both blocks of a pair unless it has more than half of all. What is freed is in the middle
+//! ([`affordable`]), so that as many are left below as above.
+//!
 //! After a mount the tree comes from the disk. It belongs to the newest generation, so its entries are
 //! as good as in a running mount, but for damage. So the first commit checks each address, as far as
 //! it can be checked: it is where nodes may be, in use, and there once. Any other stays as it is. An
@@ -35,6 +41,7 @@ use crate::engine::btree::{TreeId, TreeKind};
 use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
 use crate::engine::format::GROUP_BLOCKS;
 use core::num::NonZeroU64;
+use core::ops::Range;
 use kernel::prelude::*;
 
 /// The identity of the deferred tree.
@@ -46,8 +53,8 @@ const LEAF_ENTRIES: u64 = (LEAF_SPACE / (SLOT_LEN + ENTRY.len())) as u64;
 /// How many blocks more than it needs a commit takes for its space trees when it has too few, so
 /// that the records that this changes do not make it take more.
 pub const SPARE: u64 = 16;
-/// How many entries more than it needs a commit leaves in the tree: fewer are not worth the nodes that
-/// change when they are freed.
+/// How many entries more than it needs a commit leaves in the tree, for each copy of a node: fewer are
+/// not worth the nodes that change when they are freed, and may not be enough for these.
 pub const KEEP: u64 = 80;
 /// The most nodes that a commit changes in order to free entries. This bounds memory, and the number
 /// of groups that are read.
@@ -78,8 +85,8 @@ impl Deferred {
     }
 
     /// How many of the entries the next commits free.
-    pub fn surplus(&self) -> u64 {
-        (self.entries.len() as u64).saturating_sub(KEEP)
+    pub fn surplus(&self, copies: u64) -> u64 {
+        (self.entries.len() as u64).saturating_sub(KEEP * copies)
     }
 }
 
@@ -102,19 +109,21 @@ fn nodes(leaves: u64) -> u64 {
     all
 }
 
-/// The smallest shape in which `blocks` blocks are either nodes or entries of the tree; nothing if
-/// there is none, because a single block can be neither.
-pub fn shape(blocks: u64) -> Option<Shape> {
+/// The smallest shape in which `blocks` blocks are either copies of nodes or entries of the tree, with
+/// `copies` copies of each node; nothing if there is none, because so few blocks can be neither.
+pub fn shape(blocks: u64, copies: u64) -> Option<Shape> {
     if blocks == 0 {
         return Some(Shape {
             leaves: 0,
             nodes: 0,
         });
     }
-    let mut leaves = blocks.div_ceil(LEAF_ENTRIES + 1);
+    let mut leaves = blocks.div_ceil(LEAF_ENTRIES + copies);
     loop {
         let nodes = nodes(leaves);
-        let entries = blocks.checked_sub(nodes).filter(|e| *e >= leaves)?;
+        let entries = blocks
+            .checked_sub(nodes * copies)
+            .filter(|e| *e >= leaves)?;
         if entries <= leaves * LEAF_ENTRIES {
             return Some(Shape { leaves, nodes });
         }
@@ -123,14 +132,16 @@ pub fn shape(blocks: u64) -> Option<Shape> {
 }
 
 /// How many blocks are missing, if a commit has `spare` blocks for its space trees, `need` nodes of
-/// the AG tree and of trees of groups, and `dead` blocks that have to become entries.
-pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
+/// the AG tree and of trees of groups with `copies` copies, and `dead` blocks that have to become
+/// entries.
+pub fn missing(need: u64, spare: u64, dead: u64, copies: u64) -> u64 {
+    let need = need * copies;
     let have = need.max(spare);
     let mut rest = have - need;
     // More blocks may make more entries, and so more nodes.
     loop {
-        let more = match shape(dead + rest) {
-            Some(shape) => shape.nodes.saturating_sub(rest),
+        let more = match shape(dead + rest, copies) {
+            Some(shape) => (shape.nodes * copies).saturating_sub(rest),
             None => 1,
         };
         if more == 0 {
@@ -140,29 +151,63 @@ pub fn missing(need: u64, spare: u64, dead: u64) -> u64 {
     }
 }
 
-/// How many of the blocks `spare`, which are in ascending order, a commit can free, from the last one
-/// on. It needs `need` of them for nodes so far, and `dead` blocks have to become entries. The nodes
-/// that change because of the blocks that it frees must find place in the others: their number is the
-/// one that operations reserve for groups that they touch first, and some for the nodes above them.
-pub fn affordable(spare: &[u64], need: u64, dead: u64, ag_blocks: NonZeroU64) -> u64 {
-    let (mut n, mut nodes) = (0, 0);
-    let mut last = None;
-    for addr in spare.iter().rev().copied() {
+/// Of the blocks `spare`, which are in ascending order, the range that a commit can free. With one
+/// copy these are the last ones, with two those in the middle. It needs `need` nodes so far, and `dead`
+/// blocks have to become entries. The nodes that change because of the blocks that it frees must find
+/// place in the others: their number is the one that operations reserve for groups that they touch
+/// first, and some for the nodes above them.
+pub fn affordable(
+    spare: &[u64],
+    need: u64,
+    dead: u64,
+    ag_blocks: NonZeroU64,
+    copies: u64,
+) -> Range<usize> {
+    let start = match copies {
+        1 => spare.len(),
+        _ => spare.len() / 2,
+    };
+    let mut range = start..start;
+    let mut nodes = 0;
+    // The place of the last block that was added below, and above.
+    let mut last = [None; 2];
+    while range.len() < spare.len() {
+        // In turn, as long as there are blocks on that side.
+        let above = range.end < spare.len() && (range.start == 0 || range.len() % 2 == 1);
+        let i = if above { range.end } else { range.start - 1 };
+        let addr = at(spare, i);
         let place = (addr / ag_blocks, addr / GROUP_BLOCKS);
-        nodes += match last {
-            Some(same) if same == place => 0,
-            Some((ag, _)) if ag == place.0 => 1,
-            _ => GROUP_NODES,
-        };
-        last = Some(place);
+        let known = last.iter().flatten();
+        nodes += known.fold(GROUP_NODES, |n, l: &(u64, u64)| match *l {
+            same if same == place => 0,
+            (ag, _) if ag == place.0 => n.min(1),
+            _ => n,
+        });
+        if let Some(l) = last.get_mut(usize::from(above)) {
+            *l = Some(place);
+        }
         let all = nodes + nodes / 8 + SPARE;
-        let left = spare.len() as u64 - n - 1;
-        if nodes > MOST_NODES || missing(need + all, left, dead + all) > 0 {
+        let left = (spare.len() - range.len() - 1) as u64;
+        if nodes > MOST_NODES || missing(need + all, left, dead + all * copies, copies) > 0 {
             break;
         }
-        n += 1;
+        range = match above {
+            true => range.start..range.end + 1,
+            false => i..range.end,
+        };
     }
-    n
+    range
+}
+
+/// Splits the blocks `spare`, which are in ascending order, into those for the first and for the second
+/// copies of `nodes` nodes, and those that are not needed. `None` if there are too few.
+pub fn pair(spare: &[u64], nodes: usize, copies: u64) -> Option<(&[u64], &[u64], &[u64])> {
+    let (first, rest) = spare.split_at_checked(nodes)?;
+    if copies == 1 {
+        return Some((first, &[], rest));
+    }
+    let (unused, second) = rest.split_at_checked(rest.len().checked_sub(nodes)?)?;
+    Some((first, second, unused))
 }
 
 /// Sorts addresses, in ascending order: a heap sort, which cannot panic and needs no memory. (The

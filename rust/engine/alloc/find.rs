@@ -67,6 +67,7 @@ impl Space {
             kept: here,
             keep,
             last: false,
+            up_to: 0,
         };
         let found = self.beside_trim(node_store, || self.find(node_store, first, wish, kept));
         let Some(run) = found.inspect_err(|_| *kept = here)? else {
@@ -113,7 +114,7 @@ impl Space {
             last: true,
             ..elsewhere
         };
-        self.take_elsewhere(node_store, first, any, kept, 1, u64::MAX)
+        self.take_elsewhere(node_store, first, None, any, kept, 1, u64::MAX)
     }
 
     /// A long run in an AG behind AG `first`, if one is found after a few attempts. If none was
@@ -131,11 +132,49 @@ impl Space {
         if self.in_vain.load(Ordering::Relaxed) <= class.into() {
             return None;
         }
-        let found = self.take_elsewhere(node_store, first, wish, kept, class, TRIES);
+        let found = self.take_elsewhere(node_store, first, None, wish, kept, class, TRIES);
         if let Ok(None) = found {
             self.in_vain.store(class.into(), Ordering::Relaxed);
         }
         found.ok().flatten()
+    }
+
+    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to` in one
+    /// run, so that nodes fill holes one after the other. Nothing if no AG but `apart` has free blocks.
+    /// EUCLEAN, EIO, ENOMEM.
+    pub fn alloc_nodes(
+        &self,
+        node_store: &NodeStore,
+        up_to: u64,
+        goal: u64,
+        apart: Option<u64>,
+    ) -> Result<Option<Run>> {
+        let goal = if goal < self.total { goal } else { 0 };
+        let first = goal / self.ag_blocks;
+        let wish = Wish {
+            want: 1,
+            goal: Some(goal % self.ag_blocks),
+            owner: Owner::Committing,
+            kept: None,
+            keep: 0,
+            last: true,
+            up_to: up_to.min(GROUP_BLOCKS) as u32,
+        };
+        let search = || {
+            if apart != Some(first) {
+                let near = self.take_in(node_store, first, wish, &mut None)?;
+                if near.is_some() {
+                    return Ok(near);
+                }
+            }
+            let elsewhere = Wish { goal: None, ..wish };
+            self.take_elsewhere(node_store, first, apart, elsewhere, &mut None, 1, u64::MAX)
+        };
+        match apart {
+            // No commit waits for a discard so that copies are apart.
+            Some(_) => search(),
+            None => self.beside_trim(node_store, search),
+        }
     }
 
     /// Allocates in AG `i`; nothing if it has no free block.
@@ -164,11 +203,13 @@ impl Space {
     }
 
     /// Allocates in one of the first `tries` AGs behind AG `first`, wrapping around, that may have a
-    /// free run of class `class`.
+    /// free run of class `class`, but for AG `apart`.
+    #[allow(clippy::too_many_arguments)]
     fn take_elsewhere(
         &self,
         node_store: &NodeStore,
         first: u64,
+        apart: Option<u64>,
         wish: Wish,
         kept: &mut Option<Kept>,
         class: u8,
@@ -183,6 +224,10 @@ impl Space {
                 let Some(i) = self.next_with(node_store, at, class)?.filter(|i| *i < to) else {
                     break;
                 };
+                if Some(i) == apart {
+                    at = i + 1;
+                    continue;
+                }
                 if let Some(run) = self.take_in(node_store, i, wish, kept)? {
                     return Ok(Some(run));
                 }

@@ -93,13 +93,6 @@ pub enum Priority {
     Reclaim,
 }
 
-/// The blocks reserved for the metadata of `delalloc` blocks of an inode. They are reserved along
-/// with the data: if the lack of space showed only at writeback, there would be no caller left to
-/// refuse.
-pub(crate) fn meta_for(delalloc: u64) -> u64 {
-    delalloc.div_ceil(32)
-}
-
 /// The blocks that [`Space::alloc`] has allocated.
 pub struct Run {
     /// First block.
@@ -127,6 +120,8 @@ pub struct Space {
     lost: Mutex<Map<u64, Lost>>,
     ag_blocks: NonZeroU64,
     total: u64,
+    /// How many blocks a node takes.
+    copies: u64,
     /// Free blocks, without those that cannot be allocated because of damage.
     free: AtomicI64,
     /// The free blocks that nothing has reserved, less the pool. Below zero, the pool is in use.
@@ -146,6 +141,8 @@ pub struct Space {
     in_vain: AtomicU32,
     /// Where the next commit starts to look for blocks for its nodes.
     node_goal: AtomicU64,
+    /// The same for their second copies.
+    second_goal: AtomicU64,
     /// The first AG of which the leaf in the AG tree was not looked into; see
     /// [`Space::look_ahead`].
     looked_at: AtomicU64,
@@ -174,15 +171,23 @@ const GIVEN_UP: u32 = 2;
 impl Space {
     /// The space of a filesystem of `total` blocks with the AG tree `tree`. Each AG has `ag_blocks`
     /// blocks, but the last one, which has the rest. `free` is the number of free blocks that the
-    /// superblock has. Reads nothing. ENOMEM.
-    pub fn new(tree: Tree, ag_blocks: NonZeroU64, total: u64, free: u64) -> Result<Self> {
-        let pool = (total / 64).clamp(256, 8192) as i64;
+    /// superblock has, and nodes have `copies` copies. Reads nothing. ENOMEM.
+    pub fn new(
+        tree: Tree,
+        ag_blocks: NonZeroU64,
+        total: u64,
+        free: u64,
+        copies: u8,
+    ) -> Result<Self> {
+        let copies = u64::from(copies.max(1));
+        let pool = ((total / 64).clamp(256, 8192) * copies) as i64;
         Ok(Self {
             table: Mutex::new(&lock_class::AG_TABLE, Table::new())?,
             tree: RwLock::new(&lock_class::AG_TREE, tree)?,
             lost: Mutex::new(&lock_class::AGS_LOST, Map::new())?,
             ag_blocks,
             total,
+            copies,
             free: AtomicI64::new(free as i64),
             unreserved: AtomicI64::new(free as i64 - pool),
             freed: AtomicI64::new(0),
@@ -192,6 +197,7 @@ impl Space {
             rotor: AtomicU64::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
             node_goal: AtomicU64::new(0),
+            second_goal: AtomicU64::new(0),
             looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),
             counted: free,
@@ -240,6 +246,18 @@ impl Space {
         self.state.load(Ordering::Acquire) == GIVEN_UP
     }
 
+    /// How many copies of each node a commit writes, and so how many blocks a node takes.
+    pub fn copies(&self) -> u64 {
+        self.copies
+    }
+
+    /// The blocks reserved for the metadata of `delalloc` blocks of an inode. They are reserved along
+    /// with the data: if the lack of space showed only at writeback, there would be no caller left to
+    /// refuse.
+    pub(crate) fn meta_for(&self, delalloc: u64) -> u64 {
+        delalloc.div_ceil(32) * self.copies
+    }
+
     /// The number of AGs.
     pub fn ag_count(&self) -> u64 {
         self.total.div_ceil(self.ag_blocks.get())
@@ -251,7 +269,7 @@ impl Space {
     }
 
     /// The number of blocks of AG `i`.
-    fn ag_len(&self, i: u64) -> u64 {
+    pub fn ag_len(&self, i: u64) -> u64 {
         let before = self.ag_start(i);
         self.total.saturating_sub(before).min(self.ag_blocks.get())
     }
@@ -276,7 +294,7 @@ impl Space {
     /// that become full share their records, and need less.
     pub fn bitmaps_to_come(&self, free: u64) -> u64 {
         let n = free.div_ceil(GROUP_BLOCKS);
-        n.div_ceil(2) + n / 64
+        (n.div_ceil(2) + n / 64) * self.copies
     }
 
     /// The number of blocks that become free when the transactions that freed them are durable, and of

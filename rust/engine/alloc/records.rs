@@ -65,7 +65,7 @@ impl Space {
     /// the last call.
     pub fn take_dead(&self, node_store: &NodeStore, dead: &mut KVVec<u64>) -> Result {
         let mut add = |list: KVVec<Dead>| -> Result {
-            for addr in list.iter().filter_map(Dead::addr) {
+            for addr in list.iter().flat_map(Dead::addrs) {
                 node_store.forget(addr);
                 dead.push(addr, GFP_KERNEL)?;
             }
@@ -149,9 +149,12 @@ impl Space {
         Ok(())
     }
 
-    /// Where a commit starts to look for blocks for its nodes.
-    pub fn node_goal(&self) -> u64 {
-        self.node_goal.load(Ordering::Relaxed)
+    /// Where a commit starts to look for blocks for its nodes, and for their second copies.
+    pub fn node_goals(&self) -> (u64, u64) {
+        (
+            self.node_goal.load(Ordering::Relaxed),
+            self.second_goal.load(Ordering::Relaxed),
+        )
     }
 
     /// Where the search for data without a goal starts.
@@ -159,17 +162,20 @@ impl Space {
         self.ag_start(self.rotor.load(Ordering::Relaxed))
     }
 
-    /// At mount: the searches go on where those of the last commit ended.
+    /// At mount: the searches go on where those of the last commit ended, and that for second copies
+    /// half of the filesystem away.
     pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
-        self.set_node_goal(node_goal);
+        self.set_node_goals(node_goal, (node_goal + self.total / 2) % self.total.max(1));
         self.rotor
             .store(data_goal / self.ag_blocks, Ordering::Relaxed);
     }
 
-    /// A commit has put its last node before block `goal`.
-    pub fn set_node_goal(&self, goal: u64) {
-        let goal = if goal < self.total { goal } else { 0 };
-        self.node_goal.store(goal, Ordering::Relaxed);
+    /// A commit has put its last node before block `first`, and the second copy before `second`.
+    pub fn set_node_goals(&self, first: u64, second: u64) {
+        for (to, goal) in [(&self.node_goal, first), (&self.second_goal, second)] {
+            let goal = if goal < self.total { goal } else { 0 };
+            to.store(goal, Ordering::Relaxed);
+        }
     }
 
     /// A commit is about to say that `free` blocks are free: so does the AG tree that it has

@@ -2,7 +2,7 @@
 
 //! Trees made at once.
 //!
-//! Tests: `tools/engine/tests/deferred.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/engine/tests/deferred.rs`, `tools/fuzz/tests/repair`.
 
 use super::{Link, Node, Tree, TreeId, MAX_LEVEL};
 use crate::engine::format::NodePtr;

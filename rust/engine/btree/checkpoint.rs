@@ -10,7 +10,7 @@
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/xattr.rs`,
 //! `tools/engine/tests/abort.rs`.
 
-use super::{Dead, Link, Tree};
+use super::{Dead, Link, Places, Tree};
 use crate::os::Shared;
 
 /// The state of a tree at one moment. Pass it to [`Tree::settle`] or [`Tree::roll_back`] under the
@@ -59,7 +59,7 @@ impl Tree {
             let unseen = at > c.dead
                 && Shared::get_mut(node).is_some_and(|n| !n.is_written() && n.addr() == 0);
             if unseen {
-                *d = Dead::Addr(0);
+                *d = Dead::At(Places::default());
                 gone += 1;
             }
             !unseen

@@ -6,7 +6,7 @@
 //! Tests: `tools/engine/tests/btree.rs`, `tools/engine/tests/crash.rs`,
 //! `tools/models/tests/rules/r6.rs`.
 
-use super::{Dead, Link, Node, Tree, TreeId};
+use super::{Dead, Link, Node, Places, Tree, TreeId};
 use crate::engine::btree::NodeStore;
 use crate::engine::format::NodePtr;
 use crate::os::{Block, Shared};
@@ -18,11 +18,11 @@ pub trait NodeSink {
     fn node_id(&self) -> u64;
     /// The generation being committed, not 0.
     fn generation(&self) -> u64;
-    /// A free block for a node. Called once per node.
-    fn alloc(&mut self) -> Result<u64>;
-    /// Queues the write of a node's image to block `addr`. The commit makes it durable before a
-    /// superblock refers to it.
-    fn write(&mut self, addr: u64, image: Block) -> Result;
+    /// Free blocks for the copies of a node. Called once per node.
+    fn alloc(&mut self) -> Result<Places>;
+    /// Queues the writes of a node's image to all its places. The commit makes them durable before a
+    /// superblock refers to them.
+    fn write(&mut self, places: Places, image: Block) -> Result;
 }
 
 /// A tree at one moment, to be written out.
@@ -44,7 +44,7 @@ fn assign_node(node: &Node, sink: &mut dyn NodeSink, count: &mut u64) -> Result 
         }
     }
     if node.addr() == 0 {
-        node.set_addr(sink.alloc()?);
+        node.set_places(sink.alloc()?);
         *count += 1;
     }
     Ok(())
@@ -72,11 +72,11 @@ fn write_node(node: &Node, sink: &mut dyn NodeSink) -> Result<NodePtr> {
         }
     }
     if node.addr() == 0 {
-        node.set_addr(sink.alloc()?);
+        node.set_places(sink.alloc()?);
     }
     let generation = sink.generation();
     let (image, crc, sums) = node.sealed_image(sink.node_id(), generation)?;
-    sink.write(node.addr(), image)?;
+    sink.write(node.places(), image)?;
     node.set_written(generation, crc, sums);
     Ok(node.ptr())
 }
@@ -146,7 +146,7 @@ impl Tree {
     }
 
     /// Takes the list of replaced nodes, for a tree that must free them before its snapshot.
-    /// [`Dead::addr`] turns each into an address.
+    /// [`Dead::addrs`] turns each into addresses.
     pub fn take_dead(&mut self) -> KVVec<Dead> {
         core::mem::replace(&mut self.dead, KVVec::new())
     }
@@ -182,8 +182,9 @@ impl Tree {
     pub fn demote(&mut self, node_store: &NodeStore) -> Result {
         // The dead list comes first: it must not keep written nodes in memory.
         for d in self.dead.iter_mut() {
-            if let Some(addr) = d.addr() {
-                *d = Dead::Addr(addr);
+            let places = d.places();
+            if places.first != 0 {
+                *d = Dead::At(places);
             }
         }
         let ptr = match &mut self.root {
@@ -202,13 +203,17 @@ impl Tree {
 }
 
 impl Dead {
-    /// The block to free; `None` if the node never got one.
-    pub fn addr(&self) -> Option<u64> {
-        let addr = match self {
-            Self::Addr(addr) => *addr,
-            Self::Node(node) => node.addr(),
-        };
-        (addr != 0).then_some(addr)
+    /// Where the copies of the node are.
+    fn places(&self) -> Places {
+        match self {
+            Self::At(places) => *places,
+            Self::Node(node) => node.places(),
+        }
+    }
+
+    /// The blocks to free; none if the node never got one.
+    pub fn addrs(&self) -> impl Iterator<Item = u64> {
+        self.places().each()
     }
 }
 
@@ -226,7 +231,7 @@ impl Snapshot {
     /// The blocks of the nodes that the tree had replaced. Valid when the previous commit has
     /// ended.
     pub fn dead(&self) -> impl Iterator<Item = u64> + '_ {
-        self.dead.iter().filter_map(Dead::addr)
+        self.dead.iter().flat_map(Dead::addrs)
     }
 
     /// The identity of the tree.
@@ -237,6 +242,15 @@ impl Snapshot {
     /// Whether the tree has no items.
     pub fn is_empty(&self) -> bool {
         self.root.is_none()
+    }
+
+    /// How many nodes need an address, counted exactly. The cost grows with the number of nodes that
+    /// are not written.
+    pub fn unassigned_nodes(&self) -> u64 {
+        match &self.root {
+            Some(Link::Mem(root)) => count_unassigned(root),
+            _ => 0,
+        }
     }
 
     /// How many nodes need an address: see [`Tree::dirty_nodes`].

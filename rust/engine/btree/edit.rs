@@ -13,7 +13,7 @@
 //! Tests: `tools/engine/tests/btree.rs` (against a model, and with failing allocations),
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/bulk.rs`.
 
-use super::{Dead, KeyRange, Link, Node, Tree, MAX_LEVEL, MAX_VALUE};
+use super::{Dead, KeyRange, Link, Node, Places, Tree, MAX_LEVEL, MAX_VALUE};
 use crate::engine::btree::NodeStore;
 use crate::engine::format::node::{LEAF_SPACE, SLOT_LEN};
 use crate::engine::format::NodePtr;
@@ -44,11 +44,7 @@ struct Edit<'a> {
 impl Edit<'_> {
     /// Puts both copies of a node on disk on the dead list.
     fn add_dead_ptr(&mut self, ptr: &NodePtr) -> Result {
-        self.dead.reserve(2, GFP_KERNEL)?;
-        self.dead.push(Dead::Addr(ptr.addr), GFP_KERNEL)?;
-        if ptr.addr2 != 0 {
-            self.dead.push(Dead::Addr(ptr.addr2), GFP_KERNEL)?;
-        }
+        self.dead.push(Dead::At(ptr.places()), GFP_KERNEL)?;
         Ok(())
     }
 
@@ -75,16 +71,16 @@ impl Edit<'_> {
         let leaked = match link {
             Link::Disk(ptr) => self.add_dead_ptr(&ptr),
             Link::Mem(mut node) => {
-                match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.addr())) {
+                match Shared::get_mut(&mut node).map(|n| (n.is_written(), n.places())) {
                     // No commit has seen the node, so nothing is left to free,
-                    Some((false, 0)) => {
+                    Some((false, Places { first: 0, .. })) => {
                         *self.fresh = self.fresh.saturating_sub(1);
                         Ok(())
                     }
                     // unless it already has an address.
-                    Some((false, addr)) => self
+                    Some((false, places)) => self
                         .dead
-                        .push(Dead::Addr(addr), GFP_KERNEL)
+                        .push(Dead::At(places), GFP_KERNEL)
                         .map_err(Into::into),
                     _ => self.add_dead(&node),
                 }

@@ -60,22 +60,28 @@
 mod bulk;
 mod checkpoint;
 mod commit;
+pub(crate) mod descend;
 mod edit;
 mod find;
+pub(crate) mod heal;
 mod inline;
 mod node;
 mod page;
+pub(crate) mod reader;
 mod reads;
 pub(crate) mod scrub;
 mod search;
 mod store;
 mod walk;
 
-pub use crate::engine::format::node::{TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
+pub use crate::engine::format::node::{Places, TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
 pub use commit::{NodeSink, Snapshot};
+pub use heal::BadCopies;
 pub use node::{Link, Node};
 pub use reads::Reads;
 pub use search::Unread;
+#[allow(unused_imports)] // Only the tools name it.
+pub use store::Fault;
 pub use store::NodeStore;
 #[allow(unused_imports)] // Only the tools walk trees.
 pub use walk::{BadNode, NodeInfo, WalkItem};
@@ -87,10 +93,10 @@ use kernel::prelude::*;
 /// A reusable buffer for a value.
 pub type ValueBuf = KVec<u8>;
 
-/// A node that a tree has replaced. The commit that takes the next snapshot frees its block.
+/// A node that a tree has replaced. The commit that takes the next snapshot frees its blocks.
 pub enum Dead {
-    /// The address of a node on disk.
-    Addr(u64),
+    /// Where a node on disk is.
+    At(Places),
     /// A node that a running commit may be writing. Its address is known when that commit has
     /// ended; if it has none, there is nothing to free.
     Node(Shared<Node>),

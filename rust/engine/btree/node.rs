@@ -30,6 +30,7 @@
 //! `tools/models/tests/rules/r6.rs`.
 
 use super::page::{self, Page};
+use super::Places;
 use crate::engine::format::node::{
     NodeHeader, LEAF_SPACE, MAX_LEVEL, MAX_VALUE, NODE_HEADER, SLOT_LEN,
 };
@@ -194,6 +195,11 @@ impl Node {
         self.level
     }
 
+    /// The block of a node that was read from the device.
+    pub(super) fn disk_image(&self) -> &Block {
+        &self.image
+    }
+
     /// The number of entries.
     pub fn len(&self) -> usize {
         self.nr
@@ -273,9 +279,19 @@ impl Node {
         self.id.kind.entry_len()
     }
 
-    /// Gives the node an address: fresh becomes assigned.
-    pub(super) fn set_addr(&self, addr: u64) {
-        self.addr.store(addr, Ordering::Release);
+    /// Where the copies of the node are; nowhere if it has no address yet.
+    pub fn places(&self) -> Places {
+        let first = self.addr();
+        Places {
+            first,
+            second: self.addr2.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Gives the node its places: fresh becomes assigned.
+    pub(super) fn set_places(&self, places: Places) {
+        self.addr2.store(places.second, Ordering::Relaxed);
+        self.addr.store(places.first, Ordering::Release);
     }
 
     /// The image to write at the node's address, with its checksum and its sums. All children must

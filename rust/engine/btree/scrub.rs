@@ -30,7 +30,8 @@
 //! Tests: `tools/engine/tests/scrub.rs`, `tools/engine/tests/scrub_errors.rs`,
 //! `tools/crash/tests/scrub.rs`.
 
-use super::store::{Fault, Urgency};
+use super::reader::Reader;
+use super::store::Fault;
 use super::{KeyRange, Link, Node, NodeStore, Tree, TreeId};
 use crate::engine::format::NodePtr;
 use crate::engine::invariant::{broken, Invariant};
@@ -50,13 +51,13 @@ pub(crate) struct Examined {
 
 impl Examined {
     /// Whether a copy is bad.
-    fn is_bad(&self) -> bool {
+    pub(crate) fn is_bad(&self) -> bool {
         self.faults.iter().any(Option::is_some)
     }
 }
 
 /// A node with at least one damaged copy.
-pub(crate) struct Unsound {
+pub(crate) struct Unsound<'a> {
     /// The pointer to it.
     pub ptr: NodePtr,
     /// The tree.
@@ -65,8 +66,8 @@ pub(crate) struct Unsound {
     pub first_key: u64,
     /// The greatest key that may be under it.
     pub last_key: u64,
-    /// What is wrong with each copy.
-    pub faults: [Option<Fault>; 2],
+    /// What was read, with what is wrong with each copy.
+    pub examined: &'a Examined,
     /// No copy is good.
     pub lost: bool,
 }
@@ -113,6 +114,11 @@ impl Tree {
 }
 
 impl Node {
+    /// The pointer to the child for `key`, of a node that was read from the device.
+    pub(super) fn child_on_disk(&self, key: u64) -> Result<NodePtr> {
+        self.disk_link(self.child_for(key))
+    }
+
     /// The pointer to child `i`, which is not in memory.
     fn disk_link(&self, i: usize) -> Result<NodePtr> {
         match self.link(i)? {
@@ -126,23 +132,43 @@ impl Node {
 }
 
 impl NodeStore {
-    /// Reads all copies of a node from the device, past the cache. Reports nothing. ENOMEM.
-    pub(crate) fn examine(&self, ptr: &NodePtr, id: &TreeId) -> Result<Examined> {
+    /// Reads all copies of a node from the device, past the cache. Reports nothing. ENOMEM, EINTR if
+    /// the reader is to stop.
+    pub(crate) fn examine(
+        &self,
+        ptr: &NodePtr,
+        id: &TreeId,
+        reader: &Reader<'_>,
+    ) -> Result<Examined> {
         let mut out = Examined {
             node: None,
             faults: [None, None],
         };
         let copies = [Some(ptr.addr), Some(ptr.addr2).filter(|a| *a != 0)];
+        if let Some(what) = self.misplaced(ptr) {
+            out.faults = copies.map(|at| at.map(|_| Fault::damage(what)));
+            return Ok(out);
+        }
         for (addr, fault) in copies.into_iter().zip(&mut out.faults) {
             let Some(addr) = addr else { continue };
-            match self.read_at(addr, ptr, id, Urgency::Background) {
+            reader.begin()?;
+            match self.read_at(addr, ptr, id, reader.urgency) {
                 Ok(node) => drop(out.node.get_or_insert(node)),
-                // EAGAIN: the device is busy.
-                Err(f) if f.error == ENOMEM || f.error == EAGAIN => return Err(ENOMEM),
+                Err(f) if f.is_passing() => return Err(ENOMEM),
                 Err(f) => *fault = Some(f),
             }
         }
         Ok(out)
+    }
+}
+
+impl NodeStore {
+    /// Reads all copies of a node from the device, and says what is wrong with each. For the tools.
+    /// ENOMEM.
+    #[allow(dead_code)] // Only the tools ask.
+    pub fn faults(&self, ptr: &NodePtr, id: &TreeId) -> Result<[Option<Fault>; 2]> {
+        self.examine(ptr, id, &Reader::background(&|| false))
+            .map(|e| e.faults)
     }
 }
 
@@ -230,7 +256,7 @@ impl Walk {
         node_store: &NodeStore,
         key: u64,
         look: &mut dyn FnMut() -> Result<Look>,
-        report: &mut dyn FnMut(&Unsound),
+        report: &mut dyn FnMut(&Unsound<'_>),
     ) -> Result<Reached> {
         let mut suspect = None;
         for _ in 0..LOOKS {
@@ -266,7 +292,7 @@ impl Walk {
         node_store: &NodeStore,
         key: u64,
         suspect: &mut Option<Suspect>,
-        report: &mut dyn FnMut(&Unsound),
+        report: &mut dyn FnMut(&Unsound<'_>),
     ) -> Result<Option<Reached>> {
         loop {
             let (ptr, range) = match (self.path.last(), self.top) {
@@ -301,7 +327,7 @@ impl Walk {
                     id: self.id,
                     first_key: range.lo,
                     last_key: range.hi,
-                    faults: examined.faults,
+                    examined: &examined,
                     lost,
                 });
             }
@@ -320,8 +346,9 @@ impl Walk {
         ptr: &NodePtr,
         range: KeyRange,
     ) -> Result<Examined> {
-        let mut examined = node_store.examine(ptr, &self.id)?;
-        self.reads += 1 + u64::from(ptr.addr2 != 0);
+        let reader = Reader::background(&|| false);
+        let mut examined = node_store.examine(ptr, &self.id, &reader)?;
+        self.reads += reader.blocks();
         let Some(node) = &examined.node else {
             return Ok(examined);
         };

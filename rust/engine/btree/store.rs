@@ -6,8 +6,9 @@
 //!
 //! A node that comes from the device is checked before any other task sees it: its checksum against
 //! its header *and* against the pointer that led to it, then filesystem, address, generation, tree,
-//! level, and its whole structure. If a check fails, the node is read from its second copy,
-//! provided that the pointer has one.
+//! level, and its whole structure. If a check fails, or the device cannot read the block, the node is
+//! read from its second copy, provided that the pointer has one, and the bad copy is noted, to be
+//! written anew later ([`super::heal`]).
 //!
 //! # The cache
 //!
@@ -38,10 +39,11 @@
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/slow_reads.rs`,
 //! `tests/vm/t/091-reclaim.sh`.
 
-use super::{Node, Reads};
+use super::heal::BadCopy;
+use super::{BadCopies, Node, Reads};
 use crate::engine::format::node::NodeHeader;
 use crate::engine::format::{corrupt_fmt, NodePtr, Room as Space, Superblock, TreeId};
-use crate::engine::invariant::{broken, Invariant};
+use crate::engine::invariant::{broken, Invariant, Limit};
 use crate::engine::lock_class;
 #[cfg(any(ordofs_mutants, ordofs_mutant_r6))]
 use crate::engine::mutant::{self, Mutant};
@@ -213,6 +215,11 @@ impl Fault {
             what,
         }
     }
+
+    /// Whether it says nothing of the copy: there is no memory, or the device is busy.
+    pub(super) fn is_passing(&self) -> bool {
+        self.error == ENOMEM || self.error == EAGAIN
+    }
 }
 
 impl From<Error> for Fault {
@@ -246,6 +253,7 @@ pub struct NodeStore {
     /// The shard with which the next [`Self::shrink`] starts.
     next: AtomicU64,
     reads: Shared<Reads>,
+    bad_copies: BadCopies,
 }
 
 impl NodeStore {
@@ -282,6 +290,7 @@ impl NodeStore {
             cached: AtomicU64::new(0),
             next: AtomicU64::new(0),
             reads: Shared::new(Reads::new()?)?,
+            bad_copies: BadCopies::new()?,
         })
     }
 
@@ -298,6 +307,11 @@ impl NodeStore {
     /// The reads in progress, which the barrier watches.
     pub fn reads(&self) -> &Shared<Reads> {
         &self.reads
+    }
+
+    /// The copies of nodes that were found bad.
+    pub fn bad_copies(&self) -> &BadCopies {
+        &self.bad_copies
     }
 
     /// The device.
@@ -427,6 +441,18 @@ impl NodeStore {
         }
     }
 
+    /// The node at `ptr`, which must belong to tree `id`, if it is in the cache. Waits for no read.
+    pub(super) fn cached_node(&self, ptr: &NodePtr, id: &TreeId) -> Option<Shared<Node>> {
+        let room = self.room(ptr.addr).ok()?;
+        match self.lock(room).nodes.get_mut(&ptr.addr) {
+            Some(Entry::Ready(node, used)) if node.ptr() == *ptr && node.id() == *id => {
+                *used = true;
+                Some(node.clone())
+            }
+            _ => None,
+        }
+    }
+
     /// Reports a damaged node in the kernel's log; returns EUCLEAN.
     fn complain(&self, ptr: &NodePtr, id: &TreeId, what: &str) -> Error {
         corrupt_fmt(format_args!(
@@ -440,17 +466,59 @@ impl NodeStore {
         ))
     }
 
-    /// Reads the node; from its second copy if the first one fails.
+    /// Reads the node; from its second copy if the first one fails. A pointer of which one copy is where no
+    /// node can be is refused as a whole: if the other one were used, a commit would free that block.
     fn read_copies(&self, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
         let report = |fault| self.report(ptr, id, fault);
+        if let Some(what) = self.misplaced(ptr) {
+            return Err(self.complain(ptr, id, what));
+        }
         match self.read_at(ptr.addr, ptr, id, Urgency::Waited) {
             Ok(node) => Ok(node),
             Err(first) if ptr.addr2 == 0 => Err(report(first)),
-            Err(first) => {
-                let _reported = report(first);
-                let second = self.read_at(ptr.addr2, ptr, id, Urgency::Waited);
-                second.map_err(report)
-            }
+            Err(first) => match self.read_at(ptr.addr2, ptr, id, Urgency::Waited) {
+                Ok(node) => {
+                    self.note_bad(ptr, id, &node, first);
+                    Ok(node)
+                }
+                Err(second) => {
+                    let (first, second) = (report(first), report(second));
+                    // The node is lost only if both copies are damaged.
+                    Err(if first == EUCLEAN { second } else { first })
+                }
+            },
+        }
+    }
+
+    /// Why a copy of a node cannot be where a pointer says, if so.
+    pub(super) fn misplaced(&self, ptr: &NodePtr) -> Option<&'static str> {
+        let mut places = ptr.places().each();
+        places.find_map(|at| self.space.refuses(at, 1))
+    }
+
+    /// The first copy of `node` is bad, and the second one is used. Nothing is written here: the reader
+    /// may hold locks, and reclaim may wait for it.
+    fn note_bad(&self, ptr: &NodePtr, id: &TreeId, node: &Node, fault: Fault) {
+        if fault.is_passing() {
+            return;
+        }
+        let bad = BadCopy {
+            ptr: *ptr,
+            id: *id,
+            key: node.key(0),
+        };
+        static LIMIT: Limit = Limit::new();
+        if self.bad_copies.found(bad) && LIMIT.allows() {
+            pr_warn!(
+                "{}: {} tree of {}: first copy of a node at block {} (level {}, generation {}): {}; the second one is used\n",
+                self.dev.name(),
+                id.kind.name(),
+                id.owner,
+                ptr.addr,
+                ptr.level,
+                ptr.generation,
+                fault.what
+            );
         }
     }
 

@@ -23,10 +23,10 @@ pub struct NodeInfo {
     pub level: u8,
     /// Generation of the commit that wrote it; 0 if it is not written.
     pub generation: u64,
+    /// The checksum in its header; 0 if it is not written.
+    pub crc: u32,
     /// Number of entries.
     pub entries: usize,
-    /// Its checksum; 0 if it is not written.
-    pub crc: u32,
     /// The key of its first entry.
     pub first_key: u64,
     /// The key of its last entry.
@@ -86,8 +86,8 @@ fn walk_node(
         addr2: p.addr2,
         level: p.level,
         generation: p.generation,
-        entries: node.len(),
         crc: p.crc,
+        entries: node.len(),
         first_key: node.first_key(),
         last_key: node.last_key(),
     }))?;

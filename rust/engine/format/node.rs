@@ -220,6 +220,14 @@ impl NodePtr {
         good.then_some(p)
     }
 
+    /// Where the copies are.
+    pub fn places(&self) -> Places {
+        Places {
+            first: self.addr,
+            second: self.addr2,
+        }
+    }
+
     /// Encodes the pointer.
     pub fn encode(&self, b: &mut [u8; NODE_PTR_LEN]) {
         *b = self.to_bytes();
@@ -234,6 +242,27 @@ impl NodePtr {
         let _ = put(&mut b, 24, &self.crc.to_le_bytes());
         let _ = put(&mut b, 28, &[self.level]);
         b
+    }
+}
+
+/// The blocks of the copies of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Places {
+    /// The first copy, whose address both copies have in their headers; 0 = none yet.
+    pub first: u64,
+    /// The second copy; 0 = there is none.
+    pub second: u64,
+}
+
+impl Places {
+    /// One copy.
+    pub const fn one(first: u64) -> Self {
+        Self { first, second: 0 }
+    }
+
+    /// The blocks.
+    pub fn each(self) -> impl Iterator<Item = u64> {
+        [self.first, self.second].into_iter().filter(|a| *a != 0)
     }
 }
 

@@ -31,7 +31,7 @@
 //! | 204 | 4 | number of mounts that wrote |
 //! | 208 | 1 | checksum of data: 1 = crc32c |
 //! | 209 | 1 | checksum of nodes: 1 = crc32c |
-//! | 210 | 1 | copies of nodes: 1 |
+//! | 210 | 1 | copies of nodes: 1 or 2 |
 //! | 512 | 8 | blocks of the filesystem |
 //! | 520 | 1 | log2 of the blocks of an AG, 15..=18; the last AG may be shorter |
 //! | 528 | 8 | first block of the log |
@@ -100,6 +100,8 @@ pub const STATE_REPAIR: u32 = 2;
 pub const LABEL_LEN: usize = 64;
 /// Reserved tree roots.
 pub const SPARE_ROOTS: usize = 8;
+/// The most copies of a node.
+pub const MAX_COPIES: u8 = 2;
 /// log2 of the fewest and of the most blocks of an AG.
 pub const MIN_AG_LOG2: u8 = 15;
 /// See [`MIN_AG_LOG2`].
@@ -219,6 +221,8 @@ pub struct Superblock {
     pub hash_key: [u64; 2],
     /// Generation of the commit that wrote it.
     pub generation: u64,
+    /// How many copies of each node a commit writes: 1 or 2.
+    pub copies: u8,
     /// Blocks of the filesystem.
     pub blocks: u64,
     /// Number of allocation groups.
@@ -400,6 +404,19 @@ fn check_algorithm(b: &[u8], at: usize, of: &str) -> Result<(), Refusal> {
     Err(refuse(EINVAL, "unsupported checksum: see the log"))
 }
 
+/// Refuses numbers of copies of nodes that this code does not write, and names the number.
+fn check_copies(b: &[u8]) -> Result<(), Refusal> {
+    let copies = b.get(O_COPIES).copied().unwrap_or(0);
+    if (1..=MAX_COPIES).contains(&copies) {
+        return Ok(());
+    }
+    pr_err!("nodes have {} copies; this version knows 1 and 2\n", copies);
+    Err(refuse(
+        EINVAL,
+        "unsupported number of copies of nodes: see the log",
+    ))
+}
+
 impl Superblock {
     /// Decodes a whole copy and checks all that does not need the device.
     pub fn decode(b: &[u8; BLOCK_SIZE]) -> Result<Self, Refusal> {
@@ -435,9 +452,7 @@ impl Superblock {
         }
         check_algorithm(b, O_DATA_CSUM, "data")?;
         check_algorithm(b, O_NODE_CSUM, "nodes")?;
-        if b.get(O_COPIES) != Some(&1) {
-            return Err(refuse(EINVAL, "unsupported number of copies of nodes"));
-        }
+        check_copies(b)?;
         let zeros = |r: &core::ops::Range<usize>| {
             b.get(r.clone()).is_some_and(|z| z.iter().all(|x| *x == 0))
         };
@@ -487,6 +502,7 @@ impl Superblock {
             label: *b.get(O_LABEL..)?.first_chunk()?,
             hash_key: [le64(b, O_HASH_KEY)?, le64(b, O_HASH_KEY + 8)?],
             generation: le64(b, O_GENERATION)?,
+            copies: *b.get(O_COPIES)?,
             blocks,
             ag_count: ag_count(blocks, ag_blocks),
             ag_blocks,
@@ -671,7 +687,7 @@ impl Superblock {
         let _ = put(b, O_UUID, &self.uuid);
         let _ = put(b, O_LABEL, &self.label);
         let _ = put(b, O_AG_LOG2, &[self.ag_blocks.trailing_zeros() as u8]);
-        let _ = put(b, O_DATA_CSUM, &[CRC32C, CRC32C, 1]);
+        let _ = put(b, O_DATA_CSUM, &[CRC32C, CRC32C, self.copies]);
         put_time(b, O_CREATED, self.created);
         put_time(b, O_MOUNTED, self.mounted);
         put_time(b, O_COMMITTED, self.committed);

@@ -83,6 +83,11 @@ impl Meta {
         }
     }
 
+    /// Whether the inode is deleted, or is being deleted: it cannot be looked up any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.deleted || self.doomed
+    }
+
     /// Raises the change counter. Every operation that changes data or attributes does so once.
     pub(crate) fn raise_change(&mut self) {
         self.attrs.change = self.attrs.change.saturating_add(1).min(MAX_CHANGE);

@@ -33,10 +33,7 @@ impl Fs {
             let ticket = match self.itable.get(ino)? {
                 Lookup::Here(i) => {
                     // It was deleted, and stays only until that is committed, or it will be.
-                    let gone = {
-                        let meta = i.meta.lock();
-                        meta.deleted || meta.doomed
-                    };
+                    let gone = i.meta.lock().is_gone();
                     if gone {
                         self.iput(i);
                         return Err(ESTALE);

@@ -62,7 +62,7 @@ impl Fs {
         for (steps, groups, nodes) in BATCHES {
             let all = nodes + GROUP_NODES * groups;
             // No commit would help.
-            if groups > 1 && !self.space.can_ever_reserve(all) {
+            if groups > 1 && !self.space.can_ever_reserve(all * self.space.copies()) {
                 continue;
             }
             match self.begin(all, Priority::Reclaim) {

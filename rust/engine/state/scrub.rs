@@ -14,7 +14,7 @@
 //! Tests: `tools/engine/tests/scrub.rs`, `tools/engine/tests/scrub_errors.rs`.
 
 use crate::engine::lock_class;
-use crate::os::atomic::{AtomicBool, Ordering};
+use crate::os::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::os::{Mutex, Time, WaitQueue};
 use kernel::prelude::*;
 
@@ -152,8 +152,7 @@ pub struct ScrubStatus {
     pub left_out: u64,
     /// Blocks of data that did not match because they had been written anew meanwhile.
     pub moved_blocks: u64,
-    /// Bad copies of nodes that were written anew from the other copy. Nodes have one copy so far,
-    /// so this is 0.
+    /// Bad copies of nodes that it has written anew from the other copy.
     pub healed: u64,
     /// Entries in the list of damage.
     pub listed: u64,
@@ -207,6 +206,8 @@ pub struct ScrubState {
     pub cancel: AtomicBool,
     /// The queue on which it pauses.
     pub pause: WaitQueue,
+    /// Blocks read to heal what it has found, which its rate does not know of yet.
+    pub healing: AtomicU64,
 }
 
 impl ScrubState {
@@ -220,6 +221,7 @@ impl ScrubState {
             report: Mutex::new(&lock_class::SCRUB, report)?,
             cancel: AtomicBool::new(false),
             pause: WaitQueue::new()?,
+            healing: AtomicU64::new(0),
         })
     }
 

@@ -30,13 +30,14 @@
 //! Locks: the commit mutex from step 1 to step 5, which makes commits follow each other; the
 //! exclusive side of the barrier in step 1 only, but for that last resort; locks of inodes, AGs and
 //! the inode tree one at a time. Debts of renames are paid before the mutex is taken. Addresses and
-//! counts are in blocks; a node is one block.
+//! counts are in blocks; a node takes one for each of its copies.
 //!
 //! Tests: tools/engine/tests/crash.rs, abort.rs, slow_reads.rs (nothing waits behind the barrier),
 //! full_disk.rs, commit_age.rs, tools/engine/tests/forecast/main.rs (reservations suffice);
 //! tools/models/tests/rules/r7.rs, r8.rs; tools/crash; tests/vm/t/063-write-errors.sh.
 
-use crate::engine::alloc::ag::{FreedBy, Owner};
+use super::sink::Sink;
+use crate::engine::alloc::ag::FreedBy;
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{NodeSink, Snapshot};
 use crate::engine::format::inode::{InodeRecord, RootForm, STATE_TRUNCATE};
@@ -50,7 +51,7 @@ use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::CommitState;
 use crate::engine::types::MAX_FILE_BLOCKS;
 use crate::os::atomic::Ordering;
-use crate::os::{now, trace, uptime, Block, NoFs, Shared};
+use crate::os::{now, trace, uptime, NoFs, Shared};
 use kernel::prelude::*;
 
 /// What a commit does when nothing is dirty.
@@ -73,74 +74,12 @@ impl IfIdle {
     }
 }
 
-/// The most nodes that one write request holds.
-const BATCH: usize = 256;
 /// Nodes reserved for the next commit at which the commit thread is woken.
 pub(super) const SOFT_LIMIT: i64 = 4096;
 /// How many more commits a sync makes to free blocks of the deferred tree.
 const MORE_COMMITS: usize = 2;
 /// The shortest run of blocks that is discarded.
 const MIN_DISCARD: u64 = 16;
-
-/// Assigns addresses to nodes, and gathers the nodes into write requests.
-pub(super) struct Sink<'a> {
-    fs: &'a Fs,
-    generation: u64,
-    allocated: u64,
-    goal: u64,
-    batch: KVec<(u64, Block)>,
-}
-
-impl Sink<'_> {
-    /// Allocates a block for a node, near the last one.
-    pub(super) fn take(&mut self) -> Result<u64> {
-        let run =
-            self.fs
-                .space
-                .alloc(&self.fs.node_store, 1, Some(self.goal), Owner::Committing)?;
-        self.allocated += 1;
-        self.goal = run.start + 1;
-        Ok(run.start)
-    }
-
-    /// Writes the gathered nodes, without a flush.
-    fn submit(&mut self) -> Result {
-        if self.batch.is_empty() {
-            return Ok(());
-        }
-        let mut refs = KVec::with_capacity(self.batch.len(), GFP_KERNEL)?;
-        for (at, b) in self.batch.iter() {
-            refs.push((*at, b), GFP_KERNEL)?;
-        }
-        self.fs.node_store.device().write(&refs)?;
-        drop(refs);
-        self.batch.clear();
-        Ok(())
-    }
-}
-
-impl NodeSink for Sink<'_> {
-    fn node_id(&self) -> u64 {
-        self.fs.node_store.node_id()
-    }
-
-    fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    fn alloc(&mut self) -> Result<u64> {
-        self.take()
-    }
-
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.fs.node_store.forget(addr);
-        self.batch.push((addr, image), GFP_KERNEL)?;
-        if self.batch.len() >= BATCH {
-            self.submit()?;
-        }
-        Ok(())
-    }
-}
 
 /// What belongs to a commit, noted while the barrier was closed.
 struct Frozen {
@@ -404,30 +343,26 @@ impl Fs {
         self.check_generation(c, f.generation)?;
         let due = core::mem::replace(&mut f.due, KVVec::new());
         let snaps = self.snapshots(due)?;
-        let mut sink = Sink {
-            fs: self,
-            generation: f.generation,
-            allocated: 0,
-            goal: self.space.node_goal(),
-            batch: KVec::new(),
-        };
+        let mut sink = Sink::new(self, f.generation);
+        sink.expect(snaps.iter().map(|(_, s)| nodes_of(s)).sum());
         for (inode, s) in snaps.iter() {
             self.commit_inode(c, &mut sink, inode, s)?;
         }
         c.sb.inode_root = {
             let snap = self.itree.write().snapshot()?;
             self.free_dead(&snap)?;
+            sink.expect(snap.unassigned_nodes());
             snap.write_out(&mut sink)?
         };
         c.sb.orphan_root = {
             let snap = c.orphans.snapshot()?;
             self.free_dead(&snap)?;
+            sink.expect(snap.unassigned_nodes());
             snap.write_out(&mut sink)?
         };
         self.commit_space(c, &mut sink)?;
-        sink.submit()?;
-        let allocated = sink.allocated;
-        self.space.set_node_goal(sink.goal);
+        sink.finish()?;
+        let allocated = sink.allocated();
         drop(sink);
 
         self.space.check_free(&self.node_store, c.sb.free)?;
@@ -449,7 +384,7 @@ impl Fs {
             });
         }
         self.space
-            .finish_commit(&self.node_store, c.deferred.surplus())?;
+            .finish_commit(&self.node_store, c.deferred.surplus(self.space.copies()))?;
         // reserved = allocated + returned: operations have reserved so many blocks for this commit,
         // and it allocated `allocated`. If it needed more than was reserved, the difference is
         // taken by force.
@@ -478,7 +413,7 @@ impl Fs {
         sb.inodes = f.inodes;
         (sb.log_pos, sb.log_seq) = f.log;
         sb.committed = now();
-        (sb.node_goal, sb.data_goal) = (self.space.node_goal(), self.space.data_goal());
+        (sb.node_goal, sb.data_goal) = (self.space.node_goals().0, self.space.data_goal());
         sb.state &= !STATE_CLEAN;
         if f.mark {
             sb.state |= STATE_CLEAN;
@@ -592,7 +527,7 @@ impl Fs {
                 _ => s.cut,
             },
             parent: s.parent,
-            generation: sink.generation,
+            generation: sink.generation(),
             extents: root_form(&s.extents, extents),
             dir: root_form(&s.dir, dir),
             xattr: root_form(&s.xattr, xattr),
@@ -608,7 +543,7 @@ impl Fs {
 
     /// Called at the end of each operation: wakes the commit thread if much is to be written.
     pub(crate) fn wake_commit_thread(&self) {
-        let much = self.commit_reserved.load(Ordering::Relaxed) > SOFT_LIMIT;
+        let much = self.nodes_for_commit() > SOFT_LIMIT;
         if much && !self.woken.swap(true, Ordering::AcqRel) {
             self.wake.wake_all();
         }
@@ -621,8 +556,8 @@ impl Fs {
             .wait_freezable(ms, || self.woken.load(Ordering::Acquire));
     }
 
-    /// One round of the commit thread: commits if an inode is dirty, and the thread was woken or
-    /// the commit interval has passed.
+    /// One round of the commit thread: commits if an inode is dirty, and the thread was woken or the
+    /// commit interval has passed.
     pub fn commit_tick(&self) -> Result {
         let woken = self.woken.swap(false, Ordering::AcqRel);
         let secs = u64::from(self.opts.lock().commit_secs.max(1));
@@ -632,6 +567,15 @@ impl Fs {
         }
         Ok(())
     }
+}
+
+/// How many nodes of an inode's trees a commit will write.
+fn nodes_of(s: &InodeSnap) -> u64 {
+    let written = |t: &TreeSnap| match t.inline {
+        None if !s.deleted => t.snapshot.unassigned_nodes(),
+        _ => 0,
+    };
+    written(&s.extents) + written(&s.dir) + written(&s.xattr)
 }
 
 /// How an inode record stores the root of a tree.

@@ -8,9 +8,11 @@
 //! never waits for I/O completions, ordered extents, folio locks or commits; a task that must wait
 //! for space, and so possibly for a commit, leaves the barrier first.
 //!
-//! Accounting, in blocks (a node is one block): at the end of an operation, reserved = used +
-//! returned. The used part moves to `Fs::commit_reserved`, for the nodes that the next commit
-//! writes; the rest goes back to the free counter.
+//! Accounting, in nodes: at the end of an operation, reserved = used + returned. The used part moves
+//! to `Fs::commit_reserved`, for the nodes that the next commit writes; the rest goes back to the free
+//! counter. A node takes a block for each of its copies, and reservations of [`Space`] are in blocks.
+//!
+//! [`Space`]: crate::engine::alloc::Space
 //!
 //! Locks: the shared side of the barrier is level 4 of docs/DESIGN.md §7: a task takes it with
 //! `i_rwsem` held, and before any lock of an inode or an AG.
@@ -23,15 +25,19 @@
 //! |---|---|
 //! | [`commit`] | from the running transaction to a superblock |
 //! | `fsync` | the fast fsync: collecting records, writing batches |
+//! | `heal` | bad copies of nodes are written anew |
 //! | [`marks`] | the clean mark, the label and backups of the superblock |
 //! | `owed` | debts of renames |
+//! | `sink` | where a commit puts its nodes |
 //! | `space` | the part of a commit that writes the space trees |
 //! | `weakened` | what mutants do instead |
 
 pub mod commit;
 mod fsync;
+mod heal;
 pub mod marks;
 mod owed;
+mod sink;
 mod space;
 #[cfg(any(
     ordofs_mutants,
@@ -77,7 +83,7 @@ pub(crate) enum Wait {
     ForDeletions,
 }
 
-/// Blocks that deletions free besides those of data: nodes. A guess.
+/// Blocks that deletions free besides those of data: the copies of nodes. A guess.
 const NODES_TO_COME: u64 = 256;
 
 /// How many more commits an operation may still make for a reservation.
@@ -161,12 +167,14 @@ impl Drop for Txn<'_> {
     fn drop(&mut self) {
         let fs = self.fs;
         let exempt = fs.replaying.load(Ordering::Acquire);
+        let copies = fs.space.copies();
         fs.commit_reserved
-            .fetch_add(self.used as i64, Ordering::Relaxed);
+            .fetch_add((self.used * copies) as i64, Ordering::Relaxed);
         if self.reserved >= self.used {
-            fs.space.unreserve(self.reserved - self.used);
+            fs.space.unreserve((self.reserved - self.used) * copies);
         } else {
-            fs.space.reserve_forced(self.used - self.reserved);
+            fs.space
+                .reserve_forced((self.used - self.reserved) * copies);
         }
         fs.barrier.leave();
         fs.wake_commit_thread();
@@ -185,14 +193,15 @@ impl Drop for Txn<'_> {
 }
 
 impl Fs {
-    /// Begins an operation that dirties at most `blocks` nodes. ENOSPC if they cannot be reserved,
+    /// Begins an operation that dirties at most `nodes` nodes. ENOSPC if they cannot be reserved,
     /// EROFS on a read-only mount, EIO after a shutdown. May commit; must not be called inside a
     /// transaction.
     ///
     /// The reservation is made inside the barrier. So a task that waits for the barrier holds no
     /// reservation that the last resort of another task, a commit with all operations locked out,
     /// would need.
-    pub fn begin(&self, blocks: u64, prio: Priority) -> Result<Txn<'_>> {
+    pub fn begin(&self, nodes: u64, prio: Priority) -> Result<Txn<'_>> {
+        let blocks = nodes * self.space.copies();
         self.writable()?;
         let nofs = NoFs::enter();
         self.throttle()?;
@@ -200,7 +209,7 @@ impl Fs {
             // Replay is one transaction: no commit may come in between.
             self.barrier.enter();
             self.space.reserve_forced(blocks);
-            return Ok(self.entered(blocks, nofs));
+            return Ok(self.entered(nodes, nofs));
         }
         let wait = match prio {
             Priority::Normal => Wait::ForDeletions,
@@ -208,13 +217,13 @@ impl Fs {
         };
         let enter = || self.enter(blocks, prio);
         if self.with_commits(&mut Drains::new(), wait, blocks, enter)? {
-            return Ok(self.entered(blocks, nofs));
+            return Ok(self.entered(nodes, nofs));
         }
         // Operations that make room must not fail for lack of it.
         if prio == Priority::Reclaim {
             for _ in 0..TRIES {
                 if self.commit_and_enter(blocks)? {
-                    return Ok(self.entered(blocks, nofs));
+                    return Ok(self.entered(nodes, nofs));
                 }
             }
         }
@@ -223,7 +232,8 @@ impl Fs {
 
     /// Like [`Fs::begin`], for work that cannot be refused, such as completions of I/O: if the pool
     /// is used up and a commit did not help, overdraws the free counter.
-    pub fn begin_forced(&self, blocks: u64) -> Result<Txn<'_>> {
+    pub fn begin_forced(&self, nodes: u64) -> Result<Txn<'_>> {
+        let blocks = nodes * self.space.copies();
         self.writable()?;
         let nofs = NoFs::enter();
         // Does not wait for debts of renames: the data that one waits for may be that of this
@@ -238,7 +248,7 @@ impl Fs {
                 self.space.reserve_forced(blocks);
             }
         }
-        Ok(self.entered(blocks, nofs))
+        Ok(self.entered(nodes, nofs))
     }
 
     /// Enters the barrier with `n` blocks reserved, or does nothing and returns false.
@@ -264,7 +274,8 @@ impl Fs {
         }
     }
 
-    /// Makes the [`Txn`] of a caller that is inside the barrier and has reserved `reserved` blocks.
+    /// Makes the [`Txn`] of a caller that is inside the barrier and has reserved the blocks of
+    /// `reserved` nodes.
     fn entered(&self, reserved: u64, nofs: NoFs) -> Txn<'_> {
         Txn {
             fs: self,
@@ -288,7 +299,13 @@ impl Fs {
 
     /// Do changed nodes take so much memory that operations must commit?
     fn over_limit(&self) -> bool {
-        self.commit_reserved.load(Ordering::Relaxed) > HARD_LIMIT
+        self.nodes_for_commit() > HARD_LIMIT
+    }
+
+    /// How many nodes are reserved for the next commit. A node is in memory once, however many copies
+    /// of it are written.
+    fn nodes_for_commit(&self) -> i64 {
+        self.commit_reserved.load(Ordering::Relaxed) / self.space.copies() as i64
     }
 
     /// Reserves `n` blocks; commits if that can free some. ENOSPC. Must not be called inside a

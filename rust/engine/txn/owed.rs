@@ -51,8 +51,9 @@ impl Fs {
             };
             self.ordered_before(&debt.inode, debt.limit);
             // Before the debt leaves the list, or a batch could contain the rename without the
-            // data.
-            if !debt.inode.meta.lock().deleted {
+            // data. Of an inode that is gone the log needs no data.
+            let gone = debt.inode.meta.lock().is_gone();
+            if !gone {
                 self.log_data(&debt.inode);
             }
             self.owed.remove(id);

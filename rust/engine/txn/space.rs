@@ -16,12 +16,12 @@
 //! Tests: tools/engine/tests/deferred.rs, crash.rs, full_disk.rs; tools/models/tests/rules/r7.rs;
 //! tools/crash.
 
-use super::commit::Sink;
+use super::sink::Sink;
 use crate::engine::alloc::ag::FreedBy;
 use crate::engine::alloc::deferred::{
-    affordable, missing, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
+    affordable, missing, pair, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
 };
-use crate::engine::btree::{NodeSink, Tree, WalkItem};
+use crate::engine::btree::{NodeSink, Places, Tree, WalkItem};
 use crate::engine::format::{corrupt, Room};
 use crate::engine::fs::Fs;
 use crate::engine::invariant::{broken, check, Invariant};
@@ -33,10 +33,12 @@ use kernel::prelude::*;
 /// How often the deferred tree is read, if reads fail.
 const WALKS: usize = 3;
 
-/// Gives nodes the addresses that were taken for them.
+/// Gives nodes the places that were taken for them.
 struct Given<'a, 'b, 'c> {
     sink: &'a mut Sink<'b>,
-    given: &'c [u64],
+    first: &'c [u64],
+    /// As many, or none.
+    second: &'c [u64],
 }
 
 impl NodeSink for Given<'_, '_, '_> {
@@ -48,19 +50,24 @@ impl NodeSink for Given<'_, '_, '_> {
         self.sink.generation()
     }
 
-    fn alloc(&mut self) -> Result<u64> {
-        let Some((first, rest)) = self.given.split_first() else {
+    fn alloc(&mut self) -> Result<Places> {
+        let Some((first, rest)) = self.first.split_first() else {
             return Err(broken(
                 Invariant::NodeBlocks,
                 format_args!("a space tree has more nodes than were counted"),
             ));
         };
-        self.given = rest;
-        Ok(*first)
+        self.first = rest;
+        let mut places = Places::one(*first);
+        if let Some((second, rest)) = self.second.split_first() {
+            places.second = *second;
+            self.second = rest;
+        }
+        Ok(places)
     }
 
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.sink.write(addr, image)
+    fn write(&mut self, places: Places, image: Block) -> Result {
+        self.sink.write(places, image)
     }
 }
 
@@ -82,29 +89,39 @@ impl Fs {
             sort(&mut spare);
         }
         let short = || broken(Invariant::NodeBlocks, format_args!("too few blocks"));
-        let (for_nodes, rest) = spare.split_at_checked(need as usize).ok_or_else(short)?;
-        let shape = shape((dead.len() + rest.len()) as u64).ok_or_else(short)?;
-        let parts = rest.split_at_checked(shape.nodes as usize);
-        let (for_deferred, unused) = parts.ok_or_else(short)?;
+        let copies = self.space.copies();
+        let rest = (spare.len() as u64).checked_sub(need * copies);
+        let shape = rest.and_then(|rest| shape(dead.len() as u64 + rest, copies));
+        let shape = shape.ok_or_else(short)?;
+        let nodes = (need + shape.nodes) as usize;
+        let (first, second, unused) = pair(&spare, nodes, copies).ok_or_else(short)?;
         append(&mut dead, unused)?;
         sort(&mut dead);
+        // The first ones are for the AG tree and the trees of groups.
+        let for_nodes = need as usize;
+        let parts = first.split_at_checked(for_nodes);
+        let (first, first_deferred) = parts.ok_or_else(short)?;
+        let parts = second.split_at_checked(for_nodes.min(second.len()));
+        let (second, second_deferred) = parts.ok_or_else(short)?;
         let mut given = Given {
             sink,
-            given: for_nodes,
+            first,
+            second,
         };
         c.sb.ag_root = self.space.write_out(&self.node_store, &mut given)?;
-        let left = given.given.len();
-        given.given = for_deferred;
+        let left = given.first.len() + given.second.len();
+        (given.first, given.second) = (first_deferred, second_deferred);
         let mut tree = Tree::spread(DEFERRED_TREE, &dead, &ENTRY, shape.leaves as usize)?;
         c.sb.deferred_root = tree.snapshot()?.write_out(&mut given)?;
-        let left = left + given.given.len();
+        let left = left + given.first.len() + given.second.len();
         check(
             Invariant::NodeBlocks,
             left == 0,
             format_args!("{left} blocks for nodes of the space trees are left"),
         )?;
         let (mut entries, mut nodes) = (KVVec::new(), KVVec::new());
-        append(&mut nodes, for_deferred)?;
+        append(&mut nodes, first_deferred)?;
+        append(&mut nodes, second_deferred)?;
         // Both are in ascending order.
         for addr in dead.iter().filter(|a| held.binary_search(a).is_err()) {
             entries.push(*addr, GFP_KERNEL)?;
@@ -129,6 +146,7 @@ impl Fs {
         dead: &mut KVVec<u64>,
     ) -> Result<u64> {
         let mut may_free = true;
+        let copies = self.space.copies();
         loop {
             let applied = self.space.apply(&self.node_store, sink.generation())?;
             c.sb.free = c.sb.free.saturating_add_signed(applied.by);
@@ -140,22 +158,22 @@ impl Fs {
                 }
             }
             let (have, need) = (spare.len() as u64, applied.nodes);
-            let more = missing(need, have, dead.len() as u64);
+            let more = missing(need, have, dead.len() as u64, copies);
             if more > 0 {
-                for _ in 0..more + SPARE {
-                    spare.push(sink.take()?, GFP_KERNEL)?;
-                }
+                sink.take(more + SPARE, spare)?;
                 continue;
             }
-            if may_free && have > need + KEEP {
+            if may_free && have > (need + KEEP) * copies {
                 may_free = false;
                 sort(spare);
-                let n = affordable(spare, need, dead.len() as u64, self.space.ag_blocks());
-                let keep = spare.len() - n as usize;
-                self.space.take_deferred(n);
-                self.free_deferred(spare.get(keep..).unwrap_or(&[]))?;
-                spare.truncate(keep);
-                if n > 0 {
+                let ag_blocks = self.space.ag_blocks();
+                let out = affordable(spare, need, dead.len() as u64, ag_blocks, copies);
+                self.space.take_deferred(out.len() as u64);
+                self.free_deferred(spare.get(out.clone()).unwrap_or(&[]))?;
+                // Those behind move down.
+                spare.copy_within(out.end.., out.start);
+                spare.truncate(spare.len() - out.len());
+                if !out.is_empty() {
                     continue;
                 }
             }

@@ -10,7 +10,7 @@
 //! tools/mkfs/tests; tests/vm/t/034-mkfs-over-others.sh.
 
 use crate::engine::format::places::{areas, log_place, twin_base, AREA_BLOCKS, TWIN_BASES};
-use crate::engine::format::superblock::{ag_geometry, SPARE_ROOTS};
+use crate::engine::format::superblock::{ag_geometry, MAX_COPIES, SPARE_ROOTS};
 use crate::engine::format::{Superblock, MIN_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -37,6 +37,18 @@ pub struct FormatOptions {
     pub blocks: u64,
     /// Owner and group of the root directory.
     pub root_owner: (u32, u32),
+    /// How many copies of each node are written, 1 or 2; 0 means [`default_copies`].
+    pub copies: u8,
+}
+
+/// The copies of nodes in a filesystem of `blocks` blocks, unless the caller chooses: two if it
+/// has at least two whole AGs, so that the copies can be apart.
+pub fn default_copies(blocks: u64) -> u8 {
+    let (_, ag_blocks) = ag_geometry(blocks);
+    match blocks >= 2 * ag_blocks {
+        true => 2,
+        false => 1,
+    }
 }
 
 /// Makes a filesystem on `dev` and destroys whatever is on it. Overwrites the areas of superblocks
@@ -69,6 +81,9 @@ pub fn format(dev: Device, o: &FormatOptions) -> Result<(), MountError> {
     }
     if dev.readonly() {
         return Err(MountError::new(EROFS, "the device is read-only"));
+    }
+    if o.copies > MAX_COPIES {
+        return Err(MountError::new(EINVAL, "nodes have one copy or two"));
     }
     let failed = |error| MountError::new(error, "writing failed");
     // Where twins would be if the filesystem had another size, those of an older one may be.
@@ -107,6 +122,10 @@ fn superblock(o: &FormatOptions, total: u64) -> Superblock {
         label: o.label,
         hash_key: [crate::os::random_u64(), crate::os::random_u64()],
         generation: 0,
+        copies: match o.copies {
+            0 => default_copies(total),
+            n => n,
+        },
         blocks: total,
         ag_count,
         ag_blocks,

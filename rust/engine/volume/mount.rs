@@ -327,7 +327,7 @@ impl Fs {
             hash_key: sb.hash_key,
             opts,
             forbidden,
-            space: Space::new(ag_tree, ag_blocks, sb.blocks, sb.free)?,
+            space: Space::new(ag_tree, ag_blocks, sb.blocks, sb.free, sb.copies)?,
             itree: tree_of(INODE_TREE, sb.inode_root),
             generation: sb.generation,
             next_ino: sb.next_ino,

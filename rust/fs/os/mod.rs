@@ -20,8 +20,8 @@ pub mod trace;
 mod window;
 
 pub use crate::vfs::os::{
-    atomic, cond_resched, crc32c, now, random_u64, siphash, uptime, LockClass, LockMap, Map, Mutex,
-    NoFs, ReadGuard, RwLock, Shared, Time, WaitQueue, WriteGuard,
+    atomic, cond_resched, crc32c, is_freezing, now, random_u64, siphash, uptime, LockClass,
+    LockMap, Map, Mutex, NoFs, ReadGuard, RwLock, Shared, Time, WaitQueue, WriteGuard,
 };
 pub use device::Device;
 pub use window::Window;

@@ -300,6 +300,14 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
         self.submit(reqs, op)
     }
 
+    /// Writes a block that nothing depends on: if that fails, nothing that was accepted before is lost
+    /// (see [`BlockDevice::lost`]).
+    pub fn write_spare(&self, block: u64, buf: &Buffer<BYTES>) -> Result {
+        self.sector(block, 1)?;
+        let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META | bindings::ORDOFS_REQ_SYNC;
+        self.submit_to(&AtomicBool::new(false), &[(block, buf)], op)
+    }
+
     /// Writes blocks to stable storage, at the same time. What was written before is not covered: see
     /// `flush`.
     pub fn write_fua(&self, reqs: &[(u64, &Buffer<BYTES>)]) -> Result {
@@ -348,8 +356,18 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
     }
 
     /// Submits `reqs`, whose addresses were checked, and waits.
-    fn submit(&self, mut reqs: &[(u64, &Buffer<BYTES>)], op: bindings::blk_opf_t) -> Result {
-        pin_init::stack_pin_init!(let batch = Batch::new(&self.lost));
+    fn submit(&self, reqs: &[(u64, &Buffer<BYTES>)], op: bindings::blk_opf_t) -> Result {
+        self.submit_to(&self.lost, reqs, op)
+    }
+
+    /// As [`Self::submit`]; a failure sets `lost`.
+    fn submit_to(
+        &self,
+        lost: &AtomicBool,
+        mut reqs: &[(u64, &Buffer<BYTES>)],
+        op: bindings::blk_opf_t,
+    ) -> Result {
+        pin_init::stack_pin_init!(let batch = Batch::new(lost));
         let batch: Pin<&mut Batch<'_>> = batch;
         let batch: &Batch<'_> = &batch;
         let mut plug = core::mem::MaybeUninit::<bindings::blk_plug>::uninit();

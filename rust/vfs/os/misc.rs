@@ -88,6 +88,13 @@ pub fn random_u64() -> u64 {
     unsafe { bindings::ordofs_random_u64() }
 }
 
+/// Whether the current task is to come to a place where it can be kept, because the system goes to
+/// sleep or makes the image of a hibernation (see [`kthread`](super::kthread)).
+pub fn is_freezing() -> bool {
+    // SAFETY: Looks at the current task only.
+    unsafe { bindings::ordofs_freezing() }
+}
+
 /// Lets others run, if they should.
 pub fn cond_resched() {
     // SAFETY: May sleep, which the contract of this module allows its callers to rely on.

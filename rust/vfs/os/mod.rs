@@ -21,7 +21,7 @@ pub use block::Buffer;
 pub use lock::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, WriteGuard};
 pub use lockmap::LockMap;
 pub use map::Map;
-pub use misc::{cond_resched, crc32c, now, random_u64, siphash, uptime, NoFs, Time};
+pub use misc::{cond_resched, crc32c, is_freezing, now, random_u64, siphash, uptime, NoFs, Time};
 pub use shared::Shared;
 pub use wait::WaitQueue;
 

@@ -42,9 +42,10 @@ done
 
 # The files of sysfs: readable, not writable, one line.
 dir=/sys/fs/ordofs/$(basename "$TEST_DEV")
-names="cached_nodes commits extent_maps generation label log_batches log_blocks log_used"
-names+=" scrub_bad_copies scrub_bad_data scrub_bad_inodes scrub_bad_records scrub_data scrub_healed"
-names+=" scrub_inodes scrub_left_out scrub_lost_nodes scrub_nodes scrub_state scrub_total shutdown uuid"
+names="bad_copy_reads cached_nodes commits extent_maps generation healed_copies label"
+names+=" log_batches log_blocks log_used scrub_bad_copies scrub_bad_data scrub_bad_inodes scrub_bad_records scrub_data scrub_healed"
+names+=" scrub_inodes scrub_left_out scrub_lost_nodes scrub_nodes scrub_state scrub_total shutdown"
+names+=" unhealed_copies uuid"
 [ "$(cd "$dir" && echo *)" = "$names" ]
 for f in "$dir"/*; do
 	[ "$(stat -c %a "$f")" = 444 ]

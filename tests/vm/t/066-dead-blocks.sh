@@ -3,9 +3,9 @@
 #
 # Blocks that the device cannot read: dm-error for a block of a file and a node of the inode tree,
 # dm-dust (debug kernels) until the block is written. Only calls that need such a block get an error, and
-# the error is not remembered: when the device has the blocks again, the calls succeed. A superblock that cannot
+# of a node with two copies one may be missing: then no call gets one. The error is not remembered: when the device has the blocks again, the calls succeed. A superblock that cannot
 # be read may be the newest, so the filesystem is not written then. In the end the whole device goes away under load, and comes back.
-# timeout: 200
+# timeout: 240
 set -euo pipefail
 
 sectors=$(blockdev --getsz "$TEST_DEV")
@@ -30,21 +30,24 @@ swap_table() {
 	dmsetup resume $name
 	echo 3 >/proc/sys/vm/drop_caches
 }
-intact() { cmp /tmp/file "$TEST_MNT/file" && [ "$(cat "$TEST_MNT"/many/* | md5sum)" = "$many" ]; }
-
-without | dmsetup create $name
-trap 'umount "$TEST_MNT" 2>/dev/null || :; dmsetup remove $name' EXIT
-mkfs.ordofs -f $dev >/dev/null
-mount -t ordofs $dev "$TEST_MNT"
-dd if=/dev/urandom of=/tmp/file bs=4k count=64 status=none
-cp /tmp/file "$TEST_MNT/file"
-mkdir "$TEST_MNT/many"
-python3 - "$TEST_MNT/many" <<'END'
+make_many() {
+	mkdir "$TEST_MNT/many"
+	python3 - "$TEST_MNT/many" <<'END'
 import sys
 for n in range(600):
     with open("%s/%04d" % (sys.argv[1], n), "w", encoding="ascii") as f:
         f.write("content of %d\n" % n)
 END
+}
+intact() { cmp /tmp/file "$TEST_MNT/file" && [ "$(cat "$TEST_MNT"/many/* | md5sum)" = "$many" ]; }
+
+without | dmsetup create $name
+trap 'umount "$TEST_MNT" 2>/dev/null || :; dmsetup remove $name' EXIT
+mkfs.ordofs -f --copies 1 $dev >/dev/null
+mount -t ordofs $dev "$TEST_MNT"
+dd if=/dev/urandom of=/tmp/file bs=4k count=64 status=none
+cp /tmp/file "$TEST_MNT/file"
+make_many
 sync
 many=$(cat "$TEST_MNT"/many/* | md5sum)
 first=$(filefrag -v "$TEST_MNT/file" | awk '/^ +0:/ { print $4 + 0; exit }')
@@ -111,6 +114,55 @@ done
 without | swap_table
 mount -t ordofs $dev "$TEST_MNT"
 intact
+umount "$TEST_MNT"
+fsck.ordofs -n $dev
+
+echo "a node of the inode tree that has two copies"
+count() { cat "/sys/fs/ordofs/$(basename "$(readlink -f $dev)")/$1"; }
+# until FILE NUMBER
+until_is() {
+	for _ in $(seq 100); do
+		[ "$(count "$1")" != "$2" ] || return 0
+		sleep 0.2
+	done
+	echo "$1 is $(count "$1"), not $2"
+	return 1
+}
+# Without access times, or a read would make the node change.
+mkfs.ordofs -f --copies 2 $dev >/dev/null
+mount -t ordofs -o noatime $dev "$TEST_MNT"
+cp /tmp/file "$TEST_MNT/file"
+make_many
+sync
+umount "$TEST_MNT"
+read -r leaf copy < <(ordofs --json dump tree $dev inode | python3 -c '
+import json
+import sys
+node = [n for n in json.load(sys.stdin)["nodes"] if n["level"] == 0][5]
+print(node["block"], node["copy"])')
+[ "$copy" -gt 0 ]
+mount -t ordofs -o noatime $dev "$TEST_MNT"
+# The device neither reads nor writes the first copy: the second one is used, and commits go on.
+without "$leaf" | swap_table
+intact
+[ "$(count bad_copy_reads)" -gt 0 ]
+until_is unhealed_copies 1
+touch "$TEST_MNT/new"
+sync -f "$TEST_MNT"
+rm "$TEST_MNT/new"
+umount "$TEST_MNT"
+without | swap_table
+fsck.ordofs -n $dev
+# The first copy has another content: it is written again.
+dd if=/dev/zero of=$dev bs=4k seek="$leaf" count=1 oflag=direct status=none
+status=0
+fsck.ordofs -n $dev >/tmp/said || status=$?
+cat /tmp/said
+[ $status = 4 ]
+grep -q "first copy of a node at block $leaf" /tmp/said
+mount -t ordofs -o noatime $dev "$TEST_MNT"
+intact
+until_is healed_copies 1
 umount "$TEST_MNT"
 fsck.ordofs -n $dev
 

@@ -26,8 +26,8 @@ pub struct Base {
 }
 
 impl Base {
-    /// An empty filesystem.
-    pub fn empty() -> Result<Self, String> {
+    /// An empty filesystem, with so many copies of each node.
+    pub fn empty(copies: u8) -> Result<Self, String> {
         os::set_clock(0);
         os::set_random(0);
         let rec = Recorder::new(Image::new(BLOCKS));
@@ -36,6 +36,7 @@ impl Base {
             label: [0; 64],
             blocks: 0,
             root_owner: (0, 0),
+            copies,
         };
         format(rec.device(), &options).map_err(|e| format!("mkfs: {}", e.reason))?;
         let image = rec.image().flat();

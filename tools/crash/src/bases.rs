@@ -54,16 +54,18 @@ fn after(base: &Base, ops: &[Op], left: Left) -> Result<Base, String> {
     })
 }
 
-/// The filesystems that workloads start from.
-pub struct Bases {
+/// The filesystems that workloads start from: with one copy of each node, and with two.
+pub struct Bases([Made; 2]);
+
+/// Those with one number of copies.
+struct Made {
     fresh: Base,
     wrap: Base,
 }
 
-impl Bases {
-    /// Makes them.
-    pub fn new() -> Result<Self, String> {
-        let fresh = after(&Base::empty()?, &STAGE, Left::Clean)?;
+impl Made {
+    fn new(copies: u8) -> Result<Self, String> {
+        let fresh = after(&Base::empty(copies)?, &STAGE, Left::Clean)?;
         // Enough fsyncs that the log comes close to the end of its area, without wrapping around.
         let mut ops = Vec::new();
         for i in 0..248 {
@@ -75,12 +77,21 @@ impl Bases {
             fresh,
         })
     }
+}
 
-    /// The filesystem for this kind of start.
-    pub fn of(&self, start: Start) -> &Base {
+impl Bases {
+    /// Makes them.
+    pub fn new() -> Result<Self, String> {
+        Ok(Self([Made::new(1)?, Made::new(2)?]))
+    }
+
+    /// The filesystem for this kind of start. Every second seed gets two copies of each node.
+    pub fn of(&self, start: Start, seed: u64) -> &Base {
+        let [one, two] = &self.0;
+        let made = if seed % 2 == 0 { two } else { one };
         match start {
-            Start::Wrap => &self.wrap,
-            Start::Fresh | Start::Full => &self.fresh,
+            Start::Wrap => &made.wrap,
+            Start::Fresh | Start::Full => &made.fresh,
         }
     }
 }

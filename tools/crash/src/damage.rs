@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Damage on top of a power cut: to a copy of a superblock, to the same sectors of both copies, or to
-//! a batch of the log that was acknowledged.
+//! Damage on top of a power cut: to a copy of a superblock, to the same sectors of both copies, to a
+//! batch of the log that was acknowledged, or to one copy of a node.
+//!
+//! Damage to one copy of a node must not be noticed, and is gone after a scrub.
 //!
 //! A batch was certainly acknowledged if the header of a later one says that it was flushed. A batch
 //! of which no header says that is left alone, because damage to it cannot be told apart from a
 //! power cut (docs/FORMAT.md §11). The damage is a flipped bit, a lost sector or a lost block. Of the
 //! bits that are flipped in the log, half are in headers.
 //!
-//! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (DamageSlot, DamageLog).
+//! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (DamageSlot, DamageLog,
+//! NodeOneCopy).
 
 use crate::disk::{Blocks, Image, SECTOR, SIZE};
 use crate::engine::format::places;
@@ -28,6 +31,8 @@ pub struct Damage {
     pub image: Image,
     /// What was done to it.
     pub what: String,
+    /// A copy of a node is damaged.
+    pub node: bool,
 }
 
 /// The header of a batch.
@@ -72,13 +77,43 @@ struct Target {
     twin: u64,
     /// The number of bytes in use.
     used: usize,
+    /// It is a copy of a node.
+    node: bool,
 }
+
+/// A block with a node, or with what was one, on a filesystem with two copies of each.
+fn node(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
+    let sb = image
+        .get(copy(image, 0, 0))
+        .or(image.get(copy(image, 1, 0)))?;
+    if sb.get(COPIES) != Some(&2) {
+        return None;
+    }
+    let nodes: Vec<u64> = (LOG.end..image.blocks)
+        .filter(|b| image.get(*b).is_some_and(|d| d.starts_with(b"ORDN")))
+        .collect();
+    let block = *nodes.get(r.usize(..nodes.len().max(1)))?;
+    Some(Target {
+        block,
+        twin: 0,
+        used: SIZE,
+        node: true,
+    })
+}
+
+/// Where a superblock says how many copies nodes have.
+const COPIES: usize = 210;
 
 /// Chooses what to damage.
 ///
 /// Headers of earlier laps, and of an earlier log, vouch for nothing here: their numbers are too far
 /// from those of the batches before them.
 fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
+    if r.bool() {
+        if let Some(target) = node(image, r) {
+            return Some(target);
+        }
+    }
     if r.bool() {
         let (slot, first) = (r.u64(..2), r.usize(..2));
         return Some(Target {
@@ -89,6 +124,7 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
                 0
             },
             used: SIZE,
+            node: false,
         });
     }
     let all = headers(image);
@@ -110,13 +146,19 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
         block: LOG.start + block % len,
         twin: 0,
         used,
+        node: false,
     })
 }
 
 /// Damages the medium, or returns `None` if the chosen place has nothing to damage.
 pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     let mut r = fastrand::Rng::with_seed(salt);
-    let Target { block, twin, used } = target(image, &mut r)?;
+    let Target {
+        block,
+        twin,
+        used,
+        node,
+    } = target(image, &mut r)?;
     let old = image.get(block)?;
     let mut data = **old;
     let mut harmed = 0..SIZE;
@@ -156,6 +198,7 @@ pub fn one(image: &Image, salt: u64) -> Option<Damage> {
     Some(Damage {
         image: image.with(over),
         what,
+        node,
     })
 }
 

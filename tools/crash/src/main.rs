@@ -313,6 +313,7 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "ChangeBack",
             "CutForgotten",
             "OneCopy",
+            "NodeOneCopy",
             "CleanStays",
             "TrimFreed",
         ]

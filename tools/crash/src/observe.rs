@@ -6,6 +6,7 @@
 //! Tests: tools/crash/tests/recovery.rs.
 
 use crate::disk::{Image, Recorder, Scratch, SIZE};
+use crate::engine::ops::scrub::{From, Go};
 use crate::engine::{Fs, Inode, MapKind, MountOptions, Verdict, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use crate::oracle::{Seen, View};
 use crate::os::{crc32c, Block, Device};
@@ -45,6 +46,27 @@ pub fn recovered(image: &Image) -> Result<(View, Image), String> {
         ));
     }
     Ok((view, disk.image()))
+}
+
+/// Mounts a medium on which one copy of a node is damaged, reads everything, and scrubs, which writes
+/// that copy anew.
+pub fn healed(image: &Image) -> Result<View, String> {
+    let disk = Scratch::new(image.clone());
+    let fs = Fs::mount(disk.device(), MountOptions::default())
+        .map_err(|e| format!("mount: {} ({:?})", e.reason, e.error))?;
+    let mut view = View::default();
+    read_dir(&fs, fs.root_ino(), "", 0, &mut view)?;
+    view.names.sort_unstable();
+    fs.heal(&|| false);
+    let scrub = fs.scrub_start(From::Start, 0);
+    fs.scrub_run(scrub.map_err(|e| format!("scrub: {e:?}"))?, &mut || Go::On);
+    let s = fs.scrub_status();
+    if s.lost_nodes + s.bad_records + s.bad_blocks > 0 || s.healed != s.bad_copies {
+        return Err(format!("scrub: {s:?}"));
+    }
+    fs.unmount().map_err(|e| format!("unmount: {e:?}"))?;
+    fsck(disk.device(), false, "after healing")?;
+    Ok(view)
 }
 
 /// Mounts read-only, on a device that refuses writes, and reads everything.

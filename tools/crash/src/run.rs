@@ -70,7 +70,7 @@ pub fn carry_out(
     mutant: Option<Mutant>,
 ) -> Result<(Crashes, Oracle), String> {
     mutant::choose(mutant);
-    let base = bases.of(w.start);
+    let base = bases.of(w.start, w.seed);
     os::set_clock(base.clock);
     let rec = Recorder::new(base.image.clone());
     let mut world = World::new(base, &rec, mutant)?;
@@ -186,6 +186,10 @@ fn try_damage(
     };
     out.damaged.0 += 1;
     let say = |e: String| format!("damaged ({}): {e}", d.what);
+    if d.node {
+        let view = observe::healed(&d.image).map_err(say)?;
+        return oracle.judge(cut, &view).map_err(say);
+    }
     match damage::mounted(&d.image).map_err(say)? {
         Some(view) => oracle.judge(cut, &view).map_err(say),
         None => {

@@ -16,7 +16,7 @@ type Outcome = Result<(), kernel::prelude::Error>;
 /// A new filesystem with a file in it that is not durable.
 fn file() -> (Shared<Fs>, Shared<Inode>) {
     let base = Bases::new().expect("bases");
-    let disk = Scratch::new(base.of(Start::Fresh).image.clone());
+    let disk = Scratch::new(base.of(Start::Fresh, 1).image.clone());
     let fs = Fs::mount(disk.device(), MountOptions::default()).expect("mount");
     let root = fs.iget(fs.root_ino()).expect("root");
     let new = NewInode {

@@ -32,7 +32,7 @@ fn none_violates(ops: &[Op]) {
 fn after(ops: &[Op]) -> (Recorder, World) {
     kernel::print::set_level(kernel::print::SILENT);
     let bases = Bases::new().expect("bases");
-    let base = bases.of(Start::Fresh);
+    let base = bases.of(Start::Fresh, 1);
     let rec = Recorder::new(base.image.clone());
     let mut w = World::new(base, &rec, None).expect("mount");
     w.steps(ops).expect("operations");

@@ -85,6 +85,7 @@ fn scrub(mutant: Option<Mutant>, during: DamageKind) -> (ScrubStatus, u32) {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     format(disk.device(), &o).unwrap_or_else(|e| panic!("{}", e.reason));
     let options = MountOptions {

@@ -37,8 +37,8 @@ pub use block::Block;
 pub use device::{Backend, Device};
 pub use map::Map;
 pub use misc::{
-    cond_resched, crc32c, now, on_exclusive, random_u64, set_clock, siphash, uptime, Clock,
-    LockMap, NoFs, Time,
+    cond_resched, crc32c, is_freezing, now, on_exclusive, random_u64, set_clock, siphash, uptime,
+    Clock, LockMap, NoFs, Time,
 };
 pub use sync::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
 pub use window::Window;

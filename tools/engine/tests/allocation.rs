@@ -16,7 +16,7 @@ mod counting;
 
 use ags::{rewrite, Ag};
 use common::hooked::{hooked, Ask};
-use common::{format_on, mount, regular, write};
+use common::{format_with, mount, regular, write};
 use counting::{device, peak_of, sparse};
 use kernel::prelude::{Result, EIO};
 use ordofs_engine::engine::alloc::ag::Owner;
@@ -40,7 +40,7 @@ const GROUPS: u64 = 32;
 /// A device of `gib` GiB on which each AG has the groups that `ag` gives.
 fn made(gib: u64, ag: impl Fn() -> Ag) -> MemDisk {
     let disk = device(|| MemDisk::new(gib * GIB));
-    format_on(sparse(&disk, |_| ()));
+    format_with(sparse(&disk, |_| ()), 1);
     rewrite(&disk, |_| Some(ag()));
     disk
 }
@@ -91,7 +91,7 @@ fn open_on(disk: &MemDisk, dev: Device) -> Opened {
     let store = NodeStore::new(Shared::new(dev).unwrap(), sb.node_id, 4096).unwrap();
     let tree = tree_of(AG_TREE, sb.ag_root);
     let ag_blocks = NonZeroU64::new(sb.ag_blocks).unwrap();
-    let space = Space::new(tree, ag_blocks, sb.blocks, sb.free).unwrap();
+    let space = Space::new(tree, ag_blocks, sb.blocks, sb.free, sb.copies).unwrap();
     space.read(&store).unwrap();
     Opened {
         space,
@@ -255,7 +255,7 @@ fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     // Each of them seems better than the one before.
     runs.extend((1..9).map(|g| (g, vec![(100, 8 + g as u32)])));
     let disk = device(|| MemDisk::new(16 * GIB));
-    format_on(sparse(&disk, |_| ()));
+    format_with(sparse(&disk, |_| ()), 1);
     rewrite(&disk, |ag| {
         Some(if ag == 0 {
             few_free(3, 1)
@@ -323,7 +323,7 @@ fn ag_nodes(disk: &MemDisk, level: u8) -> Vec<(u64, u64, u64)> {
 
 fn empty(gib: u64) -> MemDisk {
     let disk = device(|| MemDisk::new(gib * GIB));
-    format_on(sparse(&disk, |_| ()));
+    format_with(sparse(&disk, |_| ()), 1);
     disk
 }
 

@@ -309,7 +309,7 @@ fn allocation_trees_assign_before_they_write() {
             rounds += 1;
             assert!(rounds < 60, "does not settle");
             let before = w.space.used.clone();
-            dead.extend(w.tree.take_dead().iter().filter_map(|d| d.addr()));
+            dead.extend(w.tree.take_dead().iter().flat_map(|d| d.addrs()));
             assert_eq!(w.tree.dirty_nodes(), w.tree.unassigned_nodes());
             let mut sink = Sink {
                 disk: &w.disk,
@@ -327,7 +327,7 @@ fn allocation_trees_assign_before_they_write() {
             }
         }
         let dead_now = w.tree.take_dead();
-        dead.extend(dead_now.iter().filter_map(|d| d.addr()));
+        dead.extend(dead_now.iter().flat_map(|d| d.addrs()));
         let allocated = w.space.used.clone();
         for a in &dead {
             assert!(w.space.used.remove(a));

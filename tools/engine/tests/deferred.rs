@@ -14,7 +14,9 @@ use common::hooked::{hooked, Ask};
 use common::*;
 use counting::{device, peak_of, sparse};
 use kernel::prelude::EIO;
-use ordofs_engine::engine::alloc::deferred::{missing, shape, sort, DEFERRED_TREE, ENTRY, KEEP};
+use ordofs_engine::engine::alloc::deferred::{
+    affordable, missing, pair, shape, sort, DEFERRED_TREE, ENTRY, KEEP,
+};
 use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
 use ordofs_engine::engine::format::group::full_record;
 use ordofs_engine::engine::format::Superblock;
@@ -27,13 +29,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 /// Each block is a node or an entry, and the tree can be made with so many leaves.
 #[test]
 fn every_number_of_blocks_but_one_has_a_shape() {
-    assert_eq!(shape(0).map(|s| s.nodes), Some(0));
-    assert_eq!(shape(1), None);
+    for copies in [1, 2] {
+        assert_eq!(shape(0, copies).map(|s| s.nodes), Some(0));
+        assert_eq!(shape(copies, copies), None);
+        assert_eq!(shape(copies + 1, copies).map(|s| s.nodes), Some(1));
+    }
+    assert_eq!(shape(1, 2), None);
     let disk = MemDisk::new(4096);
     let store = NodeStore::new(Shared::new(disk.device()).unwrap(), 1, 64).unwrap();
-    for blocks in (2..2000).chain([31_000, 31_111, 31_112, 31_113, 62_345, 100_000]) {
-        let s = shape(blocks).unwrap_or_else(|| panic!("{blocks} blocks"));
-        let entries = blocks - s.nodes;
+    let numbers = (3..2000).chain([31_000, 31_111, 31_112, 31_113, 62_345, 100_000]);
+    for (blocks, copies) in numbers.flat_map(|n| [(n, 1), (n, 2)]) {
+        let s = shape(blocks, copies).unwrap_or_else(|| panic!("{blocks} blocks"));
+        let entries = blocks - s.nodes * copies;
         assert!(entries >= s.leaves && entries <= 310 * s.leaves, "{blocks}");
         let keys: Vec<u64> = (0..entries).map(|i| 7 * i + 300).collect();
         let tree = Tree::spread(DEFERRED_TREE, &keys, &ENTRY, s.leaves as usize).unwrap();
@@ -56,12 +63,40 @@ fn every_number_of_blocks_but_one_has_a_shape() {
 fn what_is_missing_is_enough() {
     for need in [0, 1, 3, 400] {
         for dead in [0, 1, 2, 310, 311, 5000] {
-            for have in 0..need + 40 {
-                let more = missing(need, have, dead);
-                assert_eq!(missing(need, have + more, dead), 0, "{need} {have} {dead}");
+            for (have, copies) in (0..2 * need + 40).flat_map(|n| [(n, 1), (n, 2)]) {
+                let more = missing(need, have, dead, copies);
+                let then = missing(need, have + more, dead, copies);
+                assert_eq!(then, 0, "{need} {have} {dead} {copies}");
             }
         }
     }
+}
+
+/// Blocks that come in pairs from two AGs go into pairs from two AGs, also after some were freed.
+#[test]
+fn the_copies_of_a_node_of_a_space_tree_are_in_two_ags() {
+    const AG: u64 = 1 << 15;
+    let ag_blocks = std::num::NonZeroU64::new(AG).unwrap();
+    for ags in [[0, 1, 2], [3, 3, 3], [0, 5, 9]] {
+        let mut spare = Vec::new();
+        for (i, ag) in (0..600).zip(ags.into_iter().cycle()) {
+            spare.extend([ag * AG + 500 + i, (ag + 20) * AG + 9000 + 7 * i]);
+        }
+        sort(&mut spare);
+        let out = affordable(&spare, 8, 5, ag_blocks, 2);
+        assert!(out.len() > 700, "{out:?}");
+        spare.drain(out);
+        assert_eq!(missing(8, spare.len() as u64, 5, 2), 0);
+        for nodes in [0, 1, spare.len() / 2] {
+            let (first, second, unused) = pair(&spare, nodes, 2).unwrap();
+            assert_eq!((first.len(), second.len()), (nodes, nodes));
+            assert_eq!(unused.len(), spare.len() - 2 * nodes);
+            assert!(first.iter().zip(second).all(|(a, b)| a / AG != b / AG));
+        }
+        assert!(pair(&spare, spare.len() / 2 + 1, 2).is_none());
+    }
+    let (first, second, unused) = pair(&[7, 8, 9], 2, 1).unwrap();
+    assert_eq!((first, second, unused), (&[7, 8][..], &[][..], &[9][..]));
 }
 
 /// The entries of the newest deferred tree.
@@ -98,7 +133,7 @@ fn commits_use_the_blocks_of_the_one_before() {
         }
     }
     assert_eq!(fs.statfs().bfree, free);
-    assert!(entries(&disk).len() as u64 <= KEEP + 16);
+    assert!(entries(&disk).len() as u64 <= 2 * KEEP + 16);
     // All groups of 16 AGs change.
     let large = fs.create(&root, b"large", &regular()).unwrap();
     fs.preallocate(&large, 0, 2 << 20, None).unwrap();
@@ -108,7 +143,7 @@ fn commits_use_the_blocks_of_the_one_before() {
     fs.iput(f);
     fs.iput(root);
     fs.unmount().unwrap();
-    assert!(entries(&disk).len() as u64 <= KEEP + 16);
+    assert!(entries(&disk).len() as u64 <= 2 * KEEP + 16);
     fsck(&disk);
 }
 
@@ -149,10 +184,10 @@ fn defer(disk: &MemDisk, addrs: &[u64]) {
 }
 
 /// A full device of `gib` GiB, but for the pool and `more` blocks. Most of it has no owner.
-fn full(gib: u64, more: u64) -> MemDisk {
+fn full(gib: u64, more: u64, copies: u8) -> MemDisk {
     let disk = device(|| MemDisk::new(gib * GIB));
-    format_on(sparse(&disk, |_| ()));
-    let pool = (gib * GIB / 64).clamp(256, 8192);
+    format_with(sparse(&disk, |_| ()), copies);
+    let pool = (gib * GIB / 64).clamp(256, 8192) * u64::from(copies);
     let groups = (pool + more).div_ceil(GROUP_BLOCKS);
     // The space is at the end of an AG, where no superblocks are.
     ags::rewrite(&disk, |i| {
@@ -170,8 +205,17 @@ fn full(gib: u64, more: u64) -> MemDisk {
 /// what it has blocks for, in little memory, until all are free; and what statfs shows can be had.
 #[test]
 fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
+    scattered_entries_are_freed(1);
+}
+
+#[test]
+fn many_scattered_entries_are_freed_bit_by_bit_with_two_copies() {
+    scattered_entries_are_freed(2);
+}
+
+fn scattered_entries_are_freed(copies: u8) {
     let gib = 16_000;
-    let disk = full(gib, 0);
+    let disk = full(gib, 0, copies);
     // Behind the log.
     let addrs: Vec<u64> = (0..gib).map(|ag| ag * GIB + 10 * GROUP_BLOCKS).collect();
     defer(&disk, &addrs);
@@ -209,12 +253,15 @@ fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
         available + 300 > before,
         "{available} available, {before} entries"
     );
-    fs.preallocate(&f, 1, available - 300, None).unwrap();
-    assert!(entries(&crashed).len() as u64 <= KEEP);
+    let nodes = 300 * u64::from(copies);
+    fs.preallocate(&f, 1, available - nodes, None).unwrap();
+    let rest = entries(&crashed).len() as u64;
+    println!("{rest} entries at the end");
+    assert!(rest <= KEEP * u64::from(copies) + nodes - 300);
     fs.iput(f);
     fs.iput(root);
     fs.unmount().unwrap();
-    assert!(entries(&crashed).len() as u64 <= KEEP);
+    assert!(entries(&crashed).len() as u64 <= KEEP * u64::from(copies));
 }
 
 /// What a sync does on a frozen filesystem: with nothing dirty it writes nothing, whatever the deferred
@@ -222,7 +269,7 @@ fn many_scattered_entries_are_freed_bit_by_bit_on_a_full_disk() {
 #[test]
 fn a_commit_of_what_is_dirty_frees_no_entries_alone() {
     let gib = 1_000;
-    let disk = full(gib, 0);
+    let disk = full(gib, 0, 2);
     let addrs: Vec<u64> = (0..gib).map(|ag| ag * GIB + 10 * GROUP_BLOCKS).collect();
     defer(&disk, &addrs);
     let fs = mount_on(sparse(&disk, |_| ()));
@@ -231,7 +278,7 @@ fn a_commit_of_what_is_dirty_frees_no_entries_alone() {
     write(&disk.device(), &fs, &f, 0, &[1]).unwrap();
     fs.sync().unwrap();
     let left = entries(&disk).len() as u64;
-    assert!(left > 2 * KEEP, "too fast to see anything: {left}");
+    assert!(left > 4 * KEEP, "too fast to see anything: {left}");
     let generation = fs.durable_generation();
     fs.commit_all().unwrap();
     assert_eq!(fs.durable_generation(), generation);

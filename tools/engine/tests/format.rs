@@ -36,6 +36,7 @@ fn sample(generation: u64) -> Superblock {
         label,
         hash_key: [1, 2],
         generation,
+        copies: 2,
         blocks: BLOCKS,
         ag_count,
         ag_blocks,
@@ -253,7 +254,7 @@ fn the_bytes_of_a_superblock() {
     assert_eq!((u64_at(176), u32_at(184)), (3, 4));
     assert_eq!((u32_at(188), u64_at(192)), (1, 5));
     assert_eq!((u32_at(200), u32_at(204)), (0, 77));
-    assert_eq!(b[208..211], [1, 1, 1]);
+    assert_eq!(b[208..211], [1, 1, 2]);
     assert_eq!((u64_at(512), u64_at(568), u64_at(576)), (BLOCKS, 10, 2));
     assert_eq!((u64_at(584), u64_at(592)), (4, 100));
     assert_eq!((b[520], &b[521..528]), (15, &[0; 7][..]));
@@ -381,6 +382,7 @@ fn more_than_a_pebibyte_is_not_made() {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     let refused = format(disk.device(), &options).err().unwrap();
     assert_eq!(refused.error, EFBIG);

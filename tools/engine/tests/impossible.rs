@@ -10,7 +10,7 @@ mod forge;
 
 use common::hooked::{hooked, Ask};
 use common::log::read_only;
-use common::{make, mount, read, regular, write};
+use common::{make_single, mount, read, regular, write};
 use forge::leaf;
 use kernel::error::code::{EIO, ENOSPC, EUCLEAN};
 use ordofs_engine::engine::volume::mount::read_superblock;
@@ -50,7 +50,7 @@ fn nodes(disk: &MemDisk, kind: u8) -> Vec<u64> {
 #[test]
 fn reading_needs_no_allocation_tree() {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(1 << 14);
+    let disk = make_single(1 << 14);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();
@@ -91,7 +91,7 @@ fn reading_needs_no_allocation_tree() {
 /// A filesystem of 1 GiB with a file in each of its 8 allocation groups, and with bitmaps for all
 /// groups of the first two: every other block of a part of them is free.
 fn fragmented() -> MemDisk {
-    let disk = make(1 << 18);
+    let disk = make_single(1 << 18);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let holes = fs.create(&root, b"holes", &regular()).unwrap();
@@ -205,7 +205,7 @@ fn a_damaged_leaf_of_the_ag_tree_costs_its_groups() {
     kernel::print::set_level(kernel::print::SILENT);
     let (ags, ag) = (160u64, 1u64 << 18);
     let disk = MemDisk::new(ags * ag);
-    common::format_on(disk.device());
+    common::format_with(disk.device(), 1);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     // What is free at the end is not under the damaged leaf.
@@ -255,7 +255,7 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
     kernel::print::set_level(kernel::print::SILENT);
     let (ags, ag) = (160u64, 1u64 << 18);
     let disk = MemDisk::new(ags * ag);
-    common::format_on(disk.device());
+    common::format_with(disk.device(), 1);
     let last = last_leaf(&disk);
     let image = disk.image();
     let gone = leaf(&image[&last], AGS).len() as u64;
@@ -282,7 +282,7 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
 fn over_two_leaves() -> (MemDisk, u64) {
     let (ags, ag) = (160u64, 1u64 << 18);
     let disk = MemDisk::new(ags * ag);
-    common::format_on(disk.device());
+    common::format_with(disk.device(), 1);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let big = fs.create(&root, b"big", &regular()).unwrap();
@@ -367,7 +367,7 @@ fn a_leaf_of_the_ag_tree_that_can_be_read_later_is_not_lost() {
 fn a_wrong_count_of_free_blocks_stops_no_commit() {
     kernel::print::set_level(kernel::print::SILENT);
     for wrong in [0, 100, 1 << 14] {
-        let disk = make(1 << 14);
+        let disk = make_single(1 << 14);
         let mut sb = read_superblock(&disk.device()).unwrap_or_else(|e| panic!("{}", e.reason));
         sb.free = wrong;
         sb.write(&disk.device()).unwrap();
@@ -403,7 +403,7 @@ fn forged(disk: &MemDisk, kind: u8, f: impl Fn(u64, &mut [u8]) -> bool) -> MemDi
 #[test]
 fn impossible_numbers_are_refused() {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(1 << 14);
+    let disk = make_single(1 << 14);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
     let f = fs.create(&root, b"f", &regular()).unwrap();

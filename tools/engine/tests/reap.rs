@@ -323,7 +323,7 @@ fn a_mount_does_not_wait_for_what_a_crash_has_left() {
 #[test]
 fn a_file_that_cannot_be_deleted_does_not_stop_the_others() {
     for again in [true, false] {
-        let disk = make(GIB);
+        let disk = make_single(GIB);
         let bad = Arc::new(AtomicBool::new(false));
         let node = Arc::new(std::sync::Mutex::new(0));
         let (is_bad, which) = (bad.clone(), node.clone());
@@ -397,7 +397,7 @@ fn many_tasks_remove_and_make_files_beside_the_thread() {
             .map(|t| {
                 let (fs, root) = (&fs, &root);
                 s.spawn(move || {
-                    for i in 0..30 {
+                    for i in 0..200 {
                         let name = format!("{t}-{i}");
                         let f = make_file(fs, root, &name, each);
                         remove(fs, root, &name, f);

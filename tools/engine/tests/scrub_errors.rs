@@ -88,7 +88,7 @@ fn listed(fs: &Fs) -> Vec<Damage> {
 /// and with enough names that the inode tree and the root directory have several leaves. Nothing of it is in memory.
 fn furnished(extents: u64) -> (MemDisk, Shared<Fs>, u64) {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(1 << 16);
+    let disk = make_single(1 << 16);
     let fs = mount_on(device(&disk));
     let root = fs.iget(fs.root_ino()).unwrap();
     for i in 0..100 {

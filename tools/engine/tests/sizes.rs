@@ -180,8 +180,8 @@ fn the_only_space_is_found_with_few_reads() {
         let reads = reads.load(Ordering::Relaxed);
         println!("{blocks} blocks: {reads} reads, at {at:?}");
         // The search needs a few. Searches in another AG than that of the goal, and commits, also look
-        // into some leaves of the AG tree that were not read yet.
-        assert!(reads <= 64, "{blocks} blocks: {reads} reads");
+        // into some leaves of the AG tree that were not read yet; so does that for second copies.
+        assert!(reads <= 80, "{blocks} blocks: {reads} reads");
         assert_eq!(at.kind, MapKind::Written);
         if let Some(but) = but {
             assert_eq!(at.phys / sb.ag_blocks, but);
@@ -237,9 +237,9 @@ fn a_hundred_tebibytes_are_made_within_two_seconds() {
     assert!(took < Duration::from_secs(2), "{took:?}");
     assert!(memory < 64 << 20, "{memory} bytes");
     // The areas of superblocks, another place of twins, which is wiped, and the AG tree: leaves of 91
-    // records, written once.
+    // records, written once to each of their two places.
     let tree = (100u64 << 10).div_ceil(91);
     let areas = 7 * 256;
-    let most = areas + tree + tree / 72 + 100;
+    let most = areas + 2 * (tree + tree / 72 + 100);
     assert!((written as u64) < most, "{written} of {most} blocks");
 }

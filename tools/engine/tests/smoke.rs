@@ -15,6 +15,7 @@ fn make(blocks: u64) -> MemDisk {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     format(disk.device(), &o).unwrap_or_else(|e| panic!("format: {}", e.reason));
     disk

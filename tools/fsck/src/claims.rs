@@ -35,7 +35,7 @@ impl fmt::Display for Claim {
 }
 
 /// All claims, as runs that do not overlap.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Claims(BTreeMap<u64, (u64, Claim)>);
 
 impl Claims {

@@ -113,6 +113,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// Damage that loses nothing and that the next mount repairs.
     pub mendable: Vec<Problem>,
+    /// Copies of nodes that are bad, and for each the block of the other copy, which is good.
+    pub bad_copies: Vec<(u64, u64)>,
 }
 
 impl Report {
@@ -398,11 +400,33 @@ impl<'a> Checker<'a> {
         self.claim(n.addr, 1, owner);
         if n.addr2 != 0 {
             self.claim(n.addr2, 1, owner);
+            self.copies(&n, owner);
         }
         self.generation(
             &format_args!("{owner}, node at block {}", n.addr),
             n.generation,
         );
+    }
+
+    /// Reads both copies of a node. One of them is good, or the walk would not have come to it.
+    fn copies(&mut self, n: &NodeInfo, owner: Claim) {
+        let Claim::Node(id) = owner else { return };
+        let faults = match self.st.faults(&n.ptr(), &id) {
+            Ok(faults) => faults,
+            Err(e) => return self.problem(owner, format_args!("no memory for a node: {e:?}")),
+        };
+        for (fault, (which, block, other)) in faults
+            .into_iter()
+            .zip([("first", n.addr, n.addr2), ("second", n.addr2, n.addr)])
+        {
+            if let Some(fault) = fault {
+                self.report.bad_copies.push((block, other));
+                self.problem(
+                    format_args!("{owner}, {which} copy of a node at block {block}"),
+                    format_args!("{fault}; the other copy is good, and a scrub would restore it"),
+                );
+            }
+        }
     }
 
     /// Walks the inode tree.

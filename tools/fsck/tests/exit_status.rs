@@ -5,7 +5,7 @@
 
 use ordofs_testkit::image::Image;
 use ordofs_testkit::output::{closed, full};
-use ordofs_testkit::run::status;
+use ordofs_testkit::run::{run, status};
 use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
@@ -78,4 +78,30 @@ fn nothing_to_check_is_an_operational_error() {
     }
     std::fs::write(image.path(), b"short").expect("write");
     assert_eq!(status(fsck(&image).arg("-n")), OPERATIONAL);
+}
+
+/// With two copies of each node, the first or the second ones of which are damaged: nothing is lost, and
+/// fsck says so for each.
+#[test]
+fn a_bad_copy_of_a_node_is_an_error_that_is_left() {
+    for (bad, name) in [(256..32768, "first"), (32768..65536, "second")] {
+        let image = Image::formatted(name, 256 << 20);
+        assert_eq!(status(fsck(&image).arg("-n").stdout(Stdio::null())), CLEAN);
+        let file = image.file();
+        let mut n = 0;
+        for block in bad {
+            let mut magic = [0; 4];
+            file.read_exact_at(&mut magic, block * 4096).expect("read");
+            if &magic == b"ORDN" {
+                file.write_all_at(b"!", block * 4096 + 100).expect("write");
+                n += 1;
+            }
+        }
+        assert!(n >= 3, "{n}");
+        let (out, said) = run(fsck(&image).arg("-n"));
+        assert_eq!(out.status.code(), Some(ERRORS_LEFT), "{said}");
+        let copies = format!("{name} copy of a node at block");
+        assert!(said.matches(&copies).count() >= 3, "{said}");
+        assert!(said.contains("the other copy is good"), "{said}");
+    }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
 //! `fsck.ordofs --repair` as a program: exit statuses, the undo file; and repairs of filesystems whose
-//! records of space lie. `tools/fuzz/tests/repair.rs` has the repairs of all other structures.
+//! records of space lie. `tools/fuzz/tests/repair` has the repairs of all other structures.
 
 mod make;
 

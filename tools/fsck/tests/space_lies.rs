@@ -101,7 +101,7 @@ fn a_group_in_two_records_costs_its_ag() {
     let st = NodeStore::new(dev, sb.node_id, 64).unwrap().confine(&sb);
     let tree = Tree::from_ptr(TreeId::new(TreeKind::Ag, 0), sb.ag_root.unwrap());
     let ag_blocks = NonZeroU64::new(sb.ag_blocks).unwrap();
-    let space = Space::new(tree, ag_blocks, sb.blocks, sb.free).unwrap();
+    let space = Space::new(tree, ag_blocks, sb.blocks, sb.free, sb.copies).unwrap();
     space.read(&st).unwrap();
     let free = |ag: u64, g: u64| {
         let block = ag * sb.ag_blocks + g * GROUP_BLOCKS;

@@ -5,7 +5,7 @@
 //! The first is unmounted cleanly. The second was cut off with a log behind its last commit, and with
 //! files that were deleted while they were open and truncations under way. The third is empty. The
 //! fourth is larger: its AG tree has two levels, and trees of groups have nodes and records of all
-//! forms.
+//! forms. Nodes have one copy or two, as the caller says.
 //!
 //! Tests: tools/fuzz/tests/corpus.rs.
 
@@ -60,10 +60,15 @@ impl Base {
 
 /// All images, in the order in which recipes number them.
 pub fn all() -> Vec<Base> {
+    with_copies(1)
+}
+
+/// All images, with so many copies of each node.
+pub fn with_copies(copies: u8) -> Vec<Base> {
     os::set_clock(0);
     os::set_random(0);
-    let empty = made(SMALL);
-    let large = made(LARGE);
+    let empty = made(SMALL, copies);
+    let large = made(LARGE, copies);
     let fs = mounted(&large);
     scatter(&fs).expect("the free space");
     fs.unmount().expect("a clean unmount");
@@ -89,13 +94,14 @@ pub fn all() -> Vec<Base> {
     ]
 }
 
-fn made(blocks: u64) -> MemDisk {
+fn made(blocks: u64, copies: u8) -> MemDisk {
     let disk = MemDisk::new(blocks);
     let options = FormatOptions {
         uuid: *b"ordofs-fuzz.uuid",
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies,
     };
     format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
     disk

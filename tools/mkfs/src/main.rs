@@ -29,7 +29,7 @@ use anyhow::{anyhow, bail, Context, Result};
 use clap::Parser;
 use ordofs_cli::{complain, say};
 use ordofs_engine::engine::format::{places, superblock, MAX_BLOCKS, MIN_BLOCKS};
-use ordofs_engine::engine::volume::mkfs::{format, FormatOptions};
+use ordofs_engine::engine::volume::mkfs::{default_copies, format, FormatOptions};
 use ordofs_engine::engine::BLOCK_SIZE;
 use ordofs_engine::os::file::{FileDisk, Open};
 use ordofs_engine::os::Backend;
@@ -62,6 +62,10 @@ struct Cli {
     /// Owner of the root directory
     #[arg(long, value_name = "UID:GID", value_parser = value::owner, default_value = "0:0")]
     root_owner: (u32, u32),
+    /// Copies of each node of metadata, 1 or 2; default: 2 if the filesystem has at least two whole
+    /// allocation groups
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=2))]
+    copies: Option<u8>,
     /// Block device or regular file
     device: PathBuf,
     /// Size in bytes (K, M, G, T, P, E may follow); default: all of the device. A file is extended to it
@@ -190,6 +194,10 @@ fn announce(cli: &Cli, blocks: u64, uuid: &[u8; 16]) {
         "  groups  {ags} of up to {}",
         show_size(ag_blocks * BLOCK_SIZE as u64)
     );
+    match cli.copies.unwrap_or(default_copies(blocks)) {
+        1 => say!("  nodes   one copy of each"),
+        n => say!("  nodes   {n} copies of each"),
+    }
     let (start, len) = places::log_place(blocks);
     say!("  log     {len} blocks from block {start} on");
 }
@@ -247,6 +255,7 @@ fn make(cli: &Cli, disk: FileDisk, blocks: u64, uuid: [u8; 16]) -> Result<()> {
         label: cli.label,
         blocks,
         root_owner: cli.root_owner,
+        copies: cli.copies.unwrap_or(0),
     };
     format(disk.device(), &options).map_err(|e| anyhow!("{} ({:?})", e.reason, e.error))
 }

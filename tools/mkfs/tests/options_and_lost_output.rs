@@ -108,3 +108,32 @@ fn an_impossible_owner_of_the_root_directory_is_refused() {
         &["--root-owner", "4294967294:4294967294"],
     ));
 }
+
+/// The number of copies of nodes in the newest superblocks, and what mkfs says of it.
+#[test]
+fn the_copies_of_nodes_can_be_chosen() {
+    for (name, size, args, made, said) in [
+        ("small", 64, &[][..], 1, "one copy"),
+        ("large", 256, &[][..], 2, "2 copies"),
+        ("one", 256, &["--copies", "1"][..], 1, "one copy"),
+        ("two", 64, &["--copies", "2"][..], 2, "2 copies"),
+    ] {
+        let image = Image::new(name, size * MIB);
+        let out = mkfs(&image, args).output().unwrap();
+        assert!(out.status.success(), "{name}");
+        let text = String::from_utf8_lossy(&out.stdout);
+        assert!(text.contains(said), "{name}: {text}");
+        for slot in [16, 128] {
+            let mut copies = [0];
+            let at = slot * 4096 + 210;
+            image.file().read_exact_at(&mut copies, at).unwrap();
+            assert_eq!(copies, [made], "{name}");
+        }
+    }
+    for wrong in ["0", "3", "two"] {
+        let image = Image::new("wrong", 64 * MIB);
+        let (out, said) = run(&mut mkfs(&image, &["--copies", wrong]));
+        assert!(!out.status.success(), "{wrong}: {said}");
+        assert!(!is_made(&image));
+    }
+}

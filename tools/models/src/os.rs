@@ -33,7 +33,7 @@ pub mod atomic {
 pub use block::Block;
 pub use device::{Backend, Device};
 pub use map::Map;
-pub use misc::{cond_resched, crc32c, siphash, LockMap, NoFs, Time};
+pub use misc::{cond_resched, crc32c, is_freezing, siphash, LockMap, NoFs, Time};
 pub use still::{now, random_u64, uptime};
 pub use sync::{LockClass, Mutex, MutexGuard, ReadGuard, RwLock, Shared, WaitQueue, WriteGuard};
 pub use window::Window;

@@ -9,7 +9,7 @@ use crate::show::{name, time, uuid, xattr_name, Doc};
 use anyhow::{anyhow, bail, Result};
 use kernel::prelude::EIO;
 use ordofs_engine::engine::btree::NodeStore;
-use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, ValueBuf, WalkItem};
+use ordofs_engine::engine::btree::{NodeInfo, Tree, TreeId, TreeKind, ValueBuf, WalkItem};
 use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::dead::DeadRecord;
 use ordofs_engine::engine::format::extent::Extent;
@@ -77,6 +77,7 @@ pub fn superblock(dev: &Device, slot: Option<u8>) -> Result<Value> {
             "ro_compat": format!("{:#x}", sb.ro_compat),
             "incompat": format!("{:#x}", sb.incompat),
         },
+        "copies": sb.copies,
         "blocks": sb.blocks,
         "free": sb.free,
         "free_slots": sb.free_slots,
@@ -139,6 +140,20 @@ fn each(
     }))
 }
 
+/// What is wrong with the copies of a node of which one is good.
+fn bad_copies(st: &NodeStore, n: &NodeInfo, id: &TreeId) -> Option<String> {
+    // A leaf in a record has no block of its own.
+    if n.addr == 0 {
+        return None;
+    }
+    let faults = st.faults(&n.ptr(), id).ok()?;
+    let named = faults.into_iter().zip([n.addr, n.addr2]);
+    let bad: Vec<String> = named
+        .filter_map(|(fault, block)| fault.map(|f| format!("copy at block {block}: {f}")))
+        .collect();
+    (!bad.is_empty()).then(|| bad.join("; "))
+}
+
 /// The nodes, the records and the damaged nodes of a tree, by one walk each.
 fn walk(
     st: &Rc<NodeStore>,
@@ -146,11 +161,19 @@ fn walk(
     item: impl Fn(u64, &[u8]) -> Value + 'static,
 ) -> Vec<(&'static str, Doc)> {
     let tree = Rc::new(tree);
-    let nodes = each(st, &tree, |w| match w {
-        WalkItem::Node(n) => Some(json!({
-            "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
-            "entries": n.entries,
-        })),
+    let (store, id) = (st.clone(), tree.id());
+    let nodes = each(st, &tree, move |w| match w {
+        WalkItem::Node(n) => {
+            let mut node = json!({
+                "block": n.addr, "copy": n.addr2, "level": n.level, "generation": n.generation,
+                "entries": n.entries,
+            });
+            // One line for each node, so no list.
+            if let Some(bad) = bad_copies(&store, &n, &id) {
+                node["bad"] = bad.into();
+            }
+            Some(node)
+        }
         _ => None,
     });
     let records = each(st, &tree, move |w| match w {

@@ -68,6 +68,7 @@ pub fn make_filesystem(device: Device) {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     assert!(format(device, &options).is_ok());
 }

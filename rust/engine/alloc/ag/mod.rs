@@ -108,6 +108,8 @@ pub struct Wish {
     /// Any run will do, and one that would come in small pieces takes what is kept for other files.
     /// Otherwise a run that does not begin at the goal must have [`Wish::least`] blocks.
     pub last: bool,
+    /// How many blocks to take if a run is longer than what was searched for.
+    pub up_to: u32,
 }
 
 impl Wish {

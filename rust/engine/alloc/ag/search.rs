@@ -153,7 +153,10 @@ impl Ag {
         let Some(found) = found else {
             return Ok(None);
         };
-        let len = found.len.min(want);
+        let len = match w.up_to > want {
+            true => self.stretch(&found, w.up_to)?,
+            false => found.len.min(want),
+        };
         match self.take(node_store, found.group, found.at, len, w.owner) {
             // The group had left memory, and could not be read again.
             Err(_) if self.state != State::Good => return Ok(None),
@@ -161,7 +164,7 @@ impl Ag {
         }
         let first = found.group * GROUP_BLOCKS + u64::from(found.at);
         let next = first + u64::from(len);
-        let kept = match (found.len - len).min(keep) {
+        let kept = match found.len.saturating_sub(len).min(keep) {
             0 => None,
             n => self.keep(next, n),
         };
@@ -170,6 +173,16 @@ impl Ag {
             self.cursor = next;
         }
         Ok(Some((first, len, kept)))
+    }
+
+    /// How many blocks are free where a run was found, up to `up_to`. Leaves kept blocks alone, but for
+    /// those of the run.
+    fn stretch(&mut self, found: &Free, up_to: u32) -> Result<u32> {
+        let cap = self.group_len(found.group);
+        let behind = found.at.saturating_add(found.len);
+        let (used, _) = self.with_kept(found.group)?;
+        let end = used.next_set(behind.min(cap), cap);
+        Ok(end.saturating_sub(found.at).min(up_to))
     }
 
     /// The free run at `goal` if it has `want` blocks; else the first one behind it, or behind the

@@ -14,7 +14,7 @@
 //! A write in flight is in no extent tree and in no transaction. [`Fs::finish_write`] puts its
 //! mapping, its checksums and the on-disk size there, in one transaction.
 //!
-//! Space, in blocks: delalloc reserved one block for each dirty block, plus [`meta_for`] that many
+//! Space, in blocks: delalloc reserved one block for each dirty block, plus `Space::meta_for` that many
 //! for extent records. When a write starts, allocated = delalloc given up + `extra` reserved by
 //! `start_write`; what is left over goes back.
 //!
@@ -28,7 +28,7 @@
 //! tests/vm/t/041-r1.sh to 045-r5.sh, 049-lost-writes.sh, 060-data-paths.sh, 065-race.sh.
 
 use crate::engine::alloc::ag::{Owner, GROUP_NODES, MIN_KEPT};
-use crate::engine::alloc::{meta_for, Priority};
+use crate::engine::alloc::Priority;
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
 use crate::engine::format::GROUP_BLOCKS;
@@ -143,7 +143,7 @@ impl Fs {
             self.throttle()?;
             let got = self.reserve_data(need)?;
             if let Err(e) = self.node_store.device().pass(Window::MapWrite) {
-                self.space.unreserve(got + meta_for(got));
+                self.space.unreserve(got + self.space.meta_for(got));
                 return Err(e);
             }
             let (kept, meta) = {
@@ -153,15 +153,21 @@ impl Fs {
                 if matches!(r, Ok(n) if n > 0) {
                     inode.bump(&mut m);
                 }
-                let meta = meta_for(m.delalloc.total()) - meta_for(before);
+                let meta = self.space.meta_for(m.delalloc.total()) - self.space.meta_for(before);
                 self.delalloc_meta.fetch_add(meta as i64, Ordering::Relaxed);
                 (r, meta)
             };
             // If another task was faster, its delalloc stays, and this one's reservation goes back.
             let used = *kept.as_ref().unwrap_or(&0) + meta;
-            trace::delalloc(self.dev(), inode.ino(), block, got + meta_for(got), used);
+            trace::delalloc(
+                self.dev(),
+                inode.ino(),
+                block,
+                got + self.space.meta_for(got),
+                used,
+            );
             self.space
-                .unreserve((got + meta_for(got)).saturating_sub(used));
+                .unreserve((got + self.space.meta_for(got)).saturating_sub(used));
             kept?;
         }
     }
@@ -191,13 +197,13 @@ impl Fs {
         }
     }
 
-    /// Reserves `want` data blocks plus [`meta_for`] that many; less when space is short, but at
+    /// Reserves `want` data blocks plus `Space::meta_for` that many; less when space is short, but at
     /// least one. Returns how many data blocks. ENOSPC.
     fn reserve_data(&self, want: u64) -> Result<u64> {
         let want = want.max(1);
         if self
             .space
-            .reserve(want + meta_for(want), Priority::Normal)
+            .reserve(want + self.space.meta_for(want), Priority::Normal)
             .is_ok()
         {
             return Ok(want);
@@ -205,7 +211,7 @@ impl Fs {
         let mut n = want;
         let mut drains = Drains::new();
         loop {
-            match self.reserve_within(n + meta_for(n), &mut drains, Wait::ForDeletions) {
+            match self.reserve_within(n + self.space.meta_for(n), &mut drains, Wait::ForDeletions) {
                 Ok(()) => return Ok(n),
                 Err(e) if n == 1 => return Err(e),
                 Err(_) => n = (n / 8).max(1),
@@ -216,7 +222,10 @@ impl Fs {
     /// Returns the blocks reserved for metadata when the delalloc of an inode shrinks from `before`
     /// to `after` blocks.
     pub(crate) fn shrink_delalloc_meta(&self, before: u64, after: u64) {
-        let n = meta_for(before).saturating_sub(meta_for(after));
+        let n = self
+            .space
+            .meta_for(before)
+            .saturating_sub(self.space.meta_for(after));
         self.delalloc_meta.fetch_sub(n as i64, Ordering::Relaxed);
         self.space.unreserve(n);
     }

@@ -9,7 +9,8 @@
 //! and the inode tree; for each inode it reads the extent tree with the data, the directory, and the
 //! extended attributes. It does so in small steps ([`Fs::scrub_step`]). Between two steps it is a
 //! [`Cursor`] and the nodes of two paths, whatever the size of the filesystem, and holds neither a
-//! lock nor an inode. All copies of a node are read.
+//! lock nor an inode. All copies of a node are read, and a bad one is written anew from a good one
+//! ([`crate::engine::txn`], `heal`), unless the mount is read-only.
 //!
 //! What is in use when the scrub begins, and still is when it comes there, is read once; leaves of
 //! the inode tree also through the cache, and paths again after the tree has changed above them. What
@@ -33,9 +34,10 @@
 //! # Locks
 //!
 //! No lock is held across a read of the scrub, and it never enters the barrier. It takes the commit
-//! mutex, and the shared side of `maps`, `dir` and `xattr`, for looks at what is in memory. Reading
-//! an inode's record, and the second look at data that does not match, may read a node through the
-//! cache, as every operation does. Reads of the scrub's own have the lowest priority, because nothing
+//! mutex to write a bad copy of a node anew, and the shared side of `maps`, `dir` and `xattr`, for
+//! looks at what is in memory. Reading an inode's record, the second look at data that does not match,
+//! and the look whether a bad copy may be healed, may read a node through the cache, as every operation
+//! does. Reads of the scrub's own have the lowest priority, because nothing
 //! waits for them.
 //!
 //! Tests: `tools/engine/tests/scrub.rs`, `tools/engine/tests/scrub_errors.rs`,
@@ -45,6 +47,7 @@ mod files;
 mod trees;
 
 use crate::engine::alloc::AG_TREE;
+use crate::engine::btree::heal::BadCopy;
 use crate::engine::btree::scrub::{Unsound, Walk};
 use crate::engine::btree::TreeKind;
 use crate::engine::format::BLOCK_SIZE;
@@ -288,7 +291,7 @@ impl Fs {
     /// One step of a scrub: reads two paths of nodes, or some times that if the trees change
     /// meanwhile, and at most 256 KiB of data; where the device cannot read data, one block. Data that
     /// does not match is read up to 8 times more if commits begin meanwhile. Returns the number of
-    /// blocks read. ENOMEM, EAGAIN if a tree changes all the time, EINTR if the scrub is cancelled, or
+    /// blocks read, those to heal what it has found included. ENOMEM, EAGAIN if a tree changes all the time, EINTR if the scrub is cancelled, or
     /// EIO after a shutdown; the step may be done again. At the end the stage of the cursor is [`Stage::End`].
     pub fn scrub_step(&self, s: &mut Scrub) -> Result<u64> {
         let _nofs = NoFs::enter();
@@ -305,7 +308,7 @@ impl Fs {
             };
             let nodes = s.outer.take_reads() + s.inner.take_reads();
             let data = turned.unwrap_or(0);
-            read += nodes + data;
+            read += nodes + data + self.scrub.healing.swap(0, Ordering::Relaxed);
             let mut report = self.scrub.report.lock();
             report.status.cursor = s.cursor;
             report.status.bad_inode_at_hand = s.bad_inode;
@@ -320,9 +323,9 @@ impl Fs {
         Ok(read)
     }
 
-    /// Reports a node with a damaged copy.
-    fn note_node(&self, u: &Unsound) {
-        let [first, second] = u.faults;
+    /// Reports a node with a damaged copy, and writes that copy anew if the other one is good.
+    fn note_node(&self, u: &Unsound<'_>) {
+        let [first, second] = u.examined.faults;
         let bad = |fault: bool, bit| if fault { bit } else { 0 };
         let copies = bad(first.is_some(), Damage::FIRST)
             | bad(second.is_some(), Damage::SECOND)
@@ -350,6 +353,17 @@ impl Fs {
             start: u.first_key,
             end: u.last_key,
         });
+        drop(report);
+        if !u.lost {
+            let bad = BadCopy {
+                ptr: u.ptr,
+                id: u.id,
+                key: u.first_key,
+            };
+            let (healed, blocks) = self.heal_scrubbed(&bad, u.examined);
+            self.scrub.healing.fetch_add(blocks, Ordering::Relaxed);
+            self.scrub.report.lock().status.healed += healed;
+        }
     }
 
     /// Reports a record that cannot be true.

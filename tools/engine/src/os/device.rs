@@ -131,6 +131,13 @@ impl Device {
         result
     }
 
+    /// Writes a block that nothing depends on: if that fails, nothing that was accepted before is lost
+    /// (see [`Self::lost`]).
+    pub fn write_spare(&self, block: u64, data: &Block) -> Result {
+        self.check_write(block, 1)?;
+        self.0.write(block, data)
+    }
+
     /// Makes all finished writes durable.
     pub fn flush(&self) -> Result {
         self.note(self.0.flush())

@@ -82,6 +82,11 @@ pub fn random_u64() -> u64 {
     getrandom::u64().unwrap_or_else(|e| panic!("no random numbers from the system: {e}"))
 }
 
+/// The system never sleeps.
+pub fn is_freezing() -> bool {
+    false
+}
+
 /// Lets others run.
 pub fn cond_resched() {}
 

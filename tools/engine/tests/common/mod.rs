@@ -21,11 +21,17 @@ use std::collections::BTreeMap;
 use std::vec::Vec;
 
 pub fn format_on(dev: Device) {
+    format_with(dev, 0);
+}
+
+/// With so many copies of each node; 0 means what mkfs chooses.
+pub fn format_with(dev: Device, copies: u8) {
     let o = FormatOptions {
         uuid: [7; 16],
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies,
     };
     format(dev, &o).unwrap_or_else(|e| panic!("format: {}", e.reason));
 }
@@ -33,6 +39,13 @@ pub fn format_on(dev: Device) {
 pub fn make(blocks: u64) -> MemDisk {
     let disk = MemDisk::new(blocks);
     format_on(disk.device());
+    disk
+}
+
+/// With one copy of each node, for tests that damage it.
+pub fn make_single(blocks: u64) -> MemDisk {
+    let disk = MemDisk::new(blocks);
+    format_with(disk.device(), 1);
     disk
 }
 

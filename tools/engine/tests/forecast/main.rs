@@ -6,7 +6,7 @@
 //! The engine is compiled into this test once more, on locks that watch the reservations ([`os`]). Random
 //! operations run on small trees and on trees of several levels with few, long items to a node, where a
 //! change dirties most. Commits between the operations make nodes clean again, and write no more than was
-//! reserved for them, but for a few.
+//! reserved for them, but for a few. All of it with one copy of each node, and with two.
 
 #[path = "../../../../rust/engine/mod.rs"]
 #[allow(dead_code, clippy::all)]
@@ -82,6 +82,8 @@ struct World {
     file: Shared<Inode>,
     /// Bytes that names have at least.
     pad: usize,
+    /// Copies of a node.
+    copies: i64,
 }
 
 fn new(mode: u32) -> NewInode<'static> {
@@ -103,32 +105,35 @@ impl World {
         let dirs = [get(b"d", S_IFDIR | 0o755), get(b"e", S_IFDIR | 0o755)];
         let file = get(b"file", S_IFREG | 0o644);
         fs.iput(root);
+        let copies = fs.space.copies() as i64;
         Self {
             disk,
             fs,
             dirs,
             file,
             pad,
+            copies,
         }
     }
 
-    fn small() -> Self {
+    fn small(copies: u8) -> Self {
         let disk = MemDisk::new(BLOCKS);
         let o = FormatOptions {
             uuid: [7; 16],
             label: [0; 64],
             blocks: 0,
             root_owner: (0, 0),
+            copies,
         };
         format(disk.device(), &o).unwrap_or_else(|e| panic!("format: {}", e.reason));
         Self::mount(disk, 0)
     }
 
     /// Several levels in every tree; made once.
-    fn large() -> Self {
-        static DISK: OnceLock<MemDisk> = OnceLock::new();
-        let disk = DISK.get_or_init(|| {
-            let mut w = Self::small();
+    fn large(copies: u8) -> Self {
+        static DISKS: [OnceLock<MemDisk>; 2] = [const { OnceLock::new() }; 2];
+        let disk = DISKS[usize::from(copies) - 1].get_or_init(|| {
+            let mut w = Self::small(copies);
             w.pad = 250;
             for k in 0..NAMES {
                 w.apply(&Op::Create((0, k), What::File));
@@ -165,11 +170,12 @@ impl World {
         os::watch(Some(self.fs.clone()));
         let r = f();
         let tightest = os::tightest();
+        let room = room * self.copies;
         os::watch(None);
         if let Some((used, reserved)) = tightest {
             assert!(
                 used + room <= reserved,
-                "{what}: {used} nodes of {reserved}, {room} of them have to be left"
+                "{what}: {used} blocks of {reserved}, {room} of them have to be left"
             );
         }
         r
@@ -313,8 +319,8 @@ impl World {
         self.fs.sync()?;
         if let Some(written) = os::committed() {
             assert!(
-                written <= reserved + UNRESERVED,
-                "a commit wrote {written} nodes, and {reserved} were reserved for it"
+                written <= reserved + UNRESERVED * self.copies as u64,
+                "a commit took {written} blocks, and {reserved} were reserved for it"
             );
         }
         Ok(())
@@ -462,14 +468,14 @@ proptest! {
     #![proptest_config(config(60))]
 
     #[test]
-    fn on_small_trees(ops in prop::collection::vec(op(), 1..60)) {
-        let w = World::small();
+    fn on_small_trees(ops in prop::collection::vec(op(), 1..60), copies in 1u8..=2) {
+        let w = World::small(copies);
         ops.iter().for_each(|o| w.apply(o));
     }
 
     #[test]
-    fn on_trees_of_several_levels(ops in prop::collection::vec(op(), 1..60)) {
-        let w = World::large();
+    fn on_trees_of_several_levels(ops in prop::collection::vec(op(), 1..60), copies in 1u8..=2) {
+        let w = World::large(copies);
         ops.iter().for_each(|o| w.apply(o));
     }
 }
@@ -488,16 +494,17 @@ proptest! {
 
     /// Making room goes on, in smaller steps, when there is next to nothing left to reserve.
     #[test]
-    fn on_a_full_disk(ops in prop::collection::vec((removal(), 16u64..40), 1..20)) {
-        let w = World::large();
+    fn on_a_full_disk(ops in prop::collection::vec((removal(), 16u64..40), 1..20), copies in 1u8..=2) {
+        let w = World::large(copies);
         for (op, left) in &ops {
+            let left = left * u64::from(copies);
             let mut held = 0;
             for n in (0..20).rev().map(|bit| 1 << bit) {
                 while w.fs.space.reserve(n, Priority::Reclaim).is_ok() {
                     held += n;
                 }
             }
-            w.fs.space.unreserve(*left);
+            w.fs.space.unreserve(left);
             w.apply(op);
             w.fs.space.unreserve(held - left);
         }
@@ -507,7 +514,7 @@ proptest! {
 /// The measure itself: a transaction that is charged more than it reserved is noticed.
 #[test]
 fn the_scale_notices_one_node_too_many() {
-    let w = World::small();
+    let w = World::small(1);
     for (charge, reserved) in [(3, 3), (4, 3)] {
         os::watch(Some(w.fs.clone()));
         let mut txn = w.fs.begin_forced(reserved).expect("begin");

@@ -250,6 +250,7 @@ pub fn mkfs(tally: &mut Tally) {
         label: [0; 64],
         blocks: 0,
         root_owner: (1, 2),
+        copies: 0,
     };
     for (name, old) in [
         ("mkfs", MemDisk::new(8192)),

@@ -4,7 +4,7 @@
 
 use super::counting::device;
 use ordofs_engine::engine::alloc::ag;
-use ordofs_engine::engine::btree::{NodeSink, NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::btree::{NodeSink, NodeStore, Places, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{run_class, AgRecord, RootForm};
 use ordofs_engine::engine::format::Superblock;
 use ordofs_engine::engine::volume::mount::tree_of;
@@ -35,12 +35,12 @@ impl NodeSink for Sink<'_> {
     fn generation(&self) -> u64 {
         self.sb.generation
     }
-    fn alloc(&mut self) -> kernel::prelude::Result<u64> {
+    fn alloc(&mut self) -> kernel::prelude::Result<Places> {
         self.next += 1;
-        Ok(self.next - 1)
+        Ok(Places::one(self.next - 1))
     }
-    fn write(&mut self, addr: u64, image: Block) -> kernel::prelude::Result {
-        device(|| self.disk.device().write(&[(addr, &image)]))
+    fn write(&mut self, places: Places, image: Block) -> kernel::prelude::Result {
+        device(|| self.disk.device().write(&[(places.first, &image)]))
     }
 }
 

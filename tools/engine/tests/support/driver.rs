@@ -64,6 +64,7 @@ pub fn mkfs(dev: Device) {
         label: [0; 64],
         blocks: 0,
         root_owner: (0, 0),
+        copies: 0,
     };
     format(dev, &o).expect("mkfs");
 }

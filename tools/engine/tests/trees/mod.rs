@@ -7,7 +7,7 @@
 use kernel::prelude::*;
 use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::btree::{
-    NodeSink, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
+    NodeSink, Places, Snapshot, Tree, TreeId, TreeKind, ValueBuf, WalkItem,
 };
 use ordofs_engine::engine::format::NodePtr;
 use ordofs_engine::os::mem::MemDisk;
@@ -57,15 +57,15 @@ impl NodeSink for Sink<'_> {
     fn generation(&self) -> u64 {
         self.generation
     }
-    fn alloc(&mut self) -> Result<u64> {
-        Ok(self.space.alloc())
+    fn alloc(&mut self) -> Result<Places> {
+        Ok(Places::one(self.space.alloc()))
     }
-    fn write(&mut self, addr: u64, image: Block) -> Result {
+    fn write(&mut self, places: Places, image: Block) -> Result {
         if self.writes_left == 0 {
             return Err(ENOMEM);
         }
         self.writes_left -= 1;
-        self.disk.device().write(&[(addr, &image)])
+        self.disk.device().write(&[(places.first, &image)])
     }
 }
 

@@ -2,15 +2,25 @@
 
 //! Blocks with two owners.
 //!
-//! A block that is a node, or in a fixed area, is no data: a node proves what it is by its checksum.
+//! A block that is a node, or in a fixed area, is no data: a node proves what it is by its checksum. But a
+//! pointer to two copies proves only that one of them is there. If there is no node in the other block,
+//! and a file has it whose checksum is right, or that was read from an intact tree, it is the file's: the
+//! repair begins anew with that knowledge.
+//!
+//! Of a block that a record of the log maps for an inode, no other inode has it: it was free when the
+//! superblock was written.
+//!
+//!
 //! Of two inodes, one whose checksum is not that of the content loses it. If both may have it, one that
 //! was read from an intact tree keeps it before one whose nodes were searched for; then the one whose
 //! record a later commit wrote, because blocks go from deleted files to new ones; then the one with the
 //! lower number. The others lose it: there is a hole now.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{open, Work};
+use super::peek::node_at;
+use crate::Claim;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::InodeRecord;
@@ -30,37 +40,97 @@ struct Holder {
     ino: u64,
     /// The file block.
     at: u64,
+    /// It has a checksum.
+    summed: bool,
+}
+
+impl Holder {
+    /// Whether the block is this file's, if there is no node in it.
+    fn is_plain(&self) -> bool {
+        !self.wrong && (self.summed || !self.doubtful)
+    }
 }
 
 impl Work<'_> {
-    /// Leaves each contested block to one owner.
-    pub fn settle(&mut self) -> Result<(), String> {
+    /// Leaves each contested block to one owner. The blocks that `logged` gives to inodes (start, length,
+    /// inode) are theirs. Returns blocks that are of files although nodes claim them: if there are any,
+    /// nothing else is done.
+    pub fn settle(&mut self, logged: &[(u64, u64, u64)]) -> Result<BTreeSet<u64>, String> {
+        let of_log = self.contest_for_log(logged);
         if self.contested.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        let holders = self.holders()?;
-        let mut loses: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-        for (block, mut all) in holders {
+        let (mut holders, mut foreign) = (self.holders()?, BTreeSet::new());
+        for (block, all) in &mut holders {
             all.sort_unstable();
-            let solid = self.contested.get(&block).copied().unwrap_or(false);
-            for h in all.into_iter().skip(usize::from(!solid)) {
-                loses.entry(h.ino).or_default().insert(h.at);
+            let solid = self.contested.get(block) == Some(&true);
+            let file = all.first().is_some_and(Holder::is_plain);
+            if solid && file && self.has_no_node(*block) {
+                foreign.insert(*block);
+            }
+        }
+        if !foreign.is_empty() {
+            return Ok(foreign);
+        }
+        let mut loses: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for (block, all) in holders {
+            let solid = self.contested.get(&block) == Some(&true);
+            let mut keeps = !solid;
+            for h in all {
+                let may = of_log.get(&block).is_none_or(|ino| *ino == h.ino);
+                if !(may && std::mem::take(&mut keeps)) {
+                    loses.entry(h.ino).or_default().insert(h.at);
+                }
+            }
+            // The log takes it when it is replayed.
+            if keeps && of_log.contains_key(&block) {
+                self.claims.remove(block, 1);
             }
         }
         for (ino, blocks) in loses {
             self.cut(ino, &blocks)?;
         }
-        Ok(())
+        Ok(foreign)
+    }
+
+    /// Blocks that an inode has, and that the log gives to another one, are contested. Returns them, with
+    /// the latter.
+    fn contest_for_log(&mut self, logged: &[(u64, u64, u64)]) -> BTreeMap<u64, u64> {
+        let mut of_log = BTreeMap::new();
+        for (start, len, ino) in logged {
+            for (at, n, owner) in self.claims.within(*start, *len) {
+                let other = matches!(owner, Claim::Data(o) if o != *ino);
+                for block in at..at + if other { n } else { 0 } {
+                    self.contested.entry(block).or_insert(false);
+                    of_log.insert(block, *ino);
+                }
+            }
+        }
+        of_log
+    }
+
+    /// Whether a block that a node claims is not of a node, and not in a fixed area.
+    fn has_no_node(&self, block: u64) -> bool {
+        let fixed = |c: Claim| !matches!(c, Claim::Node(_) | Claim::Data(_));
+        !self.claims.owner(block).is_some_and(fixed)
+            && node_at(self.st.device(), self.sb.node_id, block).is_none()
     }
 
     /// The mappings of the contested blocks.
-    fn holders(&mut self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
+    fn holders(&self) -> Result<BTreeMap<u64, Vec<Holder>>, String> {
         let mut holders: BTreeMap<u64, Vec<Holder>> = BTreeMap::new();
         let sums = self.contents()?;
         let all: Vec<u64> = self.inodes.iter().map(|k| k.ino).collect();
         for ino in all {
             let doubtful = self.search.doubtful.contains(&ino);
-            let (tree, generation) = self.extents_of(ino)?;
+            let Some((changed, record)) = self.extents_of(ino)? else {
+                continue;
+            };
+            let rec = InodeRecord::parse(&record).map_err(|e| format!("inode {ino}: {e}"))?;
+            let generation = rec.generation;
+            let id = TreeId::new(TreeKind::Extent, ino);
+            let on_disk = open(id, &rec.extents).unwrap_or_else(|| Tree::empty(id));
+            let tree = changed.unwrap_or(&on_disk);
             let (sb, contested) = (&self.sb, &self.contested);
             let walked = tree.walk(self.st, &mut |w| {
                 let WalkItem::Item(key, value) = w else {
@@ -77,6 +147,7 @@ impl Work<'_> {
                         generation: Reverse(generation),
                         ino,
                         at: e.start + (block - e.phys),
+                        summed: sum.is_some(),
                     };
                     holders.entry(*block).or_default().push(holder);
                 }
@@ -99,33 +170,16 @@ impl Work<'_> {
         Ok(sums)
     }
 
-    /// The extents of an inode as they are by now, and the generation of its record.
-    fn extents_of(&self, ino: u64) -> Result<(Tree, u64), String> {
-        let id = TreeId::new(TreeKind::Extent, ino);
-        let pending = self.pending.get(&ino);
-        let record = match pending {
-            Some(p) => Some(p.record.clone()),
-            None => self
-                .itree
-                .get_with(self.st, ino, <[u8]>::to_vec)
-                .map_err(|e| format!("inode {ino}: {e:?}"))?,
-        };
-        let Some(record) = record else {
-            return Ok((Tree::empty(id), 0));
-        };
-        let rec = InodeRecord::parse(&record).map_err(|e| format!("inode {ino}: {e}"))?;
-        if let Some(tree) = pending.and_then(|p| p.extents.as_ref()) {
-            // The walk needs a tree of its own.
-            let mut copy = Tree::empty(id);
-            let walked = tree.walk(self.st, &mut |w| match w {
-                WalkItem::Item(key, value) => copy.insert(self.st, key, value),
-                _ => Ok(()),
-            });
-            walked.map_err(|e| format!("inode {ino}: {e:?}"))?;
-            return Ok((copy, rec.generation));
+    /// The extents of an inode, if they have changed, and its record.
+    fn extents_of(&self, ino: u64) -> Result<Option<(Option<&Tree>, Vec<u8>)>, String> {
+        if let Some(p) = self.pending.get(&ino) {
+            return Ok(Some((p.extents.as_ref(), p.record.clone())));
         }
-        let tree = open(id, &rec.extents).unwrap_or_else(|| Tree::empty(id));
-        Ok((tree, rec.generation))
+        let record = self
+            .itree
+            .get_with(self.st, ino, <[u8]>::to_vec)
+            .map_err(|e| format!("inode {ino}: {e:?}"))?;
+        Ok(record.map(|r| (None, r)))
     }
 
     /// Takes file blocks from an inode.

@@ -5,7 +5,7 @@
 //! Items that cannot be true go, each with a sentence for the report. What is left is claimed, and
 //! names are noted for [`super::names`].
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{open, Edge, Known, Pending, Work};
 use super::found::POSTPONED;

@@ -13,7 +13,7 @@
 //!
 //! Directories that form a circle: one of them goes to `lost+found`. Each is looked at once.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{Edge, Known, Pending, Work};
 use kernel::prelude::KVec;

@@ -6,7 +6,7 @@
 //! version may have written is no damage: an unknown section that must not be ignored, unknown state
 //! bits or `FS_XFLAG_*` flags end the repair.
 //!
-//! Tests: below, `tools/fuzz/tests/repair.rs`.
+//! Tests: below, `tools/fuzz/tests/repair`.
 
 use ordofs_engine::engine::format::inode::{
     InodeRecord, RootForm, HEADER, MAX_CHANGE, MAX_EXTENT_HINT, STATE_TRUNCATE, XFLAGS,

@@ -6,22 +6,40 @@
 //! not be read, the blocks below them are not known. Then what the records of space call used is left
 //! alone, and in AGs whose records cannot be read each block that holds a node of this filesystem.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
+use super::peek::node_at;
 use super::search::used;
 use crate::overlay::Blocks;
 use crate::{Claim, Claims};
 use kernel::prelude::{Result, ENOSPC};
-use ordofs_engine::engine::btree::NodeSink;
-use ordofs_engine::engine::format::node::NodeHeader;
+use ordofs_engine::engine::btree::{NodeSink, Places};
 use ordofs_engine::os::Block;
+use std::ops::Range;
 
-/// The search for free blocks: it goes once around the filesystem.
+/// The searches for free blocks, one for each copy of a node. They start half of the filesystem apart.
 pub(super) struct Room {
+    first: Cursor,
+    /// `None` if nodes have one copy.
+    second: Option<Cursor>,
+    /// Whether the second copy may be in the AG of the first: no other has a free block.
+    together: bool,
+    /// A search has found nothing.
+    full: bool,
+    known: Known,
+}
+
+/// A search for free blocks: it goes once around the filesystem.
+#[derive(Clone, Copy)]
+struct Cursor {
     next: u64,
     left: u64,
-    /// Blocks that the records call used, if some of their owners are not known.
+}
+
+/// What is known about blocks whose owner is not.
+struct Known {
+    /// Blocks that the records called used, if some of their owners are not known.
     used: Claims,
     /// Blocks without records that can be read.
     unknown: Claims,
@@ -35,40 +53,29 @@ fn behind(of: &Claims, at: u64) -> u64 {
     }
 }
 
-impl Room {
-    pub fn new(work: &Work<'_>) -> Self {
-        let (mut all, unknown) = match work.lost {
-            true => used(work),
-            false => Default::default(),
-        };
-        for (start, len, _) in unknown.runs() {
-            all.remove(start, len);
-        }
+impl Cursor {
+    fn at(goal: u64, blocks: u64) -> Self {
         Self {
-            next: work.sb.node_goal,
-            left: work.sb.blocks,
-            used: all,
-            unknown,
+            next: if goal < blocks { goal } else { 0 },
+            left: blocks,
         }
     }
 
-    /// A free block, which belongs to nothing yet.
-    pub fn block(&mut self, work: &Work<'_>) -> Result<u64> {
+    /// A free block that is not in `except`.
+    fn block(&mut self, work: &Work<'_>, known: &Known, except: Range<u64>) -> Result<u64> {
         while self.left > 0 {
             let at = self.next;
-            let free = [&work.claims, &work.old, &work.avoid, &self.used]
+            let start = if except.contains(&at) { except.end } else { at };
+            let free = [&work.claims, &work.old, &work.avoid, &known.used]
                 .into_iter()
-                .fold(at, |at, claims| at.max(behind(claims, at)));
+                .fold(start, |at, claims| at.max(behind(claims, at)));
             let step = (free - at).max(1).min(self.left);
             self.left -= step;
             self.next = at + step;
             if self.next >= work.sb.blocks {
                 self.next = 0;
             }
-            if free == at
-                && at < work.sb.blocks
-                && !(self.unknown.owner(at).is_some() && holds_node(work, at))
-            {
+            if free == at && at < work.sb.blocks && is_usable(work, known, at) {
                 return Ok(at);
             }
         }
@@ -76,16 +83,70 @@ impl Room {
     }
 }
 
-/// Whether a block may hold a node of this filesystem. One that cannot be read is not used either.
-fn holds_node(work: &Work<'_>, block: u64) -> bool {
-    let Ok(mut b) = Block::zeroed() else {
-        return true;
-    };
-    match work.st.device().read(block, &mut b) {
-        Err(_) => true,
-        Ok(()) => NodeHeader::decode(&b)
-            .is_ok_and(|(h, _)| h.node_id == work.sb.node_id && h.addr == block),
+impl Room {
+    /// For nodes with `copies` copies.
+    pub fn new(work: &Work<'_>, copies: u8) -> Self {
+        let (mut all, unknown) = match work.lost {
+            true => used(work),
+            false => Default::default(),
+        };
+        for (start, len, _) in unknown.runs() {
+            all.remove(start, len);
+        }
+        let (goal, blocks) = (work.sb.node_goal, work.sb.blocks);
+        Self {
+            first: Cursor::at(goal, blocks),
+            second: (copies > 1).then(|| Cursor::at((goal + blocks / 2) % blocks.max(1), blocks)),
+            together: false,
+            full: false,
+            known: Known { used: all, unknown },
+        }
     }
+
+    /// Whether there was no room for a node.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// Free blocks for the copies of a node. They have an owner from now on.
+    pub fn places(&mut self, work: &mut Work<'_>) -> Result<Places> {
+        let places = self.find(work);
+        self.full |= places.is_err();
+        places
+    }
+
+    fn find(&mut self, work: &mut Work<'_>) -> Result<Places> {
+        let mut places = Places::one(self.first.block(work, &self.known, 0..0)?);
+        work.claims.add(places.first, 1, Claim::Deferred);
+        let Some(second) = &mut self.second else {
+            return Ok(places);
+        };
+        let ag = work.sb.ag_blocks;
+        let start = places.first / ag * ag;
+        let whole = *second;
+        let mut found = Err(ENOSPC);
+        if !self.together {
+            found = second.block(work, &self.known, start..start + ag);
+        }
+        if found.is_err() {
+            if !self.together {
+                (self.together, *second) = (true, whole);
+            }
+            found = second.block(work, &self.known, 0..0);
+        }
+        places.second = found?;
+        work.claims.add(places.second, 1, Claim::Deferred);
+        Ok(places)
+    }
+}
+
+/// Whether a new node can have a block that is free, for all that is known: it can be read, and if there
+/// are no records of it, no copy of a node of this filesystem is there.
+fn is_usable(work: &Work<'_>, known: &Known, block: u64) -> bool {
+    let device = work.st.device();
+    let readable = Block::zeroed().is_ok_and(|mut b| device.read(block, &mut b).is_ok());
+    let unknown = known.unknown.owner(block).is_some();
+    readable && !(unknown && node_at(device, work.sb.node_id, block).is_some())
 }
 
 /// Where the nodes of the new filesystem go.
@@ -105,14 +166,14 @@ impl NodeSink for Out<'_, '_> {
         self.generation
     }
 
-    fn alloc(&mut self) -> Result<u64> {
-        let block = self.room.block(self.work)?;
-        self.work.claims.add(block, 1, Claim::Deferred);
-        Ok(block)
+    fn alloc(&mut self) -> Result<Places> {
+        self.room.places(self.work)
     }
 
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.blocks.insert(addr, Box::new(*image));
+    fn write(&mut self, places: Places, image: Block) -> Result {
+        for at in places.each() {
+            self.blocks.insert(at, Box::new(*image));
+        }
         Ok(())
     }
 }

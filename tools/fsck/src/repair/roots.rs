@@ -9,7 +9,7 @@
 //! is no root. If only the first leaf is there, it looks like the root of a small tree; then an older
 //! node has many more inodes, and nothing is repaired, because which of them is right is not known.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use ordofs_engine::engine::btree::{NodeStore, Tree, WalkItem};
 use ordofs_engine::engine::format::NodePtr;

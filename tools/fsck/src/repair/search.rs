@@ -18,10 +18,11 @@
 //! tree has been read, so then all used blocks are read. The trees of inodes are searched for together,
 //! after the inode tree has been read. Only nodes of trees with lost nodes are kept in memory.
 //!
-//! Tests: below, `tools/fuzz/tests/repair.rs`.
+//! Tests: below, `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
 use super::found::Node;
+use super::gather::gather;
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{BadNode, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
@@ -35,12 +36,15 @@ use std::collections::BTreeMap;
 
 /// How many blocks are read at once.
 const RUN: usize = 256;
-/// Calls `f` for each node of a filesystem in the given runs: its header, its pointer, its content.
+/// Calls `f` for each copy of a node of a filesystem in the given runs: its header, its pointer, its
+/// content. The pointer to a first copy names no second one, that to any other copy names both; [`gather`]
+/// puts them together. Returns the blocks that cannot be read.
 pub(super) fn each_node(
     device: &Device,
     runs: impl Iterator<Item = (u64, u64)>,
     f: &mut dyn FnMut(&NodeHeader, NodePtr, &Block),
-) -> Result<(), String> {
+) -> Result<Vec<u64>, String> {
+    let mut unread = Vec::new();
     let mut bufs = Vec::new();
     for _ in 0..RUN {
         bufs.push(Block::zeroed().map_err(|e| format!("{e:?}"))?);
@@ -53,25 +57,30 @@ pub(super) fn each_node(
             let whole = device.read_run(at, run).is_ok();
             for (b, block) in run.iter_mut().zip(at..) {
                 if !whole && device.read(block, b).is_err() {
+                    unread.push(block);
                     continue;
                 }
                 if let Ok((h, crc)) = NodeHeader::decode(b) {
                     let ptr = NodePtr {
-                        addr: block,
-                        addr2: 0,
+                        addr: h.addr,
+                        addr2: if h.addr == block { 0 } else { block },
                         generation: h.generation,
                         crc,
                         level: h.level,
                     };
-                    if h.addr == block {
-                        f(&h, ptr, b);
-                    }
+                    f(&h, ptr, b);
                 }
             }
             at += n as u64;
         }
     }
-    Ok(())
+    Ok(unread)
+}
+
+/// Whether two pointers are to one node, if they do not know of the same copies.
+fn same_node(a: &NodePtr, b: &NodePtr) -> bool {
+    let first = |p: &NodePtr| NodePtr { addr2: 0, ..*p };
+    first(a) == first(b)
 }
 
 /// A node with what a search needs of it.
@@ -113,23 +122,22 @@ impl Work<'_> {
             return Ok(());
         }
         let (used, _) = used(self);
-        let mut runs = unclaimed(&used, &self.claims);
-        if wanted.contains(&(TreeKind::Inode as u8, 0)) {
-            // Nothing has been claimed for inodes yet.
-            let mut rest = Claims::default();
-            for (start, end) in runs {
-                rest.add(start, end - start, Claim::Deferred);
-            }
-            runs = unclaimed(&rest, &self.intact_data());
-        }
+        let runs = unclaimed(&used, &self.claims);
         let (node_id, newest) = (self.sb.node_id, self.sb.generation);
-        let mut nodes = Vec::new();
-        each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
+        let mut copies = Vec::new();
+        let unread = each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
             let key = (h.id.kind as u8, h.id.owner);
             if h.node_id == node_id && h.generation <= newest && wanted.contains(&key) {
-                nodes.extend(node(h, ptr, b).map(|n| (h.id, n)));
+                copies.extend(node(h, ptr, b).map(|n| ((h.id, n), ptr)));
             }
         })?;
+        self.unread.extend(unread);
+        let mut nodes = gather(self.st.device(), node_id, copies);
+        // A node whose first block is free, or has an owner, was freed.
+        nodes.retain(|n| {
+            let first = n.ptr.addr;
+            used.owner(first).is_some() && self.claims.owner(first).is_none()
+        });
         let nodes = self.without_stale(nodes);
         let found = &mut self.search.found;
         for key in &wanted {
@@ -206,24 +214,24 @@ fn choose(
         let mut stack = vec![n.ptr];
         let mut spans = Vec::new();
         while let Some(ptr) = stack.pop() {
-            let Some((first, last)) = span(&ptr) else {
+            // What was not found, or left out, is not part of the tree because an old parent names it.
+            let found = by_address.get(&ptr.addr).and_then(|i| nodes.get(*i));
+            let Some(found) = found.filter(|f| same_node(&f.ptr, &ptr)) else {
+                continue;
+            };
+            let Some((first, last)) = span(&found.ptr) else {
                 continue;
             };
             if first < range.0 || last > range.1 || decided.meets(first, last) && ptr.level == 0 {
                 continue;
             }
             if ptr.level == 0 {
-                leaves.insert(first, ptr);
+                leaves.insert(first, found.ptr);
                 spans.push((first, last));
                 continue;
             }
-            let Some(i) = by_address.get(&ptr.addr) else {
-                continue;
-            };
-            if let Some(found) = nodes.get(*i).filter(|f| f.ptr == ptr) {
-                spans.push((found.first, found.last));
-                stack.extend(found.children.iter().copied());
-            }
+            spans.push((found.first, found.last));
+            stack.extend(found.children.iter().copied());
         }
         for (first, last) in spans {
             decided.add(first, last);

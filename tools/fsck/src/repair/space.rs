@@ -12,7 +12,7 @@
 //! AGs are built one after another, and a group that is full or free as a whole costs nothing, so the
 //! memory grows with the groups that are partly in use, and with the number of AGs.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
 use super::room::Room;
@@ -21,7 +21,7 @@ use crate::{Claim, Claims};
 use kernel::prelude::{KVec, Result as Done, ENOSPC};
 use ordofs_engine::engine::alloc::deferred::{shape, DEFERRED_TREE, ENTRY};
 use ordofs_engine::engine::alloc::AG_TREE;
-use ordofs_engine::engine::btree::{NodeSink, NodeStore, Tree, TreeId, TreeKind, WalkItem};
+use ordofs_engine::engine::btree::{NodeSink, NodeStore, Places, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{
     inline_groups_max, run_class, AgRecord, RootForm, NEVER_USED,
 };
@@ -34,13 +34,13 @@ use std::collections::BTreeMap;
 
 /// What is kept of an old AG record: whether it says that no block was ever used, and the sections
 /// that a reader may ignore.
-type Kept = (bool, Vec<u8>);
+pub(super) type Kept = (bool, Vec<u8>);
 
 /// Nodes that go into the pool.
 struct Pool<'p> {
     node_id: u64,
     generation: u64,
-    free: &'p [u64],
+    free: &'p [Places],
     blocks: Blocks,
 }
 
@@ -53,14 +53,16 @@ impl NodeSink for Pool<'_> {
         self.generation
     }
 
-    fn alloc(&mut self) -> Done<u64> {
+    fn alloc(&mut self) -> Done<Places> {
         let (first, rest) = self.free.split_first().ok_or(ENOSPC)?;
         self.free = rest;
         Ok(*first)
     }
 
-    fn write(&mut self, addr: u64, image: Block) -> Done {
-        self.blocks.insert(addr, Box::new(*image));
+    fn write(&mut self, places: Places, image: Block) -> Done {
+        for at in places.each() {
+            self.blocks.insert(at, Box::new(*image));
+        }
         Ok(())
     }
 }
@@ -135,11 +137,9 @@ impl Work<'_> {
         let mut want = 8;
         let built = loop {
             while pool.len() < want {
-                let block = room
-                    .block(self)
-                    .map_err(|_| "there is no room for the records of free space".to_owned())?;
-                self.claims.add(block, 1, Claim::Deferred);
-                pool.push(block);
+                let places = room.places(self);
+                let none = |_| "there is no room for the records of free space".to_owned();
+                pool.push(places.map_err(none)?);
             }
             match build(self, kept, &pool, generation, hold) {
                 Ok(built) => break built,
@@ -172,7 +172,7 @@ fn runs(of: &Claims, ag_blocks: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
 fn build(
     work: &Work<'_>,
     kept: &BTreeMap<u64, Kept>,
-    pool: &[u64],
+    pool: &[Places],
     generation: u64,
     hold: bool,
 ) -> Done<Built> {
@@ -215,13 +215,16 @@ fn build(
     })
 }
 
-/// Writes the deferred tree: of the blocks that are left, some are its nodes, the others its entries.
-fn deferred(left: &[u64], sink: &mut Pool<'_>) -> Done<Option<NodePtr>> {
-    let shape = shape(left.len() as u64).ok_or(ENOSPC)?;
+/// Writes the deferred tree: of the blocks that are left, some are for its nodes, the others are its
+/// entries.
+fn deferred(left: &[Places], sink: &mut Pool<'_>) -> Done<Option<NodePtr>> {
+    let copies = left.first().map_or(1, |p| p.each().count() as u64);
+    let shape = shape(left.len() as u64 * copies, copies).ok_or(ENOSPC)?;
     if shape.nodes == 0 {
         return Ok(None);
     }
-    let mut entries = left.get(shape.nodes as usize..).unwrap_or(&[]).to_vec();
+    let entries = left.get(shape.nodes as usize..).unwrap_or(&[]).iter();
+    let mut entries: Vec<u64> = entries.flat_map(|p| p.each()).collect();
     entries.sort_unstable();
     let mut tree = Tree::spread(DEFERRED_TREE, &entries, &ENTRY, shape.leaves as usize)?;
     tree.snapshot()?.write_out(sink)

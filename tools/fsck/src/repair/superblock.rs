@@ -15,8 +15,9 @@
 //! A field that cannot be true gets a value that can, if the repair finds it out anew. Other fields,
 //! reserved ones in use, features and other versions are refused, with the reason.
 //!
-//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
+use super::gather::gather;
 use super::other;
 use super::roots;
 use super::search::each_node;
@@ -354,16 +355,23 @@ fn find_roots(
         for base in areas(blocks) {
             fixed.add(base, 256, crate::Claim::Reserved);
         }
-        let mut nodes = Vec::new();
+        let mut copies = Vec::new();
         let all = [(256, blocks.min(device.blocks()))].into_iter();
         each_node(device, all, &mut |h, ptr, b| {
             let ours = Some(h.node_id) == node_id && h.id.kind == TreeKind::Inode;
             let not_newer = newest.is_none_or(|newest| h.generation <= newest);
             let first = le64(&b[..], NODE_HEADER).is_some_and(|key| key <= root_ino);
-            if ours && first && fixed.owner(ptr.addr).is_none() && not_newer {
-                nodes.push(ptr);
+            let free = ptr.places().each().all(|at| fixed.owner(at).is_none());
+            if ours && first && free && not_newer {
+                copies.push(((), ptr));
             }
         })?;
+        // Whether another place is a second copy or part of a file is not known yet.
+        let nodes = gather(device, node_id.unwrap_or(0), copies);
+        let nodes = nodes
+            .iter()
+            .map(|n| if n.first { n.ptr } else { n.pointer() });
+        let nodes = nodes.collect();
         let found = roots::choose(view.device(), node_id.unwrap_or(0), nodes)?;
         said.push(format!(
             "superblock: the root of the inode tree was lost; the newest one on the device is at block {}, of generation {}",

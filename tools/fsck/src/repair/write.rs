@@ -5,7 +5,7 @@
 //! Trees of inodes come first, then the inode tree and the orphan tree, then the trees of space
 //! ([`super::space`]), because those say which blocks all others have taken.
 //!
-//! Tests: `tools/fuzz/tests/repair.rs`.
+//! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{Pending, Work};
 use super::record::other_bytes;
@@ -140,6 +140,7 @@ impl Work<'_> {
             found.push(ino);
         })?;
         self.orphans = all.found.into_iter().collect();
+        self.orphans_odd = all.changed;
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Work<'_> {
             }
             Ok(())
         });
-        if walked.is_ok() && good && had == self.orphans {
+        if walked.is_ok() && good && !self.orphans_odd && had == self.orphans {
             return Ok(());
         }
         self.retire_tree(&old);

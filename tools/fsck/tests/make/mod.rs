@@ -5,7 +5,7 @@
 #![allow(dead_code)]
 
 use kernel::prelude::{KVec, Result};
-use ordofs_engine::engine::btree::{NodeSink, NodeStore, Tree, TreeId, TreeKind};
+use ordofs_engine::engine::btree::{NodeSink, NodeStore, Places, Tree, TreeId, TreeKind};
 use ordofs_engine::engine::format::ag::{inline_groups_max, run_class, AgRecord, RootForm};
 use ordofs_engine::engine::format::bits::Bits;
 use ordofs_engine::engine::format::group::{encode, full_record, group_len, Form};
@@ -32,12 +32,12 @@ impl NodeSink for Sink<'_> {
     fn generation(&self) -> u64 {
         1
     }
-    fn alloc(&mut self) -> Result<u64> {
+    fn alloc(&mut self) -> Result<Places> {
         self.next += 1;
-        Ok(self.next - 1)
+        Ok(Places::one(self.next - 1))
     }
-    fn write(&mut self, addr: u64, image: Block) -> Result {
-        self.disk.device().write(&[(addr, &image)])
+    fn write(&mut self, places: Places, image: Block) -> Result {
+        self.disk.device().write(&[(places.first, &image)])
     }
 }
 
@@ -95,6 +95,7 @@ impl Make {
             label: [0; 64],
             hash_key: [1, 2],
             generation: 1,
+            copies: 1,
             blocks: self.blocks,
             ag_count,
             ag_blocks,

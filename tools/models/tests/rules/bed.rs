@@ -68,6 +68,7 @@ pub fn prepare(base: &Base) -> Image {
             label: [0; 64],
             blocks: 0,
             root_owner: (0, 0),
+            copies: 0,
         };
         format(Device::new(disk.clone()), &options).expect("mkfs");
         let fs = Fs::mount(Device::new(disk.clone()), MountOptions::default()).expect("mount");
