@@ -25,3 +25,24 @@ crash() { python3 "$TESTS_DIR/names/shutdown.py" "$TEST_MNT" 2; }
 
 # How many processes the kernel has killed because the VM had no memory left.
 oom_kills() { awk '$1 == "oom_kill" { print $2 }' /proc/vmstat; }
+
+# fsx_config FILE LENGTH MAX NAME=N...: a configuration of fsx with files of LENGTH bytes and operations
+# of up to MAX bytes. The other arguments are weights, or `align`, the alignment of the sizes.
+fsx_config() {
+	local file=$1 length=$2 max=$3 align=1 line
+	shift 3
+	local -A weights=([close_open]=2 [read]=10 [write]=10 [mapread]=10 [mapwrite]=10 [invalidate]=2
+		[truncate]=4 [fsync]=2 [fdatasync]=2 [punch_hole]=5)
+	for line; do
+		case $line in
+		align=*) align=${line#*=} ;;
+		*) weights[${line%%=*}]=${line#*=} ;;
+		esac
+	done
+	# fsx stops if the kernel refuses a posix_fallocate of 0 bytes.
+	printf 'flen = %s\n[opsize]\nmin = %s\nmax = %s\nalign = %s\n[weights]\n' \
+		"$length" "$align" "$max" "$align" >"$file"
+	for line in "${!weights[@]}"; do
+		echo "$line = ${weights[$line]}" >>"$file"
+	done
+}

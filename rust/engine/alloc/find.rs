@@ -160,7 +160,7 @@ impl Space {
             last: true,
             up_to: up_to.min(GROUP_BLOCKS) as u32,
         };
-        self.beside_trim(node_store, || {
+        let search = || {
             if apart != Some(first) {
                 let near = self.take_in(node_store, first, wish, &mut None)?;
                 if near.is_some() {
@@ -169,7 +169,12 @@ impl Space {
             }
             let elsewhere = Wish { goal: None, ..wish };
             self.take_elsewhere(node_store, first, apart, elsewhere, &mut None, 1, u64::MAX)
-        })
+        };
+        match apart {
+            // No commit waits for a discard so that copies are apart.
+            Some(_) => search(),
+            None => self.beside_trim(node_store, search),
+        }
     }
 
     /// Allocates in AG `i`; nothing if it has no free block.

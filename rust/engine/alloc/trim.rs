@@ -26,7 +26,7 @@
 //! trim. A task that starves waits with its locks held, and possibly behind the closed barrier; the
 //! trim needs only the device and the AG's mutex to end the piece.
 //!
-//! Tests: `tools/engine/tests/trim.rs`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.
+//! Tests: `tools/engine/tests/trim`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.
 
 use super::ag::Span;
 use super::trimmer::Trim;

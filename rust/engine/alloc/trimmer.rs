@@ -3,7 +3,7 @@
 //! The state of a trim between two pieces, and what all trims of a filesystem share. `trim.rs` has the
 //! model and the locks.
 //!
-//! Tests: `tools/engine/tests/trim.rs`.
+//! Tests: `tools/engine/tests/trim`.
 
 use crate::engine::lock_class;
 use crate::os::atomic::{AtomicU32, AtomicU64};

@@ -10,7 +10,7 @@
 //! the root that the caller gives, as long as the blocks below it are not reused; if they are, a node
 //! does not match its pointer, and there is no answer. See `engine/txn/heal.rs`.
 //!
-//! Tests: `tools/engine/tests/copies.rs`, `tools/crash/tests/copies.rs`.
+//! Tests: `tools/engine/tests/copies`, `tools/crash/tests/copies.rs`.
 
 use super::reader::Reader;
 use super::scrub::Examined;
@@ -72,7 +72,10 @@ impl NodeStore {
         id: &TreeId,
         reader: &Reader<'_>,
     ) -> Result<Option<Shared<Node>>> {
-        for addr in [ptr.addr, ptr.addr2].into_iter().filter(|a| *a != 0) {
+        if self.misplaced(ptr).is_some() {
+            return Ok(None);
+        }
+        for addr in ptr.places().each() {
             reader.begin()?;
             match self.read_at(addr, ptr, id, reader.urgency) {
                 Ok(node) => {

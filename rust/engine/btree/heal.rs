@@ -21,7 +21,7 @@
 //!
 //! Locks: the list has a mutex, innermost; nothing is allocated under it by readers.
 //!
-//! Tests: `tools/engine/tests/copies.rs`.
+//! Tests: `tools/engine/tests/copies`.
 
 use crate::engine::format::{NodePtr, TreeId};
 use crate::engine::lock_class;
@@ -81,16 +81,19 @@ impl BadCopies {
         })
     }
 
-    /// A reader has found a copy bad. Allocates nothing.
-    pub(super) fn found(&self, bad: BadCopy) {
+    /// A reader has found a copy bad. Returns whether that is noted for the first time. Allocates nothing.
+    pub(super) fn found(&self, bad: BadCopy) -> bool {
         self.read.fetch_add(1, Ordering::Relaxed);
         let mut s = self.state.lock();
         let tried = s.tried.get(&bad.ptr.addr) == Some(&bad.ptr.generation);
         let noted = s.notes.iter().any(|n| n.ptr == bad.ptr);
-        // Without room, a later reader notes it.
-        if !tried && !noted && s.notes.len() < MAX_NOTES && s.notes.push(bad, GFP_KERNEL).is_ok() {
+        // Without room, a later reader notes it. Not after the last try: the look would be in vain.
+        let room = s.notes.len() < MAX_NOTES && s.tried.len() < MAX_TRIED;
+        let new = !tried && !noted && room && s.notes.push(bad, GFP_KERNEL).is_ok();
+        if new {
             self.noted.store(s.notes.len() as u64, Ordering::Relaxed);
         }
+        new
     }
 
     /// Takes a note, if there is one.

@@ -5,7 +5,7 @@
 //!
 //! Locks: none; a [`Reader`] belongs to one task.
 //!
-//! Tests: `tools/engine/tests/copies.rs`.
+//! Tests: `tools/engine/tests/copies`.
 
 use super::store::Urgency;
 use core::cell::Cell;

@@ -145,6 +145,10 @@ impl NodeStore {
             faults: [None, None],
         };
         let copies = [Some(ptr.addr), Some(ptr.addr2).filter(|a| *a != 0)];
+        if let Some(what) = self.misplaced(ptr) {
+            out.faults = copies.map(|at| at.map(|_| Fault::damage(what)));
+            return Ok(out);
+        }
         for (addr, fault) in copies.into_iter().zip(&mut out.faults) {
             let Some(addr) = addr else { continue };
             reader.begin()?;

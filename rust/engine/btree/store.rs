@@ -480,9 +480,13 @@ impl NodeStore {
         ))
     }
 
-    /// Reads the node; from its second copy if the first one fails.
+    /// Reads the node; from its second copy if the first one fails. A pointer of which one copy is where no
+    /// node can be is refused as a whole: if the other one were used, a commit would free that block.
     fn read_copies(&self, ptr: &NodePtr, id: &TreeId) -> Result<Node> {
         let report = |fault| self.report(ptr, id, fault);
+        if let Some(what) = self.misplaced(ptr) {
+            return Err(self.complain(ptr, id, what));
+        }
         match self.read_at(ptr.addr, ptr, id, Urgency::Waited) {
             Ok(node) => Ok(node),
             Err(first) if ptr.addr2 == 0 => Err(report(first)),
@@ -492,11 +496,18 @@ impl NodeStore {
                     Ok(node)
                 }
                 Err(second) => {
-                    let _reported = report(first);
-                    Err(report(second))
+                    let (first, second) = (report(first), report(second));
+                    // The node is lost only if both copies are damaged.
+                    Err(if first == EUCLEAN { second } else { first })
                 }
             },
         }
+    }
+
+    /// Why a copy of a node cannot be where a pointer says, if so.
+    pub(super) fn misplaced(&self, ptr: &NodePtr) -> Option<&'static str> {
+        let mut places = ptr.places().each();
+        places.find_map(|at| self.space.refuses(at, 1))
     }
 
     /// The first copy of `node` is bad, and the second one is used. Nothing is written here: the reader
@@ -505,8 +516,13 @@ impl NodeStore {
         if fault.is_passing() {
             return;
         }
+        let bad = BadCopy {
+            ptr: *ptr,
+            id: *id,
+            key: node.key(0),
+        };
         static LIMIT: Limit = Limit::new();
-        if LIMIT.allows() {
+        if self.bad_copies.found(bad) && LIMIT.allows() {
             pr_warn!(
                 "{}: {} tree of {}: first copy of a node at block {} (level {}, generation {}): {}; the second one is used\n",
                 self.dev.name(),
@@ -518,11 +534,6 @@ impl NodeStore {
                 fault.what
             );
         }
-        self.bad_copies.found(BadCopy {
-            ptr: *ptr,
-            id: *id,
-            key: node.key(0),
-        });
     }
 
     /// Reports what is wrong with a copy, unless the error comes from the device or from a lack of

@@ -13,7 +13,7 @@
 //!
 //! Locks: those of [`crate::engine::alloc`].
 //!
-//! Tests: `tools/engine/tests/trim.rs`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.
+//! Tests: `tools/engine/tests/trim`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.
 
 use crate::engine::alloc::Trim;
 use crate::engine::format::GROUP_BLOCKS;

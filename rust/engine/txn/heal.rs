@@ -29,17 +29,19 @@
 //!
 //! The commit thread does this after its commit, with no lock held, at most [`MOST`] copies and about
 //! [`SLOW`] seconds at a time, and scrub does. A commit of another task, or the freezing of the
-//! filesystem, may have to wait for one write of a block, never for a read, and not for the same copy
-//! twice. If the device is slow the commit thread is late by one copy; then none is healed for a minute
-//! ([`REST`]), in which it commits as always. Before each read it asks whether its task has to end, or the
-//! system goes to sleep.
+//! filesystem, may have to wait for one write of a block. The commit thread writes no copy twice in a
+//! mount; each scrub tries once. No task waits for the reads of copies and of the nodes above them. The
+//! records of space are read as an allocation reads them, with the mutex of the AG: a commit that needs
+//! that AG waits for such a read as for any other. If the device is slow the commit thread is late by
+//! one copy; then none is healed for a minute ([`REST`]), in which it commits as always. Before each
+//! read it asks whether its task has to end, or the system goes to sleep.
 //!
 //! While the filesystem is frozen nothing is written ([`Fs::pause_healing`]).
 //!
 //! Locks: the commit mutex, for the write of the copies of one node at a time; under it a shard of the
 //! node cache. Before it, that of an AG.
 //!
-//! Tests: tools/engine/tests/copies.rs; tools/crash.
+//! Tests: tools/engine/tests/copies; tools/crash.
 
 use crate::engine::alloc::ag::Ag;
 use crate::engine::alloc::deferred::DEFERRED_TREE;
@@ -178,9 +180,13 @@ impl Fs {
         reader: &Reader<'_>,
         may: impl Fn(&NodePtr) -> bool,
     ) -> Result<u64> {
-        let began = uptime();
+        // A scrub has no next reader to wait for.
+        let end = match examined {
+            Some(_) => u64::MAX,
+            None => uptime().saturating_add(SLOW),
+        };
         let read_now;
-        let mut known = self.confirmed(bad, reader, began)?;
+        let mut known = self.confirmed(bad, reader, end)?;
         let examined = match (examined, known) {
             (_, None) => return Ok(0),
             (Some(examined), _) => examined,
@@ -213,17 +219,17 @@ impl Fs {
             if part != Part::Unknown {
                 return Ok(0);
             }
-            known = self.confirmed(bad, reader, began)?;
+            known = self.confirmed(bad, reader, end)?;
         }
         Ok(0)
     }
 
     /// The roots of the newest durable superblock, if the pointer is part of a tree under them. `None`
-    /// also if that takes too long: it began at `began`. EIO after a shutdown: a commit that failed may
+    /// also if that takes longer than to `end`. EIO after a shutdown: a commit that failed may
     /// have left other roots. ENOMEM, EINTR if the reader is to stop.
-    fn confirmed(&self, bad: &BadCopy, reader: &Reader<'_>, began: u64) -> Result<Option<Roots>> {
+    fn confirmed(&self, bad: &BadCopy, reader: &Reader<'_>, end: u64) -> Result<Option<Roots>> {
         for _ in 0..LOOKS {
-            if uptime().saturating_sub(began) > SLOW {
+            if uptime() > end {
                 break;
             }
             let roots = {

@@ -20,7 +20,7 @@
 //!
 //! Locks: the commit mutex is held; those of [`crate::engine::alloc`], one at a time.
 //!
-//! Tests: tools/engine/tests/copies.rs, cost.rs, crash.rs; tools/crash.
+//! Tests: tools/engine/tests/copies, cost.rs, crash.rs; tools/crash.
 
 use crate::engine::btree::{NodeSink, Places};
 use crate::engine::fs::Fs;

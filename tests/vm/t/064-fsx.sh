@@ -6,37 +6,17 @@
 # sizes at the same time; small and large files.
 # timeout: 300
 set -euo pipefail
+# shellcheck source=tests/vm/lib.sh
+. "$TESTS_DIR/lib.sh"
 
 mkfs.ordofs -f "$TEST_DEV" >/dev/null
 mount -t ordofs "$TEST_DEV" "$TEST_MNT"
 steps=$((${FSX_STEPS:-4000} * ${LOOPS:-1}))
 
+more=(sendfile=3 posix_fadvise=3 copy_file_range=4)
+fsx_config /tmp/bytes.toml 262144 65536 posix_fallocate=3 "${more[@]}"
 # fsx 0.3.2 asks for 0 bytes now and then where it has to align posix_fallocate.
-config() { # FILE LENGTH MAX ALIGN POSIX_FALLOCATE
-	cat >"$1" <<-END
-		flen = $2
-		[opsize]
-		max = $3
-		align = $4
-		[weights]
-		close_open = 2
-		read = 10
-		write = 10
-		mapread = 10
-		mapwrite = 10
-		invalidate = 2
-		truncate = 4
-		fsync = 2
-		fdatasync = 2
-		posix_fallocate = $5
-		punch_hole = 5
-		sendfile = 3
-		posix_fadvise = 3
-		copy_file_range = 4
-	END
-}
-config /tmp/bytes.toml 262144 65536 1 3
-config /tmp/blocks.toml 8388608 524288 4096 0
+fsx_config /tmp/blocks.toml 8388608 524288 align=4096 posix_fallocate=0 "${more[@]}"
 
 pids=()
 for shape in bytes blocks; do

@@ -77,22 +77,7 @@ umount "$TEST_MNT"
 fsck.ordofs -n "$TEST_DEV"
 
 # Two rounds beside fsx, on a small filesystem, so that blocks are used again at once.
-cat >/tmp/trim.toml <<-END
-	flen = 8388608
-	[opsize]
-	max = 524288
-	[weights]
-	close_open = 2
-	read = 10
-	write = 10
-	mapread = 10
-	mapwrite = 10
-	invalidate = 5
-	truncate = 4
-	fsync = 2
-	fdatasync = 2
-	punch_hole = 8
-END
+fsx_config /tmp/trim.toml 8388608 524288 invalidate=5 punch_hole=8
 steps=$((${FSX_STEPS:-3000} * ${LOOPS:-1}))
 for blocks in 64M 512M; do
 	mkfs.ordofs -f -K "$TEST_DEV" "$blocks" >/dev/null

@@ -112,6 +112,24 @@ impl Backend for Overlay {
         Ok(())
     }
 
+    fn read_run(&self, start: u64, bufs: &mut [Block]) -> Result {
+        let later = self.later();
+        let written = self.written();
+        let run = start..start.saturating_add(bufs.len() as u64);
+        let ours = || {
+            let later = later.iter().flat_map(|l| l.range(run.clone()));
+            written.range(run.clone()).chain(later)
+        };
+        // What was written here may be unreadable below.
+        if ours().next().is_some() {
+            drop((written, later));
+            let blocks = bufs.iter_mut().zip(start..);
+            return blocks.into_iter().try_for_each(|(b, at)| self.read(at, b));
+        }
+        drop((written, later));
+        self.0.base.read_run(start, bufs)
+    }
+
     fn write(&self, block: u64, data: &[u8; SIZE]) -> Result {
         self.put(block, data);
         Ok(())

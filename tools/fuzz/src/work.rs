@@ -17,16 +17,27 @@ const NAMES: usize = 12;
 
 /// Writes `n` blocks, as writeback does.
 pub fn write(fs: &Fs, dev: &Device, f: &Shared<Inode>, start: u64, n: u64) -> Result {
-    let end = start + n;
-    let mut at = start;
-    while at < end {
-        at += fs.map_write(f, at, end - at)?.map.len;
-    }
     let mut blocks = Vec::new();
-    for i in start..end {
+    for i in start..start + n {
         let mut b = Block::zeroed()?;
         b[..8].copy_from_slice(&i.to_le_bytes());
         blocks.push(b);
+    }
+    write_blocks(fs, dev, f, start, &blocks)
+}
+
+/// Writes blocks with this content.
+pub fn write_blocks(
+    fs: &Fs,
+    dev: &Device,
+    f: &Shared<Inode>,
+    start: u64,
+    blocks: &[Block],
+) -> Result {
+    let end = start + blocks.len() as u64;
+    let mut at = start;
+    while at < end {
+        at += fs.map_write(f, at, end - at)?.map.len;
     }
     let sums: Vec<u32> = blocks.iter().map(|b| crc32c(0, &b[..])).collect();
     let mut i = 0;

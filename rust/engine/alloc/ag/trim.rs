@@ -10,7 +10,7 @@
 //!
 //! Everything is under the AG's mutex. Block numbers are relative to the AG, bits to a group.
 //!
-//! Tests: `tools/engine/tests/trim.rs`, `tools/crash/tests/trim.rs`.
+//! Tests: `tools/engine/tests/trim`, `tools/crash/tests/trim.rs`.
 
 use super::{Ag, State};
 use crate::engine::alloc::bits::Bits;

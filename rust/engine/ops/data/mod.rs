@@ -14,7 +14,7 @@
 //! A write in flight is in no extent tree and in no transaction. [`Fs::finish_write`] puts its
 //! mapping, its checksums and the on-disk size there, in one transaction.
 //!
-//! Space, in blocks: delalloc reserved one block for each dirty block, plus [`Space::meta_for`] that many
+//! Space, in blocks: delalloc reserved one block for each dirty block, plus `Space::meta_for` that many
 //! for extent records. When a write starts, allocated = delalloc given up + `extra` reserved by
 //! `start_write`; what is left over goes back.
 //!
@@ -197,7 +197,7 @@ impl Fs {
         }
     }
 
-    /// Reserves `want` data blocks plus [`Space::meta_for`] that many; less when space is short, but at
+    /// Reserves `want` data blocks plus `Space::meta_for` that many; less when space is short, but at
     /// least one. Returns how many data blocks. ENOSPC.
     fn reserve_data(&self, want: u64) -> Result<u64> {
         let want = want.max(1);

@@ -2,7 +2,15 @@
 
 //! Blocks with two owners.
 //!
-//! A block that is a node, or in a fixed area, is no data: a node proves what it is by its checksum.
+//! A block that is a node, or in a fixed area, is no data: a node proves what it is by its checksum. But a
+//! pointer to two copies proves only that one of them is there. If there is no node in the other block,
+//! and a file has it whose checksum is right, or that was read from an intact tree, it is the file's: the
+//! repair begins anew with that knowledge.
+//!
+//! Of a block that a record of the log maps for an inode, no other inode has it: it was free when the
+//! superblock was written.
+//!
+//!
 //! Of two inodes, one whose checksum is not that of the content loses it. If both may have it, one that
 //! was read from an intact tree keeps it before one whose nodes were searched for; then the one whose
 //! record a later commit wrote, because blocks go from deleted files to new ones; then the one with the
@@ -11,6 +19,8 @@
 //! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::{open, Work};
+use super::peek::node_at;
+use crate::Claim;
 use ordofs_engine::engine::btree::{Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::extent::Extent;
 use ordofs_engine::engine::format::inode::InodeRecord;
@@ -30,27 +40,80 @@ struct Holder {
     ino: u64,
     /// The file block.
     at: u64,
+    /// It has a checksum.
+    summed: bool,
+}
+
+impl Holder {
+    /// Whether the block is this file's, if there is no node in it.
+    fn is_plain(&self) -> bool {
+        !self.wrong && (self.summed || !self.doubtful)
+    }
 }
 
 impl Work<'_> {
-    /// Leaves each contested block to one owner.
-    pub fn settle(&mut self) -> Result<(), String> {
+    /// Leaves each contested block to one owner. The blocks that `logged` gives to inodes (start, length,
+    /// inode) are theirs. Returns blocks that are of files although nodes claim them: if there are any,
+    /// nothing else is done.
+    pub fn settle(&mut self, logged: &[(u64, u64, u64)]) -> Result<BTreeSet<u64>, String> {
+        let of_log = self.contest_for_log(logged);
         if self.contested.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        let holders = self.holders()?;
-        let mut loses: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
-        for (block, mut all) in holders {
+        let (mut holders, mut foreign) = (self.holders()?, BTreeSet::new());
+        for (block, all) in &mut holders {
             all.sort_unstable();
-            let solid = self.contested.get(&block).copied().unwrap_or(false);
-            for h in all.into_iter().skip(usize::from(!solid)) {
-                loses.entry(h.ino).or_default().insert(h.at);
+            let solid = self.contested.get(block) == Some(&true);
+            let file = all.first().is_some_and(Holder::is_plain);
+            if solid && file && self.has_no_node(*block) {
+                foreign.insert(*block);
+            }
+        }
+        if !foreign.is_empty() {
+            return Ok(foreign);
+        }
+        let mut loses: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+        for (block, all) in holders {
+            let solid = self.contested.get(&block) == Some(&true);
+            let mut keeps = !solid;
+            for h in all {
+                let may = of_log.get(&block).is_none_or(|ino| *ino == h.ino);
+                if !(may && std::mem::take(&mut keeps)) {
+                    loses.entry(h.ino).or_default().insert(h.at);
+                }
+            }
+            // The log takes it when it is replayed.
+            if keeps && of_log.contains_key(&block) {
+                self.claims.remove(block, 1);
             }
         }
         for (ino, blocks) in loses {
             self.cut(ino, &blocks)?;
         }
-        Ok(())
+        Ok(foreign)
+    }
+
+    /// Blocks that an inode has, and that the log gives to another one, are contested. Returns them, with
+    /// the latter.
+    fn contest_for_log(&mut self, logged: &[(u64, u64, u64)]) -> BTreeMap<u64, u64> {
+        let mut of_log = BTreeMap::new();
+        for (start, len, ino) in logged {
+            for (at, n, owner) in self.claims.within(*start, *len) {
+                let other = matches!(owner, Claim::Data(o) if o != *ino);
+                for block in at..at + if other { n } else { 0 } {
+                    self.contested.entry(block).or_insert(false);
+                    of_log.insert(block, *ino);
+                }
+            }
+        }
+        of_log
+    }
+
+    /// Whether a block that a node claims is not of a node, and not in a fixed area.
+    fn has_no_node(&self, block: u64) -> bool {
+        let fixed = |c: Claim| !matches!(c, Claim::Node(_) | Claim::Data(_));
+        !self.claims.owner(block).is_some_and(fixed)
+            && node_at(self.st.device(), self.sb.node_id, block).is_none()
     }
 
     /// The mappings of the contested blocks.
@@ -84,6 +147,7 @@ impl Work<'_> {
                         generation: Reverse(generation),
                         ino,
                         at: e.start + (block - e.phys),
+                        summed: sum.is_some(),
                     };
                     holders.entry(*block).or_default().push(holder);
                 }

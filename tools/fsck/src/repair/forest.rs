@@ -27,6 +27,8 @@ use ordofs_engine::engine::btree::{
 };
 use ordofs_engine::engine::format::inode::{InodeRecord, RootForm};
 use ordofs_engine::engine::format::{NodePtr, Superblock};
+use ordofs_engine::engine::volume::mount::INODE_TREE;
+use ordofs_engine::os::Block;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -96,8 +98,14 @@ pub(super) struct Work<'a> {
     pub contested: BTreeMap<u64, bool>,
     /// What has been claimed for the present inode.
     pub claimed: Vec<(u64, u64, Claim)>,
-    /// Nodes that the device could not read.
+    /// Blocks that the device could not read, and that would have been of use.
     pub unread: Vec<u64>,
+    /// The device could not read a node, and can by now.
+    pub retry: bool,
+    /// Blocks that are of files, although pointers to nodes name them.
+    pub foreign: BTreeSet<u64>,
+    /// The orphan tree has to be written anew.
+    pub orphans_odd: bool,
     /// Nodes of trees that have lost some.
     pub search: Search,
 }
@@ -118,6 +126,33 @@ pub(super) struct Scanned<B> {
     pub tree: Tree,
     /// It is not the tree that the record has.
     pub changed: bool,
+}
+
+impl<'a> Work<'a> {
+    /// Nothing is known yet, but what is given.
+    pub fn new(st: &'a NodeStore, sb: &Superblock, avoid: Claims, foreign: BTreeSet<u64>) -> Self {
+        Self {
+            st,
+            sb: sb.clone(),
+            claims: Claims::default(),
+            old: Claims::default(),
+            avoid,
+            said: Vec::new(),
+            inodes: Vec::new(),
+            edges: Vec::new(),
+            pending: BTreeMap::new(),
+            itree: Tree::empty(INODE_TREE),
+            orphans: BTreeSet::new(),
+            lost: false,
+            contested: BTreeMap::new(),
+            claimed: Vec::new(),
+            unread: Vec::new(),
+            retry: false,
+            foreign,
+            orphans_odd: false,
+            search: Search::default(),
+        }
+    }
 }
 
 impl Work<'_> {
@@ -188,6 +223,17 @@ impl Work<'_> {
         self.lost = true;
         let mut leaves: Vec<(u64, NodePtr)> = Vec::new();
         for n in nodes.iter().filter(|n| n.addr != 0) {
+            let foreign = self.foreign.contains(&n.addr);
+            if n.level == 0 && foreign {
+                self.say(
+                    place,
+                    format_args!(
+                        "node at block {} of the {} tree: a file has that block, keys {:#x}..={:#x} are lost",
+                        n.addr, id.kind.name(), n.first_key, n.last_key
+                    ),
+                );
+                continue;
+            }
             if n.level == 0 && n.generation <= self.sb.generation {
                 let mut ptr = n.ptr();
                 if self.is_odd(n) {
@@ -208,10 +254,7 @@ impl Work<'_> {
             }
         }
         for b in bad {
-            if b.error == EIO {
-                self.unread
-                    .extend(b.ptr.iter().flat_map(|p| p.places().each()));
-            }
+            self.note_unread(b);
             let found = self.found_for(id, b);
             let at = b.ptr.map_or(0, |p| p.addr);
             let (first, last) = (b.first_key, b.last_key);
@@ -232,15 +275,29 @@ impl Work<'_> {
         Tree::from_leaves(id, &leaves).map_err(|e| format!("{place}: {e:?}"))
     }
 
-    /// Whether a node that can be read cannot be part of a tree: it is newer than the superblock, or its
-    /// second copy is where no node can be, or where another node is.
+    /// Whether a node that can be read cannot be part of a tree: it is newer than the superblock, or a
+    /// copy of it is where a file or another node is.
     fn is_odd(&self, n: &NodeInfo) -> bool {
-        n.generation > self.sb.generation || n.addr2 != 0 && self.is_misplaced(n)
+        let foreign = |at| self.foreign.contains(at);
+        n.generation > self.sb.generation
+            || foreign(&n.addr)
+            || n.addr2 != 0 && (foreign(&n.addr2) || self.is_of_another(n))
     }
 
-    fn is_misplaced(&self, n: &NodeInfo) -> bool {
-        let there = || node_at(self.st.device(), self.sb.node_id, n.addr2);
-        self.st.space().refuses(n.addr2, 1).is_some() || there().is_some_and(|h| h.addr != n.addr)
+    /// Whether the block of the second copy has another node.
+    fn is_of_another(&self, n: &NodeInfo) -> bool {
+        let there = node_at(self.st.device(), self.sb.node_id, n.addr2);
+        there.is_some_and(|h| h.addr != n.addr)
+    }
+
+    /// Notes which copies of a bad node the device cannot read.
+    fn note_unread(&mut self, bad: &BadNode) {
+        let Ok(mut b) = Block::zeroed() else { return };
+        let places = bad.ptr.iter().flat_map(|p| p.places().each());
+        let failing = places.filter(|at| self.st.device().read(*at, &mut b).is_err());
+        let failing: Vec<u64> = failing.collect();
+        self.retry |= bad.error == EIO && failing.is_empty();
+        self.unread.extend(failing);
     }
 
     /// A node that the new filesystem does not have.

@@ -27,7 +27,7 @@
 //! |---|---|
 //! | [`superblock`], [`other`], [`roots`] | the superblock to begin with |
 //! | [`forest`] | trees that may be damaged; what is known during a repair |
-//! | [`search`], [`found`], [`stale`], [`peek`] | leaves whose interior nodes are lost |
+//! | [`search`], [`found`], [`gather`], [`stale`], [`peek`] | leaves whose interior nodes are lost |
 //! | [`inodes`], [`record`] | inode records, and what they lead to |
 //! | [`names`] | directories, link counts, orphans |
 //! | [`contested`] | blocks with two owners |
@@ -39,6 +39,7 @@
 mod contested;
 mod forest;
 mod found;
+mod gather;
 mod inodes;
 mod names;
 mod other;
@@ -56,15 +57,15 @@ mod write;
 use crate::overlay::Blocks;
 use crate::{check, describe, Claim, Claims, Options, Overlay};
 use forest::Work;
-use kernel::prelude::{EIO, ENOMEM, ENOSPC, EOPNOTSUPP};
-use ordofs_engine::engine::btree::{NodeStore, Tree};
+use kernel::prelude::{Error, EIO, ENOMEM, ENOSPC, EOPNOTSUPP};
+use ordofs_engine::engine::btree::NodeStore;
 use ordofs_engine::engine::format::superblock::{STATE_CLEAN, STATE_REPAIR};
 use ordofs_engine::engine::format::{Superblock, MAX_INO};
 use ordofs_engine::engine::log::ahead::Ahead;
 use ordofs_engine::engine::log::record::{decode, Record};
 use ordofs_engine::engine::log::replayed::Replayed;
 use ordofs_engine::engine::log::ring::{self, Area, Found};
-use ordofs_engine::engine::volume::mount::{read_superblock, INODE_TREE};
+use ordofs_engine::engine::volume::mount::read_superblock;
 use ordofs_engine::engine::{Fs, MountError, MountOptions};
 use ordofs_engine::os::{now, Block, Device, Shared};
 use std::collections::{BTreeMap, BTreeSet};
@@ -73,6 +74,10 @@ use std::collections::{BTreeMap, BTreeSet};
 const CACHED_NODES: usize = 4096;
 /// How often a plan is made at most, if blocks that could not be read can be read later.
 const READS: usize = 3;
+/// How many blocks are written at once.
+const BATCH: usize = 256;
+/// How often a rebuild begins anew at most, because blocks belong to files, or because of a lack of room.
+const ATTEMPTS: usize = 8;
 
 /// What a repair is going to write.
 pub struct Plan {
@@ -105,6 +110,14 @@ pub fn rescue() -> MountOptions {
     }
 }
 
+/// What the device could not read.
+#[derive(Default)]
+struct Unread {
+    blocks: Vec<u64>,
+    /// A node can be read by now.
+    retry: bool,
+}
+
 /// Finds out what has to be written to repair the filesystem on `device`. The error is a sentence:
 /// the filesystem cannot be repaired, and why.
 pub fn plan(device: Device) -> Result<Plan, String> {
@@ -112,22 +125,20 @@ pub fn plan(device: Device) -> Result<Plan, String> {
     for _ in 0..READS {
         let (plan, unread) = one_plan(device.device())?;
         let mut b = Block::zeroed().map_err(|e| format!("{e:?}"))?;
+        let mut readable = |at: &u64| device.device().read(*at, &mut b).is_ok();
         // What can be read by now is not lost.
-        if !unread
-            .iter()
-            .any(|at| device.device().read(*at, &mut b).is_ok())
-        {
+        if !unread.retry && !unread.blocks.iter().any(&mut readable) {
             return Ok(plan);
         }
     }
     Err("the device cannot read some blocks at one time, and can at another".into())
 }
 
-/// A plan, and the nodes that the device could not read.
-fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
+/// A plan, and what the device could not read.
+fn one_plan(device: Device) -> Result<(Plan, Unread), String> {
     let view = Overlay::new(device);
     let mut said = Vec::new();
-    let mut unread = Vec::new();
+    let mut unread = Unread::default();
     let start = superblock::establish(&view, &mut said)?;
     let mut sb = start.sb;
     let mut avoid = Claims::default();
@@ -153,7 +164,15 @@ fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
     }
     let generation = start.next.max(sb.generation + 1);
     let generation = generation + (1 ^ ((generation ^ start.generation) & 1));
-    let mut made = match rebuild(&view, &sb, avoid, generation, false) {
+    let given = Given {
+        view: &view,
+        sb: &sb,
+        avoid,
+        logged: Vec::new(),
+        generation,
+        hold: false,
+    };
+    let mut made = match rebuild(&given) {
         Ok(made) => made,
         Err(why) if log_used => {
             return Err(format!("with the log: {why}"));
@@ -189,7 +208,8 @@ fn one_plan(device: Device) -> Result<(Plan, Vec<u64>), String> {
         }
     }
     judge(&view, &mut plan)?;
-    unread.extend(made.unread);
+    unread.blocks.extend(made.unread);
+    unread.retry |= made.retry;
     Ok((plan, unread))
 }
 
@@ -228,6 +248,19 @@ fn judge(view: &Overlay, plan: &mut Plan) -> Result<(), String> {
     }
 }
 
+/// What a rebuild begins with.
+struct Given<'v> {
+    view: &'v Overlay,
+    sb: &'v Superblock,
+    /// Blocks that are free, and not to be written.
+    avoid: Claims,
+    /// Blocks that records of the log map, and the inodes that they map them for: start, length, inode.
+    logged: Vec<(u64, u64, u64)>,
+    generation: u64,
+    /// What only the old filesystem has counts as used.
+    hold: bool,
+}
+
 /// What a rebuild has made.
 struct Made {
     blocks: Blocks,
@@ -236,81 +269,111 @@ struct Made {
     claims: Claims,
     /// Blocks that the old filesystem has, and maybe the new one.
     old: Claims,
-    /// Nodes that the device could not read.
+    /// Blocks that the device could not read, and that would have been of use.
     unread: Vec<u64>,
+    /// The device could not read a node, and can by now.
+    retry: bool,
 }
 
-/// Puts all trees in order. With `hold`, what only the old filesystem has counts as used. If there is no
-/// room for two copies of each new node, they get one.
-fn rebuild(
-    view: &Overlay,
-    sb: &Superblock,
-    avoid: Claims,
-    generation: u64,
-    hold: bool,
-) -> Result<Made, String> {
-    if sb.copies > 1 {
-        if let Ok(made) = rebuild_with(view, sb, avoid.clone(), generation, hold, sb.copies) {
-            return Ok(made);
+/// The end of an attempt to rebuild.
+enum Attempt {
+    Made(Made),
+    /// These blocks are not of the nodes that have them by their pointers, but of files.
+    Foreign(BTreeSet<u64>),
+}
+
+/// Why an attempt to rebuild has failed.
+struct Failed {
+    why: String,
+    /// There was no room for new nodes.
+    full: bool,
+}
+
+impl From<String> for Failed {
+    fn from(why: String) -> Self {
+        Self { why, full: false }
+    }
+}
+
+/// Puts all trees in order. If there is no room for two copies of each new node, they get one.
+fn rebuild(given: &Given<'_>) -> Result<Made, String> {
+    let (mut foreign, mut copies) = (BTreeSet::new(), given.sb.copies);
+    for _ in 0..ATTEMPTS {
+        match attempt(given, &foreign, copies) {
+            Ok(Attempt::Made(mut made)) => {
+                if copies < given.sb.copies {
+                    let what = "new nodes have one copy, because there is no room for two";
+                    made.said.push(what.into());
+                }
+                return Ok(made);
+            }
+            Ok(Attempt::Foreign(more)) => foreign.extend(more),
+            Err(f) if f.full && copies > 1 => copies = 1,
+            Err(f) => return Err(f.why),
         }
     }
-    rebuild_with(view, sb, avoid, generation, hold, 1)
+    Err("the owners of some blocks cannot be told apart".into())
 }
 
-/// The same with so many copies of each new node.
-fn rebuild_with(
-    view: &Overlay,
-    sb: &Superblock,
-    avoid: Claims,
-    generation: u64,
-    hold: bool,
-    copies: u8,
-) -> Result<Made, String> {
-    let shared = Shared::new(view.device()).map_err(|e| format!("{e:?}"))?;
-    let st = NodeStore::new(shared, sb.node_id, CACHED_NODES)
-        .map_err(|e| format!("{e:?}"))?
-        .confine(sb);
-    let mut work = Work {
-        st: &st,
-        sb: sb.clone(),
-        claims: Claims::default(),
-        old: Claims::default(),
-        avoid,
-        said: Vec::new(),
-        inodes: Vec::new(),
-        edges: Vec::new(),
-        pending: BTreeMap::new(),
-        itree: Tree::empty(INODE_TREE),
-        orphans: BTreeSet::new(),
-        lost: false,
-        contested: BTreeMap::new(),
-        claimed: Vec::new(),
-        unread: Vec::new(),
-        search: found::Search::default(),
-    };
+/// The same with so many copies of each new node, if these blocks are not of the nodes that name them.
+fn attempt(given: &Given<'_>, foreign: &BTreeSet<u64>, copies: u8) -> Result<Attempt, Failed> {
+    let failed = |e| format!("{e:?}");
+    let sb = given.sb;
+    let shared = Shared::new(given.view.device()).map_err(failed)?;
+    let st = NodeStore::new(shared, sb.node_id, CACHED_NODES).map_err(failed)?;
+    let st = st.confine(sb);
+    let mut work = Work::new(&st, sb, given.avoid.clone(), foreign.clone());
     for (start, len) in sb.fixed_areas() {
         work.claims.add(start, len, Claim::Reserved);
     }
     work.inodes()?;
     work.read_orphans()?;
-    work.settle()?;
+    let foreign = work.settle(&given.logged)?;
+    if !foreign.is_empty() {
+        return Ok(Attempt::Foreign(foreign));
+    }
     work.names()?;
+    if given.hold && work.lost {
+        // Below nodes that cannot be read now there is something, for all that is known.
+        let (used, unknown) = search::used(&work);
+        for (start, len, _) in used.runs() {
+            work.old.add(start, len, Claim::Deferred);
+        }
+        for (start, len, _) in unknown.runs() {
+            work.old.remove(start, len);
+        }
+    }
     let kept = work.read_space();
-    let mut blocks = Blocks::new();
     let mut room = room::Room::new(&work, copies);
-    work.write_inodes(&mut room, &mut blocks, generation)?;
-    work.write_space(&kept, &mut room, &mut blocks, generation, hold)?;
-    work.sb.generation = generation;
+    let blocks = write_all(&mut work, given, &kept, &mut room).map_err(|why| Failed {
+        why,
+        full: room.is_full(),
+    })?;
+    work.sb.generation = given.generation;
     work.sb.state &= !(STATE_CLEAN | STATE_REPAIR);
     work.sb.committed = now();
-    Ok(Made {
+    Ok(Attempt::Made(Made {
         blocks,
         sb: work.sb,
         said: work.said,
         claims: work.claims,
         old: work.old,
         unread: work.unread,
-    })
+        retry: work.retry,
+    }))
+}
+
+/// Writes the trees that have changed, and those of space.
+fn write_all(
+    work: &mut Work<'_>,
+    given: &Given<'_>,
+    kept: &BTreeMap<u64, space::Kept>,
+    room: &mut room::Room,
+) -> Result<Blocks, String> {
+    let mut blocks = Blocks::new();
+    work.write_inodes(room, &mut blocks, given.generation)?;
+    work.write_space(kept, room, &mut blocks, given.generation, given.hold)?;
+    Ok(blocks)
 }
 
 /// Why the log was not replayed.
@@ -341,13 +404,24 @@ fn replay(
     view: &Overlay,
     sb: &Superblock,
     said: &mut Vec<String>,
-) -> Result<Option<(Blocks, Claims, Vec<u64>)>, NotReplayed> {
-    let (named, next_ino) = named_by_log(view, sb)?;
+) -> Result<Option<(Blocks, Claims, Unread)>, NotReplayed> {
+    let (logged, next_ino) = named_by_log(view, sb)?;
+    let mut named = Claims::default();
+    for (start, len, _) in &logged {
+        named.add(*start, *len, Claim::Log);
+    }
     let of_log: Vec<_> = named.runs().collect();
     // What the repair makes, too, must not have a number that the log gives to another inode.
     let mut first = sb.clone();
     first.next_ino = first.next_ino.max(next_ino);
-    let mut made = rebuild(view, &first, named, sb.generation, true)?;
+    let mut made = rebuild(&Given {
+        view,
+        sb: &first,
+        avoid: named,
+        logged,
+        generation: sb.generation,
+        hold: true,
+    })?;
     let base = Overlay::new(view.device());
     made.blocks.iter().for_each(|(at, b)| base.put(*at, b));
     made.sb
@@ -374,7 +448,11 @@ fn replay(
     for (start, len, owner) in made.claims.runs().chain(of_log) {
         old.add(start, len, owner);
     }
-    Ok(Some((commit, old, made.unread)))
+    let unread = Unread {
+        blocks: made.unread,
+        retry: made.retry,
+    };
+    Ok(Some((commit, old, unread)))
 }
 
 /// Says what of the log is lost.
@@ -405,9 +483,9 @@ pub fn say_replayed(log: &Replayed, said: &mut Vec<String>) {
     }
 }
 
-/// The blocks that records of the log map: they are free on disk, and their content counts; and the
-/// least number above those of the inodes that it makes.
-fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String> {
+/// The blocks that records of the log map, which are free on disk and whose content counts: start, length
+/// and inode; and the least number above those of the inodes that it makes.
+fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Vec<(u64, u64, u64)>, u64), String> {
     let failed = |e| format!("log: {e:?}");
     let shared = Shared::new(view.device()).map_err(failed)?;
     let st = NodeStore::new(shared, sb.node_id, 0).map_err(failed)?;
@@ -416,7 +494,7 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
         start: sb.log_start,
         len: sb.log_len,
     };
-    let (mut at, mut named) = ((sb.log_pos, sb.log_seq), Claims::default());
+    let (mut at, mut named) = ((sb.log_pos, sb.log_seq), Vec::new());
     let mut next_ino = 0;
     let mut payload = kernel::prelude::KVVec::new();
     while at.0 < sb.log_pos + sb.log_len {
@@ -425,9 +503,15 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
         let mut rest = &payload[..];
         while let Some((r, next)) = decode(rest) {
             rest = next;
-            let (start, len) = match r.record {
-                Record::Write { phys, csums, .. } => (phys, csums.len() as u64 / 4),
-                Record::Preallocate { phys, len, .. } => (phys, len),
+            // The commit has those that it has overtaken.
+            if r.generation <= sb.generation {
+                continue;
+            }
+            let (start, len, ino) = match r.record {
+                Record::Write {
+                    ino, phys, csums, ..
+                } => (phys, csums.len() as u64 / 4, ino),
+                Record::Preallocate { ino, phys, len, .. } => (phys, len, ino),
                 Record::Create { ino, .. } if ino < MAX_INO - 1 => {
                     next_ino = next_ino.max(ino + 1);
                     continue;
@@ -435,7 +519,7 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
                 _ => continue,
             };
             if start.checked_add(len).is_some_and(|end| end <= sb.blocks) {
-                named.add(start, len, Claim::Log);
+                named.push((start, len, ino));
             }
         }
         at = header.next();
@@ -446,27 +530,46 @@ fn named_by_log(view: &Overlay, sb: &Superblock) -> Result<(Claims, u64), String
 /// Carries a plan out. Returns what could not be written, and is of no importance.
 pub fn apply(plan: &Plan, device: &Device) -> Result<Vec<String>, String> {
     let failed = |e| format!("cannot write: {e:?}");
-    write_blocks(&plan.blocks, device).map_err(failed)?;
+    write_blocks(&plan.blocks, device, |_, e| Err(e)).map_err(failed)?;
     device.flush().map_err(failed)?;
     let mut unwritten = write_superblocks(plan, device)?;
-    let copies = write_blocks(&plan.copies, device).and_then(|()| device.flush());
-    if let Err(e) = copies {
-        unwritten.push(format!("a second copy of a node cannot be written: {e:?}"));
+    let mut left = 0;
+    // A block that cannot be written keeps none of the others from it.
+    let copies = write_blocks(&plan.copies, device, |batch, _| {
+        let one = |(at, b): &(u64, Block)| device.write(&[(*at, b)]);
+        left += batch.iter().filter(|copy| one(copy).is_err()).count();
+        Ok(())
+    });
+    if let Err(e) = copies.and_then(|()| device.flush()) {
+        unwritten.push(format!("copies of nodes cannot be written: {e:?}"));
+    } else if left > 0 {
+        unwritten.push(format!("{left} bad copies of nodes cannot be written"));
     }
     Ok(unwritten)
 }
 
-fn write_blocks(blocks: &Blocks, device: &Device) -> kernel::prelude::Result {
-    let mut batch = Vec::new();
-    for (at, b) in blocks {
-        let mut copy = Block::zeroed()?;
-        copy.copy_from_slice(&b[..]);
-        batch.push((*at, copy));
-        if batch.len() == 256 {
-            write_batch(device, &mut batch)?;
+/// Writes blocks, many at once. `otherwise` decides what becomes of those of a write that has failed.
+fn write_blocks(
+    blocks: &Blocks,
+    device: &Device,
+    mut otherwise: impl FnMut(&[(u64, Block)], Error) -> kernel::prelude::Result,
+) -> kernel::prelude::Result {
+    let mut all = blocks.iter();
+    loop {
+        let mut batch = Vec::new();
+        for (at, b) in all.by_ref().take(BATCH) {
+            let mut copy = Block::zeroed()?;
+            copy.copy_from_slice(&b[..]);
+            batch.push((*at, copy));
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let reqs: Vec<(u64, &Block)> = batch.iter().map(|(at, b)| (*at, b)).collect();
+        if let Err(e) = device.write(&reqs) {
+            otherwise(&batch, e)?;
         }
     }
-    write_batch(device, &mut batch)
 }
 
 /// Writes the superblock of the new generation, and the same of the next one into the other slot.
@@ -483,11 +586,4 @@ fn write_superblocks(plan: &Plan, device: &Device) -> Result<Vec<String>, String
         )]),
         _ => Ok(Vec::new()),
     }
-}
-
-fn write_batch(device: &Device, batch: &mut Vec<(u64, Block)>) -> kernel::prelude::Result {
-    let reqs: Vec<(u64, &Block)> = batch.iter().map(|(at, b)| (*at, b)).collect();
-    device.write(&reqs)?;
-    batch.clear();
-    Ok(())
 }

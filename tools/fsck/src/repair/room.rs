@@ -9,12 +9,12 @@
 //! Tests: `tools/fuzz/tests/repair`.
 
 use super::forest::Work;
+use super::peek::node_at;
 use super::search::used;
 use crate::overlay::Blocks;
 use crate::{Claim, Claims};
 use kernel::prelude::{Result, ENOSPC};
 use ordofs_engine::engine::btree::{NodeSink, Places};
-use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::os::Block;
 use std::ops::Range;
 
@@ -25,6 +25,8 @@ pub(super) struct Room {
     second: Option<Cursor>,
     /// Whether the second copy may be in the AG of the first: no other has a free block.
     together: bool,
+    /// A search has found nothing.
+    full: bool,
     known: Known,
 }
 
@@ -73,10 +75,7 @@ impl Cursor {
             if self.next >= work.sb.blocks {
                 self.next = 0;
             }
-            if free == at
-                && at < work.sb.blocks
-                && !(known.unknown.owner(at).is_some() && holds_node(work, at))
-            {
+            if free == at && at < work.sb.blocks && is_usable(work, known, at) {
                 return Ok(at);
             }
         }
@@ -99,12 +98,24 @@ impl Room {
             first: Cursor::at(goal, blocks),
             second: (copies > 1).then(|| Cursor::at((goal + blocks / 2) % blocks.max(1), blocks)),
             together: false,
+            full: false,
             known: Known { used: all, unknown },
         }
     }
 
+    /// Whether there was no room for a node.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     /// Free blocks for the copies of a node. They have an owner from now on.
     pub fn places(&mut self, work: &mut Work<'_>) -> Result<Places> {
+        let places = self.find(work);
+        self.full |= places.is_err();
+        places
+    }
+
+    fn find(&mut self, work: &mut Work<'_>) -> Result<Places> {
         let mut places = Places::one(self.first.block(work, &self.known, 0..0)?);
         work.claims.add(places.first, 1, Claim::Deferred);
         let Some(second) = &mut self.second else {
@@ -129,16 +140,13 @@ impl Room {
     }
 }
 
-/// Whether a block may hold a node of this filesystem. One that cannot be read is not used either.
-fn holds_node(work: &Work<'_>, block: u64) -> bool {
-    let Ok(mut b) = Block::zeroed() else {
-        return true;
-    };
-    match work.st.device().read(block, &mut b) {
-        Err(_) => true,
-        Ok(()) => NodeHeader::decode(&b)
-            .is_ok_and(|(h, _)| h.node_id == work.sb.node_id && h.addr == block),
-    }
+/// Whether a new node can have a block that is free, for all that is known: it can be read, and if there
+/// are no records of it, no copy of a node of this filesystem is there.
+fn is_usable(work: &Work<'_>, known: &Known, block: u64) -> bool {
+    let device = work.st.device();
+    let readable = Block::zeroed().is_ok_and(|mut b| device.read(block, &mut b).is_ok());
+    let unknown = known.unknown.owner(block).is_some();
+    readable && !(unknown && node_at(device, work.sb.node_id, block).is_some())
 }
 
 /// Where the nodes of the new filesystem go.

@@ -22,7 +22,7 @@
 
 use super::forest::Work;
 use super::found::Node;
-use super::peek::node_at;
+use super::gather::gather;
 use crate::{Claim, Claims};
 use ordofs_engine::engine::btree::{BadNode, Tree, TreeId, TreeKind, WalkItem};
 use ordofs_engine::engine::format::ag::{AgRecord, RootForm};
@@ -37,13 +37,14 @@ use std::collections::BTreeMap;
 /// How many blocks are read at once.
 const RUN: usize = 256;
 /// Calls `f` for each copy of a node of a filesystem in the given runs: its header, its pointer, its
-/// content. The pointer to a first copy names no second one, that to a second copy names both; [`join`]
-/// puts them together.
+/// content. The pointer to a first copy names no second one, that to any other copy names both; [`gather`]
+/// puts them together. Returns the blocks that cannot be read.
 pub(super) fn each_node(
     device: &Device,
     runs: impl Iterator<Item = (u64, u64)>,
     f: &mut dyn FnMut(&NodeHeader, NodePtr, &Block),
-) -> Result<(), String> {
+) -> Result<Vec<u64>, String> {
+    let mut unread = Vec::new();
     let mut bufs = Vec::new();
     for _ in 0..RUN {
         bufs.push(Block::zeroed().map_err(|e| format!("{e:?}"))?);
@@ -56,6 +57,7 @@ pub(super) fn each_node(
             let whole = device.read_run(at, run).is_ok();
             for (b, block) in run.iter_mut().zip(at..) {
                 if !whole && device.read(block, b).is_err() {
+                    unread.push(block);
                     continue;
                 }
                 if let Ok((h, crc)) = NodeHeader::decode(b) {
@@ -72,39 +74,7 @@ pub(super) fn each_node(
             at += n as u64;
         }
     }
-    Ok(())
-}
-
-/// Puts the copies of each node together. A second copy alone is left out if its first one has made way for
-/// another node: then it was freed, too.
-pub(super) fn join<T>(
-    device: &Device,
-    node_id: u64,
-    nodes: Vec<T>,
-    ptr: impl Fn(&mut T) -> &mut NodePtr,
-) -> Vec<T> {
-    let mut index = BTreeMap::new();
-    // Each node, and whether its first copy was found.
-    let mut joined: Vec<(T, bool)> = Vec::new();
-    for mut n in nodes {
-        let p = *ptr(&mut n);
-        let i = *index
-            .entry((p.addr, p.generation, p.crc))
-            .or_insert(joined.len());
-        match joined.get_mut(i) {
-            Some((node, first)) => {
-                let both = ptr(node);
-                both.addr2 = both.addr2.max(p.addr2);
-                *first |= p.addr2 == 0;
-            }
-            None => joined.push((n, p.addr2 == 0)),
-        }
-    }
-    joined.retain_mut(|(n, first)| {
-        let at = ptr(n).addr;
-        *first || node_at(device, node_id, at).is_none_or(|h| h.addr != at)
-    });
-    joined.into_iter().map(|(n, _)| n).collect()
+    Ok(unread)
 }
 
 /// Whether two pointers are to one node, if they do not know of the same copies.
@@ -154,16 +124,17 @@ impl Work<'_> {
         let (used, _) = used(self);
         let runs = unclaimed(&used, &self.claims);
         let (node_id, newest) = (self.sb.node_id, self.sb.generation);
-        let mut nodes = Vec::new();
-        each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
+        let mut copies = Vec::new();
+        let unread = each_node(self.st.device(), runs.into_iter(), &mut |h, ptr, b| {
             let key = (h.id.kind as u8, h.id.owner);
             if h.node_id == node_id && h.generation <= newest && wanted.contains(&key) {
-                nodes.extend(node(h, ptr, b).map(|n| (h.id, n)));
+                copies.extend(node(h, ptr, b).map(|n| ((h.id, n), ptr)));
             }
         })?;
-        let mut nodes = join(self.st.device(), node_id, nodes, |(_, n)| &mut n.ptr);
-        // Where the first copy was, there is something else.
-        nodes.retain(|(_, n)| {
+        self.unread.extend(unread);
+        let mut nodes = gather(self.st.device(), node_id, copies);
+        // A node whose first block is free, or has an owner, was freed.
+        nodes.retain(|n| {
             let first = n.ptr.addr;
             used.owner(first).is_some() && self.claims.owner(first).is_none()
         });
@@ -243,24 +214,24 @@ fn choose(
         let mut stack = vec![n.ptr];
         let mut spans = Vec::new();
         while let Some(ptr) = stack.pop() {
-            let Some((first, last)) = span(&ptr) else {
+            // What was not found, or left out, is not part of the tree because an old parent names it.
+            let found = by_address.get(&ptr.addr).and_then(|i| nodes.get(*i));
+            let Some(found) = found.filter(|f| same_node(&f.ptr, &ptr)) else {
+                continue;
+            };
+            let Some((first, last)) = span(&found.ptr) else {
                 continue;
             };
             if first < range.0 || last > range.1 || decided.meets(first, last) && ptr.level == 0 {
                 continue;
             }
             if ptr.level == 0 {
-                leaves.insert(first, ptr);
+                leaves.insert(first, found.ptr);
                 spans.push((first, last));
                 continue;
             }
-            let Some(i) = by_address.get(&ptr.addr) else {
-                continue;
-            };
-            if let Some(found) = nodes.get(*i).filter(|f| same_node(&f.ptr, &ptr)) {
-                spans.push((found.first, found.last));
-                stack.extend(found.children.iter().copied());
-            }
+            spans.push((found.first, found.last));
+            stack.extend(found.children.iter().copied());
         }
         for (first, last) in spans {
             decided.add(first, last);

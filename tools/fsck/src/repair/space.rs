@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 
 /// What is kept of an old AG record: whether it says that no block was ever used, and the sections
 /// that a reader may ignore.
-type Kept = (bool, Vec<u8>);
+pub(super) type Kept = (bool, Vec<u8>);
 
 /// Nodes that go into the pool.
 struct Pool<'p> {

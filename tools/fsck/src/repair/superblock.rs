@@ -17,9 +17,10 @@
 //!
 //! Tests: `tools/fsck/tests/repair.rs`, `tools/fuzz/tests/repair`.
 
+use super::gather::gather;
 use super::other;
 use super::roots;
-use super::search::{each_node, join};
+use super::search::each_node;
 use crate::{describe, Claims, Overlay};
 use kernel::prelude::{EIO, EUCLEAN};
 use ordofs_engine::engine::btree::TreeKind;
@@ -354,7 +355,7 @@ fn find_roots(
         for base in areas(blocks) {
             fixed.add(base, 256, crate::Claim::Reserved);
         }
-        let mut nodes = Vec::new();
+        let mut copies = Vec::new();
         let all = [(256, blocks.min(device.blocks()))].into_iter();
         each_node(device, all, &mut |h, ptr, b| {
             let ours = Some(h.node_id) == node_id && h.id.kind == TreeKind::Inode;
@@ -362,10 +363,15 @@ fn find_roots(
             let first = le64(&b[..], NODE_HEADER).is_some_and(|key| key <= root_ino);
             let free = ptr.places().each().all(|at| fixed.owner(at).is_none());
             if ours && first && free && not_newer {
-                nodes.push(ptr);
+                copies.push(((), ptr));
             }
         })?;
-        let nodes = join(device, node_id.unwrap_or(0), nodes, |ptr| ptr);
+        // Whether another place is a second copy or part of a file is not known yet.
+        let nodes = gather(device, node_id.unwrap_or(0), copies);
+        let nodes = nodes
+            .iter()
+            .map(|n| if n.first { n.ptr } else { n.pointer() });
+        let nodes = nodes.collect();
         let found = roots::choose(view.device(), node_id.unwrap_or(0), nodes)?;
         said.push(format!(
             "superblock: the root of the inode tree was lost; the newest one on the device is at block {}, of generation {}",

@@ -54,6 +54,8 @@ pub const RUN: usize = 256;
 pub struct Undo {
     file: File,
     saved: BTreeSet<u64>,
+    /// A part could not be written: nothing is saved any more, so nothing is overwritten either.
+    broken: bool,
 }
 
 /// The header of the undo file of a filesystem.
@@ -88,11 +90,15 @@ impl Undo {
         Ok(Self {
             file,
             saved: BTreeSet::new(),
+            broken: false,
         })
     }
 
     /// Notes that the repair has come to its end, with a superblock of this generation.
     fn finish(&mut self, generation: u64) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("a part of it could not be written"));
+        }
         let (mut head, mut content) = ([0; HEAD], [0; SIZE]);
         head[..8].copy_from_slice(&u64::MAX.to_le_bytes());
         head[8..12].copy_from_slice(&END.to_le_bytes());
@@ -127,10 +133,17 @@ impl Undo {
         if new.is_empty() {
             return Ok(());
         }
-        let written = self.file.write_all(&out);
-        written
-            .and_then(|()| self.file.sync_data())
-            .map_err(|_| EIO)?;
+        let whole = (SIZE + self.saved.len() * RECORD) as u64;
+        let written = match self.broken {
+            true => Err(io::ErrorKind::Other.into()),
+            false => self.file.write_all(&out),
+        };
+        if written.and_then(|()| self.file.sync_data()).is_err() {
+            // So it ends where it is good, and can be used.
+            self.broken = true;
+            let _ = self.file.set_len(whole);
+            return Err(EIO);
+        }
         self.saved.extend(new);
         Ok(())
     }

@@ -140,6 +140,7 @@ impl Work<'_> {
             found.push(ino);
         })?;
         self.orphans = all.found.into_iter().collect();
+        self.orphans_odd = all.changed;
         Ok(())
     }
 
@@ -164,7 +165,7 @@ impl Work<'_> {
             }
             Ok(())
         });
-        if walked.is_ok() && good && had == self.orphans {
+        if walked.is_ok() && good && !self.orphans_odd && had == self.orphans {
             return Ok(());
         }
         self.retire_tree(&old);

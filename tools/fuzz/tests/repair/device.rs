@@ -5,6 +5,8 @@
 use crate::album::*;
 use crate::support::*;
 use kernel::prelude::{Result, EIO};
+use ordofs_engine::engine::btree::TreeKind;
+use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::{Backend, Block, Device};
 use ordofs_fsck::repair::{self};
@@ -72,6 +74,41 @@ impl Backend for Flaky {
     fn discard(&self, _start: u64, _len: u64) -> Result {
         Ok(())
     }
+}
+
+/// If one copy of a node is damaged, an error on the other one that goes away loses nothing, and one that
+/// stays does not keep the rest from being repaired.
+#[test]
+fn an_error_on_the_other_copy_is_tried_again() {
+    silent();
+    let all = originals();
+    let o = all.iter().find(|o| o.copies == 2).expect("an image");
+    for n in o.structure.nodes.iter().filter(|n| n.ptr.addr2 != 0) {
+        let (first, second) = (n.ptr.addr, n.ptr.addr2);
+        for (damaged, failing) in [(first, second), (second, first)] {
+            let disk = MemDisk::from_image(o.blocks, o.image.clone());
+            garbage(&disk, damaged, 0, 4096);
+            let lost = |reads| {
+                let plan = repair::plan(Flaky::of(&disk, &[failing], reads, false));
+                let said = plan.unwrap_or_else(|e| panic!("{n:?}: {e}")).said;
+                said.iter().any(|s| s.contains("cannot be read"))
+            };
+            assert!(!lost(1), "{n:?}");
+            // The trees of space are built anew in any case, and so is that of orphans.
+            assert!(lost(u64::MAX) || !of_use(o, n.block), "{n:?}");
+        }
+    }
+}
+
+/// Whether something is lost with a node.
+fn of_use(o: &Original, block: u64) -> bool {
+    let kind = NodeHeader::decode(&o.image[&block])
+        .expect("a node")
+        .0
+        .id
+        .kind;
+    use TreeKind::{Dir, Extent, Inode, Orphan, Xattr};
+    matches!(kind, Dir | Extent | Inode | Orphan | Xattr)
 }
 
 /// An error of the device that goes away loses nothing. Superblocks that cannot be read are put

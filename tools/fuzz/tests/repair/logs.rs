@@ -3,6 +3,7 @@
 //! The log, and what a repair must leave of it.
 
 use crate::album::*;
+use crate::files::{extent_of, forge};
 use crate::made;
 use crate::support::*;
 use kernel::prelude::KVVec;
@@ -16,6 +17,8 @@ use ordofs_engine::engine::log::ring::{self, Area, Flush, Found};
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::Shared;
 use ordofs_fsck::{check, Options};
+use ordofs_fuzz::base;
+use ordofs_fuzz::changes::Changes;
 
 /// If the trees of space are lost, the log is replayed all the same, and its data is not overwritten.
 #[test]
@@ -119,6 +122,39 @@ fn numbers_of_the_log(copies: u8) {
     assert_eq!(now[&sb.next_ino].data.len(), 1);
     let found = root.entries[&b"lost+found"[..]];
     assert_eq!(now[&found].entries.len(), 100, "{said:#?}");
+}
+
+/// A block that the log maps is not that of another inode, whatever its extents say: the log is replayed.
+#[test]
+fn the_log_has_what_it_maps() {
+    silent();
+    let (bases, all) = (base::all(), originals());
+    let (base, o) = (&bases[1], &all[1]);
+    assert_eq!((o.name, o.copies), ("cut off", 1));
+    let file = o.album.inodes.iter().find(|(ino, p)| {
+        let one = p.data.len() == 1 && p.data[0].1 == 1 && p.data[0].2 != 0;
+        one && !o.logged.contains(*ino)
+    });
+    let ino = *file.expect("a file").0;
+    let (was, of_log) = (extent_of(o, ino), o.named);
+    let mut c = Changes::new(base);
+    forge(&mut c, o, ino, |leaf, off, len| {
+        let at = (off..off + len - 8).find(|at| leaf[*at..at + 8] == was.to_le_bytes());
+        let at = at.expect("its extent");
+        leaf[at..at + 8].copy_from_slice(&of_log.to_le_bytes());
+    });
+    let disk = MemDisk::from_image(c.blocks(), c.image());
+    let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+    assert!(
+        said.iter().any(|s| s.contains("batches were replayed")),
+        "{said:#?}"
+    );
+    assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+    let now = Reader::new(disk.device()).album().inodes;
+    for (i, was) in &o.after {
+        let data = if *i == ino { &vec![] } else { &was.data };
+        assert_eq!(&now[i].data, data, "inode {i}: {said:#?}");
+    }
 }
 
 /// An operation on an inode that is lost is left out of the log, and the others are not.

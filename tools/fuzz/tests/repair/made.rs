@@ -4,8 +4,10 @@
 
 use ordofs_crash::engine::volume::mkfs::{format, FormatOptions};
 use ordofs_crash::engine::{Fs, MountOptions, NewInode, S_IFREG};
+use ordofs_engine::engine::btree::TreeKind;
+use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::Shared;
+use ordofs_engine::os::{Block, Shared};
 use ordofs_fuzz::work;
 
 fn empty(blocks: u64, copies: u8) -> MemDisk {
@@ -52,6 +54,36 @@ pub(super) fn with_a_logged_file(blocks: u64, copies: u8) -> MemDisk {
     fs.iput(root);
     fs.unmount().expect("an unmount");
     cut_off
+}
+
+/// A filesystem with an image of itself in a file, as it was before: the leaves of the inode tree that
+/// have not changed since are in it.
+pub(super) fn with_an_image_of_itself(blocks: u64, copies: u8) -> MemDisk {
+    let disk = empty(blocks, copies);
+    let fs = mounted(&disk);
+    let root = fs.iget(fs.root_ino()).expect("the root");
+    for i in 0..400 {
+        let f = fs.create(&root, format!("{i}").as_bytes(), &new_file());
+        fs.iput(f.expect("a file"));
+    }
+    fs.sync().expect("a commit");
+    let image = disk.image();
+    let nodes = image.iter().filter(|(_, b)| {
+        NodeHeader::decode(b).is_ok_and(|(h, _)| h.id.kind == TreeKind::Inode && h.level == 0)
+    });
+    let nodes: Vec<Block> = nodes
+        .map(|(_, b)| {
+            let mut copy = Block::zeroed().expect("memory");
+            copy.copy_from_slice(&b[..]);
+            copy
+        })
+        .collect();
+    let f = fs.create(&root, b"image", &new_file()).expect("a file");
+    work::write_blocks(&fs, &disk.device(), &f, 0, &nodes).expect("data");
+    fs.iput(f);
+    fs.iput(root);
+    fs.unmount().expect("an unmount");
+    disk
 }
 
 /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have

@@ -176,6 +176,28 @@ fn left_out_of_a_part(copies: u8) {
     }
 }
 
+/// What a file has is not taken for a copy of a node.
+#[test]
+fn an_image_of_the_filesystem_in_a_file_is_no_part_of_it() {
+    silent();
+    for copies in [1, 2] {
+        let disk = made::with_an_image_of_itself(8192, copies);
+        let album = Reader::new(disk.device()).album();
+        let root = Superblock::read(&disk.device()).expect("one").inode_root;
+        let root = root.expect("a root");
+        assert!(root.level > 0);
+        without_older_parents(&disk);
+        lose(&disk, &root);
+        let said = mended(&disk, None).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(verdict(&disk).expect("a superblock").1, [""; 0]);
+        let now = Reader::new(disk.device()).album();
+        assert!(now.inodes.keys().eq(album.inodes.keys()), "{said:#?}");
+        for (ino, was) in &album.inodes {
+            assert_eq!(now.inodes[ino].data, was.data, "inode {ino}: {said:#?}");
+        }
+    }
+}
+
 /// Older parents would tell which leaves were part of the tree; they have been overwritten.
 fn without_older_parents(disk: &MemDisk) {
     let r = Reader::new(disk.device());
