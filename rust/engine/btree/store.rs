@@ -507,7 +507,7 @@ impl NodeStore {
     /// Why a copy of a node cannot be where a pointer says, if so.
     pub(super) fn misplaced(&self, ptr: &NodePtr) -> Option<&'static str> {
         let mut places = ptr.places().each();
-        places.find_map(|at| self.space.refuses(at, 1))
+        places.find_map(|at| self.space().refuses(at, 1))
     }
 
     /// The first copy of `node` is bad, and the second one is used. Nothing is written here: the reader
