@@ -348,6 +348,47 @@ fn a_full_disk_has_room_again() {
     }
 }
 
+/// Nodes that a commit puts into the new blocks are read from there.
+#[test]
+fn nodes_in_new_blocks_can_be_read() {
+    for (copies, from, to) in [(1, AG, 3 * AG), (2, AG + 77, 3 * AG), (2, 2 * AG, 5 * AG)] {
+        let disk = made(from, copies);
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let f = fs.create(&root, b"ballast", &regular()).unwrap();
+        fill(&fs, &f);
+        disk.resize(to);
+        assert_eq!(resize(&fs, 0), Ok((from, to)));
+        fs.iput(f);
+        // Each commit puts its nodes behind those of the one before.
+        let mut names = 0;
+        let is_new = || {
+            let tree = Superblock::read(&disk.device()).unwrap().inode_root;
+            tree.is_some_and(|p| p.addr >= from || p.addr2 >= from)
+        };
+        while !is_new() {
+            for n in names..names + 100 {
+                let f = fs.create(&root, format!("file {n}").as_bytes(), &regular());
+                fs.iput(f.unwrap());
+            }
+            names += 100;
+            assert!(names < 20_000);
+            fs.sync().unwrap();
+        }
+        fs.iput(root);
+        while fs.shrink_scan(u64::MAX) > 0 {}
+        let root = fs.iget(fs.root_ino()).unwrap();
+        for n in 0..names {
+            let found = fs.lookup(&root, format!("file {n}").as_bytes()).unwrap();
+            let f = fs.iget(found.unwrap().ino).unwrap();
+            fs.iput(f);
+        }
+        fs.iput(root);
+        fs.unmount().unwrap();
+        clean(disk.device(), &format!("{copies} copies, {from} to {to}"));
+    }
+}
+
 /// Other tasks write, sync and remove while the filesystem grows.
 #[test]
 fn beside_other_tasks() {
