@@ -158,8 +158,8 @@ impl Space {
     pub fn finish_growth(&self, grown: &Grown) {
         let pool = pool_of(grown.to, self.copies);
         let more = pool - self.pool.swap(pool, Ordering::Relaxed);
-        self.total.store(grown.to, Ordering::Release);
         self.total_before.store(grown.from, Ordering::Release);
+        self.total.store(grown.to, Ordering::Release);
         self.free.fetch_add(grown.new as i64, Ordering::Relaxed);
         let by = grown.new.saturating_sub(grown.areas) as i64 - more;
         self.unreserved.fetch_add(by, Ordering::Relaxed);

@@ -33,7 +33,7 @@ const SMALL: u64 = 1 << 15;
 pub const TWIN_BASES: [u64; 2] = [1 << 14, 1 << 11];
 
 /// Where backups are besides those at the end.
-const INNER: [u64; 3] = [1 << 22, 1 << 26, 1 << 30];
+pub const INNER: [u64; 3] = [1 << 22, 1 << 26, 1 << 30];
 
 const _: () = assert!(SLOTS[0] < SLOTS[1] && SLOTS[1] < AREA_BLOCKS);
 const _: () = assert!(AREA_BLOCKS + LOG_MIN_BLOCKS <= TWIN_BASES[1]);

@@ -18,14 +18,16 @@ impl Fs {
         let doomed = self.reaper.blocks();
         let available = self.space.available().saturating_add(doomed);
         let used = self.inodes.load(Ordering::Relaxed).max(0) as u64;
+        let blocks = self.space.total();
+        // While a step frees them, some are counted twice; and a commit that makes the filesystem larger
+        // has counted its blocks.
+        let bfree = (free + freed + pool).saturating_add(doomed).min(blocks);
+        // Groups that are used need records, so the blocks for these are not available.
+        let bavail = available.saturating_sub(self.space.bitmaps_to_come(available));
         StatFs {
-            blocks: self.space.total(),
-            // While a step frees them, some are counted twice.
-            bfree: (free + freed + pool)
-                .saturating_add(doomed)
-                .min(self.space.total()),
-            // Groups that are used need records, so the blocks for these are not available.
-            bavail: available.saturating_sub(self.space.bitmaps_to_come(available)),
+            blocks,
+            bfree,
+            bavail: bavail.min(bfree),
             files: used.saturating_add(free),
             ffree: free,
         }

@@ -12,8 +12,10 @@
 //!
 //! Before the commit the last new block is read, so that the device is known to have it, and the new
 //! areas of superblocks are filled with zeros. When the superblock is durable, the backups are
-//! written, also with the new size, and the one at the old end is removed. Only then may operations
-//! have new blocks. So no backup that a repair could find has a size that leaves data out.
+//! written, also with the new size, and then the one at the old end is removed. Only then may operations
+//! have new blocks. The superblock itself says that there are no backups: if the growth ends there, the
+//! next mount writes them before it does anything else ([`Fs::mend_superblocks`]). So no backup that a
+//! repair could find has a size that leaves data out.
 //!
 //! Locks: the commit mutex for a step, and those of [`crate::engine::alloc`] under it. One resize at
 //! a time. Nothing here may be called inside a transaction.
@@ -123,13 +125,13 @@ impl Fs {
         }
         self.writable()?;
         let _nofs = NoFs::enter();
-        let next = self.next_size(from, resize.to);
-        self.prepare(from, next)?;
-        let ags = next.saturating_sub(from) / self.space.ag_blocks();
-        let reserved = nodes_for(ags) * self.space.copies();
-        let reserve = || Ok(self.space.reserve(reserved, Priority::Reclaim).is_ok());
-        if !self.with_commits(&mut Drains::new(), Wait::ForCommits, reserved, reserve)? {
-            return Err(ENOSPC);
+        let (next, reserved) = match self.reserve_step(from, resize.to, MOST_AGS)? {
+            Some(step) => step,
+            None => self.reserve_step(from, resize.to, FEW_AGS)?.ok_or(ENOSPC)?,
+        };
+        if let Err(e) = self.prepare(from, next) {
+            self.space.unreserve(reserved);
+            return Err(e);
         }
         let mut strict = None;
         loop {
@@ -144,19 +146,32 @@ impl Fs {
                 }
             }
         }
+        if self.space.total() != next {
+            // The last AG has gone bad meanwhile; the commit was one without growth.
+            return Err(self.space.may_grow(&self.node_store).err().unwrap_or(EIO));
+        }
         let nodes = self.options().cache_limit(next);
         self.node_store.set_max(nodes);
         Ok(next < resize.to)
     }
 
-    /// How many blocks the filesystem has after the next step.
-    fn next_size(&self, from: u64, to: u64) -> u64 {
+    /// The number of blocks after a step that adds at most `most` AGs, and how many are reserved for its
+    /// nodes. `None` if there is no space for them: for many AGs it must be four times as much.
+    fn reserve_step(&self, from: u64, to: u64, most: u64) -> Result<Option<(u64, u64)>> {
+        let next = self.next_size(from, to, most);
+        let ags = next.saturating_sub(from) / self.space.ag_blocks();
+        let reserved = nodes_for(ags) * self.space.copies();
+        if ags > FEW_AGS && self.space.available() < 4 * reserved {
+            return Ok(None);
+        }
+        let reserve = || Ok(self.space.reserve(reserved, Priority::Reclaim).is_ok());
+        let done = self.with_commits(&mut Drains::new(), Wait::ForCommits, reserved, reserve)?;
+        Ok(done.then_some((next, reserved)))
+    }
+
+    /// How many blocks the filesystem has after a step that adds at most `ags` AGs.
+    fn next_size(&self, from: u64, to: u64, ags: u64) -> u64 {
         let ag_blocks = self.space.ag_blocks().get();
-        let room = self.space.available();
-        let ags = match room >= 4 * nodes_for(MOST_AGS) * self.space.copies() {
-            true => MOST_AGS,
-            false => FEW_AGS,
-        };
         let border = from.div_ceil(ag_blocks).saturating_add(ags) * ag_blocks;
         match to.saturating_sub(border) {
             0 => to,
@@ -172,8 +187,10 @@ impl Fs {
         self.space.may_grow(&self.node_store)?;
         let device = self.node_store.device();
         device.read(to.saturating_sub(1), &mut Block::zeroed()?)?;
+        let zero = Block::zeroed()?;
         for (at, n) in areas_behind(from, to) {
-            wipe(device, at, n)?;
+            // The filesystem does not depend on these writes: if one fails, it goes on as it is.
+            (at..at + n).try_for_each(|block| device.write_spare(block, &zero))?;
         }
         self.node_store.device_has(device.blocks());
         Ok(())
@@ -191,8 +208,8 @@ impl Fs {
         if r.is_err() {
             self.abort("commit failed");
         }
+        c.grow = None;
         if r != Ok(true) {
-            c.grow = None;
             self.commit_reserved
                 .fetch_sub(reserved as i64, Ordering::Relaxed);
         }
@@ -209,25 +226,31 @@ impl Fs {
         let Some(to) = c.grow.take() else {
             return Ok(None);
         };
+        // It was good before this commit waited for others. Nothing has changed yet.
+        if self.space.may_grow(&self.node_store).is_err() {
+            return Ok(None);
+        }
         let grown = self.space.grow(&self.node_store, to, generation)?;
         c.sb.set_blocks(to);
         c.sb.free = c.sb.free.saturating_add(grown.on_disk);
-        if c.sb.has_backups() {
-            c.sb.backed_up = seconds();
-        }
+        // Those that are there have the old size.
+        c.sb.backed_up = 0;
         Ok(Some(grown))
     }
 
     /// The commit that began with [`Fs::begin_growth`] is durable.
-    pub(super) fn finish_growth(&self, c: &CommitState, grown: &Grown) -> Result {
+    pub(super) fn finish_growth(&self, c: &mut CommitState, grown: &Grown) -> Result {
         let device = self.node_store.device();
-        if let Some((at, n)) = last_area_before(grown.from, grown.to) {
-            let [slot, _] = SLOTS;
-            if slot < n {
-                wipe(device, at + slot, 1)?;
-            }
+        if c.sb.has_backups() {
+            c.sb.backed_up = seconds();
+            c.sb.write_backups(device)?;
         }
-        c.sb.write_backups(device)?;
+        // The new ones are durable.
+        if let Some((at, _)) = last_area_before(grown.from, grown.to) {
+            let [slot, _] = SLOTS;
+            wipe(device, at + slot, 1)?;
+            device.flush()?;
+        }
         // From now on operations may have the new blocks.
         self.node_store.grown(grown.to);
         self.space.finish_growth(grown);

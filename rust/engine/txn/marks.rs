@@ -117,6 +117,19 @@ impl Fs {
         self.write_backups()
     }
 
+    /// Writes the backups if a growth was cut off after its commit: then the superblock says that there are
+    /// none, and those that are there have the old size. Does nothing on a read-only mount.
+    pub(in crate::engine) fn make_up_backups(&self) -> Result {
+        {
+            let mut c = self.commit.lock();
+            if !c.sb.has_backups() || c.sb.backed_up != 0 {
+                return Ok(());
+            }
+            c.sb.backed_up = seconds();
+        }
+        self.write_backups()
+    }
+
     /// Writes the backups of the superblock. As after any write that failed, an error shuts the
     /// filesystem down; the last commit is durable.
     fn write_backups(&self) -> Result {

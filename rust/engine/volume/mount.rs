@@ -186,12 +186,16 @@ impl Fs {
         self.running.store(generation, Ordering::Release);
     }
 
-    /// Commits if a copy of a superblock was not as it should be at mount: the next one replaces
-    /// it. Before that the log cannot be used, because the commit may skip generations. Does nothing
+    /// Writes backups that a growth could not write any more. Commits if a copy of a superblock was not as
+    /// it should be at mount: the next one replaces it. Before that the log cannot be used, because the commit may skip generations. Does nothing
     /// on a read-only mount; called again when it becomes writable. Must not be called inside a
     /// transaction.
     pub fn mend_superblocks(&self) -> Result {
-        if self.read_only.load(Ordering::Acquire) || !self.mend.load(Ordering::Acquire) {
+        if self.read_only.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        self.make_up_backups()?;
+        if !self.mend.load(Ordering::Acquire) {
             return Ok(());
         }
         // A mount that was read-only until now has not read the AG tree.

@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::hooked::Gate;
+use common::hooked::{hooked, Ask, Gate};
 use common::*;
 use kernel::prelude::*;
 use ordofs_engine::engine::format::places::{areas, backups, usable, AREA_BLOCKS, SLOTS};
@@ -17,6 +17,7 @@ use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::{Op, Recorder};
 use ordofs_engine::os::{Block, Device, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
 
 const GIB: u64 = 1 << 18;
 const TIB: u64 = 1 << 28;
@@ -199,6 +200,31 @@ fn to_a_hundred_tebibytes() {
 #[test]
 fn from_128_mib_to_a_hundred_tebibytes() {
     through(1, &[AG, 100 * TIB]);
+}
+
+/// The new blocks cannot be written: the filesystem goes on with the size that it has.
+#[test]
+fn a_device_that_does_not_write_new_blocks() {
+    let disk = made(2 * AG, 0);
+    let broken = Arc::new(AtomicBool::new(false));
+    let b = broken.clone();
+    let dev = hooked(&disk, move |ask| match ask {
+        Ask::Write if b.load(Ordering::Relaxed) => Err(EIO),
+        _ => Ok(()),
+    });
+    let fs = mount_on(dev);
+    disk.resize(3 * AG);
+    broken.store(true, Ordering::Relaxed);
+    assert_eq!(resize(&fs, 0), Err(EIO));
+    broken.store(false, Ordering::Relaxed);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    fs.iput(fs.create(&root, b"goes on", &regular()).unwrap());
+    fs.iput(root);
+    fs.sync().unwrap();
+    assert_eq!((fs.blocks(), fs.is_shutdown()), (2 * AG, false));
+    assert_eq!(resize(&fs, 0), Ok((2 * AG, 3 * AG)));
+    fs.unmount().unwrap();
+    clean(disk.device(), "after an error");
 }
 
 #[test]
@@ -497,6 +523,8 @@ fn cuts(copies: u8, sizes: &[u64]) {
             let (_, least, blocks) = *marks.iter().rfind(|m| m.0 <= cut).unwrap();
             clean(image.device(), &place);
             let fs = mount(&image);
+            // Also if the growth was cut off before it had written them.
+            check_backups(&image, &[]);
             seen.insert(fs.blocks());
             assert!(fs.blocks() >= least, "{place}: {} blocks", fs.blocks());
             let root = fs.iget(fs.root_ino()).unwrap();

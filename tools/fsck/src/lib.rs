@@ -301,7 +301,11 @@ impl<'a> Checker<'a> {
                 sector_generation(&b, k).is_some() || sector.iter().all(|x| *x == 0)
             };
             match Superblock::decode(&b) {
-                Ok(b) if b.node_id == self.sb.node_id && b.uuid == self.sb.uuid => {}
+                Ok(b) if b.node_id == self.sb.node_id && b.uuid == self.sb.uuid => {
+                    if b.blocks != self.sb.blocks {
+                        self.problem(place, format_args!("it has {} blocks", b.blocks));
+                    }
+                }
                 Ok(_) => self.problem(place, "it belongs to another filesystem"),
                 Err(_) if (0..SECTORS).all(written) => {
                     let note = format!("{place}: the last write of it was cut off");

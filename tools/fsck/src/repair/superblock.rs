@@ -25,7 +25,9 @@ use crate::{describe, Claims, Overlay};
 use kernel::prelude::{EIO, EUCLEAN};
 use ordofs_engine::engine::btree::TreeKind;
 use ordofs_engine::engine::format::node::NODE_HEADER;
-use ordofs_engine::engine::format::places::{areas, backups, slot, twin_base, SLOTS, TWIN_BASES};
+use ordofs_engine::engine::format::places::{
+    areas, backups, slot, twin_base, usable, INNER, SLOTS, TWIN_BASES,
+};
 use ordofs_engine::engine::format::superblock::{
     label_is_good, seal, sector_generation, LABEL_LEN, SB_MAGIC, SECTOR, SECTORS,
 };
@@ -34,6 +36,7 @@ use ordofs_engine::engine::log::header;
 use ordofs_engine::engine::volume::mount::find_superblock;
 use ordofs_engine::engine::{MountError, BLOCK_SIZE};
 use ordofs_engine::os::{Block, Device};
+use std::collections::BTreeSet;
 
 /// Sectors whose generations differ by more are not of one filesystem's life: docs/FORMAT.md §2.
 const MAX_STEP: u32 = 1 << 20;
@@ -133,8 +136,15 @@ fn places(device: &Device) -> Vec<(u64, bool)> {
     };
     let bases = [0].into_iter().chain(twins);
     let slots = bases.flat_map(|base| SLOTS.map(|at| (base + at, true)));
-    let size = size.unwrap_or(device.blocks());
-    let backups = backups(size).map(|base| (base + SLOTS[0], false));
+    let sizes = match size {
+        Some(blocks) => vec![blocks],
+        // The filesystem may be smaller than the device.
+        None => vec![device.blocks(), usable(device.blocks())],
+    };
+    let inner = INNER.into_iter().filter(|_| size.is_none());
+    let ends = sizes.into_iter().flat_map(backups);
+    let bases: BTreeSet<u64> = inner.chain(ends).collect();
+    let backups = bases.into_iter().map(|base| (base + SLOTS[0], false));
     let all = slots.chain(backups);
     all.filter(|(at, _)| *at < device.blocks()).collect()
 }
@@ -428,7 +438,8 @@ pub(super) fn bad_backups(view: &Overlay, sb: &Superblock) -> Vec<u64> {
         let Ok(mut b) = Block::zeroed() else {
             return false;
         };
-        let ours = |b: Superblock| b.node_id == sb.node_id && b.uuid == sb.uuid;
+        let ours =
+            |b: Superblock| (b.node_id, b.uuid, b.blocks) == (sb.node_id, sb.uuid, sb.blocks);
         device.read(*block, &mut b).is_err() || !Superblock::decode(&b).is_ok_and(ours)
     };
     let places = backups(sb.blocks).map(|base| base + SLOTS[0]);
