@@ -345,20 +345,20 @@ impl Fs {
         let grown = self.begin_growth(c, f.generation)?;
         let snaps = self.snapshots(due)?;
         let mut sink = Sink::new(self, f.generation);
-        sink.expect(snaps.iter().map(|(_, s)| nodes_of(s)).sum());
+        sink.foresee(snaps.iter().map(|(_, s)| nodes_of(s)).sum());
         for (inode, s) in snaps.iter() {
             self.commit_inode(c, &mut sink, inode, s)?;
         }
         c.sb.inode_root = {
             let snap = self.itree.write().snapshot()?;
             self.free_dead(&snap)?;
-            sink.expect(snap.unassigned_nodes());
+            sink.foresee(snap.unassigned_nodes());
             snap.write_out(&mut sink)?
         };
         c.sb.orphan_root = {
             let snap = c.orphans.snapshot()?;
             self.free_dead(&snap)?;
-            sink.expect(snap.unassigned_nodes());
+            sink.foresee(snap.unassigned_nodes());
             snap.write_out(&mut sink)?
         };
         self.commit_space(c, &mut sink)?;

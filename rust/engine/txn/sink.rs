@@ -10,7 +10,7 @@
 //! the runs, and each search begins where the last one ended. A run for second copies is never longer
 //! than what is left of the run for first copies, so it can be looked for outside of that one's AG.
 //!
-//! The commit says how many nodes come ([`Sink::expect`]), counted exactly, so that nothing is left of
+//! The commit says how many nodes come ([`Sink::foresee`]), counted exactly, so that nothing is left of
 //! the runs at its end.
 //!
 //! If no other AG has a free block, or none can be got there because of an error, the second copy goes
@@ -88,7 +88,7 @@ impl<'a> Sink<'a> {
     }
 
     /// `n` more nodes will ask for places.
-    pub(super) fn expect(&mut self, n: u64) {
+    pub(super) fn foresee(&mut self, n: u64) {
         self.expected += n;
     }
 
@@ -100,7 +100,7 @@ impl<'a> Sink<'a> {
     /// Takes at least `n` blocks for copies of nodes, and adds them to `blocks`.
     pub(super) fn take(&mut self, n: u64, blocks: &mut KVVec<u64>) -> Result {
         let nodes = n.div_ceil(self.fs.space.copies());
-        self.expect(nodes);
+        self.foresee(nodes);
         for _ in 0..nodes {
             for block in self.places()?.each() {
                 blocks.push(block, GFP_KERNEL)?;

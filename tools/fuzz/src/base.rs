@@ -94,7 +94,8 @@ pub fn with_copies(copies: u8) -> Vec<Base> {
     ]
 }
 
-fn made(blocks: u64, copies: u8) -> MemDisk {
+/// A new filesystem.
+pub fn made(blocks: u64, copies: u8) -> MemDisk {
     let disk = MemDisk::new(blocks);
     let options = FormatOptions {
         uuid: *b"ordofs-fuzz.uuid",
@@ -107,7 +108,8 @@ fn made(blocks: u64, copies: u8) -> MemDisk {
     disk
 }
 
-fn mounted(disk: &MemDisk) -> Shared<Fs> {
+/// A mount of it that can write.
+pub fn mounted(disk: &MemDisk) -> Shared<Fs> {
     let fs = Fs::mount(disk.device(), MountOptions::default());
     fs.unwrap_or_else(|e| panic!("mount: {}", e.reason))
 }

@@ -2,12 +2,12 @@
 
 //! Putting the copies of nodes together that a search has found.
 //!
-//! A copy of a node is a first copy if it lies where its header says. A copy anywhere else may be the
-//! second one, or part of a file: an image of this filesystem, say. What a file has is told apart later
-//! ([`super::stale`]).
+//! A copy of a node is a first copy if it lies where its header says. A copy that lies anywhere else is
+//! either the second one or part of a file, for example of an image of this filesystem. The module
+//! [`super::stale`] separates the two.
 //!
-//! Both copies are freed together. So a second copy whose first one has made way for another node is of
-//! no state that counts, and of several nodes with one first address only the newest does.
+//! Both copies are freed together. So a second copy is left out if another node lies where its first copy
+//! was, and of several nodes with one first address only the newest is kept.
 //!
 //! Tests: `tools/fuzz/tests/repair`.
 

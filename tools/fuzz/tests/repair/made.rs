@@ -2,31 +2,12 @@
 
 //! Images for single tests.
 
-use ordofs_crash::engine::volume::mkfs::{format, FormatOptions};
-use ordofs_crash::engine::{Fs, MountOptions, NewInode, S_IFREG};
+use ordofs_crash::engine::{NewInode, S_IFREG};
 use ordofs_engine::engine::btree::TreeKind;
 use ordofs_engine::engine::format::node::NodeHeader;
 use ordofs_engine::os::mem::MemDisk;
-use ordofs_engine::os::{Block, Shared};
-use ordofs_fuzz::work;
-
-fn empty(blocks: u64, copies: u8) -> MemDisk {
-    let disk = MemDisk::new(blocks);
-    let options = FormatOptions {
-        uuid: *b"ordofs-fuzz.uuid",
-        label: [0; 64],
-        blocks: 0,
-        root_owner: (0, 0),
-        copies,
-    };
-    format(disk.device(), &options).unwrap_or_else(|e| panic!("mkfs: {}", e.reason));
-    disk
-}
-
-fn mounted(disk: &MemDisk) -> Shared<Fs> {
-    let fs = Fs::mount(disk.device(), MountOptions::default());
-    fs.unwrap_or_else(|e| panic!("mount: {}", e.reason))
-}
+use ordofs_engine::os::Block;
+use ordofs_fuzz::{base, work};
 
 fn new_file() -> NewInode<'static> {
     NewInode {
@@ -38,8 +19,8 @@ fn new_file() -> NewInode<'static> {
 /// A filesystem in which the names of 100 files fill a leaf of their own, and whose log makes the file
 /// `new` with a block, which has the number next to that of the last commit.
 pub(super) fn with_a_logged_file(blocks: u64, copies: u8) -> MemDisk {
-    let disk = empty(blocks, copies);
-    let fs = mounted(&disk);
+    let disk = base::made(blocks, copies);
+    let fs = base::mounted(&disk);
     let root = fs.iget(fs.root_ino()).expect("the root");
     for i in 0..100 {
         let f = fs.create(&root, format!("file {i}").as_bytes(), &new_file());
@@ -59,8 +40,8 @@ pub(super) fn with_a_logged_file(blocks: u64, copies: u8) -> MemDisk {
 /// A filesystem with an image of itself in a file, as it was before: the leaves of the inode tree that
 /// have not changed since are in it.
 pub(super) fn with_an_image_of_itself(blocks: u64, copies: u8) -> MemDisk {
-    let disk = empty(blocks, copies);
-    let fs = mounted(&disk);
+    let disk = base::made(blocks, copies);
+    let fs = base::mounted(&disk);
     let root = fs.iget(fs.root_ino()).expect("the root");
     for i in 0..400 {
         let f = fs.create(&root, format!("{i}").as_bytes(), &new_file());
@@ -89,8 +70,8 @@ pub(super) fn with_an_image_of_itself(blocks: u64, copies: u8) -> MemDisk {
 /// A filesystem whose preallocated files have the blocks of old leaves of the inode tree, which have
 /// the records of deleted files. There are `n` of the former, and as many others.
 pub(super) fn with_old_leaves(blocks: u64, n: usize, copies: u8) -> MemDisk {
-    let disk = empty(blocks, copies);
-    let fs = mounted(&disk);
+    let disk = base::made(blocks, copies);
+    let fs = base::mounted(&disk);
     let root = fs.iget(fs.root_ino()).expect("the root");
     for i in 0..n {
         let f = fs.create(&root, format!("p{i}").as_bytes(), &new_file());
@@ -117,7 +98,7 @@ pub(super) fn with_old_leaves(blocks: u64, n: usize, copies: u8) -> MemDisk {
     fs.unmount().expect("an unmount");
     drop(fs);
     // This mount removes the records of the deleted files.
-    let fs = mounted(&disk);
+    let fs = base::mounted(&disk);
     let root = fs.iget(fs.root_ino()).expect("the root");
     fs.sync().expect("a commit");
     fs.sync().expect("a commit");
