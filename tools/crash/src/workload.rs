@@ -422,10 +422,11 @@ impl Plan {
         }
     }
 
-    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds.
+    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds. Into every eighth
+    /// come a write, a resize and an fsync.
     fn sample(&self, seed: u64) -> Workload {
         let mut r = fastrand::Rng::with_seed(seed);
-        let ops: Vec<_> = if r.u8(..4) != 0 {
+        let mut ops: Vec<_> = if r.u8(..4) != 0 {
             (0..3)
                 .map(|_| self.alphabet[r.usize(..self.alphabet.len())])
                 .collect()
@@ -433,6 +434,11 @@ impl Plan {
             let n = r.usize(4..=30);
             (0..n).map(|_| random(&mut r)).collect()
         };
+        if r.u8(..8) == 0 {
+            let (at, f) = (r.usize(..=ops.len()), ["A/f", "B/g"][usize::from(r.bool())]);
+            let more = [Op::Append(f, 9000), grow(&mut r), Op::Fsync(f)];
+            ops.splice(at..at, more);
+        }
         let start = match r.u8(..32) {
             0 => Start::Full,
             1..=5 => Start::Wrap,
