@@ -20,7 +20,8 @@
 //! Locks: the commit mutex for a step, and those of [`crate::engine::alloc`] under it. One resize at
 //! a time. Nothing here may be called inside a transaction.
 //!
-//! Tests: tools/engine/tests/resize.rs; tests/vm/t/073-grow.sh.
+//! Tests: tools/engine/tests/resize.rs; tests/vm/t/073-grow.sh;
+//! tools/crash/tests/grow.rs.
 
 use super::commit::IfIdle;
 use super::marks::seconds;
@@ -32,6 +33,7 @@ use crate::engine::format::places::{
 };
 use crate::engine::format::MAX_BLOCKS;
 use crate::engine::fs::Fs;
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::CommitState;
 use crate::os::atomic::Ordering;
 use crate::os::{Block, NoFs};
@@ -235,6 +237,9 @@ impl Fs {
         c.sb.free = c.sb.free.saturating_add(grown.on_disk);
         // Those that are there have the old size.
         c.sb.backed_up = 0;
+        if mutant::is(Mutant::GrowEarly) {
+            self.publish_growth(&grown);
+        }
         Ok(Some(grown))
     }
 
@@ -246,14 +251,21 @@ impl Fs {
             c.sb.write_backups(device)?;
         }
         // The new ones are durable.
-        if let Some((at, _)) = last_area_before(grown.from, grown.to) {
+        let old = last_area_before(grown.from, grown.to);
+        if let Some((at, _)) = old.filter(|_| !mutant::is(Mutant::GrowOldBackup)) {
             let [slot, _] = SLOTS;
             wipe(device, at + slot, 1)?;
             device.flush()?;
         }
-        // From now on operations may have the new blocks.
+        if !mutant::is(Mutant::GrowEarly) {
+            self.publish_growth(grown);
+        }
+        Ok(())
+    }
+
+    /// From now on operations may have the new blocks.
+    fn publish_growth(&self, grown: &Grown) {
         self.node_store.grown(grown.to);
         self.space.finish_growth(grown);
-        Ok(())
     }
 }
