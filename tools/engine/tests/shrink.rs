@@ -231,7 +231,7 @@ fn ended_in_the_middle() {
         let b = populate(&disk, &fs);
         fs.punch(&b, 0, AG * 5).unwrap();
         fs.iput(b);
-        for steps in (1..).step_by(3) {
+        for steps in (0..14).map(|n| (1usize << n) + n) {
             let mut s = fs.shrink_begin(2 * AG).unwrap();
             let mut more = true;
             for _ in 0..steps {
@@ -369,7 +369,7 @@ fn up_and_down_beside_other_tasks() {
                 let to = (5 + x % 20) * AG + x % 3 * 1000;
                 let seen = rounds.load(Ordering::Relaxed);
                 let from = fs.blocks();
-                disk.resize(disk.blocks().max(to));
+                disk.resize(from.max(to));
                 match to < from {
                     true => shrink(&fs, to).map(drop),
                     false => grow(&fs, to).map(drop),
