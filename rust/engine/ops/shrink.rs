@@ -16,7 +16,7 @@
 //! rules of writes in flight hold for it, and a read from the device that is under way meanwhile
 //! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). Data that does
 //! not match its checksum ends the shrink: it stays where it is, and is named. Preallocated blocks get new
-//! ones in a transaction and stay unwritten. A write in flight is waited for. Nodes of an inode's
+//! ones in a transaction and stay unwritten. The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's
 //! trees are made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
 //!
 //! What a pass leaves behind is small: what was in flight, what a deletion in the background still
@@ -230,6 +230,11 @@ impl Fs {
         let Some(inode) = self.inode_to_move(ino)? else {
             return Ok(Stage::Inodes(ino.saturating_add(1)));
         };
+        if kind == TreeKind::Extent && from == 0 {
+            // Writes that began before the end was closed are in no tree yet.
+            let next_id = inode.ordered.lock().next_id();
+            self.ordered_until(&inode, || inode.ordered.lock().count_before(next_id) == 0);
+        }
         let mut at = from;
         let mut r = Ok(false);
         for _ in 0..MOVES {

@@ -349,6 +349,15 @@ fn work(disk: &MemDisk, fs: &Fs, t: u64, stop: &AtomicBool, rounds: &AtomicU64) 
     fs.iput(root);
 }
 
+/// Ends the other tasks when it is dropped.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Random sizes, with fsck after each.
 #[test]
 fn up_and_down_beside_other_tasks() {
@@ -361,6 +370,8 @@ fn up_and_down_beside_other_tasks() {
                 let (fs, disk, stop, rounds) = (&fs, &disk, &stop, &rounds);
                 s.spawn(move || work(disk, fs, t, stop, rounds));
             }
+            // Also if this task panics.
+            let _end = Stop(&stop);
             let mut x = 88_172_645_463_325_252u64;
             for i in 0..50 {
                 x ^= x << 13;
@@ -380,7 +391,6 @@ fn up_and_down_beside_other_tasks() {
                     std::thread::yield_now();
                 }
             }
-            stop.store(true, Ordering::Relaxed);
         });
         at_rest(&disk, &fs);
         fs.unmount().unwrap();
