@@ -25,7 +25,7 @@
 //!
 //! Tests: `tools/engine/tests/shrink.rs`.
 
-use super::{pool_of, Priority, Space};
+use super::{pool_of, Priority, Space, OPEN};
 use crate::engine::btree::{Behind, NodeStore};
 use crate::engine::format::ag::{AgRecord, RootForm};
 use crate::engine::format::places::{areas, AREA_BLOCKS};
@@ -34,8 +34,6 @@ use crate::os::atomic::Ordering;
 use crate::os::cond_resched;
 use kernel::prelude::*;
 
-/// No limit.
-pub(super) const OPEN: u64 = u64::MAX;
 /// After how many records other tasks may run.
 const RECORDS: u64 = 256;
 

@@ -173,6 +173,8 @@ pub struct Space {
     trimmer: Trimmer,
 }
 
+/// The end of the filesystem is not closed ([`close`]).
+const OPEN: u64 = u64::MAX;
 /// No search for a long run was in vain ([`find`]).
 const NOT_IN_VAIN: u32 = u32::MAX;
 /// State: the free blocks have not been compared with the AG tree.
@@ -224,7 +226,7 @@ impl Space {
             off: AtomicI64::new(0),
             state: AtomicU32::new(UNREAD),
             frozen: AtomicU64::new(0),
-            limit: AtomicU64::new(close::OPEN),
+            limit: AtomicU64::new(OPEN),
             closed: AtomicI64::new(0),
             trimmer: Trimmer::new()?,
         })

@@ -7,7 +7,7 @@
 //! [`Fs::shrink_begin`] closes the end for allocation, or refuses if what is in use there has no room
 //! elsewhere. Then [`Fs::shrink_step`] goes through all inodes, and behind them through the inode tree,
 //! the orphan tree and the AGs. A step is bounded, and between two of them the shrink is a cursor: it
-//! holds no lock and no inode, and nothing on disk tells of it. It may end anywhere; what was moved
+//! holds no lock and no inode, and nothing on disk shows it. It may end anywhere; what was moved
 //! stays moved, and the end is open again.
 //!
 //! Written data is moved as a direct write of the same content ([`super::data`]): an ordered extent
@@ -438,7 +438,7 @@ impl Fs {
     }
 
     /// Collects keys from `from` on, on the paths to which are all nodes of a tree behind the limit, in a
-    /// bounded number of looks. `look` is told where to begin, and whether the path to that key is done
+    /// bounded number of looks. `look` gets the key to begin with, and whether the path to that is done
     /// with. Returns where to go on, or `None` at the end.
     fn keys_behind(
         &self,

@@ -24,7 +24,6 @@
 
 use super::commit::IfIdle;
 use super::marks::seconds;
-use super::shrink::Resized;
 use super::{Drains, Wait};
 use crate::engine::alloc::{Grown, Priority};
 use crate::engine::format::find::wipe;
@@ -235,7 +234,7 @@ impl Fs {
         c: &mut CommitState,
         to: u64,
         generation: u64,
-    ) -> Result<Option<Resized>> {
+    ) -> Result<Option<Grown>> {
         // It was good before this commit waited for others. Nothing has changed yet.
         if self.space.may_grow(&self.node_store).is_err() {
             return Ok(None);
@@ -245,7 +244,7 @@ impl Fs {
         c.sb.free = c.sb.free.saturating_add(grown.on_disk);
         // Those that are there have the old size.
         c.sb.backed_up = 0;
-        Ok(Some(Resized::Grown(grown)))
+        Ok(Some(grown))
     }
 
     /// The commit that began with [`Fs::begin_growth`] is durable.

@@ -136,7 +136,10 @@ impl Fs {
     ) -> Result<Option<Resized>> {
         match c.job.take() {
             None => Ok(None),
-            Some(Job::Grow(to)) => self.begin_growth(c, to, generation),
+            Some(Job::Grow(to)) => {
+                let grown = self.begin_growth(c, to, generation)?;
+                Ok(grown.map(Resized::Grown))
+            }
             Some(Job::Shrink(to)) => {
                 let shrunk = self.space.shrink(&self.node_store, to)?;
                 c.sb.set_blocks(to);

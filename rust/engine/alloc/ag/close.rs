@@ -3,7 +3,7 @@
 //! The end of an AG is *closed*: nothing is allocated there, because it will be cut off.
 //!
 //! Closed blocks are freed as others are. What is free there has left the free space of the filesystem:
-//! [`super::super::close`] counts it, and this file tells it what becomes free.
+//! [`super::super::close`] counts it, and this file reports to it what becomes free.
 //!
 //! Everything is under the AG's mutex. Block numbers are relative to the AG, bits to a group.
 //!
