@@ -51,10 +51,10 @@ impl Space {
         keep: u32,
     ) -> Result<Run> {
         let mine = kept.take();
-        let goal = goal.filter(|g| *g < self.total());
+        let goal = goal.filter(|g| *g < self.end());
         let first = match goal {
             Some(g) => g / self.ag_blocks,
-            None => self.rotor.load(Ordering::Relaxed).min(self.ag_count() - 1),
+            None => self.rotor.load(Ordering::Relaxed).min(self.open_ags() - 1),
         };
         let here = mine.filter(|m| m.start / self.ag_blocks == first);
         if let (Some(m), None) = (mine, here) {
@@ -149,7 +149,7 @@ impl Space {
         goal: u64,
         apart: Option<u64>,
     ) -> Result<Option<Run>> {
-        let goal = if goal < self.total() { goal } else { 0 };
+        let goal = if goal < self.end() { goal } else { 0 };
         let first = goal / self.ag_blocks;
         let wish = Wish {
             want: 1,
@@ -185,6 +185,10 @@ impl Space {
         wish: Wish,
         kept: &mut Option<Kept>,
     ) -> Result<Option<Run>> {
+        // A search that began before the limit was set.
+        if i >= self.open_ags() {
+            return Ok(None);
+        }
         let start = self.ag_start(i);
         let (got, touched) = self.with_ag(node_store, i, |ag: &mut Ag| {
             Ok((ag.alloc(node_store, wish)?, ag.take_touched()))
@@ -216,7 +220,7 @@ impl Space {
         tries: u64,
     ) -> Result<Option<Run>> {
         self.look_ahead(node_store)?;
-        let end = self.ag_count();
+        let end = self.open_ags();
         let mut left = tries;
         for (from, to) in [(first + 1, end), (0, first)] {
             let mut at = from;
@@ -272,10 +276,15 @@ impl Space {
         self.if_at_hand(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
     }
 
+    /// The end of the blocks that may be allocated.
+    fn end(&self) -> u64 {
+        self.total().min(self.limit())
+    }
+
     /// Moves the next new directory or large file to another AG.
     pub fn turn(&self) {
         let next = self.rotor.load(Ordering::Relaxed).saturating_add(1);
-        let next = if next < self.ag_count() { next } else { 0 };
+        let next = if next < self.open_ags() { next } else { 0 };
         self.rotor.store(next, Ordering::Relaxed);
     }
 }

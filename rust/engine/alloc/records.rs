@@ -159,7 +159,8 @@ impl Space {
 
     /// Where the search for data without a goal starts.
     pub fn data_goal(&self) -> u64 {
-        self.ag_start(self.rotor.load(Ordering::Relaxed))
+        let last = self.ag_count().saturating_sub(1);
+        self.ag_start(self.rotor.load(Ordering::Relaxed).min(last))
     }
 
     /// At mount: the searches go on where those of the last commit ended, and that for second copies

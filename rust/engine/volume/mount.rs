@@ -341,7 +341,7 @@ impl Fs {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
                 deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
-                grow: None,
+                job: None,
                 count_mount: false,
                 sb,
             },
