@@ -35,7 +35,8 @@
 //! | [`grow`] | more blocks |
 //! | [`close`] | fewer blocks |
 //! | [`records`] | what commits do |
-//! | [`trim`] | discarding free space |
+//! | [`trim`], [`trimmer`] | discarding free space; the state of a trim |
+//! | [`idle`] | which AGs leave memory |
 //! | [`deferred`] | the old addresses of the nodes of the space trees |
 //!
 //! # Locks
