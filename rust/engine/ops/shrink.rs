@@ -14,8 +14,10 @@
 //! keeps all else from the blocks, then the old ones are read, compared with their checksums,
 //! and written to the new ones, and the completion changes the mapping in a transaction. So the
 //! rules of writes in flight hold for it, and a read from the device that is under way meanwhile
-//! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). Data that does
-//! not match its checksum ends the shrink: it stays where it is, and is named. Preallocated blocks get new
+//! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). If the file has
+//! lost the data meanwhile, nothing changes, and the shrink looks again (`data/moves.rs`). Data that does
+//! not match its checksum ends the shrink: it stays where it is, and is named. So does a write that
+//! fails, which shuts nothing down. Preallocated blocks get new
 //! ones in a transaction and stay unwritten. The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's
 //! trees are made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
 //!
@@ -36,6 +38,7 @@ use crate::engine::format::ag::{AgRecord, RootForm};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
+use crate::engine::inode::starting::{Ordered, Started};
 use crate::engine::inode::table::Lookup;
 use crate::engine::inode::Inode;
 use crate::engine::ops::extents::{Budget, Old};
@@ -335,50 +338,68 @@ impl Fs {
         let Some(started) = self.start_move(inode, e, &csums)? else {
             return Ok(false);
         };
-        let io = self.copy_blocks(inode, e, started.phys, started.len, &csums);
-        self.finish_write(started.ordered, 0, io)?;
-        Ok(true)
+        let io = self.copy_blocks(&started, e.phys);
+        match self.finish_write(started.ordered, 0, io) {
+            Err(err) if err == EAGAIN => Ok(false),
+            r => r.map(|()| true),
+        }
     }
 
-    /// Copies the first `len` blocks of an extent to `to`, if they match their checksums. An ordered
-    /// extent keeps all else from them.
-    fn copy_blocks(&self, inode: &Inode, e: &Extent, to: u64, len: u64, csums: &[u8]) -> Result {
+    /// Copies what is moved, from block `from` on, if it matches its checksums. EAGAIN if the file does not
+    /// have it there any more; EUCLEAN or EIO, which are printed, if it cannot be read; EIO if it cannot
+    /// be written.
+    fn copy_blocks(&self, started: &Started, from: u64) -> Result {
+        let o = &started.ordered;
         let device = self.node_store.device();
-        let mut blocks = KVVec::with_capacity(len as usize, GFP_KERNEL)?;
-        for _ in 0..len {
+        let mut blocks = KVVec::with_capacity(started.len as usize, GFP_KERNEL)?;
+        for _ in 0..started.len {
             blocks.push(Block::zeroed()?, GFP_KERNEL)?;
         }
-        let bad = |i: usize, e2: Error| {
-            let at = e
-                .start
-                .saturating_add(i as u64)
-                .saturating_mul(BLOCK_SIZE as u64);
+        if let Err((i, e)) = self.read_source(o, from, &mut blocks) {
+            // If the file has lost these blocks, they may be another one's by now.
+            if !self.has_source(o)? {
+                return Err(EAGAIN);
+            }
+            let at = o.start().saturating_add(i as u64);
             pr_err!(
-                "{}: cannot become smaller: inode {}, data at byte {at} cannot be moved: error {}\n",
+                "{}: cannot become smaller: inode {}, data at byte {} cannot be moved: error {}\n",
                 self.device_name(),
-                inode.ino(),
-                e2.to_errno()
+                o.inode().ino(),
+                at.saturating_mul(BLOCK_SIZE as u64),
+                e.to_errno()
             );
-            e2
-        };
-        if device.read_run(e.phys, &mut blocks).is_err() {
-            // Which one is it?
-            for (i, block) in blocks.iter_mut().enumerate() {
-                device
-                    .read(e.phys.saturating_add(i as u64), block)
-                    .map_err(|e2| bad(i, e2))?;
-            }
-        }
-        for (i, (block, want)) in blocks.iter().zip(csums.chunks_exact(4)).enumerate() {
-            if crc32c(0, &block[..]).to_le_bytes() != *want {
-                return Err(bad(i, EUCLEAN));
-            }
+            return Err(e);
         }
         let mut reqs = KVVec::with_capacity(blocks.len(), GFP_KERNEL)?;
-        for (at, block) in (to..).zip(blocks.iter()) {
+        for (at, block) in (started.phys..).zip(blocks.iter()) {
             reqs.push((at, block), GFP_KERNEL)?;
         }
-        device.write(&reqs)
+        // If this fails, the file has its old blocks, and nothing else depends on it.
+        device.write_spare_run(&reqs)
+    }
+
+    /// Reads the blocks from `from` on. An error comes with the number of the block.
+    fn read_source(
+        &self,
+        o: &Ordered,
+        from: u64,
+        blocks: &mut KVVec<Block>,
+    ) -> core::result::Result<(), (usize, Error)> {
+        let device = self.node_store.device();
+        if device.read_run(from, blocks).is_err() {
+            // Which one is it?
+            for (i, block) in blocks.iter_mut().enumerate() {
+                let at = from.saturating_add(i as u64);
+                device.read(at, block).map_err(|e| (i, e))?;
+            }
+        }
+        let pairs = blocks.iter().zip(o.csums().chunks_exact(4));
+        for (i, (block, want)) in pairs.enumerate() {
+            if crc32c(0, &block[..]).to_le_bytes() != *want {
+                return Err((i, EUCLEAN));
+            }
+        }
+        Ok(())
     }
 
     /// Moves preallocated blocks, at most a group of them. False if a write is in flight there, or the
@@ -399,6 +420,7 @@ impl Fs {
         let mut m = inode.maps.write();
         let (store, mut v) = (&self.node_store, ValueBuf::new());
         if inode.ordered.lock().overlaps(e.start, want)
+            || Self::is_going(inode)
             || m.extent_at(store, e.start, &mut v)? != Some(*e)
         {
             return Ok(0);
