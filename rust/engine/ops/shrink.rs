@@ -23,8 +23,9 @@
 //!
 //! What a pass leaves behind is small: what was in flight, what a deletion in the background still
 //! has, and the old blocks of space trees, which only commits free. The space behind the
-//! limit knows by a number whether anything is in use there. Passes are repeated as long as it says so,
-//! [`PASSES`] times.
+//! limit knows by a number whether anything is in use there. After a pass commits follow, one a step, as
+//! long as that number falls; then comes the next pass. Only passes in which it did not fall are counted
+//! ([`IN_VAIN`]), so how long it may take depends on what there is and not on constants.
 //!
 //! Locks: those of direct writes and of transactions; the shared side of `maps`, `dir`, `xattr`, the inode tree,
 //! or the commit mutex, for looks that read a bounded number of nodes.
@@ -34,7 +35,7 @@
 use crate::engine::alloc::ag::{Ag, Owner, GROUP_NODES};
 use crate::engine::alloc::Priority;
 use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
-use crate::engine::format::ag::{AgRecord, RootForm};
+use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
@@ -43,24 +44,25 @@ use crate::engine::inode::table::Lookup;
 use crate::engine::inode::Inode;
 use crate::engine::ops::extents::{Budget, Old};
 use crate::engine::state::commit::Touch;
-use crate::engine::txn::commit::IfIdle;
 use crate::engine::txn::grow::Resize;
 use crate::engine::txn::{Drains, Wait};
 use crate::engine::types::MAX_FILE_BLOCKS;
 use crate::os::{cond_resched, crc32c, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// How often everything is walked, as long as something is left.
-const PASSES: usize = 8;
+/// How many passes may be in vain, one after the other, and if deletions are under way.
+const IN_VAIN: [usize; 2] = [3, 8];
 /// How many inodes a step looks at.
 const INODES: usize = 64;
 /// How many looks and moves a step makes in one inode.
 const MOVES: usize = 16;
 /// How many keys a commit gets whose nodes it writes anew, if there is little space, and if not.
 const KEYS: [usize; 2] = [16, 512];
-/// How many commits follow a pass, because what a commit frees of the deferred tree is in use until the
-/// next one.
+/// So many commits in which no closed block becomes free end a pass: what a commit frees of the deferred
+/// tree is in use until the next one.
 const DRAINS: usize = 4;
+/// If the deferred tree has so many blocks behind the limit, they are freed before more nodes are moved.
+const MANY_DEFERRED: u64 = 8192;
 /// The most nodes that changing an inode's tree at one place dirties: a path.
 const PATH_NODES: u64 = 16;
 /// The most nodes that a run of preallocated blocks dirties that is moved.
@@ -79,8 +81,8 @@ enum Stage {
     Orphans(u64),
     /// AGs.
     Ags(u64),
-    /// The pass is over.
-    End,
+    /// The pass is over, and so many commits since have freed nothing.
+    End(usize),
     /// Nothing is left to be moved.
     Cut,
 }
@@ -90,9 +92,16 @@ pub struct Shrink<'a> {
     fs: &'a Fs,
     resize: Resize<'a>,
     stage: Stage,
-    passes: usize,
-    /// The last error of an inode that could not be used.
+    /// How many passes were in vain since one was not.
+    in_vain: usize,
+    /// The blocks behind the limit that were free when it was looked last.
+    closed: i64,
+    /// In this pass: such a block has become free; an inode was being deleted; the last error of one that
+    /// could not be used; a record of an AG that is not to be trusted.
+    progress: bool,
+    deleting: bool,
     unusable: Option<(u64, Error)>,
+    distrust: bool,
 }
 
 impl Drop for Shrink<'_> {
@@ -130,8 +139,12 @@ impl Fs {
             fs: self,
             resize,
             stage: Stage::Inodes(0),
-            passes: 0,
+            in_vain: 0,
+            closed: self.space.closed_blocks(),
+            progress: false,
+            deleting: false,
             unusable: None,
+            distrust: false,
         })
     }
 
@@ -148,28 +161,59 @@ impl Fs {
             Stage::Of(ino, kind, from) => self.evacuate_inode(ino, kind, from, limit)?,
             Stage::InodeTree(from) => self.evacuate_inode_tree(from, limit)?,
             Stage::Orphans(from) => self.evacuate_orphans(from, limit)?,
-            Stage::Ags(from) => self.evacuate_ags(from, limit)?,
-            Stage::End => self.end_pass(s)?,
+            Stage::Ags(from) => self.evacuate_ags(s, from, limit)?,
+            Stage::End(idle) => self.drain(s, idle)?,
             Stage::Cut => return self.cut_off(s.resize.to),
         };
         Ok(true)
     }
 
-    /// After a pass: is anything left?
-    fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
-        for _ in 0..DRAINS {
-            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
-            if self.space.is_evacuated() {
-                return Ok(Stage::Cut);
-            }
+    /// After a pass: a commit, and as long as they free blocks behind the limit, more of them.
+    fn drain(&self, s: &mut Shrink<'_>, idle: usize) -> Result<Stage> {
+        self.commit_touched(Touch::default())?;
+        if self.space.is_evacuated() {
+            return self.evacuated(s);
         }
-        s.passes += 1;
-        if s.passes >= PASSES {
+        let closed = self.space.closed_blocks();
+        if closed > s.closed {
+            (s.closed, s.progress) = (closed, true);
+            return Ok(Stage::End(0));
+        }
+        match idle + 1 < DRAINS {
+            true => Ok(Stage::End(idle + 1)),
+            false => self.end_pass(s),
+        }
+    }
+
+    /// Nothing is in use behind the limit, by the records of AGs. If an inode could not be looked at, that
+    /// alone is not believed when some of them are damaged.
+    fn evacuated(&self, s: &Shrink<'_>) -> Result<Stage> {
+        match s.unusable {
+            Some((ino, e)) if s.distrust || self.space.is_damaged_from(0) => {
+                self.say_stays(ino);
+                Err(e)
+            }
+            _ => Ok(Stage::Cut),
+        }
+    }
+
+    fn say_stays(&self, ino: u64) {
+        pr_err!(
+            "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
+            self.device_name()
+        );
+    }
+
+    /// Something is left after a pass: the next one, unless too many were in vain.
+    fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
+        s.in_vain = match s.progress {
+            true => 0,
+            false => s.in_vain + 1,
+        };
+        let [few, many] = IN_VAIN;
+        if s.in_vain >= if s.deleting { many } else { few } {
             let (ino, e) = s.unusable.unwrap_or((0, EBUSY));
-            pr_err!(
-                "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
-                self.device_name()
-            );
+            self.say_stays(ino);
             return Err(e);
         }
         // Deletions in the background have blocks that no walk finds.
@@ -177,6 +221,8 @@ impl Fs {
         if !self.reaper.is_empty() {
             self.reaper.wait_for_step(seen);
         }
+        (s.progress, s.deleting) = (false, false);
+        (s.unusable, s.distrust) = (None, false);
         Ok(Stage::Inodes(0))
     }
 
@@ -195,7 +241,7 @@ impl Fs {
                     self.iput(inode);
                     return Ok(Stage::Of(ino, TreeKind::Extent, 0));
                 }
-                Ok(None) => {}
+                Ok(None) => s.deleting |= in_memory == Some(ino),
                 Err(e) if e == ENOMEM => return Err(e),
                 Err(e) => s.unusable = Some((ino, e)),
             }
@@ -524,18 +570,28 @@ impl Fs {
     }
 
     /// Looks at the next AGs: nodes of the AG tree and of the trees of groups.
-    fn evacuate_ags(&self, from: u64, limit: u64) -> Result<Stage> {
+    fn evacuate_ags(&self, s: &mut Shrink<'_>, from: u64, limit: u64) -> Result<Stage> {
         let mut touch = Touch::default();
-        let next = self.ags_behind(from, limit, &mut touch.ags)?;
+        if self.space.deferred_closed() > MANY_DEFERRED {
+            self.commit_touched(touch)?;
+            return Ok(Stage::Ags(from));
+        }
+        let next = self.ags_behind(s, from, limit, &mut touch.ags)?;
         if !touch.ags.is_empty() {
             self.commit_touched(touch)?;
         }
         cond_resched();
-        Ok(next.map_or(Stage::End, Stage::Ags))
+        Ok(next.map_or(Stage::End(0), Stage::Ags))
     }
 
     /// AGs from `from` on that a commit has to write anew. Returns where to go on.
-    fn ags_behind(&self, from: u64, limit: u64, ags: &mut KVec<u64>) -> Result<Option<u64>> {
+    fn ags_behind(
+        &self,
+        s: &mut Shrink<'_>,
+        from: u64,
+        limit: u64,
+        ags: &mut KVec<u64>,
+    ) -> Result<Option<u64>> {
         let store = &self.node_store;
         let most = self.keys();
         let mut at = from;
@@ -548,6 +604,7 @@ impl Fs {
             let mut last = at;
             let whole = self.space.scan_records(store, at, &mut |i, v| {
                 let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
+                s.distrust |= rec.flags & NOT_TRUSTED != 0;
                 if let RootForm::Ptr(p) = rec.groups {
                     roots.push((i, p), GFP_KERNEL)?;
                 }

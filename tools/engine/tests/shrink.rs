@@ -16,7 +16,7 @@ use ordofs_engine::engine::ops::xattr::USER;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::Recorder;
-use ordofs_engine::os::{Block, Device, Shared};
+use ordofs_engine::os::{Block, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// The backups are where this size requires them, and none is behind the end.
