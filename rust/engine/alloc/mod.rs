@@ -34,7 +34,8 @@
 //! | [`find`] | allocation: which AG |
 //! | [`grow`] | more blocks |
 //! | [`records`] | what commits do |
-//! | [`trim`] | discarding free space |
+//! | [`trim`], [`trimmer`] | discarding free space; the state of a trim |
+//! | [`idle`] | which AGs leave memory |
 //! | [`deferred`] | the old addresses of the nodes of the space trees |
 //!
 //! # Locks

@@ -316,7 +316,7 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "NodeOneCopy",
             "CleanStays",
             "TrimFreed",
-            "Grow",
+            "GrowOldBackup",
         ]
         .iter()
         .any(|n| m.1.starts_with(n)),
