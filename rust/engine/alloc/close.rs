@@ -82,9 +82,9 @@ impl Space {
             .then(|| limit.saturating_sub(start))
     }
 
-    /// Closes the blocks from `limit` on, which is not at the border of an AG. If so many are in use there, they
-    /// must be available elsewhere, and `spare` of that number more. ENOSPC if they are not; EUCLEAN if something is damaged that has to be known;
-    /// EIO, ENOMEM. After an error everything is as before.
+    /// Closes the blocks from `limit` on, which is not at the border of an AG. As many as are in use there
+    /// must be available elsewhere, and `spare` of that number more: ENOSPC if they are not; EUCLEAN if
+    /// something is damaged that has to be known; EIO, ENOMEM. After an error everything is as before.
     pub fn close(&self, node_store: &NodeStore, limit: u64, spare: impl Fn(u64) -> u64) -> Result {
         let r = self.try_close(node_store, limit, spare);
         if r.is_err() {

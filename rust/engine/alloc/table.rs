@@ -157,8 +157,7 @@ impl Space {
             self.free.fetch_add(again as i64, Ordering::Relaxed);
             self.reserve_forced(lost.saturating_sub(again));
         }
-        // What is free behind the limit is not free for anyone: whoever makes it free does not give it
-        // to `unreserved`.
+        // What becomes free behind the limit is free for no task: it does not go to `unreserved`.
         let closed = ag.take_closed_gain();
         if closed != 0 {
             self.closed.fetch_add(closed as i64, Ordering::AcqRel);

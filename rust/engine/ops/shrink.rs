@@ -17,9 +17,9 @@
 //! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). If the file has
 //! lost the data meanwhile, nothing changes, and the shrink looks again (`data/moves.rs`). Data that does
 //! not match its checksum ends the shrink: it stays where it is, and is named. So does a write that
-//! fails, which shuts nothing down. Preallocated blocks get new
-//! ones in a transaction and stay unwritten. The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's
-//! trees are made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
+//! fails, which shuts nothing down. Preallocated blocks get new ones in a transaction and stay unwritten.
+//! The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's trees are
+//! made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
 //!
 //! What a pass leaves behind is small: what was in flight, what a deletion in the background still
 //! has, and the old blocks of space trees, which only commits free. The space behind the

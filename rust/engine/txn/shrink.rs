@@ -184,8 +184,8 @@ impl Fs {
         }
     }
 
-    /// Makes nodes dirty that the commit writes anew. A node that cannot be read stays where it is: the caller finds it
-    /// again.
+    /// Makes nodes dirty that the commit writes anew. A node that cannot be read stays where it is: the
+    /// caller finds it again.
     fn touch_nodes(&self, c: &mut CommitState, touch: &Touch) {
         let store = &self.node_store;
         for key in touch.inodes.iter() {

@@ -13,7 +13,7 @@
 //! has changed.
 //!
 //! The source may be given to others while it is read: then the checksums differ, or the read fails, and
-//! that says nothing of the file. So whoever reads it looks at the mapping again before it judges.
+//! that says nothing of the file. So the task that reads it looks at the mapping again before it judges.
 //!
 //! Locks: those of [`super`].
 //!
@@ -33,8 +33,8 @@ use kernel::prelude::*;
 
 impl Fs {
     /// Whether the inode is deleted or being deleted, or a truncation has left something that is to go.
-    /// What it has is not moved then. Nobody who holds `maps` exclusively can miss a truncation that has
-    /// removed something before.
+    /// What it has is not moved then. Under the exclusive side of `maps` this also sees each truncation that
+    /// has removed something before.
     pub(in crate::engine::ops) fn is_going(inode: &Inode) -> bool {
         inode.meta.lock().is_gone() || inode.left_behind(MAX_FILE_BLOCKS).is_some()
     }
@@ -71,8 +71,8 @@ impl Fs {
 
     /// Starts to move the data of the extent `e`, or the first part of it, to new blocks: as a direct write of
     /// the same content, with the checksums `csums`. `None` if a write is in flight there, the
-    /// file has another mapping by now, or all of it is going ([`Self::is_going`]). The caller has reserved `e.len` blocks; what is not used of them
-    /// is given back, and all of them after an error or `None`.
+    /// file has another mapping by now, or all of it is going ([`Self::is_going`]). The caller has reserved
+    /// `e.len` blocks; those that are not used are given back, and all of them after an error or `None`.
     pub(in crate::engine::ops) fn start_move(
         &self,
         inode: &Shared<Inode>,
