@@ -60,7 +60,7 @@ fn area_blocks(start: u64, end: u64) -> u64 {
 }
 
 impl Space {
-    /// Behind which block nothing is allocated; [`u64::MAX`] if there is no limit.
+    /// From which block on nothing is allocated; [`u64::MAX`] if there is no limit.
     pub fn limit(&self) -> u64 {
         self.limit.load(Ordering::Acquire)
     }
@@ -101,9 +101,35 @@ impl Space {
         // It does not leave memory meanwhile.
         let _pin = self.enter(border)?;
         let at = limit % self.ag_blocks;
-        let in_border = self.with_ag(node_store, border, |ag| ag.close_part(node_store, at))?;
-        self.limit.store(limit, Ordering::Release);
+        let total = self.total();
+        let all = (total - limit).saturating_sub(area_blocks(limit, total));
+        // First of all room before the limit is reserved: a write that has reserved blocks finds them
+        // there. Only what fails meanwhile makes blocks free behind it, so there can hardly be more.
         let on_disk = self.tree.read().sums_from(node_store, border + 1)?.free;
+        let in_part = self.with_ag(node_store, border, |ag| ag.free_from(node_store, at))?;
+        let most = (in_part + on_disk).min(all);
+        let room = (all - most).saturating_add(spare(all - most));
+        let taken = most.saturating_add(room);
+        self.reserve(taken, Priority::Normal)?;
+        let free = match self.close_ags(node_store, limit, on_disk) {
+            Ok(free) => free.min(all),
+            Err(e) => {
+                self.unreserve(taken);
+                return Err(e);
+            }
+        };
+        self.unreserve(taken);
+        self.reserve_forced(free);
+        self.closed.fetch_add(free as i64, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Sets the limit and closes what is in memory behind it. `on_disk` is the sum of free blocks that the
+    /// records of the AGs have which are wholly behind it. Returns how many blocks are free there.
+    fn close_ags(&self, node_store: &NodeStore, limit: u64, on_disk: u64) -> Result<u64> {
+        let (border, at) = (limit / self.ag_blocks, limit % self.ag_blocks);
+        let in_part = self.with_ag(node_store, border, |ag| ag.close_part(node_store, at))?;
+        self.limit.store(limit, Ordering::Release);
         let mut more = 0i64;
         self.each_in_memory(|i, ag| {
             if i > border {
@@ -111,14 +137,7 @@ impl Space {
             }
             Ok(())
         })?;
-        let free = (in_border + on_disk).saturating_add_signed(more);
-        let total = self.total();
-        let used = (total - limit).saturating_sub(area_blocks(limit, total) + free);
-        let room = used.saturating_add(spare(used));
-        self.reserve(free.saturating_add(room), Priority::Normal)?;
-        self.unreserve(room);
-        self.closed.fetch_add(free as i64, Ordering::AcqRel);
-        Ok(())
+        Ok((in_part + on_disk).saturating_add_signed(more))
     }
 
     /// The number of free blocks behind the limit. It does not become less.

@@ -13,7 +13,8 @@
 //! [`Space::reserve`] down to minus three quarters of the pool, [`Space::reserve_forced`] without a
 //! limit.
 //!
-//! At any time: free blocks = `unreserved` + pool + reservations that are not used yet.
+//! At any time: free blocks = `unreserved` + pool + reservations that are not used yet, and while the
+//! filesystem is made smaller also the free blocks that will be cut off ([`close`]).
 //!
 //! A group that a transaction changes needs nodes at the commit: for its record, and with the first
 //! group of an AG for the AG's record. Functions that allocate and free in the running transaction
@@ -370,6 +371,10 @@ impl Space {
     /// A commit is about to free `n` blocks of the deferred tree.
     pub fn take_deferred(&self, n: u64) {
         let left = self.deferred().saturating_sub(n);
+        if self.limit() == OPEN {
+            // They count as all others do.
+            self.deferred_closed.store(0, Ordering::Relaxed);
+        }
         self.deferred.store(left, Ordering::Relaxed);
     }
 

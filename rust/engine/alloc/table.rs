@@ -155,7 +155,12 @@ impl Space {
         if lost != 0 {
             let again = self.found_in_lost(ag.number(), ag.take_condemned());
             self.free.fetch_add(again as i64, Ordering::Relaxed);
-            self.reserve_forced(lost.saturating_sub(again));
+            let lost = lost.saturating_sub(again);
+            match self.closed_part(ag.number()) {
+                // They are not in `unreserved`.
+                Some(0) => drop(self.closed.fetch_sub(lost as i64, Ordering::AcqRel)),
+                _ => self.reserve_forced(lost),
+            }
         }
         // What becomes free behind the limit is free for no task: it does not go to `unreserved`.
         let closed = ag.take_closed_gain();

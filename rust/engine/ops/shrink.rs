@@ -37,7 +37,7 @@ use crate::engine::alloc::Priority;
 use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
 use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::extent::Extent;
-use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
+use crate::engine::format::{NodePtr, BLOCK_SIZE, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::starting::{Ordered, Started};
 use crate::engine::inode::table::Lookup;
@@ -47,17 +47,22 @@ use crate::engine::state::commit::Touch;
 use crate::engine::txn::grow::Resize;
 use crate::engine::txn::{Drains, Wait};
 use crate::engine::types::MAX_FILE_BLOCKS;
-use crate::os::{cond_resched, crc32c, Block, NoFs, Shared};
+use crate::os::{cond_resched, crc32c, uptime, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// How many passes may be in vain, one after the other, and if deletions are under way.
-const IN_VAIN: [usize; 2] = [3, 8];
+/// How many passes may be in vain, one after the other.
+const IN_VAIN: usize = 3;
+/// For so many seconds they may be while inodes are being deleted: a task that does that may get no turn
+/// for a while.
+const PATIENCE: u64 = 30;
 /// How many inodes a step looks at.
 const INODES: usize = 64;
 /// How many looks and moves a step makes in one inode.
 const MOVES: usize = 16;
 /// How many keys a commit gets whose nodes it writes anew, if there is little space, and if not.
 const KEYS: [usize; 2] = [16, 512];
+/// How many looks of a step, each at up to about a hundred nodes, may find nothing.
+const LOOKS: usize = 4;
 /// So many commits in which no closed block becomes free end a pass: what a commit frees of the deferred
 /// tree is in use until the next one.
 const DRAINS: usize = 4;
@@ -65,12 +70,14 @@ const DRAINS: usize = 4;
 const MANY_DEFERRED: u64 = 8192;
 /// The most nodes that changing an inode's tree at one place dirties: a path.
 const PATH_NODES: u64 = 16;
-/// The most nodes that a run of preallocated blocks dirties that is moved.
+/// The most nodes that moving a run of preallocated blocks dirties.
 const MOVE_NODES: u64 = 40 + 4 * GROUP_NODES;
 
-/// How far a shrink is.
+/// How far a shrink has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Stage {
+    /// There is no room yet, but deletions in the background make some.
+    Close,
     /// The next inode.
     Inodes(u64),
     /// A tree of an inode, from this key on.
@@ -94,12 +101,16 @@ pub struct Shrink<'a> {
     stage: Stage,
     /// How many passes were in vain since one was not.
     in_vain: usize,
+    /// The time of the last pass that was not, in seconds.
+    since: u64,
     /// The blocks behind the limit that were free when it was looked last.
     closed: i64,
     /// In this pass: such a block has become free; an inode was being deleted; the last error of one that
     /// could not be used; a record of an AG that is not to be trusted.
     progress: bool,
     deleting: bool,
+    /// The steps of deletions in the background before this pass.
+    reaped: u64,
     unusable: Option<(u64, Error)>,
     distrust: bool,
 }
@@ -126,6 +137,8 @@ impl Fs {
     /// Begins to make the filesystem smaller, so that it has at most `blocks` blocks: it ends at the
     /// border of an AG. Nothing is moved yet. Must not be called inside a transaction.
     ///
+    /// If deletions in the background make room, that is waited for by [`Fs::shrink_step`].
+    ///
     /// EALREADY while another resize is under way; EINVAL if it has no more than that; EDOM if its superblocks or
     /// its log have no place in so few; ENOSPC if what is in use behind the new end has no room in
     /// the rest; EUCLEAN if an AG is damaged; EROFS; EIO; ENOMEM.
@@ -133,16 +146,23 @@ impl Fs {
         let mut resize = self.resize_enter()?;
         let to = self.smaller_size(blocks)?;
         let _nofs = NoFs::enter();
-        self.close_end(to)?;
+        let reaped = self.reaper.steps();
+        let stage = match self.close_end(to) {
+            Ok(()) => Stage::Inodes(0),
+            Err(ENOSPC) if !self.reaper.is_empty() => Stage::Close,
+            Err(e) => return Err(e),
+        };
         resize.to = to;
         Ok(Shrink {
             fs: self,
             resize,
-            stage: Stage::Inodes(0),
+            stage,
             in_vain: 0,
+            since: uptime(),
             closed: self.space.closed_blocks(),
             progress: false,
             deleting: false,
+            reaped,
             unusable: None,
             distrust: false,
         })
@@ -156,7 +176,13 @@ impl Fs {
         self.writable()?;
         let _nofs = NoFs::enter();
         let limit = self.space.limit();
+        let moves = !matches!(s.stage, Stage::Close | Stage::End(_) | Stage::Cut);
+        if moves && self.space.deferred_closed() > MANY_DEFERRED {
+            self.commit_touched(Touch::default())?;
+            return Ok(true);
+        }
         s.stage = match s.stage {
+            Stage::Close => self.close_later(s)?,
             Stage::Inodes(from) => self.next_inode(s, from)?,
             Stage::Of(ino, kind, from) => self.evacuate_inode(ino, kind, from, limit)?,
             Stage::InodeTree(from) => self.evacuate_inode_tree(from, limit)?,
@@ -166,6 +192,20 @@ impl Fs {
             Stage::Cut => return self.cut_off(s.resize.to),
         };
         Ok(true)
+    }
+
+    /// Tries again to close the end, after a step of the deletions in the background.
+    fn close_later(&self, s: &mut Shrink<'_>) -> Result<Stage> {
+        let more = self.reaper.wait_for_step(s.reaped);
+        s.reaped = self.reaper.steps();
+        match self.close_end(s.resize.to) {
+            Ok(()) => {
+                s.closed = self.space.closed_blocks();
+                Ok(Stage::Inodes(0))
+            }
+            Err(ENOSPC) if more => Ok(Stage::Close),
+            Err(e) => Err(e),
+        }
     }
 
     /// After a pass: a commit, and as long as they free blocks behind the limit, more of them.
@@ -190,36 +230,61 @@ impl Fs {
     fn evacuated(&self, s: &Shrink<'_>) -> Result<Stage> {
         match s.unusable {
             Some((ino, e)) if s.distrust || self.space.is_damaged_from(0) => {
-                self.say_stays(ino);
+                self.say_stays(Some(ino));
                 Err(e)
             }
             _ => Ok(Stage::Cut),
         }
     }
 
-    fn say_stays(&self, ino: u64) {
+    fn say_damaged(&self) -> Error {
         pr_err!(
-            "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
+            "{}: cannot become smaller: an allocation group is damaged\n",
             self.device_name()
         );
+        EUCLEAN
+    }
+
+    fn say_stays(&self, ino: Option<u64>) {
+        let dev = self.device_name();
+        let what = "cannot become smaller: blocks behind the new end stay in use";
+        match ino {
+            Some(ino) => pr_err!("{dev}: {what}; inode {ino} cannot be looked at\n"),
+            None => pr_err!("{dev}: {what}\n"),
+        }
     }
 
     /// Something is left after a pass: the next one, unless too many were in vain.
     fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
-        s.in_vain = match s.progress {
-            true => 0,
-            false => s.in_vain + 1,
-        };
-        let [few, many] = IN_VAIN;
-        if s.in_vain >= if s.deleting { many } else { few } {
-            let (ino, e) = s.unusable.unwrap_or((0, EBUSY));
-            self.say_stays(ino);
-            return Err(e);
+        let first = self.space.limit() / self.space.ag_blocks();
+        if self.space.is_damaged_from(first) {
+            // What is freed there does not become free.
+            return Err(self.say_damaged());
         }
-        // Deletions in the background have blocks that no walk finds.
-        let seen = self.reaper.steps();
+        // Deletions in the background have blocks that no walk finds, and may free others first.
+        let progress = s.progress || self.reaper.steps() != s.reaped;
+        if progress {
+            (s.in_vain, s.since) = (0, uptime());
+        } else {
+            s.in_vain += 1;
+        }
+        let patient = s.deleting && uptime().saturating_sub(s.since) < PATIENCE;
+        if s.in_vain >= IN_VAIN && !patient {
+            return Err(match s.unusable {
+                Some((ino, e)) => {
+                    self.say_stays(Some(ino));
+                    e
+                }
+                None if s.distrust || self.space.is_damaged_from(0) => self.say_damaged(),
+                None => {
+                    self.say_stays(None);
+                    EBUSY
+                }
+            });
+        }
+        s.reaped = self.reaper.steps();
         if !self.reaper.is_empty() {
-            self.reaper.wait_for_step(seen);
+            self.reaper.wait_for_step(s.reaped);
         }
         (s.progress, s.deleting) = (false, false);
         (s.unusable, s.distrust) = (None, false);
@@ -421,7 +486,15 @@ impl Fs {
             reqs.push((at, block), GFP_KERNEL)?;
         }
         // If this fails, the file has its old blocks, and nothing else depends on it.
-        device.write_spare_run(&reqs)
+        device.write_spare_run(&reqs).inspect_err(|e| {
+            pr_err!(
+                "{}: cannot become smaller: data of inode {} cannot be written to block {}: error {}\n",
+                self.device_name(),
+                o.inode().ino(),
+                started.phys,
+                e.to_errno()
+            );
+        })
     }
 
     /// Reads the blocks from `from` on. An error comes with the number of the block.
@@ -451,33 +524,42 @@ impl Fs {
     /// Moves preallocated blocks, at most a group of them. False if a write is in flight there, or the
     /// mapping has changed.
     fn move_unwritten(&self, inode: &Shared<Inode>, e: &Extent) -> Result<bool> {
-        let want = e.len.min(GROUP_BLOCKS);
+        // What lies before the limit stays.
+        let from = e.start.saturating_add(self.space.limit().saturating_sub(e.phys));
+        let want = e.end().saturating_sub(from).min(GROUP_BLOCKS);
         self.reserve_within(want, &mut Drains::new(), Wait::ForDeletions)?;
-        let moved = self.move_unwritten_run(inode, e, want);
+        let moved = self.move_unwritten_run(inode, e, from, want);
         let used = *moved.as_ref().unwrap_or(&0);
         self.space.unreserve(want.saturating_sub(used));
         Ok(moved? > 0)
     }
 
-    /// One transaction of [`Fs::move_unwritten`]. Returns how many blocks it has allocated.
-    fn move_unwritten_run(&self, inode: &Shared<Inode>, e: &Extent, want: u64) -> Result<u64> {
+    /// One transaction of [`Fs::move_unwritten`], for `want` blocks of `e` from file block `from` on. Returns
+    /// how many blocks it has allocated.
+    fn move_unwritten_run(
+        &self,
+        inode: &Shared<Inode>,
+        e: &Extent,
+        from: u64,
+        want: u64,
+    ) -> Result<u64> {
         let mut txn = self.begin(MOVE_NODES, Priority::Reclaim)?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
         let (store, mut v) = (&self.node_store, ValueBuf::new());
-        if inode.ordered.lock().overlaps(e.start, want)
+        if inode.ordered.lock().overlaps(from, want)
             || Self::is_going(inode)
             || m.extent_at(store, e.start, &mut v)? != Some(*e)
         {
             return Ok(0);
         }
-        let goal = self.goal(&m, e.start)?;
+        let goal = self.goal(&m, from)?;
         let run = self
             .space
             .append(store, want, goal, Owner::Running, &mut None, 0)?;
         txn.charge(run.touched);
-        let end = e.start.saturating_add(run.len);
-        let removed = self.remove_extents(&mut txn, &mut m, e.start, end, Budget::ALL, Old::Free);
+        let end = from.saturating_add(run.len);
+        let removed = self.remove_extents(&mut txn, &mut m, from, end, Budget::ALL, Old::Free);
         if let Err(err) = removed {
             // The next commit frees these blocks. Until then they count as allocated.
             self.space.reserve_forced(run.len);
@@ -485,6 +567,7 @@ impl Fs {
             return Err(err);
         }
         let new = Extent {
+            start: from,
             phys: run.start,
             len: run.len,
             epoch: txn.epoch(),
@@ -515,13 +598,18 @@ impl Fs {
         keys: &mut KVec<u64>,
     ) -> Result<Option<u64>> {
         let (mut at, mut done) = (from, false);
-        for _ in 0..self.keys() {
+        let most = self.keys();
+        let mut in_vain = 0;
+        while keys.len() < most && in_vain < LOOKS {
             match look(at, done)? {
                 Behind::Node(key) => {
                     keys.push(key, GFP_KERNEL)?;
                     (at, done) = (key, true);
                 }
-                Behind::More(key) | Behind::Item(key) => (at, done) = (key, false),
+                Behind::More(key) | Behind::Item(key) => {
+                    (at, done) = (key, false);
+                    in_vain += 1;
+                }
                 Behind::Nothing => return Ok(None),
             }
         }
@@ -572,10 +660,6 @@ impl Fs {
     /// Looks at the next AGs: nodes of the AG tree and of the trees of groups.
     fn evacuate_ags(&self, s: &mut Shrink<'_>, from: u64, limit: u64) -> Result<Stage> {
         let mut touch = Touch::default();
-        if self.space.deferred_closed() > MANY_DEFERRED {
-            self.commit_touched(touch)?;
-            return Ok(Stage::Ags(from));
-        }
         let next = self.ags_behind(s, from, limit, &mut touch.ags)?;
         if !touch.ags.is_empty() {
             self.commit_touched(touch)?;
@@ -594,8 +678,9 @@ impl Fs {
     ) -> Result<Option<u64>> {
         let store = &self.node_store;
         let most = self.keys();
+        let tail = limit / self.space.ag_blocks();
         let mut at = from;
-        for _ in 0..most {
+        for _ in 0..LOOKS {
             if at >= self.space.ag_count() || ags.len() >= most {
                 break;
             }
@@ -604,7 +689,11 @@ impl Fs {
             let mut last = at;
             let whole = self.space.scan_records(store, at, &mut |i, v| {
                 let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
-                s.distrust |= rec.flags & NOT_TRUSTED != 0;
+                let distrust = rec.flags & NOT_TRUSTED != 0;
+                if distrust && i >= tail {
+                    return Err(self.say_damaged());
+                }
+                s.distrust |= distrust;
                 if let RootForm::Ptr(p) = rec.groups {
                     roots.push((i, p), GFP_KERNEL)?;
                 }
@@ -616,12 +705,28 @@ impl Fs {
             }
             for (i, root) in roots.iter() {
                 let tree = Tree::from_ptr(Ag::tree_id(*i), *root);
-                if tree.first_behind(store, 0, limit, None)? != Behind::Nothing {
-                    ags.push(*i, GFP_KERNEL)?;
+                match tree.first_behind(store, 0, limit, None) {
+                    Ok(Behind::Nothing) => {}
+                    // A commit has written it anew meanwhile, and others its old blocks.
+                    Err(e) if self.has_root(*i, root)? => return Err(e),
+                    _ => ags.push(*i, GFP_KERNEL)?,
                 }
             }
             at = last.saturating_add(1);
         }
         Ok((at < self.space.ag_count()).then_some(at))
+    }
+
+    /// Whether the record of AG `i` has this tree of groups.
+    fn has_root(&self, i: u64, root: &NodePtr) -> Result<bool> {
+        let mut same = false;
+        self.space.scan_records(&self.node_store, i, &mut |at, v| {
+            if at == i {
+                let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
+                same = matches!(&rec.groups, RootForm::Ptr(p) if p == root);
+            }
+            Ok(false)
+        })?;
+        Ok(same)
     }
 }

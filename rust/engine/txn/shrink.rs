@@ -61,14 +61,17 @@ pub(super) enum Resized {
 }
 
 impl Fs {
-    /// The size to which a filesystem can become smaller that is to have at most `blocks` blocks: it ends at the
-    /// border of an AG. EDOM if superblocks or log have no place then; EINVAL if it has no more now.
+    /// The size to which a filesystem can become smaller that is to have at most `blocks` blocks: it ends
+    /// at the border of an AG. The old area of backups does not reach into the new one: what is cut off is
+    /// not less than an area. EDOM if superblocks or log have no place then; EINVAL if it has no more
+    /// now.
     pub(in crate::engine) fn smaller_size(&self, blocks: u64) -> Result<u64> {
         let from = self.space.total();
         if blocks >= from {
             return Err(EINVAL);
         }
-        let to = blocks - blocks % self.space.ag_blocks();
+        let to = blocks.min(from.saturating_sub(AREA_BLOCKS));
+        let to = to - to % self.space.ag_blocks();
         let c = self.commit.lock();
         let log_end = c.sb.log_start.saturating_add(c.sb.log_len);
         let has_room = to.checked_sub(AREA_BLOCKS).is_some_and(|at| log_end <= at);

@@ -54,6 +54,13 @@ impl Ag {
     /// Closes the blocks from `from` on. Returns how many of them are free. EUCLEAN if the AG is
     /// damaged, EIO, ENOMEM.
     pub fn close_part(&mut self, node_store: &NodeStore, from: u64) -> Result<u64> {
+        let free = self.free_from(node_store, from)?;
+        self.close(from)?;
+        Ok(free)
+    }
+
+    /// How many of the blocks from `from` on are free. EUCLEAN if the AG is damaged, EIO, ENOMEM.
+    pub fn free_from(&mut self, node_store: &NodeStore, from: u64) -> Result<u64> {
         if self.state != State::Good {
             return Err(EUCLEAN);
         }
@@ -63,7 +70,6 @@ impl Ag {
             free += u64::from(n.saturating_sub(used));
             Ok(())
         })?;
-        self.close(from)?;
         Ok(free)
     }
 
