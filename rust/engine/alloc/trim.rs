@@ -22,8 +22,8 @@
 //! # Locks
 //!
 //! `turn` is held for a piece, across the reads and the discards, and is taken with no other lock of
-//! the engine held. Those of [`super`] are taken under it. Nothing else waits for it but another
-//! trim. A task that starves waits with its locks held, and possibly behind the closed barrier; the
+//! the engine held. Those of [`super`] are taken under it. Only another trim and the last commits of
+//! a shrink wait for it. A task that starves waits with its locks held, and possibly behind the closed barrier; the
 //! trim needs only the device and the AG's mutex to end the piece.
 //!
 //! Tests: `tools/engine/tests/trim`, `tools/crash/tests/trim.rs`, `tests/vm/t/069-trim.sh`.

@@ -42,6 +42,8 @@ fn an_empty_filesystem() {
             (3 * AG, 2 * AG, 2 * AG),
             (7 * AG + 12_345, 2 * AG + 77, 2 * AG),
             (2 * AG + 300, 2 * AG, 2 * AG),
+            // Less than an area of backups, which begins in the AG before.
+            (3 * AG + 100, 3 * AG, 2 * AG),
             (40 * AG, 3 * AG, 3 * AG),
             // Over a place of backups.
             ((1 << 22) + 3 * (1 << 18), 1 << 22, 1 << 22),

@@ -2,9 +2,9 @@
 
 //! Data writes: from a dirty range to a completed mapping.
 //!
-//! **R1 lives here.** [`Fs::start_write`] is the only way by which a new on-disk mapping becomes
-//! visible while its I/O is in flight: for writeback and direct I/O, into holes, preallocated
-//! extents and copy-on-write targets alike. Under the shared side of `Inode.ordered_sem` it inserts
+//! **R1 lives here.** [`Fs::start_write`] is the way by which a new on-disk mapping becomes visible while
+//! its I/O is in flight: for writeback and direct I/O, into holes, preallocated extents and copy-on-write
+//! targets alike. Only data that a shrink moves has another ([`moves`]), which ends in the same function. Under the shared side of `Inode.ordered_sem` it inserts
 //! the ordered extent first and the extent map second. A fast fsync takes the exclusive side while
 //! it collects both. The race that this rules out: fsync finds the mapping but not the ordered
 //! extent, logs the mapping without waiting for the I/O, and after a power cut the log replays a
@@ -295,7 +295,7 @@ impl Fs {
         Ok(true)
     }
 
-    /// R1: the only function that starts a data write. Decides where a prefix of file blocks
+    /// R1: the function that starts a data write. Decides where a prefix of file blocks
     /// `[start, start + csums.len())` goes, takes the space, inserts the ordered extent and then
     /// the extent map. `csums` has the crc32c of each block.
     ///
@@ -653,9 +653,9 @@ impl Fs {
     /// and the size.
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
-        // The groups in which the old blocks are freed; `start_write` kept them few. While this
-        // write is in flight nothing else changes the mapping there, so the number stays true. A move
-        // counts only if that is so.
+        // The groups in which the old blocks are freed; `start_write` kept them few. While a
+        // write is in flight nothing else changes the mapping there, so the number stays true. If it
+        // was changed beside a move, that ends here (`maps_source`).
         let groups = match o.in_place() {
             true => 0,
             false => self.groups_under(&inode.maps.read(), o.start(), o.end())?,

@@ -4,9 +4,9 @@
 //!
 //! # Model
 //!
-//! Unlike a write, a move holds nothing that a punch, a truncation or a deletion waits for: these wait
-//! for what is in flight before they begin, and take `maps` later, in one transaction after the other. So
-//! a move may begin behind them, and what it writes may be gone when it completes. Its ordered extent
+//! Unlike a write, a move does not hold `i_rwsem`. A punch, a truncation or a deletion waits for what is in
+//! flight before it begins, and takes `maps` later, in one transaction after the other. So a move may
+//! begin in between, and what it writes may be gone when it completes. Its ordered extent
 //! therefore has its source, and its completion counts only if the extent tree still has that there, with
 //! the same checksums, under the same exclusive hold of `maps` under which it would change the mapping
 //! ([`Fs::maps_source`]). If not, it ends as a write that failed: its blocks are free again and nothing
