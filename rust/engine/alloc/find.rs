@@ -2,10 +2,12 @@
 
 //! Allocation: the choice of an AG. [`Ag::alloc`] finds the blocks in it.
 //!
-//! First comes the AG of the goal, or the one where the last search without a goal ended. If that
-//! has only short runs ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer
-//! one. After a few attempts a short run in the first AG will do, and then any free block. If there
-//! is none but those that are being discarded, the search waits for these ([`super::trim`]).
+//! First comes the AG of the goal, or without one the home of the file. If that has only short runs
+//! ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer one: behind the AG of the
+//! goal, or else from the AG on where the last search ended that found no room at home, so that no
+//! search comes past all AGs that others have filled before it. After a few attempts a short run in
+//! the first AG will do, and then any free block. If there is none but those that are being discarded,
+//! the search waits for these ([`super::trim`]).
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -21,6 +23,15 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
 use kernel::prelude::*;
 
+/// Where to look for blocks.
+#[derive(Clone, Copy)]
+pub struct Near {
+    /// The block to start at.
+    pub goal: Option<u64>,
+    /// The AG to start in if there is none.
+    pub home: u64,
+}
+
 /// How many AGs are tried that may have a long run, before a shorter one is taken.
 const TRIES: u64 = 4;
 
@@ -35,7 +46,8 @@ impl Space {
         goal: Option<u64>,
         owner: Owner,
     ) -> Result<Run> {
-        self.append(node_store, want, goal, owner, &mut None, 0)
+        let home = self.rotor.load(Ordering::Relaxed);
+        self.append(node_store, want, Near { goal, home }, owner, &mut None, 0)
     }
 
     /// [`Space::alloc`] for a file that is appended to: uses the blocks kept for it, and keeps up
@@ -45,16 +57,20 @@ impl Space {
         &self,
         node_store: &NodeStore,
         want: u64,
-        goal: Option<u64>,
+        near: Near,
         owner: Owner,
         kept: &mut Option<Kept>,
         keep: u32,
     ) -> Result<Run> {
         let mine = kept.take();
-        let goal = goal.filter(|g| *g < self.total());
-        let first = match goal {
-            Some(g) => g / self.ag_blocks,
-            None => self.rotor.load(Ordering::Relaxed).min(self.ag_count() - 1),
+        let goal = near.goal.filter(|g| *g < self.total());
+        let last_ag = self.ag_count() - 1;
+        let (first, then) = match goal {
+            Some(g) => (g / self.ag_blocks, g / self.ag_blocks + 1),
+            None => {
+                let rotor = self.rotor.load(Ordering::Relaxed);
+                (near.home.min(last_ag), rotor)
+            }
         };
         let here = mine.filter(|m| m.start / self.ag_blocks == first);
         if let (Some(m), None) = (mine, here) {
@@ -69,22 +85,24 @@ impl Space {
             last: false,
             up_to: 0,
         };
-        let found = self.beside_trim(node_store, || self.find(node_store, first, wish, kept));
+        let found = self.beside_trim(node_store, || {
+            self.find(node_store, (first, then), wish, kept)
+        });
         let Some(run) = found.inspect_err(|_| *kept = here)? else {
             return Err(ENOSPC);
         };
-        if goal.is_none() && owner != Owner::Committing {
-            self.rotor
-                .store(run.start / self.ag_blocks, Ordering::Relaxed);
+        let ag = run.start / self.ag_blocks;
+        if goal.is_none() && ag != first {
+            self.rotor.store(ag, Ordering::Relaxed);
         }
         Ok(run)
     }
 
-    /// The steps of a search that starts in AG `first`.
+    /// The steps of a search that starts in AG `first` and goes on from AG `then` on.
     fn find(
         &self,
         node_store: &NodeStore,
-        first: u64,
+        (first, then): (u64, u64),
         wish: Wish,
         kept: &mut Option<Kept>,
     ) -> Result<Option<Run>> {
@@ -101,7 +119,7 @@ impl Space {
             ..wish
         };
         if !one_will_do {
-            let long = self.take_long(node_store, first, elsewhere, kept);
+            let long = self.take_long(node_store, (first, then), elsewhere, kept);
             if long.is_some() {
                 return Ok(long);
             }
@@ -114,17 +132,17 @@ impl Space {
             last: true,
             ..elsewhere
         };
-        self.take_elsewhere(node_store, first, None, any, kept, 1, u64::MAX)
+        self.take_elsewhere(node_store, then, &[first], any, kept, 1, u64::MAX)
     }
 
-    /// A long run in an AG behind AG `first`, if one is found after a few attempts. If none was
+    /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts. If none was
     /// found, there is no such search again before a commit has freed blocks: otherwise each write
     /// would read bitmaps of several AGs. The search may fail without any harm, because shorter runs
     /// will do.
     fn take_long(
         &self,
         node_store: &NodeStore,
-        first: u64,
+        (first, then): (u64, u64),
         wish: Wish,
         kept: &mut Option<Kept>,
     ) -> Option<Run> {
@@ -132,7 +150,7 @@ impl Space {
         if self.in_vain.load(Ordering::Relaxed) <= class.into() {
             return None;
         }
-        let found = self.take_elsewhere(node_store, first, None, wish, kept, class, TRIES);
+        let found = self.take_elsewhere(node_store, then, &[first], wish, kept, class, TRIES);
         if let Ok(None) = found {
             self.in_vain.store(class.into(), Ordering::Relaxed);
         }
@@ -168,7 +186,16 @@ impl Space {
                 }
             }
             let elsewhere = Wish { goal: None, ..wish };
-            self.take_elsewhere(node_store, first, apart, elsewhere, &mut None, 1, u64::MAX)
+            let not = [first, apart.unwrap_or(first)];
+            self.take_elsewhere(
+                node_store,
+                first + 1,
+                &not,
+                elsewhere,
+                &mut None,
+                1,
+                u64::MAX,
+            )
         };
         match apart {
             // No commit waits for a discard so that copies are apart.
@@ -202,14 +229,14 @@ impl Space {
         }))
     }
 
-    /// Allocates in one of the first `tries` AGs behind AG `first`, wrapping around, that may have a
-    /// free run of class `class`, but for AG `apart`.
+    /// Allocates in one of the first `tries` AGs from AG `then` on, wrapping around, that may have a
+    /// free run of class `class`, but for the AGs `not`.
     #[allow(clippy::too_many_arguments)]
     fn take_elsewhere(
         &self,
         node_store: &NodeStore,
-        first: u64,
-        apart: Option<u64>,
+        then: u64,
+        not: &[u64],
         wish: Wish,
         kept: &mut Option<Kept>,
         class: u8,
@@ -218,13 +245,14 @@ impl Space {
         self.look_ahead(node_store)?;
         let end = self.ag_count();
         let mut left = tries;
-        for (from, to) in [(first + 1, end), (0, first)] {
+        let then = then.min(end);
+        for (from, to) in [(then, end), (0, then)] {
             let mut at = from;
             while left > 0 {
                 let Some(i) = self.next_with(node_store, at, class)?.filter(|i| *i < to) else {
                     break;
                 };
-                if Some(i) == apart {
+                if not.contains(&i) {
                     at = i + 1;
                     continue;
                 }
@@ -270,12 +298,5 @@ impl Space {
     /// stay kept, until those of other files take their place or nothing else is left.
     pub fn release_kept(&self, kept: Kept) {
         self.if_at_hand(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
-    }
-
-    /// Moves the next new directory or large file to another AG.
-    pub fn turn(&self) {
-        let next = self.rotor.load(Ordering::Relaxed).saturating_add(1);
-        let next = if next < self.ag_count() { next } else { 0 };
-        self.rotor.store(next, Ordering::Relaxed);
     }
 }

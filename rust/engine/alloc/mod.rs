@@ -32,6 +32,8 @@
 //! | [`table`] | the AGs in memory |
 //! | [`ag`] | one AG |
 //! | [`find`] | allocation: which AG |
+//! | [`homes`] | the AGs in which directories have their files |
+//! | [`nodes`] | where commits look for blocks for nodes |
 //! | [`grow`] | more blocks |
 //! | [`records`] | what commits do |
 //! | [`trim`] | discarding free space |
@@ -61,13 +63,16 @@ pub mod ag;
 pub mod deferred;
 mod find;
 mod grow;
+mod homes;
 mod idle;
+mod nodes;
 mod records;
 mod table;
 mod trim;
 mod trimmer;
 
 pub use crate::engine::format::bits;
+pub use find::Near;
 pub use grow::Grown;
 pub use records::unused_ags;
 pub use trimmer::Trim;
@@ -80,8 +85,10 @@ use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::{Map, Mutex, RwLock};
 use ag::FreedBy;
 use core::num::NonZeroU64;
+use homes::Homes;
 use idle::Table;
 use kernel::prelude::*;
+use nodes::NodeSearches;
 use trimmer::Trimmer;
 
 /// The identity of the AG tree.
@@ -140,15 +147,13 @@ pub struct Space {
     leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
     pool: AtomicI64,
-    /// The AG in which the next search without a goal starts.
+    /// The AG in which the last search ended that found no room at home.
     rotor: AtomicU64,
+    homes: Homes,
     /// The class of the runs that a search did not find since the last commit, or
     /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
-    /// Where the next commit starts to look for blocks for its nodes.
-    node_goal: AtomicU64,
-    /// The same for their second copies.
-    second_goal: AtomicU64,
+    nodes: NodeSearches,
     /// The first AG of which the leaf in the AG tree was not looked into; see
     /// [`Space::look_ahead`].
     looked_at: AtomicU64,
@@ -207,9 +212,9 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
+            homes: Homes::new(),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
-            node_goal: AtomicU64::new(0),
-            second_goal: AtomicU64::new(0),
+            nodes: NodeSearches::new(),
             looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),
             counted: free,

@@ -20,7 +20,7 @@ use common::{format_with, mount, regular, write};
 use counting::{device, peak_of, sparse};
 use kernel::prelude::{Result, EIO};
 use ordofs_engine::engine::alloc::ag::Owner;
-use ordofs_engine::engine::alloc::{Space, AG_TREE};
+use ordofs_engine::engine::alloc::{Near, Space, AG_TREE};
 use ordofs_engine::engine::btree::{NodeStore, WalkItem};
 use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::group::{encode, full_record, Form};
@@ -266,8 +266,13 @@ fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     let o = open(&disk);
     o.space.reserve_forced(4);
     let mut kept = None;
-    let (goal, owner) = (Some(5), Owner::Busy);
-    let run = o.space.append(&o.store, 4, goal, owner, &mut kept, 60);
+    let near = Near {
+        goal: Some(5),
+        home: 0,
+    };
+    let run = o
+        .space
+        .append(&o.store, 4, near, Owner::Busy, &mut kept, 60);
     let run = run.unwrap();
     assert_eq!((run.start, run.len), (GIB + 4096, 4));
     let kept = kept.map(|k| (k.start, k.len));
