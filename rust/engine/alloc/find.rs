@@ -4,8 +4,9 @@
 //!
 //! First comes the AG of the goal, or without one the home of the file. If that has only short runs
 //! ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer one: behind the AG of the
-//! goal, or else from the AG on where the last search ended that found no room at home, so that no
-//! search comes past all AGs that others have filled before it. After a few attempts a short run in
+//! goal, or else from the AG on where the last search ended that found no room in the home, so that no
+//! search comes past all AGs that others have filled before it. An AG that was written before comes
+//! first, if a quarter of it is free. After a few attempts a short run in
 //! the first AG will do, and then any free block. If there is none but those that are being discarded,
 //! the search waits for these ([`super::trim`]).
 //!
@@ -13,12 +14,12 @@
 //!
 //! Tests: `tools/engine/tests/allocation.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/engine/tests/sizes.rs`,
-//! `tools/engine/tests/appends.rs`.
+//! `tools/engine/tests/appends.rs`, `tools/engine/tests/homes.rs`.
 
 use super::ag::{Ag, Kept, Owner, Wish};
 use super::{Run, Space};
 use crate::engine::btree::{NodeStore, Unread, ValueBuf};
-use crate::engine::format::ag::run_class;
+use crate::engine::format::ag::{is_in_use, run_class, Sums};
 use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
 use kernel::prelude::*;
@@ -64,14 +65,15 @@ impl Space {
     ) -> Result<Run> {
         let mine = kept.take();
         let goal = near.goal.filter(|g| *g < self.total());
-        let last_ag = self.ag_count() - 1;
-        let (first, then) = match goal {
-            Some(g) => (g / self.ag_blocks, g / self.ag_blocks + 1),
+        // A goal at a border is in another AG than the block before it, and no extent goes on there.
+        let (first, then) = match goal.and_then(|g| g.checked_sub(1)) {
+            Some(before) => (before / self.ag_blocks, before / self.ag_blocks + 1),
             None => {
                 let rotor = self.rotor.load(Ordering::Relaxed);
-                (near.home.min(last_ag), rotor)
+                (near.home.min(self.ag_count() - 1), rotor)
             }
         };
+        let goal = goal.filter(|g| *g / self.ag_blocks == first);
         let here = mine.filter(|m| m.start / self.ag_blocks == first);
         if let (Some(m), None) = (mine, here) {
             self.release_kept(m);
@@ -92,7 +94,7 @@ impl Space {
             return Err(ENOSPC);
         };
         let ag = run.start / self.ag_blocks;
-        if goal.is_none() && ag != first {
+        if near.goal.is_none() && ag != first {
             self.rotor.store(ag, Ordering::Relaxed);
         }
         Ok(run)
@@ -135,8 +137,8 @@ impl Space {
         self.take_elsewhere(node_store, then, &[first], any, kept, 1, u64::MAX)
     }
 
-    /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts. If none was
-    /// found, there is no such search again before a commit has freed blocks: otherwise each write
+    /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts: in
+    /// one that was written before, if there is one nearby. If none was found, there is no such search again before a commit has freed blocks: otherwise each write
     /// would read bitmaps of several AGs. The search may fail without any harm, because shorter runs
     /// will do.
     fn take_long(
@@ -150,11 +152,36 @@ impl Space {
         if self.in_vain.load(Ordering::Relaxed) <= class.into() {
             return None;
         }
+        if let Some(used) = self.next_used(node_store, (first, then), class) {
+            if let Ok(Some(run)) = self.take_in(node_store, used, wish, kept) {
+                return Some(run);
+            }
+        }
         let found = self.take_elsewhere(node_store, then, &[first], wish, kept, class, TRIES);
         if let Ok(None) = found {
             self.in_vain.store(class.into(), Ordering::Relaxed);
         }
         found.ok().flatten()
+    }
+
+    /// An AG from AG `then` on, but AG `first`, that was written before, has a quarter of its blocks
+    /// free, and may have a free run of class `class`. Looks into one leaf of the AG tree.
+    fn next_used(
+        &self,
+        node_store: &NodeStore,
+        (first, then): (u64, u64),
+        class: u8,
+    ) -> Option<u64> {
+        let mut found = None;
+        let read = self.tree.read().scan_le(node_store, then, |i, record| {
+            let sums = Sums::of_record(record);
+            let room = sums.longest >= class && sums.free >= self.ag_len(i) / 4;
+            if i >= then && i != first && room && is_in_use(record) {
+                found = Some(i);
+            }
+            Ok(found.is_none())
+        });
+        read.ok().and(found)
     }
 
     /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to` in one

@@ -21,30 +21,10 @@
 use super::Space;
 use crate::engine::btree::NodeStore;
 use crate::engine::format::ag::Sums;
-use crate::os::atomic::{AtomicU64, Ordering};
+use crate::os::atomic::Ordering;
 
 /// How many leaves of the AG tree are looked into for one home.
 const LEAVES: usize = 4;
-
-/// The turn of the homes.
-pub(super) struct Homes {
-    /// The AG where the search for the next one starts. It only goes up: it is taken modulo their
-    /// number.
-    next: AtomicU64,
-}
-
-impl Homes {
-    pub(super) fn new() -> Self {
-        Self {
-            next: AtomicU64::new(0),
-        }
-    }
-
-    /// The search for the next home starts in AG `ag`.
-    pub(super) fn start(&self, ag: u64) {
-        self.next.store(ag, Ordering::Relaxed);
-    }
-}
 
 /// The AGs that a search has seen.
 struct Seen {
@@ -60,7 +40,7 @@ impl Space {
     /// The home of a new directory.
     pub fn next_home(&self, node_store: &NodeStore) -> u32 {
         let count = self.ag_count().max(1);
-        let turn = self.homes.next.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next_home.fetch_add(1, Ordering::Relaxed);
         let first = turn % count;
         let mut seen = Seen {
             best: first,
@@ -78,7 +58,7 @@ impl Space {
         }
         if seen.behind > 0 {
             let next = turn.saturating_add(seen.behind).saturating_add(1);
-            self.homes.next.fetch_max(next, Ordering::Relaxed);
+            self.next_home.fetch_max(next, Ordering::Relaxed);
         }
         u32::try_from(seen.best).unwrap_or(0)
     }
@@ -105,7 +85,7 @@ impl Space {
 
     /// The home of a file without a directory.
     pub fn no_home(&self) -> u32 {
-        let ag = self.homes.next.load(Ordering::Relaxed) % self.ag_count().max(1);
+        let ag = self.next_home.load(Ordering::Relaxed) % self.ag_count().max(1);
         u32::try_from(ag).unwrap_or(0)
     }
 

@@ -85,7 +85,6 @@ use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::{Map, Mutex, RwLock};
 use ag::FreedBy;
 use core::num::NonZeroU64;
-use homes::Homes;
 use idle::Table;
 use kernel::prelude::*;
 use nodes::NodeSearches;
@@ -147,9 +146,11 @@ pub struct Space {
     leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
     pool: AtomicI64,
-    /// The AG in which the last search ended that found no room at home.
+    /// The AG in which the last search ended that found no room in a file's home.
     rotor: AtomicU64,
-    homes: Homes,
+    /// The AG where the search for the next home starts. It only goes up: it is taken modulo their
+    /// number.
+    next_home: AtomicU64,
     /// The class of the runs that a search did not find since the last commit, or
     /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
@@ -212,7 +213,7 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
-            homes: Homes::new(),
+            next_home: AtomicU64::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
             nodes: NodeSearches::new(),
             looked_at: AtomicU64::new(0),

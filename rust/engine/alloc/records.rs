@@ -162,7 +162,7 @@ impl Space {
         self.nodes.start(node_goal, second);
         let ag = data_goal / self.ag_blocks;
         self.rotor.store(ag, Ordering::Relaxed);
-        self.homes.start(ag);
+        self.next_home.store(ag, Ordering::Relaxed);
     }
 
     /// A commit has taken `blocks` blocks for nodes, the last ones before block `first` and, for second

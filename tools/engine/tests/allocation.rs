@@ -110,7 +110,8 @@ impl Opened {
     /// Allocates a block in AG `ag` or behind it. Returns its AG.
     fn take_in(&self, ag: u64) -> u64 {
         self.space.reserve_forced(1);
-        let goal = Some(ag * GIB);
+        // The first block of an AG is the end of the one before it.
+        let goal = Some(ag * GIB + 1);
         let run = self.space.alloc(&self.store, 1, goal, Owner::Busy);
         run.unwrap().start / GIB
     }

@@ -80,7 +80,7 @@ fn writers_in_different_directories_use_different_allocation_groups() {
     fsck(&disk);
 }
 
-/// A file that was made before a remount, and that nothing was written to, begins at home.
+/// A file that was made before a remount, and that nothing was written to, begins in its home.
 #[test]
 fn an_empty_file_knows_its_home_after_a_remount() {
     let disk = make(64 * AG);
@@ -201,5 +201,32 @@ fn a_replay_gives_homes() {
         .collect();
     assert_eq!(before, after);
     fs.iput(root);
+    fs.unmount().unwrap();
+}
+
+/// What does not fit in the home goes to an AG that was written before, not to the next one.
+#[test]
+fn data_prefers_allocation_groups_in_use() {
+    let disk = make(40 * AG);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let dirs: Vec<_> = (0..8).map(|i| dir(&fs, &root, &format!("d{i}"))).collect();
+    let d = dirs.iter().find(|d| d.attrs().home_ag == 5).unwrap();
+    let f = fs.create(d, b"f", &regular()).unwrap();
+    map_only(&fs, &f, 0, &[7; 16]);
+    fs.sync().unwrap();
+    let large = fs.create(&root, b"large", &regular()).unwrap();
+    fs.preallocate(&large, 0, AG + AG / 2, None).unwrap();
+    let (mut at, mut found) = (0, Vec::new());
+    while at < AG + AG / 2 {
+        let m = fs.map_read(&large, at, AG).unwrap();
+        found.push(m.phys / AG);
+        at += m.len;
+    }
+    found.dedup();
+    assert_eq!(found, [0, 5]);
+    for i in dirs.into_iter().chain([f, large, root]) {
+        fs.iput(i);
+    }
     fs.unmount().unwrap();
 }
