@@ -12,7 +12,7 @@
 //! same cfgs, and its comment says so.
 //!
 //! Tests: `make mutants` (`scripts/mutants`) runs models and VM tests that must fail;
-//! `tools/models/tests/rules/main.rs`, `tools/crash/tests/attributes.rs` and
+//! `tools/models/tests/rules/main.rs`, `tools/crash/tests/attributes.rs`, `grow.rs` and
 //! `tools/fuzz/tests/corpus.rs` choose mutants in user space.
 
 /// Declares the mutants: the name, the cfg that selects it in the module, and the missing
@@ -75,6 +75,8 @@ mutants! {
     DamageLog ordofs_mutant_damage_log "log: replay does not ask which batches were flushed",
     NodeOneCopy ordofs_mutant_node_one_copy "copies: a commit writes only the first copy of each node",
     HealStale ordofs_mutant_heal_stale "copies: a copy is healed although its node is not part of the tree any more",
+    GrowEarly ordofs_mutant_grow_early "growing: operations may have new blocks before the superblock with them is durable",
+    GrowOldBackup ordofs_mutant_grow_old_backup "growing: the backup at the old end stays",
     ForgedRecord ordofs_mutant_forged_record "log: replay does not ask whether a record fits the filesystem",
 }
 

@@ -29,7 +29,7 @@ use kernel::prelude::*;
 pub struct Near {
     /// The block to start at.
     pub goal: Option<u64>,
-    /// The AG to start in if there is none.
+    /// The AG to start in if there is none; if there is no such AG, any.
     pub home: u64,
 }
 
@@ -64,15 +64,17 @@ impl Space {
         keep: u32,
     ) -> Result<Run> {
         let mine = kept.take();
-        let goal = near.goal.filter(|g| *g < self.total());
-        // A goal at a border is in another AG than the block before it, and no extent goes on there.
+        let goal = near.goal.filter(|g| *g <= self.end());
         let (first, then) = match goal.and_then(|g| g.checked_sub(1)) {
             Some(before) => (before / self.ag_blocks, before / self.ag_blocks + 1),
             None => {
-                let rotor = self.rotor.load(Ordering::Relaxed);
-                (near.home.min(self.ag_count() - 1), rotor)
+                let (ags, rotor) = (self.open_ags(), self.rotor.load(Ordering::Relaxed));
+                let home = if near.home < ags { near.home } else { rotor };
+                (home.min(ags - 1), rotor)
             }
         };
+        let begins = goal.is_none();
+        // A goal at a border is in another AG than the block before it, and no extent goes on there.
         let goal = goal.filter(|g| *g / self.ag_blocks == first);
         let here = mine.filter(|m| m.start / self.ag_blocks == first);
         if let (Some(m), None) = (mine, here) {
@@ -94,7 +96,7 @@ impl Space {
             return Err(ENOSPC);
         };
         let ag = run.start / self.ag_blocks;
-        if near.goal.is_none() && ag != first {
+        if begins && ag != first {
             self.rotor.store(ag, Ordering::Relaxed);
         }
         Ok(run)
@@ -194,7 +196,7 @@ impl Space {
         goal: u64,
         apart: Option<u64>,
     ) -> Result<Option<Run>> {
-        let goal = if goal < self.total() { goal } else { 0 };
+        let goal = if goal < self.end() { goal } else { 0 };
         let first = goal / self.ag_blocks;
         let wish = Wish {
             want: 1,
@@ -239,6 +241,10 @@ impl Space {
         wish: Wish,
         kept: &mut Option<Kept>,
     ) -> Result<Option<Run>> {
+        // A search that began before the limit was set.
+        if i >= self.open_ags() {
+            return Ok(None);
+        }
         let start = self.ag_start(i);
         let (got, touched) = self.with_ag(node_store, i, |ag: &mut Ag| {
             Ok((ag.alloc(node_store, wish)?, ag.take_touched()))
@@ -270,7 +276,7 @@ impl Space {
         tries: u64,
     ) -> Result<Option<Run>> {
         self.look_ahead(node_store)?;
-        let end = self.ag_count();
+        let end = self.open_ags();
         let mut left = tries;
         let then = then.min(end);
         for (from, to) in [(then, end), (0, then)] {
@@ -325,5 +331,10 @@ impl Space {
     /// stay kept, until those of other files take their place or nothing else is left.
     pub fn release_kept(&self, kept: Kept) {
         self.if_at_hand(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
+    }
+
+    /// The end of the blocks that may be allocated.
+    fn end(&self) -> u64 {
+        self.total().min(self.limit())
     }
 }

@@ -35,8 +35,10 @@
 //! | [`homes`] | the AGs in which directories have their files |
 //! | [`nodes`] | where commits look for blocks for nodes |
 //! | [`grow`] | more blocks |
+//! | [`close`] | fewer blocks |
 //! | [`records`] | what commits do |
-//! | [`trim`] | discarding free space |
+//! | [`trim`], [`trimmer`] | discarding free space; the state of a trim |
+//! | [`idle`] | which AGs leave memory |
 //! | [`deferred`] | the old addresses of the nodes of the space trees |
 //!
 //! # Locks
@@ -60,6 +62,7 @@
 //! `tools/models/tests/rules/r7.rs`, `tests/vm/t/062-full-disk.sh`.
 
 pub mod ag;
+mod close;
 pub mod deferred;
 mod find;
 mod grow;
@@ -72,6 +75,7 @@ mod trim;
 mod trimmer;
 
 pub use crate::engine::format::bits;
+pub use close::Shrunk;
 pub use find::Near;
 pub use grow::Grown;
 pub use records::unused_ags;
@@ -128,9 +132,10 @@ pub struct Space {
     /// The AGs of which the record cannot be read: ranges that do not overlap, by the first AG.
     lost: Mutex<Map<u64, Lost>>,
     ag_blocks: NonZeroU64,
-    /// The number of blocks. It grows when a commit with more blocks is durable (`grow.rs`).
+    /// The number of blocks. It grows when a commit with more blocks is durable (`grow.rs`), and becomes
+    /// less in a commit with less (`close.rs`).
     total: AtomicU64,
-    /// What it was before it grew last.
+    /// What it was before it changed last.
     total_before: AtomicU64,
     /// How many blocks a node takes.
     copies: u64,
@@ -168,9 +173,15 @@ pub struct Space {
     state: AtomicU32,
     /// The number of transactions frozen so far; see [`Space::freeze`].
     frozen: AtomicU64,
+    /// Nothing is allocated from this block on ([`close`]).
+    limit: AtomicU64,
+    /// The free blocks there.
+    closed: AtomicI64,
     trimmer: Trimmer,
 }
 
+/// The end of the filesystem is not closed ([`close`]).
+const OPEN: u64 = u64::MAX;
 /// No search for a long run was in vain ([`find`]).
 const NOT_IN_VAIN: u32 = u32::MAX;
 /// State: the free blocks have not been compared with the AG tree.
@@ -222,6 +233,8 @@ impl Space {
             off: AtomicI64::new(0),
             state: AtomicU32::new(UNREAD),
             frozen: AtomicU64::new(0),
+            limit: AtomicU64::new(OPEN),
+            closed: AtomicI64::new(0),
             trimmer: Trimmer::new()?,
         })
     }
@@ -303,7 +316,7 @@ impl Space {
             .min(self.ag_blocks.get())
     }
 
-    /// The number of blocks that AG `i` had before the filesystem grew last.
+    /// The number of blocks that AG `i` had before the filesystem was resized last.
     pub fn ag_len_before(&self, i: u64) -> u64 {
         let total = self.total_before.load(Ordering::Acquire);
         total
@@ -539,6 +552,7 @@ impl Space {
         let free = self.free.load(Ordering::Relaxed);
         let unreserved = self.unreserved.load(Ordering::Relaxed);
         let freed = self.freed.load(Ordering::Relaxed);
+        let unreserved = unreserved + self.closed.load(Ordering::Relaxed);
         check(
             Invariant::Reserved,
             unreserved + self.pool() + for_commit as i64 == free && freed == 0,

@@ -49,16 +49,19 @@ fn lost_with(lost: &Map<u64, Lost>, i: u64) -> Option<u64> {
 impl Space {
     /// AG `i` in memory; it enters if it is not there.
     pub(super) fn enter(&self, i: u64) -> Result<Shared<Mutex<Ag>>> {
+        let mut table = self.table.lock();
         if i >= self.ag_count() {
             return Err(broken(Invariant::Contents, format_args!("no AG {i}")));
         }
-        let mut table = self.table.lock();
         if let Some(ag) = table.ags.get(&i) {
             return Ok(ag.clone());
         }
         table.make_room();
         let frozen = self.frozen.load(Ordering::Acquire);
-        let ag = Ag::new(i, self.ag_len(i), frozen, self.first_id());
+        let mut ag = Ag::new(i, self.ag_len(i), frozen, self.first_id());
+        if let Some(from) = self.closed_part(i) {
+            ag.close(from)?;
+        }
         let ag = Shared::new(Mutex::new(&lock_class::AG, ag)?)?;
         table.ags.insert(i, ag.clone())?;
         Ok(ag)
@@ -149,6 +152,12 @@ impl Space {
             let again = self.found_in_lost(ag.number(), ag.take_condemned());
             self.free.fetch_add(again as i64, Ordering::Relaxed);
             self.reserve_forced(lost.saturating_sub(again));
+        }
+        // What is free behind the limit is not free for anyone.
+        let closed = ag.take_closed_gain();
+        if closed != 0 {
+            self.reserve_forced(closed);
+            self.closed.fetch_add(closed as i64, Ordering::AcqRel);
         }
         let leaked = ag.take_leaked();
         if leaked != 0 {

@@ -80,6 +80,11 @@ impl Space {
             return Ok(false);
         }
         let _turn = self.trimmer.turn.lock();
+        // The filesystem may have become smaller.
+        trim.end = trim.end.min(self.total());
+        if trim.at >= trim.end {
+            return Ok(false);
+        }
         self.trimmer
             .queue
             .wait_until(|| self.trimmer.starving.load(Ordering::SeqCst) == 0);

@@ -35,10 +35,10 @@ enum Gone {
 }
 
 /// The parts of a tree that an edit needs besides the root.
-struct Edit<'a> {
-    node_store: &'a NodeStore,
-    dead: &'a mut KVVec<Dead>,
-    fresh: &'a mut u64,
+pub(super) struct Edit<'a> {
+    pub(super) node_store: &'a NodeStore,
+    pub(super) dead: &'a mut KVVec<Dead>,
+    pub(super) fresh: &'a mut u64,
 }
 
 impl Edit<'_> {
@@ -92,7 +92,11 @@ impl Edit<'_> {
     }
 
     /// The root, made changeable.
-    fn root<'t>(&mut self, tree: &'t mut Option<Link>, id: &super::TreeId) -> Result<&'t mut Node> {
+    pub(super) fn root<'t>(
+        &mut self,
+        tree: &'t mut Option<Link>,
+        id: &super::TreeId,
+    ) -> Result<&'t mut Node> {
         let new = match tree {
             None => None,
             Some(Link::Disk(ptr)) => Some(self.node_store.read(ptr, id)?),
@@ -118,7 +122,7 @@ impl Edit<'_> {
     }
 
     /// Child `i` of a changeable node, made changeable, and its range; `range` is that of the node.
-    fn child<'n>(
+    pub(super) fn child<'n>(
         &mut self,
         node: &'n mut Node,
         i: usize,

@@ -57,6 +57,7 @@
 //! `tools/engine/tests/btree_damage.rs`, `tools/engine/tests/ag_tree.rs`,
 //! `tools/engine/tests/bulk.rs`, `tools/engine/tests/scrub.rs`.
 
+mod behind;
 mod bulk;
 mod checkpoint;
 mod commit;
@@ -75,6 +76,7 @@ mod store;
 mod walk;
 
 pub use crate::engine::format::node::{Places, TreeId, TreeKind, MAX_LEVEL, MAX_VALUE};
+pub use behind::Behind;
 pub use commit::{NodeSink, Snapshot};
 pub use heal::BadCopies;
 pub use node::{Link, Node};

@@ -140,6 +140,31 @@ impl Tree {
         Ok(Some(leaf.key(i)))
     }
 
+    /// The sums of the records with keys from `from` on, in a tree with sums. Reads a path of nodes. The
+    /// cost grows with the number of nodes in memory that are not written.
+    pub fn sums_from(&self, node_store: &NodeStore, from: u64) -> Result<Sums> {
+        let mut all = Sums::default();
+        let Some(mut node) = self.open_root(node_store)? else {
+            return Ok(all);
+        };
+        let mut range = KeyRange::ALL;
+        while node.level() > 0 {
+            let at = node.child_for(from);
+            for i in at + 1..node.len() {
+                all = all.and(match node.kid(i) {
+                    Some(kid) => sums_of(kid),
+                    None => node.sums_under(i).unwrap_or_default(),
+                });
+            }
+            let (kid, r) = node.open_child(node_store, at, range)?;
+            (node, range) = (kid, r);
+        }
+        for i in node.lower_bound(from)..node.len() {
+            all = all.and(Sums::of_record(node.value(i)));
+        }
+        Ok(all)
+    }
+
     /// The sums of all records of a tree with sums. Reads no more than the root. The cost grows with
     /// the number of nodes in memory that are not written.
     pub fn sums(&self, node_store: &NodeStore) -> Result<Sums> {

@@ -339,8 +339,8 @@ impl NodeStore {
         self.blocks.fetch_max(blocks, Ordering::AcqRel);
     }
 
-    /// The filesystem has grown to `blocks` blocks.
-    pub fn grown(&self, blocks: u64) {
+    /// The filesystem has `blocks` blocks from now on.
+    pub fn resized(&self, blocks: u64) {
         self.total.store(blocks, Ordering::Release);
     }
 

@@ -84,6 +84,11 @@ impl<'a> Starting<'a> {
         }
     }
 
+    /// The inode.
+    pub(in crate::engine) fn inode(&self) -> &'a Shared<Inode> {
+        self.inode
+    }
+
     fn ordered(&self, extent: OrderedExtent) -> Ordered {
         Ordered {
             inode: self.inode.clone(),

@@ -14,6 +14,7 @@
 //! | [`reap`] | deletion in the background |
 //! | `reclaim` | what the shrinker frees |
 //! | [`scrub`] | reading and checking all that is in use |
+//! | [`shrink`] | moving what lies behind a new end, and cutting it off |
 //! | [`trim`] | discarding free space |
 //! | `statfs` | counts of blocks and inodes |
 //!
@@ -36,6 +37,7 @@ pub mod namei;
 pub mod reap;
 mod reclaim;
 pub mod scrub;
+pub mod shrink;
 pub mod space;
 mod statfs;
 pub mod trim;

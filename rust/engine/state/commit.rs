@@ -9,6 +9,27 @@ use crate::engine::btree::Tree;
 use crate::engine::format::Superblock;
 use kernel::prelude::*;
 
+/// Nodes that a commit writes anew, because they have a copy where the filesystem will end.
+#[derive(Default)]
+pub struct Touch {
+    /// Keys of the inode tree.
+    pub inodes: KVec<u64>,
+    /// Keys of the orphan tree.
+    pub orphans: KVec<u64>,
+    /// AGs.
+    pub ags: KVec<u64>,
+}
+
+/// What a commit does besides, for a resize.
+pub enum Job {
+    /// The filesystem has more blocks from then on: this many.
+    Grow(u64),
+    /// It has fewer.
+    Shrink(u64),
+    /// Nodes are moved.
+    Touch(Touch),
+}
+
 /// State that only commits change, under the commit mutex (`Fs::commit`).
 pub struct CommitState {
     /// The orphan tree: inodes without names, and inodes with a truncation under way.
@@ -19,8 +40,8 @@ pub struct CommitState {
     pub sb: KBox<Superblock>,
     /// The generation of the next commit.
     pub next: u64,
-    /// The number of blocks that the filesystem has from the next commit on, if it grows.
-    pub grow: Option<u64>,
+    /// What the next commit does besides.
+    pub job: Option<Job>,
     /// The next commit counts this mount in the superblock.
     pub count_mount: bool,
 }

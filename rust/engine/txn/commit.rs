@@ -342,7 +342,7 @@ impl Fs {
         trace::commit_start(self.dev(), f.generation, f.due.len() as u64);
         self.check_generation(c, f.generation)?;
         let due = core::mem::replace(&mut f.due, KVVec::new());
-        let grown = self.begin_growth(c, f.generation)?;
+        let resized = self.begin_job(c, f.generation)?;
         let snaps = self.snapshots(due)?;
         let mut sink = Sink::new(self, f.generation);
         sink.foresee(snaps.iter().map(|(_, s)| nodes_of(s)).sum());
@@ -376,8 +376,8 @@ impl Fs {
         // flush can fail like any other.
         self.check_device()?;
 
-        if let Some(grown) = grown {
-            self.finish_growth(c, &grown)?;
+        if let Some(resized) = resized {
+            self.finish_resize(c, &resized)?;
         }
         if self.opts.lock().discard {
             // Discard is advisory, so errors are ignored.

@@ -20,7 +20,8 @@
 //! Locks: the commit mutex for a step, and those of [`crate::engine::alloc`] under it. One resize at
 //! a time. Nothing here may be called inside a transaction.
 //!
-//! Tests: tools/engine/tests/resize.rs; tests/vm/t/073-grow.sh.
+//! Tests: tools/engine/tests/resize.rs; tests/vm/t/073-grow.sh;
+//! tools/crash/tests/grow.rs.
 
 use super::commit::IfIdle;
 use super::marks::seconds;
@@ -32,13 +33,14 @@ use crate::engine::format::places::{
 };
 use crate::engine::format::MAX_BLOCKS;
 use crate::engine::fs::Fs;
-use crate::engine::state::commit::CommitState;
+use crate::engine::mutant::{self, Mutant};
+use crate::engine::state::commit::{CommitState, Job};
 use crate::os::atomic::Ordering;
 use crate::os::{Block, NoFs};
 use kernel::prelude::*;
 
 /// The most AGs that a step adds.
-const MOST_AGS: u64 = 1 << 15;
+pub(super) const MOST_AGS: u64 = 1 << 15;
 /// How many it adds if there is little space for their records.
 const FEW_AGS: u64 = 64;
 /// At least so many records of new AGs are in a leaf, less the nodes above.
@@ -67,7 +69,7 @@ impl Drop for Resize<'_> {
 }
 
 /// The nodes that a step dirties that adds so many AGs.
-fn nodes_for(ags: u64) -> u64 {
+pub(super) fn nodes_for(ags: u64) -> u64 {
     ags / RECORDS + OTHER_NODES
 }
 
@@ -80,21 +82,12 @@ impl Fs {
     /// Begins a resize to `blocks` blocks, or to all that the device has if that is 0; nothing is
     /// changed yet. If it is less than 1 MiB more than now, there is nothing to be done.
     ///
-    /// EALREADY while another one is under way; EOPNOTSUPP if the filesystem would become smaller;
+    /// EALREADY while another one is under way; EOPNOTSUPP if the filesystem would become smaller, which [`Fs::shrink_begin`] does;
     /// EFBIG if the device is smaller than that, or for more than 1 PiB; EDOM if one of less than
     /// 128 MiB would get more than that, because its superblocks have other places; EROFS; EIO.
     pub fn resize_begin(&self, blocks: u64) -> Result<Resize<'_>> {
-        self.writable()?;
-        if self.resizing.swap(true, Ordering::AcqRel) {
-            return Err(EALREADY);
-        }
-        let from = self.space.total();
-        // It ends the resize if there is an error.
-        let mut r = Resize {
-            fs: self,
-            from,
-            to: from,
-        };
+        let mut r = self.resize_enter()?;
+        let from = r.from;
         let device = self.node_store.device().blocks();
         let to = match blocks {
             0 => device.min(MOST_BLOCKS),
@@ -115,6 +108,20 @@ impl Fs {
         Ok(r)
     }
 
+    /// Begins a resize that does nothing so far. It ends when it is dropped. EALREADY, EROFS, EIO.
+    pub(in crate::engine) fn resize_enter(&self) -> Result<Resize<'_>> {
+        self.writable()?;
+        if self.resizing.swap(true, Ordering::AcqRel) {
+            return Err(EALREADY);
+        }
+        let from = self.space.total();
+        Ok(Resize {
+            fs: self,
+            from,
+            to: from,
+        })
+    }
+
     /// Does the next step. Returns whether more are to come. What the steps before have added stays,
     /// also after an error: EROFS; ENOSPC if there is no space for the records of the new blocks;
     /// EUCLEAN if the last AG is damaged; EIO, also if the device does not have the blocks; ENOMEM.
@@ -133,19 +140,7 @@ impl Fs {
             self.space.unreserve(reserved);
             return Err(e);
         }
-        let mut strict = None;
-        loop {
-            self.pay_owed();
-            let r = self.try_grow(next, reserved);
-            match r {
-                Ok(true) => break,
-                Ok(false) => drop(strict.get_or_insert_with(|| self.owed.be_strict())),
-                Err(e) => {
-                    self.space.unreserve(reserved);
-                    return Err(e);
-                }
-            }
-        }
+        self.commit_job(Job::Grow(next), reserved)?;
         if self.space.total() != next {
             // The last AG has gone bad meanwhile; the commit was one without growth.
             return Err(self.space.may_grow(&self.node_store).err().unwrap_or(EIO));
@@ -196,19 +191,37 @@ impl Fs {
         Ok(())
     }
 
-    /// One attempt to commit a step, for which `reserved` blocks are reserved. Returns false if the
-    /// caller must pay debts of renames first. After an error the reservation is as before.
-    fn try_grow(&self, to: u64, reserved: u64) -> Result<bool> {
+    /// Commits, and does `job` with it, for which `reserved` blocks are reserved. After an error
+    /// they are not any more.
+    pub(super) fn commit_job(&self, job: Job, reserved: u64) -> Result {
+        let mut job = Some(job);
+        let mut strict = None;
+        loop {
+            self.pay_owed();
+            match self.try_job(&mut job, reserved) {
+                Ok(true) => return Ok(()),
+                Ok(false) => drop(strict.get_or_insert_with(|| self.owed.be_strict())),
+                Err(e) => {
+                    self.space.unreserve(reserved);
+                    return Err(e);
+                }
+            }
+        }
+    }
+
+    /// One attempt of [`Fs::commit_job`]. Returns false if the caller must pay debts of renames
+    /// first. After an error the reservation is as before.
+    fn try_job(&self, job: &mut Option<Job>, reserved: u64) -> Result<bool> {
         let mut c = self.commit.lock();
         self.writable()?;
-        c.grow = Some(to);
+        c.job = job.take();
         self.commit_reserved
             .fetch_add(reserved as i64, Ordering::Relaxed);
         let r = self.commit_locked(&mut c, IfIdle::Commit);
         if r.is_err() {
             self.abort("commit failed");
         }
-        c.grow = None;
+        *job = c.job.take();
         if r != Ok(true) {
             self.commit_reserved
                 .fetch_sub(reserved as i64, Ordering::Relaxed);
@@ -216,16 +229,14 @@ impl Fs {
         r
     }
 
-    /// The commit `generation` begins: if the filesystem is to grow, puts the new blocks into its
-    /// trees.
+    /// The commit `generation` begins: puts the new blocks into its trees, so that the filesystem has
+    /// `to`.
     pub(super) fn begin_growth(
         &self,
         c: &mut CommitState,
+        to: u64,
         generation: u64,
     ) -> Result<Option<Grown>> {
-        let Some(to) = c.grow.take() else {
-            return Ok(None);
-        };
         // It was good before this commit waited for others. Nothing has changed yet.
         if self.space.may_grow(&self.node_store).is_err() {
             return Ok(None);
@@ -235,6 +246,9 @@ impl Fs {
         c.sb.free = c.sb.free.saturating_add(grown.on_disk);
         // Those that are there have the old size.
         c.sb.backed_up = 0;
+        if mutant::is(Mutant::GrowEarly) {
+            self.publish_growth(&grown);
+        }
         Ok(Some(grown))
     }
 
@@ -246,14 +260,21 @@ impl Fs {
             c.sb.write_backups(device)?;
         }
         // The new ones are durable.
-        if let Some((at, _)) = last_area_before(grown.from, grown.to) {
+        let old = last_area_before(grown.from, grown.to);
+        if let Some((at, _)) = old.filter(|_| !mutant::is(Mutant::GrowOldBackup)) {
             let [slot, _] = SLOTS;
             wipe(device, at + slot, 1)?;
             device.flush()?;
         }
-        // From now on operations may have the new blocks.
-        self.node_store.grown(grown.to);
-        self.space.finish_growth(grown);
+        if !mutant::is(Mutant::GrowEarly) {
+            self.publish_growth(grown);
+        }
         Ok(())
+    }
+
+    /// From now on operations may have the new blocks.
+    fn publish_growth(&self, grown: &Grown) {
+        self.node_store.resized(grown.to);
+        self.space.finish_growth(grown);
     }
 }

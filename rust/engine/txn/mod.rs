@@ -27,6 +27,7 @@
 //! | `fsync` | the fast fsync: collecting records, writing batches |
 //! | [`grow`] | a mounted filesystem becomes larger |
 //! | `heal` | bad copies of nodes are written anew |
+//! | [`shrink`] | it becomes smaller: the commits of it |
 //! | [`marks`] | the clean mark, the label and backups of the superblock |
 //! | `owed` | debts of renames |
 //! | `sink` | where a commit puts its nodes |
@@ -39,6 +40,7 @@ pub mod grow;
 mod heal;
 pub mod marks;
 mod owed;
+pub mod shrink;
 mod sink;
 mod space;
 #[cfg(any(

@@ -13,8 +13,9 @@
 //! The commit says how many nodes come ([`Sink::foresee`]), counted exactly, so that nothing is left of
 //! the runs at its end.
 //!
-//! If no other AG has a free block, or none can be got there because of an error, the second copy goes
-//! behind the second cursor, whatever AG that is in; the rest of the commit does not look again.
+//! If no other AG has a free block, or all that are free are being discarded, or none can be got there
+//! because of an error, the second copy goes behind the second cursor, whatever AG that is in; the rest
+//! of the commit does not look again.
 //!
 //! Both copies of a node are written by one request, from one buffer.
 //!

@@ -30,6 +30,8 @@ use crate::engine::state::commit::CommitState;
 use crate::os::Block;
 use kernel::prelude::*;
 
+/// How many blocks behind the limit a commit frees that were in the deferred tree.
+const MOST_CLOSED: usize = 512;
 /// How often the deferred tree is read, if reads fail.
 const WALKS: usize = 3;
 
@@ -81,6 +83,7 @@ impl Fs {
             ..
         } = self.take_deferred(c)?;
         append(&mut dead, &held)?;
+        self.free_closed(&mut spare, &mut dead)?;
         let need = self.settle(c, sink, &mut spare, &mut dead)?;
         if mutant::is(Mutant::DeferredForgotten) {
             dead.clear();
@@ -133,6 +136,27 @@ impl Fs {
             held,
         };
         Ok(())
+    }
+
+    /// While the end of the filesystem is closed, no node goes there: frees blocks in `spare` that are
+    /// behind the limit, at most [`MOST_CLOSED`] of them. The others become entries again.
+    fn free_closed(&self, spare: &mut KVVec<u64>, dead: &mut KVVec<u64>) -> Result {
+        let limit = self.space.limit();
+        if !spare.iter().any(|a| *a >= limit) {
+            return Ok(());
+        }
+        let (mut open, mut closed) = (KVVec::new(), KVVec::new());
+        sort(spare);
+        for addr in spare.iter().copied() {
+            match addr {
+                a if a < limit => open.push(a, GFP_KERNEL)?,
+                a if closed.len() < MOST_CLOSED => closed.push(a, GFP_KERNEL)?,
+                a => dead.push(a, GFP_KERNEL)?,
+            }
+        }
+        *spare = open;
+        self.space.take_deferred(closed.len() as u64);
+        self.free_deferred(&closed)
     }
 
     /// Puts the changes of the commit into the space trees, until there are blocks in `spare` for

@@ -125,6 +125,11 @@ fn mount_error(error: Error) -> MountError {
     }
 }
 
+/// A superblock or a backup could not be written.
+fn unwritten(error: Error) -> MountError {
+    MountError::new(error, "a superblock cannot be written; mount with -o ro")
+}
+
 /// The most nodes (of 4 KiB) in the node cache while the shrinker does not work: during mount and
 /// unmount.
 const MOUNTING: usize = 16384;
@@ -170,9 +175,7 @@ impl Fs {
             fs.recover(clean)?;
         }
         if !opts.read_only {
-            fs.mend_superblocks().map_err(|e| {
-                MountError::new(e, "a superblock cannot be written; mount with -o ro")
-            })?;
+            fs.mend_superblocks().map_err(unwritten)?;
             fs.serve_reaper(opts.reaper);
             fs.clean_orphans().map_err(mount_error)?;
         }
@@ -234,6 +237,10 @@ impl Fs {
             return Err(why);
         }
         if r.changes() {
+            if !read_only {
+                // The commit may use blocks behind the old end, which an old backup would cut off.
+                self.make_up_backups().map_err(unwritten)?;
+            }
             self.commit_upto(self.running_generation(), IfIdle::Commit)
                 .map_err(mount_error)?;
             if read_only {
@@ -334,7 +341,7 @@ impl Fs {
                 orphans: tree_of(ORPHAN_TREE, sb.orphan_root),
                 deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
-                grow: None,
+                job: None,
                 count_mount: false,
                 sb,
             },

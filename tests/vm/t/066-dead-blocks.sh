@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0
 #
 # Blocks that the device cannot read: dm-error for a block of a file and a node of the inode tree,
-# dm-dust (debug kernels) until the block is written. Only calls that need such a block get an error, and
-# of a node with two copies one may be missing: then no call gets one. The error is not remembered: when the device has the blocks again, the calls succeed. A superblock that cannot
-# be read may be the newest, so the filesystem is not written then. In the end the whole device goes away under load, and comes back.
+# dm-dust (debug kernels) until the block is written. Only calls that need such a block get an error,
+# and of a node with two copies one may be missing: then no call gets one. The error is not remembered:
+# when the device has the blocks again, the calls succeed. A superblock that cannot be read may be the
+# newest, so the filesystem is not written then. In the end the whole device goes away under load, and
+# comes back.
 # timeout: 240
 set -euo pipefail
 

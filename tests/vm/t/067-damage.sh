@@ -62,7 +62,7 @@ for bad in $slot $((slot + twin)) $other $((other + twin)); do
 	umount "$TEST_MNT"
 	fsck.ordofs -n "$TEST_DEV"
 done
-dmesg | grep -q "superblock slot .* is damaged: the checksum of a sector is wrong"
+dmesg | grep "superblock slot .* is damaged: the checksum of a sector is wrong"
 # Both copies of the newest, in one sector.
 newest_first
 flip $((slot + 592))

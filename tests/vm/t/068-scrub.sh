@@ -1,16 +1,17 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0
 #
-# Scrub of a mounted filesystem under load: it finds 100 damaged blocks of data by file and offset, and
-# nothing else; it can be paced, cancelled and resumed; a read-only mount can be scrubbed; a frozen filesystem
-# pauses it, and an unmount ends it.
+# Scrub of a mounted filesystem under load, fsx among it: it finds 100 damaged blocks of data by file and
+# offset, heals 100 damaged copies of nodes, and finds nothing else; it can be paced, cancelled and resumed; a
+# read-only mount can be scrubbed; a frozen filesystem pauses it, and an unmount ends it.
 # timeout: 600
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$TESTS_DIR/lib.sh"
 
-mkfs.ordofs -f "$TEST_DEV" >/dev/null
-mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+mkfs.ordofs -f --copies 2 "$TEST_DEV" >/dev/null
+# Without access times, or a read would make a node change.
+mount -t ordofs -o noatime "$TEST_DEV" "$TEST_MNT"
 loads=()
 trap '[ -z "${loads[*]}" ] || kill "${loads[@]}" 2>/dev/null || :; umount "$TEST_MNT" 2>/dev/null || :' EXIT
 dir=/sys/fs/ordofs/$(basename "$TEST_DEV")
@@ -19,6 +20,15 @@ fails ordofs scrub cancel "$TEST_MNT"
 fails ordofs scrub start /tmp
 mkdir "$TEST_MNT/dir" "$TEST_MNT/other"
 for i in $(seq 20); do head -c 1M /dev/urandom >"$TEST_MNT/dir/$i"; done
+# Inodes that nothing comes to but the scrub.
+mkdir "$TEST_MNT/quiet"
+python3 - "$TEST_MNT/quiet" <<'EOF'
+import sys
+for n in range(3000):
+    with open("%s/%04d" % (sys.argv[1], n), "w", encoding="ascii") as f:
+        f.write("content of %d\n" % n)
+EOF
+quiet=$(cat "$TEST_MNT"/quiet/* | md5sum)
 for i in $(seq 500); do echo >"$TEST_MNT/other/a name that is not short, number $i"; done
 sync
 ordofs scrub start -B "$TEST_MNT"
@@ -42,12 +52,31 @@ for i in $(seq 20); do
 done
 [ "$(sort -u /tmp/blocks | wc -l)" = 100 ]
 umount "$TEST_MNT"
+
+# One copy of each of 100 leaves with only quiet inodes: of every other leaf the second one.
+ordofs --json dump tree "$TEST_DEV" inode | python3 -c '
+import json
+import sys
+leaves = [n for n in json.load(sys.stdin)["nodes"] if n["level"] == 0]
+leaves = leaves[20:120]
+assert len(leaves) == 100 and all(n["copy"] > 0 for n in leaves), len(leaves)
+for i, n in enumerate(leaves):
+    print(n["copy"] if i % 2 else n["block"])' >/tmp/copies
+while read -r at; do
+	dd if="$TEST_DEV" bs=4k skip="$at" count=1 status=none | md5sum
+done </tmp/copies >/tmp/good
+cat /tmp/copies >>/tmp/blocks
+[ "$(sort -u /tmp/blocks | wc -l)" = 200 ]
 while read -r at; do
 	dd if=/dev/zero of="$TEST_DEV" bs=4k seek="$at" count=1 conv=notrunc status=none
 done </tmp/blocks
-mount -t ordofs "$TEST_DEV" "$TEST_MNT"
+mount -t ordofs -o noatime "$TEST_DEV" "$TEST_MNT"
 
-# Load: files come and go, and are synced.
+# Load: files come and go, and are synced, beside fsx.
+fsx_config /tmp/fsx.toml 1048576 65536
+fsx -q -f /tmp/fsx.toml -N 1000000 -S 17 -P /tmp "$TEST_MNT/other/fsx" &
+fsx=$!
+loads+=("$fsx")
 load() {
 	while :; do
 		for i in 1 2 3 4 5 6; do
@@ -67,8 +96,11 @@ ordofs --json scrub start -B "$TEST_MNT" >/tmp/report || status=$?
 python3 - <<'EOF'
 import json
 report = json.load(open("/tmp/report"))
-found = set()
+found, nodes = set(), set()
 for d in report["damage"]:
+    if d["damaged"] == "one copy of a node of the inode tree":
+        nodes.add(d["block"])
+        continue
     assert d["damaged"] == "data", d
     for at in range(d["offset"], d["offset"] + d["bytes"], 4096):
         found.add("%s %d" % (d["path"], at))
@@ -76,11 +108,15 @@ planted = set(open("/tmp/planted").read().split("\n")) - {""}
 assert len(planted) == 100, len(planted)
 assert found == planted, (found - planted, planted - found)
 assert report["bad_data_blocks"] == 100 and report["damaged_inodes"] == 20, report
-assert report["bad_copies_of_nodes"] == 0, report
+assert len(nodes) == 100, len(nodes)
+assert report["bad_copies_of_nodes"] == 100 and report["healed_copies_of_nodes"] == 100, report
 EOF
+kill -0 "$fsx" || fail "fsx has ended"
 [ "$(cat "$dir/scrub_bad_data")" = 100 ]
 [ "$(cat "$dir/scrub_bad_inodes")" = 20 ]
-dmesg | grep -q "scrub: inode [0-9]*, block [0-9]*: bad data in disk block" || fail "no message"
+[ "$(cat "$dir/scrub_healed")" = 100 ]
+[ "$(cat "$TEST_MNT"/quiet/* | md5sum)" = "$quiet" ]
+dmesg | grep "scrub: inode [0-9]*, block [0-9]*: bad data in disk block" || fail "no message"
 
 # Paced, cancelled, resumed.
 ordofs scrub start --rate 256K "$TEST_MNT"
@@ -116,6 +152,9 @@ before=$(cat "$dir/scrub_data")
 sleep 3
 [ "$(cat "$dir/scrub_data")" -gt "$before" ]
 umount "$TEST_MNT"
+while read -r at; do
+	dd if="$TEST_DEV" bs=4k skip="$at" count=1 status=none | md5sum
+done </tmp/copies | cmp - /tmp/good
 mount -t ordofs -o ro "$TEST_DEV" "$TEST_MNT"
 [ "$(cat "$dir/scrub_state")" = never ]
 status=0

@@ -42,7 +42,7 @@ mount -t ordofs "$dev" "$TEST_MNT"
 [ "$(size)" = 200 ]
 
 # What is refused.
-wont "shrinking is not supported" "$TEST_MNT" 100M
+wont "shrink makes it smaller" "$TEST_MNT" 100M
 wont "the device is smaller" "$TEST_MNT" 201M
 if setpriv --reuid 65534 --clear-groups ordofs resize "$TEST_MNT" 2>/tmp/out; then fail "without CAP_SYS_ADMIN"; fi
 grep -q CAP_SYS_ADMIN /tmp/out

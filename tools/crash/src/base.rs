@@ -10,8 +10,25 @@ use crate::engine::{Fs, MountOptions};
 use crate::oracle::Oracle;
 use crate::os;
 
-/// Blocks of the device: those of the smallest filesystem.
-const BLOCKS: u64 = 4096;
+/// Blocks of a filesystem, and of its device.
+#[derive(Clone, Copy)]
+pub struct Sizes {
+    /// Of the filesystem.
+    pub fs: u64,
+    /// Of the device.
+    pub device: u64,
+}
+
+/// The smallest filesystem. It can grow within its only AG, and has no backups.
+pub const SMALL: Sizes = Sizes {
+    fs: 4096,
+    device: 8192,
+};
+/// One AG, and a small one that is an area of superblocks. It can grow to four AGs.
+pub const LARGE: Sizes = Sizes {
+    fs: (1 << 15) + 256,
+    device: (4 << 15) - 77,
+};
 
 /// A filesystem, and what the oracle knows about it.
 pub struct Base {
@@ -27,14 +44,14 @@ pub struct Base {
 
 impl Base {
     /// An empty filesystem, with so many copies of each node.
-    pub fn empty(copies: u8) -> Result<Self, String> {
+    pub fn empty(sizes: Sizes, copies: u8) -> Result<Self, String> {
         os::set_clock(0);
         os::set_random(0);
-        let rec = Recorder::new(Image::new(BLOCKS));
+        let rec = Recorder::new(Image::new(sizes.device));
         let options = FormatOptions {
             uuid: *b"crash simulation",
             label: [0; 64],
-            blocks: 0,
+            blocks: sizes.fs,
             root_owner: (0, 0),
             copies,
         };
@@ -46,7 +63,12 @@ impl Base {
         let a = root.attrs();
         Ok(Self {
             image,
-            oracle: Oracle::new((root.ino(), a.handle_generation), a.mode, a.mtime),
+            oracle: Oracle::new(
+                (root.ino(), a.handle_generation),
+                a.mode,
+                a.mtime,
+                fs.blocks(),
+            ),
             stamp: 0,
             clock: os::clock(),
         })

@@ -2,14 +2,15 @@
 
 //! The filesystems that workloads start from, made once and shared by all.
 //!
-//! Tests: tools/crash/tests/recovery.rs.
+//! Tests: tools/crash/tests/recovery.rs, grow.rs.
 
-use crate::base::Base;
+use crate::base::{Base, LARGE, SMALL};
 use crate::disk::Recorder;
-use crate::engine::Backups;
-use crate::os;
+use crate::engine::{Backups, Fs, Inode};
+use crate::os::{self, Shared};
 use crate::workload::{Op, Start};
 use crate::world::World;
+use kernel::prelude::{Result as Done, ENOSPC};
 
 /// The operations that make the files of [`crate::workload`].
 const STAGE: [Op; 12] = [
@@ -41,6 +42,10 @@ fn after(base: &Base, ops: &[Op], left: Left) -> Result<Base, String> {
     let rec = Recorder::new(base.image.clone());
     let mut w = World::new(base, &rec, None)?;
     w.steps(ops)?;
+    leave(w, &rec, left)
+}
+
+fn leave(mut w: World, rec: &Recorder, left: Left) -> Result<Base, String> {
     if left == Left::Clean {
         let marked = w.fs().mark_clean(Backups::Daily);
         marked.map_err(|e| format!("unmount: {e:?}"))?;
@@ -54,6 +59,53 @@ fn after(base: &Base, ops: &[Op], left: Left) -> Result<Base, String> {
     })
 }
 
+/// The file that [`crowded`] makes.
+const BALLAST: &str = "B/ballast";
+/// Every so many blocks of it there is a hole.
+const HOLES: u64 = 8;
+
+/// The filesystem after another file has got its blocks, but for some that lie alone.
+fn crowded(base: &Base) -> Result<Base, String> {
+    let rec = Recorder::new(base.image.clone());
+    let mut w = World::new(base, &rec, None)?;
+    w.steps(&[Op::Create(BALLAST), Op::Sync])?;
+    let ballast = w.inode_of(BALLAST).ok_or("no ballast")?;
+    crowd(w.fs(), &ballast).map_err(|e| format!("ballast: {e:?}"))?;
+    w.steps(&[Op::Chmod(BALLAST, 0o600), Op::Sync])?;
+    leave(w, &rec, Left::Cut)
+}
+
+fn crowd(fs: &Fs, f: &Shared<Inode>) -> Done {
+    let mut at = 0;
+    for step in [4096, 256, 16, 1] {
+        loop {
+            match fs.preallocate(f, at, step, None) {
+                Ok(()) => at += step,
+                Err(ENOSPC) => break,
+                Err(e) => return Err(e),
+            }
+        }
+        at += step;
+        fs.sync()?;
+    }
+    for i in 0..fs.blocks() / HOLES {
+        fs.punch(f, HOLES * i, 1)?;
+    }
+    fs.sync()?;
+    // The pool is free, too, and in a few pieces. Then the old nodes are, which commits free.
+    for _ in 0..8 {
+        loop {
+            fs.preallocate(f, at, HOLES, None)?;
+            at += HOLES;
+            if fs.map_read(f, at - HOLES, HOLES)?.len == 1 {
+                break;
+            }
+        }
+        fs.sync()?;
+    }
+    Ok(())
+}
+
 /// The filesystems that workloads start from: with one copy of each node, and with two.
 pub struct Bases([Made; 2]);
 
@@ -61,11 +113,13 @@ pub struct Bases([Made; 2]);
 struct Made {
     fresh: Base,
     wrap: Base,
+    crowded: Base,
 }
 
 impl Made {
     fn new(copies: u8) -> Result<Self, String> {
-        let fresh = after(&Base::empty(copies)?, &STAGE, Left::Clean)?;
+        let fresh = after(&Base::empty(SMALL, copies)?, &STAGE, Left::Clean)?;
+        let large = after(&Base::empty(LARGE, copies)?, &STAGE, Left::Clean)?;
         // Enough fsyncs that the log comes close to the end of its area, without wrapping around.
         let mut ops = Vec::new();
         for i in 0..248 {
@@ -74,6 +128,7 @@ impl Made {
         ops.push(Op::Sync);
         Ok(Self {
             wrap: after(&fresh, &ops, Left::Cut)?,
+            crowded: crowded(&large)?,
             fresh,
         })
     }
@@ -91,6 +146,7 @@ impl Bases {
         let made = if seed % 2 == 0 { two } else { one };
         match start {
             Start::Wrap => &made.wrap,
+            Start::Crowded => &made.crowded,
             Start::Fresh | Start::Full => &made.fresh,
         }
     }

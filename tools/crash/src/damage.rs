@@ -15,15 +15,23 @@
 
 use crate::disk::{Blocks, Image, SECTOR, SIZE};
 use crate::engine::format::places;
-use crate::engine::format::{le32, le64};
+use crate::engine::format::{le32, le64, Superblock};
 use crate::engine::{Fs, MountOptions};
 use crate::observe;
 use crate::oracle::View;
 use kernel::prelude::EUCLEAN;
+use std::ops::Range;
 use std::sync::Arc;
 
-/// The log of the smallest filesystem, in blocks.
-const LOG: std::ops::Range<u64> = 256..512;
+/// The blocks of the log.
+fn log(image: &Image) -> Option<Range<u64>> {
+    let slots = [(0, 0), (0, 1), (1, 0), (1, 1)];
+    let found = slots.into_iter().find_map(|(slot, n)| {
+        let d = image.get(copy(image, slot, n))?;
+        Superblock::decode(d).ok()
+    });
+    found.map(|sb| sb.log_start..sb.log_start + sb.log_len)
+}
 
 /// A damaged medium.
 pub struct Damage {
@@ -46,14 +54,14 @@ struct Header {
 /// Bytes of a header.
 const HEADER: usize = 64;
 
-fn headers(image: &Image) -> Vec<Header> {
-    let len = LOG.end - LOG.start;
+fn headers(image: &Image, log: &Range<u64>) -> Vec<Header> {
+    let len = log.end - log.start;
     let header = |block: u64| {
         let d = image.get(block).filter(|d| d.starts_with(b"ORDL"))?;
         let (seq, pos) = (le64(&d[..], 16)?, le64(&d[..], 24)?);
         let flushed = le64(&d[..], 32)?;
         let blocks = (HEADER as u64 + u64::from(le32(&d[..], 40)?)).div_ceil(SIZE as u64);
-        let good = LOG.start + pos % len == block && blocks < len;
+        let good = log.start + pos % len == block && blocks < len;
         good.then_some(Header {
             pos,
             seq,
@@ -61,7 +69,7 @@ fn headers(image: &Image) -> Vec<Header> {
             blocks,
         })
     };
-    LOG.filter_map(header).collect()
+    log.clone().filter_map(header).collect()
 }
 
 /// The block of a copy of the superblock.
@@ -89,7 +97,7 @@ fn node(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
     if sb.get(COPIES) != Some(&2) {
         return None;
     }
-    let nodes: Vec<u64> = (LOG.end..image.blocks)
+    let nodes: Vec<u64> = (log(image)?.end..image.blocks)
         .filter(|b| image.get(*b).is_some_and(|d| d.starts_with(b"ORDN")))
         .collect();
     let block = *nodes.get(r.usize(..nodes.len().max(1)))?;
@@ -127,8 +135,9 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
             node: false,
         });
     }
-    let all = headers(image);
-    let len = LOG.end - LOG.start;
+    let log = log(image)?;
+    let all = headers(image, &log);
+    let len = log.end - log.start;
     let vouches = |b: &Header, a: &Header| {
         let near = b.pos > a.pos && b.pos - a.pos < len;
         near && b.seq > a.seq && b.seq - a.seq <= b.pos - a.pos && b.flushed >= a.seq
@@ -143,7 +152,7 @@ fn target(image: &Image, r: &mut fastrand::Rng) -> Option<Target> {
         false => (h.pos + r.u64(..h.blocks), SIZE),
     };
     Some(Target {
-        block: LOG.start + block % len,
+        block: log.start + block % len,
         twin: 0,
         used,
         node: false,
@@ -226,7 +235,7 @@ pub fn mounted(image: &Image) -> Result<Option<View>, String> {
     let intact = |slot: u64| {
         let whole = |c| {
             let d = image.get(copy(image, slot, c));
-            d.is_some_and(|d| crate::engine::format::Superblock::decode(d).is_ok())
+            d.is_some_and(|d| Superblock::decode(d).is_ok())
         };
         whole(0) || whole(1)
     };

@@ -60,8 +60,8 @@ struct Common {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Show that the simulator notices when a protection of the log, of truncation or of attributes
-    /// is missing
+    /// Show that the simulator notices when a protection is missing, for example of the log, of
+    /// attributes or of growing
     Mutants {
         /// Give up after this many states for each mutant
         #[arg(long, default_value_t = 300_000)]
@@ -298,8 +298,8 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// Runs the mutants of the log, of truncation, attributes, inode records, superblocks and trims, each
-/// until it is caught.
+/// Runs the mutants of the log, of truncation, attributes, inode records, superblocks, trims and growing,
+/// each until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
     let wanted = ALL.iter().filter(|m| match &cli.common.mutant {
@@ -316,6 +316,7 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "NodeOneCopy",
             "CleanStays",
             "TrimFreed",
+            "GrowOldBackup",
         ]
         .iter()
         .any(|n| m.1.starts_with(n)),

@@ -3,9 +3,11 @@
 //! Mounts a crash state, reads everything back and checks it: reports what a user sees and what
 //! fsck.ordofs finds.
 //!
-//! Tests: tools/crash/tests/recovery.rs.
+//! Tests: tools/crash/tests/recovery.rs, grow.rs.
 
 use crate::disk::{Image, Recorder, Scratch, SIZE};
+use crate::engine::format::places::{backups, SLOTS};
+use crate::engine::format::Superblock;
 use crate::engine::ops::scrub::{From, Go};
 use crate::engine::{Fs, Inode, MapKind, MountOptions, Verdict, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 use crate::oracle::{Seen, View};
@@ -31,6 +33,23 @@ pub fn untouched(image: &Image) -> Result<(), String> {
     fsck(disk.device(), false, "before recovery").map(|_| ())
 }
 
+/// The least size that a backup has which a repair would find that has no other superblock, for a
+/// filesystem that has had these sizes. One must be there, unless those have none.
+pub fn least_backup(
+    image: &Image,
+    sizes: impl Iterator<Item = u64>,
+) -> Result<Option<u64>, String> {
+    let places: Vec<u64> = sizes.flat_map(backups).map(|at| at + SLOTS[0]).collect();
+    let found = places
+        .iter()
+        .filter_map(|at| Superblock::decode(image.get(*at)?).ok());
+    let least = found.map(|sb| sb.blocks).min();
+    if least.is_none() && !places.is_empty() {
+        return Err("no backup of the superblock is left".to_owned());
+    }
+    Ok(least)
+}
+
 /// Mounts, reads everything, unmounts and checks.
 pub fn recovered(image: &Image) -> Result<(View, Image), String> {
     let disk = Scratch::new(image.clone());
@@ -54,7 +73,10 @@ pub fn healed(image: &Image) -> Result<View, String> {
     let disk = Scratch::new(image.clone());
     let fs = Fs::mount(disk.device(), MountOptions::default())
         .map_err(|e| format!("mount: {} ({:?})", e.reason, e.error))?;
-    let mut view = View::default();
+    let mut view = View {
+        blocks: fs.blocks(),
+        ..View::default()
+    };
     read_dir(&fs, fs.root_ino(), "", 0, &mut view)?;
     view.names.sort_unstable();
     fs.heal(&|| false);
@@ -95,7 +117,10 @@ pub fn record(image: &Image) -> Result<Recorder, String> {
 fn mounted(dev: Device, options: &MountOptions) -> Result<View, String> {
     let fs =
         Fs::mount(dev, *options).map_err(|e| format!("mount: {} ({:?})", e.reason, e.error))?;
-    let mut view = View::default();
+    let mut view = View {
+        blocks: fs.blocks(),
+        ..View::default()
+    };
     read_dir(&fs, fs.root_ino(), "", 0, &mut view)?;
     view.names.sort_unstable();
     fs.unmount().map_err(|e| format!("unmount: {e:?}"))?;
@@ -122,7 +147,8 @@ fn read_dir(fs: &Fs, ino: u64, path: &str, depth: usize, view: &mut View) -> Res
         if found.is_none_or(|e| e.ino != child || e.kind != kind) {
             return Err(format!("{path}: readdir and lookup disagree"));
         }
-        let seen = read_inode(fs, child, kind, &path)?;
+        let (seen, used) = read_inode(fs, child, kind, &path)?;
+        view.used = view.used.max(used);
         let dir = seen.mode & S_IFMT == S_IFDIR;
         view.names.push((ino, name, child));
         view.inodes.insert(child, seen);
@@ -134,7 +160,8 @@ fn read_dir(fs: &Fs, ino: u64, path: &str, depth: usize, view: &mut View) -> Res
     Ok(())
 }
 
-fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
+/// Reads an inode. Returns also the block behind its last one with data.
+fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<(Seen, u64), String> {
     let say = |what: &str, e| format!("{what} {path}: {e:?}");
     let inode = fs.iget(ino).map_err(|e| say("iget", e))?;
     let a = inode.attrs();
@@ -153,6 +180,7 @@ fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
         mtime: a.mtime,
         ..Seen::default()
     };
+    let mut used = 0;
     seen.xattrs = read_xattrs(fs, &inode).map_err(|e| say("xattrs of", e))?;
     if a.mode & S_IFMT == S_IFLNK {
         let target = fs.readlink(&inode).map_err(|e| say("readlink", e))?;
@@ -177,12 +205,13 @@ fn read_inode(fs: &Fs, ino: u64, kind: u8, path: &str) -> Result<Seen, String> {
                     return Err(format!("{path}: block {}: {v:?}", b + i));
                 }
                 seen.blocks.push((b + i, *buf));
+                used = used.max(m.phys + i + 1);
             }
             b += m.len;
         }
     }
     fs.iput(inode);
-    Ok(seen)
+    Ok((seen, used))
 }
 
 /// Extended attributes, sorted.

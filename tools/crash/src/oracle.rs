@@ -27,6 +27,9 @@
 //! - an access control list and the permissions are of the same moment (promise 7);
 //! - what a truncation cut off does not come back, however the file grows afterwards (promise 5).
 //!
+//! The filesystem has a size that it had at one moment between floor and ceiling, of which the floor is
+//! the newest resize that has returned (promise 11).
+//!
 //! Times are numbers of operations ([`When`]) and ticks of the device ([`Tick`]); sizes and
 //! positions are in bytes.
 //!
@@ -87,6 +90,10 @@ pub struct Oracle {
     pub names: Names,
     moments: Vec<Moment>,
     acks: Vec<Ack>,
+    /// The sizes of the filesystem, in blocks, and the operations that gave them to it.
+    fs_sizes: Vec<(When, u64)>,
+    /// Those that were promised, and when the calls returned.
+    fs_acks: Vec<(Tick, u64)>,
     /// When each operation began.
     began: Vec<Tick>,
     zero: Data,
@@ -96,13 +103,20 @@ pub struct Oracle {
 pub const ROOT: Id = 0;
 
 impl Oracle {
-    /// An oracle that knows the root directory only.
-    pub fn new((root_ino, generation): (u64, u32), root_mode: u32, mtime: Time) -> Self {
+    /// An oracle that knows the root directory only, of a filesystem of `blocks` blocks.
+    pub fn new(
+        (root_ino, generation): (u64, u32),
+        root_mode: u32,
+        mtime: Time,
+        blocks: u64,
+    ) -> Self {
         let mut o = Self {
             objects: Vec::new(),
             names: Names::new(),
             moments: Vec::new(),
             acks: Vec::new(),
+            fs_sizes: vec![(0, blocks)],
+            fs_acks: Vec::new(),
             began: vec![0],
             zero: Arc::new([0; SIZE]),
         };
@@ -126,6 +140,9 @@ impl Oracle {
         self.began = vec![0];
         self.acks.clear();
         self.moments.clear();
+        self.fs_acks.clear();
+        self.fs_sizes.drain(..self.fs_sizes.len() - 1);
+        self.fs_sizes[0].0 = 0;
         for o in &mut self.objects {
             for v in o.blocks.values_mut() {
                 v.drain(..v.len() - 1);
@@ -363,6 +380,27 @@ impl Oracle {
         });
     }
 
+    /// Notes that the filesystem grows to this size.
+    pub fn grow_fs(&mut self, blocks: u64) {
+        self.fs_sizes.push((self.now(), blocks));
+    }
+
+    /// Notes that a resize to this size has returned.
+    pub fn ack_size(&mut self, returned: Tick, blocks: u64) {
+        self.fs_acks.push((returned, blocks));
+    }
+
+    /// The sizes that the filesystem has had, or was to get.
+    pub fn fs_sizes(&self) -> impl Iterator<Item = u64> + '_ {
+        self.fs_sizes.iter().map(|s| s.1)
+    }
+
+    /// The size that the filesystem has at least.
+    pub fn promised_size(&self, cut: Cut) -> u64 {
+        let promised = self.fs_acks.iter().filter(|a| a.0 <= cut.returned);
+        promised.map(|a| a.1).max().unwrap_or(self.fs_sizes[0].1)
+    }
+
     fn floor(&self, cut: Cut, f: impl Fn(&Ack) -> bool) -> When {
         let made = self.acks.iter().filter(|a| a.returned <= cut.returned);
         made.filter(|a| f(a)).map(|a| a.time).max().unwrap_or(0)
@@ -375,6 +413,7 @@ impl Oracle {
     /// A value that is equal for cuts that allow the same results.
     pub fn window(&self, cut: Cut) -> (usize, When) {
         let acks = self.acks.iter().filter(|a| a.returned <= cut.returned);
-        (acks.count(), self.ceiling(cut))
+        let sizes = self.fs_acks.iter().filter(|a| a.0 <= cut.returned);
+        (acks.count() + sizes.count(), self.ceiling(cut))
     }
 }

@@ -2,7 +2,7 @@
 
 //! Runs one workload and checks all its crash states.
 //!
-//! Tests: tools/crash/tests/recovery.rs, tools/crash/tests/attributes.rs.
+//! Tests: tools/crash/tests/recovery.rs, attributes.rs, grow.rs.
 
 use crate::bases::Bases;
 use crate::crash::{Crashes, State};
@@ -144,6 +144,11 @@ fn try_state(
     observe::untouched(image)?;
     let (view, after) = observe::recovered(image)?;
     oracle.judge(cut, &view)?;
+    let needed = view.used.max(oracle.promised_size(cut));
+    let least = observe::least_backup(image, oracle.fs_sizes())?;
+    if let Some(n) = least.filter(|n| *n < needed) {
+        return Err(format!("a backup says {n} blocks, needed are {needed}"));
+    }
     let Some(salt) = deep else { return Ok(()) };
     let ro = observe::read_only(image).map_err(|e| format!("read-only: {e}"))?;
     same(&view, &ro).map_err(|e| format!("read-only: {e}"))?;
@@ -203,6 +208,9 @@ fn try_damage(
 fn same(a: &View, b: &View) -> Result<(), String> {
     if a.names != b.names {
         return Err(format!("names {:?}, then {:?}", a.names, b.names));
+    }
+    if a.blocks != b.blocks {
+        return Err(format!("{} blocks, then {}", a.blocks, b.blocks));
     }
     for (ino, x) in &a.inodes {
         let Some(y) = b.inodes.get(ino) else {

@@ -5,9 +5,10 @@
 //! A workload starts with the directories `A` (with the file `f` and the empty directory `d`) and
 //! `B` (with the file `g`). `A/f` has two and a half written blocks; `B/g` has a written block and
 //! three preallocated ones. An operation that makes no sense where it comes, for example because
-//! its file is gone, does nothing.
+//! its file is gone, does nothing. The device is larger than the filesystem, which some workloads let
+//! grow.
 //!
-//! Tests: tools/crash/tests/recovery.rs, tools/crash/tests/attributes.rs.
+//! Tests: tools/crash/tests/recovery.rs, attributes.rs, grow.rs.
 
 use std::fmt;
 
@@ -99,6 +100,9 @@ pub enum Op {
     Reclaim,
     /// fstrim(8): all free space is discarded
     Trim,
+    /// The filesystem grows by so many blocks, or to the end of the device. The next operation
+    /// happens when the resize has issued this many writes
+    Grow(u64, usize),
 }
 
 impl fmt::Display for Op {
@@ -112,7 +116,12 @@ impl Op {
     pub fn beside_commit(&self) -> bool {
         !matches!(
             self,
-            Op::Sync | Op::Commit(_) | Op::FsyncBoth(..) | Op::Reclaim | Op::WriteInode(_)
+            Op::Sync
+                | Op::Commit(_)
+                | Op::Grow(..)
+                | Op::FsyncBoth(..)
+                | Op::Reclaim
+                | Op::WriteInode(_)
         )
     }
 
@@ -199,6 +208,8 @@ pub fn alphabet() -> Vec<Op> {
         Op::FsyncInside(1),
         Op::FsyncInside(2),
         Op::Trim,
+        Op::Grow(300, usize::MAX),
+        Op::Grow(40_000, 4),
     ];
     on_file("A/f", &mut v);
     on_file("B/g", &mut v);
@@ -207,6 +218,18 @@ pub fn alphabet() -> Vec<Op> {
 
 const FILES: [Path; 6] = ["A/f", "A/g", "B/f", "B/g", "A/d/h", "B/d/h"];
 const DIRS: [Path; 4] = ["A", "B", "A/d", "B/d"];
+
+/// Growing within the last AG, by the least number of blocks, over the border of an AG, or by any
+/// number; from the beginning or in the middle of what follows.
+fn grow(r: &mut fastrand::Rng) -> Op {
+    let by = match r.u8(..4) {
+        0 => 256,
+        1 => 257 + r.u64(..2000),
+        2 => 30_000 + r.u64(..6000),
+        _ => 1 << r.u32(8..17),
+    };
+    Op::Grow(by, if r.bool() { r.usize(..24) } else { usize::MAX })
+}
 
 /// A random operation. It may be of more kinds, and have other arguments, than those of the
 /// alphabet.
@@ -225,7 +248,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         r.u64(1..12000)
     };
     let (bpos, blen) = (r.u64(..8) * 4096, r.u64(1..5) * 4096);
-    match r.u8(..63) {
+    match r.u8(..64) {
         0 | 1 => Op::Create(f),
         2 => Op::Mkdir(DIRS[r.usize(2..4)]),
         3 => Op::Rmdir(DIRS[r.usize(2..4)]),
@@ -272,6 +295,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         56 | 57 => Op::WriteInode(f),
         58 => Op::FsyncInside(r.u32(1..5)),
         61 | 62 => Op::Trim,
+        63 => grow(r),
         _ => Op::Reclaim,
     }
 }
@@ -285,6 +309,19 @@ pub enum Start {
     Wrap,
     /// The log is full but for a few blocks.
     Full,
+    /// A filesystem of more than one AG, with backups, on a larger device. Its free blocks lie alone,
+    /// so what needs several goes to where there are more.
+    Crowded,
+}
+
+impl Start {
+    /// Where a workload with these operations starts that has no need of anything else.
+    fn of(ops: &[Op]) -> Self {
+        match ops.iter().any(|op| matches!(op, Op::Grow(..))) {
+            true => Start::Crowded,
+            false => Start::Fresh,
+        }
+    }
 }
 
 /// How a workload ends.
@@ -379,16 +416,17 @@ impl Plan {
         };
         Workload {
             seed,
-            start: Start::Fresh,
+            start: Start::of(&ops),
             ops,
             end,
         }
     }
 
-    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds.
+    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds. Into every eighth
+    /// come a write, a resize and an fsync.
     fn sample(&self, seed: u64) -> Workload {
         let mut r = fastrand::Rng::with_seed(seed);
-        let ops: Vec<_> = if r.u8(..4) != 0 {
+        let mut ops: Vec<_> = if r.u8(..4) != 0 {
             (0..3)
                 .map(|_| self.alphabet[r.usize(..self.alphabet.len())])
                 .collect()
@@ -396,10 +434,16 @@ impl Plan {
             let n = r.usize(4..=30);
             (0..n).map(|_| random(&mut r)).collect()
         };
+        if r.u8(..8) == 0 {
+            let (at, f) = (r.usize(..=ops.len()), ["A/f", "B/g"][usize::from(r.bool())]);
+            let more = [Op::Append(f, 9000), grow(&mut r), Op::Fsync(f)];
+            ops.splice(at..at, more);
+        }
         let start = match r.u8(..32) {
             0 => Start::Full,
             1..=5 => Start::Wrap,
-            _ => Start::Fresh,
+            6 | 7 => Start::Fresh,
+            _ => Start::of(&ops),
         };
         Workload {
             seed,

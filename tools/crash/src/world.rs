@@ -3,8 +3,8 @@
 //! Runs a workload: makes the calls of the VFS, in the order of rust/fs, and reports to the oracle
 //! what happened.
 //!
-//! One thread runs, except for three operations in which two calls meet: a commit with something
-//! else happening during its I/O, two fsyncs at once, and an fsync that waits for a write in
+//! One thread runs, except for four operations in which two calls meet: a commit, or a resize, with
+//! something else happening during its I/O, two fsyncs at once, and an fsync that waits for a write in
 //! flight. The two threads take turns at points that the device defines, so a workload gives the
 //! same record every time.
 //!
@@ -22,6 +22,7 @@ use crate::pages::{File, Io};
 use crate::workload::{End, Op, Path, Start, Workload};
 use kernel::prelude::{Result, EIO};
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 mod attrs;
@@ -104,6 +105,11 @@ impl World {
     /// The number from which the content of the last write was made.
     pub fn stamp(&self) -> u64 {
         self.stamp
+    }
+
+    /// The inode that has this name now.
+    pub fn inode_of(&self, path: Path) -> Option<Shared<Inode>> {
+        self.find(path).map(|id| self.inode(id))
     }
 
     /// The filesystem.
@@ -205,12 +211,12 @@ impl World {
         self.oracle.begin(self.rec.ticks());
         match op {
             Op::Commit(reach) => {
-                let beside = ops[at + 1..].iter().take(2);
-                let n = beside.take_while(|o| o.beside_commit()).count();
-                // With a log that is full, or has lost records, an fsync would wait for the commit.
-                let waits = self.start == Start::Full || self.fs.log_broken();
-                let n = if waits { 0 } else { n };
-                return Ok(1 + self.commit(reach, &ops[at + 1..at + 1 + n])?);
+                let beside = self.beside_commit(&ops[at + 1..]);
+                return Ok(1 + self.commit(reach, beside)?);
+            }
+            Op::Grow(by, reach) => {
+                let beside = self.beside_commit(&ops[at + 1..]);
+                return Ok(1 + self.grow(by, reach, beside)?);
             }
             Op::Create(p) => self.create(p, S_IFREG | 0o644, None)?,
             Op::Mkdir(p) => self.create(p, S_IFDIR | 0o755, None)?,
@@ -251,6 +257,17 @@ impl World {
             _ => self.data(op)?,
         }
         Ok(1)
+    }
+
+    /// The next operations that may happen during a commit.
+    fn beside_commit<'a>(&self, next: &'a [Op]) -> &'a [Op] {
+        let beside = next.iter().take(2);
+        let n = beside.take_while(|o| o.beside_commit()).count();
+        // With a log that is full, or has lost records, an fsync would wait for the commit.
+        let full = self.start == Start::Full || self.fs.log_broken();
+        // The first transaction waits, too, if the filesystem was unmounted cleanly.
+        let waits = full || self.fs.marked_clean.load(Ordering::Acquire);
+        &next[..if waits { 0 } else { n }]
     }
 
     // --- data --------------------------------------------------------------
@@ -422,7 +439,12 @@ impl World {
         let mut all = TrimRange {
             start: 0,
             len: u64::MAX,
-            min_len: 0,
+            // Thousands of free blocks lie alone: they would be most of what the crash states differ in.
+            min_len: if self.start == Start::Crowded {
+                8 * 4096
+            } else {
+                0
+            },
         };
         let mut trim = self.fs.trim_begin(&mut all)?;
         while self.fs.trim_step(&mut trim, &mut || false)? {}

@@ -176,11 +176,6 @@ fn data_before_the_cut_of_a_truncation_and_past_the_size() {
 }
 
 #[test]
-fn a_home_that_is_not_there() {
-    expect(INODE, "which does not exist", |d, i| add(d, i.at + 136, 9));
-}
-
-#[test]
 fn a_record_that_cannot_be() {
     let fields = [
         (12, "not a valid id"),

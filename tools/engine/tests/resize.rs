@@ -18,6 +18,7 @@ use ordofs_engine::os::record::{Op, Recorder};
 use ordofs_engine::os::{Block, Device, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 const GIB: u64 = 1 << 18;
 const TIB: u64 = 1 << 28;
@@ -602,6 +603,60 @@ fn nothing_is_in_new_blocks_too_early() {
         fs.unmount().unwrap();
         clean(disk.device(), "at the end");
     }
+}
+
+/// A growth is cut off when its superblock is durable, and the log has a record already: the next mount
+/// writes the backups before it commits what it replays, because that commit may use new blocks.
+#[test]
+fn backups_come_before_what_is_replayed() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = made(AG, 1);
+    disk.resize(2 * AG);
+    let (armed, reached, go) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+    let (arm, here, wait) = (armed.clone(), reached.clone(), go.clone());
+    let superblocks = AtomicU64::new(0);
+    // The first write after both copies of the growth's superblock waits.
+    let fs = mount_on(hooked(&disk, move |ask| {
+        if matches!(ask, Ask::Read(_)) || !arm.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        if superblocks.load(Ordering::SeqCst) < 2 {
+            superblocks.fetch_add(u64::from(matches!(ask, Ask::Fua)), Ordering::SeqCst);
+        } else if arm.swap(false, Ordering::SeqCst) {
+            here.store(true, Ordering::SeqCst);
+            while !wait.load(Ordering::SeqCst) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
+    }));
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let f = fs.create(&root, b"g", &regular()).unwrap();
+    fs.sync().unwrap();
+    let cut = std::thread::scope(|s| {
+        armed.store(true, Ordering::SeqCst);
+        let t = s.spawn(|| resize(&fs, 0));
+        while !reached.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        write(&disk.device(), &fs, &f, 0, &[7]).unwrap();
+        fs.sync_inode(&f).unwrap();
+        let cut = disk.fork();
+        go.store(true, Ordering::SeqCst);
+        assert_eq!(t.join().unwrap(), Ok((AG, 2 * AG)));
+        cut
+    });
+    let rec = Recorder::new(cut);
+    let again = Fs::mount(rec.device(), MountOptions::default()).map_err(|e| e.reason);
+    let again = again.unwrap();
+    assert!(again.replayed().records > 0 && again.blocks() == 2 * AG);
+    let backup = |at: u64| backups(2 * AG).any(|b| (b..b + AREA_BLOCKS).contains(&at));
+    let first = rec.ops().iter().find_map(|op| match op {
+        Op::Write { block, .. } => Some(*block),
+        _ => None,
+    });
+    assert!(backup(first.unwrap()), "block {first:?} is written first");
+    fs.unmount().unwrap();
 }
 
 /// A scrub finds nothing while the filesystem grows.

@@ -9,7 +9,7 @@ use ordofs_fuzz::judge::{changes, judge, kind, quiet, shrink};
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -46,6 +46,17 @@ enum Command {
     Replay { files: Vec<PathBuf> },
     /// Write the image of a recipe, and say what was changed
     Image { recipe: PathBuf, image: PathBuf },
+    /// Write images of random recipes, named by their seeds
+    Images {
+        /// How many
+        #[arg(short = 'n', long, default_value_t = 1)]
+        recipes: u64,
+        /// Seed of the first one
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Where to
+        directory: PathBuf,
+    },
 }
 
 /// An image that takes so long never ends.
@@ -168,16 +179,32 @@ fn replay(bases: &[Base], files: &[PathBuf]) -> Result<()> {
     }
 }
 
-fn image(bases: &[Base], recipe: PathBuf, to: PathBuf) -> Result<()> {
-    let recipe = fs::read(&recipe).with_context(|| recipe.display().to_string())?;
-    let c = changes(bases, &recipe).context("no recipe")?;
-    for w in &c.words {
-        println!("{w}");
-    }
-    let f = File::create(&to).with_context(|| to.display().to_string())?;
+fn image(bases: &[Base], recipe: &[u8], to: &Path) -> Result<Vec<String>> {
+    let mut c = changes(bases, recipe).context("no recipe")?;
+    let words = std::mem::take(&mut c.words);
+    let f = File::create(to).with_context(|| to.display().to_string())?;
     f.set_len(c.blocks() * 4096)?;
     for (at, b) in c.image() {
         f.write_all_at(&b[..], at * 4096)?;
+    }
+    Ok(words)
+}
+
+fn one_image(bases: &[Base], recipe: &Path, to: &Path) -> Result<()> {
+    let recipe = fs::read(recipe).with_context(|| recipe.display().to_string())?;
+    for w in image(bases, &recipe, to)? {
+        println!("{w}");
+    }
+    Ok(())
+}
+
+/// Recipes that change nothing make no image.
+fn images(bases: &[Base], first: u64, recipes: u64, directory: &Path) -> Result<()> {
+    for seed in first..first.saturating_add(recipes) {
+        let recipe = random(seed);
+        if changes(bases, &recipe).is_some() {
+            image(bases, &recipe, &directory.join(seed.to_string()))?;
+        }
     }
     Ok(())
 }
@@ -201,6 +228,11 @@ fn main() -> Result<()> {
             run(&bases, seed, recipes, jobs.unwrap_or(all).max(1), save)
         }
         Command::Replay { files } => replay(&bases, &files),
-        Command::Image { recipe, image: to } => image(&bases, recipe, to),
+        Command::Image { recipe, image } => one_image(&bases, &recipe, &image),
+        Command::Images {
+            recipes,
+            seed,
+            directory,
+        } => images(&bases, seed, recipes, &directory),
     }
 }

@@ -142,6 +142,8 @@ impl Ag {
             group.used.clear(at, n);
             group.busy = group.busy.saturating_sub(n);
             let idle = group.idle();
+            let closed = ag.closed_bits(g).0.max(at);
+            ag.gain_closed((at + n).saturating_sub(closed));
             ag.forget_longest(g);
             ag.busy = ag.busy.saturating_sub(u64::from(n));
             ag.add_free(g, n as i32);

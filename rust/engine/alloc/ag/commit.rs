@@ -247,6 +247,7 @@ impl Ag {
         let mut from = 0;
         while let Some((g, _)) = self.groups.first_ge(from) {
             from = g + 1;
+            let (closed, behind) = self.closed_bits(g);
             let Some(group) = self.groups.get_mut(&g) else {
                 continue;
             };
@@ -255,7 +256,9 @@ impl Ag {
             };
             group.used.and_not(&d.clear);
             let n = d.clear.count();
+            let gain = d.clear.count_range(closed, behind);
             let idle = group.idle();
+            self.gain_closed(gain);
             if n > 0 {
                 self.forget_longest(g);
             }

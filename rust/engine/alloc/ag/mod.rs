@@ -49,6 +49,7 @@
 //! `tools/engine/tests/bulk.rs`.
 
 mod change;
+mod close;
 mod commit;
 mod grow;
 mod search;
@@ -233,6 +234,10 @@ pub struct Ag {
     scratch: Option<Bits>,
     /// Free blocks, and others among them, that a search passes over because they are being discarded.
     withheld: Option<Range<u64>>,
+    /// Nothing is allocated from this block on.
+    closed_from: u64,
+    /// What [`Ag::take_closed_gain`] returns next.
+    closed_gain: u64,
     /// The number of blocks that are not used; 0 if the AG is bad.
     left: u64,
     /// The free blocks of the record, with the commit's deltas that were put there.
@@ -280,6 +285,8 @@ impl Ag {
             next_id: first_id,
             scratch: None,
             withheld: None,
+            closed_from: u64::MAX,
+            closed_gain: 0,
             left: 0,
             on_disk: 0,
             busy: 0,
@@ -398,7 +405,10 @@ impl Ag {
 
     /// Whether blocks may be allocated here.
     fn allocates(&self) -> bool {
-        self.state == State::Good && self.flags & NO_ALLOCATION == 0 && self.left > 0
+        self.state == State::Good
+            && self.flags & NO_ALLOCATION == 0
+            && self.left > 0
+            && self.closed_from > 0
     }
 
     /// Whether the AG may leave memory: it has nothing that its record has not.

@@ -87,9 +87,10 @@ impl Ag {
         oldest.is_some_and(|i| self.kept.remove(i).is_ok())
     }
 
-    /// The bitmap of group `g`, which is in memory, with the kept and the withheld blocks set as well,
+    /// The bitmap of group `g`, which is in memory, with the kept, the withheld and the closed blocks set as well,
     /// and whether there are any.
     fn with_kept(&mut self, g: u64) -> Result<(&Bits, bool)> {
+        let (closed, n) = self.closed_bits(g);
         let group = self.groups.get(&g);
         let used = &group
             .ok_or_else(|| broken(Invariant::Contents, format_args!("group {g} left")))?
@@ -113,6 +114,13 @@ impl Ag {
                 any = true;
             }
             scratch.set((w.start % GROUP_BLOCKS) as u32, (w.end - w.start) as u32);
+        }
+        if n > 0 {
+            if !any {
+                scratch.copy(used);
+                any = true;
+            }
+            scratch.set(closed, n);
         }
         Ok((if any { scratch } else { used }, any))
     }

@@ -413,6 +413,71 @@ impl Fs {
             None => n,
         };
         let place = self.place_write(inode, &mut m, start, n)?;
+        self.publish(&starting, &mut m, start, place, csums, direct, extra)
+            .map(Some)
+    }
+
+    /// Starts to move the data of the extent `e`, or the first part of it, to new blocks: as a direct write of
+    /// the same content, with the checksums `csums`. `None` if a write is in flight there, or the
+    /// file has another mapping by now. The caller has reserved `e.len` blocks; what is not used of them
+    /// is given back, and all of them after an error or `None`.
+    pub(in crate::engine::ops) fn start_move(
+        &self,
+        inode: &Shared<Inode>,
+        e: &Extent,
+        csums: &KVec<u8>,
+    ) -> Result<Option<Started>> {
+        let r = self.try_start_move(inode, e, csums);
+        if !matches!(r, Ok(Some(_))) {
+            self.space.unreserve(e.len);
+        }
+        r
+    }
+
+    fn try_start_move(
+        &self,
+        inode: &Shared<Inode>,
+        e: &Extent,
+        csums: &KVec<u8>,
+    ) -> Result<Option<Started>> {
+        let starting = Starting::enter(inode, self.node_store.device());
+        let mut m = inode.maps.write();
+        let mut v = ValueBuf::new();
+        if inode.ordered.lock().overlaps(e.start, e.len) {
+            return Ok(None);
+        }
+        let now = m.extent_at(&self.node_store, e.start, &mut v)?;
+        if now != Some(*e) || e.csum_slice(v.as_slice(), e.start, e.end()) != csums.as_slice() {
+            return Ok(None);
+        }
+        let goal = self.goal(&m, e.start)?;
+        let (_, home) = inode.size_and_home();
+        let (store, near) = (&self.node_store, Near { goal, home });
+        let run = self
+            .space
+            .append(store, e.len, near, Owner::Busy, &mut None, 0)?;
+        let place = Place {
+            phys: run.start,
+            len: run.len,
+            in_place: false,
+        };
+        self.publish(&starting, &mut m, e.start, place, csums, true, e.len)
+            .map(Some)
+    }
+
+    /// R1: makes a write to `place` visible, whose blocks are given back after an error.
+    #[allow(clippy::too_many_arguments)]
+    fn publish(
+        &self,
+        starting: &Starting<'_>,
+        m: &mut Maps,
+        start: u64,
+        place: Place,
+        csums: &KVec<u8>,
+        direct: bool,
+        extra: u64,
+    ) -> Result<Started> {
+        let inode = starting.inode();
         let mut own = KVec::new();
         let bytes = csums
             .as_slice()
@@ -433,7 +498,7 @@ impl Fs {
             m.expect_new(&self.node_store, start, place.len)
                 .map_err(|e| self.give_back(&place, e))?;
         }
-        let ordered = starting.publish(&mut m, write).map_err(|e| {
+        let ordered = starting.publish(m, write).map_err(|e| {
             m.recheck_new(start, place.len);
             // Modified extent maps may be gone, and a fast fsync would miss them.
             self.break_log();
@@ -442,13 +507,13 @@ impl Fs {
         if direct {
             inode.direct.fetch_add(1, Ordering::AcqRel);
         }
-        self.pay_for_write(inode, &mut m, start, &place, direct, extra);
+        self.pay_for_write(inode, m, start, &place, direct, extra);
         m.extent_maps.recount(&self.em_count);
-        Ok(Some(Started {
+        Ok(Started {
             phys: place.phys,
             len: place.len,
             ordered,
-        }))
+        })
     }
 
     /// Decides where a prefix of `[start, start + n)` goes: to the preallocated blocks that are

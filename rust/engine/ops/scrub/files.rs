@@ -24,7 +24,7 @@
 //! Tests: those of [`super`].
 
 use super::trees::{Place, INODE_TREE};
-use super::{At, Scrub};
+use super::{At, Scrub, LOSSES};
 use crate::engine::btree::scrub::{Look, Reached, Walk};
 use crate::engine::btree::{TreeId, TreeKind, ValueBuf};
 use crate::engine::format::extent::Extent;
@@ -165,7 +165,7 @@ impl Fs {
 
     /// Reports an inode that is not read, although nothing is known to be damaged.
     fn leave_out(&self, ino: u64, why: &str) {
-        self.say(format_args!("inode {ino} is left out: {why}"));
+        self.say(&LOSSES, format_args!("inode {ino} is left out: {why}"));
         self.scrub.report.lock().status.left_out += 1;
     }
 
@@ -476,10 +476,13 @@ impl Fs {
 
     /// Reports a damaged block of data.
     fn note_data(&self, ino: u64, at: &At) {
-        self.say(format_args!(
-            "inode {ino}, block {}: bad data in disk block {}",
-            at.block, at.phys
-        ));
+        self.say(
+            &LOSSES,
+            format_args!(
+                "inode {ino}, block {}: bad data in disk block {}",
+                at.block, at.phys
+            ),
+        );
         let start = at.block << BLOCK_SHIFT;
         let mut report = self.scrub.report.lock();
         report.status.bad_blocks += 1;

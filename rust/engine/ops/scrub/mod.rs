@@ -69,6 +69,10 @@ const MIN_PAUSE_MS: u64 = 20;
 /// How long the scrub waits before it tries again what it had no memory for, and looks whether a
 /// frozen filesystem is thawed, in milliseconds.
 const RETRY_MS: u64 = 500;
+/// For messages about what is lost; those about copies that can be healed must not take their place.
+static LOSSES: Limit = Limit::new();
+/// For messages about bad copies of nodes of which the other one is good.
+static COPIES: Limit = Limit::new();
 
 /// Where a scrub begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -332,13 +336,17 @@ impl Fs {
             | bad(u.lost, Damage::LOST);
         for (fault, block) in [(first, u.ptr.addr), (second, u.ptr.addr2)] {
             let Some(fault) = fault else { continue };
-            self.say(format_args!(
-                "{} tree of {}: copy of a node at block {block} (level {}, generation {}): {fault}",
-                u.id.kind.name(),
-                u.id.owner,
-                u.ptr.level,
-                u.ptr.generation,
-            ));
+            let limit = if u.lost { &LOSSES } else { &COPIES };
+            self.say(
+                limit,
+                format_args!(
+                    "{} tree of {}: copy of a node at block {block} (level {}, generation {}): {fault}",
+                    u.id.kind.name(),
+                    u.id.owner,
+                    u.ptr.level,
+                    u.ptr.generation,
+                ),
+            );
         }
         let mut report = self.scrub.report.lock();
         report.status.bad_copies += u64::from(first.is_some()) + u64::from(second.is_some());
@@ -381,9 +389,8 @@ impl Fs {
     }
 
     /// Prints a message, if there were not too many.
-    fn say(&self, what: core::fmt::Arguments<'_>) {
-        static LIMIT: Limit = Limit::new();
-        if LIMIT.allows() {
+    fn say(&self, limit: &Limit, what: core::fmt::Arguments<'_>) {
+        if limit.allows() {
             pr_err!("{}: scrub: {}\n", self.device_name(), what);
         }
     }

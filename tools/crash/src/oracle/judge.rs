@@ -13,6 +13,7 @@ impl Oracle {
     pub fn judge(&self, cut: Cut, view: &View) -> Result<(), String> {
         let floor = self.floor(cut, |_| true);
         let ceiling = self.ceiling(cut).max(floor);
+        self.judge_fs_size(cut, view.blocks)?;
         let from = self
             .moments
             .iter()
@@ -41,6 +42,19 @@ impl Oracle {
                 .map_err(|e| format!("{name} (inode {ino}): {e}"))?;
         }
         Ok(())
+    }
+
+    fn judge_fs_size(&self, cut: Cut, blocks: u64) -> Result<(), String> {
+        let least = self.promised_size(cut);
+        let ceiling = self.ceiling(cut);
+        let allowed = |s: &&(When, u64)| s.1 == blocks && s.1 >= least && s.0 <= ceiling;
+        if self.fs_sizes.iter().any(|s| allowed(&s)) {
+            return Ok(());
+        }
+        Err(format!(
+            "the filesystem has {blocks} blocks, promised {least}, ceiling {ceiling}, sizes {:?}",
+            self.fs_sizes
+        ))
     }
 
     fn names_text(&self, from: usize, ceiling: When, view: &View) -> String {

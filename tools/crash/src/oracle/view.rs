@@ -36,4 +36,8 @@ pub struct View {
     pub names: Vec<(u64, String, u64)>,
     /// Inodes by number.
     pub inodes: BTreeMap<u64, Seen>,
+    /// The number of blocks of the filesystem.
+    pub blocks: u64,
+    /// The number of blocks that it must have for the data that was read.
+    pub used: u64,
 }

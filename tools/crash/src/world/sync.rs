@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! fsync, sync and commits, and what happens beside them.
+//! fsync, sync, commits and resizes, and what happens beside them.
 //!
 //! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (the mutants of the log).
 
 use super::World;
+use crate::engine::format::places::AREA_BLOCKS;
 use crate::engine::mutant;
 use crate::engine::*;
 use crate::oracle::Id;
@@ -212,18 +213,47 @@ impl World {
         Ok(())
     }
 
-    /// A commit of the commit thread. When it has issued `reach` writes or flushes, `ops` happen.
-    /// Returns how many did.
+    /// A commit of the commit thread, and `ops` as in [`World::during`].
     pub(super) fn commit(&mut self, reach: usize, ops: &[Op]) -> Result<usize> {
+        let fs = self.fs.clone();
+        self.during(reach, ops, move || fs.sync())
+    }
+
+    /// The filesystem grows by `by` blocks, or to the end of the device, and `ops` as in
+    /// [`World::during`]. Does nothing if there are too few blocks.
+    pub(super) fn grow(&mut self, by: u64, reach: usize, ops: &[Op]) -> Result<usize> {
+        let from = self.fs.blocks();
+        let to = from.saturating_add(by).min(self.dev.blocks());
+        if to - from < AREA_BLOCKS {
+            return Ok(0);
+        }
+        self.oracle.grow_fs(to);
+        let fs = self.fs.clone();
+        let n = self.during(reach, ops, move || {
+            let mut resize = fs.resize_begin(to)?;
+            while fs.resize_step(&mut resize)? {}
+            Ok(())
+        })?;
+        self.oracle.ack_size(self.rec.ticks(), to);
+        Ok(n)
+    }
+
+    /// Runs `f`, which commits. When it has issued `reach` writes or flushes, `ops` happen. Returns how
+    /// many did.
+    fn during(
+        &mut self,
+        reach: usize,
+        ops: &[Op],
+        f: impl FnOnce() -> Result + Send,
+    ) -> Result<usize> {
         let mut left = reach;
         let Pause { say, hear, go } = self.pause_at(move |_| {
             let here = left == 0;
             left = left.wrapping_sub(1);
             here
         });
-        let fs = self.fs.clone();
         let (r, n) = std::thread::scope(|s| {
-            let other = self.beside(s, Some(say), move || fs.sync());
+            let other = self.beside(s, Some(say), f);
             let until = Instant::now() + OVERTAKE;
             while self.owes() && !other.is_finished() && Instant::now() < until {
                 std::thread::yield_now();

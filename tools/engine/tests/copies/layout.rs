@@ -11,6 +11,7 @@ use ordofs_engine::engine::volume::mkfs::default_copies;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::map::steps as map_steps;
 use ordofs_engine::os::mem::MemDisk;
+use ordofs_engine::os::Shared;
 use std::vec::Vec;
 
 #[test]
@@ -133,6 +134,61 @@ fn a_commit_does_not_search_for_each_node() {
     fs.unmount().unwrap();
 }
 
+/// What operations cost: a name, and the blocks that the commit after them writes.
+type Costs = Vec<(&'static str, usize)>;
+
+/// Runs the operations of the table in docs/DESIGN.md; `blocks` commits.
+fn costs(disk: &MemDisk, fs: &Shared<Fs>, mut blocks: impl FnMut() -> usize) -> Costs {
+    let data = disk.device();
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let dir = fs.create(&root, b"dir", &file(S_IFDIR | 0o755)).unwrap();
+    for n in 0..3000 {
+        let f = fs.create(&dir, format!("file {n}").as_bytes(), &regular());
+        fs.iput(f.unwrap());
+    }
+    let f = fs.create(&root, b"f", &regular()).unwrap();
+    (0..2000).for_each(|i| write(&data, fs, &f, i * 2, &[i]).unwrap());
+    let large = fs.create(&root, b"large", &regular()).unwrap();
+    (0..LARGE / 256).for_each(|i| map_only(fs, &large, i * 256, &[1; 256]));
+    // Twice, so that the space trees have their two sets of blocks.
+    for _ in 0..2 {
+        fs.set_attrs(&f, &AttrChange::default()).unwrap();
+        blocks();
+    }
+    let chmod = AttrChange {
+        mode: Some(0o600),
+        ..AttrChange::default()
+    };
+    fs.set_attrs(&f, &chmod).unwrap();
+    let mut costs = std::vec![("chmod", blocks())];
+    let new = fs.create(&dir, b"new", &regular()).unwrap();
+    costs.push(("create", blocks()));
+    fs.unlink(&dir, b"new", &new).unwrap();
+    fs.delete_inode(new).unwrap();
+    costs.push(("unlink", blocks()));
+    write(&data, fs, &f, 5000, &[1]).unwrap();
+    costs.push(("append", blocks()));
+    (0..2000).for_each(|i| write(&data, fs, &f, i * 2, &[i + 1]).unwrap());
+    costs.push(("overwrite all", blocks()));
+    let mut rng = fastrand::Rng::with_seed(1);
+    for (what, n) in [
+        ("1 random block", 1),
+        ("16", 16),
+        ("256", 256),
+        ("2048", 2048),
+    ] {
+        (0..n).for_each(|_| map_only(fs, &large, rng.u64(..LARGE), &[2]));
+        costs.push((what, blocks()));
+    }
+    for inode in [f, large, dir, root] {
+        fs.iput(inode);
+    }
+    costs
+}
+
+/// The blocks of the large file.
+const LARGE: u64 = 1 << 17;
+
 /// The table in docs/DESIGN.md: the blocks that the commit after an operation writes, without those of the
 /// superblock.
 #[test]
@@ -143,45 +199,12 @@ fn what_an_operation_costs() {
         format_with(disk.device(), copies);
         let (dev, faults) = faulty(&disk);
         let fs = mount_on(dev);
-        let data = disk.device();
-        let root = fs.iget(fs.root_ino()).unwrap();
-        let dir = fs.create(&root, b"dir", &file(S_IFDIR | 0o755)).unwrap();
-        for n in 0..3000 {
-            let f = fs.create(&dir, format!("file {n}").as_bytes(), &regular());
-            fs.iput(f.unwrap());
-        }
-        let f = fs.create(&root, b"f", &regular()).unwrap();
-        (0..2000).for_each(|i| write(&data, &fs, &f, i * 2, &[i]).unwrap());
-        let blocks = || {
+        table.push(costs(&disk, &fs, || {
             faults.lock().unwrap().writes.clear();
             fs.commit_all().unwrap();
             faults.lock().unwrap().writes.len()
-        };
-        // Twice, so that the space trees have their two sets of blocks.
-        for _ in 0..2 {
-            fs.set_attrs(&f, &AttrChange::default()).unwrap();
-            blocks();
-        }
-        let chmod = AttrChange {
-            mode: Some(0o600),
-            ..AttrChange::default()
-        };
-        fs.set_attrs(&f, &chmod).unwrap();
-        let mut costs = std::vec![("chmod", blocks())];
-        let new = fs.create(&dir, b"new", &regular()).unwrap();
-        costs.push(("create", blocks()));
-        write(&data, &fs, &f, 5000, &[1]).unwrap();
-        costs.push(("append", blocks()));
-        (0..2000).for_each(|i| write(&data, &fs, &f, i * 2, &[i + 1]).unwrap());
-        costs.push(("overwrite", blocks()));
-        fs.unlink(&dir, b"new", &new).unwrap();
-        fs.delete_inode(new).unwrap();
-        costs.push(("unlink", blocks()));
-        fs.iput(f);
-        fs.iput(dir);
-        fs.iput(root);
+        }));
         fs.unmount().unwrap();
-        table.push(costs);
     }
     for (one, two) in table[0].iter().zip(&table[1]) {
         println!("{}: {} and {} blocks", one.0, one.1, two.1);

@@ -19,3 +19,4 @@ mod damage;
 mod disk;
 mod healing;
 mod layout;
+mod sectors;

@@ -118,6 +118,56 @@ fn an_allocation_waits_for_withheld_blocks() {
     });
 }
 
+/// All that is free outside of an AG is withheld: a second copy that is to be apart from the first one, in
+/// that AG, gets no block, and does not wait for one.
+#[test]
+fn copies_that_are_to_be_apart_wait_for_no_trim() {
+    let _alone = alone();
+    const AG: u64 = 1 << 15;
+    let (disk, fs) = fresh(2 * AG);
+    drop(fs);
+    let (space, store) = nearly_full(&disk, 0);
+    for (at, n) in [(AG - 1000, 10), (2 * AG - 1000, 100)] {
+        space.release_busy(&store, at, n).unwrap();
+    }
+    let (held, go) = (Arc::<AtomicBool>::default(), Arc::<AtomicBool>::default());
+    let (reached, wait) = (held.clone(), go.clone());
+    disk.before_discard(move |_, _| {
+        reached.store(true, Ordering::SeqCst);
+        while !wait.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    });
+    let (start, copies) = (2 * AG - 1000, |apart| {
+        let run = space.alloc_nodes(&store, 8, AG - 1000, apart).unwrap();
+        run.map(|r| (r.start, r.len))
+    });
+    std::thread::scope(|s| {
+        let stop = Stop(&go);
+        s.spawn(|| {
+            let mut t = Trim {
+                start,
+                at: start,
+                ..all_of(2 * AG)
+            };
+            while space.trim_piece(&store, &mut t, &mut || false).unwrap() {}
+        });
+        while !held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let apart = s.spawn(|| copies(Some(0)));
+        std::thread::sleep(Duration::from_millis(100));
+        let waits = !apart.is_finished();
+        // Those that need not be apart have some without waiting.
+        assert_eq!(copies(None), Some((AG - 1000, 8)));
+        drop(stop);
+        assert!(!waits, "it waits for the trim");
+        assert_eq!(apart.join().unwrap(), None);
+    });
+    assert_eq!(copies(Some(0)), Some((start, 8)));
+}
+
 /// The last blocks of a disk are allocated and given back again and again, by two tasks, while trims run
 /// without a pause: no allocation fails, and none waits for ever.
 #[test]

@@ -1,0 +1,550 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! A mounted filesystem becomes smaller: what lies behind the new end is moved, and the end cut off.
+//!
+//! # Model
+//!
+//! [`Fs::shrink_begin`] closes the end for allocation, or refuses if what is in use there has no room
+//! elsewhere. Then [`Fs::shrink_step`] goes through all inodes, and behind them through the inode tree,
+//! the orphan tree and the AGs. A step is bounded, and between two of them the shrink is a cursor: it
+//! holds no lock and no inode, and nothing on disk shows it. It may end anywhere; what was moved
+//! stays moved, and the end is open again.
+//!
+//! Written data is moved as a direct write of the same content ([`super::data`]): an ordered extent
+//! keeps all else from the blocks, then the old ones are read, compared with their checksums,
+//! and written to the new ones, and the completion changes the mapping in a transaction. So the
+//! rules of writes in flight hold for it, and a read from the device that is under way meanwhile
+//! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). Data that does
+//! not match its checksum ends the shrink: it stays where it is, and is named. Preallocated blocks get new
+//! ones in a transaction and stay unwritten. The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's
+//! trees are made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
+//!
+//! What a pass leaves behind is small: what was in flight, what a deletion in the background still
+//! has, and the old blocks of space trees, which only commits free. The space behind the
+//! limit knows by a number whether anything is in use there. Passes are repeated as long as it says so,
+//! [`PASSES`] times.
+//!
+//! Locks: those of direct writes and of transactions; the shared side of `maps`, `dir`, `xattr`, the inode tree,
+//! or the commit mutex, for looks that read a bounded number of nodes.
+//!
+//! Tests: tools/engine/tests/shrink.rs; tests/vm/t/074-shrink.sh.
+
+use crate::engine::alloc::ag::{Ag, Owner, GROUP_NODES};
+use crate::engine::alloc::{Near, Priority};
+use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
+use crate::engine::format::ag::{AgRecord, RootForm};
+use crate::engine::format::extent::Extent;
+use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
+use crate::engine::fs::Fs;
+use crate::engine::inode::table::Lookup;
+use crate::engine::inode::Inode;
+use crate::engine::ops::extents::{Budget, Old};
+use crate::engine::state::commit::Touch;
+use crate::engine::txn::commit::IfIdle;
+use crate::engine::txn::grow::Resize;
+use crate::engine::txn::{Drains, Wait};
+use crate::engine::types::MAX_FILE_BLOCKS;
+use crate::os::{cond_resched, crc32c, Block, NoFs, Shared};
+use kernel::prelude::*;
+
+/// How often everything is walked, as long as something is left.
+const PASSES: usize = 8;
+/// How many inodes a step looks at.
+const INODES: usize = 64;
+/// How many looks and moves a step makes in one inode.
+const MOVES: usize = 16;
+/// How many keys a commit gets whose nodes it writes anew, if there is little space, and if not.
+const KEYS: [usize; 2] = [16, 512];
+/// How many commits follow a pass, because what a commit frees of the deferred tree is in use until the
+/// next one.
+const DRAINS: usize = 4;
+/// The most nodes that changing an inode's tree at one place dirties: a path.
+const PATH_NODES: u64 = 16;
+/// The most nodes that a run of preallocated blocks dirties that is moved.
+const MOVE_NODES: u64 = 40 + 4 * GROUP_NODES;
+
+/// How far a shrink is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The next inode.
+    Inodes(u64),
+    /// A tree of an inode, from this key on.
+    Of(u64, TreeKind, u64),
+    /// The inode tree, from this key on.
+    InodeTree(u64),
+    /// The orphan tree.
+    Orphans(u64),
+    /// AGs.
+    Ags(u64),
+    /// The pass is over.
+    End,
+    /// Nothing is left to be moved.
+    Cut,
+}
+
+/// A shrink under way. When it is dropped, what was closed is open again.
+pub struct Shrink<'a> {
+    fs: &'a Fs,
+    resize: Resize<'a>,
+    stage: Stage,
+    passes: usize,
+    /// The last error of an inode that could not be used.
+    unusable: Option<(u64, Error)>,
+}
+
+impl Drop for Shrink<'_> {
+    fn drop(&mut self) {
+        self.fs.space.reopen();
+    }
+}
+
+impl Shrink<'_> {
+    /// The number of blocks before.
+    pub fn from(&self) -> u64 {
+        self.resize.from
+    }
+
+    /// The number of blocks that it ends with.
+    pub fn to(&self) -> u64 {
+        self.resize.to
+    }
+}
+
+impl Fs {
+    /// Begins to make the filesystem smaller, so that it has at most `blocks` blocks: it ends at the
+    /// border of an AG. Nothing is moved yet. Must not be called inside a transaction.
+    ///
+    /// EALREADY while another resize is under way; EINVAL if it has no more than that; EDOM if its superblocks or
+    /// its log have no place in so few; ENOSPC if what is in use behind the new end has no room in
+    /// the rest; EUCLEAN if an AG is damaged; EROFS; EIO; ENOMEM.
+    pub fn shrink_begin(&self, blocks: u64) -> Result<Shrink<'_>> {
+        let mut resize = self.resize_enter()?;
+        let to = self.smaller_size(blocks)?;
+        let _nofs = NoFs::enter();
+        self.close_end(to)?;
+        resize.to = to;
+        Ok(Shrink {
+            fs: self,
+            resize,
+            stage: Stage::Inodes(0),
+            passes: 0,
+            unusable: None,
+        })
+    }
+
+    /// Does the next step. Returns whether more are to come. After an error the size is the old one, or
+    /// one in between that is valid: ENOSPC if others have taken the space that was there; EIO or EUCLEAN for data
+    /// or nodes that cannot be read, which are named; EBUSY if something is in use behind the end that
+    /// cannot be moved now; EROFS; ENOMEM.
+    pub fn shrink_step(&self, s: &mut Shrink<'_>) -> Result<bool> {
+        self.writable()?;
+        let _nofs = NoFs::enter();
+        let limit = self.space.limit();
+        s.stage = match s.stage {
+            Stage::Inodes(from) => self.next_inode(s, from)?,
+            Stage::Of(ino, kind, from) => self.evacuate_inode(ino, kind, from, limit)?,
+            Stage::InodeTree(from) => self.evacuate_inode_tree(from, limit)?,
+            Stage::Orphans(from) => self.evacuate_orphans(from, limit)?,
+            Stage::Ags(from) => self.evacuate_ags(from, limit)?,
+            Stage::End => self.end_pass(s)?,
+            Stage::Cut => return self.cut_off(s.resize.to),
+        };
+        Ok(true)
+    }
+
+    /// After a pass: is anything left?
+    fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
+        for _ in 0..DRAINS {
+            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+            if self.space.is_evacuated() {
+                return Ok(Stage::Cut);
+            }
+        }
+        s.passes += 1;
+        if s.passes >= PASSES {
+            let (ino, e) = s.unusable.unwrap_or((0, EBUSY));
+            pr_err!(
+                "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
+                self.device_name()
+            );
+            return Err(e);
+        }
+        // Deletions in the background have blocks that no walk finds.
+        let seen = self.reaper.steps();
+        if !self.reaper.is_empty() {
+            self.reaper.wait_for_step(seen);
+        }
+        Ok(Stage::Inodes(0))
+    }
+
+    /// Looks for the next inode that has something behind the limit.
+    fn next_inode(&self, s: &mut Shrink<'_>, from: u64) -> Result<Stage> {
+        let mut at = from;
+        for _ in 0..INODES {
+            let in_memory = self.itable.first_from(at);
+            let mut v = ValueBuf::new();
+            let on_disk = self.itree.read().find_ge(&self.node_store, at, &mut v)?;
+            let Some(ino) = [in_memory, on_disk].into_iter().flatten().min() else {
+                return Ok(Stage::InodeTree(0));
+            };
+            match self.inode_to_move(ino) {
+                Ok(Some(inode)) => {
+                    self.iput(inode);
+                    return Ok(Stage::Of(ino, TreeKind::Extent, 0));
+                }
+                Ok(None) => {}
+                Err(e) if e == ENOMEM => return Err(e),
+                Err(e) => s.unusable = Some((ino, e)),
+            }
+            let Some(next) = ino.checked_add(1) else {
+                return Ok(Stage::InodeTree(0));
+            };
+            at = next;
+        }
+        Ok(Stage::Inodes(at))
+    }
+
+    /// An inode, with a reference; `None` if it is gone.
+    fn inode_to_move(&self, ino: u64) -> Result<Option<Shared<Inode>>> {
+        if let Lookup::Here(inode) = self.itable.get(ino)? {
+            let gone = inode.meta.lock().is_gone();
+            if gone {
+                self.iput(inode);
+                return Ok(None);
+            }
+            return Ok(Some(inode));
+        }
+        match self.iget(ino) {
+            Err(e) if e == ESTALE => Ok(None),
+            r => r.map(Some),
+        }
+    }
+
+    /// Moves a bounded number of things of a tree of an inode, from key `from` on.
+    fn evacuate_inode(&self, ino: u64, kind: TreeKind, from: u64, limit: u64) -> Result<Stage> {
+        let next = match kind {
+            TreeKind::Extent => Stage::Of(ino, TreeKind::Dir, 0),
+            TreeKind::Dir => Stage::Of(ino, TreeKind::Xattr, 0),
+            _ => Stage::Inodes(ino.saturating_add(1)),
+        };
+        let Some(inode) = self.inode_to_move(ino)? else {
+            return Ok(Stage::Inodes(ino.saturating_add(1)));
+        };
+        if kind == TreeKind::Extent && from == 0 {
+            // Writes that began before the end was closed are in no tree yet.
+            let next_id = inode.ordered.lock().next_id();
+            self.ordered_until(&inode, || inode.ordered.lock().count_before(next_id) == 0);
+        }
+        let mut at = from;
+        let mut r = Ok(false);
+        for _ in 0..MOVES {
+            r = self.evacuate_next(&inode, kind, &mut at, limit);
+            if r != Ok(false) {
+                break;
+            }
+        }
+        self.iput(inode);
+        Ok(match r? {
+            true => next,
+            false => Stage::Of(ino, kind, at),
+        })
+    }
+
+    /// Moves the next thing of a tree of an inode. Returns whether nothing is left.
+    fn evacuate_next(
+        &self,
+        inode: &Shared<Inode>,
+        kind: TreeKind,
+        at: &mut u64,
+        limit: u64,
+    ) -> Result<bool> {
+        let store = &self.node_store;
+        let found = match kind {
+            TreeKind::Extent => {
+                let room = store.space();
+                let mut judge = |start: u64, v: &[u8]| {
+                    let e = Extent::decode(start, v, room)?;
+                    Ok(e.phys.saturating_add(e.len) > limit)
+                };
+                let m = inode.maps.read();
+                m.tree.first_behind(store, *at, limit, Some(&mut judge))?
+            }
+            TreeKind::Dir => inode.dir.read().first_behind(store, *at, limit, None)?,
+            _ => inode.xattr.read().first_behind(store, *at, limit, None)?,
+        };
+        match found {
+            Behind::Nothing => return Ok(true),
+            Behind::More(key) => *at = key,
+            Behind::Node(key) => self.touch_path(inode, kind, key)?,
+            Behind::Item(start) => {
+                *at = start;
+                if inode.left_behind(MAX_FILE_BLOCKS).is_some() {
+                    // The rest of a truncation: it is cut off.
+                    self.finish_truncation(inode, MAX_FILE_BLOCKS)?;
+                } else {
+                    self.move_extent(inode, start)?;
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// The next commit writes the nodes on the path to `key` anew.
+    fn touch_path(&self, inode: &Shared<Inode>, kind: TreeKind, key: u64) -> Result {
+        let mut txn = self.begin(PATH_NODES, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let store = &self.node_store;
+        match kind {
+            TreeKind::Extent => {
+                let mut m = inode.maps.write();
+                txn.charged(&mut m.tree, |t| t.touch(store, key))
+            }
+            TreeKind::Dir => txn.charged(&mut inode.dir.write(), |t| t.touch(store, key)),
+            _ => txn.charged(&mut inode.xattr.write(), |t| t.touch(store, key)),
+        }
+    }
+
+    /// Moves the extent whose record begins at file block `start`, or the first part of it, if it is
+    /// still there.
+    fn move_extent(&self, inode: &Shared<Inode>, start: u64) -> Result {
+        let mut v = ValueBuf::new();
+        let found = {
+            let m = inode.maps.read();
+            m.extent_at(&self.node_store, start, &mut v)?
+        };
+        let Some(e) = found.filter(|e| e.start == start) else {
+            return Ok(());
+        };
+        let moved = match e.unwritten {
+            true => self.move_unwritten(inode, &e)?,
+            false => self.move_written(inode, &e, &v)?,
+        };
+        if !moved {
+            // A write in flight, which ends, or another mapping by now.
+            self.wait_ordered(inode, e.start, e.len);
+        }
+        Ok(())
+    }
+
+    /// Moves written data. False if a write is in flight there, or the mapping has changed.
+    fn move_written(&self, inode: &Shared<Inode>, e: &Extent, record: &ValueBuf) -> Result<bool> {
+        let mut csums = KVec::new();
+        csums.extend_from_slice(e.csum_slice(record, e.start, e.end()), GFP_KERNEL)?;
+        self.throttle()?;
+        self.reserve_within(e.len, &mut Drains::new(), Wait::ForDeletions)?;
+        let Some(started) = self.start_move(inode, e, &csums)? else {
+            return Ok(false);
+        };
+        let io = self.copy_blocks(inode, e, started.phys, started.len, &csums);
+        self.finish_write(started.ordered, 0, io)?;
+        Ok(true)
+    }
+
+    /// Copies the first `len` blocks of an extent to `to`, if they match their checksums. An ordered
+    /// extent keeps all else from them.
+    fn copy_blocks(&self, inode: &Inode, e: &Extent, to: u64, len: u64, csums: &[u8]) -> Result {
+        let device = self.node_store.device();
+        let mut blocks = KVVec::with_capacity(len as usize, GFP_KERNEL)?;
+        for _ in 0..len {
+            blocks.push(Block::zeroed()?, GFP_KERNEL)?;
+        }
+        let bad = |i: usize, e2: Error| {
+            let at = e
+                .start
+                .saturating_add(i as u64)
+                .saturating_mul(BLOCK_SIZE as u64);
+            pr_err!(
+                "{}: cannot become smaller: inode {}, data at byte {at} cannot be moved: error {}\n",
+                self.device_name(),
+                inode.ino(),
+                e2.to_errno()
+            );
+            e2
+        };
+        if device.read_run(e.phys, &mut blocks).is_err() {
+            // Which one is it?
+            for (i, block) in blocks.iter_mut().enumerate() {
+                device
+                    .read(e.phys.saturating_add(i as u64), block)
+                    .map_err(|e2| bad(i, e2))?;
+            }
+        }
+        for (i, (block, want)) in blocks.iter().zip(csums.chunks_exact(4)).enumerate() {
+            if crc32c(0, &block[..]).to_le_bytes() != *want {
+                return Err(bad(i, EUCLEAN));
+            }
+        }
+        let mut reqs = KVVec::with_capacity(blocks.len(), GFP_KERNEL)?;
+        for (at, block) in (to..).zip(blocks.iter()) {
+            reqs.push((at, block), GFP_KERNEL)?;
+        }
+        device.write(&reqs)
+    }
+
+    /// Moves preallocated blocks, at most a group of them. False if a write is in flight there, or the
+    /// mapping has changed.
+    fn move_unwritten(&self, inode: &Shared<Inode>, e: &Extent) -> Result<bool> {
+        let want = e.len.min(GROUP_BLOCKS);
+        self.reserve_within(want, &mut Drains::new(), Wait::ForDeletions)?;
+        let moved = self.move_unwritten_run(inode, e, want);
+        let used = *moved.as_ref().unwrap_or(&0);
+        self.space.unreserve(want.saturating_sub(used));
+        Ok(moved? > 0)
+    }
+
+    /// One transaction of [`Fs::move_unwritten`]. Returns how many blocks it has allocated.
+    fn move_unwritten_run(&self, inode: &Shared<Inode>, e: &Extent, want: u64) -> Result<u64> {
+        let mut txn = self.begin(MOVE_NODES, Priority::Reclaim)?;
+        txn.dirty(inode)?;
+        let mut m = inode.maps.write();
+        let (store, mut v) = (&self.node_store, ValueBuf::new());
+        if inode.ordered.lock().overlaps(e.start, want)
+            || m.extent_at(store, e.start, &mut v)? != Some(*e)
+        {
+            return Ok(0);
+        }
+        let goal = self.goal(&m, e.start)?;
+        let (_, home) = inode.size_and_home();
+        let near = Near { goal, home };
+        let run = self
+            .space
+            .append(store, want, near, Owner::Running, &mut None, 0)?;
+        txn.charge(run.touched);
+        let end = e.start.saturating_add(run.len);
+        let removed = self.remove_extents(&mut txn, &mut m, e.start, end, Budget::ALL, Old::Free);
+        if let Err(err) = removed {
+            // The next commit frees these blocks. Until then they count as allocated.
+            self.space.reserve_forced(run.len);
+            self.free_extent(&mut txn, run.start, run.len)?;
+            return Err(err);
+        }
+        let new = Extent {
+            phys: run.start,
+            len: run.len,
+            epoch: txn.epoch(),
+            ..*e
+        };
+        self.add_extent(&mut txn, &mut m, &new, &[])
+            .inspect_err(|_| self.abort("cannot map preallocated blocks that were moved"))?;
+        inode.bump(&mut m);
+        Ok(run.len)
+    }
+
+    /// How many keys the next commit gets.
+    fn keys(&self) -> usize {
+        let [few, many] = KEYS;
+        match self.space.available() > 256 * many as u64 {
+            true => many,
+            false => few,
+        }
+    }
+
+    /// Collects keys from `from` on, on the paths to which are all nodes of a tree behind the limit, in a
+    /// bounded number of looks. `look` gets the key to begin with, and whether the path to that is done
+    /// with. Returns where to go on, or `None` at the end.
+    fn keys_behind(
+        &self,
+        look: &dyn Fn(u64, bool) -> Result<Behind>,
+        from: u64,
+        keys: &mut KVec<u64>,
+    ) -> Result<Option<u64>> {
+        let (mut at, mut done) = (from, false);
+        for _ in 0..self.keys() {
+            match look(at, done)? {
+                Behind::Node(key) => {
+                    keys.push(key, GFP_KERNEL)?;
+                    (at, done) = (key, true);
+                }
+                Behind::More(key) | Behind::Item(key) => (at, done) = (key, false),
+                Behind::Nothing => return Ok(None),
+            }
+        }
+        Ok(match done {
+            true => at.checked_add(1),
+            false => Some(at),
+        })
+    }
+
+    fn evacuate_inode_tree(&self, from: u64, limit: u64) -> Result<Stage> {
+        let mut touch = Touch::default();
+        let store = &self.node_store;
+        let look = |at, done| match done {
+            true => self.itree.read().next_behind(store, at, limit),
+            false => self.itree.read().first_behind(store, at, limit, None),
+        };
+        let next = self.keys_behind(&look, from, &mut touch.inodes)?;
+        // So the commit finds them in the cache, and what cannot be read ends the shrink here.
+        for key in touch.inodes.iter() {
+            self.itree.read().contains(store, *key)?;
+        }
+        if !touch.inodes.is_empty() {
+            self.commit_touched(touch)?;
+        }
+        Ok(next.map_or(Stage::Orphans(0), Stage::InodeTree))
+    }
+
+    fn evacuate_orphans(&self, from: u64, limit: u64) -> Result<Stage> {
+        let mut touch = Touch::default();
+        let store = &self.node_store;
+        let look = |at, done| {
+            let c = self.commit.lock();
+            match done {
+                true => c.orphans.next_behind(store, at, limit),
+                false => c.orphans.first_behind(store, at, limit, None),
+            }
+        };
+        let next = self.keys_behind(&look, from, &mut touch.orphans)?;
+        for key in touch.orphans.iter() {
+            self.commit.lock().orphans.contains(store, *key)?;
+        }
+        if !touch.orphans.is_empty() {
+            self.commit_touched(touch)?;
+        }
+        Ok(next.map_or(Stage::Ags(0), Stage::Orphans))
+    }
+
+    /// Looks at the next AGs: nodes of the AG tree and of the trees of groups.
+    fn evacuate_ags(&self, from: u64, limit: u64) -> Result<Stage> {
+        let mut touch = Touch::default();
+        let next = self.ags_behind(from, limit, &mut touch.ags)?;
+        if !touch.ags.is_empty() {
+            self.commit_touched(touch)?;
+        }
+        cond_resched();
+        Ok(next.map_or(Stage::End, Stage::Ags))
+    }
+
+    /// AGs from `from` on that a commit has to write anew. Returns where to go on.
+    fn ags_behind(&self, from: u64, limit: u64, ags: &mut KVec<u64>) -> Result<Option<u64>> {
+        let store = &self.node_store;
+        let most = self.keys();
+        let mut at = from;
+        for _ in 0..most {
+            if at >= self.space.ag_count() || ags.len() >= most {
+                break;
+            }
+            // The records of a leaf, as far as they have trees of nodes.
+            let mut roots = KVec::new();
+            let mut last = at;
+            let whole = self.space.scan_records(store, at, &mut |i, v| {
+                let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
+                if let RootForm::Ptr(p) = rec.groups {
+                    roots.push((i, p), GFP_KERNEL)?;
+                }
+                last = i;
+                Ok(true)
+            })?;
+            if whole {
+                ags.push(at, GFP_KERNEL)?;
+            }
+            for (i, root) in roots.iter() {
+                let tree = Tree::from_ptr(Ag::tree_id(*i), *root);
+                if tree.first_behind(store, 0, limit, None)? != Behind::Nothing {
+                    ags.push(*i, GFP_KERNEL)?;
+                }
+            }
+            at = last.saturating_add(1);
+        }
+        Ok((at < self.space.ag_count()).then_some(at))
+    }
+}
