@@ -154,7 +154,7 @@ impl Space {
         if self.in_vain.load(Ordering::Relaxed) <= class.into() {
             return None;
         }
-        if let Some(used) = self.next_used(node_store, (first, then), class) {
+        if let Some(used) = self.next_used(node_store, (first, then), &wish) {
             if let Ok(Some(run)) = self.take_in(node_store, used, wish, kept) {
                 return Some(run);
             }
@@ -167,23 +167,25 @@ impl Space {
     }
 
     /// An AG from AG `then` on, but AG `first`, that was written before, has a quarter of its blocks
-    /// free, and may have a free run of class `class`. Looks into one leaf of the AG tree.
+    /// free, and may have a free run of all that is wished for. Looks into one leaf of the AG tree.
     fn next_used(
         &self,
         node_store: &NodeStore,
         (first, then): (u64, u64),
-        class: u8,
+        wish: &Wish,
     ) -> Option<u64> {
+        let all = u64::from(wish.want.saturating_add(wish.keep));
+        let class = run_class(all.min(GROUP_BLOCKS));
         let mut found = None;
-        let read = self.tree.read().scan_le(node_store, then, |i, record| {
+        self.see_leaf(node_store, then, |i, record| {
             let sums = Sums::of_record(record);
             let room = sums.longest >= class && sums.free >= self.ag_len(i) / 4;
-            if i >= then && i != first && room && is_in_use(record) {
+            if i != first && room && is_in_use(record) {
                 found = Some(i);
             }
-            Ok(found.is_none())
+            found.is_none()
         });
-        read.ok().and(found)
+        found.filter(|i| *i < self.open_ags())
     }
 
     /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to` in one
@@ -301,7 +303,12 @@ impl Space {
 
     /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
     /// Parts of the tree that cannot be read are passed over, and are not read again.
-    fn next_with(&self, node_store: &NodeStore, from: u64, class: u8) -> Result<Option<u64>> {
+    pub(super) fn next_with(
+        &self,
+        node_store: &NodeStore,
+        from: u64,
+        class: u8,
+    ) -> Result<Option<u64>> {
         // Without memory, a later search notes it.
         self.next_readable(node_store, from, class, &mut |u| {
             let _ = self.note_unread(&u);

@@ -4,93 +4,208 @@
 //!
 //! # Model
 //!
-//! A new directory, wherever it is, gets the next AG in turn that has at least 7/8 of the free blocks
-//! that an AG has on average, and a new file gets the home of its directory. Both are in the inode's record, so
-//! they are the same after a remount. So files of one directory lie together, and tasks that write in
-//! different directories use different AGs and their locks.
+//! A new directory, wherever it is, gets an AG in turn, and a new file gets the home of its directory.
+//! Both are in the inode's record, so they are the same after a remount. So files of one directory lie
+//! together, and tasks that write in different directories use different AGs and their locks.
 //!
-//! That is a hint. A file goes on behind what it has, and one whose home is full is put elsewhere
-//! ([`super::find`]). What is free is taken from the records of the AGs, which are those of the last
-//! commit. One search looks into a few leaves of the AG tree at most, and then the AG with the most free
-//! blocks of these will do; if they cannot be read, it is the next AG.
+//! The turns go round in a *window* of [`WINDOW`] AGs, so that many small directories do not have as many
+//! AGs written to. AGs in it with less than half of their blocks free are passed over, or with less than
+//! 7/8 of what an AG has on average, if that is less. When a round begins or finds nothing more, and fewer
+//! than 1/[`WORTH`] of the AGs have room, another window is chosen: searches for long free runs find those
+//! that may do.
 //!
-//! Locks: the turn is an atomic; the AG tree's lock is taken for the look-up.
+//! Each directory draws a number, which is its place in the window. If that AG is passed over for a later
+//! one, the numbers between are used up, and if another task has drawn that one meanwhile, the
+//! directory draws again. So tasks that make directories at once get different homes.
+//!
+//! All of that is a hint. What is free is taken from the records of the AGs, which are those of the last
+//! commit. What cannot be read is noted as lost, and not read again. If nothing is found in a few
+//! attempts, the best AG that was seen will do.
+//!
+//! Locks: the numbers are atomics; the AG tree's lock is taken for looks into a leaf.
 //!
 //! Tests: `tools/engine/tests/homes.rs`.
 
+use super::ag::State;
 use super::Space;
 use crate::engine::btree::NodeStore;
-use crate::engine::format::ag::Sums;
+use crate::engine::format::ag::{allocates, run_class, Sums};
+use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
+use core::ops::Range;
 
-/// How many leaves of the AG tree are looked into for one home.
-const LEAVES: usize = 4;
+/// The AGs of a window. The last one has up to twice as many, less one.
+const WINDOW: u64 = 64;
+/// A window is left if fewer than one of so many AGs has room.
+const WORTH: u64 = 4;
+/// How many windows are looked at before one is taken that is worth less.
+const LOOKS: usize = 4;
+/// How often a directory draws.
+const DRAWS: usize = 4;
 
-/// The AGs that a search has seen.
-struct Seen {
-    /// The one with the most free blocks, and how many AGs behind the first one it is.
-    best: u64,
-    free: u64,
-    behind: u64,
-    /// How many there were.
-    n: u64,
+fn len(ags: &Range<u64>) -> u64 {
+    ags.end.saturating_sub(ags.start).max(1)
 }
 
 impl Space {
     /// The home of a new directory.
     pub fn next_home(&self, node_store: &NodeStore) -> u32 {
-        let count = self.ag_count().max(1);
-        let turn = self.next_home.fetch_add(1, Ordering::Relaxed);
-        let first = turn % count;
-        let mut seen = Seen {
-            best: first,
-            free: 0,
-            behind: 0,
-            n: 0,
-        };
-        let average = self.free.load(Ordering::Relaxed).max(0) as u64 / count;
-        let enough = average - average / 8;
-        for _ in 0..LEAVES {
-            let done = self.see_leaf(node_store, (first + seen.n) % count, enough, &mut seen);
-            if done || seen.n >= count {
+        let enough = self.enough();
+        // The one with the most free blocks.
+        let mut best = None;
+        let mut anew = false;
+        for _ in 0..DRAWS {
+            let turn = self.home_turn.fetch_add(1, Ordering::Relaxed);
+            let mut ags = self.window();
+            if anew || turn % len(&ags) == 0 {
+                ags = self.choose_window(node_store, ags, enough);
+            }
+            let at = ags.start + turn % len(&ags);
+            let mut found = None;
+            self.see(node_store, at..ags.end, |i, free| {
+                if best.is_none_or(|(_, most)| free > most) {
+                    best = Some((i, free));
+                }
+                found = (free >= enough && !self.is_bad(i)).then_some(i);
+                found.is_none()
+            });
+            anew = found.is_none();
+            let behind = found.unwrap_or(ags.end).saturating_sub(at);
+            let next = match found {
+                Some(i) if behind == 0 => return number(i),
+                Some(_) => turn.saturating_add(behind).saturating_add(1),
+                None => turn.saturating_add(behind),
+            };
+            let drawn = self.home_turn.fetch_max(next, Ordering::Relaxed);
+            if let Some(i) = found.filter(|_| drawn < next) {
+                return number(i);
+            }
+        }
+        number(best.map_or(self.turn_in_window(), |(i, _)| i))
+    }
+
+    /// How many free blocks a home has.
+    fn enough(&self) -> u64 {
+        let free = self.free.load(Ordering::Relaxed).max(0) as u64;
+        let average = free / self.ag_count().max(1);
+        let half = self.ag_blocks.get() / 2;
+        (average - average / 8).min(half).max(1)
+    }
+
+    /// The window of AG `i`.
+    fn window_of(&self, i: u64) -> Range<u64> {
+        let ags = self.open_ags().max(1);
+        let last = (ags / WINDOW).saturating_sub(1);
+        let n = (i / WINDOW).min(last);
+        let end = if n == last { ags } else { (n + 1) * WINDOW };
+        n * WINDOW..end
+    }
+
+    fn window(&self) -> Range<u64> {
+        self.window_of(self.home_window.load(Ordering::Relaxed))
+    }
+
+    /// The AG whose turn it is.
+    fn turn_in_window(&self) -> u64 {
+        let ags = self.window();
+        ags.start + self.home_turn.load(Ordering::Relaxed) % len(&ags)
+    }
+
+    /// At mount: it is AG `i`'s turn.
+    pub(super) fn start_homes(&self, i: u64) {
+        let ags = self.window_of(i);
+        let turn = i.saturating_sub(ags.start);
+        self.home_window.store(ags.start, Ordering::Relaxed);
+        self.home_turn.store(turn, Ordering::Relaxed);
+        self.home_look.store(ags.end, Ordering::Relaxed);
+    }
+
+    /// The window for the next turns: `now`, or another one if that is worth more.
+    fn choose_window(&self, node_store: &NodeStore, now: Range<u64>, enough: u64) -> Range<u64> {
+        let mut with_room = self.with_room(node_store, &now, enough);
+        if with_room * WORTH >= len(&now) || len(&now) >= self.open_ags() {
+            return now;
+        }
+        let mut best = now;
+        for _ in 0..LOOKS {
+            let Some(ags) = self.next_window(node_store, enough) else {
+                break;
+            };
+            self.home_look.store(ags.end, Ordering::Relaxed);
+            let n = self.with_room(node_store, &ags, enough);
+            let good = n * WORTH >= len(&ags);
+            if n > with_room {
+                (best, with_room) = (ags, n);
+            }
+            if good {
                 break;
             }
         }
-        if seen.behind > 0 {
-            let next = turn.saturating_add(seen.behind).saturating_add(1);
-            self.next_home.fetch_max(next, Ordering::Relaxed);
-        }
-        u32::try_from(seen.best).unwrap_or(0)
+        self.home_window.store(best.start, Ordering::Relaxed);
+        best
     }
 
-    /// Looks at the records of the AGs from `from` on that are in one leaf. Returns whether the search
-    /// is over: one has `enough` free blocks, or the leaf cannot be read.
-    fn see_leaf(&self, node_store: &NodeStore, from: u64, enough: u64, seen: &mut Seen) -> bool {
-        let before = seen.n;
-        let mut found = false;
-        let r = self.tree.read().scan_le(node_store, from, |i, record| {
-            if i < from {
-                return Ok(true);
-            }
-            let free = Sums::of_record(record).free;
-            if free > seen.free {
-                (seen.best, seen.free, seen.behind) = (i, free, seen.n);
-            }
-            seen.n += 1;
-            found = free >= enough;
-            Ok(!found)
+    /// The next window with an AG that may have a long free run.
+    fn next_window(&self, node_store: &NodeStore, enough: u64) -> Option<Range<u64>> {
+        let class = run_class((enough / 16).clamp(1, GROUP_BLOCKS));
+        let look = self.home_look.load(Ordering::Relaxed);
+        [look, 0].into_iter().find_map(|from| {
+            let i = self.next_with(node_store, from, class).ok().flatten()?;
+            (i < self.open_ags()).then(|| self.window_of(i))
+        })
+    }
+
+    /// How many of the AGs have `enough` free blocks.
+    fn with_room(&self, node_store: &NodeStore, ags: &Range<u64>, enough: u64) -> u64 {
+        let mut n = 0;
+        self.see(node_store, ags.clone(), |_, free| {
+            n += u64::from(free >= enough);
+            true
         });
-        found || r.is_err() || seen.n == before
+        n
+    }
+
+    /// Calls `f(i, free)` for each of the AGs whose record can be read and lets blocks be allocated,
+    /// until it returns false.
+    fn see(&self, node_store: &NodeStore, ags: Range<u64>, mut f: impl FnMut(u64, u64) -> bool) {
+        let (mut at, mut go_on) = (ags.start, true);
+        while go_on && at < ags.end {
+            let from = at;
+            let read = self.see_leaf(node_store, from, |i, record| {
+                if i >= ags.end {
+                    return false;
+                }
+                at = i + 1;
+                if allocates(record) {
+                    go_on = f(i, Sums::of_record(record).free);
+                }
+                go_on
+            });
+            match read {
+                true => at = at.max(from + 1),
+                false => at = self.lost_to(from).map_or(ags.end, |last| last + 1),
+            }
+        }
+    }
+
+    /// Whether AG `i` is in memory and known to be damaged. Waits for nothing.
+    fn is_bad(&self, i: u64) -> bool {
+        let mut bad = false;
+        self.if_at_hand(i, |ag| bad = ag.state() == State::Bad);
+        bad
     }
 
     /// The home of a file without a directory.
     pub fn no_home(&self) -> u32 {
-        let ag = self.next_home.load(Ordering::Relaxed) % self.ag_count().max(1);
-        u32::try_from(ag).unwrap_or(0)
+        number(self.turn_in_window())
     }
 
-    /// A block of the AG where the search for the next home starts.
+    /// A block of the AG whose turn it is to be a home. Takes no lock.
     pub fn data_goal(&self) -> u64 {
-        self.ag_start(self.no_home().into())
+        self.ag_start(self.turn_in_window())
     }
+}
+
+fn number(ag: u64) -> u32 {
+    u32::try_from(ag).unwrap_or(0)
 }

@@ -153,9 +153,12 @@ pub struct Space {
     pool: AtomicI64,
     /// The AG in which the last search ended that found no room in a file's home.
     rotor: AtomicU64,
-    /// The AG where the search for the next home starts. It only goes up: it is taken modulo their
-    /// number.
-    next_home: AtomicU64,
+    /// Where the window of the homes begins ([`homes`]).
+    home_window: AtomicU64,
+    /// Which AG of the window is the next home. It only goes up: it is taken modulo their number.
+    home_turn: AtomicU64,
+    /// Where the search for the next window starts.
+    home_look: AtomicU64,
     /// The class of the runs that a search did not find since the last commit, or
     /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
@@ -224,7 +227,9 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
-            next_home: AtomicU64::new(0),
+            home_window: AtomicU64::new(0),
+            home_turn: AtomicU64::new(0),
+            home_look: AtomicU64::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
             nodes: NodeSearches::new(),
             looked_at: AtomicU64::new(0),

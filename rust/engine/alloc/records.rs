@@ -155,14 +155,14 @@ impl Space {
     }
 
     /// At mount: the searches for nodes go on where that of the last commit ended, and those for second
-    /// copies half of the filesystem away; and homes are looked for in the AG of `data_goal`.
+    /// copies half of the filesystem away; and it is the turn of the AG of `data_goal` to be a home.
     pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
         let total = self.total().max(1);
         let second = node_goal.saturating_add(total / 2) % total;
         self.nodes.start(node_goal, second);
         let ag = data_goal / self.ag_blocks;
         self.rotor.store(ag, Ordering::Relaxed);
-        self.next_home.store(ag, Ordering::Relaxed);
+        self.start_homes(ag);
     }
 
     /// A commit has taken `blocks` blocks for nodes, the last ones before block `first` and, for second

@@ -229,6 +229,35 @@ impl Space {
         lost.last_le(first).is_some_and(|(_, l)| l.last >= last)
     }
 
+    /// The last AG of the range of AGs around AG `i` whose records could not be read.
+    pub(super) fn lost_to(&self, i: u64) -> Option<u64> {
+        let lost = self.lost.lock();
+        lost.last_le(i).map(|(_, l)| l.last).filter(|l| *l >= i)
+    }
+
+    /// For searches that may fail: calls `f` for the AGs from `from` on whose records are in the same leaf
+    /// of the AG tree, until it returns false. Returns whether the leaf could be read. One that could not
+    /// is noted as lost, and is not read again.
+    pub(super) fn see_leaf(
+        &self,
+        node_store: &NodeStore,
+        from: u64,
+        mut f: impl FnMut(u64, &[u8]) -> bool,
+    ) -> bool {
+        if self.given_up() || self.is_lost(from) {
+            return false;
+        }
+        let read = self
+            .tree
+            .read()
+            .scan_le(node_store, from, |i, record| Ok(i < from || f(i, record)));
+        if read.is_err_and(|e| e != ENOMEM) {
+            // Without memory, a later search notes it.
+            let _ = self.lose_under(node_store, from);
+        }
+        read.is_ok()
+    }
+
     /// The record of AG `i` can be read. If it is in a range that is lost, so can the node that the
     /// range is under, and all that is free there counts again. AGs in the range that were not read
     /// for that reason are read when they are used again ([`Space::with_ag`]).

@@ -76,6 +76,12 @@ pub fn is_in_use(v: &[u8]) -> bool {
     v.get(O_FLAGS) == Some(&0)
 }
 
+/// Whether nothing in the record `v` keeps blocks from being allocated in the AG.
+pub fn allocates(v: &[u8]) -> bool {
+    v.get(O_FLAGS)
+        .is_some_and(|f| f & (NO_ALLOCATION | NOT_TRUSTED) == 0)
+}
+
 /// A decoded record. Roots and sections borrow from its bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AgRecord<'a> {

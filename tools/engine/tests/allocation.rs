@@ -368,6 +368,126 @@ fn what_cannot_be_read_is_lost_once() {
     assert_eq!(o.free(), free - 9 - under_parent);
 }
 
+/// A device on which the first AGs are full.
+fn with_full(gib: u64, full: u64) -> MemDisk {
+    let disk = empty(gib);
+    let mut bits = Bits::zeroed().unwrap();
+    bits.set(0, GROUP_BLOCKS as u32);
+    bits.clear(4, 1);
+    let mut record = kernel::prelude::KVec::new();
+    encode(&bits, GROUP_BLOCKS as u32, &mut record).unwrap();
+    rewrite(&disk, |i| {
+        (i < full).then(|| Ag {
+            free: GROUPS,
+            longest: 1,
+            groups: (0..GROUPS).map(|g| (g, record.to_vec())).collect(),
+        })
+    });
+    disk
+}
+
+impl Opened {
+    fn homes(&self, n: u64) -> Vec<u64> {
+        let next = |_| self.space.next_home(&self.store).into();
+        (0..n).map(next).collect()
+    }
+}
+
+fn different(homes: &[u64]) -> usize {
+    homes
+        .iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+}
+
+/// A few directories get as many AGs, and very many no more than a window has.
+#[test]
+fn many_directories_have_few_homes() {
+    let o = open(&empty(9000));
+    assert_eq!(different(&o.homes(16)), 16);
+    o.reads.store(0, Ordering::Relaxed);
+    let homes = o.homes(100_000);
+    assert_eq!(different(&homes), 64);
+    // The leaves of the window, and one before each.
+    let reads = o.reads.load(Ordering::Relaxed);
+    assert!(reads < 8, "{reads}");
+}
+
+/// Full AGs are passed over, however many there are.
+#[test]
+fn homes_are_not_looked_for_in_a_stretch_of_full_groups() {
+    for full in [40, 70, 100, 2000, 8000] {
+        let o = open(&with_full(9000, full));
+        let homes = o.homes(1000);
+        assert!(homes.iter().all(|i| *i >= full), "{full}: {homes:?}");
+        assert!(different(&homes) >= 16, "{full}: {homes:?}");
+        let reads = o.reads.load(Ordering::Relaxed);
+        assert!(reads < 100, "{full}: {reads}");
+    }
+}
+
+/// Tasks that make directories at once get different homes, also where AGs are passed over.
+#[test]
+fn tasks_get_different_homes() {
+    let disk = with_full(9000, 70);
+    for _ in 0..20 {
+        let o = open(&disk);
+        let start = std::sync::Barrier::new(32);
+        let homes: Vec<u64> = std::thread::scope(|s| {
+            let task = || {
+                start.wait();
+                o.homes(1)[0]
+            };
+            let tasks: Vec<_> = (0..32).map(|_| s.spawn(task)).collect();
+            tasks.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(homes.iter().all(|i| *i >= 70), "{homes:?}");
+        assert_eq!(different(&homes), 32, "{homes:?}");
+    }
+}
+
+/// A leaf of the AG tree that cannot be read is not read again for hints, neither for homes nor for data.
+#[test]
+fn hints_do_not_read_damaged_leaves_again() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = with_full(9000, 200);
+    let leaves = ag_nodes(&disk, 0);
+    let damaged = |o: &dyn Fn(&Opened), n: usize| {
+        let bad = Arc::default();
+        let opened = failing(&disk, &bad);
+        let leaf = leaves[n].0;
+        bad.lock().unwrap().insert(leaf, u32::MAX);
+        o(&opened);
+        let reads = u32::MAX - bad.lock().unwrap()[&leaf];
+        assert!((1..8).contains(&reads), "{reads}");
+    };
+    let n = leaves.iter().position(|l| l.1 > 200).unwrap();
+    let (lost, behind) = (leaves[n].1, leaves[n + 1].1);
+    damaged(
+        &|o| {
+            o.space.start_searches(0, lost * GIB);
+            let homes = o.homes(1000);
+            let ok = |i: &u64| *i > 200 && !(lost..behind).contains(i);
+            assert!(homes.iter().all(ok), "{homes:?}");
+            assert!(different(&homes) >= 16);
+        },
+        n,
+    );
+    // The AG in front of the leaf has no long run.
+    let n = leaves.iter().position(|l| l.1 > 100).unwrap();
+    let goal = Some(leaves[n].1 * GIB - 8);
+    damaged(
+        &|o| {
+            for _ in 0..50 {
+                o.space.reserve_forced(64);
+                let run = o.space.alloc(&o.store, 64, goal, Owner::Busy);
+                assert_eq!(run.unwrap().len, 64);
+            }
+        },
+        n,
+    );
+}
+
 /// Blocks that a replay claims in an AG that is damaged were lost with it.
 #[test]
 fn a_claim_in_a_damaged_allocation_group_is_not_counted_twice() {
