@@ -35,6 +35,23 @@ pub struct Near {
 
 /// How many AGs are tried that may have a long run, before a shorter one is taken.
 const TRIES: u64 = 4;
+/// How many such searches may fail between two commits.
+const SEARCHES: u32 = 4;
+
+/// A search through AGs.
+struct Tries {
+    /// Where it goes on.
+    at: u64,
+    /// How many AGs it may still try.
+    left: u64,
+}
+
+impl Tries {
+    fn all_from(at: u64) -> Self {
+        let left = u64::MAX;
+        Self { at, left }
+    }
+}
 
 impl Space {
     /// Allocates up to `want` blocks in one run, near `goal`. The caller has reserved them: ENOSPC
@@ -136,13 +153,15 @@ impl Space {
             last: true,
             ..elsewhere
         };
-        self.take_elsewhere(node_store, then, &[first], any, kept, 1, u64::MAX)
+        let mut all = Tries::all_from(then);
+        self.take_elsewhere(node_store, &mut all, &[first], any, kept, 1)
     }
 
     /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts: in
-    /// one that was written before, if there is one nearby. If none was found, there is no such search again before a commit has freed blocks: otherwise each write
-    /// would read bitmaps of several AGs. The search may fail without any harm, because shorter runs
-    /// will do.
+    /// one that was written before, if there is one nearby. After [`SEARCHES`] of them that have failed,
+    /// or one that has found no AG to try, there is no such search again before a commit has freed blocks:
+    /// otherwise each write would read bitmaps of several AGs. Each goes on where the last one that
+    /// failed has ended. The search may fail without any harm, because shorter runs will do.
     fn take_long(
         &self,
         node_store: &NodeStore,
@@ -154,14 +173,25 @@ impl Space {
         if self.in_vain.load(Ordering::Relaxed) <= class.into() {
             return None;
         }
-        if let Some(used) = self.next_used(node_store, (first, then), &wish) {
+        let used = self.next_used(node_store, (first, then), &wish);
+        if let Some(used) = used {
             if let Ok(Some(run)) = self.take_in(node_store, used, wish, kept) {
                 return Some(run);
             }
         }
-        let found = self.take_elsewhere(node_store, then, &[first], wish, kept, class, TRIES);
+        let at = match self.failed.load(Ordering::Relaxed) {
+            0 => then,
+            _ => self.rotor.load(Ordering::Relaxed),
+        };
+        let mut tries = Tries { at, left: TRIES };
+        let not = [first, used.unwrap_or(first)];
+        let found = self.take_elsewhere(node_store, &mut tries, &not, wish, kept, class);
         if let Ok(None) = found {
-            self.in_vain.store(class.into(), Ordering::Relaxed);
+            self.rotor.store(tries.at, Ordering::Relaxed);
+            let failed = self.failed.fetch_add(1, Ordering::Relaxed) + 1;
+            if tries.left > 0 || failed >= SEARCHES {
+                self.in_vain.store(class.into(), Ordering::Relaxed);
+            }
         }
         found.ok().flatten()
     }
@@ -218,15 +248,8 @@ impl Space {
             }
             let elsewhere = Wish { goal: None, ..wish };
             let not = [first, apart.unwrap_or(first)];
-            self.take_elsewhere(
-                node_store,
-                first + 1,
-                &not,
-                elsewhere,
-                &mut None,
-                1,
-                u64::MAX,
-            )
+            let mut all = Tries::all_from(first + 1);
+            self.take_elsewhere(node_store, &mut all, &not, elsewhere, &mut None, 1)
         };
         match apart {
             // No commit waits for a discard so that copies are apart.
@@ -264,38 +287,40 @@ impl Space {
         }))
     }
 
-    /// Allocates in one of the first `tries` AGs from AG `then` on, wrapping around, that may have a
-    /// free run of class `class`, but for the AGs `not`.
-    #[allow(clippy::too_many_arguments)]
+    /// Allocates in one of the first AGs from AG `tries.at` on, wrapping around, that may have a free run
+    /// of class `class`, but for the AGs `not`.
     fn take_elsewhere(
         &self,
         node_store: &NodeStore,
-        then: u64,
+        tries: &mut Tries,
         not: &[u64],
         wish: Wish,
         kept: &mut Option<Kept>,
         class: u8,
-        tries: u64,
     ) -> Result<Option<Run>> {
         self.look_ahead(node_store)?;
         let end = self.open_ags();
-        let mut left = tries;
-        let then = then.min(end);
+        let then = tries.at.min(end);
         for (from, to) in [(then, end), (0, then)] {
-            let mut at = from;
-            while left > 0 {
-                let Some(i) = self.next_with(node_store, at, class)?.filter(|i| *i < to) else {
+            tries.at = from;
+            while tries.left > 0 {
+                let Some(i) = self
+                    .next_with(node_store, tries.at, class)?
+                    .filter(|i| *i < to)
+                else {
                     break;
                 };
+                tries.at = i + 1;
                 if not.contains(&i) {
-                    at = i + 1;
                     continue;
                 }
                 if let Some(run) = self.take_in(node_store, i, wish, kept)? {
                     return Ok(Some(run));
                 }
-                at = i + 1;
-                left -= 1;
+                tries.left -= 1;
+            }
+            if tries.left == 0 {
+                break;
             }
         }
         Ok(None)

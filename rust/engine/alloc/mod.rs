@@ -159,6 +159,8 @@ pub struct Space {
     home_turn: AtomicU64,
     /// Where the search for the next window starts.
     home_look: AtomicU64,
+    /// How many searches for a long run have failed since the last commit.
+    failed: AtomicU32,
     /// The class of the runs that a search did not find since the last commit, or
     /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
@@ -230,6 +232,7 @@ impl Space {
             home_window: AtomicU64::new(0),
             home_turn: AtomicU64::new(0),
             home_look: AtomicU64::new(0),
+            failed: AtomicU32::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
             nodes: NodeSearches::new(),
             looked_at: AtomicU64::new(0),

@@ -144,6 +144,7 @@ impl Space {
         self.unreserve(n);
         self.freed.fetch_sub(n as i64, Ordering::Relaxed);
         self.deferred.store(deferred, Ordering::Relaxed);
+        self.failed.store(0, Ordering::Relaxed);
         self.in_vain.store(NOT_IN_VAIN, Ordering::Relaxed);
         self.trim();
         Ok(())
