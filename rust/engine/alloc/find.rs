@@ -3,12 +3,12 @@
 //! Allocation: the choice of an AG. [`Ag::alloc`] finds the blocks in it.
 //!
 //! First comes the AG of the goal, or without one the home of the file. If that has only short runs
-//! ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer one: behind the AG of the
-//! goal, or else from the AG on where the last search ended that found no room in the home, so that no
-//! search comes past all AGs that others have filled before it. An AG that was written before comes
-//! first, if a quarter of it is free. After a few attempts a short run in
-//! the first AG will do, and then any free block. If there is none but those that are being discarded,
-//! the search waits for these ([`super::trim`]).
+//! ([`PIECE`](super::ag::PIECE)), the AG tree says which one may have a longer one: behind the AG
+//! of the goal, or else from the AG on where the last search ended that found no room in the home,
+//! so that no search comes past all AGs that others have filled before it. An AG that was written
+//! before comes first, if a quarter of it is free. After a few attempts a short run in the first AG
+//! will do, and then any free block. If there is none but those that are being discarded, the
+//! search waits for these ([`super::trim`]).
 //!
 //! Locks: those of [`super`], one at a time.
 //!
@@ -91,7 +91,8 @@ impl Space {
             }
         };
         let begins = goal.is_none();
-        // A goal at a border is in another AG than the block before it, and no extent goes on there.
+        // A goal at a border is in another AG than the block before it, and no extent goes on
+        // there.
         let goal = goal.filter(|g| *g / self.ag_blocks == first);
         let here = mine.filter(|m| m.start / self.ag_blocks == first);
         if let (Some(m), None) = (mine, here) {
@@ -157,11 +158,12 @@ impl Space {
         self.take_elsewhere(node_store, &mut all, &[first], any, kept, 1)
     }
 
-    /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts: in
-    /// one that was written before, if there is one nearby. After [`SEARCHES`] of them that have failed,
-    /// or one that has found no AG to try, there is no such search again before a commit has freed blocks:
-    /// otherwise each write would read bitmaps of several AGs. Each goes on where the last one that
-    /// failed has ended. The search may fail without any harm, because shorter runs will do.
+    /// A long run in an AG from AG `then` on, but AG `first`, if one is found after a few attempts:
+    /// in one that was written before, if there is one nearby. After [`SEARCHES`] of them that have
+    /// failed, or one that has found no AG to try, there is no such search again before a commit
+    /// has freed blocks: otherwise each write would read bitmaps of several AGs. Each goes on where
+    /// the last one that failed has ended. The search may fail without any harm, because shorter
+    /// runs will do.
     fn take_long(
         &self,
         node_store: &NodeStore,
@@ -196,8 +198,9 @@ impl Space {
         found.ok().flatten()
     }
 
-    /// An AG from AG `then` on, but AG `first`, that was written before, has a quarter of its blocks
-    /// free, and may have a free run of all that is wished for. Looks into one leaf of the AG tree.
+    /// An AG from AG `then` on, but AG `first`, that was written before, has a quarter of its
+    /// blocks free, and may have a free run of all that is wished for. Looks into one leaf of the
+    /// AG tree.
     fn next_used(
         &self,
         node_store: &NodeStore,
@@ -218,9 +221,9 @@ impl Space {
         found.filter(|i| *i < self.open_ags())
     }
 
-    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to` in one
-    /// run, so that nodes fill holes one after the other. Nothing if no AG but `apart` has free blocks.
-    /// EUCLEAN, EIO, ENOMEM.
+    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to`
+    /// in one run, so that nodes fill holes one after the other. Nothing if no AG but `apart` has
+    /// free blocks. EUCLEAN, EIO, ENOMEM.
     pub fn alloc_nodes(
         &self,
         node_store: &NodeStore,
@@ -287,8 +290,8 @@ impl Space {
         }))
     }
 
-    /// Allocates in one of the first AGs from AG `tries.at` on, wrapping around, that may have a free run
-    /// of class `class`, but for the AGs `not`.
+    /// Allocates in one of the first AGs from AG `tries.at` on, wrapping around, that may have a
+    /// free run of class `class`, but for the AGs `not`.
     fn take_elsewhere(
         &self,
         node_store: &NodeStore,
@@ -326,8 +329,8 @@ impl Space {
         Ok(None)
     }
 
-    /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree says.
-    /// Parts of the tree that cannot be read are passed over, and are not read again.
+    /// The first AG from `from` on that has a free run of class `class`, as far as the AG tree
+    /// says. Parts of the tree that cannot be read are passed over, and are not read again.
     pub(super) fn next_with(
         &self,
         node_store: &NodeStore,
@@ -359,8 +362,8 @@ impl Space {
     }
 
     /// Gives up the blocks kept for a file. Blocks kept in an AG that left memory are given up
-    /// already. Waits for no lock, because reclaim evicts inodes: the blocks of an AG that is in use
-    /// stay kept, until those of other files take their place or nothing else is left.
+    /// already. Waits for no lock, because reclaim evicts inodes: the blocks of an AG that is in
+    /// use stay kept, until those of other files take their place or nothing else is left.
     pub fn release_kept(&self, kept: Kept) {
         self.if_at_hand(kept.start / self.ag_blocks, |ag| ag.release_kept(kept));
     }

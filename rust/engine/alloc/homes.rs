@@ -4,23 +4,24 @@
 //!
 //! # Model
 //!
-//! A new directory, wherever it is, gets an AG in turn, and a new file gets the home of its directory.
-//! Both are in the inode's record, so they are the same after a remount. So files of one directory lie
-//! together, and tasks that write in different directories use different AGs and their locks.
+//! A new directory, wherever it is, gets an AG in turn, and a new file gets the home of its
+//! directory. Both are in the inode's record, so they are the same after a remount. So files of one
+//! directory lie together, and tasks that write in different directories use different AGs and
+//! their locks.
 //!
-//! The turns go round in a *window* of [`WINDOW`] AGs, so that many small directories do not have as many
-//! AGs written to. AGs in it with less than half of their blocks free are passed over, or with less than
-//! 7/8 of what an AG has on average, if that is less. When a round begins or finds nothing more, and fewer
-//! than 1/[`WORTH`] of the AGs have room, another window is chosen: searches for long free runs find those
-//! that may do.
+//! The turns go round in a *window* of [`WINDOW`] AGs, so that many small directories do not have
+//! as many AGs written to. AGs in it with less than half of their blocks free are passed over, or
+//! with less than 7/8 of what an AG has on average, if that is less. When a round begins or finds
+//! nothing more, and fewer than 1/[`WORTH`] of the AGs have room, another window is chosen:
+//! searches for long free runs find those that may do.
 //!
-//! Each directory draws a number, which is its place in the window. If that AG is passed over for a later
-//! one, the numbers between are used up, and if another task has drawn that one meanwhile, the
-//! directory draws again. So tasks that make directories at once get different homes.
+//! Each directory draws a number, which is its place in the window. If that AG is passed over for a
+//! later one, the numbers between are used up, and if another task has drawn that one meanwhile,
+//! the directory draws again. So tasks that make directories at once get different homes.
 //!
-//! All of that is a hint. What is free is taken from the records of the AGs, which are those of the last
-//! commit. What cannot be read is noted as lost, and not read again. If nothing is found in a few
-//! attempts, the best AG that was seen will do.
+//! All of that is a hint. What is free is taken from the records of the AGs, which are those of the
+//! last commit. What cannot be read is noted as lost, and not read again. If nothing is found in a
+//! few attempts, the best AG that was seen will do.
 //!
 //! Locks: the numbers are atomics; the AG tree's lock is taken for looks into a leaf.
 //!
@@ -165,8 +166,8 @@ impl Space {
         n
     }
 
-    /// Calls `f(i, free)` for each of the AGs whose record can be read and lets blocks be allocated,
-    /// until it returns false.
+    /// Calls `f(i, free)` for each of the AGs whose record can be read and lets blocks be
+    /// allocated, until it returns false.
     fn see(&self, node_store: &NodeStore, ags: Range<u64>, mut f: impl FnMut(u64, u64) -> bool) {
         let (mut at, mut go_on) = (ags.start, true);
         while go_on && at < ags.end {

@@ -4,21 +4,21 @@
 //!
 //! # Model
 //!
-//! There is a search for the first copies of nodes and one for the second copies. A search goes *round*:
-//! it takes the free blocks behind its *base*, and when it has taken [`ROUND`] blocks, or four times as
-//! many as the last commit if that is more, it begins at the base again. By then the nodes of earlier
-//! commits are replaced there, and their blocks are free. So small commits write to the same few MiB
-//! again and again.
+//! There is a search for the first copies of nodes and one for the second copies. A search goes
+//! *round*: it takes the free blocks behind its *base*, and when it has taken [`ROUND`] blocks, or
+//! four times as many as the last commit if that is more, it begins at the base again. By then the
+//! nodes of earlier commits are replaced there, and their blocks are free. So small commits write
+//! to the same few MiB again and again.
 //!
-//! If less than 1/8 of the blocks that a round has come past was free, the next one goes on where it
-//! ended, and that is the new base. So a part of the filesystem that fills up with data or with nodes
-//! that stay is left, and commits do not look for single blocks there again and again.
+//! If less than 1/3 of the blocks that a round has come past was free, the next one goes on where
+//! it ended, and that is the new base. So a part of the filesystem that fills up with data or with
+//! nodes that stay is left, and commits do not look for single blocks there again and again.
 //!
 //! The places are hints: blocks that are in use, or were freed by a commit that is not durable, are
 //! never found (R7).
 //!
-//! Locks: only commits change it, under the commit mutex. The numbers are atomics, so that it needs no
-//! lock of its own.
+//! Locks: only commits change it, under the commit mutex. The numbers are atomics, so that it needs
+//! no lock of its own.
 //!
 //! Tests: `tools/engine/tests/reuse.rs`.
 
@@ -29,7 +29,7 @@ const ROUND: u64 = 1024;
 /// A round takes as many blocks as so many commits: those of two may not be free yet.
 const COMMITS: u64 = 4;
 /// One of so many blocks must be free where a round goes.
-const FREE: u64 = 8;
+const FREE: u64 = 3;
 
 /// One search.
 struct Search {
@@ -96,8 +96,8 @@ impl NodeSearches {
         self.taken.store(0, Ordering::Relaxed);
     }
 
-    /// A commit has taken blocks for `nodes` nodes, the last ones before block `first` and, for second
-    /// copies, before block `second`.
+    /// A commit has taken blocks for `nodes` nodes, the last ones before block `first` and, for
+    /// second copies, before block `second`.
     pub(super) fn written(&self, nodes: u64, first: u64, second: u64) {
         let taken = self.taken.load(Ordering::Relaxed).saturating_add(nodes);
         let over = taken >= nodes.saturating_mul(COMMITS).max(ROUND);

@@ -155,8 +155,9 @@ impl Space {
         self.nodes.goals()
     }
 
-    /// At mount: the searches for nodes go on where that of the last commit ended, and those for second
-    /// copies half of the filesystem away; and it is the turn of the AG of `data_goal` to be a home.
+    /// At mount: the searches for nodes go on where that of the last commit ended, and those for
+    /// second copies half of the filesystem away; and it is the turn of the AG of `data_goal` to be
+    /// a home.
     pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
         let total = self.total().max(1);
         let second = node_goal.saturating_add(total / 2) % total;
@@ -166,8 +167,8 @@ impl Space {
         self.start_homes(ag);
     }
 
-    /// A commit has taken `blocks` blocks for nodes, the last ones before block `first` and, for second
-    /// copies, before block `second`.
+    /// A commit has taken `blocks` blocks for nodes, the last ones before block `first` and, for
+    /// second copies, before block `second`.
     pub fn nodes_written(&self, blocks: u64, first: u64, second: u64) {
         let total = self.total();
         let place = |goal: u64| if goal < total { goal } else { 0 };

@@ -115,8 +115,8 @@ impl<'a> AgRecord<'a> {
         }
     }
 
-    /// Decodes and checks the record `v` of AG `ag`, which has `ag_len` blocks. EUCLEAN if it cannot
-    /// be true.
+    /// Decodes and checks the record `v` of AG `ag`, which has `ag_len` blocks. EUCLEAN if it
+    /// cannot be true.
     pub fn decode(ag: u64, ag_len: u64, v: &'a [u8]) -> Result<Self> {
         Self::parse(ag_len, v)
             .map_err(|fault| corrupt_fmt(format_args!("allocation group {ag}: {fault}")))

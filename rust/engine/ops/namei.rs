@@ -216,8 +216,8 @@ impl Fs {
         }
         let mut txn = self.begin(nodes, Priority::Normal)?;
         txn.dirty(dir)?;
-        // In the transaction: a commit that does not have the directory does not have the turn either,
-        // so that a replay gives it the same home.
+        // In the transaction: a commit that does not have the directory does not have the turn
+        // either, so that a replay mostly gives it the same home.
         let home = match is_dir {
             true => self.space.next_home(&self.node_store),
             false => dir.meta.lock().attrs.home_ag,

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocation groups that are nearly full, so that a search reads many groups of blocks before it finds a
-//! free one; damaged ones, and what is counted as free then; and many at once.
+//! Allocation groups that are nearly full, so that a search reads many groups of blocks before it
+//! finds a free one; damaged ones, and what is counted as free then; and many at once.
 //!
-//! The devices are empty ones of which the AG records are changed. Most of the blocks have no owner, so
-//! fsck has nothing to say of them.
+//! The devices are empty ones of which the AG records are changed. Most of the blocks have no
+//! owner, so fsck has nothing to say of them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -138,8 +138,8 @@ fn full_before(full: u64, together: u64) -> Ag {
     ag
 }
 
-/// All blocks of an AG are used but for runs in some groups: the group, and for each run the first bit and
-/// the length.
+/// All blocks of an AG are used but for runs in some groups: the group, and for each run the first
+/// bit and the length.
 fn with_runs(runs: &BTreeMap<u64, Vec<(u32, u32)>>) -> Ag {
     let mut groups = Vec::new();
     let mut next = 0;
@@ -175,8 +175,8 @@ fn few_free(g: u64, free: u32) -> Ag {
     with_runs(&BTreeMap::from([(g, list)]))
 }
 
-/// Space in a group that no search has come to yet is found, whatever is before it: single blocks, long
-/// runs, nodes of commits.
+/// Space in a group that no search has come to yet is found, whatever is before it: single blocks,
+/// long runs, nodes of commits.
 #[test]
 fn groups_that_turn_out_to_be_full_do_not_end_a_search() {
     for (full, together) in [(8, 8), (8, 1), (21, 21), (21, 1), (31, 31), (31, 2)] {
@@ -204,8 +204,8 @@ fn groups_that_turn_out_to_be_full_do_not_end_a_search() {
     }
 }
 
-/// Each AG has a single free block. A search for one comes to it without looking into other AGs, down to
-/// the last one; a search for more takes what it finds.
+/// Each AG has a single free block. A search for one comes to it without looking into other AGs,
+/// down to the last one; a search for more takes what it finds.
 #[test]
 fn the_last_block_of_each_allocation_group_is_found() {
     let ags = 300;
@@ -221,8 +221,8 @@ fn the_last_block_of_each_allocation_group_is_found() {
     assert!(o.take(1).is_err());
 }
 
-/// The records of most AGs promise too much. A search that has tried some of them in vain is not the last
-/// one: the next one goes on behind them.
+/// The records of most AGs promise too much. A search that has tried some of them in vain is not
+/// the last one: the next one goes on behind them.
 #[test]
 fn searches_for_long_runs_go_on_behind_those_that_failed() {
     let short: Vec<(u32, u32)> = (0..128).map(|i| (64 * i, 32)).collect();
@@ -244,8 +244,8 @@ fn searches_for_long_runs_go_on_behind_those_that_failed() {
     assert!(taken.contains(&64), "{taken:?}");
 }
 
-/// When no AG has a long run any more, writes do not look for one again and again before a commit has
-/// freed blocks.
+/// When no AG has a long run any more, writes do not look for one again and again before a commit
+/// has freed blocks.
 #[test]
 fn long_runs_are_not_looked_for_in_vain_twice() {
     let ags = 40;
@@ -274,8 +274,8 @@ fn long_runs_are_not_looked_for_in_vain_twice() {
     assert!(2 * again > first, "{again} after {first}");
 }
 
-/// A run where the last search ended is not good enough for a file that will grow: that holds at its goal
-/// only.
+/// A run where the last search ended is not good enough for a file that will grow: that holds at
+/// its goal only.
 #[test]
 fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     let mut runs = BTreeMap::from([(0, vec![(0, 8), (4096, 1000)])]);
@@ -324,7 +324,8 @@ fn a_commit_finds_the_last_blocks() {
     fs.unmount().unwrap();
 }
 
-/// The nodes of the AG tree at `level`: the address, the first AG under it, and the free blocks there.
+/// The nodes of the AG tree at `level`: the address, the first AG under it, and the free blocks
+/// there.
 fn ag_nodes(disk: &MemDisk, level: u8) -> Vec<(u64, u64, u64)> {
     let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
     let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
@@ -359,8 +360,8 @@ fn empty(gib: u64) -> MemDisk {
     disk
 }
 
-/// A node of the AG tree that cannot be read once costs nothing; one that never can be read costs what is
-/// free under it, once, also if its parent cannot be read later.
+/// A node of the AG tree that cannot be read once costs nothing; one that never can be read costs
+/// what is free under it, once, also if its parent cannot be read later.
 #[test]
 fn what_cannot_be_read_is_lost_once() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -472,7 +473,8 @@ fn tasks_get_different_homes() {
     }
 }
 
-/// A leaf of the AG tree that cannot be read is not read again for hints, neither for homes nor for data.
+/// A leaf of the AG tree that cannot be read is not read again for hints, neither for homes nor for
+/// data.
 #[test]
 fn hints_do_not_read_damaged_leaves_again() {
     kernel::print::set_level(kernel::print::SILENT);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Directories have homes: the files of one lie together, those of others elsewhere, by what is free, and
-//! nothing of this keeps a full filesystem from being used to its end.
+//! Directories have homes: the files of one lie together, those of others elsewhere, by what is
+//! free, and nothing of this keeps a full filesystem from being used to its end.
 
 mod common;
 
@@ -38,8 +38,9 @@ fn ags(fs: &Fs, f: &Inode, blocks: u64) -> BTreeSet<u64> {
     found
 }
 
-/// Appends to 16 files in 16 directories in turns: no two of them have blocks in the same AG, and so none
-/// waits for the AG's lock of another. After a remount new files begin where the others are.
+/// Appends to 16 files in 16 directories in turns: no two of them have blocks in the same AG, and
+/// so none waits for the AG's lock of another. After a remount new files begin where the others
+/// are.
 #[test]
 fn writers_in_different_directories_use_different_allocation_groups() {
     let disk = make(64 * AG);

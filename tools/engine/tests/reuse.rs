@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Commits write where they wrote before: on a device that costs nothing where it was never written (a
-//! file with holes, a thin volume), many small commits take little of it.
+//! Commits write where they wrote before: on a device that costs nothing where it was never written
+//! (a file with holes, a thin volume), many small commits take little of it.
 
 mod common;
 
@@ -41,8 +41,8 @@ impl Case {
         self.disk.image().len()
     }
 
-    /// Commits after each step; at the end all is as it should be, and `own` more blocks than the limit
-    /// may have been written.
+    /// Commits after each step; at the end all is as it should be, and `own` more blocks than the
+    /// limit may have been written.
     fn run(self, what: &str, own: usize, step: impl Fn(&Self, u64)) {
         let before = self.touched();
         for i in 0..COMMITS {
