@@ -15,8 +15,13 @@
 //! areas of superblocks there, nothing is in use there any more: neither data nor nodes, neither
 //! blocks in flight nor entries of the deferred tree. [`Space::is_evacuated`] compares two numbers.
 //!
+//! What transactions have freed there, and what the deferred tree has there, does not become available, and
+//! is counted apart. A bad AG has no blocks that become free, so nothing is cut off that has one.
+//!
 //! [`Space::shrink`] is the part of a commit that cuts off the AGs at the end, and gives the new last
-//! blocks to the area of backups.
+//! blocks to the area of backups. It looks at all that it depends on before it changes anything. An AG
+//! that was cut off may still be asked for by a task that only looks ([`Space::is_used`]): that is no
+//! damage.
 //!
 //! # Locks
 //!
@@ -25,13 +30,13 @@
 //!
 //! Tests: `tools/engine/tests/shrink.rs`.
 
+use super::ag::{Ag, State};
 use super::{pool_of, Priority, Space, OPEN};
 use crate::engine::btree::{Behind, NodeStore};
-use crate::engine::format::ag::{AgRecord, RootForm};
+use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::places::{areas, AREA_BLOCKS};
-use crate::engine::invariant::{check, Invariant};
 use crate::os::atomic::Ordering;
-use crate::os::cond_resched;
+use crate::os::{cond_resched, Mutex, Shared};
 use kernel::prelude::*;
 
 /// After how many records other tasks may run.
@@ -77,9 +82,9 @@ impl Space {
             .then(|| limit.saturating_sub(start))
     }
 
-    /// Closes the blocks from `limit` on, which is not at the border of an AG. If so many are in use there, they
-    /// must be available elsewhere, and `spare` of that number more. ENOSPC if they are not; EUCLEAN if something is damaged that has to be known;
-    /// EIO, ENOMEM. After an error everything is as before.
+    /// Closes the blocks from `limit` on, which is not at the border of an AG. As many as are in use there
+    /// must be available elsewhere, and `spare` of that number more: ENOSPC if they are not; EUCLEAN if
+    /// something is damaged that has to be known; EIO, ENOMEM. After an error everything is as before.
     pub fn close(&self, node_store: &NodeStore, limit: u64, spare: impl Fn(u64) -> u64) -> Result {
         let r = self.try_close(node_store, limit, spare);
         if r.is_err() {
@@ -116,6 +121,48 @@ impl Space {
         Ok(())
     }
 
+    /// The number of free blocks behind the limit. It does not become less.
+    pub fn closed_blocks(&self) -> i64 {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// The number of blocks behind the limit that the deferred tree has.
+    pub fn deferred_closed(&self) -> u64 {
+        self.deferred_closed.load(Ordering::Relaxed)
+    }
+
+    /// So many blocks that are not closed are in the deferred tree and will be freed, and so many that are.
+    pub fn set_deferred(&self, (open, closed): (u64, u64)) {
+        self.deferred.store(open, Ordering::Relaxed);
+        self.deferred_closed.store(closed, Ordering::Relaxed);
+    }
+
+    /// A commit is about to free `n` closed blocks of the deferred tree.
+    pub fn take_deferred_closed(&self, n: u64) {
+        let left = self.deferred_closed().saturating_sub(n);
+        self.deferred_closed.store(left, Ordering::Relaxed);
+    }
+
+    /// Whether AG `i` existed in this mount, and does not any more.
+    pub fn was_cut_off(&self, i: u64) -> bool {
+        i >= self.ag_count() && self.ag_start(i) < self.most.load(Ordering::Acquire)
+    }
+
+    /// Whether one of the AGs from `first` on is damaged, as far as that is known.
+    pub fn is_damaged_from(&self, first: u64) -> bool {
+        let mut bad = self.given_up() || self.is_lost_from(first);
+        let _ = self.each_in_memory(|i, ag| {
+            bad |= i >= first && ag.state() == State::Bad;
+            Ok(())
+        });
+        bad
+    }
+
+    /// Keeps AG `i` in memory until the result is dropped.
+    pub fn pin(&self, i: u64) -> Result<Shared<Mutex<Ag>>> {
+        self.enter(i)
+    }
+
     /// Nothing is closed any more.
     pub fn reopen(&self) {
         self.limit.store(OPEN, Ordering::Release);
@@ -142,16 +189,22 @@ impl Space {
         f()
     }
 
-    /// Reads the records of the AGs from `first` on, and checks that they can be removed. EUCLEAN if
-    /// one has a tree of nodes, or is missing; EIO, ENOMEM.
+    /// Reads the records of the AGs from `first` on, and checks that they can be removed: each says that
+    /// all is free but areas of superblocks. EUCLEAN if one does not, is not to be trusted, has a tree of
+    /// nodes or is missing, or if an AG turned out to be damaged; EIO, ENOMEM.
     pub fn check_removable(&self, node_store: &NodeStore, first: u64) -> Result {
+        if self.is_damaged_from(first) {
+            return Err(EUCLEAN);
+        }
         let mut at = first;
         while at < self.ag_count() {
             let from = at;
             self.tree.read().scan_le(node_store, at, |i, v| {
                 if i >= at {
                     let rec = AgRecord::decode(i, self.ag_len(i), v)?;
-                    if i > at || matches!(rec.groups, RootForm::Ptr(_)) {
+                    let bad =
+                        rec.flags & NOT_TRUSTED != 0 || matches!(rec.groups, RootForm::Ptr(_));
+                    if i > at || bad || u64::from(rec.free) != self.free_at_end(i) {
                         return Err(EUCLEAN);
                     }
                     at = i + 1;
@@ -166,41 +219,79 @@ impl Space {
         Ok(())
     }
 
-    /// In a commit: the filesystem has `to` blocks from now on, a multiple of the size of AGs. Everything
-    /// behind is evacuated, and the last area before that.
-    pub fn shrink(&self, node_store: &NodeStore, to: u64) -> Result<Shrunk> {
-        let (from, count) = (self.total(), self.ag_count());
+    /// How many blocks of AG `i` are in no area of superblocks.
+    fn free_at_end(&self, i: u64) -> u64 {
+        let (start, len) = (self.ag_start(i), self.ag_len(i));
+        let end = start.saturating_add(len);
+        let inside = |at: u64| (at + AREA_BLOCKS).min(end).saturating_sub(at.max(start));
+        len.saturating_sub(areas(self.total()).map(inside).sum())
+    }
+
+    /// Whether a commit can cut off all that is behind block `to`, a multiple of the size of AGs. EBUSY if
+    /// something is in use there or in the new last area, EUCLEAN if an AG is damaged; EIO, ENOMEM.
+    pub fn may_shrink(&self, node_store: &NodeStore, to: u64) -> Result {
+        self.with_new_area(node_store, to, |_, _| Ok(()))
+    }
+
+    /// Checks what [`Self::may_shrink`] says, and calls `f` with the AG of the new last area and the
+    /// first block of that.
+    fn with_new_area(
+        &self,
+        node_store: &NodeStore,
+        to: u64,
+        f: impl FnOnce(&mut Ag, u64) -> Result,
+    ) -> Result {
         let first = to / self.ag_blocks;
         let area = to.saturating_sub(AREA_BLOCKS);
-        check(
-            Invariant::Contents,
-            self.is_evacuated() && self.limit() <= area && to % self.ag_blocks == 0 && first > 0,
-            format_args!("blocks behind {area} are in use"),
-        )?;
+        if !self.is_evacuated() || self.limit() > area || to % self.ag_blocks != 0 || first == 0 {
+            return Err(EBUSY);
+        }
+        if self.is_damaged_from(first) {
+            return Err(EUCLEAN);
+        }
         let at = area % self.ag_blocks;
         self.with_ag(node_store, first - 1, |ag| {
+            ag.may_take(node_store, at, AREA_BLOCKS)?;
+            f(ag, at)
+        })
+    }
+
+    /// In a commit: the filesystem has `to` blocks from now on, if [`Self::may_shrink`] says that it can.
+    /// `None` if it cannot; then nothing has changed.
+    pub fn shrink(&self, node_store: &NodeStore, to: u64) -> Result<Option<Shrunk>> {
+        let (from, count) = (self.total(), self.ag_count());
+        let first = to / self.ag_blocks;
+        // An area is in one group, which is in memory, so this takes all of it or nothing.
+        let taken = self.with_new_area(node_store, to, |ag, at| {
             ag.take_area(node_store, at, AREA_BLOCKS)
-        })?;
+        });
+        if taken.is_err() {
+            return Ok(None);
+        }
         self.closed.fetch_sub(AREA_BLOCKS as i64, Ordering::AcqRel);
+        // Before the records go: a task that does not find one sees that the AG is no more.
+        self.most.fetch_max(from, Ordering::AcqRel);
+        self.total_before.store(from, Ordering::Release);
+        self.total.store(to, Ordering::Release);
         for i in first..count {
             self.tree.write().remove(node_store, i)?;
             if i % RECORDS == 0 {
                 cond_resched();
             }
         }
-        // No task uses them: nothing is allocated or free to be allocated there, and no trim runs.
-        self.total_before.store(from, Ordering::Release);
-        self.total.store(to, Ordering::Release);
+        // No operation uses them: nothing is allocated or free to be allocated there, and no trim runs.
+        // One that only looks may have a reference.
         let mut table = self.table.lock();
         while let Some(i) = table.ags.first_ge(first).map(|(i, _)| i) {
             table.ags.remove(&i);
         }
         drop(table);
-        Ok(Shrunk {
+        self.forget_lost(first);
+        Ok(Some(Shrunk {
             from,
             to,
             gone: (from - to).saturating_sub(area_blocks(to, from)),
-        })
+        }))
     }
 
     /// The commit is durable.

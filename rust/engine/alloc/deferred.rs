@@ -84,9 +84,11 @@ impl Deferred {
         }
     }
 
-    /// How many of the entries the next commits free.
-    pub fn surplus(&self, copies: u64) -> u64 {
-        (self.entries.len() as u64).saturating_sub(KEEP * copies)
+    /// How many of the entries the next commits free: of those before block `limit`, and of those behind.
+    pub fn surplus(&self, copies: u64, limit: u64) -> (u64, u64) {
+        let open = self.entries.partition_point(|a| *a < limit);
+        let closed = self.entries.len().saturating_sub(open);
+        ((open as u64).saturating_sub(KEEP * copies), closed as u64)
     }
 }
 

@@ -182,6 +182,12 @@ pub struct Space {
     limit: AtomicU64,
     /// The free blocks there.
     closed: AtomicI64,
+    /// Those of `freed` that are there.
+    freed_closed: AtomicI64,
+    /// Blocks there that the deferred tree has.
+    deferred_closed: AtomicU64,
+    /// The most blocks that the filesystem had since the mount.
+    most: AtomicU64,
     trimmer: Trimmer,
 }
 
@@ -243,6 +249,9 @@ impl Space {
             frozen: AtomicU64::new(0),
             limit: AtomicU64::new(OPEN),
             closed: AtomicI64::new(0),
+            freed_closed: AtomicI64::new(0),
+            deferred_closed: AtomicU64::new(0),
+            most: AtomicU64::new(total),
             trimmer: Trimmer::new()?,
         })
     }
@@ -355,16 +364,21 @@ impl Space {
         (n.div_ceil(2) + n / 64) * self.copies
     }
 
-    /// The number of blocks that become free when the transactions that freed them are durable, and of
-    /// those in the deferred tree that more commits free.
+    /// The number of blocks that become available when the transactions that freed them are durable, and
+    /// of those in the deferred tree that more commits free. Closed ones ([`close`]) do not.
     pub fn freed(&self) -> u64 {
-        let freed = self.freed.load(Ordering::Relaxed).max(0) as u64;
-        freed + self.deferred()
+        let closed = self.freed_closed.load(Ordering::Relaxed);
+        let freed = self.freed.load(Ordering::Relaxed) - closed;
+        freed.max(0) as u64 + self.deferred()
     }
 
-    /// The number of blocks that the deferred tree has and the next commits free.
+    /// The number of blocks that the deferred tree has and the next commits free, without closed ones.
     pub fn deferred(&self) -> u64 {
-        self.deferred.load(Ordering::Relaxed)
+        let closed = match self.limit() {
+            OPEN => self.deferred_closed(),
+            _ => 0,
+        };
+        self.deferred.load(Ordering::Relaxed) + closed
     }
 
     /// A commit is about to free `n` blocks of the deferred tree.
@@ -450,6 +464,10 @@ impl Space {
         let i = block / self.ag_blocks;
         let off = block % self.ag_blocks;
         let end = block.checked_add(len).ok_or(EIO)?;
+        if end <= self.total_before.load(Ordering::Acquire) && end > self.total() {
+            // A shrink has cut it off.
+            return Err(EUCLEAN);
+        }
         if end > self.total() || off + len > self.ag_blocks.get() {
             return Err(corrupt(
                 "allocation",
@@ -498,13 +516,17 @@ impl Space {
     /// See [`ag::Ag::release_busy`]. Also gives the reservation of the blocks back.
     pub fn release_busy(&self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         let (i, off) = self.locate(block, len)?;
-        self.with_ag(node_store, i, |ag| ag.release_busy(node_store, off, len))?;
-        self.unreserve(len);
+        let open = self.with_ag(node_store, i, |ag| ag.release_busy(node_store, off, len))?;
+        self.unreserve(open);
         Ok(())
     }
 
-    /// See [`ag::Ag::is_used`]. EUCLEAN if the range is not within one AG.
+    /// See [`ag::Ag::is_used`]. What the filesystem does not have is not. EUCLEAN if the range is not
+    /// within one AG, or if that has just been cut off.
     pub fn is_used(&self, node_store: &NodeStore, block: u64, len: u64) -> Result<Option<bool>> {
+        if block.saturating_add(len) > self.total() {
+            return Ok(Some(false));
+        }
         let (i, off) = self.locate(block, len)?;
         self.with_ag(node_store, i, |ag| ag.is_used(node_store, off, len))
     }

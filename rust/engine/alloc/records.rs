@@ -131,19 +131,20 @@ impl Space {
         Ok(())
     }
 
-    /// The commit is durable: the blocks that it freed may be used again (R7). The next ones free
-    /// `deferred` more.
-    pub fn finish_commit(&self, node_store: &NodeStore, deferred: u64) -> Result {
-        let mut n = 0;
+    /// The commit is durable: the blocks that it freed may be used again (R7), if they are not closed. The
+    /// next ones free `deferred` more: of those that are not closed, and of those that are.
+    pub fn finish_commit(&self, node_store: &NodeStore, deferred: (u64, u64)) -> Result {
+        let (mut n, mut open) = (0, 0);
         self.each_in_memory(|_, ag| {
-            n += ag.finish_commit(node_store)?;
+            let (all, more) = ag.finish_commit(node_store)?;
+            (n, open) = (n + all, open + more);
             Ok(())
         })?;
         self.tree.write().demote(node_store)?;
         // In this order, so that no task finds neither free blocks nor blocks about to be freed.
-        self.unreserve(n);
+        self.unreserve(open);
         self.freed.fetch_sub(n as i64, Ordering::Relaxed);
-        self.deferred.store(deferred, Ordering::Relaxed);
+        self.set_deferred(deferred);
         self.failed.store(0, Ordering::Relaxed);
         self.in_vain.store(NOT_IN_VAIN, Ordering::Relaxed);
         self.trim();

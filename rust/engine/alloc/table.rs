@@ -50,6 +50,10 @@ impl Space {
     /// AG `i` in memory; it enters if it is not there.
     pub(super) fn enter(&self, i: u64) -> Result<Shared<Mutex<Ag>>> {
         let mut table = self.table.lock();
+        if i >= self.ag_count() && self.ag_len_before(i) > 0 {
+            // A shrink has cut it off.
+            return Err(EUCLEAN);
+        }
         if i >= self.ag_count() {
             return Err(broken(Invariant::Contents, format_args!("no AG {i}")));
         }
@@ -153,11 +157,14 @@ impl Space {
             self.free.fetch_add(again as i64, Ordering::Relaxed);
             self.reserve_forced(lost.saturating_sub(again));
         }
-        // What is free behind the limit is not free for anyone.
+        // What becomes free behind the limit is free for no task: it does not go to `unreserved`.
         let closed = ag.take_closed_gain();
         if closed != 0 {
-            self.reserve_forced(closed);
             self.closed.fetch_add(closed as i64, Ordering::AcqRel);
+        }
+        let freed = ag.take_closed_freed();
+        if freed != 0 {
+            self.freed_closed.fetch_add(freed, Ordering::Relaxed);
         }
         let leaked = ag.take_leaked();
         if leaked != 0 {
@@ -195,6 +202,8 @@ impl Space {
                         r => return r,
                     }
                 }
+                // A shrink has cut it off.
+                Ok(false) if i >= self.ag_count() => return Err(EUCLEAN),
                 Ok(false) => {
                     // So the sums of the tree have nothing of it.
                     let _ = corrupt("allocation group", i, "it has no record");
@@ -271,6 +280,19 @@ impl Space {
         let free = lost.remove(&at).map_or(0, |l| l.free);
         self.free.fetch_add(free as i64, Ordering::Relaxed);
         self.unreserve(free);
+    }
+
+    /// Whether a part of the AG tree could not be read that has records of AGs from `first` on.
+    pub(super) fn is_lost_from(&self, first: u64) -> bool {
+        let lost = self.lost.lock();
+        lost.last_le(u64::MAX).is_some_and(|(_, l)| l.last >= first)
+    }
+
+    /// The AGs from `first` on have been cut off, and none is lost.
+    pub(super) fn forget_lost(&self, first: u64) {
+        while let Some(i) = self.lost.lock().first_ge(first).map(|(i, _)| i) {
+            self.give_back(i);
+        }
     }
 
     /// `free` blocks are lost with AG `i`. Returns how many of them are lost already, with a range

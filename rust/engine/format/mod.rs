@@ -71,6 +71,10 @@ pub const MAX_EPOCH: u32 = (1 << 26) - 1;
 /// The limit of inode numbers, exclusive.
 pub const MAX_INO: u64 = 1 << 62;
 
+/// Generation, log position, log sequence number and next inode number must be below this if the
+/// filesystem is to be written to. They only go up, and no mount uses up what is between this and 2^62.
+pub const USED_UP: u64 = 3 << 60;
+
 /// Reads the u16 at byte `off`; `None` if it does not lie within `b`.
 #[inline]
 pub fn le16(b: &[u8], off: usize) -> Option<u16> {

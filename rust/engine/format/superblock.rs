@@ -63,7 +63,7 @@
 use super::places::{areas, backups, meets_areas, AREA_BLOCKS};
 use super::{
     le32, le64, put, NodePtr, BLOCK_SHIFT, BLOCK_SIZE, LOG_MAX_BLOCKS, LOG_MIN_BLOCKS, MAX_BLOCKS,
-    MAX_EPOCH, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, VERSION,
+    MAX_EPOCH, MAX_GENERATION, MAX_INO, MIN_BLOCKS, NODE_PTR_LEN, USED_UP, VERSION,
 };
 use crate::os::{crc32c, Time};
 use kernel::prelude::*;
@@ -696,6 +696,14 @@ impl Superblock {
             put_root(b, root_at(i), r);
         }
         seal(b, self.generation);
+    }
+
+    /// Whether a number that only goes up is so near to its limit that the filesystem must not be
+    /// written to. None gets there by use.
+    pub fn used_up(&self) -> bool {
+        [self.generation, self.log_pos, self.log_seq, self.next_ino]
+            .iter()
+            .any(|n| *n >= USED_UP)
     }
 
     /// Whether features that this code does not know forbid writing.

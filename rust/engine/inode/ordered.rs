@@ -85,6 +85,8 @@ pub struct NewWrite {
     pub in_place: bool,
     /// Comes from direct I/O.
     pub direct: bool,
+    /// Writes what is mapped there already, written and with these checksums, from this disk block on.
+    pub source: Option<u64>,
 }
 
 /// The ordered extents of an inode, by first file block.
@@ -127,6 +129,7 @@ pub struct OrderedExtent {
     flight: Flight,
     phys: u64,
     csums: KVec<u8>,
+    source: Option<u64>,
 }
 
 impl OrderedExtent {
@@ -161,6 +164,11 @@ impl OrderedExtent {
     /// Checksums of the blocks, 4 little-endian bytes each.
     pub fn csums(&self) -> &[u8] {
         self.csums.as_slice()
+    }
+    /// A move: the first disk block of what is mapped there, with the same content. The write counts only
+    /// if it still is when it completes.
+    pub fn source(&self) -> Option<u64> {
+        self.source
     }
 }
 
@@ -205,6 +213,7 @@ impl OrderedSet {
             },
             phys: write.phys,
             csums: write.csums,
+            source: write.source,
         })
     }
 

@@ -6,8 +6,8 @@
 //! lock to ordered extent to extent map:
 //!
 //! - `OrderedSet::insert` requires a [`SharedSide`], the shared side of `Inode.ordered_sem`.
-//!   Outside of this directory only [`Starting`] holds one, and only `ops/data/mod.rs` may name
-//!   [`Starting`] (`scripts/layers` checks that): its `Fs::start_write` has the one call.
+//!   Outside of this directory only [`Starting`] holds one, and only `ops/data` may name
+//!   [`Starting`] (`scripts/layers` checks that): its `mod.rs` has the one call.
 //! - `ExtentMaps::insert_in_flight` requires the `OrderedExtent` that only `OrderedSet::insert` makes,
 //!   so the compiler enforces the order.
 //! - `ExtentMaps::unsaved_from`, by which a fast fsync finds what it has to log, requires a

@@ -14,15 +14,18 @@
 //! keeps all else from the blocks, then the old ones are read, compared with their checksums,
 //! and written to the new ones, and the completion changes the mapping in a transaction. So the
 //! rules of writes in flight hold for it, and a read from the device that is under way meanwhile
-//! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). Data that does
-//! not match its checksum ends the shrink: it stays where it is, and is named. Preallocated blocks get new
-//! ones in a transaction and stay unwritten. The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's
-//! trees are made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
+//! finds, as beside any overwrite, that the mapping is another one (R5, [`Fs::verify`]). If the file has
+//! lost the data meanwhile, nothing changes, and the shrink looks again (`data/moves.rs`). Data that does
+//! not match its checksum ends the shrink: it stays where it is, and is named. So does a write that
+//! fails, which shuts nothing down. Preallocated blocks get new ones in a transaction and stay unwritten.
+//! The writes in flight of an inode are waited for before it is looked at. Nodes of an inode's trees are
+//! made dirty, and all others by commits ([`crate::engine::txn::shrink`]).
 //!
 //! What a pass leaves behind is small: what was in flight, what a deletion in the background still
 //! has, and the old blocks of space trees, which only commits free. The space behind the
-//! limit knows by a number whether anything is in use there. Passes are repeated as long as it says so,
-//! [`PASSES`] times.
+//! limit knows by a number whether anything is in use there. After a pass commits follow, one a step, as
+//! long as that number falls; then comes the next pass. Only passes in which it did not fall are counted
+//! ([`IN_VAIN`]), so how long it may take depends on what there is and not on constants.
 //!
 //! Locks: those of direct writes and of transactions; the shared side of `maps`, `dir`, `xattr`, the inode tree,
 //! or the commit mutex, for looks that read a bounded number of nodes.
@@ -32,32 +35,34 @@
 use crate::engine::alloc::ag::{Ag, Owner, GROUP_NODES};
 use crate::engine::alloc::{Near, Priority};
 use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
-use crate::engine::format::ag::{AgRecord, RootForm};
+use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::extent::Extent;
 use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
+use crate::engine::inode::starting::{Ordered, Started};
 use crate::engine::inode::table::Lookup;
 use crate::engine::inode::Inode;
 use crate::engine::ops::extents::{Budget, Old};
 use crate::engine::state::commit::Touch;
-use crate::engine::txn::commit::IfIdle;
 use crate::engine::txn::grow::Resize;
 use crate::engine::txn::{Drains, Wait};
 use crate::engine::types::MAX_FILE_BLOCKS;
 use crate::os::{cond_resched, crc32c, Block, NoFs, Shared};
 use kernel::prelude::*;
 
-/// How often everything is walked, as long as something is left.
-const PASSES: usize = 8;
+/// How many passes may be in vain, one after the other, and if deletions are under way.
+const IN_VAIN: [usize; 2] = [3, 8];
 /// How many inodes a step looks at.
 const INODES: usize = 64;
 /// How many looks and moves a step makes in one inode.
 const MOVES: usize = 16;
 /// How many keys a commit gets whose nodes it writes anew, if there is little space, and if not.
 const KEYS: [usize; 2] = [16, 512];
-/// How many commits follow a pass, because what a commit frees of the deferred tree is in use until the
-/// next one.
+/// So many commits in which no closed block becomes free end a pass: what a commit frees of the deferred
+/// tree is in use until the next one.
 const DRAINS: usize = 4;
+/// If the deferred tree has so many blocks behind the limit, they are freed before more nodes are moved.
+const MANY_DEFERRED: u64 = 8192;
 /// The most nodes that changing an inode's tree at one place dirties: a path.
 const PATH_NODES: u64 = 16;
 /// The most nodes that a run of preallocated blocks dirties that is moved.
@@ -76,8 +81,8 @@ enum Stage {
     Orphans(u64),
     /// AGs.
     Ags(u64),
-    /// The pass is over.
-    End,
+    /// The pass is over, and so many commits since have freed nothing.
+    End(usize),
     /// Nothing is left to be moved.
     Cut,
 }
@@ -87,9 +92,16 @@ pub struct Shrink<'a> {
     fs: &'a Fs,
     resize: Resize<'a>,
     stage: Stage,
-    passes: usize,
-    /// The last error of an inode that could not be used.
+    /// How many passes were in vain since one was not.
+    in_vain: usize,
+    /// The blocks behind the limit that were free when it was looked last.
+    closed: i64,
+    /// In this pass: such a block has become free; an inode was being deleted; the last error of one that
+    /// could not be used; a record of an AG that is not to be trusted.
+    progress: bool,
+    deleting: bool,
     unusable: Option<(u64, Error)>,
+    distrust: bool,
 }
 
 impl Drop for Shrink<'_> {
@@ -127,8 +139,12 @@ impl Fs {
             fs: self,
             resize,
             stage: Stage::Inodes(0),
-            passes: 0,
+            in_vain: 0,
+            closed: self.space.closed_blocks(),
+            progress: false,
+            deleting: false,
             unusable: None,
+            distrust: false,
         })
     }
 
@@ -145,28 +161,59 @@ impl Fs {
             Stage::Of(ino, kind, from) => self.evacuate_inode(ino, kind, from, limit)?,
             Stage::InodeTree(from) => self.evacuate_inode_tree(from, limit)?,
             Stage::Orphans(from) => self.evacuate_orphans(from, limit)?,
-            Stage::Ags(from) => self.evacuate_ags(from, limit)?,
-            Stage::End => self.end_pass(s)?,
+            Stage::Ags(from) => self.evacuate_ags(s, from, limit)?,
+            Stage::End(idle) => self.drain(s, idle)?,
             Stage::Cut => return self.cut_off(s.resize.to),
         };
         Ok(true)
     }
 
-    /// After a pass: is anything left?
-    fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
-        for _ in 0..DRAINS {
-            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
-            if self.space.is_evacuated() {
-                return Ok(Stage::Cut);
-            }
+    /// After a pass: a commit, and as long as they free blocks behind the limit, more of them.
+    fn drain(&self, s: &mut Shrink<'_>, idle: usize) -> Result<Stage> {
+        self.commit_touched(Touch::default())?;
+        if self.space.is_evacuated() {
+            return self.evacuated(s);
         }
-        s.passes += 1;
-        if s.passes >= PASSES {
+        let closed = self.space.closed_blocks();
+        if closed > s.closed {
+            (s.closed, s.progress) = (closed, true);
+            return Ok(Stage::End(0));
+        }
+        match idle + 1 < DRAINS {
+            true => Ok(Stage::End(idle + 1)),
+            false => self.end_pass(s),
+        }
+    }
+
+    /// Nothing is in use behind the limit, by the records of AGs. If an inode could not be looked at, that
+    /// alone is not believed when some of them are damaged.
+    fn evacuated(&self, s: &Shrink<'_>) -> Result<Stage> {
+        match s.unusable {
+            Some((ino, e)) if s.distrust || self.space.is_damaged_from(0) => {
+                self.say_stays(ino);
+                Err(e)
+            }
+            _ => Ok(Stage::Cut),
+        }
+    }
+
+    fn say_stays(&self, ino: u64) {
+        pr_err!(
+            "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
+            self.device_name()
+        );
+    }
+
+    /// Something is left after a pass: the next one, unless too many were in vain.
+    fn end_pass(&self, s: &mut Shrink<'_>) -> Result<Stage> {
+        s.in_vain = match s.progress {
+            true => 0,
+            false => s.in_vain + 1,
+        };
+        let [few, many] = IN_VAIN;
+        if s.in_vain >= if s.deleting { many } else { few } {
             let (ino, e) = s.unusable.unwrap_or((0, EBUSY));
-            pr_err!(
-                "{}: cannot become smaller: blocks behind the new end stay in use (inode {ino})\n",
-                self.device_name()
-            );
+            self.say_stays(ino);
             return Err(e);
         }
         // Deletions in the background have blocks that no walk finds.
@@ -174,6 +221,8 @@ impl Fs {
         if !self.reaper.is_empty() {
             self.reaper.wait_for_step(seen);
         }
+        (s.progress, s.deleting) = (false, false);
+        (s.unusable, s.distrust) = (None, false);
         Ok(Stage::Inodes(0))
     }
 
@@ -192,7 +241,7 @@ impl Fs {
                     self.iput(inode);
                     return Ok(Stage::Of(ino, TreeKind::Extent, 0));
                 }
-                Ok(None) => {}
+                Ok(None) => s.deleting |= in_memory == Some(ino),
                 Err(e) if e == ENOMEM => return Err(e),
                 Err(e) => s.unusable = Some((ino, e)),
             }
@@ -335,50 +384,68 @@ impl Fs {
         let Some(started) = self.start_move(inode, e, &csums)? else {
             return Ok(false);
         };
-        let io = self.copy_blocks(inode, e, started.phys, started.len, &csums);
-        self.finish_write(started.ordered, 0, io)?;
-        Ok(true)
+        let io = self.copy_blocks(&started, e.phys);
+        match self.finish_write(started.ordered, 0, io) {
+            Err(err) if err == EAGAIN => Ok(false),
+            r => r.map(|()| true),
+        }
     }
 
-    /// Copies the first `len` blocks of an extent to `to`, if they match their checksums. An ordered
-    /// extent keeps all else from them.
-    fn copy_blocks(&self, inode: &Inode, e: &Extent, to: u64, len: u64, csums: &[u8]) -> Result {
+    /// Copies what is moved, from block `from` on, if it matches its checksums. EAGAIN if the file does not
+    /// have it there any more; EUCLEAN or EIO, which are printed, if it cannot be read; EIO if it cannot
+    /// be written.
+    fn copy_blocks(&self, started: &Started, from: u64) -> Result {
+        let o = &started.ordered;
         let device = self.node_store.device();
-        let mut blocks = KVVec::with_capacity(len as usize, GFP_KERNEL)?;
-        for _ in 0..len {
+        let mut blocks = KVVec::with_capacity(started.len as usize, GFP_KERNEL)?;
+        for _ in 0..started.len {
             blocks.push(Block::zeroed()?, GFP_KERNEL)?;
         }
-        let bad = |i: usize, e2: Error| {
-            let at = e
-                .start
-                .saturating_add(i as u64)
-                .saturating_mul(BLOCK_SIZE as u64);
+        if let Err((i, e)) = self.read_source(o, from, &mut blocks) {
+            // If the file has lost these blocks, they may be another one's by now.
+            if !self.has_source(o)? {
+                return Err(EAGAIN);
+            }
+            let at = o.start().saturating_add(i as u64);
             pr_err!(
-                "{}: cannot become smaller: inode {}, data at byte {at} cannot be moved: error {}\n",
+                "{}: cannot become smaller: inode {}, data at byte {} cannot be moved: error {}\n",
                 self.device_name(),
-                inode.ino(),
-                e2.to_errno()
+                o.inode().ino(),
+                at.saturating_mul(BLOCK_SIZE as u64),
+                e.to_errno()
             );
-            e2
-        };
-        if device.read_run(e.phys, &mut blocks).is_err() {
-            // Which one is it?
-            for (i, block) in blocks.iter_mut().enumerate() {
-                device
-                    .read(e.phys.saturating_add(i as u64), block)
-                    .map_err(|e2| bad(i, e2))?;
-            }
-        }
-        for (i, (block, want)) in blocks.iter().zip(csums.chunks_exact(4)).enumerate() {
-            if crc32c(0, &block[..]).to_le_bytes() != *want {
-                return Err(bad(i, EUCLEAN));
-            }
+            return Err(e);
         }
         let mut reqs = KVVec::with_capacity(blocks.len(), GFP_KERNEL)?;
-        for (at, block) in (to..).zip(blocks.iter()) {
+        for (at, block) in (started.phys..).zip(blocks.iter()) {
             reqs.push((at, block), GFP_KERNEL)?;
         }
-        device.write(&reqs)
+        // If this fails, the file has its old blocks, and nothing else depends on it.
+        device.write_spare_run(&reqs)
+    }
+
+    /// Reads the blocks from `from` on. An error comes with the number of the block.
+    fn read_source(
+        &self,
+        o: &Ordered,
+        from: u64,
+        blocks: &mut KVVec<Block>,
+    ) -> core::result::Result<(), (usize, Error)> {
+        let device = self.node_store.device();
+        if device.read_run(from, blocks).is_err() {
+            // Which one is it?
+            for (i, block) in blocks.iter_mut().enumerate() {
+                let at = from.saturating_add(i as u64);
+                device.read(at, block).map_err(|e| (i, e))?;
+            }
+        }
+        let pairs = blocks.iter().zip(o.csums().chunks_exact(4));
+        for (i, (block, want)) in pairs.enumerate() {
+            if crc32c(0, &block[..]).to_le_bytes() != *want {
+                return Err((i, EUCLEAN));
+            }
+        }
+        Ok(())
     }
 
     /// Moves preallocated blocks, at most a group of them. False if a write is in flight there, or the
@@ -399,6 +466,7 @@ impl Fs {
         let mut m = inode.maps.write();
         let (store, mut v) = (&self.node_store, ValueBuf::new());
         if inode.ordered.lock().overlaps(e.start, want)
+            || Self::is_going(inode)
             || m.extent_at(store, e.start, &mut v)? != Some(*e)
         {
             return Ok(0);
@@ -504,18 +572,28 @@ impl Fs {
     }
 
     /// Looks at the next AGs: nodes of the AG tree and of the trees of groups.
-    fn evacuate_ags(&self, from: u64, limit: u64) -> Result<Stage> {
+    fn evacuate_ags(&self, s: &mut Shrink<'_>, from: u64, limit: u64) -> Result<Stage> {
         let mut touch = Touch::default();
-        let next = self.ags_behind(from, limit, &mut touch.ags)?;
+        if self.space.deferred_closed() > MANY_DEFERRED {
+            self.commit_touched(touch)?;
+            return Ok(Stage::Ags(from));
+        }
+        let next = self.ags_behind(s, from, limit, &mut touch.ags)?;
         if !touch.ags.is_empty() {
             self.commit_touched(touch)?;
         }
         cond_resched();
-        Ok(next.map_or(Stage::End, Stage::Ags))
+        Ok(next.map_or(Stage::End(0), Stage::Ags))
     }
 
     /// AGs from `from` on that a commit has to write anew. Returns where to go on.
-    fn ags_behind(&self, from: u64, limit: u64, ags: &mut KVec<u64>) -> Result<Option<u64>> {
+    fn ags_behind(
+        &self,
+        s: &mut Shrink<'_>,
+        from: u64,
+        limit: u64,
+        ags: &mut KVec<u64>,
+    ) -> Result<Option<u64>> {
         let store = &self.node_store;
         let most = self.keys();
         let mut at = from;
@@ -528,6 +606,7 @@ impl Fs {
             let mut last = at;
             let whole = self.space.scan_records(store, at, &mut |i, v| {
                 let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
+                s.distrust |= rec.flags & NOT_TRUSTED != 0;
                 if let RootForm::Ptr(p) = rec.groups {
                     roots.push((i, p), GFP_KERNEL)?;
                 }

@@ -42,6 +42,8 @@ pub struct CommitState {
     pub next: u64,
     /// What the next commit does besides.
     pub job: Option<Job>,
+    /// In how many groups the commit under way may free closed blocks of the deferred tree.
+    pub drain: u64,
     /// The next commit counts this mount in the superblock.
     pub count_mount: bool,
 }

@@ -392,7 +392,7 @@ impl Fs {
             });
         }
         self.space
-            .finish_commit(&self.node_store, c.deferred.surplus(self.space.copies()))?;
+            .finish_commit(&self.node_store, self.surplus(c))?;
         // reserved = allocated + returned: operations have reserved so many blocks for this commit,
         // and it allocated `allocated`. If it needed more than was reserved, the difference is
         // taken by force.
@@ -409,6 +409,12 @@ impl Fs {
         trace::commit_durable(self.dev(), f.generation, allocated);
         self.log.committed(f.log.0);
         self.thaw(c, f.generation, snaps)
+    }
+
+    /// How many blocks of the deferred tree the next commits free; see [`Space::set_deferred`].
+    pub(super) fn surplus(&self, c: &CommitState) -> (u64, u64) {
+        let (copies, limit) = (self.space.copies(), self.space.limit());
+        c.deferred.surplus(copies, limit)
     }
 
     /// Puts what a transaction has changed, beside the roots of trees, into the superblock.

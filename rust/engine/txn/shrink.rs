@@ -10,7 +10,9 @@
 //! behind the limit any more, a commit cuts the end off: it removes the records of AGs, gives the new
 //! last blocks to the area of backups, and its superblock is the first one with the new size. So a power
 //! cut leaves the old size or the new one. A shrink of many AGs takes several such steps, from
-//! the end on, with valid sizes in between.
+//! the end on, with valid sizes in between. Before the commit changes anything it makes sure that all is
+//! still free and no AG is damaged that it concerns; otherwise it is a commit without a cut. One more commit
+//! follows, so that both superblocks have the new size.
 //!
 //! What was cut off cannot be meant by the log: a record of a generation that is durable is not
 //! replayed, and those of later ones were made when nothing was mapped there.
@@ -25,9 +27,11 @@
 //!
 //! Tests: tools/engine/tests/shrink.rs; tests/vm/t/074-shrink.sh.
 
+use super::commit::IfIdle;
 use super::grow::{nodes_for, MOST_AGS};
 use super::marks::seconds;
 use super::{Drains, Wait};
+use crate::engine::alloc::ag::GROUP_NODES;
 use crate::engine::alloc::{Grown, Priority, Shrunk};
 use crate::engine::format::places::{backups, same_twins, AREA_BLOCKS, SLOTS};
 use crate::engine::fs::Fs;
@@ -40,8 +44,14 @@ const NODES: u64 = 16;
 /// Blocks that must be available besides those that are moved, in parts of what is moved: for nodes that
 /// are written anew.
 const PART: u64 = 32;
-/// And a number of blocks for the commits themselves.
-const FOR_COMMITS: u64 = 512;
+/// And a number of nodes for the commits themselves.
+const FOR_COMMITS: u64 = 768;
+/// In how many groups a commit of a shrink frees closed blocks of the deferred tree.
+const DRAIN_GROUPS: u64 = 64;
+/// The nodes that this changes: those of the groups, and some above them.
+const DRAIN_NODES: u64 = DRAIN_GROUPS * GROUP_NODES / 8 * 9 + 16;
+/// The paths of the trees, besides.
+const OTHER_NODES: u64 = 64;
 
 /// What a commit has done for a resize.
 pub(super) enum Resized {
@@ -71,17 +81,20 @@ impl Fs {
     /// has no room in the rest; EUCLEAN if an AG is damaged; EIO, ENOMEM. Nothing is closed then.
     pub(in crate::engine) fn close_end(&self, to: u64) -> Result {
         self.sync()?;
-        let _c = self.commit.lock();
+        let c = self.commit.lock();
         self.writable()?;
         let limit = to.saturating_sub(AREA_BLOCKS);
         let spare = |used: u64| used / PART + FOR_COMMITS * self.space.copies();
-        self.space.close(&self.node_store, limit, spare)
+        self.space.close(&self.node_store, limit, spare)?;
+        self.space.set_deferred(self.surplus(&c));
+        Ok(())
     }
 
-    /// A commit that writes the nodes of `touch` anew. ENOSPC; EIO after a shutdown.
+    /// A commit that writes the nodes of `touch` anew, and frees closed blocks of the deferred tree: only
+    /// these commits do, because only they have reserved the nodes for that. ENOSPC; EIO after a shutdown.
     pub(in crate::engine) fn commit_touched(&self, touch: Touch) -> Result {
-        let keys = touch.inodes.len() + touch.orphans.len() + touch.ags.len();
-        let reserved = (keys as u64 * NODES + 64) * self.space.copies();
+        let keys = (touch.inodes.len() + touch.orphans.len() + touch.ags.len()) as u64;
+        let reserved = (keys * NODES + DRAIN_NODES + OTHER_NODES) * self.space.copies();
         self.reserve_for_job(reserved)?;
         self.commit_job(Job::Touch(touch), reserved)
     }
@@ -96,7 +109,7 @@ impl Fs {
 
     /// Cuts the end off, which is evacuated, or a part of it if that is more than [`MOST_AGS`] AGs.
     /// Returns whether more is to come. ENOSPC if there is no space for the nodes of the commit; EUCLEAN
-    /// if records of AGs are damaged; EIO, ENOMEM.
+    /// if AGs are damaged; EIO, ENOMEM. The commit looks again before it changes anything.
     pub(in crate::engine) fn cut_off(&self, to: u64) -> Result<bool> {
         let _nofs = NoFs::enter();
         let ag_blocks = self.space.ag_blocks();
@@ -104,6 +117,9 @@ impl Fs {
         let first = (to / ag_blocks).max(count.saturating_sub(MOST_AGS));
         let next = first * ag_blocks.get();
         self.space.check_removable(&self.node_store, first)?;
+        // Its record is not read again.
+        let _pin = self.space.pin(first.saturating_sub(1))?;
+        self.space.may_shrink(&self.node_store, next)?;
         let reserved = nodes_for(count - first) * self.space.copies();
         self.reserve_for_job(reserved)?;
         self.space.without_trims(|| {
@@ -114,8 +130,17 @@ impl Fs {
             }
             self.commit_job(Job::Shrink(next), reserved)
         })?;
+        if self.space.total() != next {
+            // An AG has gone bad meanwhile; the commit was one without a cut.
+            let why = self.space.may_shrink(&self.node_store, next);
+            return Err(why.err().unwrap_or(EIO));
+        }
         let nodes = self.options().cache_limit(next);
         self.node_store.set_max(nodes);
+        if next == to {
+            // The older superblock is to have the new size, too.
+            self.commit_upto(self.running_generation(), IfIdle::Commit)?;
+        }
         Ok(next > to)
     }
 
@@ -134,6 +159,7 @@ impl Fs {
         c: &mut CommitState,
         generation: u64,
     ) -> Result<Option<Resized>> {
+        c.drain = 0;
         match c.job.take() {
             None => Ok(None),
             Some(Job::Grow(to)) => {
@@ -141,7 +167,9 @@ impl Fs {
                 Ok(grown.map(Resized::Grown))
             }
             Some(Job::Shrink(to)) => {
-                let shrunk = self.space.shrink(&self.node_store, to)?;
+                let Some(shrunk) = self.space.shrink(&self.node_store, to)? else {
+                    return Ok(None);
+                };
                 c.sb.set_blocks(to);
                 c.sb.free = c.sb.free.saturating_sub(shrunk.gone);
                 // Those that are there have the old size.
@@ -149,14 +177,15 @@ impl Fs {
                 Ok(Some(Resized::Shrunk(shrunk)))
             }
             Some(Job::Touch(touch)) => {
+                c.drain = DRAIN_GROUPS;
                 self.touch_nodes(c, &touch);
                 Ok(None)
             }
         }
     }
 
-    /// Makes nodes dirty that the commit writes anew. A node that cannot be read stays where it is: the caller finds it
-    /// again.
+    /// Makes nodes dirty that the commit writes anew. A node that cannot be read stays where it is: the
+    /// caller finds it again.
     fn touch_nodes(&self, c: &mut CommitState, touch: &Touch) {
         let store = &self.node_store;
         for key in touch.inodes.iter() {

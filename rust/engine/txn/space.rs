@@ -22,7 +22,7 @@ use crate::engine::alloc::deferred::{
     affordable, missing, pair, shape, sort, Deferred, DEFERRED_TREE, ENTRY, KEEP, SPARE,
 };
 use crate::engine::btree::{NodeSink, Places, Tree, WalkItem};
-use crate::engine::format::{corrupt, Room};
+use crate::engine::format::{corrupt, Room, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::invariant::{broken, check, Invariant};
 use crate::engine::mutant::{self, Mutant};
@@ -30,8 +30,6 @@ use crate::engine::state::commit::CommitState;
 use crate::os::Block;
 use kernel::prelude::*;
 
-/// How many blocks behind the limit a commit frees that were in the deferred tree.
-const MOST_CLOSED: usize = 512;
 /// How often the deferred tree is read, if reads fail.
 const WALKS: usize = 3;
 
@@ -83,7 +81,7 @@ impl Fs {
             ..
         } = self.take_deferred(c)?;
         append(&mut dead, &held)?;
-        self.free_closed(&mut spare, &mut dead)?;
+        self.free_closed(c.drain, &mut spare, &mut dead)?;
         let need = self.settle(c, sink, &mut spare, &mut dead)?;
         if mutant::is(Mutant::DeferredForgotten) {
             dead.clear();
@@ -139,23 +137,32 @@ impl Fs {
     }
 
     /// While the end of the filesystem is closed, no node goes there: frees blocks in `spare` that are
-    /// behind the limit, at most [`MOST_CLOSED`] of them. The others become entries again.
-    fn free_closed(&self, spare: &mut KVVec<u64>, dead: &mut KVVec<u64>) -> Result {
+    /// behind the limit, in at most `groups` groups, the nodes of which are reserved. The others become
+    /// entries again.
+    fn free_closed(&self, groups: u64, spare: &mut KVVec<u64>, dead: &mut KVVec<u64>) -> Result {
         let limit = self.space.limit();
         if !spare.iter().any(|a| *a >= limit) {
             return Ok(());
         }
         let (mut open, mut closed) = (KVVec::new(), KVVec::new());
+        let (mut left, mut last) = (groups, None);
         sort(spare);
         for addr in spare.iter().copied() {
-            match addr {
-                a if a < limit => open.push(a, GFP_KERNEL)?,
-                a if closed.len() < MOST_CLOSED => closed.push(a, GFP_KERNEL)?,
-                a => dead.push(a, GFP_KERNEL)?,
+            if addr < limit {
+                open.push(addr, GFP_KERNEL)?;
+                continue;
+            }
+            let group = Some(addr / GROUP_BLOCKS);
+            if last != group && left > 0 {
+                (left, last) = (left - 1, group);
+            }
+            match last == group {
+                true => closed.push(addr, GFP_KERNEL)?,
+                false => dead.push(addr, GFP_KERNEL)?,
             }
         }
         *spare = open;
-        self.space.take_deferred(closed.len() as u64);
+        self.space.take_deferred_closed(closed.len() as u64);
         self.free_deferred(&closed)
     }
 

@@ -68,6 +68,10 @@ fn forbidden(found: &Found) -> Option<MountError> {
         let reason = "unknown features allow reading only; mount with -o ro";
         return Some(MountError::new(EROFS, reason));
     }
+    if found.sb.used_up() {
+        let reason = "the numbers in the superblock are used up, which use does not explain; mount with -o ro";
+        return Some(MountError::new(EUCLEAN, reason));
+    }
     // Going on from the older superblock would undo a commit that was acknowledged.
     found.doubt.map(|doubt| match doubt {
         Doubt::Unread => MountError::new(
@@ -110,7 +114,8 @@ fn report_copies(dev: &Device, found: &Found) {
 
 /// Whether the mount goes on from a superblock although a newer one may be lost.
 fn rescued(found: &Found, opts: &MountOptions) -> bool {
-    found.doubt.is_some() && !found.sb.read_only_features() && opts.rescue_older
+    let mends = !found.sb.read_only_features() && !found.sb.used_up();
+    found.doubt.is_some() && mends && opts.rescue_older
 }
 
 /// An error of the engine with a sentence for the user.
@@ -342,6 +347,7 @@ impl Fs {
                 deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
                 job: None,
+                drain: 0,
                 count_mount: false,
                 sb,
             },

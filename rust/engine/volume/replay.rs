@@ -33,7 +33,7 @@
 
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::{impossible, unsupported_flags};
-use crate::engine::format::{corrupt, LOG_SEQ_GAP, MAX_INO};
+use crate::engine::format::{corrupt, LOG_SEQ_GAP, USED_UP};
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
 use crate::engine::log::ahead::Ahead;
@@ -442,7 +442,7 @@ impl Fs {
     /// chosen before the transaction that uses them ([`Fs::new_id`]), and a commit may come between.
     fn check_create(&self, dir: u64, ino: u64, attrs: &Attrs, target: &[u8]) -> Result {
         let kind = attrs.mode & S_IFMT;
-        if !(ROOT_INO + 1..MAX_INO).contains(&ino) {
+        if !(ROOT_INO + 1..USED_UP).contains(&ino) {
             return Err(refuse(ino, "creates an impossible inode number"));
         }
         match self.iget(ino) {

@@ -303,9 +303,16 @@ impl<const BYTES: usize> BlockDevice<BYTES> {
     /// Writes a block that nothing depends on: if that fails, nothing that was accepted before is lost
     /// (see [`BlockDevice::lost`]).
     pub fn write_spare(&self, block: u64, buf: &Buffer<BYTES>) -> Result {
-        self.sector(block, 1)?;
+        self.write_spare_run(&[(block, buf)])
+    }
+
+    /// Writes blocks as [`Self::write_spare`] does: submits all, merges neighbours, waits for all.
+    pub fn write_spare_run(&self, reqs: &[(u64, &Buffer<BYTES>)]) -> Result {
+        for &(block, _) in reqs {
+            self.sector(block, 1)?;
+        }
         let op = bindings::ORDOFS_OP_WRITE | bindings::ORDOFS_REQ_META | bindings::ORDOFS_REQ_SYNC;
-        self.submit_to(&AtomicBool::new(false), &[(block, buf)], op)
+        self.submit_to(&AtomicBool::new(false), reqs, op)
     }
 
     /// Writes blocks to stable storage, at the same time. What was written before is not covered: see

@@ -22,15 +22,17 @@ use() {
 	try getfattr -R -hd -m- "$mnt"
 	try stat -f "$mnt"
 	try mkdir "$mnt/new"
+	# shellcheck disable=SC2016 # for the inner shell
 	try sh -c 'echo text >"$0/new/file"; truncate -s 1M "$0/new/file"; sync -f "$0/new/file"' "$mnt"
 	try fallocate -l 1M "$mnt/new/space"
+	# shellcheck disable=SC2016
 	try sh -c 'for f in "$0"/*; do [ ! -f "$f" ] || { mv "$f" "$f.moved"; rm -f "$f.moved"; break; }; done' "$mnt"
 	try rm -r "$mnt/new"
 	try sync -f "$mnt"
 }
 for ((i = 0; i < 4 * ${LOOPS:-1}; i++)); do
 	ordofs-fuzz images --seed $((seed + 10 * i)) -n 10 $dir
-	for image in $dir/*; do
+	for image in "$dir"/*; do
 		# Those of the large filesystem do not fit.
 		[ "$(stat -c %s "$image")" -le $((1 << 30)) ] || continue
 		echo "image ${image##*/}" >/dev/kmsg
@@ -47,7 +49,7 @@ for ((i = 0; i < 4 * ${LOOPS:-1}; i++)); do
 		timeout -s KILL 120 fsck.ordofs -n "$TEST_DEV" >/dev/null 2>&1 || status=$?
 		[ "$status" -lt 16 ] || { echo "fsck: $status, image ${image##*/}"; exit 1; }
 	done
-	rm -f $dir/*
+	rm -f "$dir"/*
 	dmesg >/tmp/dmesg
 	if grep "broken invariant" /tmp/dmesg; then exit 1; fi
 	dmesg --clear

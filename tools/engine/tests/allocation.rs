@@ -269,7 +269,7 @@ fn long_runs_are_not_looked_for_in_vain_twice() {
     println!("look-ups: {first}, {later:?}");
     assert!(later.iter().all(|n| 3 * n < first), "{first}, {later:?}");
     // After a commit it may be worth while again.
-    o.space.finish_commit(&o.store, 0).unwrap();
+    o.space.finish_commit(&o.store, (0, 0)).unwrap();
     let again = cost();
     assert!(2 * again > first, "{again} after {first}");
 }

@@ -7,6 +7,7 @@
 
 mod common;
 
+use common::shrinking::*;
 use common::*;
 use kernel::prelude::*;
 use ordofs_engine::engine::format::places::{backups, SLOTS};
@@ -15,38 +16,8 @@ use ordofs_engine::engine::ops::xattr::USER;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
 use ordofs_engine::os::record::Recorder;
-use ordofs_engine::os::{Block, Device, Shared};
+use ordofs_engine::os::{Block, Shared};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-
-/// Blocks of an AG of a filesystem of less than 16 GiB.
-const AG: u64 = 1 << 15;
-
-/// Checks everything with fsck.
-fn clean(dev: Device, place: &str) {
-    let report = ordofs_fsck::check(dev, ordofs_fsck::Options { data: true }).expect("superblock");
-    let list: std::vec::Vec<_> = report.problems.iter().map(|p| format!("{p}")).collect();
-    assert!(report.is_clean(), "fsck {place}:\n{}", list.join("\n"));
-}
-
-fn shrink(fs: &Fs, blocks: u64) -> Result<(u64, u64)> {
-    let mut s = fs.shrink_begin(blocks)?;
-    while fs.shrink_step(&mut s)? {}
-    let r = (s.from(), s.to());
-    assert_eq!(fs.blocks(), r.1);
-    Ok(r)
-}
-
-fn grow(fs: &Fs, blocks: u64) -> Result<(u64, u64)> {
-    let mut r = fs.resize_begin(blocks)?;
-    while fs.resize_step(&mut r)? {}
-    Ok((r.from, r.to))
-}
-
-fn made(blocks: u64, copies: u8) -> MemDisk {
-    let disk = MemDisk::new(blocks);
-    format_with(disk.device(), copies);
-    disk
-}
 
 /// The backups are where this size requires them, and none is behind the end.
 fn check_backups(disk: &MemDisk, from: u64) {
@@ -151,18 +122,6 @@ fn a_home_that_is_gone() {
     at_rest(&disk, &fs);
     fs.unmount().unwrap();
     clean(disk.device(), "at the end");
-}
-
-/// Fills the space with preallocated blocks of a file, but for about `left` blocks. Returns the next
-/// file block.
-fn ballast(fs: &Fs, f: &Shared<Inode>, left: u64) {
-    let mut at = 0;
-    for step in [2048, 64] {
-        while fs.statfs().bavail > left + step && fs.preallocate(f, at, step, None).is_ok() {
-            at += step;
-        }
-    }
-    fs.sync().unwrap();
 }
 
 /// Files, preallocated blocks, a directory and attributes that begin where the space ends.

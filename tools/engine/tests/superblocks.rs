@@ -695,3 +695,60 @@ fn many_tasks_begin_the_first_transaction_at_once() {
     let again = mount(&disk.fork());
     assert!((0..64).all(|i| has(&again, &format!("f{i}"))));
 }
+
+/// Numbers that only go up are so near to their limits that a mount could not go on: the filesystem can
+/// only be read, also with a rescue, and fsck says so.
+#[test]
+fn used_up_numbers_allow_only_reading() {
+    const LIMIT: u64 = 3 << 60;
+    let bed = Bed::new(SIZES[0]);
+    let newest = Superblock::read(&bed.disk.device()).unwrap();
+    let set: [fn(&mut Superblock, u64); 3] = [
+        |sb, n| sb.log_pos = n,
+        |sb, n| sb.log_seq = n,
+        |sb, n| sb.next_ino = n,
+    ];
+    for (i, set) in set.iter().enumerate() {
+        for number in [LIMIT - 1, LIMIT, 1 << 62] {
+            let what = format!("number {i}, {number:x}");
+            let d = bed.fork();
+            let mut sb = newest.clone();
+            set(&mut sb, number);
+            sb.write(&d.device()).unwrap();
+            let used_up = number >= LIMIT;
+            assert_eq!(fsck(&d).is_clean(), !used_up, "{what}");
+            let before = d.image();
+            for rescue_older in [false, true] {
+                let o = MountOptions {
+                    rescue_older,
+                    ..MountOptions::default()
+                };
+                let fs = Fs::mount(
+                    if used_up {
+                        d.device()
+                    } else {
+                        d.fork().device()
+                    },
+                    o,
+                );
+                match fs {
+                    Ok(fs) => {
+                        assert!(!used_up, "{what}: mounted");
+                        create(&fs, "new");
+                        fs.unmount().unwrap();
+                    }
+                    Err(e) => assert!(
+                        used_up && e.reason.contains("used up"),
+                        "{what}: {}",
+                        e.reason
+                    ),
+                }
+            }
+            let fs = Fs::mount(d.device(), read_only(true)).unwrap();
+            assert!(has(&fs, "f2"), "{what}");
+            assert_eq!(fs.forbidden().is_some(), used_up, "{what}");
+            fs.unmount().unwrap();
+            assert!(d.image() == before, "{what}: written to");
+        }
+    }
+}

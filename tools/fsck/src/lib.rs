@@ -230,6 +230,12 @@ impl<'a> Checker<'a> {
     /// All checks. Names and space come last, because they need all inodes and all claims.
     fn run(&mut self) {
         self.report.stats.blocks = self.sb.blocks;
+        if self.sb.used_up() {
+            self.problem(
+                "superblock",
+                "generation, log position or next inode number is used up: it can only be read",
+            );
+        }
         for (start, len) in self.sb.fixed_areas() {
             let owner = match start == self.sb.log_start {
                 true => Claim::Log,

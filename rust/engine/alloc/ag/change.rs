@@ -135,15 +135,18 @@ impl Ag {
         })
     }
 
-    /// Data I/O has failed or was never submitted: its blocks are free at once.
-    pub fn release_busy(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
+    /// Data I/O has failed or was never submitted: its blocks are free at once. Returns how many of them
+    /// are not closed.
+    pub fn release_busy(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result<u64> {
+        let mut open = 0;
         self.parts(block, len, |ag, g, at, n| {
             let group = ag.group(node_store, g)?;
             group.used.clear(at, n);
             group.busy = group.busy.saturating_sub(n);
             let idle = group.idle();
             let closed = ag.closed_bits(g).0.max(at);
-            ag.gain_closed((at + n).saturating_sub(closed));
+            let gain = ag.gain_closed((at + n).saturating_sub(closed));
+            open += u64::from(n).saturating_sub(gain);
             ag.forget_longest(g);
             ag.busy = ag.busy.saturating_sub(u64::from(n));
             ag.add_free(g, n as i32);
@@ -151,7 +154,8 @@ impl Ag {
                 ag.park(g);
             }
             Ok(())
-        })
+        })?;
+        Ok(open)
     }
 
     /// Whether all blocks of the range are used; `None` if the AG is bad.
@@ -205,6 +209,7 @@ impl Ag {
             d.clear.set(at, n);
             group.stale |= by == FreedBy::Commit;
             ag.touch(fresh);
+            ag.free_closed(g, at, n);
             *freed += u64::from(n);
             Ok(())
         })

@@ -22,12 +22,21 @@ impl Ag {
             self.scratch = Some(Bits::zeroed()?);
         }
         self.closed_from = from;
+        let mut freed = 0;
+        self.groups.for_each(|g, group| {
+            let (at, n) = self.closed_bits(g);
+            for d in [&group.run, &group.commit].into_iter().flatten() {
+                freed += u64::from(d.clear.count_range(at, n));
+            }
+        });
+        self.closed_freed = freed;
         Ok(())
     }
 
     /// All blocks may be allocated again.
     pub fn open(&mut self) {
         self.closed_from = u64::MAX;
+        self.closed_freed = 0;
     }
 
     /// Closes the whole AG. Returns how many more blocks are free than its record says, while no
@@ -66,9 +75,47 @@ impl Ag {
         (at, cap - at)
     }
 
-    /// `n` closed blocks have become free.
-    pub(super) fn gain_closed(&mut self, n: u32) {
-        self.closed_gain += u64::from(n);
+    /// `n` closed blocks have become free. Returns how many of them count: in a bad AG none does.
+    pub(super) fn gain_closed(&mut self, n: u32) -> u64 {
+        let n = match self.state {
+            State::Bad => 0,
+            _ => u64::from(n),
+        };
+        self.closed_gain += n;
+        n
+    }
+
+    /// A transaction has freed bits `[at, at + n)` of group `g`.
+    pub(super) fn free_closed(&mut self, g: u64, at: u32, n: u32) {
+        let closed = self.closed_bits(g).0.max(at);
+        self.closed_freed += u64::from((at + n).saturating_sub(closed));
+    }
+
+    /// `n` closed blocks that transactions have freed are not in their deltas any more.
+    pub(super) fn end_closed(&mut self, n: u32) {
+        self.closed_freed = self.closed_freed.saturating_sub(n.into());
+    }
+
+    /// By how much the number of closed blocks has changed since the last call that transactions have
+    /// freed which are not durable.
+    pub fn take_closed_freed(&mut self) -> i64 {
+        let told = core::mem::replace(&mut self.told_freed, self.closed_freed);
+        self.closed_freed as i64 - told as i64
+    }
+
+    /// Whether these blocks can become an area of superblocks: the AG is good, and they are free, and
+    /// closed. Their groups are in memory then. EUCLEAN, EBUSY, ENOMEM.
+    pub fn may_take(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
+        if self.state != State::Good {
+            return Err(EUCLEAN);
+        }
+        self.parts(block, len, |ag, g, at, n| {
+            let used = ag.group(node_store, g)?.used.count_range(at, n);
+            match used == 0 && ag.closed_from <= block {
+                true => Ok(()),
+                false => Err(EBUSY),
+            }
+        })
     }
 
     /// How many closed blocks became free since the last call.

@@ -240,10 +240,10 @@ impl Ag {
     }
 
     /// The commit is durable: the blocks that it freed are free (R7), and the nodes that it wrote go
-    /// to the cache. Returns how many blocks there are.
-    pub fn finish_commit(&mut self, node_store: &NodeStore) -> Result<u64> {
+    /// to the cache. Returns how many blocks there are, and how many of them are not closed.
+    pub fn finish_commit(&mut self, node_store: &NodeStore) -> Result<(u64, u64)> {
         self.tree.demote(node_store)?;
-        let mut total = 0u64;
+        let (mut total, mut open) = (0u64, 0u64);
         let mut from = 0;
         while let Some((g, _)) = self.groups.first_ge(from) {
             from = g + 1;
@@ -258,17 +258,19 @@ impl Ag {
             let n = d.clear.count();
             let gain = d.clear.count_range(closed, behind);
             let idle = group.idle();
-            self.gain_closed(gain);
+            self.end_closed(gain);
+            let gain = self.gain_closed(gain);
             if n > 0 {
                 self.forget_longest(g);
             }
             self.add_free(g, n as i32);
             total += u64::from(n);
+            open += u64::from(n).saturating_sub(gain);
             if idle {
                 self.park(g);
             }
         }
         self.check_free()?;
-        Ok(total)
+        Ok((total, open))
     }
 }

@@ -93,7 +93,7 @@ impl Ag {
         Ok(u64::from(d.clear.count().saturating_sub(before)))
     }
 
-    /// In an AG that is new: the commit takes these blocks.
+    /// The commit takes these blocks, in an AG that is new, or that ends the filesystem from now on.
     pub fn take_area(&mut self, node_store: &NodeStore, block: u64, len: u64) -> Result {
         self.parts(block, len, |ag, g, at, n| {
             if ag.groups.get(&g).is_none() {

@@ -238,6 +238,10 @@ pub struct Ag {
     closed_from: u64,
     /// What [`Ag::take_closed_gain`] returns next.
     closed_gain: u64,
+    /// The blocks there that transactions have freed which are not durable, and how many of them
+    /// [`Ag::take_closed_freed`] has told of.
+    closed_freed: u64,
+    told_freed: u64,
     /// The number of blocks that are not used; 0 if the AG is bad.
     left: u64,
     /// The free blocks of the record, with the commit's deltas that were put there.
@@ -287,6 +291,8 @@ impl Ag {
             withheld: None,
             closed_from: u64::MAX,
             closed_gain: 0,
+            closed_freed: 0,
+            told_freed: 0,
             left: 0,
             on_disk: 0,
             busy: 0,

@@ -44,6 +44,7 @@ use crate::os::atomic::Ordering;
 use crate::os::{trace, NoFs, Shared, Window};
 use kernel::prelude::*;
 
+mod moves;
 mod verify;
 
 /// The most blocks that one buffered mapping covers (8 MiB).
@@ -413,55 +414,7 @@ impl Fs {
             None => n,
         };
         let place = self.place_write(inode, &mut m, start, n)?;
-        self.publish(&starting, &mut m, start, place, csums, direct, extra)
-            .map(Some)
-    }
-
-    /// Starts to move the data of the extent `e`, or the first part of it, to new blocks: as a direct write of
-    /// the same content, with the checksums `csums`. `None` if a write is in flight there, or the
-    /// file has another mapping by now. The caller has reserved `e.len` blocks; what is not used of them
-    /// is given back, and all of them after an error or `None`.
-    pub(in crate::engine::ops) fn start_move(
-        &self,
-        inode: &Shared<Inode>,
-        e: &Extent,
-        csums: &KVec<u8>,
-    ) -> Result<Option<Started>> {
-        let r = self.try_start_move(inode, e, csums);
-        if !matches!(r, Ok(Some(_))) {
-            self.space.unreserve(e.len);
-        }
-        r
-    }
-
-    fn try_start_move(
-        &self,
-        inode: &Shared<Inode>,
-        e: &Extent,
-        csums: &KVec<u8>,
-    ) -> Result<Option<Started>> {
-        let starting = Starting::enter(inode, self.node_store.device());
-        let mut m = inode.maps.write();
-        let mut v = ValueBuf::new();
-        if inode.ordered.lock().overlaps(e.start, e.len) {
-            return Ok(None);
-        }
-        let now = m.extent_at(&self.node_store, e.start, &mut v)?;
-        if now != Some(*e) || e.csum_slice(v.as_slice(), e.start, e.end()) != csums.as_slice() {
-            return Ok(None);
-        }
-        let goal = self.goal(&m, e.start)?;
-        let (_, home) = inode.size_and_home();
-        let (store, near) = (&self.node_store, Near { goal, home });
-        let run = self
-            .space
-            .append(store, e.len, near, Owner::Busy, &mut None, 0)?;
-        let place = Place {
-            phys: run.start,
-            len: run.len,
-            in_place: false,
-        };
-        self.publish(&starting, &mut m, e.start, place, csums, true, e.len)
+        self.publish(&starting, &mut m, start, place, csums, direct, extra, None)
             .map(Some)
     }
 
@@ -476,6 +429,7 @@ impl Fs {
         csums: &KVec<u8>,
         direct: bool,
         extra: u64,
+        source: Option<u64>,
     ) -> Result<Started> {
         let inode = starting.inode();
         let mut own = KVec::new();
@@ -493,6 +447,7 @@ impl Fs {
             csums: own,
             in_place: place.in_place,
             direct,
+            source,
         };
         if !place.in_place {
             m.expect_new(&self.node_store, start, place.len)
@@ -656,7 +611,7 @@ impl Fs {
     /// file.
     ///
     /// Runs in process context, and may wait for space, but never for I/O of the file. Returns the
-    /// error of the I/O, or that of completing it.
+    /// error of the I/O, or that of completing it: EAGAIN for a move of what is no longer there.
     pub fn finish_write(&self, o: Ordered, new_size: u64, status: Result) -> Result {
         let _nofs = NoFs::enter();
         self.ordered_map.acquired(false);
@@ -705,7 +660,8 @@ impl Fs {
     fn complete(&self, o: &Ordered, new_size: u64) -> Result {
         let inode = o.inode();
         // The groups in which the old blocks are freed; `start_write` kept them few. While this
-        // write is in flight nothing else changes the mapping there, so the number stays true.
+        // write is in flight nothing else changes the mapping there, so the number stays true. A move
+        // counts only if that is so.
         let groups = match o.in_place() {
             true => 0,
             false => self.groups_under(&inode.maps.read(), o.start(), o.end())?,
@@ -715,6 +671,9 @@ impl Fs {
         let mut txn = self.begin_forced(12 + o.len() / 8 + GROUP_NODES * (groups + 1))?;
         txn.dirty(inode)?;
         let mut m = inode.maps.write();
+        if !self.maps_source(&m, o)? {
+            return Err(EAGAIN);
+        }
         let (start, end) = (o.start(), o.end());
         let old = if o.in_place() {
             Old::KeepUnwritten

@@ -155,6 +155,8 @@ impl Fs {
             Stage::Ags if is_leaf => {
                 while let Some((ag, v)) = s.outer.item(s.cursor.key) {
                     match self.groups_look(ag, v)? {
+                        // A shrink has cut it off since the root was read.
+                        None if self.space.was_cut_off(ag) => {}
                         None => self.note_record(TreeKind::Ag, 0, ag),
                         Some(Look::Empty) => {}
                         Some(_) => {
@@ -173,7 +175,7 @@ impl Fs {
     }
 
     /// The numbers of blocks that an AG may have according to the records that the scrub has: the
-    /// filesystem may have grown since. 0 if there is no such AG.
+    /// filesystem may have been resized since. 0 if there is no such AG.
     fn ag_lens(&self, ag: u64) -> [u64; 2] {
         [self.space.ag_len(ag), self.space.ag_len_before(ag)]
     }
@@ -203,7 +205,7 @@ impl Fs {
         let mut from = Some(from);
         while let Some((group, v)) = from.and_then(|at| leaf.item(at)) {
             let bad = |len| GroupRecord::parse(len, group, v).is_err();
-            if self.ag_lens(ag).into_iter().all(bad) {
+            if self.ag_lens(ag).into_iter().all(bad) && !self.space.was_cut_off(ag) {
                 self.note_record(TreeKind::Groups, ag, group);
             }
             from = group.checked_add(1);

@@ -138,6 +138,17 @@ impl Device {
         self.0.write(block, data)
     }
 
+    /// Writes blocks as [`Self::write_spare`] does, and waits for all of them.
+    pub fn write_spare_run(&self, reqs: &[(u64, &Block)]) -> Result {
+        let mut result = Ok(());
+        for run in reqs.chunk_by(|a, b| a.0.checked_add(1) == Some(b.0)) {
+            let first = run.first().map_or(0, |(block, _)| *block);
+            let r = self.check_write(first, run.len() as u64);
+            result = result.and(r.and_then(|()| self.0.write_run(run)));
+        }
+        result
+    }
+
     /// Makes all finished writes durable.
     pub fn flush(&self) -> Result {
         self.note(self.0.flush())

@@ -7,6 +7,7 @@
 pub mod blocks;
 pub mod hooked;
 pub mod log;
+pub mod shrinking;
 pub mod walker;
 
 pub use blocks::{data, seed_of, try_data};

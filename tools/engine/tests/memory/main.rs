@@ -11,6 +11,7 @@
 //! | `bed` | the filesystems that operations are tried on |
 //! | `action`, `names`, `data`, `attrs`, `durable`, `full` | the operations |
 //! | `mounts` | mkfs, mount, unmount |
+//! | `shrinks` | a filesystem becomes smaller |
 //! | `trial`, `picture` | trying, and what has to be true |
 //! | `tally`, `listed` | nothing was left out |
 
@@ -27,6 +28,7 @@ mod listed;
 mod mounts;
 mod names;
 mod picture;
+mod shrinks;
 mod tally;
 mod trial;
 
@@ -67,6 +69,14 @@ fn every_allocation_of_mkfs_mount_and_unmount_may_fail() {
     mounts::mkfs(&mut tally);
     mounts::mounts(ROOMY, &mut tally);
     mounts::unmount(&mut tally);
+    tally.report();
+}
+
+#[test]
+fn every_allocation_of_a_shrink_may_fail() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let mut tally = Tally::default();
+    shrinks::shrinks(&mut tally);
     tally.report();
 }
 

@@ -21,7 +21,7 @@ use ordofs_engine::os::Shared;
 const SCENE: Scene = Scene::Cold;
 
 /// Calls `one` for each allocation until it says that none failed.
-fn each(name: &'static str, tally: &mut Tally, mut one: impl FnMut(u64, Mode, &str) -> Outcome) {
+pub fn each(name: &'static str, tally: &mut Tally, mut one: impl FnMut(u64, Mode, &str) -> Outcome) {
     tally.operation(name, SCENE, false);
     for mode in MODES {
         for n in 0.. {
@@ -40,13 +40,13 @@ fn each(name: &'static str, tally: &mut Tally, mut one: impl FnMut(u64, Mode, &s
     }
 }
 
-struct Outcome {
-    fired: bool,
-    error: Option<Error>,
+pub struct Outcome {
+    pub fired: bool,
+    pub error: Option<Error>,
 }
 
 /// Runs `f` with a fault ahead.
-fn faulty<R>(n: u64, mode: Mode, f: impl FnOnce() -> R) -> (R, bool) {
+pub fn faulty<R>(n: u64, mode: Mode, f: impl FnOnce() -> R) -> (R, bool) {
     let armed = nth(n, mode);
     let r = f();
     (r, armed.fired())
