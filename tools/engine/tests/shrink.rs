@@ -149,6 +149,7 @@ fn populate(disk: &MemDisk, fs: &Fs) -> Shared<Inode> {
     let f = fs.create(&root, b"long", &regular()).unwrap();
     let seeds: std::vec::Vec<u64> = (5000..5900).collect();
     write(&dev, fs, &f, 0, &seeds).unwrap();
+    assert!(all_behind(fs, &f, 900, 2 * AG));
     fs.sync().unwrap();
     fs.iput(f);
     fs.iput(root);
@@ -406,13 +407,12 @@ fn a_power_cut_leaves_the_old_size_or_the_new_one() {
         let disk = made(4 * AG, copies);
         let fs = mount(&disk);
         let root = fs.iget(fs.root_ino()).unwrap();
+        let f = file_from(&fs, "file", 2);
         let b = fs.create(&root, b"ballast", &regular()).unwrap();
-        ballast(&fs, &b, 3000);
-        let f = fs.create(&root, b"file", &regular()).unwrap();
-        for i in 0..20 {
-            write(&disk.device(), &fs, &f, 2 * i, &[i + 1]).unwrap();
-        }
+        scattered(&disk.device(), &fs, &f, 20, 1);
         fs.preallocate(&f, 100, 50, None).unwrap();
+        assert!(all_behind(&fs, &f, 150, 2 * AG));
+        ballast(&fs, &b, 3000);
         fs.sync().unwrap();
         fs.punch(&b, 0, AG * 3).unwrap();
         [f, b, root].into_iter().for_each(|i| fs.iput(i));
