@@ -222,7 +222,6 @@ fn the_barrier_is_closed_for_many_inodes_as_long_as_for_one() {
         many < 2 * few + Duration::from_micros(8),
         "{few:?} {many:?}"
     );
-    assert!(many < Duration::from_millis(1), "{many:?}");
     all.into_iter().for_each(|f| fs.iput(f));
     fs.iput(root);
 }
