@@ -221,6 +221,18 @@ fn the_last_block_of_each_allocation_group_is_found() {
     assert!(o.take(1).is_err());
 }
 
+/// A file whose last block is the last one of an AG goes on in that AG, also in the last one.
+#[test]
+fn the_end_of_an_allocation_group_is_a_goal_in_it() {
+    let o = open(&empty(40));
+    for ag in [1, 39] {
+        o.space.reserve_forced(1);
+        let goal = Some((ag + 1) * GIB);
+        let run = o.space.alloc(&o.store, 1, goal, Owner::Busy);
+        assert_eq!(run.unwrap().start / GIB, ag);
+    }
+}
+
 /// The records of most AGs promise too much. A search that has tried some of them in vain is not
 /// the last one: the next one goes on behind them.
 #[test]
