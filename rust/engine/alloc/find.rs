@@ -213,7 +213,7 @@ impl Space {
         self.see_leaf(node_store, then, |i, record| {
             let sums = Sums::of_record(record);
             let room = sums.longest >= class && sums.free >= self.ag_len(i) / 4;
-            if i != first && room && is_in_use(record) {
+            if i != first && room && is_in_use(record) && !self.is_bad(i) {
                 found = Some(i);
             }
             found.is_none()

@@ -190,7 +190,7 @@ impl Space {
     }
 
     /// Whether AG `i` is in memory and known to be damaged. Waits for nothing.
-    fn is_bad(&self, i: u64) -> bool {
+    pub(super) fn is_bad(&self, i: u64) -> bool {
         let mut bad = false;
         self.if_at_hand(i, |ag| bad = ag.state() == State::Bad);
         bad
