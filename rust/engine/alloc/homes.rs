@@ -9,14 +9,14 @@
 //! directory lie together, and tasks that write in different directories use different AGs and
 //! their locks.
 //!
-//! The turns go round in a *window* of [`WINDOW`] AGs, so that many small directories do not have
-//! as many AGs written to. AGs in it with less than half of their blocks free are passed over, or
-//! with less than 7/8 of what an AG has on average, if that is less. When a round begins or finds
-//! nothing more, and fewer than 1/[`WORTH`] of the AGs have room, another window is chosen:
-//! searches for long free runs find those that may do.
+//! The turns go round in a *district* of [`DISTRICT`] AGs, so that many small directories do not
+//! have as many AGs written to. AGs in it with less than half of their blocks free are passed over,
+//! or with less than 7/8 of what an AG has on average, if that is less. When the turns begin anew
+//! or find nothing more, and fewer than 1/[`WORTH`] of the AGs have room, another district is
+//! chosen: searches for long free runs find those that may do.
 //!
-//! Each directory draws a number, which is its place in the window. If that AG is passed over for a
-//! later one, the numbers between are used up, and if another task has drawn that one meanwhile,
+//! Each directory draws a number, which is its place in the district. If that AG is passed over for
+//! a later one, the numbers between are used up, and if another task has drawn that one meanwhile,
 //! the directory draws again. So tasks that make directories at once get different homes.
 //!
 //! All of that is a hint. What is free is taken from the records of the AGs, which are those of the
@@ -25,7 +25,7 @@
 //!
 //! Locks: the numbers are atomics; the AG tree's lock is taken for looks into a leaf.
 //!
-//! Tests: `tools/engine/tests/homes.rs`.
+//! Tests: `tools/engine/tests/homes.rs`, `tools/engine/tests/allocation.rs`.
 
 use super::ag::State;
 use super::Space;
@@ -35,11 +35,11 @@ use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
 use core::ops::Range;
 
-/// The AGs of a window. The last one has up to twice as many, less one.
-const WINDOW: u64 = 64;
-/// A window is left if fewer than one of so many AGs has room.
+/// The AGs of a district. The last one has up to twice as many, less one.
+const DISTRICT: u64 = 64;
+/// A district is left if fewer than one of so many AGs has room.
 const WORTH: u64 = 4;
-/// How many windows are looked at before one is taken that is worth less.
+/// How many districts are looked at before one is taken that is worth less.
 const LOOKS: usize = 4;
 /// How often a directory draws.
 const DRAWS: usize = 4;
@@ -57,9 +57,9 @@ impl Space {
         let mut anew = false;
         for _ in 0..DRAWS {
             let turn = self.home_turn.fetch_add(1, Ordering::Relaxed);
-            let mut ags = self.window();
+            let mut ags = self.district();
             if anew || turn % len(&ags) == 0 {
-                ags = self.choose_window(node_store, ags, enough);
+                ags = self.choose_district(node_store, ags, enough);
             }
             let at = ags.start + turn % len(&ags);
             let mut found = None;
@@ -82,7 +82,7 @@ impl Space {
                 return number(i);
             }
         }
-        number(best.map_or(self.turn_in_window(), |(i, _)| i))
+        number(best.map_or(self.turn_in_district(), |(i, _)| i))
     }
 
     /// How many free blocks a home has.
@@ -93,43 +93,43 @@ impl Space {
         (average - average / 8).min(half).max(1)
     }
 
-    /// The window of AG `i`.
-    fn window_of(&self, i: u64) -> Range<u64> {
+    /// The district of AG `i`.
+    fn district_of(&self, i: u64) -> Range<u64> {
         let ags = self.open_ags().max(1);
-        let last = (ags / WINDOW).saturating_sub(1);
-        let n = (i / WINDOW).min(last);
-        let end = if n == last { ags } else { (n + 1) * WINDOW };
-        n * WINDOW..end
+        let last = (ags / DISTRICT).saturating_sub(1);
+        let n = (i / DISTRICT).min(last);
+        let end = if n == last { ags } else { (n + 1) * DISTRICT };
+        n * DISTRICT..end
     }
 
-    fn window(&self) -> Range<u64> {
-        self.window_of(self.home_window.load(Ordering::Relaxed))
+    fn district(&self) -> Range<u64> {
+        self.district_of(self.home_district.load(Ordering::Relaxed))
     }
 
     /// The AG whose turn it is.
-    fn turn_in_window(&self) -> u64 {
-        let ags = self.window();
+    fn turn_in_district(&self) -> u64 {
+        let ags = self.district();
         ags.start + self.home_turn.load(Ordering::Relaxed) % len(&ags)
     }
 
     /// At mount: it is AG `i`'s turn.
     pub(super) fn start_homes(&self, i: u64) {
-        let ags = self.window_of(i);
+        let ags = self.district_of(i);
         let turn = i.saturating_sub(ags.start);
-        self.home_window.store(ags.start, Ordering::Relaxed);
+        self.home_district.store(ags.start, Ordering::Relaxed);
         self.home_turn.store(turn, Ordering::Relaxed);
         self.home_look.store(ags.end, Ordering::Relaxed);
     }
 
-    /// The window for the next turns: `now`, or another one if that is worth more.
-    fn choose_window(&self, node_store: &NodeStore, now: Range<u64>, enough: u64) -> Range<u64> {
+    /// The district for the next turns: `now`, or another one if that is worth more.
+    fn choose_district(&self, node_store: &NodeStore, now: Range<u64>, enough: u64) -> Range<u64> {
         let mut with_room = self.with_room(node_store, &now, enough);
         if with_room * WORTH >= len(&now) || len(&now) >= self.open_ags() {
             return now;
         }
         let mut best = now;
         for _ in 0..LOOKS {
-            let Some(ags) = self.next_window(node_store, enough) else {
+            let Some(ags) = self.next_district(node_store, enough) else {
                 break;
             };
             self.home_look.store(ags.end, Ordering::Relaxed);
@@ -142,17 +142,17 @@ impl Space {
                 break;
             }
         }
-        self.home_window.store(best.start, Ordering::Relaxed);
+        self.home_district.store(best.start, Ordering::Relaxed);
         best
     }
 
-    /// The next window with an AG that may have a long free run.
-    fn next_window(&self, node_store: &NodeStore, enough: u64) -> Option<Range<u64>> {
+    /// The next district with an AG that may have a long free run.
+    fn next_district(&self, node_store: &NodeStore, enough: u64) -> Option<Range<u64>> {
         let class = run_class((enough / 16).clamp(1, GROUP_BLOCKS));
         let look = self.home_look.load(Ordering::Relaxed);
         [look, 0].into_iter().find_map(|from| {
             let i = self.next_with(node_store, from, class).ok().flatten()?;
-            (i < self.open_ags()).then(|| self.window_of(i))
+            (i < self.open_ags()).then(|| self.district_of(i))
         })
     }
 
@@ -198,12 +198,12 @@ impl Space {
 
     /// The home of a file without a directory.
     pub fn no_home(&self) -> u32 {
-        number(self.turn_in_window())
+        number(self.turn_in_district())
     }
 
     /// A block of the AG whose turn it is to be a home. Takes no lock.
     pub fn data_goal(&self) -> u64 {
-        self.ag_start(self.turn_in_window())
+        self.ag_start(self.turn_in_district())
     }
 }
 

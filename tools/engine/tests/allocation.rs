@@ -439,7 +439,7 @@ fn different(homes: &[u64]) -> usize {
         .len()
 }
 
-/// A few directories get as many AGs, and very many no more than a window has.
+/// A few directories get as many AGs, and very many no more than a district has.
 #[test]
 fn many_directories_have_few_homes() {
     let o = open(&empty(9000));
@@ -447,7 +447,7 @@ fn many_directories_have_few_homes() {
     o.reads.store(0, Ordering::Relaxed);
     let homes = o.homes(100_000);
     assert_eq!(different(&homes), 64);
-    // The leaves of the window, and one before each.
+    // The leaves of the district, and one before each.
     let reads = o.reads.load(Ordering::Relaxed);
     assert!(reads < 8, "{reads}");
 }
