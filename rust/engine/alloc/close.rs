@@ -257,16 +257,16 @@ impl Space {
     }
 
     /// In a commit: the filesystem has `to` blocks from now on, if [`Self::may_shrink`] says that it can.
-    /// `None` if it cannot; then nothing has changed.
-    pub fn shrink(&self, node_store: &NodeStore, to: u64) -> Result<Option<Shrunk>> {
+    /// The inner error says why it cannot; then nothing has changed.
+    pub fn shrink(&self, node_store: &NodeStore, to: u64) -> Result<Result<Shrunk>> {
         let (from, count) = (self.total(), self.ag_count());
         let first = to / self.ag_blocks;
         // An area is in one group, which is in memory, so this takes all of it or nothing.
         let taken = self.with_new_area(node_store, to, |ag, at| {
             ag.take_area(node_store, at, AREA_BLOCKS)
         });
-        if taken.is_err() {
-            return Ok(None);
+        if let Err(e) = taken {
+            return Ok(Err(e));
         }
         self.closed.fetch_sub(AREA_BLOCKS as i64, Ordering::AcqRel);
         // Before the records go: a task that does not find one sees that the AG is no more.
@@ -287,7 +287,7 @@ impl Space {
         }
         drop(table);
         self.forget_lost(first);
-        Ok(Some(Shrunk {
+        Ok(Ok(Shrunk {
             from,
             to,
             gone: (from - to).saturating_sub(area_blocks(to, from)),

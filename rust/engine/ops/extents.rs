@@ -108,6 +108,10 @@ impl Fs {
             last: None,
         };
         for _ in 0..budget.steps {
+            // No look-up behind the end: if it failed, all would be gone in spite of the error.
+            if at >= end {
+                return Ok(end);
+            }
             if groups.left == 0 {
                 return Ok(at);
             }

@@ -42,6 +42,8 @@ pub struct CommitState {
     pub next: u64,
     /// What the next commit does besides.
     pub job: Option<Job>,
+    /// Why the last commit with a job for another size did not do it.
+    pub refused: Option<Error>,
     /// In how many groups the commit under way may free closed blocks of the deferred tree.
     pub drain: u64,
     /// The next commit counts this mount in the superblock.

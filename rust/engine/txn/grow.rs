@@ -142,8 +142,8 @@ impl Fs {
         }
         self.commit_job(Job::Grow(next), reserved)?;
         if self.space.total() != next {
-            // The last AG has gone bad meanwhile; the commit was one without growth.
-            return Err(self.space.may_grow(&self.node_store).err().unwrap_or(EIO));
+            // The last AG has gone bad meanwhile, or there was no memory to look at it.
+            return Err(self.commit.lock().refused.take().unwrap_or(EIO));
         }
         let nodes = self.options().cache_limit(next);
         self.node_store.set_max(nodes);
@@ -238,7 +238,8 @@ impl Fs {
         generation: u64,
     ) -> Result<Option<Grown>> {
         // It was good before this commit waited for others. Nothing has changed yet.
-        if self.space.may_grow(&self.node_store).is_err() {
+        if let Err(e) = self.space.may_grow(&self.node_store) {
+            c.refused = Some(e);
             return Ok(None);
         }
         let grown = self.space.grow(&self.node_store, to, generation)?;

@@ -131,9 +131,9 @@ impl Fs {
             self.commit_job(Job::Shrink(next), reserved)
         })?;
         if self.space.total() != next {
-            // An AG has gone bad meanwhile; the commit was one without a cut.
-            let why = self.space.may_shrink(&self.node_store, next);
-            return Err(why.err().unwrap_or(EIO));
+            // An AG has gone bad meanwhile, or there was no memory to look at it.
+            let why = self.commit.lock().refused.take();
+            return Err(why.unwrap_or(EIO));
         }
         let nodes = self.options().cache_limit(next);
         self.node_store.set_max(nodes);
@@ -167,8 +167,12 @@ impl Fs {
                 Ok(grown.map(Resized::Grown))
             }
             Some(Job::Shrink(to)) => {
-                let Some(shrunk) = self.space.shrink(&self.node_store, to)? else {
-                    return Ok(None);
+                let shrunk = match self.space.shrink(&self.node_store, to)? {
+                    Ok(shrunk) => shrunk,
+                    Err(e) => {
+                        c.refused = Some(e);
+                        return Ok(None);
+                    }
                 };
                 c.sb.set_blocks(to);
                 c.sb.free = c.sb.free.saturating_sub(shrunk.gone);

@@ -347,6 +347,7 @@ impl Fs {
                 deferred: Deferred::unread(),
                 next: sb.generation.saturating_add(1),
                 job: None,
+                refused: None,
                 drain: 0,
                 count_mount: false,
                 sb,
