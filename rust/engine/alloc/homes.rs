@@ -15,15 +15,15 @@
 //! or find nothing more, and fewer than 1/[`WORTH`] of the AGs have room, another district is
 //! chosen: searches for long free runs find those that may do.
 //!
-//! Each directory draws a number, which is its place in the district. If that AG is passed over for
-//! a later one, the numbers between are used up, and if another task has drawn that one meanwhile,
-//! the directory draws again. So tasks that make directories at once get different homes.
+//! A task looks for a home from the AG on whose turn it is, and then passes the turn to the one
+//! behind it, if no other task has done so meanwhile; else it looks again. So tasks that make
+//! directories at once get different homes.
 //!
 //! All of that is a hint. What is free is taken from the records of the AGs, which are those of the
 //! last commit. What cannot be read is noted as lost, and not read again. If nothing is found in a
 //! few attempts, the best AG that was seen will do.
 //!
-//! Locks: the numbers are atomics; the AG tree's lock is taken for looks into a leaf.
+//! Locks: the turn is an atomic; the AG tree's lock is taken for looks into a leaf.
 //!
 //! Tests: `tools/engine/tests/homes.rs`, `tools/engine/tests/allocation.rs`.
 
@@ -41,8 +41,8 @@ const DISTRICT: u64 = 64;
 const WORTH: u64 = 4;
 /// How many districts are looked at before one is taken that is worth less.
 const LOOKS: usize = 4;
-/// How often a directory draws.
-const DRAWS: usize = 4;
+/// How often a task tries to take the turn. After that it may get the home of another one.
+const TRIES: usize = 16;
 
 fn len(ags: &Range<u64>) -> u64 {
     ags.end.saturating_sub(ags.start).max(1)
@@ -52,37 +52,61 @@ impl Space {
     /// The home of a new directory.
     pub fn next_home(&self, node_store: &NodeStore) -> u32 {
         let enough = self.enough();
-        // The one with the most free blocks.
         let mut best = None;
-        let mut anew = false;
-        for _ in 0..DRAWS {
-            let turn = self.home_turn.fetch_add(1, Ordering::Relaxed);
-            let mut ags = self.district();
-            if anew || turn % len(&ags) == 0 {
-                ags = self.choose_district(node_store, ags, enough);
-            }
-            let at = ags.start + turn % len(&ags);
-            let mut found = None;
-            self.see(node_store, at..ags.end, |i, free| {
-                if best.is_none_or(|(_, most)| free > most) {
-                    best = Some((i, free));
-                }
-                found = (free >= enough && !self.is_bad(i)).then_some(i);
-                found.is_none()
-            });
-            anew = found.is_none();
-            let behind = found.unwrap_or(ags.end).saturating_sub(at);
-            let next = match found {
-                Some(i) if behind == 0 => return number(i),
-                Some(_) => turn.saturating_add(behind).saturating_add(1),
-                None => turn.saturating_add(behind),
-            };
-            let drawn = self.home_turn.fetch_max(next, Ordering::Relaxed);
-            if let Some(i) = found.filter(|_| drawn < next) {
+        for _ in 0..TRIES {
+            if let Some(i) = self.take_turn(node_store, enough, &mut best) {
                 return number(i);
             }
         }
-        number(best.map_or(self.turn_in_district(), |(i, _)| i))
+        number(best.map_or(self.turn(), |(i, _)| i))
+    }
+
+    /// Takes the turn: the AG whose turn it is, or the next one with room. `None` if another task
+    /// has taken it meanwhile. `best` is the AG with the most free blocks so far, and how many.
+    fn take_turn(
+        &self,
+        node_store: &NodeStore,
+        enough: u64,
+        best: &mut Option<(u64, u64)>,
+    ) -> Option<u64> {
+        let turn = self.home_turn.load(Ordering::Relaxed);
+        let mut look = self.home_look.load(Ordering::Relaxed);
+        let mut ags = self.district_of(turn);
+        let mut found = None;
+        if ags.start < turn && turn < ags.end {
+            found = self.next_with_room(node_store, turn..ags.end, enough, best);
+        }
+        if found.is_none() {
+            ags = self.choose_district(node_store, ags, enough, &mut look);
+            found = self.next_with_room(node_store, ags.clone(), enough, best);
+        }
+        let i = found.or(best.map(|(i, _)| i)).unwrap_or(ags.start);
+        let ags = self.district_of(i);
+        let next = if i + 1 < ags.end { i + 1 } else { ags.start };
+        self.home_turn
+            .compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed)
+            .ok()?;
+        self.home_look.store(look, Ordering::Relaxed);
+        Some(i)
+    }
+
+    /// The first of the AGs that has `enough` free blocks.
+    fn next_with_room(
+        &self,
+        node_store: &NodeStore,
+        ags: Range<u64>,
+        enough: u64,
+        best: &mut Option<(u64, u64)>,
+    ) -> Option<u64> {
+        let mut found = None;
+        self.see(node_store, ags, |i, free| {
+            if best.is_none_or(|(_, most)| free > most) {
+                *best = Some((i, free));
+            }
+            found = (free >= enough).then_some(i);
+            found.is_none()
+        });
+        found
     }
 
     /// How many free blocks a home has.
@@ -102,37 +126,38 @@ impl Space {
         n * DISTRICT..end
     }
 
-    fn district(&self) -> Range<u64> {
-        self.district_of(self.home_district.load(Ordering::Relaxed))
-    }
-
     /// The AG whose turn it is.
-    fn turn_in_district(&self) -> u64 {
-        let ags = self.district();
-        ags.start + self.home_turn.load(Ordering::Relaxed) % len(&ags)
+    fn turn(&self) -> u64 {
+        let last = self.open_ags().saturating_sub(1);
+        self.home_turn.load(Ordering::Relaxed).min(last)
     }
 
     /// At mount: it is AG `i`'s turn.
     pub(super) fn start_homes(&self, i: u64) {
-        let ags = self.district_of(i);
-        let turn = i.saturating_sub(ags.start);
-        self.home_district.store(ags.start, Ordering::Relaxed);
-        self.home_turn.store(turn, Ordering::Relaxed);
-        self.home_look.store(ags.end, Ordering::Relaxed);
+        let behind = self.district_of(i).end;
+        self.home_turn.store(i, Ordering::Relaxed);
+        self.home_look.store(behind, Ordering::Relaxed);
     }
 
-    /// The district for the next turns: `now`, or another one if that is worth more.
-    fn choose_district(&self, node_store: &NodeStore, now: Range<u64>, enough: u64) -> Range<u64> {
+    /// The district for the next turns: `now`, or another one if that is worth more. The search
+    /// for others begins at AG `look`, and sets that to where the next one goes on.
+    fn choose_district(
+        &self,
+        node_store: &NodeStore,
+        now: Range<u64>,
+        enough: u64,
+        look: &mut u64,
+    ) -> Range<u64> {
         let mut with_room = self.with_room(node_store, &now, enough);
         if with_room * WORTH >= len(&now) || len(&now) >= self.open_ags() {
             return now;
         }
         let mut best = now;
         for _ in 0..LOOKS {
-            let Some(ags) = self.next_district(node_store, enough) else {
+            let Some(ags) = self.next_district(node_store, enough, *look) else {
                 break;
             };
-            self.home_look.store(ags.end, Ordering::Relaxed);
+            *look = ags.end;
             let n = self.with_room(node_store, &ags, enough);
             let good = n * WORTH >= len(&ags);
             if n > with_room {
@@ -142,14 +167,12 @@ impl Space {
                 break;
             }
         }
-        self.home_district.store(best.start, Ordering::Relaxed);
         best
     }
 
-    /// The next district with an AG that may have a long free run.
-    fn next_district(&self, node_store: &NodeStore, enough: u64) -> Option<Range<u64>> {
+    /// The next district, from AG `look` on, with an AG that may have a long free run.
+    fn next_district(&self, node_store: &NodeStore, enough: u64, look: u64) -> Option<Range<u64>> {
         let class = run_class((enough / 16).clamp(1, GROUP_BLOCKS));
-        let look = self.home_look.load(Ordering::Relaxed);
         [look, 0].into_iter().find_map(|from| {
             let i = self.next_with(node_store, from, class).ok().flatten()?;
             (i < self.open_ags()).then(|| self.district_of(i))
@@ -167,7 +190,7 @@ impl Space {
     }
 
     /// Calls `f(i, free)` for each of the AGs whose record can be read and lets blocks be
-    /// allocated, until it returns false.
+    /// allocated, and that is not known to be damaged, until it returns false.
     fn see(&self, node_store: &NodeStore, ags: Range<u64>, mut f: impl FnMut(u64, u64) -> bool) {
         let (mut at, mut go_on) = (ags.start, true);
         while go_on && at < ags.end {
@@ -177,7 +200,7 @@ impl Space {
                     return false;
                 }
                 at = i + 1;
-                if allocates(record) {
+                if allocates(record) && !self.is_bad(i) {
                     go_on = f(i, Sums::of_record(record).free);
                 }
                 go_on
@@ -198,12 +221,12 @@ impl Space {
 
     /// The home of a file without a directory.
     pub fn no_home(&self) -> u32 {
-        number(self.turn_in_district())
+        number(self.turn())
     }
 
     /// A block of the AG whose turn it is to be a home. Takes no lock.
     pub fn data_goal(&self) -> u64 {
-        self.ag_start(self.turn_in_district())
+        self.ag_start(self.turn())
     }
 }
 

@@ -153,9 +153,7 @@ pub struct Space {
     pool: AtomicI64,
     /// The AG in which the last search ended that found no room in a file's home.
     rotor: AtomicU64,
-    /// Where the district of the homes begins ([`homes`]).
-    home_district: AtomicU64,
-    /// Which AG of the district is the next home. It only goes up: it is taken modulo their number.
+    /// The AG whose turn it is to be a home ([`homes`]).
     home_turn: AtomicU64,
     /// Where the search for the next district starts.
     home_look: AtomicU64,
@@ -235,7 +233,6 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
-            home_district: AtomicU64::new(0),
             home_turn: AtomicU64::new(0),
             home_look: AtomicU64::new(0),
             failed: AtomicU32::new(0),
