@@ -20,6 +20,7 @@ use super::ag::{Ag, Kept, Owner, Wish};
 use super::{Run, Space};
 use crate::engine::btree::{NodeStore, Unread, ValueBuf};
 use crate::engine::format::ag::{is_in_use, run_class, Sums};
+use crate::engine::format::places::AREA_BLOCKS;
 use crate::engine::format::GROUP_BLOCKS;
 use crate::os::atomic::Ordering;
 use kernel::prelude::*;
@@ -211,9 +212,11 @@ impl Space {
         let class = run_class(all.min(GROUP_BLOCKS));
         let mut found = None;
         self.see_leaf(node_store, then, |i, record| {
-            let sums = Sums::of_record(record);
-            let room = sums.longest >= class && sums.free >= self.ag_len(i) / 4;
-            if i != first && room && is_in_use(record) && !self.is_bad(i) {
+            let (sums, len) = (Sums::of_record(record), self.ag_len(i));
+            let room = sums.longest >= class && sums.free >= len / 4;
+            // A backup of the superblock is all that some AGs have.
+            let written = is_in_use(record) && sums.free != len.saturating_sub(AREA_BLOCKS);
+            if i != first && room && written && !self.is_bad(i) {
                 found = Some(i);
             }
             found.is_none()
