@@ -12,8 +12,8 @@
 //! same cfgs, and its comment says so.
 //!
 //! Tests: `make mutants` (`scripts/mutants`) runs models and VM tests that must fail;
-//! `tools/models/tests/rules/main.rs`, `tools/crash/tests/attributes.rs`, `grow.rs` and
-//! `tools/fuzz/tests/corpus.rs` choose mutants in user space.
+//! `tools/models/tests/rules/main.rs`, `tools/crash/tests/attributes.rs`, `grow.rs`, `shrink.rs`
+//! and `tools/fuzz/tests/corpus.rs` choose mutants in user space.
 
 /// Declares the mutants: the name, the cfg that selects it in the module, and the missing
 /// protection.
@@ -77,6 +77,8 @@ mutants! {
     HealStale ordofs_mutant_heal_stale "copies: a copy is healed although its node is not part of the tree any more",
     GrowEarly ordofs_mutant_grow_early "growing: operations may have new blocks before the superblock with them is durable",
     GrowOldBackup ordofs_mutant_grow_old_backup "growing: the backup at the old end stays",
+    ShrinkEarly ordofs_mutant_shrink_early "shrinking: backups with the new size are written before the superblock is",
+    ShrinkOldBackup ordofs_mutant_shrink_old_backup "shrinking: the backups behind the new end stay",
     ForgedRecord ordofs_mutant_forged_record "log: replay does not ask whether a record fits the filesystem",
 }
 

@@ -35,6 +35,7 @@ use crate::engine::alloc::ag::GROUP_NODES;
 use crate::engine::alloc::{Grown, Priority, Shrunk};
 use crate::engine::format::places::{backups, same_twins, AREA_BLOCKS, SLOTS};
 use crate::engine::fs::Fs;
+use crate::engine::mutant::{self, Mutant};
 use crate::engine::state::commit::{CommitState, Job, Touch};
 use crate::os::{Block, NoFs};
 use kernel::prelude::*;
@@ -178,6 +179,9 @@ impl Fs {
                 c.sb.free = c.sb.free.saturating_sub(shrunk.gone);
                 // Those that are there have the old size.
                 c.sb.backed_up = 0;
+                if mutant::is(Mutant::ShrinkEarly) {
+                    c.sb.write_backups(self.node_store.device())?;
+                }
                 Ok(Some(Resized::Shrunk(shrunk)))
             }
             Some(Job::Touch(touch)) => {
@@ -214,7 +218,8 @@ impl Fs {
         c.sb.write_backups(device)?;
         let zero = Block::zeroed()?;
         let [slot, _] = SLOTS;
-        for at in backups(shrunk.from).filter(|at| *at >= shrunk.to) {
+        let old = backups(shrunk.from).filter(|at| *at >= shrunk.to);
+        for at in old.filter(|_| !mutant::is(Mutant::ShrinkOldBackup)) {
             // The filesystem does not depend on them, nor on that end of the device.
             let _ = device.write_spare(at + slot, &zero);
         }

@@ -24,10 +24,12 @@ pub const SMALL: Sizes = Sizes {
     fs: 4096,
     device: 8192,
 };
+/// Blocks of an AG of filesystems of any size but the smallest.
+pub const AG: u64 = 1 << 15;
 /// One AG, and a small one that is an area of superblocks. It can grow to four AGs.
 pub const LARGE: Sizes = Sizes {
-    fs: (1 << 15) + 256,
-    device: (4 << 15) - 77,
+    fs: AG + 256,
+    device: 4 * AG - 77,
 };
 
 /// A filesystem, and what the oracle knows about it.

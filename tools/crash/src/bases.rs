@@ -106,6 +106,27 @@ fn crowd(fs: &Fs, f: &Shared<Inode>) -> Done {
     Ok(())
 }
 
+/// The crowded filesystem after it has grown, and what needed room has got it in the new blocks. Then
+/// the ballast gives its blocks back.
+fn roomy(crowded: &Base) -> Result<Base, String> {
+    let rec = Recorder::new(crowded.image.clone());
+    let mut w = World::new(crowded, &rec, None)?;
+    w.steps(&[
+        Op::Grow(1 << 20, usize::MAX),
+        Op::Append("A/f", 60_000),
+        Op::Append("B/g", 9000),
+        Op::Allocate("B/g", 1 << 20, 1 << 18, false),
+        Op::SetXattr("A/f", 1, 5000),
+        Op::Sync,
+    ])?;
+    let ballast = w.inode_of(BALLAST).ok_or("no ballast")?;
+    let blocks = w.fs().blocks();
+    let punched = w.fs().punch(&ballast, 0, blocks);
+    punched.map_err(|e| format!("ballast: {e:?}"))?;
+    w.steps(&[Op::Chmod(BALLAST, 0o640), Op::Sync, Op::Sync])?;
+    leave(w, &rec, Left::Cut)
+}
+
 /// The filesystems that workloads start from: with one copy of each node, and with two.
 pub struct Bases([Made; 2]);
 
@@ -114,6 +135,7 @@ struct Made {
     fresh: Base,
     wrap: Base,
     crowded: Base,
+    roomy: Base,
 }
 
 impl Made {
@@ -126,9 +148,11 @@ impl Made {
             ops.extend([Op::Chmod("B/g", 0o600 | i % 8), Op::Fsync("B/g")]);
         }
         ops.push(Op::Sync);
+        let crowded = crowded(&large)?;
         Ok(Self {
             wrap: after(&fresh, &ops, Left::Cut)?,
-            crowded: crowded(&large)?,
+            roomy: roomy(&crowded)?,
+            crowded,
             fresh,
         })
     }
@@ -147,6 +171,7 @@ impl Bases {
         match start {
             Start::Wrap => &made.wrap,
             Start::Crowded => &made.crowded,
+            Start::Roomy => &made.roomy,
             Start::Fresh | Start::Full => &made.fresh,
         }
     }

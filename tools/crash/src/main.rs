@@ -61,7 +61,7 @@ struct Common {
 #[derive(Subcommand)]
 enum Command {
     /// Show that the simulator notices when a protection is missing, for example of the log, of
-    /// attributes or of growing
+    /// attributes or of resizes
     Mutants {
         /// Give up after this many states for each mutant
         #[arg(long, default_value_t = 300_000)]
@@ -298,7 +298,7 @@ fn all(cli: &Cli, bases: &Bases, plan: &Plan, mutant: Option<Mutant>) -> bool {
     found.is_none()
 }
 
-/// Runs the mutants of the log, of truncation, attributes, inode records, superblocks, trims and growing,
+/// Runs the mutants of the log, of truncation, attributes, inode records, superblocks, trims and resizes,
 /// each until it is caught.
 fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, String> {
     let mut good = true;
@@ -317,6 +317,7 @@ fn mutants(cli: &Cli, bases: &Bases, plan: &Plan, limit: u64) -> Result<bool, St
             "CleanStays",
             "TrimFreed",
             "GrowOldBackup",
+            "Shrink",
         ]
         .iter()
         .any(|n| m.1.starts_with(n)),

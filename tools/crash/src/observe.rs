@@ -33,21 +33,23 @@ pub fn untouched(image: &Image) -> Result<(), String> {
     fsck(disk.device(), false, "before recovery").map(|_| ())
 }
 
-/// The least size that a backup has which a repair would find that has no other superblock, for a
-/// filesystem that has had these sizes. One must be there, unless those have none.
-pub fn least_backup(
+/// Of the backups that a repair would find that has no other superblock, for a filesystem that has had
+/// these sizes: the least size that one has, and the last block that has one. One must be there, unless
+/// those sizes have none.
+pub fn backup_sizes(
     image: &Image,
     sizes: impl Iterator<Item = u64>,
-) -> Result<Option<u64>, String> {
+) -> Result<(Option<u64>, Option<u64>), String> {
     let places: Vec<u64> = sizes.flat_map(backups).map(|at| at + SLOTS[0]).collect();
     let found = places
         .iter()
-        .filter_map(|at| Superblock::decode(image.get(*at)?).ok());
-    let least = found.map(|sb| sb.blocks).min();
-    if least.is_none() && !places.is_empty() {
+        .filter_map(|at| Some((*at, Superblock::decode(image.get(*at)?).ok()?.blocks)));
+    let found: Vec<(u64, u64)> = found.collect();
+    if found.is_empty() && !places.is_empty() {
         return Err("no backup of the superblock is left".to_owned());
     }
-    Ok(least)
+    let least = found.iter().map(|(_, blocks)| *blocks).min();
+    Ok((least, found.iter().map(|(at, _)| *at).max()))
 }
 
 /// Mounts, reads everything, unmounts and checks.

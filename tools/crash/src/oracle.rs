@@ -92,8 +92,8 @@ pub struct Oracle {
     acks: Vec<Ack>,
     /// The sizes of the filesystem, in blocks, and the operations that gave them to it.
     fs_sizes: Vec<(When, u64)>,
-    /// Those that were promised, and when the calls returned.
-    fs_acks: Vec<(Tick, u64)>,
+    /// When resizes returned, and how far the sizes were then.
+    fs_acks: Vec<(Tick, usize)>,
     /// When each operation began.
     began: Vec<Tick>,
     zero: Data,
@@ -380,14 +380,19 @@ impl Oracle {
         });
     }
 
-    /// Notes that the filesystem grows to this size.
-    pub fn grow_fs(&mut self, blocks: u64) {
+    /// Notes that a resize to this size begins.
+    pub fn resize_fs(&mut self, blocks: u64) {
         self.fs_sizes.push((self.now(), blocks));
     }
 
-    /// Notes that a resize to this size has returned.
-    pub fn ack_size(&mut self, returned: Tick, blocks: u64) {
-        self.fs_acks.push((returned, blocks));
+    /// Notes that the resize has returned.
+    pub fn ack_size(&mut self, returned: Tick) {
+        self.fs_acks.push((returned, self.fs_sizes.len() - 1));
+    }
+
+    /// Notes that it has changed nothing.
+    pub fn unresized(&mut self) {
+        self.fs_sizes.pop();
     }
 
     /// The sizes that the filesystem has had, or was to get.
@@ -395,10 +400,21 @@ impl Oracle {
         self.fs_sizes.iter().map(|s| s.1)
     }
 
-    /// The size that the filesystem has at least.
-    pub fn promised_size(&self, cut: Cut) -> u64 {
+    /// The sizes that the filesystem can have, each with its operation: that of the newest resize that
+    /// has returned, and those of later ones.
+    fn allowed_sizes(&self, cut: Cut) -> &[(When, u64)] {
         let promised = self.fs_acks.iter().filter(|a| a.0 <= cut.returned);
-        promised.map(|a| a.1).max().unwrap_or(self.fs_sizes[0].1)
+        &self.fs_sizes[promised.map(|a| a.1).max().unwrap_or(0)..]
+    }
+
+    /// Whether no resize is under way.
+    pub fn is_size_settled(&self, cut: Cut) -> bool {
+        self.allowed_sizes(cut).len() == 1
+    }
+
+    /// The size that was promised last.
+    pub fn promised_size(&self, cut: Cut) -> u64 {
+        self.allowed_sizes(cut)[0].1
     }
 
     fn floor(&self, cut: Cut, f: impl Fn(&Ack) -> bool) -> When {

@@ -144,10 +144,13 @@ fn try_state(
     observe::untouched(image)?;
     let (view, after) = observe::recovered(image)?;
     oracle.judge(cut, &view)?;
-    let needed = view.used.max(oracle.promised_size(cut));
-    let least = observe::least_backup(image, oracle.fs_sizes())?;
+    let needed = view.used.max(oracle.promised_size(cut).min(view.blocks));
+    let (least, last) = observe::backup_sizes(image, oracle.fs_sizes())?;
     if let Some(n) = least.filter(|n| *n < needed) {
         return Err(format!("a backup says {n} blocks, needed are {needed}"));
+    }
+    if last.is_some_and(|at| at >= view.blocks) && oracle.is_size_settled(cut) {
+        return Err(format!("a backup is behind the end, block {}", view.blocks));
     }
     let Some(salt) = deep else { return Ok(()) };
     let ro = observe::read_only(image).map_err(|e| format!("read-only: {e}"))?;

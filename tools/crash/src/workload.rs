@@ -103,6 +103,9 @@ pub enum Op {
     /// The filesystem grows by so many blocks, or to the end of the device. The next operation
     /// happens when the resize has issued this many writes
     Grow(u64, usize),
+    /// The filesystem becomes smaller: it ends so many blocks earlier, or at the border of an AG before
+    /// that
+    Shrink(u64),
 }
 
 impl fmt::Display for Op {
@@ -119,6 +122,7 @@ impl Op {
             Op::Sync
                 | Op::Commit(_)
                 | Op::Grow(..)
+                | Op::Shrink(..)
                 | Op::FsyncBoth(..)
                 | Op::Reclaim
                 | Op::WriteInode(_)
@@ -210,6 +214,8 @@ pub fn alphabet() -> Vec<Op> {
         Op::Trim,
         Op::Grow(300, usize::MAX),
         Op::Grow(40_000, 4),
+        Op::Shrink(1),
+        Op::Shrink(70_000),
     ];
     on_file("A/f", &mut v);
     on_file("B/g", &mut v);
@@ -229,6 +235,14 @@ fn grow(r: &mut fastrand::Rng) -> Op {
         _ => 1 << r.u32(8..17),
     };
     Op::Grow(by, if r.bool() { r.usize(..24) } else { usize::MAX })
+}
+
+/// Growing, or becoming smaller by any number of AGs.
+fn resize(r: &mut fastrand::Rng) -> Op {
+    match r.bool() {
+        true => grow(r),
+        false => Op::Shrink(1 << r.u32(8..17)),
+    }
 }
 
 /// A random operation. It may be of more kinds, and have other arguments, than those of the
@@ -295,7 +309,7 @@ fn random(r: &mut fastrand::Rng) -> Op {
         56 | 57 => Op::WriteInode(f),
         58 => Op::FsyncInside(r.u32(1..5)),
         61 | 62 => Op::Trim,
-        63 => grow(r),
+        63 => resize(r),
         _ => Op::Reclaim,
     }
 }
@@ -312,14 +326,19 @@ pub enum Start {
     /// A filesystem of more than one AG, with backups, on a larger device. Its free blocks lie alone,
     /// so what needs several goes to where there are more.
     Crowded,
+    /// The same filesystem after it has grown to the end of the device: much is free, and what is in
+    /// use lies behind the first AG.
+    Roomy,
 }
 
 impl Start {
     /// Where a workload with these operations starts that has no need of anything else.
     fn of(ops: &[Op]) -> Self {
-        match ops.iter().any(|op| matches!(op, Op::Grow(..))) {
-            true => Start::Crowded,
-            false => Start::Fresh,
+        let resize = |op: &&Op| matches!(op, Op::Grow(..) | Op::Shrink(..));
+        match ops.iter().find(resize) {
+            Some(Op::Shrink(..)) => Start::Roomy,
+            Some(_) => Start::Crowded,
+            None => Start::Fresh,
         }
     }
 }
@@ -436,7 +455,7 @@ impl Plan {
         };
         if r.u8(..8) == 0 {
             let (at, f) = (r.usize(..=ops.len()), ["A/f", "B/g"][usize::from(r.bool())]);
-            let more = [Op::Append(f, 9000), grow(&mut r), Op::Fsync(f)];
+            let more = [Op::Append(f, 9000), resize(&mut r), Op::Fsync(f)];
             ops.splice(at..at, more);
         }
         let start = match r.u8(..32) {

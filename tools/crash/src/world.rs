@@ -218,6 +218,7 @@ impl World {
                 let beside = self.beside_commit(&ops[at + 1..]);
                 return Ok(1 + self.grow(by, reach, beside)?);
             }
+            Op::Shrink(by) => self.shrink(by)?,
             Op::Create(p) => self.create(p, S_IFREG | 0o644, None)?,
             Op::Mkdir(p) => self.create(p, S_IFDIR | 0o755, None)?,
             Op::Symlink(p, n) => {

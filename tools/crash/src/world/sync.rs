@@ -5,6 +5,7 @@
 //! Tests: tools/crash/tests/recovery.rs; `scripts/crash mutants` (the mutants of the log).
 
 use super::World;
+use crate::base::AG;
 use crate::engine::format::places::AREA_BLOCKS;
 use crate::engine::mutant;
 use crate::engine::*;
@@ -12,7 +13,7 @@ use crate::oracle::Id;
 use crate::os::{self, now};
 use crate::pages::File;
 use crate::workload::{Op, Path};
-use kernel::prelude::{Result, EIO};
+use kernel::prelude::{Result, EDOM, EIO, ENOSPC};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -227,15 +228,41 @@ impl World {
         if to - from < AREA_BLOCKS {
             return Ok(0);
         }
-        self.oracle.grow_fs(to);
+        self.oracle.resize_fs(to);
         let fs = self.fs.clone();
         let n = self.during(reach, ops, move || {
             let mut resize = fs.resize_begin(to)?;
             while fs.resize_step(&mut resize)? {}
             Ok(())
         })?;
-        self.oracle.ack_size(self.rec.ticks(), to);
+        self.oracle.ack_size(self.rec.ticks());
         Ok(n)
+    }
+
+    /// The filesystem becomes smaller by at least `by` blocks. Does nothing if it cannot be so small, or if
+    /// there is no room for what is moved.
+    pub(super) fn shrink(&mut self, by: u64) -> Result {
+        let from = self.fs.blocks();
+        let to = from.saturating_sub(by) / AG * AG;
+        if to == 0 || to == from {
+            return Ok(());
+        }
+        // It waits for writes in flight.
+        let ids: Vec<Id> = self.handles.keys().copied().collect();
+        for id in ids {
+            self.with_file(id, |f, io| f.finish_flights(io))?;
+        }
+        self.oracle.resize_fs(to);
+        let done = self.fs.shrink_begin(to).and_then(|mut shrink| {
+            while self.fs.shrink_step(&mut shrink)? {}
+            Ok(())
+        });
+        match done {
+            Ok(()) => self.oracle.ack_size(self.rec.ticks()),
+            Err(ENOSPC | EDOM) if self.fs.blocks() == from => self.oracle.unresized(),
+            Err(e) => return Err(e),
+        }
+        Ok(())
     }
 
     /// Runs `f`, which commits. When it has issued `reach` writes or flushes, `ops` happen. Returns how
