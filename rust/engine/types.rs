@@ -85,7 +85,7 @@ pub struct Attrs {
     /// Change counter: raised by every change of the data or of the attributes, except the access
     /// time.
     pub change: u64,
-    /// The allocation group in which the files of a directory begin.
+    /// The allocation group in which the files of a directory begin, and in which a file begins.
     pub home_ag: u32,
     /// `FS_XFLAG_*` flags without an `FS_*_FL` flag.
     pub xflags: u32,

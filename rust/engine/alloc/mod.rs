@@ -33,6 +33,8 @@
 //! | [`table`] | the AGs in memory |
 //! | [`ag`] | one AG |
 //! | [`find`] | allocation: which AG |
+//! | [`homes`] | the AGs in which directories have their files |
+//! | [`nodes`] | where commits look for blocks for nodes |
 //! | [`grow`] | more blocks |
 //! | [`close`] | fewer blocks |
 //! | [`records`] | what commits do |
@@ -65,7 +67,9 @@ mod close;
 pub mod deferred;
 mod find;
 mod grow;
+mod homes;
 mod idle;
+mod nodes;
 mod records;
 mod table;
 mod trim;
@@ -73,6 +77,7 @@ mod trimmer;
 
 pub use crate::engine::format::bits;
 pub use close::Shrunk;
+pub use find::Near;
 pub use grow::Grown;
 pub use records::unused_ags;
 pub use trimmer::Trim;
@@ -87,6 +92,7 @@ use ag::FreedBy;
 use core::num::NonZeroU64;
 use idle::Table;
 use kernel::prelude::*;
+use nodes::NodeSearches;
 use trimmer::Trimmer;
 
 /// The identity of the AG tree.
@@ -146,15 +152,18 @@ pub struct Space {
     leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
     pool: AtomicI64,
-    /// The AG in which the next search without a goal starts.
+    /// The AG in which the last search ended that found no room in a file's home.
     rotor: AtomicU64,
+    /// The AG whose turn it is to be a home ([`homes`]).
+    home_turn: AtomicU64,
+    /// Where the search for the next district starts.
+    home_look: AtomicU64,
+    /// How many searches for a long run have failed since the last commit.
+    failed: AtomicU32,
     /// The class of the runs that a search did not find since the last commit, or
     /// [`NOT_IN_VAIN`]. A hint.
     in_vain: AtomicU32,
-    /// Where the next commit starts to look for blocks for its nodes.
-    node_goal: AtomicU64,
-    /// The same for their second copies.
-    second_goal: AtomicU64,
+    nodes: NodeSearches,
     /// The first AG of which the leaf in the AG tree was not looked into; see
     /// [`Space::look_ahead`].
     looked_at: AtomicU64,
@@ -225,9 +234,11 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
+            home_turn: AtomicU64::new(0),
+            home_look: AtomicU64::new(0),
+            failed: AtomicU32::new(0),
             in_vain: AtomicU32::new(NOT_IN_VAIN),
-            node_goal: AtomicU64::new(0),
-            second_goal: AtomicU64::new(0),
+            nodes: NodeSearches::new(),
             looked_at: AtomicU64::new(0),
             kept_ids: AtomicU64::new(0),
             counted: free,

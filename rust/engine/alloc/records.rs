@@ -145,6 +145,7 @@ impl Space {
         self.unreserve(open);
         self.freed.fetch_sub(n as i64, Ordering::Relaxed);
         self.set_deferred(deferred);
+        self.failed.store(0, Ordering::Relaxed);
         self.in_vain.store(NOT_IN_VAIN, Ordering::Relaxed);
         self.trim();
         Ok(())
@@ -152,35 +153,28 @@ impl Space {
 
     /// Where a commit starts to look for blocks for its nodes, and for their second copies.
     pub fn node_goals(&self) -> (u64, u64) {
-        (
-            self.node_goal.load(Ordering::Relaxed),
-            self.second_goal.load(Ordering::Relaxed),
-        )
+        self.nodes.goals()
     }
 
-    /// Where the search for data without a goal starts.
-    pub fn data_goal(&self) -> u64 {
-        let last = self.ag_count().saturating_sub(1);
-        self.ag_start(self.rotor.load(Ordering::Relaxed).min(last))
-    }
-
-    /// At mount: the searches go on where those of the last commit ended, and that for second copies
-    /// half of the filesystem away.
+    /// At mount: the searches for nodes go on where that of the last commit ended, and those for
+    /// second copies half of the filesystem away; and it is the turn of the AG of `data_goal` to be
+    /// a home.
     pub fn start_searches(&self, node_goal: u64, data_goal: u64) {
-        self.set_node_goals(
-            node_goal,
-            (node_goal + self.total() / 2) % self.total().max(1),
-        );
-        self.rotor
-            .store(data_goal / self.ag_blocks, Ordering::Relaxed);
+        let total = self.total().max(1);
+        let second = node_goal.saturating_add(total / 2) % total;
+        self.nodes.start(node_goal, second);
+        let ag = data_goal / self.ag_blocks;
+        self.rotor.store(ag, Ordering::Relaxed);
+        self.start_homes(ag);
     }
 
-    /// A commit has put its last node before block `first`, and the second copy before `second`.
-    pub fn set_node_goals(&self, first: u64, second: u64) {
-        for (to, goal) in [(&self.node_goal, first), (&self.second_goal, second)] {
-            let goal = if goal < self.total() { goal } else { 0 };
-            to.store(goal, Ordering::Relaxed);
-        }
+    /// A commit has taken `blocks` blocks for nodes, the last ones before block `first` and, for
+    /// second copies, before block `second`.
+    pub fn nodes_written(&self, blocks: u64, first: u64, second: u64) {
+        let total = self.total();
+        let place = |goal: u64| if goal < total { goal } else { 0 };
+        let nodes = blocks / self.copies.max(1);
+        self.nodes.written(nodes, place(first), place(second));
     }
 
     /// A commit is about to say that `free` blocks are free: so does the AG tree that it has

@@ -10,13 +10,13 @@
 //! reads its record. An AG with a record that cannot be read stays in the table, so that it is
 //! reported once.
 //!
-//! An AG leaves the table only while no task has a reference to it, and references are made under the
-//! table's lock. So there are never two of one AG.
+//! An AG leaves the table only while no task has a reference to it, and references are made under
+//! the table's lock. So there are never two of one AG.
 //!
 //! # Locks
 //!
-//! Those of [`super`]: the table's lock is never held across a read, and a task that has an AG's lock
-//! does not wait for it.
+//! Those of [`super`]: the table's lock is never held across a read, and a task that has an AG's
+//! lock does not wait for it.
 //!
 //! Tests: `tools/engine/tests/sizes.rs`, `tools/engine/tests/full_disk.rs`,
 //! `tools/engine/tests/impossible.rs`.
@@ -149,8 +149,8 @@ impl Space {
         if change != 0 {
             self.free.fetch_add(change, Ordering::Relaxed);
         }
-        // The free blocks of an AG that turned out to be bad are no longer free, unless they are lost
-        // already, with what the tree says of the AG.
+        // The free blocks of an AG that turned out to be bad are no longer free, unless they are
+        // lost already, with what the tree says of the AG.
         let lost = ag.take_lost();
         if lost != 0 {
             let again = self.found_in_lost(ag.number(), ag.take_condemned());
@@ -177,7 +177,8 @@ impl Space {
         }
     }
 
-    /// Calls `f` with AG `i` if it is in memory and no task uses it or its table. Waits for nothing.
+    /// Calls `f` with AG `i` if it is in memory and no task uses it or its table. Waits for
+    /// nothing.
     pub(super) fn if_at_hand(&self, i: u64, f: impl FnOnce(&mut Ag)) {
         let found = self.table.try_lock().and_then(|t| t.ags.get(&i).cloned());
         let Some(shared) = found else { return };
@@ -197,7 +198,8 @@ impl Space {
                     self.give_back(i);
                     match ag.fill(&v) {
                         Err(e) if e == EUCLEAN => {
-                            // The sums of the tree have what the record says, whatever is wrong with it.
+                            // The sums of the tree have what the record says, whatever is wrong
+                            // with it.
                             self.lose(i..=i, Sums::of_record(&v).free)?;
                             ag.condemn();
                             return Ok(());
@@ -241,6 +243,35 @@ impl Space {
     pub(super) fn all_lost(&self, first: u64, last: u64) -> bool {
         let lost = self.lost.lock();
         lost.last_le(first).is_some_and(|(_, l)| l.last >= last)
+    }
+
+    /// The last AG of the range of AGs around AG `i` whose records could not be read.
+    pub(super) fn lost_to(&self, i: u64) -> Option<u64> {
+        let lost = self.lost.lock();
+        lost.last_le(i).map(|(_, l)| l.last).filter(|l| *l >= i)
+    }
+
+    /// For searches that may fail: calls `f` for the AGs from `from` on whose records are in the
+    /// same leaf of the AG tree, until it returns false. Returns whether the leaf could be read.
+    /// One that could not is noted as lost, and is not read again.
+    pub(super) fn see_leaf(
+        &self,
+        node_store: &NodeStore,
+        from: u64,
+        mut f: impl FnMut(u64, &[u8]) -> bool,
+    ) -> bool {
+        if self.given_up() || self.is_lost(from) {
+            return false;
+        }
+        let read = self
+            .tree
+            .read()
+            .scan_le(node_store, from, |i, record| Ok(i < from || f(i, record)));
+        if read.is_err_and(|e| e != ENOMEM) {
+            // Without memory, a later search notes it.
+            let _ = self.lose_under(node_store, from);
+        }
+        read.is_ok()
     }
 
     /// The record of AG `i` can be read. If it is in a range that is lost, so can the node that the
@@ -323,8 +354,8 @@ impl Space {
         Ok(())
     }
 
-    /// The node of the AG tree with the record of AG `i` cannot be read: what its parent says is free
-    /// there is lost. Does nothing if the node can be read.
+    /// The node of the AG tree with the record of AG `i` cannot be read: what its parent says is
+    /// free there is lost. Does nothing if the node can be read.
     fn lose_under(&self, node_store: &NodeStore, i: u64) -> Result {
         let mut failed = Ok(());
         let mut note = |u: Unread| {
@@ -357,8 +388,8 @@ impl Space {
     }
 
     /// Looks into the next [`LEAVES`] leaves of the AG tree that no task has looked into since the
-    /// mount, if there are any. Free space under a node that cannot be read must be known to be lost
-    /// before all other space is used: then a commit would find no block for its nodes.
+    /// mount, if there are any. Free space under a node that cannot be read must be known to be
+    /// lost before all other space is used: then a commit would find no block for its nodes.
     pub(super) fn look_ahead(&self, node_store: &NodeStore) -> Result {
         for _ in 0..LEAVES {
             let at = self.looked_at.load(Ordering::Relaxed);

@@ -43,6 +43,9 @@ const LIMITS: Limits = Limits {
 };
 const _: () = assert!(HEADER + TREES * (SECTION_HEAD + INLINE_TREE_MAX) <= MAX_VALUE);
 
+/// Where the flags are.
+const O_FLAGS: usize = O_LONGEST + 1;
+
 /// The section with the tree of the groups.
 const SECTION_GROUPS: u8 = 1;
 /// The section with the tree of the shared blocks.
@@ -65,6 +68,18 @@ pub const fn inline_groups_max(ignorable: usize) -> usize {
     } else {
         INLINE_TREE_MAX
     }
+}
+
+/// Whether the record `v` says that the AG was written before and nothing keeps blocks from being
+/// allocated there.
+pub fn is_in_use(v: &[u8]) -> bool {
+    v.get(O_FLAGS) == Some(&0)
+}
+
+/// Whether nothing in the record `v` keeps blocks from being allocated in the AG.
+pub fn allocates(v: &[u8]) -> bool {
+    v.get(O_FLAGS)
+        .is_some_and(|f| f & (NO_ALLOCATION | NOT_TRUSTED) == 0)
 }
 
 /// A decoded record. Roots and sections borrow from its bytes.
@@ -100,8 +115,8 @@ impl<'a> AgRecord<'a> {
         }
     }
 
-    /// Decodes and checks the record `v` of AG `ag`, which has `ag_len` blocks. EUCLEAN if it cannot
-    /// be true.
+    /// Decodes and checks the record `v` of AG `ag`, which has `ag_len` blocks. EUCLEAN if it
+    /// cannot be true.
     pub fn decode(ag: u64, ag_len: u64, v: &'a [u8]) -> Result<Self> {
         Self::parse(ag_len, v)
             .map_err(|fault| corrupt_fmt(format_args!("allocation group {ag}: {fault}")))
@@ -136,7 +151,7 @@ impl<'a> AgRecord<'a> {
         Some(Self {
             free: le32(v, O_FREE)?,
             longest: *v.get(O_LONGEST)?,
-            flags: *v.get(5)?,
+            flags: *v.get(O_FLAGS)?,
             generation: le64(v, 16)?,
             groups: RootForm::Empty,
             shared: RootForm::Empty,

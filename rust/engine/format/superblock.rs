@@ -257,7 +257,7 @@ pub struct Superblock {
     pub epoch: u32,
     /// The block where the search for blocks of nodes starts.
     pub node_goal: u64,
-    /// The block where the search for blocks of data starts.
+    /// A block of the allocation group whose turn it was to be a home.
     pub data_goal: u64,
     /// Encoding (low half) and flags of case-insensitive names; 0 if there are none.
     pub casefold: u32,

@@ -271,6 +271,12 @@ impl Inode {
         self.meta.lock().attrs
     }
 
+    /// The size in bytes, and the AG in which the file begins.
+    pub(crate) fn size_and_home(&self) -> (u64, u64) {
+        let meta = self.meta.lock();
+        (meta.attrs.size, meta.attrs.home_ag.into())
+    }
+
     /// The file block from which a truncation has left mappings that must go before the file may
     /// reach `end`; `None` if there are none below `end`.
     pub(crate) fn left_behind(&self, end: u64) -> Option<u64> {

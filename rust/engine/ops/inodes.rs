@@ -63,8 +63,6 @@ impl Fs {
             "its number was never allocated"
         } else if rec.generation > self.running_generation() {
             "its generation is newer than the filesystem"
-        } else if u64::from(rec.attrs.home_ag) >= self.space.ag_count() {
-            "its home is an allocation group that does not exist"
         } else {
             return None;
         })

@@ -115,7 +115,7 @@ impl Fs {
         txn: &mut Txn<'_>,
         new: &NewInode<'_>,
         nlink: u32,
-        parent: u64,
+        (parent, home_ag): (u64, u32),
     ) -> Result<Shared<Inode>> {
         let NewId {
             ino,
@@ -138,6 +138,7 @@ impl Fs {
             project: new.project,
             handle_generation: generation,
             change: 1,
+            home_ag,
             ..Attrs::default()
         };
         if impossible(&attrs).is_some() {
@@ -212,12 +213,17 @@ impl Fs {
         }
         if is_dir {
             Self::check_links(dir)?;
-            self.space.turn();
         }
         let mut txn = self.begin(nodes, Priority::Normal)?;
         txn.dirty(dir)?;
+        // In the transaction: a commit that does not have the directory does not have the turn
+        // either, so that a replay mostly gives it the same home.
+        let home = match is_dir {
+            true => self.space.next_home(&self.node_store),
+            false => dir.meta.lock().attrs.home_ag,
+        };
         let links = if is_dir { 2 } else { 1 };
-        let inode = self.new_inode(&mut txn, new, links, dir.ino())?;
+        let inode = self.new_inode(&mut txn, new, links, (dir.ino(), home))?;
         let kind = mode_to_kind(new.mode);
         if let Err(e) = self.add_entry(&mut txn, dir, name, inode.ino(), kind) {
             self.drop_new(&inode);
@@ -244,7 +250,7 @@ impl Fs {
     pub fn tmpfile(&self, new: &NewInode<'_>) -> Result<Shared<Inode>> {
         let nodes = NODES + Self::new_xattrs_cost(new.xattrs)?;
         let mut txn = self.begin(nodes, Priority::Normal)?;
-        let inode = self.new_inode(&mut txn, new, 0, 0)?;
+        let inode = self.new_inode(&mut txn, new, 0, (0, self.space.no_home()))?;
         let create = Self::create_record(0, &inode, &[], new);
         txn.log_all(&create, new.xattrs.iter().map(|x| x.record(inode.ino())));
         Ok(inode)
@@ -379,7 +385,10 @@ impl Fs {
             txn.dirty(i)?;
         }
         let white = match r.whiteout {
-            Some(new) => Some((self.new_inode(&mut txn, new, 1, 0)?, new)),
+            Some(new) => Some((
+                self.new_inode(&mut txn, new, 1, (0, self.space.no_home()))?,
+                new,
+            )),
             None => None,
         };
         let whiteout = white.as_ref().map(|(w, new)| (&**w, *new));

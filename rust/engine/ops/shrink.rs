@@ -33,7 +33,7 @@
 //! Tests: tools/engine/tests/shrink.rs; tests/vm/t/074-shrink.sh.
 
 use crate::engine::alloc::ag::{Ag, Owner, GROUP_NODES};
-use crate::engine::alloc::Priority;
+use crate::engine::alloc::{Near, Priority};
 use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
 use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::extent::Extent;
@@ -554,9 +554,11 @@ impl Fs {
             return Ok(0);
         }
         let goal = self.goal(&m, from)?;
+        let (_, home) = inode.size_and_home();
+        let near = Near { goal, home };
         let run = self
             .space
-            .append(store, want, goal, Owner::Running, &mut None, 0)?;
+            .append(store, want, near, Owner::Running, &mut None, 0)?;
         txn.charge(run.touched);
         let end = from.saturating_add(run.len);
         let removed = self.remove_extents(&mut txn, &mut m, from, end, Budget::ALL, Old::Free);

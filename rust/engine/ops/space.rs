@@ -20,7 +20,7 @@
 //! tests/vm/t/025-sizes.sh, 043-r3.sh, 060-data-paths.sh.
 
 use crate::engine::alloc::ag::{Owner, GROUP_NODES};
-use crate::engine::alloc::Priority;
+use crate::engine::alloc::{Near, Priority};
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
 use crate::engine::inode::Inode;
@@ -341,9 +341,11 @@ impl Fs {
         let (node_store, want) = (&self.node_store, v.len.min(want));
         // Preallocation behind the end uses what is kept there.
         let mut kept = m.kept.take_if(|k| Some(k.start) == goal);
+        let (_, home) = inode.size_and_home();
+        let near = Near { goal, home };
         let run = self
             .space
-            .append(node_store, want, goal, Owner::Running, &mut kept, 0)?;
+            .append(node_store, want, near, Owner::Running, &mut kept, 0)?;
         txn.charge(run.touched);
         let (phys, n) = (run.start, run.len);
         let e = Extent {

@@ -93,6 +93,8 @@ struct Frozen {
     inodes: u64,
     /// Position and sequence number of the next batch at that moment.
     log: (u64, u64),
+    /// Whose turn it was to be a home: a replay makes the directories that came afterwards.
+    data_goal: u64,
 }
 
 impl Fs {
@@ -230,6 +232,7 @@ impl Fs {
         let reserved = self.commit_reserved.swap(0, Ordering::Relaxed);
         let next_ino = self.next_ino.load(Ordering::Relaxed);
         let inodes = self.inodes.load(Ordering::Relaxed).max(0) as u64;
+        let data_goal = self.space.data_goal();
         let generation = self.running.fetch_add(1, Ordering::AcqRel);
         let log = self.log.freeze();
         if if_idle.marks() {
@@ -248,6 +251,7 @@ impl Fs {
             next_ino,
             inodes,
             log,
+            data_goal,
         }))
     }
 
@@ -423,7 +427,8 @@ impl Fs {
         sb.inodes = f.inodes;
         (sb.log_pos, sb.log_seq) = f.log;
         sb.committed = now();
-        (sb.node_goal, sb.data_goal) = (self.space.node_goals().0, self.space.data_goal());
+        sb.node_goal = self.space.node_goals().0;
+        sb.data_goal = f.data_goal.min(sb.blocks.saturating_sub(1));
         sb.state &= !STATE_CLEAN;
         if f.mark {
             sb.state |= STATE_CLEAN;

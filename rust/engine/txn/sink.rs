@@ -179,7 +179,7 @@ impl<'a> Sink<'a> {
     }
 
     /// All nodes have been passed to the sink: writes the last ones. The next commit goes on behind
-    /// them.
+    /// them, or begins a new round.
     pub(super) fn finish(&mut self) -> Result {
         self.submit()?;
         let left = self.first.left + self.second.left;
@@ -189,7 +189,8 @@ impl<'a> Sink<'a> {
             format_args!("{left} blocks that were taken for nodes are left"),
         )?;
         let (first, second) = (self.first.next, self.second.next);
-        self.fs.space.set_node_goals(first, second);
+        let space = &self.fs.space;
+        space.nodes_written(self.allocated, first, second);
         Ok(())
     }
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Allocation groups that are nearly full, so that a search reads many groups of blocks before it finds a
-//! free one; damaged ones, and what is counted as free then; and many at once.
+//! Allocation groups that are nearly full, so that a search reads many groups of blocks before it
+//! finds a free one; damaged ones, and what is counted as free then; and many at once.
 //!
-//! The devices are empty ones of which the AG records are changed. Most of the blocks have no owner, so
-//! fsck has nothing to say of them.
+//! The devices are empty ones of which the AG records are changed. Most of the blocks have no
+//! owner, so fsck has nothing to say of them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -20,7 +20,7 @@ use common::{format_with, mount, regular, write};
 use counting::{device, peak_of, sparse};
 use kernel::prelude::{Result, EIO};
 use ordofs_engine::engine::alloc::ag::Owner;
-use ordofs_engine::engine::alloc::{Space, AG_TREE};
+use ordofs_engine::engine::alloc::{Near, Space, AG_TREE};
 use ordofs_engine::engine::btree::{NodeStore, WalkItem};
 use ordofs_engine::engine::format::ag::AgRecord;
 use ordofs_engine::engine::format::group::{encode, full_record, Form};
@@ -110,7 +110,8 @@ impl Opened {
     /// Allocates a block in AG `ag` or behind it. Returns its AG.
     fn take_in(&self, ag: u64) -> u64 {
         self.space.reserve_forced(1);
-        let goal = Some(ag * GIB);
+        // The first block of an AG is the end of the one before it.
+        let goal = Some(ag * GIB + 1);
         let run = self.space.alloc(&self.store, 1, goal, Owner::Busy);
         run.unwrap().start / GIB
     }
@@ -137,8 +138,8 @@ fn full_before(full: u64, together: u64) -> Ag {
     ag
 }
 
-/// All blocks of an AG are used but for runs in some groups: the group, and for each run the first bit and
-/// the length.
+/// All blocks of an AG are used but for runs in some groups: the group, and for each run the first
+/// bit and the length.
 fn with_runs(runs: &BTreeMap<u64, Vec<(u32, u32)>>) -> Ag {
     let mut groups = Vec::new();
     let mut next = 0;
@@ -174,8 +175,8 @@ fn few_free(g: u64, free: u32) -> Ag {
     with_runs(&BTreeMap::from([(g, list)]))
 }
 
-/// Space in a group that no search has come to yet is found, whatever is before it: single blocks, long
-/// runs, nodes of commits.
+/// Space in a group that no search has come to yet is found, whatever is before it: single blocks,
+/// long runs, nodes of commits.
 #[test]
 fn groups_that_turn_out_to_be_full_do_not_end_a_search() {
     for (full, together) in [(8, 8), (8, 1), (21, 21), (21, 1), (31, 31), (31, 2)] {
@@ -203,8 +204,8 @@ fn groups_that_turn_out_to_be_full_do_not_end_a_search() {
     }
 }
 
-/// Each AG has a single free block. A search for one comes to it without looking into other AGs, down to
-/// the last one; a search for more takes what it finds.
+/// Each AG has a single free block. A search for one comes to it without looking into other AGs,
+/// down to the last one; a search for more takes what it finds.
 #[test]
 fn the_last_block_of_each_allocation_group_is_found() {
     let ags = 300;
@@ -220,8 +221,43 @@ fn the_last_block_of_each_allocation_group_is_found() {
     assert!(o.take(1).is_err());
 }
 
-/// When no AG has a long run any more, writes do not look for one again and again before a commit has
-/// freed blocks.
+/// A file whose last block is the last one of an AG goes on in that AG, also in the last one.
+#[test]
+fn the_end_of_an_allocation_group_is_a_goal_in_it() {
+    let o = open(&empty(40));
+    for ag in [1, 39] {
+        o.space.reserve_forced(1);
+        let goal = Some((ag + 1) * GIB);
+        let run = o.space.alloc(&o.store, 1, goal, Owner::Busy);
+        assert_eq!(run.unwrap().start / GIB, ag);
+    }
+}
+
+/// The records of most AGs promise too much. A search that has tried some of them in vain is not
+/// the last one: the next one goes on behind them.
+#[test]
+fn searches_for_long_runs_go_on_behind_those_that_failed() {
+    let short: Vec<(u32, u32)> = (0..128).map(|i| (64 * i, 32)).collect();
+    let runs: BTreeMap<u64, _> = (0..8).map(|g| (g, short.clone())).collect();
+    let disk = empty(40);
+    rewrite(&disk, |i| {
+        let mut runs = runs.clone();
+        if i == 10 {
+            runs.insert(8, vec![(4096, 2000)]);
+        }
+        let longest = 2000;
+        Some(Ag {
+            longest,
+            ..with_runs(&runs)
+        })
+    });
+    let o = open(&disk);
+    let taken: Vec<u64> = (0..4).map(|_| o.take(64).unwrap().1).collect();
+    assert!(taken.contains(&64), "{taken:?}");
+}
+
+/// When no AG has a long run any more, writes do not look for one again and again before a commit
+/// has freed blocks.
 #[test]
 fn long_runs_are_not_looked_for_in_vain_twice() {
     let ags = 40;
@@ -238,6 +274,9 @@ fn long_runs_are_not_looked_for_in_vain_twice() {
         steps() - before
     };
     let first = cost();
+    for _ in 1..4 {
+        cost();
+    }
     let later: Vec<u64> = (0..10).map(|_| cost()).collect();
     println!("look-ups: {first}, {later:?}");
     assert!(later.iter().all(|n| 3 * n < first), "{first}, {later:?}");
@@ -247,8 +286,8 @@ fn long_runs_are_not_looked_for_in_vain_twice() {
     assert!(2 * again > first, "{again} after {first}");
 }
 
-/// A run where the last search ended is not good enough for a file that will grow: that holds at its goal
-/// only.
+/// A run where the last search ended is not good enough for a file that will grow: that holds at
+/// its goal only.
 #[test]
 fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     let mut runs = BTreeMap::from([(0, vec![(0, 8), (4096, 1000)])]);
@@ -266,8 +305,13 @@ fn a_file_that_moves_to_another_allocation_group_gets_room_to_grow() {
     let o = open(&disk);
     o.space.reserve_forced(4);
     let mut kept = None;
-    let (goal, owner) = (Some(5), Owner::Busy);
-    let run = o.space.append(&o.store, 4, goal, owner, &mut kept, 60);
+    let near = Near {
+        goal: Some(5),
+        home: 0,
+    };
+    let run = o
+        .space
+        .append(&o.store, 4, near, Owner::Busy, &mut kept, 60);
     let run = run.unwrap();
     assert_eq!((run.start, run.len), (GIB + 4096, 4));
     let kept = kept.map(|k| (k.start, k.len));
@@ -292,7 +336,8 @@ fn a_commit_finds_the_last_blocks() {
     fs.unmount().unwrap();
 }
 
-/// The nodes of the AG tree at `level`: the address, the first AG under it, and the free blocks there.
+/// The nodes of the AG tree at `level`: the address, the first AG under it, and the free blocks
+/// there.
 fn ag_nodes(disk: &MemDisk, level: u8) -> Vec<(u64, u64, u64)> {
     let sb = Superblock::read(&disk.device()).unwrap_or_else(|r| panic!("{}", r.reason));
     let store = NodeStore::new(Shared::new(disk.device()).unwrap(), sb.node_id, 64).unwrap();
@@ -327,8 +372,8 @@ fn empty(gib: u64) -> MemDisk {
     disk
 }
 
-/// A node of the AG tree that cannot be read once costs nothing; one that never can be read costs what is
-/// free under it, once, also if its parent cannot be read later.
+/// A node of the AG tree that cannot be read once costs nothing; one that never can be read costs
+/// what is free under it, once, also if its parent cannot be read later.
 #[test]
 fn what_cannot_be_read_is_lost_once() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -360,6 +405,127 @@ fn what_cannot_be_read_is_lost_once() {
         assert_ne!(o.take_in(ag + 3 + i), ag + 3 + i);
     }
     assert_eq!(o.free(), free - 9 - under_parent);
+}
+
+/// A device on which the first AGs are full.
+fn with_full(gib: u64, full: u64) -> MemDisk {
+    let disk = empty(gib);
+    let mut bits = Bits::zeroed().unwrap();
+    bits.set(0, GROUP_BLOCKS as u32);
+    bits.clear(4, 1);
+    let mut record = kernel::prelude::KVec::new();
+    encode(&bits, GROUP_BLOCKS as u32, &mut record).unwrap();
+    rewrite(&disk, |i| {
+        (i < full).then(|| Ag {
+            free: GROUPS,
+            longest: 1,
+            groups: (0..GROUPS).map(|g| (g, record.to_vec())).collect(),
+        })
+    });
+    disk
+}
+
+impl Opened {
+    fn homes(&self, n: u64) -> Vec<u64> {
+        let next = |_| self.space.next_home(&self.store).into();
+        (0..n).map(next).collect()
+    }
+}
+
+fn different(homes: &[u64]) -> usize {
+    homes
+        .iter()
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+}
+
+/// A few directories get as many AGs, and very many no more than a district has.
+#[test]
+fn many_directories_have_few_homes() {
+    let o = open(&empty(9000));
+    assert_eq!(different(&o.homes(16)), 16);
+    o.reads.store(0, Ordering::Relaxed);
+    let homes = o.homes(100_000);
+    assert_eq!(different(&homes), 64);
+    // The leaves of the district, and one before each.
+    let reads = o.reads.load(Ordering::Relaxed);
+    assert!(reads < 8, "{reads}");
+}
+
+/// Full AGs are passed over, however many there are.
+#[test]
+fn homes_are_not_looked_for_in_a_stretch_of_full_groups() {
+    for full in [40, 70, 100, 2000, 8000] {
+        let o = open(&with_full(9000, full));
+        let homes = o.homes(1000);
+        assert!(homes.iter().all(|i| *i >= full), "{full}: {homes:?}");
+        assert!(different(&homes) >= 16, "{full}: {homes:?}");
+        let reads = o.reads.load(Ordering::Relaxed);
+        assert!(reads < 100, "{full}: {reads}");
+    }
+}
+
+/// Tasks that make directories at once get different homes, also where AGs are passed over.
+#[test]
+fn tasks_get_different_homes() {
+    let disk = with_full(9000, 70);
+    for _ in 0..20 {
+        let o = open(&disk);
+        let start = std::sync::Barrier::new(32);
+        let homes: Vec<u64> = std::thread::scope(|s| {
+            let task = || {
+                start.wait();
+                o.homes(1)[0]
+            };
+            let tasks: Vec<_> = (0..32).map(|_| s.spawn(task)).collect();
+            tasks.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert!(homes.iter().all(|i| *i >= 70), "{homes:?}");
+        assert_eq!(different(&homes), 32, "{homes:?}");
+    }
+}
+
+/// A leaf of the AG tree that cannot be read is not read again for hints, neither for homes nor for
+/// data.
+#[test]
+fn hints_do_not_read_damaged_leaves_again() {
+    kernel::print::set_level(kernel::print::SILENT);
+    let disk = with_full(9000, 200);
+    let leaves = ag_nodes(&disk, 0);
+    let damaged = |o: &dyn Fn(&Opened), n: usize| {
+        let bad = Arc::default();
+        let opened = failing(&disk, &bad);
+        let leaf = leaves[n].0;
+        bad.lock().unwrap().insert(leaf, u32::MAX);
+        o(&opened);
+        let reads = u32::MAX - bad.lock().unwrap()[&leaf];
+        assert!((1..8).contains(&reads), "{reads}");
+    };
+    let n = leaves.iter().position(|l| l.1 > 200).unwrap();
+    let (lost, behind) = (leaves[n].1, leaves[n + 1].1);
+    damaged(
+        &|o| {
+            o.space.start_searches(0, lost * GIB);
+            let homes = o.homes(1000);
+            let ok = |i: &u64| *i > 200 && !(lost..behind).contains(i);
+            assert!(homes.iter().all(ok), "{homes:?}");
+            assert!(different(&homes) >= 16);
+        },
+        n,
+    );
+    // The AG in front of the leaf has no long run.
+    let n = leaves.iter().position(|l| l.1 > 100).unwrap();
+    let goal = Some(leaves[n].1 * GIB - 8);
+    damaged(
+        &|o| {
+            for _ in 0..50 {
+                o.space.reserve_forced(64);
+                let run = o.space.alloc(&o.store, 64, goal, Owner::Busy);
+                assert_eq!(run.unwrap().len, 64);
+            }
+        },
+        n,
+    );
 }
 
 /// Blocks that a replay claims in an AG that is damaged were lost with it.

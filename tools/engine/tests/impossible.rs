@@ -279,14 +279,20 @@ fn free_space_under_a_damaged_leaf_of_the_ag_tree_is_lost() {
 }
 
 /// A file over the first leaf of the AG tree and a part of the last one, and the address of the last.
+/// There is room for nodes in the first AG, which is not the file's home.
 fn over_two_leaves() -> (MemDisk, u64) {
     let (ags, ag) = (160u64, 1u64 << 18);
     let disk = MemDisk::new(ags * ag);
     common::format_with(disk.device(), 1);
     let fs = mount(&disk);
     let root = fs.iget(fs.root_ino()).unwrap();
-    let big = fs.create(&root, b"big", &regular()).unwrap();
+    let new = common::file(S_IFDIR | 0o755);
+    let dirs = [b"a", b"b"].map(|name| fs.create(&root, name, &new).unwrap());
+    assert_eq!(dirs[1].attrs().home_ag, 1);
+    let big = fs.create(&dirs[1], b"big", &regular()).unwrap();
+    fs.link(&root, b"big", &big).unwrap();
     fs.preallocate(&big, 0, 120 * ag, None).unwrap();
+    dirs.into_iter().for_each(|d| fs.iput(d));
     fs.iput(big);
     fs.iput(root);
     fs.unmount().unwrap();

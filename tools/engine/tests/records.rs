@@ -711,7 +711,7 @@ fn an_epoch_to_come_is_refused() {
 #[test]
 fn the_superblock_is_carried_on() {
     kernel::print::set_level(kernel::print::SILENT);
-    let disk = make(1 << 16);
+    let disk = make(1 << 17);
     let mut sb = (*superblock(&disk)).clone();
     (sb.epoch, sb.state) = (77, sb.state | 2);
     sb.data_goal = sb.ag_blocks;
@@ -719,15 +719,14 @@ fn the_superblock_is_carried_on() {
     let fs = common::mount(&disk);
     synced(&disk, &fs, b"f", 1);
     let root = fs.iget(fs.root_ino()).unwrap();
-    let ino = fs.lookup(&root, b"f").unwrap().unwrap().ino;
-    let f = fs.iget(ino).unwrap();
-    let phys = fs.map_read(&f, 0, 1).unwrap().phys;
-    assert_eq!(phys / sb.ag_blocks, 1, "data goes where the search starts");
-    fs.iput(f);
+    let new = common::file(S_IFDIR | 0o755);
+    let d = fs.create(&root, b"d", &new).unwrap();
+    assert_eq!(d.attrs().home_ag, 1, "its home is where the search starts");
+    fs.iput(d);
     fs.iput(root);
     fs.unmount().unwrap();
     let again = superblock(&disk);
     assert_eq!((again.epoch, again.state & 2), (77, 2));
-    assert_eq!(again.data_goal, sb.ag_blocks);
+    assert_eq!(again.data_goal, 2 * sb.ag_blocks);
     assert!(again.node_goal > 0 && again.node_goal < again.blocks);
 }

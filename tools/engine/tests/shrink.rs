@@ -85,6 +85,47 @@ fn many_groups() {
     clean(disk.device(), "after the unmount");
 }
 
+/// The home of a directory is cut off: it counts as none.
+#[test]
+fn a_home_that_is_gone() {
+    let disk = made(8 * AG, 1);
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    let new = file(S_IFDIR | 0o755);
+    let dirs: std::vec::Vec<_> = (0..8u8)
+        .map(|i| fs.create(&root, &[b'a' + i], &new).unwrap())
+        .collect();
+    assert!(dirs.iter().any(|d| d.attrs().home_ag > 4));
+    shrink(&fs, 3 * AG).unwrap();
+    for (i, d) in dirs.into_iter().enumerate() {
+        let f = fs.create(&d, b"before", &regular()).unwrap();
+        write(&disk.device(), &fs, &f, 0, &[i as u64; 4]).unwrap();
+        fs.iput(f);
+        fs.iput(d);
+    }
+    fs.iput(root);
+    fs.unmount().unwrap();
+    clean(disk.device(), "with homes that are gone");
+    let fs = mount(&disk);
+    let root = fs.iget(fs.root_ino()).unwrap();
+    for i in 0..8u8 {
+        let ino = fs.lookup(&root, &[b'a' + i]).unwrap().unwrap().ino;
+        let d = fs.iget(ino).unwrap();
+        let f = fs.create(&d, b"after", &regular()).unwrap();
+        write(&disk.device(), &fs, &f, 0, &[1; 4]).unwrap();
+        fs.iput(f);
+        // New homes are among what is left.
+        let below = fs.create(&d, b"below", &new).unwrap();
+        assert!(below.attrs().home_ag < 3);
+        fs.iput(below);
+        fs.iput(d);
+    }
+    fs.iput(root);
+    at_rest(&disk, &fs);
+    fs.unmount().unwrap();
+    clean(disk.device(), "at the end");
+}
+
 /// Files, preallocated blocks, a directory and attributes that begin where the space ends.
 fn populate(disk: &MemDisk, fs: &Fs) -> Shared<Inode> {
     let dev = disk.device();
@@ -110,6 +151,7 @@ fn populate(disk: &MemDisk, fs: &Fs) -> Shared<Inode> {
     let f = fs.create(&root, b"long", &regular()).unwrap();
     let seeds: std::vec::Vec<u64> = (5000..5900).collect();
     write(&dev, fs, &f, 0, &seeds).unwrap();
+    assert!(all_behind(fs, &f, 900, 2 * AG));
     fs.sync().unwrap();
     fs.iput(f);
     fs.iput(root);
@@ -367,13 +409,12 @@ fn a_power_cut_leaves_the_old_size_or_the_new_one() {
         let disk = made(4 * AG, copies);
         let fs = mount(&disk);
         let root = fs.iget(fs.root_ino()).unwrap();
+        let f = file_from(&fs, "file", 2);
         let b = fs.create(&root, b"ballast", &regular()).unwrap();
-        ballast(&fs, &b, 3000);
-        let f = fs.create(&root, b"file", &regular()).unwrap();
-        for i in 0..20 {
-            write(&disk.device(), &fs, &f, 2 * i, &[i + 1]).unwrap();
-        }
+        scattered(&disk.device(), &fs, &f, 20, 1);
         fs.preallocate(&f, 100, 50, None).unwrap();
+        assert!(all_behind(&fs, &f, 150, 2 * AG));
+        ballast(&fs, &b, 3000);
         fs.sync().unwrap();
         fs.punch(&b, 0, AG * 3).unwrap();
         [f, b, root].into_iter().for_each(|i| fs.iput(i));

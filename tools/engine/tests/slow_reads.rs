@@ -81,7 +81,7 @@ fn name(i: u64) -> String {
 }
 
 fn bed() -> Bed {
-    // With one copy of each node: second ones would be where the search for data starts.
+    // With one copy of each node: second ones would be in the other allocation group.
     let disk = make_single(1 << 16);
     {
         let fs = mount(&disk);
@@ -254,9 +254,12 @@ fn a_transaction_that_waits_for_a_reader_does_not_stop_others() {
 #[test]
 fn a_bitmap_that_is_read_does_not_stop_others() {
     let b = bed();
-    let new = b.fs.create(&b.root, b"new", &regular()).unwrap();
-    // The search for its blocks starts where that of the last mount ended: in an allocation group
-    // that was not used since.
+    // Its blocks are in its home, an allocation group that was not used since the mount.
+    let new = file(S_IFDIR | 0o755);
+    let dir = b.fs.create(&b.root, b"other", &new).unwrap();
+    assert_eq!(dir.attrs().home_ag, 1);
+    let new = b.fs.create(&dir, b"new", &regular()).unwrap();
+    b.fs.iput(dir);
     b.fs.map_write(&new, 0, 1).unwrap();
     b.forget();
     b.run(

@@ -66,15 +66,6 @@ impl Checker<'_> {
         }
         self.generation(&place, rec.generation);
         let a = &rec.attrs;
-        if a.home_ag >= self.sb.ag_count {
-            self.problem(
-                &place,
-                format_args!(
-                    "its home is allocation group {}, which does not exist",
-                    a.home_ag
-                ),
-            );
-        }
         if let Some(what) = rec.unsupported() {
             self.problem(&place, what);
         }

@@ -28,7 +28,7 @@
 //! tests/vm/t/041-r1.sh to 045-r5.sh, 049-lost-writes.sh, 060-data-paths.sh, 065-race.sh.
 
 use crate::engine::alloc::ag::{Owner, GROUP_NODES, MIN_KEPT};
-use crate::engine::alloc::Priority;
+use crate::engine::alloc::{Near, Priority};
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
 use crate::engine::format::GROUP_BLOCKS;
@@ -489,7 +489,8 @@ impl Fs {
         let want = self.same_kind(m, start, n)?;
         let goal = self.goal(m, start)?;
         // At the end of the file and behind other data: the file may grow further.
-        let appends = goal.is_some() && bytes_to_blocks(inode.meta.lock().attrs.size) <= start;
+        let (size, home) = inode.size_and_home();
+        let appends = goal.is_some() && bytes_to_blocks(size) <= start;
         let keep = if appends {
             // As many as it has, as far as the AG keeps so many.
             m.blocks.clamp(MIN_KEPT, GROUP_BLOCKS) as u32
@@ -501,9 +502,14 @@ impl Fs {
             true => &mut m.kept,
             false => &mut None,
         };
-        let run = self
-            .space
-            .append(&self.node_store, want, goal, Owner::Busy, kept, keep)?;
+        let run = self.space.append(
+            &self.node_store,
+            want,
+            Near { goal, home },
+            Owner::Busy,
+            kept,
+            keep,
+        )?;
         Ok(Place {
             phys: run.start,
             len: run.len,

@@ -21,6 +21,7 @@
 
 use super::Place;
 use crate::engine::alloc::ag::Owner;
+use crate::engine::alloc::Near;
 use crate::engine::btree::ValueBuf;
 use crate::engine::format::extent::Extent;
 use crate::engine::fs::Fs;
@@ -103,10 +104,11 @@ impl Fs {
             return Ok(None);
         }
         let goal = self.goal(&m, e.start)?;
-        let store = &self.node_store;
+        let (_, home) = inode.size_and_home();
+        let (store, near) = (&self.node_store, Near { goal, home });
         let run = self
             .space
-            .append(store, e.len, goal, Owner::Busy, &mut None, 0)?;
+            .append(store, e.len, near, Owner::Busy, &mut None, 0)?;
         let place = Place {
             phys: run.start,
             len: run.len,

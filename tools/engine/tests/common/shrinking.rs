@@ -2,7 +2,7 @@
 
 //! Filesystems that become smaller.
 
-use super::{format_with, read, regular, write};
+use super::{file, format_with, read, regular, write};
 use kernel::prelude::*;
 use ordofs_engine::engine::*;
 use ordofs_engine::os::mem::MemDisk;
@@ -49,15 +49,37 @@ pub fn ballast(fs: &Fs, f: &Shared<Inode>, left: u64) {
     fs.sync().unwrap();
 }
 
-/// A file of `n` records of one block each, at every second block, which have the seeds from `seed` on.
-pub fn scattered(dev: &Device, fs: &Fs, name: &str, n: u64, seed: u64) -> Shared<Inode> {
+/// Whether all data in the first blocks of a file lies behind `limit`.
+pub fn all_behind(fs: &Fs, f: &Inode, blocks: u64, limit: u64) -> bool {
+    (0..blocks)
+        .map(|at| fs.map_read(f, at, 1).unwrap())
+        .all(|m| m.kind == MapKind::Hole || m.phys >= limit)
+}
+
+/// A new file in the root directory whose data begins in AG `ag` or behind it: it is made in a
+/// directory with such a home.
+pub fn file_from(fs: &Fs, name: &str, ag: u32) -> Shared<Inode> {
     let root = fs.iget(fs.root_ino()).unwrap();
-    let f = fs.create(&root, name.as_bytes(), &regular()).unwrap();
-    for i in 0..n {
-        write(dev, fs, &f, 2 * i, &[seed + i]).unwrap();
+    for i in 0..16 {
+        let (dir, new) = (format!("{name}, {i}"), file(S_IFDIR | 0o755));
+        let dir = fs.create(&root, dir.as_bytes(), &new).unwrap();
+        if dir.attrs().home_ag >= ag {
+            let f = fs.create(&dir, name.as_bytes(), &regular()).unwrap();
+            fs.link(&root, name.as_bytes(), &f).unwrap();
+            fs.unlink(&dir, name.as_bytes(), &f).unwrap();
+            [dir, root].into_iter().for_each(|i| fs.iput(i));
+            return f;
+        }
+        fs.iput(dir);
     }
-    fs.iput(root);
-    f
+    panic!("no directory has a home from {ag} on");
+}
+
+/// Writes `n` records of one block each, to every second block, which have the seeds from `seed` on.
+pub fn scattered(dev: &Device, fs: &Fs, f: &Shared<Inode>, n: u64, seed: u64) {
+    for i in 0..n {
+        write(dev, fs, f, 2 * i, &[seed + i]).unwrap();
+    }
 }
 
 /// The content of [`scattered`].

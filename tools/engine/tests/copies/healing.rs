@@ -16,8 +16,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use std::vec::Vec;
 
-/// The first copies of all nodes at once, and of every second node the other one: a read-only mount reads
-/// everything and writes nothing.
+/// The first copies of all nodes at once, and of every second node the other one: a read-only mount
+/// reads everything and writes nothing.
 #[test]
 fn a_read_only_mount_reads_the_good_copies_and_heals_nothing() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -41,13 +41,17 @@ fn a_read_only_mount_reads_the_good_copies_and_heals_nothing() {
     // A mount that may write heals what it has read, a few in each round; a scrub the rest.
     let fs = mount(&disk);
     assert_eq!(unreadable(&fs, &disk.device(), &all), BTreeSet::new());
-    let reads = fs.node_store().bad_copies().reads();
     fs.heal(&|| false);
     let first = fs.node_store().bad_copies().healed();
     assert!(first > 0 && first <= 16, "{first}");
     (0..8).for_each(|_| fs.heal(&|| false));
     let healed = fs.node_store().bad_copies().healed();
-    assert_eq!(healed, reads.min(64));
+    // Before a copy is written, the records of space are asked whether its block is in use. So
+    // healing comes upon bad copies itself, of nodes that no reader of files needs, and heals them
+    // in a later round.
+    let reads = fs.node_store().bad_copies().reads();
+    assert!(reads < 64, "{reads} do not fit in the notes");
+    assert_eq!(healed, reads);
     let (s, _) = scrub(&fs);
     assert_eq!(s.healed, s.bad_copies);
     fs.unmount().unwrap();
@@ -97,8 +101,8 @@ fn healing_needs_no_space() {
     assert_eq!(problems(&disk), Vec::<String>::new());
 }
 
-/// A copy that the device does not write: no commit fails for that, and no reader makes it try again. A
-/// scrub does, once.
+/// A copy that the device does not write: no commit fails for that, and no reader makes it try
+/// again. A scrub does, once.
 #[test]
 fn a_copy_that_cannot_be_healed_is_not_tried_again_and_stops_no_commit() {
     kernel::print::set_level(kernel::print::SILENT);
@@ -228,8 +232,8 @@ fn a_note_of_a_node_that_was_replaced_is_dropped() {
     assert_eq!(copies(&sb), 2);
 }
 
-/// A node of a directory below the root, the first copy of which is damaged and was read, on a mount that
-/// has nothing else in its cache.
+/// A node of a directory below the root, the first copy of which is damaged and was read, on a
+/// mount that has nothing else in its cache.
 fn noted() -> (MemDisk, Shared<Fs>, Arc<Mutex<Faults>>, OnDisk, Content) {
     kernel::print::set_level(kernel::print::SILENT);
     let disk = settled(&furnished());
@@ -298,7 +302,8 @@ fn healing_reads_little_and_ends_when_it_is_told() {
     fs.unmount().unwrap();
 }
 
-/// On a filesystem with a commit in each look, the copy is healed all the same, and nothing is read twice.
+/// On a filesystem with a commit in each look, the copy is healed all the same, and nothing is read
+/// twice.
 #[test]
 fn healing_gets_on_beside_commits() {
     let (disk, fs, faults, node, _) = noted();
@@ -327,7 +332,8 @@ fn healing_gets_on_beside_commits() {
     assert_eq!(problems(&disk), Vec::<String>::new());
 }
 
-/// The records of space call the block of a bad copy free, so it may have another owner: it is left alone.
+/// The records of space call the block of a bad copy free, so it may have another owner: it is left
+/// alone.
 #[test]
 fn a_block_that_is_not_in_use_by_its_record_is_left_alone() {
     kernel::print::set_level(kernel::print::SILENT);

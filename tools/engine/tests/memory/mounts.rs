@@ -21,7 +21,11 @@ use ordofs_engine::os::Shared;
 const SCENE: Scene = Scene::Cold;
 
 /// Calls `one` for each allocation until it says that none failed.
-pub fn each(name: &'static str, tally: &mut Tally, mut one: impl FnMut(u64, Mode, &str) -> Outcome) {
+pub fn each(
+    name: &'static str,
+    tally: &mut Tally,
+    mut one: impl FnMut(u64, Mode, &str) -> Outcome,
+) {
     tally.operation(name, SCENE, false);
     for mode in MODES {
         for n in 0.. {

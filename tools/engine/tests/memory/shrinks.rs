@@ -21,9 +21,7 @@ fn with_tail() -> MemDisk {
     super::support::driver::mkfs(disk.device());
     let fs = mounted(&disk, MountOptions::default(), "shrink");
     let root = fs.iget(fs.root_ino()).expect("root");
-    let file = fs
-        .create(&root, b"file", &new(S_IFREG))
-        .expect("create");
+    let file = fs.create(&root, b"file", &new(S_IFREG)).expect("create");
     let mut at = 0;
     while fs.statfs().bavail > 600 {
         fs.preallocate(&file, at, 512, None).expect("preallocate");

@@ -81,9 +81,7 @@ fn guess(all: &[Section<'_>], parent: u64) -> Option<u32> {
 
 /// Judges the record of inode `ino`, and puts it in order.
 pub(super) fn mend(v: &[u8], sb: &Superblock) -> Mended {
-    let good = InodeRecord::parse(v)
-        .is_ok_and(|rec| rec.attrs.home_ag < sb.ag_count && rec.generation <= sb.generation);
-    if good {
+    if InodeRecord::parse(v).is_ok_and(|rec| rec.generation <= sb.generation) {
         return Mended::Good;
     }
     if v.len() < HEADER {
