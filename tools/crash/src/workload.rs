@@ -214,7 +214,6 @@ pub fn alphabet() -> Vec<Op> {
         Op::Trim,
         Op::Grow(300, usize::MAX),
         Op::Grow(40_000, 4),
-        Op::Shrink(1),
         Op::Shrink(70_000),
     ];
     on_file("A/f", &mut v);
