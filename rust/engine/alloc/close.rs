@@ -11,7 +11,8 @@
 //! `closed` counts the blocks behind the limit that are free: not in use by the durable generation, nor
 //! by the running or the committing transaction, nor busy (R7). They are not part of `unreserved`. So
 //! at any time: free blocks = `unreserved` + pool + reservations that are not used yet + `closed`. As
-//! nothing is allocated there, the number only grows. When it is the number of blocks behind the limit, less the
+//! nothing is allocated there, the number only grows, unless an AG turns out to be damaged, which ends the
+//! shrink. When it is the number of blocks behind the limit, less the
 //! areas of superblocks there, nothing is in use there any more: neither data nor nodes, neither
 //! blocks in flight nor entries of the deferred tree. [`Space::is_evacuated`] compares two numbers.
 //!
@@ -32,7 +33,7 @@
 
 use super::ag::{Ag, State};
 use super::{pool_of, Priority, Space, OPEN};
-use crate::engine::btree::{Behind, NodeStore};
+use crate::engine::btree::{Behind, NodeStore, Tree};
 use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::places::{areas, AREA_BLOCKS};
 use crate::os::atomic::Ordering;
@@ -86,10 +87,12 @@ impl Space {
     /// must be available elsewhere, and `spare` of that number more: ENOSPC if they are not; EUCLEAN if
     /// something is damaged that has to be known; EIO, ENOMEM. After an error everything is as before.
     pub fn close(&self, node_store: &NodeStore, limit: u64, spare: impl Fn(u64) -> u64) -> Result {
+        self.closing.store(true, Ordering::Release);
         let r = self.try_close(node_store, limit, spare);
         if r.is_err() {
             self.reopen();
         }
+        self.closing.store(false, Ordering::Release);
         r
     }
 
@@ -140,7 +143,13 @@ impl Space {
         Ok((in_part + on_disk).saturating_add_signed(more))
     }
 
-    /// The number of free blocks behind the limit. It does not become less.
+    /// Whether [`Space::close`] has reserved more for a moment than it needs. That is over when the commit
+    /// mutex is free.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
+    /// The number of free blocks behind the limit. It becomes less only if an AG turns out to be damaged.
     pub fn closed_blocks(&self) -> i64 {
         self.closed.load(Ordering::Acquire)
     }
@@ -321,6 +330,28 @@ impl Space {
         self.closed.fetch_sub(gone, Ordering::AcqRel);
         self.free.fetch_sub(gone, Ordering::Relaxed);
         self.unreserved.fetch_add(less, Ordering::Relaxed);
+    }
+
+    /// Whether a node of the tree of groups of AG `i` has a copy behind the limit. The AG tree is locked
+    /// meanwhile, for the few reads that this takes: so no commit can give the AG another tree, and the
+    /// next one write to the blocks of this. EUCLEAN, EIO, ENOMEM.
+    pub fn has_groups_behind(&self, node_store: &NodeStore, i: u64) -> Result<bool> {
+        let tree = self.tree.read();
+        let mut root = None;
+        tree.scan_le(node_store, i, |at, v| {
+            if at == i {
+                match AgRecord::decode(i, self.ag_len(i), v)?.groups {
+                    RootForm::Ptr(p) => root = Some(p),
+                    _ => root = None,
+                }
+            }
+            Ok(false)
+        })?;
+        let Some(root) = root else {
+            return Ok(false);
+        };
+        let groups = Tree::from_ptr(Ag::tree_id(i), root);
+        Ok(groups.first_behind(node_store, 0, self.limit(), None)? != Behind::Nothing)
     }
 
     /// Passes the records of AGs from `from` on that are in the same leaf to `f`. Returns whether a node of the

@@ -87,8 +87,8 @@ impl Space {
             Some(before) => (before / self.ag_blocks, before / self.ag_blocks + 1),
             None => {
                 let (ags, rotor) = (self.open_ags(), self.rotor.load(Ordering::Relaxed));
-                let home = if near.home < ags { near.home } else { rotor };
-                (home.min(ags - 1), rotor)
+                // Homes that do not exist, because they were cut off, are spread as those that do.
+                (near.home % ags.max(1), rotor)
             }
         };
         let begins = goal.is_none();
@@ -224,8 +224,9 @@ impl Space {
         found.filter(|i| *i < self.open_ags())
     }
 
-    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, up to `up_to`
-    /// in one run, so that nodes fill holes one after the other. Nothing if no AG but `apart` has
+    /// Allocates blocks for nodes of the commit: the first free ones behind `goal`, or in another AG
+    /// behind the place where it has allocated last, up to `up_to` in one run, so that nodes fill holes one
+    /// after the other. Nothing if no AG but `apart` has
     /// free blocks. EUCLEAN, EIO, ENOMEM.
     pub fn alloc_nodes(
         &self,
@@ -340,9 +341,12 @@ impl Space {
         from: u64,
         class: u8,
     ) -> Result<Option<u64>> {
-        // Without memory, a later search notes it.
+        // Without memory, a later search notes it. What is closed is not free for anyone.
+        let end = self.open_ags();
         self.next_readable(node_store, from, class, &mut |u| {
-            let _ = self.note_unread(&u);
+            if u.first_key < end {
+                let _ = self.note_unread(&u);
+            }
         })
     }
 

@@ -207,7 +207,11 @@ impl Space {
             });
             match read {
                 true => at = at.max(from + 1),
-                false => at = self.lost_to(from).map_or(ags.end, |last| last + 1),
+                false => {
+                    at = self
+                        .lost_to(from)
+                        .map_or(ags.end, |last| last.saturating_add(1))
+                }
             }
         }
     }

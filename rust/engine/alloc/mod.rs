@@ -86,7 +86,7 @@ use crate::engine::btree::{NodeStore, Tree, TreeId, TreeKind};
 use crate::engine::format::{corrupt, GROUP_BLOCKS};
 use crate::engine::invariant::{check, Invariant};
 use crate::engine::lock_class;
-use crate::os::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::os::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use crate::os::{Map, Mutex, RwLock};
 use ag::FreedBy;
 use core::num::NonZeroU64;
@@ -152,8 +152,11 @@ pub struct Space {
     leaked: AtomicU64,
     /// Blocks that only operations that make room, completions and commits may use.
     pool: AtomicI64,
-    /// The AG in which the last search ended that found no room in a file's home.
+    /// The AG in which the last search ended that found no room where it began; it may be one behind the
+    /// last AG.
     rotor: AtomicU64,
+    /// See [`Space::is_closing`].
+    closing: AtomicBool,
     /// The AG whose turn it is to be a home ([`homes`]).
     home_turn: AtomicU64,
     /// Where the search for the next district starts.
@@ -234,6 +237,7 @@ impl Space {
             leaked: AtomicU64::new(0),
             pool: AtomicI64::new(pool),
             rotor: AtomicU64::new(0),
+            closing: AtomicBool::new(false),
             home_turn: AtomicU64::new(0),
             home_look: AtomicU64::new(0),
             failed: AtomicU32::new(0),

@@ -153,14 +153,17 @@ impl Space {
         // lost already, with what the tree says of the AG.
         let lost = ag.take_lost();
         if lost != 0 {
-            let again = self.found_in_lost(ag.number(), ag.take_condemned());
+            let condemned = ag.take_condemned();
+            let again = self.found_in_lost(ag.number(), condemned);
             self.free.fetch_add(again as i64, Ordering::Relaxed);
-            let lost = lost.saturating_sub(again);
-            match self.closed_part(ag.number()) {
-                // They are not in `unreserved`.
-                Some(0) => drop(self.closed.fetch_sub(lost as i64, Ordering::AcqRel)),
-                _ => self.reserve_forced(lost),
+            let mut less = lost.saturating_sub(again);
+            if self.closed_part(ag.number()) == Some(0) {
+                // What was free when it became bad is not in `unreserved`.
+                let closed = condemned.saturating_sub(again).min(less);
+                self.closed.fetch_sub(closed as i64, Ordering::AcqRel);
+                less -= closed;
             }
+            self.reserve_forced(less);
         }
         // What becomes free behind the limit is free for no task: it does not go to `unreserved`.
         let closed = ag.take_closed_gain();
@@ -288,7 +291,7 @@ impl Space {
     }
 
     /// Whether a part of the AG tree could not be read that has records of AGs from `first` on.
-    pub(super) fn is_lost_from(&self, first: u64) -> bool {
+    pub fn is_lost_from(&self, first: u64) -> bool {
         let lost = self.lost.lock();
         lost.last_le(u64::MAX).is_some_and(|(_, l)| l.last >= first)
     }
@@ -393,7 +396,7 @@ impl Space {
     pub(super) fn look_ahead(&self, node_store: &NodeStore) -> Result {
         for _ in 0..LEAVES {
             let at = self.looked_at.load(Ordering::Relaxed);
-            if at >= self.ag_count() {
+            if at >= self.open_ags() {
                 return Ok(());
             }
             let mut last = at;

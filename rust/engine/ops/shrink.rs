@@ -24,20 +24,21 @@
 //! What a pass leaves behind is small: what was in flight, what a deletion in the background still
 //! has, and the old blocks of space trees, which only commits free. The space behind the
 //! limit knows by a number whether anything is in use there. After a pass commits follow, one a step, as
-//! long as that number falls; then comes the next pass. Only passes in which it did not fall are counted
-//! ([`IN_VAIN`]), so how long it may take depends on what there is and not on constants.
+//! long as that number falls; then comes the next pass. The shrink gives up after a few passes in which
+//! it did not fall ([`IN_VAIN`]), but not before a time has gone by if something is being deleted. So how
+//! long it may take depends on what there is and not on constants.
 //!
 //! Locks: those of direct writes and of transactions; the shared side of `maps`, `dir`, `xattr`, the inode tree,
 //! or the commit mutex, for looks that read a bounded number of nodes.
 //!
 //! Tests: tools/engine/tests/shrink.rs; tests/vm/t/074-shrink.sh.
 
-use crate::engine::alloc::ag::{Ag, Owner, GROUP_NODES};
+use crate::engine::alloc::ag::{Owner, GROUP_NODES};
 use crate::engine::alloc::{Near, Priority};
-use crate::engine::btree::{Behind, Tree, TreeKind, ValueBuf};
+use crate::engine::btree::{Behind, TreeKind, ValueBuf};
 use crate::engine::format::ag::{AgRecord, RootForm, NOT_TRUSTED};
 use crate::engine::format::extent::Extent;
-use crate::engine::format::{NodePtr, BLOCK_SIZE, GROUP_BLOCKS};
+use crate::engine::format::{BLOCK_SIZE, GROUP_BLOCKS};
 use crate::engine::fs::Fs;
 use crate::engine::inode::starting::{Ordered, Started};
 use crate::engine::inode::table::Lookup;
@@ -52,9 +53,12 @@ use kernel::prelude::*;
 
 /// How many passes may be in vain, one after the other.
 const IN_VAIN: usize = 3;
-/// For so many seconds they may be while inodes are being deleted: a task that does that may get no turn
-/// for a while.
-const PATIENCE: u64 = 30;
+/// For so many seconds they may be while tasks delete inodes: one may get no turn for a while.
+const DELETING: u64 = 30;
+/// And while deletions in the background make steps, which may free other blocks first.
+const REAPING: u64 = 600;
+/// How often a shrink that has no room looks again while deletions in the background make some.
+const TRIES: u32 = 64;
 /// How many inodes a step looks at.
 const INODES: usize = 64;
 /// How many looks and moves a step makes in one inode.
@@ -111,6 +115,9 @@ pub struct Shrink<'a> {
     deleting: bool,
     /// The steps of deletions in the background before this pass.
     reaped: u64,
+    /// What they had to free when the shrink looked for room last, and how often it has.
+    queued: u64,
+    tries: u32,
     unusable: Option<(u64, Error)>,
     distrust: bool,
 }
@@ -149,7 +156,7 @@ impl Fs {
         let reaped = self.reaper.steps();
         let stage = match self.close_end(to) {
             Ok(()) => Stage::Inodes(0),
-            Err(ENOSPC) if !self.reaper.is_empty() => Stage::Close,
+            Err(ENOSPC) if !self.reaper.is_empty() || self.reaper.steps() != reaped => Stage::Close,
             Err(e) => return Err(e),
         };
         resize.to = to;
@@ -163,6 +170,8 @@ impl Fs {
             progress: false,
             deleting: false,
             reaped,
+            queued: self.reaper.blocks(),
+            tries: 0,
             unusable: None,
             distrust: false,
         })
@@ -177,6 +186,9 @@ impl Fs {
         let _nofs = NoFs::enter();
         let limit = self.space.limit();
         let moves = !matches!(s.stage, Stage::Close | Stage::End(_) | Stage::Cut);
+        if moves && self.space.is_lost_from(limit / self.space.ag_blocks()) {
+            return Err(self.say_damaged());
+        }
         if moves && self.space.deferred_closed() > MANY_DEFERRED {
             self.commit_touched(Touch::default())?;
             return Ok(true);
@@ -198,12 +210,19 @@ impl Fs {
     fn close_later(&self, s: &mut Shrink<'_>) -> Result<Stage> {
         let more = self.reaper.wait_for_step(s.reaped);
         s.reaped = self.reaper.steps();
+        let left = self.reaper.blocks();
+        // Each look is a commit.
+        if more && left > 0 && left.saturating_add(left / 8) > s.queued {
+            return Ok(Stage::Close);
+        }
+        s.queued = left;
+        s.tries += 1;
         match self.close_end(s.resize.to) {
             Ok(()) => {
-                s.closed = self.space.closed_blocks();
+                (s.closed, s.since) = (self.space.closed_blocks(), uptime());
                 Ok(Stage::Inodes(0))
             }
-            Err(ENOSPC) if more => Ok(Stage::Close),
+            Err(ENOSPC) if more && s.tries < TRIES => Ok(Stage::Close),
             Err(e) => Err(e),
         }
     }
@@ -261,14 +280,18 @@ impl Fs {
             // What is freed there does not become free.
             return Err(self.say_damaged());
         }
-        // Deletions in the background have blocks that no walk finds, and may free others first.
-        let progress = s.progress || self.reaper.steps() != s.reaped;
-        if progress {
+        if s.progress {
             (s.in_vain, s.since) = (0, uptime());
         } else {
             s.in_vain += 1;
         }
-        let patient = s.deleting && uptime().saturating_sub(s.since) < PATIENCE;
+        // Deletions in the background have blocks that no walk finds, and may free others first.
+        let patience = match s.unusable {
+            None if self.reaper.steps() != s.reaped => REAPING,
+            _ if s.deleting => DELETING,
+            _ => 0,
+        };
+        let patient = uptime().saturating_sub(s.since) < patience;
         if s.in_vain >= IN_VAIN && !patient {
             return Err(match s.unusable {
                 Some((ino, e)) => {
@@ -282,10 +305,11 @@ impl Fs {
                 }
             });
         }
-        s.reaped = self.reaper.steps();
+        let seen = self.reaper.steps();
         if !self.reaper.is_empty() {
-            self.reaper.wait_for_step(s.reaped);
+            self.reaper.wait_for_step(seen);
         }
+        s.reaped = self.reaper.steps();
         (s.progress, s.deleting) = (false, false);
         (s.unusable, s.distrust) = (None, false);
         Ok(Stage::Inodes(0))
@@ -426,7 +450,10 @@ impl Fs {
             let m = inode.maps.read();
             m.extent_at(&self.node_store, start, &mut v)?
         };
-        let Some(e) = found.filter(|e| e.start == start) else {
+        // Another task may have given the file other blocks there.
+        let limit = self.space.limit();
+        let behind = |e: &Extent| e.start == start && e.phys.saturating_add(e.len) > limit;
+        let Some(e) = found.filter(behind) else {
             return Ok(());
         };
         let moved = match e.unwritten {
@@ -525,8 +552,13 @@ impl Fs {
     /// mapping has changed.
     fn move_unwritten(&self, inode: &Shared<Inode>, e: &Extent) -> Result<bool> {
         // What lies before the limit stays.
-        let from = e.start.saturating_add(self.space.limit().saturating_sub(e.phys));
+        let from = e
+            .start
+            .saturating_add(self.space.limit().saturating_sub(e.phys));
         let want = e.end().saturating_sub(from).min(GROUP_BLOCKS);
+        if want == 0 {
+            return Ok(true);
+        }
         self.reserve_within(want, &mut Drains::new(), Wait::ForDeletions)?;
         let moved = self.move_unwritten_run(inode, e, from, want);
         let used = *moved.as_ref().unwrap_or(&0);
@@ -687,7 +719,7 @@ impl Fs {
                 break;
             }
             // The records of a leaf, as far as they have trees of nodes.
-            let mut roots = KVec::new();
+            let mut with_tree = KVec::new();
             let mut last = at;
             let whole = self.space.scan_records(store, at, &mut |i, v| {
                 let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
@@ -696,8 +728,8 @@ impl Fs {
                     return Err(self.say_damaged());
                 }
                 s.distrust |= distrust;
-                if let RootForm::Ptr(p) = rec.groups {
-                    roots.push((i, p), GFP_KERNEL)?;
+                if matches!(rec.groups, RootForm::Ptr(_)) {
+                    with_tree.push(i, GFP_KERNEL)?;
                 }
                 last = i;
                 Ok(true)
@@ -705,30 +737,13 @@ impl Fs {
             if whole {
                 ags.push(at, GFP_KERNEL)?;
             }
-            for (i, root) in roots.iter() {
-                let tree = Tree::from_ptr(Ag::tree_id(*i), *root);
-                match tree.first_behind(store, 0, limit, None) {
-                    Ok(Behind::Nothing) => {}
-                    // A commit has written it anew meanwhile, and others its old blocks.
-                    Err(e) if self.has_root(*i, root)? => return Err(e),
-                    _ => ags.push(*i, GFP_KERNEL)?,
+            for i in with_tree.iter() {
+                if self.space.has_groups_behind(store, *i)? {
+                    ags.push(*i, GFP_KERNEL)?;
                 }
             }
             at = last.saturating_add(1);
         }
         Ok((at < self.space.ag_count()).then_some(at))
-    }
-
-    /// Whether the record of AG `i` has this tree of groups.
-    fn has_root(&self, i: u64, root: &NodePtr) -> Result<bool> {
-        let mut same = false;
-        self.space.scan_records(&self.node_store, i, &mut |at, v| {
-            if at == i {
-                let rec = AgRecord::decode(i, self.space.ag_len(i), v)?;
-                same = matches!(&rec.groups, RootForm::Ptr(p) if p == root);
-            }
-            Ok(false)
-        })?;
-        Ok(same)
     }
 }

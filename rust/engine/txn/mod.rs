@@ -360,7 +360,8 @@ impl Fs {
             let committing = self.durable_generation() + 1 < self.running_generation();
             let for_commit = self.commit_reserved.load(Ordering::Relaxed) > 0;
             let freed = self.space.freed() > self.space.deferred();
-            if tries < TRIES && (committing || for_commit || freed) {
+            let closing = self.space.is_closing();
+            if tries < TRIES && (committing || for_commit || freed || closing) {
                 tries += 1;
                 self.commit_all()?;
             } else if overtaken < OVERTAKEN && self.room_after_commit() >= n {

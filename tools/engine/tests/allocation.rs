@@ -513,6 +513,17 @@ fn hints_do_not_read_damaged_leaves_again() {
         },
         n,
     );
+    // There is nothing behind the last one.
+    let n = leaves.len() - 1;
+    let lost = leaves[n].1;
+    damaged(
+        &|o| {
+            o.space.start_searches(0, lost * GIB);
+            let homes = o.homes(1000);
+            assert!(homes.iter().all(|i| (200..lost).contains(i)), "{homes:?}");
+        },
+        n,
+    );
     // The AG in front of the leaf has no long run.
     let n = leaves.iter().position(|l| l.1 > 100).unwrap();
     let goal = Some(leaves[n].1 * GIB - 8);

@@ -167,3 +167,53 @@ fn a_failed_write_to_the_new_place() {
     fs.unmount().unwrap();
     clean(disk.device(), "after it");
 }
+
+/// Preallocated blocks that are given back and preallocated again while they are moved: what is written
+/// behind them stays.
+#[test]
+fn preallocation_beside_a_move() {
+    const PIECES: u64 = 600;
+    for round in 0..8u64 {
+        let disk = made(4 * AG, 1);
+        let dev = disk.device();
+        let fs = mount(&disk);
+        let root = fs.iget(fs.root_ino()).unwrap();
+        let b = fs.create(&root, b"ballast", &regular()).unwrap();
+        ballast(&fs, &b, 45_000);
+        let f = fs.create(&root, b"file", &regular()).unwrap();
+        for i in 0..PIECES {
+            fs.preallocate(&f, i * 128, 63, None).unwrap();
+            write(&dev, &fs, &f, i * 128 + 63, &[i + 1]).unwrap();
+        }
+        fs.punch(&b, 0, 2 * AG).unwrap();
+        fs.sync().unwrap();
+        let behind = |i: &u64| fs.map_read(&f, i * 128, 1).unwrap().phys > 2 * AG;
+        assert!((0..PIECES).filter(behind).count() as u64 > PIECES / 4);
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|s| {
+            for t in 0..2 {
+                let (fs, f, stop) = (&fs, &f, &stop);
+                s.spawn(move || {
+                    for i in (0..PIECES).cycle().skip(t * 300) {
+                        if stop.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        fs.punch(f, i * 128, 63).unwrap();
+                        fs.preallocate(f, i * 128, 63, None).unwrap();
+                    }
+                });
+            }
+            let r = shrink(&fs, 2 * AG);
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(r, Ok((4 * AG, 2 * AG)), "round {round}");
+        });
+        for i in 0..PIECES {
+            let there = read(&dev, &fs, &f, i * 128 + 63).unwrap();
+            assert_eq!(there, Some(i + 1), "round {round}, {i}");
+        }
+        [f, b, root].into_iter().for_each(|i| fs.iput(i));
+        at_rest(&disk, &fs);
+        fs.unmount().unwrap();
+        clean(disk.device(), "after it");
+    }
+}

@@ -61,7 +61,8 @@ fn a_shrink_that_is_refused_harms_no_write() {
                 let mut i = 0;
                 while !stop.load(Ordering::Relaxed) {
                     i += 1;
-                    write(&dev, fs, &f, i % 50, &[i; 32]).unwrap_or_else(|e| panic!("{t}, {i}: {e:?}"));
+                    write(&dev, fs, &f, i % 50, &[i; 32])
+                        .unwrap_or_else(|e| panic!("{t}, {i}: {e:?}"));
                 }
                 fs.iput(f);
             });
@@ -133,7 +134,8 @@ fn trees_of_groups_that_are_written_anew() {
                 n += 1;
                 // Something of each AG that stays.
                 for at in (0..end / 2).step_by(AG as usize) {
-                    fs.punch(&b, at + n % 16 * 1024 + 41 + n / 16 % 20, 1).unwrap();
+                    fs.punch(&b, at + n % 16 * 1024 + 41 + n / 16 % 20, 1)
+                        .unwrap();
                 }
                 fs.sync().unwrap();
                 commits.fetch_add(1, Ordering::Relaxed);
@@ -158,7 +160,9 @@ fn with_files(sizes: &[u64]) -> (MemDisk, Shared<Fs>, std::vec::Vec<Shared<Inode
     fs.serve_reaper(true);
     let root = fs.iget(fs.root_ino()).unwrap();
     let files = (0..).zip(sizes).map(|(i, n)| {
-        let f = fs.create(&root, format!("f{i}").as_bytes(), &regular()).unwrap();
+        let f = fs
+            .create(&root, format!("f{i}").as_bytes(), &regular())
+            .unwrap();
         fs.preallocate(&f, 0, n * GIB, Some(n * GIB << 12)).unwrap();
         f
     });

@@ -27,6 +27,7 @@ use super::trees::{Place, INODE_TREE};
 use super::{At, Scrub, LOSSES};
 use crate::engine::btree::scrub::{Look, Reached, Walk};
 use crate::engine::btree::{TreeId, TreeKind, ValueBuf};
+use crate::engine::format::corrupt;
 use crate::engine::format::extent::Extent;
 use crate::engine::format::inode::InodeRecord;
 use crate::engine::format::{BLOCK_SHIFT, BLOCK_SIZE};
@@ -344,7 +345,7 @@ impl Fs {
                 s.is_beyond = true;
                 continue;
             }
-            let e = match Extent::decode(start, v, self.node_store.space()) {
+            let e = match Extent::parse(start, v, self.node_store.space()) {
                 Ok(e) => e,
                 // The blocks before it are compared first, so that it is not noted twice.
                 Err(_) if !s.blocks.is_empty() => break,
@@ -354,7 +355,8 @@ impl Fs {
                     s.inner.forget();
                     break;
                 }
-                Err(_) => {
+                Err(what) => {
+                    corrupt("extent", start, what);
                     self.note_record(TreeKind::Extent, inode.ino(), start);
                     s.bad_inode = true;
                     at = at.behind(start, next);
@@ -363,6 +365,7 @@ impl Fs {
                 }
             };
             if e.unwritten || at.done >= e.len {
+                s.doubts = 0;
                 at = at.behind(start, next);
                 continue;
             }
