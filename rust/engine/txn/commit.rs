@@ -411,7 +411,8 @@ impl Fs {
         self.thaw(c, f.generation, snaps)
     }
 
-    /// How many blocks of the deferred tree the next commits free; see [`Space::set_deferred`].
+    /// How many blocks of the deferred tree the next commits free: those that are not closed, and those
+    /// that are.
     pub(super) fn surplus(&self, c: &CommitState) -> (u64, u64) {
         let (copies, limit) = (self.space.copies(), self.space.limit());
         c.deferred.surplus(copies, limit)
