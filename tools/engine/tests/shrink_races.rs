@@ -172,7 +172,7 @@ fn a_failed_write_to_the_new_place() {
 /// behind them stays.
 #[test]
 fn preallocation_beside_a_move() {
-    const PIECES: u64 = 600;
+    const PIECES: u64 = 300;
     for round in 0..8u64 {
         let disk = made(4 * AG, 1);
         let dev = disk.device();
@@ -194,12 +194,16 @@ fn preallocation_beside_a_move() {
             for t in 0..2 {
                 let (fs, f, stop) = (&fs, &f, &stop);
                 s.spawn(move || {
-                    for i in (0..PIECES).cycle().skip(t * 300) {
+                    for i in (0..PIECES).cycle().skip(t * 150) {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
                         fs.punch(f, i * 128, 63).unwrap();
                         fs.preallocate(f, i * 128, 63, None).unwrap();
+                        // What is given back can be had again after a commit.
+                        if i % 100 == 0 {
+                            fs.sync().unwrap();
+                        }
                     }
                 });
             }
