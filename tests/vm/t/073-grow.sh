@@ -7,6 +7,8 @@
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$TESTS_DIR/lib.sh"
+# shellcheck source=tests/vm/load.sh
+. "$TESTS_DIR/load.sh"
 
 modprobe dm_mod 2>/dev/null || :
 dev=/dev/mapper/ordofs-grow
@@ -14,7 +16,7 @@ MIB=2048
 all=$(($(blockdev --getsz "$TEST_DEV") / MIB))
 dmsetup create ordofs-grow --table "0 $((200 * MIB)) linear $TEST_DEV 0" || exit 77
 cleanup() {
-	rm -f /tmp/growing
+	rm -f /tmp/load
 	fsfreeze -u "$TEST_MNT" 2>/dev/null || :
 	umount "$TEST_MNT" 2>/dev/null || :
 	dmsetup remove --retry ordofs-grow
@@ -96,46 +98,18 @@ mount -t ordofs "$dev" "$TEST_MNT"
 cmp /tmp/stays "$TEST_MNT/new"
 
 # Beside fsx and the race program, in steps that end anywhere.
-touch /tmp/growing
-(
-	mib=320
-	while [ -e /tmp/growing ] && [ $mib -lt $((all - 40)) ]; do
+grow() {
+	local mib=320
+	while [ -e /tmp/load ] && [ $mib -lt $((all - 40)) ]; do
 		mib=$((mib + 1 + RANDOM % 40))
 		device $mib
-		ordofs resize "$TEST_MNT" >/dev/null || exit 1
+		ordofs resize "$TEST_MNT" >/dev/null || return 1
 		sleep 0.2
 	done
-) &
-loop=$!
-cat >/tmp/grow.toml <<-END
-	flen = 8388608
-	[opsize]
-	max = 524288
-	[weights]
-	close_open = 2
-	read = 10
-	write = 10
-	mapread = 10
-	mapwrite = 10
-	invalidate = 5
-	truncate = 4
-	fsync = 2
-	fdatasync = 2
-	punch_hole = 8
-END
-seed=$((RANDOM << 15 | RANDOM))
-steps=$((${FSX_STEPS:-3000} * ${LOOPS:-1}))
-echo "trace: fsx: $steps steps, seed $seed"
-fsx -q -f /tmp/grow.toml -N "$steps" -S "$seed" -P "$RESULT_DIR" "$TEST_MNT/fsx" || fail "fsx"
-mkdir "$TEST_MNT/race"
-ordofs-race --seconds 1 --flavour process "$TEST_MNT/race"
-rm /tmp/growing
-wait "$loop" || fail "a resize failed"
+}
+beside_load grow
 echo "trace: $(size) MiB"
 [ "$(size)" -gt 320 ]
-umount "$TEST_MNT"
-fsck.ordofs -n "$dev"
-mount -t ordofs "$dev" "$TEST_MNT"
-ordofs-race verify "$TEST_MNT/race" | tail -n 1 | sed 's/^/trace: /'
+check_load "$dev"
 cmp /tmp/stays "$TEST_MNT/stays"
 umount "$TEST_MNT"

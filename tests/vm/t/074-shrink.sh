@@ -7,13 +7,15 @@
 set -euo pipefail
 # shellcheck source=tests/vm/lib.sh
 . "$TESTS_DIR/lib.sh"
+# shellcheck source=tests/vm/load.sh
+. "$TESTS_DIR/load.sh"
 
 modprobe dm_mod 2>/dev/null || :
 dev=/dev/mapper/ordofs-shrink
 MIB=2048
 dmsetup create ordofs-shrink --table "0 $((1024 * MIB)) linear $TEST_DEV 0" || exit 77
 cleanup() {
-	rm -f /tmp/shrinking
+	rm -f /tmp/load
 	fsfreeze -u "$TEST_MNT" 2>/dev/null || :
 	umount "$TEST_MNT" 2>/dev/null || :
 	dmsetup remove --retry ordofs-shrink
@@ -87,43 +89,15 @@ cmp /tmp/stays "$TEST_MNT/new"
 
 # Beside fsx and the race program, up and down.
 device 1024
-touch /tmp/shrinking
-(
-	while [ -e /tmp/shrinking ]; do
-		ordofs resize "$TEST_MNT" 1G >/dev/null || exit 1
+up_and_down() {
+	while [ -e /tmp/load ]; do
+		ordofs resize "$TEST_MNT" 1G >/dev/null || return 1
 		sleep 0.1
-		ordofs resize --shrink "$TEST_MNT" $((384 + RANDOM % 600))M >/dev/null || exit 1
+		ordofs resize --shrink "$TEST_MNT" $((384 + RANDOM % 600))M >/dev/null || return 1
 		sleep 0.1
 	done
-) &
-loop=$!
-cat >/tmp/shrink.toml <<-END
-	flen = 8388608
-	[opsize]
-	max = 524288
-	[weights]
-	close_open = 2
-	read = 10
-	write = 10
-	mapread = 10
-	mapwrite = 10
-	invalidate = 5
-	truncate = 4
-	fsync = 2
-	fdatasync = 2
-	punch_hole = 8
-END
-seed=$((RANDOM << 15 | RANDOM))
-steps=$((${FSX_STEPS:-3000} * ${LOOPS:-1}))
-echo "trace: fsx: $steps steps, seed $seed"
-fsx -q -f /tmp/shrink.toml -N "$steps" -S "$seed" -P "$RESULT_DIR" "$TEST_MNT/fsx" || fail "fsx"
-mkdir "$TEST_MNT/race"
-ordofs-race --seconds 1 --flavour process "$TEST_MNT/race"
-rm /tmp/shrinking
-wait "$loop" || fail "a resize failed"
-umount "$TEST_MNT"
-fsck.ordofs -n "$dev"
-mount -t ordofs "$dev" "$TEST_MNT"
-ordofs-race verify "$TEST_MNT/race" | tail -n 1 | sed 's/^/trace: /'
+}
+beside_load up_and_down
+check_load "$dev"
 cmp /tmp/stays "$TEST_MNT/stays"
 umount "$TEST_MNT"

@@ -4,46 +4,28 @@
 //! of the superblock has a size that leaves data out. Each test also shows that the check fails without
 //! the protection.
 
+#[path = "common/resizes.rs"]
+mod resizes;
+
 use ordofs_crash::bases::Bases;
 use ordofs_crash::disk::Recorder;
 use ordofs_crash::engine::mutant::Mutant;
-use ordofs_crash::run::{carry_out, run, Effort, Violation};
+use ordofs_crash::run::{carry_out, run, Violation};
 use ordofs_crash::workload::{End, Op, Start, Workload};
 use ordofs_crash::world::World;
+use resizes::{bases, EFFORT, NOTHING};
 
-const EFFORT: Effort = Effort {
-    states: 80,
-    deep: 16,
-};
-const NOTHING: usize = usize::MAX;
-
-fn workload(ops: &[Op], end: End, seed: u64) -> Workload {
+fn workload(ops: &[Op], start: Start) -> Workload {
     Workload {
-        seed,
-        start: Start::Crowded,
+        seed: 1,
+        start,
         ops: ops.to_vec(),
-        end,
+        end: End::Fsync,
     }
 }
 
-/// With one copy of each node and with two, and with both ends.
 fn violation(bases: &Bases, ops: &[Op], mutant: Option<Mutant>) -> Option<Violation> {
-    for end in [End::Fsync, End::Commit] {
-        for seed in [1, 2] {
-            let w = workload(ops, end, seed);
-            let out = run(bases, &w, EFFORT, mutant, None);
-            if out.violation.is_some() {
-                return out.violation;
-            }
-            assert!(out.states > 10, "{w}: {} states", out.states);
-        }
-    }
-    None
-}
-
-fn bases() -> Bases {
-    kernel::print::set_level(kernel::print::SILENT);
-    Bases::new().expect("bases")
+    resizes::violation(bases, Start::Crowded, ops, mutant)
 }
 
 /// Without a resize, what needs several blocks gets them where they are; after one, in the new blocks.
@@ -140,10 +122,7 @@ fn growing_again() {
     for ops in workloads {
         let real = violation(&bases, ops, None);
         assert!(real.is_none(), "{ops:?}: {real:?}");
-        let small = Workload {
-            start: Start::Fresh,
-            ..workload(ops, End::Fsync, 1)
-        };
+        let small = workload(ops, Start::Fresh);
         let real = run(&bases, &small, EFFORT, None, None).violation;
         assert!(real.is_none(), "{ops:?}: {real:?}");
     }
@@ -153,7 +132,7 @@ fn growing_again() {
 #[test]
 fn a_size_is_not_any_of_those_that_there_were() {
     let bases = bases();
-    let w = workload(&[Op::Grow(300, NOTHING), Op::Sync], End::Fsync, 1);
+    let w = workload(&[Op::Grow(300, NOTHING), Op::Sync], Start::Crowded);
     let (crashes, oracle) = carry_out(&bases, &w, None).expect("the workload");
     let sizes: Vec<u64> = oracle.fs_sizes().collect();
     assert_eq!(sizes, [sizes[0], sizes[0] + 300]);

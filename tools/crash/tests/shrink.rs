@@ -4,43 +4,20 @@
 //! backups have the size of the filesystem. Each test also shows that the check fails without the
 //! protection.
 
+#[path = "common/resizes.rs"]
+mod resizes;
+
 use ordofs_crash::base::AG;
 use ordofs_crash::bases::Bases;
 use ordofs_crash::disk::Recorder;
 use ordofs_crash::engine::mutant::Mutant;
-use ordofs_crash::run::{run, Effort, Violation};
-use ordofs_crash::workload::{End, Op, Start, Workload};
+use ordofs_crash::run::Violation;
+use ordofs_crash::workload::{Op, Start};
 use ordofs_crash::world::World;
+use resizes::{bases, NOTHING};
 
-const EFFORT: Effort = Effort {
-    states: 80,
-    deep: 16,
-};
-const NOTHING: usize = usize::MAX;
-
-/// With one copy of each node and with two, and with both ends.
 fn violation(bases: &Bases, ops: &[Op], mutant: Option<Mutant>) -> Option<Violation> {
-    for end in [End::Fsync, End::Commit] {
-        for seed in [1, 2] {
-            let w = Workload {
-                seed,
-                start: Start::Roomy,
-                ops: ops.to_vec(),
-                end,
-            };
-            let out = run(bases, &w, EFFORT, mutant, None);
-            if out.violation.is_some() {
-                return out.violation;
-            }
-            assert!(out.states > 10, "{w}: {} states", out.states);
-        }
-    }
-    None
-}
-
-fn bases() -> Bases {
-    kernel::print::set_level(kernel::print::SILENT);
-    Bases::new().expect("bases")
+    resizes::violation(bases, Start::Roomy, ops, mutant)
 }
 
 /// Data and nodes are behind the new end before, and everything is before it then.
