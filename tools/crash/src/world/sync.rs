@@ -265,8 +265,19 @@ impl World {
         Ok(())
     }
 
+    /// Carries out operations until the log has lost a record. Returns how many.
+    fn all_of(&mut self, ops: &[Op]) -> Result<usize> {
+        for i in 0..ops.len() {
+            self.step(ops, i)?;
+            if self.fs.log_broken() {
+                return Ok(i + 1);
+            }
+        }
+        Ok(ops.len())
+    }
+
     /// Runs `f`, which commits. When it has issued `reach` writes or flushes, `ops` happen. Returns how
-    /// many did.
+    /// many did: if one leaves the log without a record, an fsync behind it would wait for `f`.
     fn during(
         &mut self,
         reach: usize,
@@ -287,8 +298,7 @@ impl World {
             }
             let mut n = self.pay().map(|()| 0);
             if matches!(hear.recv(), Ok(Beside::Reached)) && n.is_ok() {
-                let each = (0..ops.len()).try_for_each(|i| self.step(ops, i).map(|_| ()));
-                n = each.map(|()| ops.len());
+                n = self.all_of(ops);
             }
             drop(go);
             (other.join(), n)
