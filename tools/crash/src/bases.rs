@@ -62,7 +62,7 @@ fn leave(mut w: World, rec: &Recorder, left: Left) -> Result<Base, String> {
 /// The file that [`crowded`] makes.
 const BALLAST: &str = "B/ballast";
 /// Every so many blocks of it there is a hole.
-const HOLES: u64 = 8;
+const HOLES: u64 = 16;
 
 /// The filesystem after another file has got its blocks, but for some that lie alone.
 fn crowded(base: &Base) -> Result<Base, String> {

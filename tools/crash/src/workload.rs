@@ -212,7 +212,6 @@ pub fn alphabet() -> Vec<Op> {
         Op::FsyncInside(1),
         Op::FsyncInside(2),
         Op::Trim,
-        Op::Grow(300, usize::MAX),
         Op::Grow(40_000, 4),
         Op::Shrink(70_000),
     ];
@@ -307,8 +306,8 @@ fn random(r: &mut fastrand::Rng) -> Op {
         55 => Op::SetAcl(DIRS[r.usize(..4)], r.u32(..0o1000)),
         56 | 57 => Op::WriteInode(f),
         58 => Op::FsyncInside(r.u32(1..5)),
-        61 | 62 => Op::Trim,
-        63 => resize(r),
+        63 if r.bool() => resize(r),
+        61..=63 => Op::Trim,
         _ => Op::Reclaim,
     }
 }
@@ -440,8 +439,8 @@ impl Plan {
         }
     }
 
-    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds. Into every eighth
-    /// come a write, a resize and an fsync.
+    /// A sampled workload: three operations of the alphabet, or 4 to 30 of all kinds. Into every 16th come
+    /// a write, a resize and an fsync.
     fn sample(&self, seed: u64) -> Workload {
         let mut r = fastrand::Rng::with_seed(seed);
         let mut ops: Vec<_> = if r.u8(..4) != 0 {
@@ -452,7 +451,7 @@ impl Plan {
             let n = r.usize(4..=30);
             (0..n).map(|_| random(&mut r)).collect()
         };
-        if r.u8(..8) == 0 {
+        if r.u8(..16) == 0 {
             let (at, f) = (r.usize(..=ops.len()), ["A/f", "B/g"][usize::from(r.bool())]);
             let more = [Op::Append(f, 9000), resize(&mut r), Op::Fsync(f)];
             ops.splice(at..at, more);
