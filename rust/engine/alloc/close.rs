@@ -4,17 +4,20 @@
 //!
 //! # Model
 //!
-//! [`Space::close`] sets a limit. From then on no search looks behind it: AGs behind it are passed over, and in the
-//! AG that it lies in the blocks behind it count as used for searches ([`super::ag`], `close.rs`). The
-//! limit is in memory only, so a power cut or an unmount leaves nothing behind.
+//! [`Space::close`] sets a limit. From then on no search looks behind it: AGs behind it are passed over,
+//! and in the AG that it lies in the blocks behind it count as used for searches ([`super::ag`],
+//! `close.rs`). The limit is in memory only, so a power cut or an unmount leaves nothing behind.
 //!
 //! `closed` counts the blocks behind the limit that are free: not in use by the durable generation, nor
 //! by the running or the committing transaction, nor busy (R7). They are not part of `unreserved`. So
 //! at any time: free blocks = `unreserved` + pool + reservations that are not used yet + `closed`. As
-//! nothing is allocated there, the number only grows, unless an AG turns out to be damaged, which ends the
-//! shrink. When it is the number of blocks behind the limit, less the
-//! areas of superblocks there, nothing is in use there any more: neither data nor nodes, neither
-//! blocks in flight nor entries of the deferred tree. [`Space::is_evacuated`] compares two numbers.
+//! nothing is allocated there, the number only grows, unless an AG turns out to be damaged, which ends
+//! the shrink. When it is the number of blocks behind the limit, less the areas of superblocks there,
+//! nothing is in use there any more: neither data nor nodes, neither blocks in flight nor entries of the
+//! deferred tree. [`Space::is_evacuated`] compares two numbers.
+//!
+//! Before the limit is set, room is reserved for all that is in use behind it. So a write that has
+//! reserved blocks finds them, also if the shrink is refused.
 //!
 //! What transactions have freed there, and what the deferred tree has there, does not become available, and
 //! is counted apart. A bad AG has no blocks that become free, so nothing is cut off that has one.
@@ -29,7 +32,7 @@
 //! Those of [`super`]. The commit mutex is held for [`Space::close`] and [`Space::shrink`]. An AG that
 //! enters memory is closed by then if it is behind the limit.
 //!
-//! Tests: `tools/engine/tests/shrink.rs`.
+//! Tests: `tools/engine/tests/shrink.rs`, `tools/engine/tests/shrink_space.rs`.
 
 use super::ag::{Ag, State};
 use super::{pool_of, Priority, Space, OPEN};
@@ -110,19 +113,20 @@ impl Space {
         // there. Only what fails meanwhile makes blocks free behind it, so there can hardly be more.
         let on_disk = self.tree.read().sums_from(node_store, border + 1)?.free;
         let in_part = self.with_ag(node_store, border, |ag| ag.free_from(node_store, at))?;
-        let most = (in_part + on_disk).min(all);
+        let most = in_part.saturating_add(on_disk).min(all);
         let room = (all - most).saturating_add(spare(all - most));
         let taken = most.saturating_add(room);
         self.reserve(taken, Priority::Normal)?;
         let free = match self.close_ags(node_store, limit, on_disk) {
             Ok(free) => free.min(all),
             Err(e) => {
+                // In this order: what is reserved is where the limit still is.
+                self.reopen();
                 self.unreserve(taken);
                 return Err(e);
             }
         };
-        self.unreserve(taken);
-        self.reserve_forced(free);
+        self.unreserve(taken.saturating_sub(free));
         self.closed.fetch_add(free as i64, Ordering::AcqRel);
         Ok(())
     }
@@ -140,7 +144,7 @@ impl Space {
             }
             Ok(())
         })?;
-        Ok((in_part + on_disk).saturating_add_signed(more))
+        Ok(in_part.saturating_add(on_disk).saturating_add_signed(more))
     }
 
     /// Whether [`Space::close`] has reserved more for a moment than it needs. That is over when the commit

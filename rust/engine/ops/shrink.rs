@@ -25,13 +25,13 @@
 //! has, and the old blocks of space trees, which only commits free. The space behind the
 //! limit knows by a number whether anything is in use there. After a pass commits follow, one a step, as
 //! long as that number falls; then comes the next pass. The shrink gives up after a few passes in which
-//! it did not fall ([`IN_VAIN`]), but not before a time has gone by if something is being deleted. So how
-//! long it may take depends on what there is and not on constants.
+//! it did not fall ([`IN_VAIN`]), but not before a time has gone by if something is being deleted.
 //!
 //! Locks: those of direct writes and of transactions; the shared side of `maps`, `dir`, `xattr`, the inode tree,
 //! or the commit mutex, for looks that read a bounded number of nodes.
 //!
-//! Tests: tools/engine/tests/shrink.rs; tests/vm/t/074-shrink.sh.
+//! Tests: tools/engine/tests/shrink.rs, shrink_races.rs, shrink_space.rs, memory/shrinks.rs;
+//! tools/crash/tests/shrink.rs; tests/vm/t/074-shrink.sh.
 
 use crate::engine::alloc::ag::{Owner, GROUP_NODES};
 use crate::engine::alloc::{Near, Priority};
@@ -109,15 +109,15 @@ pub struct Shrink<'a> {
     since: u64,
     /// The blocks behind the limit that were free when it was looked last.
     closed: i64,
-    /// In this pass: such a block has become free; an inode was being deleted; the last error of one that
-    /// could not be used; a record of an AG that is not to be trusted.
-    progress: bool,
-    deleting: bool,
     /// The steps of deletions in the background before this pass.
     reaped: u64,
     /// What they had to free when the shrink looked for room last, and how often it has.
     queued: u64,
     tries: u32,
+    /// In this pass: such a block has become free; an inode was being deleted; the last error of one that
+    /// could not be used; a record of an AG that is not to be trusted.
+    progress: bool,
+    deleting: bool,
     unusable: Option<(u64, Error)>,
     distrust: bool,
 }

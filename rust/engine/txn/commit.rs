@@ -93,7 +93,7 @@ struct Frozen {
     inodes: u64,
     /// Position and sequence number of the next batch at that moment.
     log: (u64, u64),
-    /// Whose turn it was to be a home: a replay makes the directories that came afterwards.
+    /// The AG that was next in turn as a home: a replay makes the directories that came afterwards.
     data_goal: u64,
 }
 
